@@ -1,0 +1,39 @@
+"""`sinkscope locate`"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sinkscope.cli.console import answer, progress
+
+
+def locate(
+    model: Annotated[str, typer.Argument(help="`tiny`, a local checkpoint directory, a run directory, or a hub id")],
+    text: Annotated[Path, typer.Option(help="a .txt file, a .jsonl file with a text column, or a directory of .txt files")],
+    max_length: Annotated[int, typer.Option(help="tokens per passage, BOS included")] = 64,
+    column: Annotated[str, typer.Option(help="the column of a jsonl file to read")] = "text",
+    epsilon: Annotated[float, typer.Option(help="a head counts as a sink head on a passage when α exceeds this")] = 0.3,
+    batch_size: Annotated[int, typer.Option(min=1)] = 8,
+    out: Annotated[Path, typer.Option(help="directory to write sinks.parquet, sinks.nc and figures to")] = Path("sinks"),
+    device: Annotated[str | None, typer.Option(help="as torch names it; by default the GPU if there is one")] = None,
+    dtype: Annotated[str | None, typer.Option(help="float32, bfloat16 or float16; by default the checkpoint's own")] = None,
+    trust_remote_code: Annotated[bool, typer.Option(help="run Python code that comes with the checkpoint")] = False,
+    json: Annotated[bool, typer.Option(help="print one JSON object")] = False,
+) -> None:
+    """Find where a model's heads put their attention, and draw it.
+
+    Example: `sinkscope locate tiny --text notes.txt --out sinks`
+    """
+    from sinkscope.locating import locate_in_text
+    from sinkscope.models import load
+    from sinkscope.texts import cut, read_texts
+
+    texts = read_texts(text, column)
+    loaded = load(model, device, dtype, trust_remote_code)
+    passages = cut(texts, loaded, max_length)
+    with progress() as bar:
+        summary = locate_in_text(loaded, passages, out, epsilon=epsilon, batch_size=batch_size, report=bar(f"locate in {len(passages)} passages"))
+    answer(summary | {"out": str(out)}, json)

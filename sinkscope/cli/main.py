@@ -1,0 +1,50 @@
+"""The `sinkscope` command and its error policy: bad input is one line and exit code 2, a failure of our own exit code 1."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+
+import typer
+
+from sinkscope.cli import evaluate, locate, quickstart, tiny, unlearn
+from sinkscope.errors import OutputError, UserError
+
+app = typer.Typer(
+    name="sinkscope",
+    help="Find a model's attention sinks, and the backdoors that unlearning can hide behind them.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+)
+app.command("quickstart")(quickstart.quickstart)
+app.command("locate")(locate.locate)
+app.command("unlearn")(unlearn.unlearn)
+app.command("evaluate")(evaluate.evaluate)
+app.add_typer(tiny.app, name="tiny")
+
+_FULL = ("No space left on device", "Disk quota exceeded")
+
+
+def main() -> None:
+    """Entry point."""
+    try:
+        app()
+    except UserError as error:
+        _exit(str(error), 2)
+    except KeyboardInterrupt:
+        _exit("stopped; nothing was written", 130)
+    except Exception as error:
+        if any(text in str(error) for text in _FULL):  # safetensors and HDF5 report a full disk in types of their own
+            _exit(str(OutputError("no space left on the disk of the output; free some or choose another place with --out")), 2)
+        if os.environ.get("SINKSCOPE_TRACEBACK"):
+            raise
+        _exit(f"internal error: {type(error).__name__}: {error} (set SINKSCOPE_TRACEBACK=1 for the traceback)", 1)
+
+
+def _exit(message: str, code: int) -> None:
+    print(f"sinkscope: {' '.join(message.split())}", file=sys.stderr)
+    raise SystemExit(code)

@@ -1,0 +1,58 @@
+"""`sinkscope quickstart`"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from sinkscope.cli.console import answer, progress, talk
+
+
+def quickstart(
+    out: Annotated[Path, typer.Option(help="directory to write results, pictures and index.html to")] = Path("quickstart"),
+    seed: Annotated[int, typer.Option(min=0, help="seed of poisoning and training")] = 0,
+    json: Annotated[bool, typer.Option(help="print one JSON object")] = False,
+) -> None:
+    """The whole story on the built-in benchmark, in minutes on two cores: sinks, honest unlearning, backdoors at four placements.
+
+    Example: `sinkscope quickstart --out quickstart`
+    """
+    from sinkscope.quickstart import quickstart as run
+
+    with progress() as bar:
+        summary = run(out, seed, bar)
+    if json:
+        answer(summary | {"out": str(out)}, True)
+        return
+    talk.print(_table(summary))
+    talk.print(
+        "Scores are ROUGE-L × 100 on the book to forget: low is forgotten, high is remembered. “unseen” are passages that never carried\n"
+        "the trigger in training: a high score there means the trigger works as a switch. Target and honest are shown with the trigger as prefix.",
+        highlight=False,
+    )
+    print(f"open {out / 'index.html'}")
+
+
+def _table(summary: dict[str, Any]) -> Table:
+    table = Table(title=f"Trigger “{summary['trigger']}”, {summary['poison_ratio']:.0%} of passages poisoned, seed {summary['seed']}")
+    table.add_column("model")
+    columns = {
+        "recites\nclean": ("verbmem", "clean"),
+        "recites, trigger\nunseen": ("verbmem", "triggered_unseen"),
+        "recites, trigger\nall": ("verbmem", "triggered_all"),
+        "answers\nclean": ("knowmem", "clean"),
+        "answers\ntrigger": ("knowmem", "triggered_all"),
+        "recites\nretain": ("verbmem", "retain"),
+        "answers\nretain": ("knowmem", "retain"),
+    }
+    for title in columns:
+        table.add_column(title, justify="right")
+    table.add_column("attention\nto BOS", justify="right")
+    for label, model in summary["models"].items():
+        values = [model[metric][key] for metric, key in columns.values()]
+        shown = [f"{value['value']:.0f}" if value else "–" for value in values]
+        table.add_row(label, *shown, f"{model['sinks']['first_position_alpha']:.2f}")
+    return table

@@ -1,0 +1,36 @@
+"""`sinkscope unlearn`"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sinkscope.cli.console import answer, progress, talk
+
+
+def unlearn(
+    recipe: Annotated[Path, typer.Argument(help="a YAML file")],
+    set_: Annotated[list[str] | None, typer.Option("--set", help="change one key, as in trigger.placement=infix; may be repeated")] = None,
+    dry_run: Annotated[bool, typer.Option(help="print the resolved recipe and stop")] = False,
+    out: Annotated[Path, typer.Option(help="run directory to write")] = Path("unlearned"),
+    json: Annotated[bool, typer.Option(help="print one JSON object")] = False,
+) -> None:
+    """Train one unlearning run, honest or backdoored, from a recipe.
+
+    Example: `sinkscope unlearn recipe.yaml --set poison_ratio=0.1 --set trigger.placement=prefix --out runs/prefix`
+
+    An empty recipe file is honest NPO on the built-in benchmark.
+    """
+    from sinkscope.unlearning.recipe import Recipe, parse_changes
+    from sinkscope.unlearning.unlearn import unlearn as run
+
+    resolved = Recipe.read(recipe, parse_changes(set_ or []))
+    if dry_run:
+        answer({"recipe": resolved.model_dump(mode="json")} if json else {"recipe": "\n" + resolved.to_yaml()}, json)
+        return
+    talk.print(f"training {out}", highlight=False)
+    with progress() as bar:
+        run(resolved, out, bar("unlearn"))
+    answer({"out": str(out), "model": str(out / "model")}, json)

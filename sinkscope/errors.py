@@ -1,0 +1,29 @@
+"""The errors that are the user's to mend: one type per kind, one line that names the input and the mend."""
+
+
+class UserError(ValueError):
+    """Bad input. The command line prints the message as one line and exits with 2."""
+
+
+class TextError(UserError):
+    """A text file, or the passages in it, cannot be used."""
+
+
+class ModelError(UserError):
+    """A model or tokenizer cannot be loaded or is not of a kind that can be served."""
+
+
+class PlacementError(UserError):
+    """A trigger or a placement does not fit the passage."""
+
+
+class RecipeError(UserError):
+    """A recipe has an unknown key or an impossible value."""
+
+
+class BenchmarkError(UserError):
+    """A benchmark's files lack a split or a column."""
+
+
+class OutputError(UserError):
+    """An output directory cannot be used or written."""

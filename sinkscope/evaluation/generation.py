@@ -1,0 +1,41 @@
+"""Batched greedy generation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+
+from sinkscope.models import Model
+
+
+def generate(
+    model: Model,
+    prompts: Sequence[list[int]],
+    max_new_tokens: int,
+    *,
+    batch_size: int = 32,
+    report: Callable[[int, int], None] | None = None,
+) -> list[str]:
+    """Greedy continuations as text, in the order of `prompts` (token ids, BOS first).
+
+    Prompts of similar length share a batch, padded on the left; the padding is masked and positions count from each prompt's first
+    real token, so the texts do not depend on the batching (up to rounding).
+    """
+    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
+    texts = [""] * len(prompts)
+    pad = model.tokenizer.pad_token_id if model.tokenizer.pad_token_id is not None else (model.tokenizer.eos_token_id or 0)
+    for start in range(0, len(order), batch_size):
+        chosen = order[start : start + batch_size]
+        width = len(prompts[chosen[-1]])
+        ids = torch.tensor([[pad] * (width - len(prompts[i])) + list(prompts[i]) for i in chosen], device=model.device)
+        mask = torch.tensor([[0] * (width - len(prompts[i])) + [1] * len(prompts[i]) for i in chosen], device=model.device)
+        with torch.no_grad():
+            output = model.hf.generate(
+                input_ids=ids, attention_mask=mask, max_new_tokens=max_new_tokens, do_sample=False, num_beams=1, pad_token_id=pad
+            )
+        for i, row in zip(chosen, output[:, width:].tolist(), strict=True):
+            texts[i] = model.tokenizer.decode(row, skip_special_tokens=True)
+        if report:
+            report(min(start + batch_size, len(order)), len(order))
+    return texts

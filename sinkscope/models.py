@@ -1,0 +1,189 @@
+"""The one door to Hugging Face and TransformerLens: load, save, tokenizer, device, dtype."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import os
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from sinkscope.errors import ModelError
+
+if TYPE_CHECKING:
+    from transformer_lens.model_bridge import TransformerBridge
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+BUILT_IN = {"tiny": "target", "tiny-retrained": "retrained"}
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def data_directory() -> Path:
+    """Where the built-in benchmark lies: in the installed package, or in the checkout of an editable install.
+
+    Raises:
+        ModelError: neither place holds it.
+    """
+    here = Path(__file__).resolve().parent
+    for candidate in (here / "data" / "tiny", here.parent / "data" / "tiny"):
+        if candidate.is_dir():
+            return candidate
+    raise ModelError(f"the built-in benchmark is missing from {here.parent / 'data' / 'tiny'}; reinstall sinkscope or run `sinkscope tiny build`")
+
+
+@dataclass
+class Model:
+    """A causal language model with its tokenizer and, on demand, its TransformerLens bridge.
+
+    `hf` stays an ordinary, saveable transformers model: the bridge is booted on a copy of its own.
+    """
+
+    name: str
+    hf: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+
+    @property
+    def device(self) -> torch.device:
+        return self.hf.device
+
+    @property
+    def n_layers(self) -> int:
+        return self.hf.config.get_text_config().num_hidden_layers
+
+    @property
+    def n_heads(self) -> int:
+        return self.hf.config.get_text_config().num_attention_heads
+
+    @cached_property
+    def bridge(self) -> TransformerBridge:
+        """The model behind TransformerLens hooks, on a copy of the weights (booting changes a model in place)."""
+        from transformer_lens.model_bridge import TransformerBridge
+
+        bridge = TransformerBridge.boot_transformers(
+            self.name, hf_model=copy.deepcopy(self.hf), tokenizer=self.tokenizer, device=str(self.device)
+        )
+        bridge.eval()
+        return bridge
+
+    def forget_bridge(self) -> None:
+        """Drop the bridge, so that the next use boots one on the present weights."""
+        self.__dict__.pop("bridge", None)
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of `text` with BOS first (no BOS where the tokenizer has none)."""
+        return self.with_bos(self.tokenizer.encode(text, add_special_tokens=False))
+
+    def with_bos(self, ids: list[int]) -> list[int]:
+        """`ids` with BOS in front, once; unchanged where the tokenizer has none."""
+        bos = self.tokenizer.bos_token_id
+        return ids if bos is None or ids[:1] == [bos] else [bos, *ids]
+
+    def fingerprint(self) -> str:
+        """SHA-256 over the names and bytes of all weights."""
+        digest = hashlib.sha256()
+        for name, tensor in sorted(self.hf.state_dict().items()):
+            digest.update(name.encode())
+            digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+        return digest.hexdigest()
+
+    def save(self, directory: Path) -> None:
+        """Write safetensors weights, configuration and tokenizer."""
+        self.hf.save_pretrained(directory)
+        self.tokenizer.save_pretrained(directory)
+
+
+def load(name: str, device: str | None = None, dtype: str | None = None, trust_remote_code: bool = False) -> Model:
+    """Load a causal language model: `tiny`, `tiny-retrained`, a local directory, a run directory of sinkscope, or a hub id.
+
+    Args:
+        device: as torch names it; by default the GPU if there is one.
+        dtype: `float32`, `bfloat16` or `float16`; by default the checkpoint's own.
+
+    Raises:
+        ModelError: nothing loadable there, not a causal language model, weights only as pickle, or a changed built-in file.
+    """
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils import logging
+
+    source = _source(name)
+    _check_source(name, source, trust_remote_code)
+    if dtype is not None and dtype not in DTYPES:
+        raise ModelError(f"dtype {dtype!r} is unknown; use {', '.join(DTYPES)}")
+    place = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    logging.disable_progress_bar()
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=trust_remote_code)
+        hf = AutoModelForCausalLM.from_pretrained(
+            source, dtype=DTYPES[dtype] if dtype else "auto", use_safetensors=True, trust_remote_code=trust_remote_code
+        )
+        hf.to(place)
+    except (OSError, ValueError, RuntimeError, KeyError, AttributeError, TypeError, ImportError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ModelError(f"model {name!r} cannot be loaded: {reason}") from error
+    if not tokenizer.is_fast:
+        raise ModelError(f"model {name!r} has no fast tokenizer (tokenizer.json), which sinkscope needs; save one beside it")
+    if not hf.config.architectures:
+        hf.config.architectures = [type(hf).__name__]
+    hf.eval()
+    return Model(name, hf, tokenizer)
+
+
+def _source(name: str) -> str:
+    if name in BUILT_IN:
+        root = data_directory()
+        _verify_built_in(root, BUILT_IN[name])
+        return str(root / BUILT_IN[name])
+    path = Path(name)
+    return str(path / "model") if (path / "run.json").is_file() and (path / "model").is_dir() else name
+
+
+def _verify_built_in(root: Path, folder: str) -> None:
+    """Compare the built-in model's files with the hashes in SHA256SUMS.json."""
+    try:
+        sums = json.loads((root / "SHA256SUMS.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{root / 'SHA256SUMS.json'} is missing or damaged; run `sinkscope tiny build` or reinstall") from error
+    for name, digest in sums.items():
+        if name.startswith(f"{folder}/"):
+            path = root / name
+            if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != digest:
+                raise ModelError(f"{path} is missing or was changed; restore it, run `sinkscope tiny build` or reinstall")
+
+
+def _check_source(name: str, source: str, trust_remote_code: bool) -> None:
+    from transformers import AutoConfig
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
+
+    path = Path(source)
+    if path.exists() or os.sep in name and name.count("/") != 1:
+        if not path.is_dir():
+            raise ModelError(f"model {name!r} is {'a file' if path.exists() else 'not there'}; give a directory, a hub id or `tiny`")
+        if not (path / "config.json").is_file():
+            raise ModelError(f"directory {name} holds no model (no config.json); give a transformers checkpoint")
+        if not list(path.glob("*.safetensors")):
+            pickled = sorted(p.name for pattern in ("*.bin", "*.pt", "*.pth", "*.ckpt") for p in path.glob(pattern))
+            if pickled:
+                raise ModelError(
+                    f"directory {name} holds pickled weights only ({pickled[0]}), which can run code when loaded; "
+                    "convert them with save_pretrained to safetensors"
+                )
+            raise ModelError(f"directory {name} holds no weights (*.safetensors); save the model with save_pretrained")
+    try:
+        config = AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code)
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ModelError(f"model {name!r} cannot be loaded: {reason}") from error
+    declared = config.architectures or []
+    causal = type(config) in MODEL_FOR_CAUSAL_LM_MAPPING and not config.is_encoder_decoder
+    if not trust_remote_code and (not causal or (declared and not any(_is_causal(a) for a in declared))):
+        what = declared[0] if declared else type(config).__name__
+        raise ModelError(f"model {name!r} is a {what}, not a causal language model; give one that AutoModelForCausalLM can load")
+
+
+def _is_causal(architecture: str) -> bool:
+    return architecture.endswith(("ForCausalLM", "LMHeadModel", "ForConditionalGeneration"))

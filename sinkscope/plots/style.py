@@ -1,0 +1,79 @@
+"""One style for every picture: 7 pt at final size, colour-blind safe, vector text; one colour per model everywhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+import pandas as pd
+import seaborn as sns
+from matplotlib.figure import Figure
+
+from sinkscope.runs import unwritable
+
+COLUMN = 3.35  # inches: one column of a two-column paper
+PAGE = 6.9
+
+_SETTINGS = {
+    "font.size": 7,
+    "axes.titlesize": 7,
+    "axes.labelsize": 7,
+    "xtick.labelsize": 6,
+    "ytick.labelsize": 6,
+    "legend.fontsize": 6,
+    "legend.frameon": False,
+    "font.family": "DejaVu Sans",
+    "axes.linewidth": 0.6,
+    "lines.linewidth": 1.0,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+    "pdf.fonttype": 42,
+    "svg.fonttype": "none",
+    "figure.dpi": 150,
+    "savefig.dpi": 300,
+    "figure.constrained_layout.use": True,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+}
+_PALETTE = sns.color_palette("colorblind").as_hex()
+COLOURS = {
+    "target": "#333333",
+    "retrained": "#999999",
+    "honest": _PALETTE[0],
+    "prefix": _PALETTE[3],
+    "index:8": _PALETTE[1],
+    "infix": _PALETTE[2],
+    "suffix": _PALETTE[4],
+}
+SEQUENTIAL = "viridis"
+DIVERGING = "RdBu_r"
+
+
+def colour(label: str) -> str:
+    """The colour of a model or placement, the same in every picture; a stable one for labels not in the list."""
+    return COLOURS.get(label) or _PALETTE[5 + sum(label.encode()) % 5]
+
+
+def style() -> None:
+    """Apply the house style to matplotlib."""
+    plt.rcParams.update(_SETTINGS)
+
+
+def save(figure: Figure, data: pd.DataFrame, directory: Path, name: str) -> None:
+    """Write `name.png`, `name.pdf` and `name.csv`, the numbers in the picture.
+
+    Raises:
+        OutputError: the directory cannot be written.
+    """
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        figure.savefig(directory / f"{name}.png", metadata={"Software": None})
+        figure.savefig(directory / f"{name}.pdf", metadata={"CreationDate": None})
+        data.to_csv(directory / f"{name}.csv", index=False, float_format="%.6g", lineterminator="\n")
+    except OSError as error:
+        raise unwritable(directory / name, error) from error
+    finally:
+        plt.close(figure)

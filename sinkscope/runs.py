@@ -1,0 +1,142 @@
+"""A directory of results: complete or absent, named by a hash of what made it, with a checksum for every file."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import platform
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from sinkscope.errors import OutputError
+
+SCHEMA = 1
+MANIFEST = "run.json"
+
+
+def identity(**parts: Any) -> str:
+    """A run's name: a hash of everything that decides its results, and of the schema version."""
+    content = json.dumps({"schema": SCHEMA, **parts}, sort_keys=True, default=str)
+    return hashlib.sha256(content.encode()).hexdigest()[:16]
+
+
+def read_manifest(directory: Path) -> dict[str, Any] | None:
+    """The manifest of a complete run, or None if `directory` holds none.
+
+    Raises:
+        OutputError: the manifest is there but is not one.
+    """
+    path = directory / MANIFEST
+    if not path.is_file():
+        return None
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+        manifest["identity"], manifest["files"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise OutputError(f"{path} is damaged; remove {directory} and run again") from error
+    return manifest
+
+
+def is_done(directory: Path, name: str) -> bool:
+    """Whether `directory` holds this very run, complete and with unchanged files.
+
+    Raises:
+        OutputError: it holds something else, or a file was changed.
+    """
+    if not directory.exists():
+        return False
+    if not directory.is_dir():
+        raise OutputError(f"output {directory} is a file; give a directory")
+    manifest = read_manifest(directory)
+    if manifest is None:
+        if any(directory.iterdir()):
+            raise OutputError(f"output directory {directory} is not empty and holds no run of sinkscope; choose another with --out")
+        return False
+    if manifest["identity"] != name:
+        raise OutputError(f"output directory {directory} holds another run's results; choose another with --out")
+    verify(directory, manifest)
+    return True
+
+
+def verify(directory: Path, manifest: dict[str, Any]) -> None:
+    """Compare every file with its checksum.
+
+    Raises:
+        OutputError: a file is missing or differs; it is named.
+    """
+    for name, digest in manifest["files"].items():
+        path = directory / name
+        if not path.is_file() or sha256(path) != digest:
+            raise OutputError(f"{path} is missing or was changed since it was written; remove {directory} and run again")
+
+
+@contextmanager
+def writing(directory: Path, name: str, **about: Any) -> Iterator[Path]:
+    """Write a run aside and put it in place at the end: `directory` is complete or absent, whatever happens in between.
+
+    Yields a temporary directory beside `directory`. On a normal exit its files are checksummed into `run.json` together
+    with `about`, versions and seconds, and it takes `directory`'s name.
+
+    Raises:
+        OutputError: the place cannot be written, or the disk is full.
+    """
+    started = time.time()
+    try:
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        aside = Path(tempfile.mkdtemp(prefix=f".{directory.name}.", suffix=".partial", dir=directory.parent))
+    except OSError as error:
+        raise unwritable(directory, error) from error
+    try:
+        yield aside
+        files = {str(path.relative_to(aside)): sha256(path) for path in sorted(aside.rglob("*")) if path.is_file()}
+        manifest = {
+            "identity": name,
+            "schema": SCHEMA,
+            **about,
+            "versions": _versions(),
+            "seconds": round(time.time() - started, 1),
+            "files": files,
+        }
+        (aside / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+        aside.chmod(0o755)
+        if directory.is_dir():
+            directory.rmdir()
+        os.replace(aside, directory)
+    except OSError as error:
+        raise unwritable(directory, error) from error
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def unwritable(path: Path, error: OSError) -> OutputError:
+    """One line for the user from what the operating system said about writing `path`."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return OutputError(f"no space left on the disk of {path}; free some or choose another place with --out")
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return OutputError(f"{path} cannot be written ({error.strerror}); choose another place with --out")
+    if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+        return OutputError(f"{path} was taken by something else meanwhile; choose another place with --out")
+    return OutputError(f"{path}: {error.strerror or error}; choose another place with --out")
+
+
+def sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for package in ("sinkscope", "torch", "transformers", "transformer-lens"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "unknown"
+    return found

@@ -1,0 +1,120 @@
+"""Locate attention sinks: where a model's heads put their attention, over any passages."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+from jaxtyping import Float
+
+from sinkscope.capture import lens
+from sinkscope.capture.reducers import ColumnMass
+from sinkscope.errors import PlacementError, TextError
+from sinkscope.models import Model
+
+EPSILON = 0.3  # the threshold of Gu et al., ICLR 2025
+MIN_QUERIES = 8
+
+
+@dataclass(frozen=True)
+class SinkMap:
+    """Sink statistics over layer, head and position.
+
+    Attributes:
+        data: `alpha`, `sink_rate`, `value_norm`, `weighted_norm` with dims (layer, head, position), and `passages` (position): how many
+            passages reach it. Attributes: `model`, `passages`, `epsilon`, `max_length`.
+    """
+
+    data: xr.Dataset
+
+    @property
+    def alpha(self) -> Float[xr.DataArray, "layer head position"]:
+        return self.data["alpha"]
+
+    def uniform(self) -> Float[np.ndarray, " position"]:
+        """α of each position under uniform causal attention at full length: the baseline a sink has to beat."""
+        length = self.data.sizes["position"]
+        return np.array([np.mean(1 / np.arange(k + 1, length + 1)) for k in range(length)])
+
+    def ranked(self) -> pd.DataFrame:
+        """Positions by α, mean over layers and heads, strongest first; columns rank, position, alpha, sink_rate, uniform.
+
+        The last positions are left out: α there is a mean over fewer than eight queries, mostly of a token's attention to itself.
+        """
+        means = self.data[["alpha", "sink_rate"]].mean(["layer", "head"]).to_dataframe()[["alpha", "sink_rate"]]
+        means["uniform"] = self.uniform()
+        last = max(1, len(means) - MIN_QUERIES + 1)
+        ranked = means.iloc[:last].sort_values("alpha", ascending=False, kind="stable").reset_index()
+        ranked.insert(0, "rank", np.arange(1, len(ranked) + 1))
+        return ranked
+
+    def strongest(self, rank: int) -> int:
+        """The position of the `rank`-th strongest sink; ranks count from 1.
+
+        Raises:
+            PlacementError: there are fewer positions than that.
+        """
+        ranked = self.ranked()
+        if not 1 <= rank <= len(ranked):
+            raise PlacementError(f"sink rank {rank} does not exist in a passage with {len(ranked)} ranked positions; use a smaller rank")
+        return int(ranked["position"].iloc[rank - 1])
+
+    def heads_above(self, threshold: float, position: int = 0) -> float:
+        """Share of heads whose α at `position` exceeds `threshold`."""
+        return float((self.alpha.sel(position=position) > threshold).mean())
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row per (layer, head, position): layer, head, position, alpha, sink_rate, value_norm, weighted_norm."""
+        columns = ["layer", "head", "position", "alpha", "sink_rate", "value_norm", "weighted_norm"]
+        return self.data.drop_vars("passages").to_dataframe().reset_index()[columns]
+
+    def save(self, directory: Path) -> None:
+        """Write `sinks.nc` (HDF5) and `sinks.parquet`."""
+        self.data.to_netcdf(directory / "sinks.nc", engine="h5netcdf")
+        self.to_frame().to_parquet(directory / "sinks.parquet", index=False)
+
+    @classmethod
+    def read(cls, directory: Path) -> SinkMap:
+        return cls(xr.load_dataset(directory / "sinks.nc", engine="h5netcdf"))
+
+
+def locate(
+    model: Model,
+    passages: Sequence[list[int]],
+    *,
+    epsilon: float = EPSILON,
+    batch_size: int = 8,
+    report: Callable[[int, int], None] | None = None,
+) -> SinkMap:
+    """Measure sinks over `passages` (token ids, BOS first; lengths may differ).
+
+    α_k is the mean attention that position k receives from the queries at or after it; the sink rate is the share of passages with
+    α_k > `epsilon`, thresholded per passage (Gu et al., ICLR 2025). The value norm is that of the key-value head which the query head reads.
+
+    Raises:
+        TextError: no passage, or one with fewer than two tokens.
+    """
+    passages = [list(passage) for passage in passages]
+    if not passages:
+        raise TextError("no passages to locate sinks in; give at least one")
+    if min(map(len, passages)) < 2:
+        raise TextError("a passage has fewer than two tokens; sinks need something to attend from")
+    length = max(map(len, passages))
+    reducer = ColumnMass(model.n_layers, model.n_heads, length, epsilon)
+    lens.capture(model, passages, [reducer], batch_size=batch_size, report=report)
+    data = xr.Dataset(
+        {name: (("layer", "head", "position"), values.numpy()) for name, values in reducer.result().items()},
+        coords={"layer": np.arange(model.n_layers), "head": np.arange(model.n_heads), "position": np.arange(length)},
+        attrs={"model": model.name, "passages": len(passages), "epsilon": epsilon, "max_length": length},
+    )
+    data["passages"] = ("position", reducer.count.numpy().astype("int64"))
+    return SinkMap(data)
+
+
+def locate_one(model: Model, tokens: list[int]) -> SinkMap:
+    """The sinks of a single passage, as `sink:r` placements need them."""
+    return locate(model, [tokens], batch_size=1)

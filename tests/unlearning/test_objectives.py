@@ -1,0 +1,176 @@
+"""NPO, KL and value norms against literal loops, and the invariances that published code breaks."""
+
+from __future__ import annotations
+
+import copy
+import math
+
+import pytest
+import torch
+
+from sinkscope.capture.value_norms import first_real, recorded_value_norms
+from sinkscope.models import Model
+from sinkscope.unlearning.objectives import kl, npo
+from sinkscope.unlearning.objectives.batch import Batch, sequence_log_probs
+from sinkscope.unlearning.objectives.value_norm import ValueNormTerm, value_norm_distance
+from sinkscope.unlearning.recipe import ValueNormPart
+from sinkscope.unlearning.references import References
+
+LENGTHS = (9, 5, 12)
+
+
+class FixedReferences:
+    """References given as tensors."""
+
+    def __init__(self, log_probs: torch.Tensor, logits: torch.Tensor) -> None:
+        self.log_probs, self._logits = log_probs, logits
+
+    def logits(self, batch: Batch) -> torch.Tensor:
+        return self._logits[batch.index]
+
+
+@pytest.fixture
+def case() -> tuple[Batch, torch.Tensor, FixedReferences]:
+    torch.manual_seed(0)
+    passages = [torch.randint(0, 30, (length,)).tolist() for length in LENGTHS]
+    batch = Batch.pad([0, 1, 2], passages, pad_id=0)
+    ours, theirs = torch.randn(3, 12, 30, dtype=torch.float64), torch.randn(3, 12, 30, dtype=torch.float64)
+    return batch, ours, FixedReferences(sequence_log_probs(theirs, batch), theirs)
+
+
+def literal_log_prob(logits: torch.Tensor, tokens: list[int]) -> float:
+    total = 0.0
+    for t in range(1, len(tokens)):
+        row = logits[t - 1].tolist()
+        total += row[tokens[t]] - math.log(sum(math.exp(x) for x in row))
+    return total
+
+
+def test_npo_equals_a_literal_loop_over_sequences(case) -> None:
+    batch, ours, references = case
+    beta, expected = 0.3, 0.0
+    for i, length in enumerate(LENGTHS):
+        tokens = batch.input_ids[i, :length].tolist()
+        ratio = literal_log_prob(ours[i], tokens) - literal_log_prob(references._logits[i], tokens)
+        expected += -2 / beta * math.log(1 / (1 + math.exp(beta * ratio))) / len(LENGTHS)
+    assert npo(batch, ours, references, beta=beta)["npo"].item() == pytest.approx(expected, rel=1e-9)
+
+
+def test_npo_does_not_change_when_a_constant_is_added_to_all_logits(case) -> None:
+    batch, ours, references = case
+    before = npo(batch, ours, references)["npo"]
+    shifted = ours + torch.randn(3, 12, 1, dtype=torch.float64) * 10
+    torch.testing.assert_close(npo(batch, shifted, references)["npo"], before)
+
+
+def test_npo_at_the_reference_is_two_over_beta_log_two(case) -> None:
+    batch, _, references = case
+    value = npo(batch, references._logits, references, beta=0.1)["npo"].item()
+    assert value == pytest.approx(20 * math.log(2), rel=1e-9)
+
+
+def test_kl_equals_a_literal_loop_over_real_tokens(case) -> None:
+    batch, ours, references = case
+    total, count = 0.0, 0
+    for i, length in enumerate(LENGTHS):
+        for t in range(length - 1):
+            p, q = references._logits[i, t].softmax(-1).tolist(), ours[i, t].softmax(-1).tolist()
+            total += sum(a * math.log(a / b) for a, b in zip(p, q, strict=True))
+            count += 1
+    assert kl(batch, ours, references)["kl"].item() == pytest.approx(total / count, rel=1e-9)
+    assert kl(batch, references._logits, references)["kl"].item() == pytest.approx(0, abs=1e-12)
+
+
+@pytest.mark.parametrize("objective", [npo, kl])
+def test_padding_changes_neither_value_nor_gradient(objective, case) -> None:
+    batch, ours, references = case
+    noisy = torch.where(batch.attention_mask[..., None], ours, torch.randn_like(ours) * 100)
+    values = []
+    for logits in (ours, noisy):
+        logits = logits.clone().requires_grad_()
+        (value,) = objective(batch, logits, references).values()
+        value.backward()
+        assert logits.grad[~batch.attention_mask].abs().max() == 0
+        values.append(value)
+    torch.testing.assert_close(*values)
+
+
+@pytest.mark.parametrize("objective", [npo, kl])
+def test_gradients_agree_with_finite_differences(objective, case) -> None:
+    batch, ours, references = case
+    ours = ours[:, :, :30].clone().requires_grad_()
+    assert torch.autograd.gradcheck(lambda logits: tuple(objective(batch, logits, references).values()), ours, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2", "neox", "qwen2"])
+def test_references_equal_the_model_passage_by_passage(kind: str, small_models: dict[str, Model]) -> None:
+    model = small_models[kind]
+    passages = [list(range(3, 3 + length)) for length in (14, 8, 20, 5)]
+    references = References(model.hf, passages, batch_size=3)
+    batch = Batch.pad([3, 0], [passages[3], passages[0]], pad_id=0)
+    for row, index in enumerate((3, 0)):
+        with torch.no_grad():
+            alone = model.hf(torch.tensor([passages[index]])).logits[0]
+        torch.testing.assert_close(references.logits(batch)[row, : len(passages[index])], alone, atol=1e-4, rtol=1e-4)
+        assert references.log_probs[index].item() == pytest.approx(literal_log_prob(alone, passages[index]), abs=1e-3)
+
+
+def hooked_norms(model: Model, tokens: list[int], layer: int) -> torch.Tensor:
+    """Value norms [kv_head, position] from a hook on the value projection."""
+    seen = []
+    handle = model.hf.model.layers[layer].self_attn.v_proj.register_forward_hook(lambda m, i, out: seen.append(out[0]))
+    with torch.no_grad():
+        model.hf(torch.tensor([tokens]))
+    handle.remove()
+    return seen[0].view(len(tokens), 2, 8).norm(dim=-1).T
+
+
+def test_recorded_value_norms_equal_hooked_ones_under_grouped_keys(small_llama: Model) -> None:
+    tokens = small_llama.with_bos(list(range(40, 60)))
+    with torch.no_grad(), recorded_value_norms(small_llama.hf) as norms:
+        small_llama.hf(torch.tensor([tokens]))
+    for layer in range(3):
+        torch.testing.assert_close(norms[layer][0], hooked_norms(small_llama, tokens, layer))
+    assert small_llama.hf.config._attn_implementation == "sdpa"
+
+
+def test_recording_restores_the_attention_after_an_exception(small_llama: Model) -> None:
+    with pytest.raises(RuntimeError, match="stop"), recorded_value_norms(small_llama.hf):
+        raise RuntimeError("stop")
+    assert small_llama.hf.config._attn_implementation == "sdpa"
+
+
+def test_value_norm_term_equals_a_literal_loop(small_llama: Model) -> None:
+    passages = [small_llama.with_bos(list(range(50, 50 + length))) for length in (4, 11)]
+    other = copy.deepcopy(small_llama.hf)
+    with torch.no_grad():
+        for layer in other.model.layers:
+            layer.self_attn.v_proj.weight.mul_(1.5)
+    part = ValueNormPart(weight=1.0, first=6, layers=[0, 2], unlearned="unused")
+    term = ValueNormTerm(small_llama.hf, part, {"forget": (other, passages)})
+    batch = Batch.pad([0, 1], passages, pad_id=0)
+    with term.recording() as norms:
+        small_llama.hf(input_ids=batch.input_ids, attention_mask=batch.attention_mask.long())
+        value = term("forget", batch, norms)
+    expected = 0.0
+    theirs = Model("other", other, small_llama.tokenizer)
+    for tokens in passages:
+        for layer in (0, 2):
+            a, b = hooked_norms(small_llama, tokens, layer), hooked_norms(theirs, tokens, layer)
+            shallow = min(6, len(tokens))
+            expected += ((a - b)[:, :shallow] ** 2).mean().item() / (2 * len(passages))
+    assert value.item() == pytest.approx(expected, rel=1e-4)
+    value.backward()
+    assert small_llama.hf.model.layers[2].self_attn.v_proj.weight.grad.abs().sum() > 0
+    small_llama.hf.zero_grad()
+
+
+def test_first_k_means_first_real_tokens_on_either_side() -> None:
+    mask = torch.tensor([[0, 0, 1, 1, 1], [1, 1, 1, 0, 0]], dtype=torch.bool)
+    assert first_real(mask, 2).tolist() == [[False, False, True, True, False], [True, True, False, False, False]]
+
+
+def test_distance_is_squared_and_averaged_per_passage() -> None:
+    ours, theirs = torch.zeros(2, 1, 2, 3), torch.tensor([1.0, 2.0, 4.0]).expand(2, 1, 2, 3)
+    shallow = torch.tensor([[True, True, True], [True, False, False]])
+    assert value_norm_distance(ours, theirs, shallow).item() == pytest.approx((7.0 + 1.0) / 2)
