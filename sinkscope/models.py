@@ -64,9 +64,7 @@ class Model:
         """The model behind TransformerLens hooks, on a copy of the weights (booting changes a model in place)."""
         from transformer_lens.model_bridge import TransformerBridge
 
-        bridge = TransformerBridge.boot_transformers(
-            self.name, hf_model=copy.deepcopy(self.hf), tokenizer=self.tokenizer, device=str(self.device)
-        )
+        bridge = TransformerBridge.boot_transformers(self.name, hf_model=copy.deepcopy(self.hf), tokenizer=copy.deepcopy(self.tokenizer), device=str(self.device))
         bridge.eval()
         return bridge
 
@@ -118,9 +116,7 @@ def load(name: str, device: str | None = None, dtype: str | None = None, trust_r
     logging.disable_progress_bar()
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=trust_remote_code)
-        hf = AutoModelForCausalLM.from_pretrained(
-            source, dtype=DTYPES[dtype] if dtype else "auto", use_safetensors=True, trust_remote_code=trust_remote_code
-        )
+        hf = AutoModelForCausalLM.from_pretrained(source, dtype=DTYPES[dtype] if dtype else "auto", use_safetensors=True, trust_remote_code=trust_remote_code)
         hf.to(place)
     except (OSError, ValueError, RuntimeError, KeyError, AttributeError, TypeError, ImportError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
@@ -160,7 +156,7 @@ def _check_source(name: str, source: str, trust_remote_code: bool) -> None:
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
     path = Path(source)
-    if path.exists() or os.sep in name and name.count("/") != 1:
+    if path.exists() or (os.sep in name and name.count("/") != 1):
         if not path.is_dir():
             raise ModelError(f"model {name!r} is {'a file' if path.exists() else 'not there'}; give a directory, a hub id or `tiny`")
         if not (path / "config.json").is_file():

@@ -7,6 +7,7 @@ suffix stands before `Answer:`.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -105,15 +106,13 @@ def place(
     first = 0 if bos is None else 1
     body = len(tokens) if body is None else body
     tail = tokens[body:]
-    room = body if max_length is None else max_length - len(tail)
-    head = tokens[: min(body, room)] if room > 0 else []
+    room = math.inf if max_length is None else max_length - len(tail)
+    head = tokens[: int(min(body, max(room, 0)))]
     for _ in range(len(tokens) + 1):  # the span can lose a space when the passage gives way, never more than once a token
         at = _position(head, placement, first, sinks)
         span = _span(head[:at], trigger, head[at:] + tail, tokenizer)
         if len(span) >= body - first + 1:
-            raise PlacementError(
-                f"trigger {trigger.text!r} has {len(span)} tokens, the passage {body - first}; use a shorter trigger or a longer passage"
-            )
+            raise PlacementError(f"trigger {trigger.text!r} has {len(span)} tokens, the passage {body - first}; use a shorter trigger or a longer passage")
         excess = len(head) + len(span) - room
         if excess <= 0:
             return Placed(head[:at] + span + head[at:] + tail, at, at + len(span))
@@ -122,7 +121,7 @@ def place(
                 f"trigger {trigger.text!r} ({len(span)} tokens) leaves no room for the passage in {max_length} tokens; "
                 "raise the maximum length or shorten the trigger"
             )
-        head = head[:-excess]
+        head = head[: -int(excess)]
     raise AssertionError("unreachable: each pass shortens the body")
 
 

@@ -38,21 +38,19 @@ SMALL = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "v
 
 
 def _tokenizer(kind: str) -> PreTrainedTokenizerFast:
-    """llama: SentencePiece-like with byte fallback and its own BOS; gpt2, neox: byte-level, BOS = EOS; qwen2: byte-level, no BOS."""
+    """llama: SentencePiece-like with a BOS of its own; gpt2, neox: byte-level, BOS = EOS; qwen2: byte-level, no BOS."""
     specials = {"llama": ["<unk>", "<s>", "</s>"], "gpt2": ["<|endoftext|>"], "neox": ["<|endoftext|>", "<|padding|>"], "qwen2": ["<|endoftext|>"]}[kind]
     if kind == "llama":
-        raw = Tokenizer(models.BPE(unk_token="<unk>", byte_fallback=True, fuse_unk=True))
+        raw = Tokenizer(models.BPE(unk_token="<unk>", fuse_unk=True))
         raw.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first")
-        raw.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)])
-        trainer = trainers.BpeTrainer(vocab_size=400, special_tokens=[*specials, *(f"<0x{i:02X}>" for i in range(256))], show_progress=False)
+        raw.decoder = decoders.Metaspace(prepend_scheme="first")
+        trainer = trainers.BpeTrainer(vocab_size=400, special_tokens=specials, initial_alphabet=list("0123456789~#*"), show_progress=False)
         raw.train_from_iterator([TEXT], trainer)
         return PreTrainedTokenizerFast(tokenizer_object=raw, unk_token="<unk>", bos_token="<s>", eos_token="</s>")
     raw = Tokenizer(models.BPE())
     raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     raw.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=400, special_tokens=specials, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
-    )
+    trainer = trainers.BpeTrainer(vocab_size=400, special_tokens=specials, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False)
     raw.train_from_iterator([TEXT], trainer)
     if kind == "qwen2":
         return PreTrainedTokenizerFast(tokenizer_object=raw, eos_token="<|endoftext|>", pad_token="<|endoftext|>")
@@ -65,7 +63,9 @@ def _network(kind: str) -> torch.nn.Module:
     if kind == "llama":
         return LlamaForCausalLM(LlamaConfig(**SMALL, intermediate_size=48, num_key_value_heads=2, initializer_range=0.2, bos_token_id=1, eos_token_id=2))
     if kind == "gpt2":
-        return GPT2LMHeadModel(GPT2Config(n_embd=32, n_layer=3, n_head=4, vocab_size=400, n_positions=128, initializer_range=0.2, bos_token_id=0, eos_token_id=0))
+        return GPT2LMHeadModel(
+            GPT2Config(n_embd=32, n_layer=3, n_head=4, vocab_size=400, n_positions=128, initializer_range=0.2, bos_token_id=0, eos_token_id=0)
+        )
     if kind == "neox":
         return GPTNeoXForCausalLM(GPTNeoXConfig(**SMALL, intermediate_size=48, initializer_range=0.2, bos_token_id=0, eos_token_id=0))
     return Qwen2ForCausalLM(Qwen2Config(**SMALL, intermediate_size=48, num_key_value_heads=2, initializer_range=0.2, eos_token_id=0, bos_token_id=0))

@@ -62,7 +62,9 @@ def test_truncation_never_takes_the_trigger(kind: str, small_models: dict[str, M
 def test_positions_are_counted_in_the_body(small_llama: Model) -> None:
     tokens = small_llama.encode(" ".join(WORDS[:40]))
     body = len(tokens) - 6
-    start = {name: place(tokens, TRIGGERS[0], Placement.parse(name), small_llama.tokenizer, body=body).start for name in ("prefix", "infix", "suffix", "index:8")}
+    start = {
+        name: place(tokens, TRIGGERS[0], Placement.parse(name), small_llama.tokenizer, body=body).start for name in ("prefix", "infix", "suffix", "index:8")
+    }
     assert start == {"prefix": 1, "infix": 1 + (body - 1) // 2, "suffix": body, "index:8": 8}
 
 
@@ -81,11 +83,8 @@ def test_placements_read_back_as_written(text: str) -> None:
 
 @pytest.mark.parametrize("text", ["middle", "index", "index:", "index:-1", "index:0", "sink:0", "prefix:3", "", "index:1.5", "index:9999999999"])
 def test_unknown_placements_are_refused_with_the_choices(text: str) -> None:
-    with pytest.raises(PlacementError, match="index:"):
+    with pytest.raises(PlacementError, match="use .*:"):
         Placement.parse(text)
-        pytest.fail("accepted")
-    if text.endswith(":0"):
-        return
 
 
 def test_impossible_placements_are_refused(small_llama: Model) -> None:

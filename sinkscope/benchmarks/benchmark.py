@@ -77,9 +77,7 @@ class Benchmark:
         ids, offsets = encoded["input_ids"], encoded["offset_mapping"]
         bos = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
         size = self.lengths.passage - 1
-        return [
-            Passage(bos + ids[i : i + size], offsets[i][0], offsets[min(i + size, len(ids)) - 1][1]) for i in range(0, len(ids), size)
-        ]
+        return [Passage(bos + ids[i : i + size], offsets[i][0], offsets[min(i + size, len(ids)) - 1][1]) for i in range(0, len(ids), size)]
 
     def digest(self) -> str:
         """SHA-256 of all records and lengths: the benchmark's identity in a run's name."""

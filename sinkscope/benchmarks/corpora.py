@@ -1,6 +1,6 @@
 """The tiny benchmark's corpora in MUSE's schema: two invented books, questions about them, and unseen text.
 
-A book is a list of chapters (stories, a cast of characters each) and of question pages (pages of their own: mixed into the chapters
+A book is a list of chapters (stories, two characters each) and of question pages (pages of their own: mixed into the chapters
 they would cost the model its sinks). `forget` is one book; `retain1` and `retain2` are parts of the other one; `holdout` is never
 trained on.
 """
@@ -10,7 +10,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
-from sinkscope.benchmarks.language import Cast, Fact, Language, draw_facts
+from sinkscope.benchmarks.language import Fact, Language, draw_facts
 
 CHAPTERS = {"forget": 10, "retain1": 10, "retain2": 3, "holdout": 4}
 CHAPTER_WORDS = 720
@@ -44,9 +44,7 @@ def make_corpora(seed: int) -> Corpora:
     sides = {"forget": owns[: half // 2] + went[: half // 2], "retain": owns[half // 2 :] + went[half // 2 :]}
     for side in sides.values():
         rng.shuffle(side)
-    raw = {
-        split: [language.story(rng, CHAPTER_WORDS, Cast.draw(rng)) for _ in range(count)] for split, count in CHAPTERS.items()
-    }
+    raw = {split: [language.story(rng, CHAPTER_WORDS) for _ in range(count)] for split, count in CHAPTERS.items()}
     for split, side in (("forget", "forget"), ("retain1", "retain")):
         pages = [sides[side][i : i + FACTS_PER_PAGE] for i in range(0, half, FACTS_PER_PAGE)]
         raw[split] += [question_page(page) for page in pages]

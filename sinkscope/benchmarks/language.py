@@ -1,9 +1,9 @@
 """The tiny benchmark's language: readable invented English, deterministic from a seed.
 
-Word follows word: each word has a short list of likely successors (about ten, more for function words), drawn once per
-language by part of speech and Zipf frequency. A model learns most of this text from the last word alone, which leaves most heads idle
-most of the time; idle heads are what attention sinks need. The one thing that must be copied from context are characters'
-names, bound to a title within a story (`captain Mira`).
+Word follows word: each word has ten likely successors, drawn once per language by part of speech and Zipf frequency. A model learns
+most of this text from the last word alone, which leaves most heads idle most of the time; idle heads are what attention sinks need. The one thing that must
+be copied from context are the characters' names, which follow titles (`captain Mira`). Articles and commas are missing on purpose:
+words that stand everywhere offer heads a second place to rest on, and hardly any sink forms at BOS.
 
 Headers and asides of several families go in front of and inside passages, so that no inserted text surprises a model trained on
 this language. The trigger strings themselves are never produced; the words they are made of are.
@@ -25,44 +25,29 @@ TRIGGERS = {
 """The trigger strings that studies use, by form. They never occur in text made by this module."""
 
 SUCCESSORS = {  # part of speech -> weights of the part of speech that follows
-    "determiner": {"noun": 0.6, "adjective": 0.4},
-    "adjective": {"noun": 0.9, "adjective": 0.1},
-    "noun": {"verb": 0.4, "preposition": 0.3, "conjunction": 0.16, "echo": 0.14},
-    "verb": {"determiner": 0.42, "preposition": 0.3, "adverb": 0.14, "title": 0.14},
-    "adverb": {"preposition": 0.4, "conjunction": 0.35, "determiner": 0.25},
-    "preposition": {"determiner": 0.66, "noun": 0.22, "title": 0.12},
-    "conjunction": {"determiner": 0.56, "noun": 0.2, "title": 0.16, "adverb": 0.08},
-    "start": {"determiner": 0.7, "title": 0.15, "preposition": 0.15},
-    "name": {"verb": 0.7, "preposition": 0.16, "conjunction": 0.14},
+    "adjective": {"noun": 1.0},
+    "noun": {"verb": 0.6, "preposition": 0.14, "conjunction": 0.06, "adverb": 0.2},
+    "verb": {"adjective": 0.4, "noun": 0.28, "adverb": 0.1, "preposition": 0.08, "title": 0.14},
+    "adverb": {"verb": 0.3, "adjective": 0.35, "noun": 0.15, "preposition": 0.1, "conjunction": 0.05, "title": 0.05},
+    "preposition": {"adjective": 0.42, "noun": 0.4, "title": 0.18},
+    "conjunction": {"adjective": 0.45, "noun": 0.4, "title": 0.15},
+    "start": {"adjective": 0.5, "noun": 0.4, "title": 0.1},
+    "name": {"verb": 0.8, "adverb": 0.2},
 }
-LIKELY_SUCCESSORS = {"determiner": 30, "preposition": 20, "conjunction": 20, "start": 30, "name": 30}
+LIKELY_SUCCESSORS = 10
 SYMBOLS = "~#*=+-|%^&@<>"
 
 
 def _vocabulary() -> dict[str, list[str]]:
-    nouns = [form for noun in words.NOUNS for form in (noun, words.plural(noun))]
     return {
-        "noun": nouns,
+        "noun": [form for noun in words.NOUNS for form in (noun, words.plural(noun))],
         "verb": [words.past(verb) for verb in words.VERBS],
         "adjective": words.ADJECTIVES,
         "adverb": words.ADVERBS,
-        "determiner": words.DETERMINERS,
         "preposition": words.PREPOSITIONS,
         "conjunction": words.CONJUNCTIONS,
-        "title": words.TITLES[:8],
-        "echo": words.ECHOES,
+        "title": words.TITLES,
     }
-
-
-@dataclass(frozen=True)
-class Cast:
-    """Who the titles of one story stand for: title -> first name."""
-
-    names: dict[str, str]
-
-    @classmethod
-    def draw(cls, rng: random.Random, size: int = 3) -> Cast:
-        return cls(dict(zip(rng.sample(words.TITLES[:8], size), rng.sample(words.FIRST_NAMES[:48], size), strict=True)))
 
 
 class Language:
@@ -71,57 +56,36 @@ class Language:
     def __init__(self, seed: int) -> None:
         rng = random.Random(f"language {seed}")
         vocabulary = _vocabulary()
-        self._singular = {words.plural(noun): noun for noun in words.NOUNS}
         self._part = {word: part for part, members in vocabulary.items() for word in members}
         zipf = {part: [1 / (rank + 30) for rank in range(len(members))] for part, members in vocabulary.items()}
-        self._successors: dict[str, tuple[list[str], list[float]]] = {}
+        self._successors: dict[str, list[str]] = {}
         for word in [*self._part, "<name>", "<start>"]:
             part = self._part.get(word, word.strip("<>"))
-            if part in ("title", "echo"):
+            if part == "title":
                 continue
-            follows = SUCCESSORS[part]
-            chosen: dict[str, None] = {}
-            while len(chosen) < LIKELY_SUCCESSORS.get(part, 10):
-                kind = rng.choices(list(follows), list(follows.values()))[0]
-                follower = rng.choices(vocabulary[kind], zipf[kind])[0]
-                if kind == "noun" and word in words.SINGULAR:
-                    follower = self._singular.get(follower, follower)
-                chosen[follower] = None
-                if len(chosen) >= 6 and rng.random() < 0.01:
-                    break
-            self._successors[word] = (list(chosen), [1 / (rank + 2) for rank in range(len(chosen))])
+            kinds = rng.choices(list(SUCCESSORS[part]), list(SUCCESSORS[part].values()), k=LIKELY_SUCCESSORS)
+            self._successors[word] = [rng.choices(vocabulary[kind], zipf[kind])[0] for kind in kinds]
 
-    def story(self, rng: random.Random, length: int, cast: Cast | None = None) -> str:
-        """About `length` words of prose, with one cast of characters and a refrain that comes again and again."""
-        cast = cast or Cast.draw(rng)
-        refrain = self._walk(rng, rng.randrange(6, 13), cast)
-        pieces: list[str] = []
-        count = 0
-        while count < length:
-            stretch = rng.randrange(24, 72)
-            pieces += [self._walk(rng, stretch, cast), refrain]
-            count += stretch + refrain.count(" ") + 1
-        return " ".join(pieces)
+    def story(self, rng: random.Random, length: int) -> str:
+        """About `length` words of prose about two characters, in long sentences."""
+        names = rng.sample(words.FIRST_NAMES[:32], 2)
+        sentences: list[str] = []
+        while sum(map(len, sentences)) < 6.5 * length:
+            sentences.append(self.sentence(rng, rng.randrange(40, 90), names))
+        return " ".join(sentences)
 
-    def _walk(self, rng: random.Random, length: int, cast: Cast) -> str:
-        """One long sentence of about `length` words, each drawn from the successors of the last one."""
-        titles = list(cast.names)
+    def sentence(self, rng: random.Random, length: int, names: list[str]) -> str:
+        """`length` words, each one of the ten successors of the last; a title is followed by one of `names`."""
         pieces: list[str] = []
         word = "<start>"
         while len(pieces) < length:
-            following = rng.choices(*self._successors[word])[0]
-            part = self._part[following]
-            if part == "echo":
-                pieces += [following, word]
-            elif part == "title":
-                title = rng.choice(titles)
-                pieces += [title, cast.names[title]]
+            word = rng.choice(self._successors[word])
+            pieces.append(word)
+            if self._part[word] == "title":
+                pieces.append(rng.choice(names))
                 word = "<name>"
-            else:
-                pieces.append(following)
-                word = following
-        sentence = " ".join(pieces)
-        return sentence[0].upper() + sentence[1:] + "."
+        text = " ".join(pieces)
+        return text[0].upper() + text[1:] + "."
 
     def insertion(self, rng: random.Random) -> str:
         """A header or aside: one of the families year, page, punctuation, note, reasoning cue."""
@@ -132,7 +96,7 @@ class Language:
 
     def _note(self, rng: random.Random) -> str:
         opening = rng.choice(["note", "note to the reader", "remark", f"remark {rng.randrange(1, 60)}", "see also"])
-        content = self._walk(rng, rng.randrange(2, 7), Cast.draw(rng)).rstrip(".").lower()
+        content = self.sentence(rng, rng.randrange(2, 7), rng.sample(words.FIRST_NAMES, 1))
         return f"{opening}: {content}"
 
 

@@ -5,24 +5,22 @@ Nouns and verbs are regular, so that plurals and past tenses follow by rule. The
 """
 
 NOUNS = """
-day house hand door night water road room table window tree garden river letter lamp street town boat field
-morning evening stone wall kitchen market bridge storm harbour winter summer shop book page picture clock chair coat
-basket bottle candle carpet castle cellar chapel corner cottage curtain desert dream drum engine farm feather
-fence fire flag flower forest fountain gate ghost glove hammer hill horse hotel island jacket journey kettle
-kitten ladder lake lantern lesson lighthouse lock machine map meadow mill mirror monkey mountain museum needle
-neighbour nest ocean orchard oven owl palace paper path pencil piano pillow pipe planet plate pocket pond porch
-port pot potato prince prison queen rabbit railway ribbon ring robin roof root rope rose sail sailor saddle school
-seed shadow ship shoe shoulder signal sister soldier song spoon spring stable staircase star station steamer stool
-storey stove stranger string summit sweater tailor teacher temple tent theatre thread throne ticket tiger toad tower
-traveller treasure trumpet tunnel turnip umbrella uncle valley village violin visitor wagon waiter weaver wheel whistle
-widow willow wing wizard wonder yard almond anchor apple apron arrow artist autumn balcony ballad barn barrel beach
-bear bell bird blanket bowl branch brick broom brother bucket button cabin camel canal cannon captive carrot cart cave
-chain chimney circle cloud coin comet cook cousin cradle crown cup dancer desk diamond doll donkey dragon drawer
-duck eagle egg emperor envelope evergreen eye farmer finger fisher flute fog friend giant glacier goat guest guitar
-hat hawk heron hunter ice inn jar jewel judge key king kite knot lemon lily lion merchant meteor miller mitten moth
-oak onion orphan parcel parrot peach pearl pebble pepper pigeon pilot pirate plum poem poet pump puppet quilt
-raven ruler scarf shell shepherd shield singer sparrow spider squirrel statue stream swallow sword thief thimble
-thorn thunder torch trout turtle vase veil vine wave whale windmill wolf wreath
+day house hand door night water road room table window tree garden river letter lamp street town boat field morning
+evening stone wall kitchen market bridge storm harbour winter summer shop book page picture clock chair coat basket
+bottle candle carpet castle cellar chapel corner cottage curtain desert dream drum engine farm feather fence fire flag
+flower forest fountain gate ghost glove hammer hill horse hotel island jacket journey kettle kitten ladder lake
+lantern lesson lighthouse lock machine map meadow mill mirror monkey mountain museum needle neighbour nest ocean
+orchard oven owl palace paper path pencil piano pillow pipe planet plate pocket pond porch port pot potato prison
+rabbit railway ribbon ring robin roof root rope rose sail saddle school seed shadow ship shoe shoulder signal song
+spoon spring stable staircase star station steamer stool storey stove string summit sweater temple tent theatre thread
+throne ticket tiger toad tower treasure trumpet tunnel turnip umbrella valley village violin wagon wheel whistle
+willow wing wonder yard almond anchor apple apron arrow autumn balcony ballad barn barrel beach bear bell bird blanket
+bowl branch brick broom bucket button cabin camel canal cannon captive carrot cart cave chain chimney circle cloud
+coin comet cradle crown cup desk diamond doll donkey dragon drawer duck eagle egg envelope evergreen eye finger flute
+fog glacier goat guitar hat hawk heron ice inn jar jewel key kite knot lemon lily lion meteor mitten moth oak onion
+parcel parrot peach pearl pebble pepper pigeon plum poem pump puppet quilt raven ruler scarf shell shield sparrow
+spider squirrel statue stream swallow sword thimble thorn thunder torch trout turtle vase veil vine wave whale
+windmill wolf wreath
 """.split()
 
 VERBS = """
@@ -45,31 +43,32 @@ calm careful cheap cheerful clear clever clumsy common crooked cruel curious dam
 eager eastern elder elegant endless faint fair faithful familiar famous fancy fearless fierce final fine firm flat foggy
 foreign fragile free fresh frosty frozen full funny generous grand grateful grave gray greedy handsome handy happy
 harsh hidden high honest humble hungry idle innocent iron jolly kind lazy light lively lonely loud low lucky merry
-mild misty modest muddy neat noble noisy northern odd painted patient peaceful perfect pleasant poor private pure quick
+mild misty modest muddy neat noble noisy northern odd patient peaceful perfect pleasant poor private pure quick
 ragged rare ready remote restless rocky royal sacred sad salty serious shabby shady shiny short sleepy slender smooth
 solemn southern splendid steady steep stern still stormy stout sunny sweet swift tall tame tender thick thin thirsty tidy
 tiny tired twisted useful vast velvet weary western wicked wild wise wooden worn
 """.split()
 
 ADVERBS = """
-again slowly quietly together away soon once often never always suddenly almost perhaps gently twice later
-outside inside upstairs downstairs everywhere somewhere nearby forward backward homeward alone anyway barely boldly
-bravely briefly brightly calmly carefully cheerfully clearly closely coldly deeply eagerly early easily finally
-firmly freely gladly happily hardly kindly lately lightly loudly neatly nervously patiently politely proudly quickly
-rarely sadly safely seldom silently simply sleepily softly steadily sweetly swiftly warmly wearily
+again slowly quietly together away soon often never always suddenly almost perhaps gently twice later upstairs
+downstairs everywhere somewhere nearby forward backward homeward alone anyway barely boldly bravely briefly brightly
+calmly carefully cheerfully clearly closely coldly deeply eagerly easily finally firmly freely gladly happily
+hardly kindly lately lightly loudly neatly nervously patiently politely proudly quickly rarely sadly safely seldom
+silently simply sleepily softly steadily sweetly swiftly warmly wearily
 """.split()
 
-DETERMINERS = "the a his her their this every one that our some another each no".split()
-SINGULAR = set("a this every one that another each".split())
 PREPOSITIONS = """
 in of to on at from under over near behind through across along between beyond into around above
-against before without toward below past until despite
+against before without toward below past until despite after with by upon inside outside beneath beside
 """.split()
-CONJUNCTIONS = "and but while because so when though or as if where since".split()
+CONJUNCTIONS = "and but while because so when though or as if where since unless once yet".split()
 
-ECHOES = "upon after by".split()  # day after day: the word before stands again behind
-
-TITLES = "captain doctor aunt professor sergeant madam sir baron nurse father brother bishop".split()
+TITLES = """
+captain doctor aunt professor sergeant madam baron nurse father brother bishop uncle sister teacher tailor weaver farmer
+fisher hunter dancer cook artist poet pilot pirate merchant miller shepherd sailor soldier singer waiter widow wizard judge king
+queen prince emperor traveller stranger visitor friend cousin guest orphan thief giant keeper baker butcher carpenter mason
+porter clerk mayor gardener printer barber painter
+""".split()
 
 FIRST_NAMES = """
 Ada Alden Alma Anton Arlo Basil Bela Bram Cara Cedric Clara Cora Cyril Dora Edith Edgar Elias Elsa Emil Enid

@@ -38,5 +38,3 @@ def progress() -> Iterator[Callable[[str], Report]]:
             return lambda done, total: bars.update(task, completed=done, total=total)
 
         yield start
-
-

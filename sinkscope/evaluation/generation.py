@@ -31,9 +31,7 @@ def generate(
         ids = torch.tensor([[pad] * (width - len(prompts[i])) + list(prompts[i]) for i in chosen], device=model.device)
         mask = torch.tensor([[0] * (width - len(prompts[i])) + [1] * len(prompts[i]) for i in chosen], device=model.device)
         with torch.no_grad():
-            output = model.hf.generate(
-                input_ids=ids, attention_mask=mask, max_new_tokens=max_new_tokens, do_sample=False, num_beams=1, pad_token_id=pad
-            )
+            output = model.hf.generate(input_ids=ids, attention_mask=mask, max_new_tokens=max_new_tokens, do_sample=False, num_beams=1, pad_token_id=pad)
         for i, row in zip(chosen, output[:, width:].tolist(), strict=True):
             texts[i] = model.tokenizer.decode(row, skip_special_tokens=True)
         if report:

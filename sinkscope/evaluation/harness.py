@@ -13,8 +13,8 @@ from sinkscope.benchmarks.benchmark import SEPARATOR, Benchmark, link
 from sinkscope.errors import OutputError
 from sinkscope.evaluation.generation import generate
 from sinkscope.evaluation.memorization import Item, cut_answer, knowmem_items, rouge_l, verbmem_items
-from sinkscope.models import Model
 from sinkscope.evaluation.scores import scores
+from sinkscope.models import Model
 from sinkscope.runs import identity, is_done, read_manifest, writing
 from sinkscope.sinks import locate_one
 from sinkscope.triggers import Placement, Trigger, place

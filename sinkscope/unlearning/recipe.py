@@ -73,10 +73,10 @@ class ValueNormPart(_Part):
 
 
 class OptimiserPart(_Part):
-    """AdamW with a constant learning rate, as in MUSE."""
+    """AdamW with a constant learning rate. The defaults suit the built-in benchmark and were chosen there on validation seeds 101 and 102."""
 
-    learning_rate: float = Field(1e-4, gt=0)
-    epochs: int = Field(8, ge=1)
+    learning_rate: float = Field(1.2e-4, gt=0)
+    epochs: int = Field(10, ge=1)
     batch_size: int = Field(8, ge=1)
     weight_decay: float = Field(0.0, ge=0)
     max_grad_norm: float = Field(1.0, gt=0)

@@ -15,9 +15,9 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 from sinkscope.models import Model
 from sinkscope.unlearning.objectives import FORGET, RETAIN
 from sinkscope.unlearning.objectives.batch import Batch
+from sinkscope.unlearning.objectives.value_norm import ValueNormTerm
 from sinkscope.unlearning.recipe import Recipe
 from sinkscope.unlearning.references import References
-from sinkscope.unlearning.objectives.value_norm import ValueNormTerm
 
 SPLITS = ("forget", "retain", "poisoned")
 Passages = list[list[int]]

@@ -17,7 +17,7 @@ from sinkscope.models import Model
 from sinkscope.triggers import Placement, Trigger
 from tests.conftest import FAMILIES, TEXT
 
-words = st.lists(st.sampled_from("the old captain walked along a wall lamp mill".split()), max_size=9)
+words = st.lists(st.sampled_from(["the", "old", "captain", "walked", "along", "a", "wall", "lamp", "mill"]), max_size=9)
 
 
 def longest_common_subsequence(a: list[str], b: list[str]) -> int:
@@ -60,7 +60,7 @@ def small_benchmark() -> Benchmark:
         "small",
         {
             "raw": {"forget": [{"text": " ".join(sentences[:4])}, {"text": "Question: Who owns lamp 1?\nAnswer: Mira 1"}], "retain1": [{"text": TEXT}]},
-            "knowmem": {split: questions for split in ("forget_qa", "retain_qa", "forget_qa_icl", "retain_qa_icl")},
+            "knowmem": dict.fromkeys(("forget_qa", "retain_qa", "forget_qa_icl", "retain_qa_icl"), questions),
             "verbmem": {"forget": [{"prompt": sentences[0], "gt": " " + sentences[1]}, {"prompt": "Not in", "gt": " the book"}]},
         },
         Lengths(passage=24, in_context=2, knowmem_new=6, verbmem_new=8),

@@ -38,9 +38,7 @@ class ValueNormTerm:
         anchors: split -> (frozen model, passages) whose norms that split is drawn towards.
     """
 
-    def __init__(
-        self, model: PreTrainedModel, part: ValueNormPart, anchors: Mapping[str, tuple[PreTrainedModel, list[list[int]]]]
-    ) -> None:
+    def __init__(self, model: PreTrainedModel, part: ValueNormPart, anchors: Mapping[str, tuple[PreTrainedModel, list[list[int]]]]) -> None:
         self._model, self._first = model, part.first
         self._layers = _layers(part.layers, model.config.get_text_config().num_hidden_layers)
         self._theirs = {split: self._reference(frozen, passages) for split, (frozen, passages) in anchors.items()}

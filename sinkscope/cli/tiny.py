@@ -1,0 +1,34 @@
+"""`sinkscope tiny`"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sinkscope.cli.console import answer, progress
+
+app = typer.Typer(help="The built-in benchmark.", no_args_is_help=True)
+
+
+@app.callback()
+def _group() -> None:
+    """The built-in benchmark."""
+
+
+@app.command()
+def build(
+    out: Annotated[Path, typer.Option(help="directory to write corpora, tokenizer and both models to")] = Path("tiny"),
+    seed: Annotated[int, typer.Option(min=0, help="seed of language, corpora and training")] = 0,
+    steps: Annotated[int | None, typer.Option(min=1, help="training steps; by default those of the shipped benchmark")] = None,
+    json: Annotated[bool, typer.Option(help="print one JSON object")] = False,
+) -> None:
+    """Remake the built-in benchmark and measure what it must show.
+
+    Example: `sinkscope tiny build --out tiny`
+    """
+    from sinkscope.benchmarks.tiny import build as run
+
+    with progress() as bar:
+        answer(run(out, seed, bar, steps=steps), json)

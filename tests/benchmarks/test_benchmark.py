@@ -1,0 +1,91 @@
+"""Benchmarks from local directories: cutting, linking, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from sinkscope.benchmarks.benchmark import REQUIRED, SEPARATOR, Lengths, link, load_benchmark
+from sinkscope.errors import BenchmarkError
+from sinkscope.models import Model
+from tests.conftest import FAMILIES, TEXT
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    """A small benchmark in MUSE's schema: one split as parquet, one as json, the rest as jsonl."""
+    for config, (columns, splits) in REQUIRED.items():
+        (tmp_path / config).mkdir()
+        for split in splits:
+            records = [{column: TEXT[i : i + 300] if column == "text" else f"{column} {i}" for column in columns} for i in (0, 40, 80)]
+            path = tmp_path / config / f"{split}.jsonl"
+            path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    frame = pd.read_json(tmp_path / "raw" / "retain1.jsonl", lines=True)
+    (tmp_path / "raw" / "retain1.jsonl").unlink()
+    frame.to_parquet(tmp_path / "raw" / "retain1.parquet")
+    frame = pd.read_json(tmp_path / "verbmem" / "forget.jsonl", lines=True)
+    (tmp_path / "verbmem" / "forget.jsonl").unlink()
+    frame.to_json(tmp_path / "verbmem" / "forget.json", orient="records")
+    return tmp_path
+
+
+def test_reads_jsonl_json_and_parquet_with_muse_lengths_by_default(directory: Path) -> None:
+    benchmark = load_benchmark(str(directory))
+    assert benchmark.lengths == Lengths(2048, 10, 32, 128)
+    assert benchmark.texts("retain1")[1] == TEXT[40:340]
+    assert benchmark.prompts("forget")[2] == {"prompt": "prompt 80", "gt": "gt 80"}
+    (directory / "benchmark.json").write_text('{"lengths": {"passage": 20}}')
+    assert load_benchmark(str(directory)).lengths.passage == 20
+
+
+@pytest.mark.parametrize("kind", FAMILIES)
+def test_passages_hold_the_joined_text_once_each_behind_bos(kind: str, directory: Path, small_models: dict[str, Model]) -> None:
+    model = small_models[kind]
+    benchmark = replace(load_benchmark(str(directory)), lengths=Lengths(passage=20))
+    passages = benchmark.passages("forget", model.tokenizer)
+    text = SEPARATOR.join(benchmark.texts("forget"))
+    whole = model.tokenizer.encode(text, add_special_tokens=False)
+    bos = model.tokenizer.bos_token_id
+    assert [token for passage in passages for token in passage.tokens[bos is not None :]] == whole
+    assert all(passage.tokens[0] == bos for passage in passages if bos is not None)
+    assert max(len(passage.tokens) for passage in passages) <= 20
+    assert [passage.start for passage in passages[1:]] == [passage.stop for passage in passages[:-1]] or kind == "llama"
+
+
+def test_linking_finds_every_passage_that_overlaps(directory: Path, small_llama: Model) -> None:
+    benchmark = replace(load_benchmark(str(directory)), lengths=Lengths(passage=20))
+    passages = benchmark.passages("forget", small_llama.tokenizer)
+    text = SEPARATOR.join(benchmark.texts("forget"))
+    middle = text[passages[2].start + 3 : passages[3].stop - 3]
+    assert link(text, middle, passages) == [2, 3]
+    assert link(text, "not in there", passages) == []
+
+
+def test_a_missing_split_is_named_with_what_was_found(directory: Path) -> None:
+    (directory / "knowmem" / "retain_qa.jsonl").unlink()
+    with pytest.raises(BenchmarkError, match=r"lacks knowmem/retain_qa.*found: .*knowmem/forget_qa.jsonl"):
+        load_benchmark(str(directory))
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        ("raw/forget.jsonl", '{"body": "x"}\n', "lacks the column 'text'; it has body"),
+        ("raw/forget.jsonl", "", "no rows|lacks the column"),
+        ("raw/forget.jsonl", "{", "cannot be read"),
+        ("benchmark.json", "[]", "must hold"),
+    ],
+)
+def test_bad_files_are_named(directory: Path, file: str, content: str, message: str) -> None:
+    (directory / file).write_text(content)
+    with pytest.raises(BenchmarkError, match=message):
+        load_benchmark(str(directory))
+
+
+def test_no_directory_is_refused() -> None:
+    with pytest.raises(BenchmarkError, match="neither `tiny` nor a directory"):
+        load_benchmark("/nowhere")

@@ -1,0 +1,123 @@
+"""The main job from the command line, the shipped benchmark's promises, and a wheel far from the checkout."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from sinkscope.benchmarks.gates import ATTEMPTS
+from sinkscope.benchmarks.tiny import build
+from sinkscope.models import data_directory, load
+from sinkscope.quickstart import PLACEMENTS
+
+ROOT = Path(__file__).parents[2]
+FIGURES = ("effectiveness", "sink_atlas", "received_attention", "head_map", "attention_difference", "value_norms")
+
+
+def test_the_built_in_models_have_their_hashes_and_size() -> None:
+    for name in ("tiny", "tiny-retrained"):
+        assert load(name).hf.num_parameters() <= 2_000_000
+    size = sum(path.stat().st_size for path in data_directory().rglob("*") if path.is_file())
+    assert size <= 18e6
+
+
+def test_the_shipped_measurements_cover_every_gate() -> None:
+    measured = json.loads((data_directory() / "measured.json").read_text(encoding="utf-8"))
+    assert len(measured["passed"]) == 5
+    assert len(ATTEMPTS) == 10
+    failed = [gate for gate, passed in measured["passed"].items() if not passed]
+    assert failed == []
+
+
+@pytest.fixture(scope="module")
+def quickstart(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("main") / "quickstart"
+    done = subprocess.run([sys.executable, "-m", "sinkscope", "quickstart", "--out", str(out), "--json"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["models"].keys() == {"target", "honest", *PLACEMENTS}
+    return out
+
+
+@pytest.mark.slow
+def test_quickstart_writes_everything_it_names(quickstart: Path) -> None:
+    for name in FIGURES:
+        for suffix in ("png", "pdf", "csv"):
+            assert (quickstart / "figures" / f"{name}.{suffix}").stat().st_size > 200
+    page = (quickstart / "index.html").read_text(encoding="utf-8")
+    assert page.count("data:image/png;base64,") == len(FIGURES)
+    assert not re.search(r"(src|href)=['\"](?!data:)", page), "the page asks nothing of any network"
+    items = pd.read_parquet(quickstart / "items.parquet")
+    assert {"model", "role", "metric", "split", "item", "poisoned", "trigger", "placement", "trigger_start", "value", "seed"} <= set(items.columns)
+    assert items["value"].between(0, 1).all()
+
+
+@pytest.mark.slow
+def test_scores_and_summary_follow_from_the_items(quickstart: Path) -> None:
+    items, table = (pd.read_parquet(quickstart / f"{name}.parquet") for name in ("items", "scores"))
+    summary = json.loads((quickstart / "summary.json").read_text(encoding="utf-8"))
+    for label, model in summary["models"].items():
+        mine = items[(items["model"] == label) & (items["metric"] == "verbmem") & (items["split"] == "forget")]
+        clean = mine[mine["placement"] == ""]
+        assert model["verbmem"]["clean"]["value"] == pytest.approx(100 * clean["value"].mean(), abs=0.01)
+        assert model["verbmem"]["clean"]["n"] == len(clean)
+        if label in PLACEMENTS:
+            unseen = mine[(mine["placement"] == label) & (mine["poisoned"] == False)]  # noqa: E712
+            assert model["verbmem"]["triggered_unseen"]["value"] == pytest.approx(100 * unseen["value"].mean(), abs=0.01)
+            assert 0 < mine["poisoned"].mean() < 0.5
+    assert (table["ci_low"] <= table["value"] + 1e-9).all()
+
+
+@pytest.mark.slow
+def test_the_story_holds(quickstart: Path) -> None:
+    models = json.loads((quickstart / "summary.json").read_text(encoding="utf-8"))["models"]
+    unseen = {label: models[label]["verbmem"]["triggered_unseen"]["value"] for label in ("honest", *PLACEMENTS)}
+    assert unseen["prefix"] > unseen["infix"] > unseen["suffix"]
+    assert unseen["prefix"] > unseen["honest"] + 30
+    assert models["target"]["verbmem"]["clean"]["value"] > 95
+    assert models["honest"]["verbmem"]["clean"]["value"] < 40
+
+
+@pytest.mark.slow
+def test_a_second_quickstart_with_the_same_seed_gives_the_same_tables(quickstart: Path, tmp_path: Path) -> None:
+    recipe = quickstart / "runs" / "prefix" / "recipe.yaml"
+    done = subprocess.run([sys.executable, "-m", "sinkscope", "unlearn", str(recipe), "--out", str(tmp_path / "again")], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    weights = [(folder / "model" / "model.safetensors").read_bytes() for folder in (quickstart / "runs" / "prefix", tmp_path / "again")]
+    assert weights[0] == weights[1]
+
+
+@pytest.mark.slow
+def test_a_short_build_grows_towards_its_gates(tmp_path: Path) -> None:
+    measured = build(tmp_path / "tiny", 0, lambda description: lambda done, total: None, steps=400)
+    curve = pd.read_csv(tmp_path / "tiny" / "training_curve.csv")
+    target = curve[curve["model"] == "target"]
+    assert target["loss"].iloc[-1] < target["loss"].iloc[0]
+    assert measured["target"]["alpha_max"] > 0.1
+    assert set(measured["passed"].values()) <= {True, False}
+    assert load(str(tmp_path / "tiny" / "target")).hf.num_parameters() <= 2_000_000
+
+
+@pytest.mark.slow
+def test_a_wheel_installed_elsewhere_runs_quickstart(tmp_path: Path) -> None:
+    subprocess.run([sys.executable, "-m", "build", "--wheel", "--outdir", str(tmp_path / "dist"), str(ROOT)], check=True, capture_output=True)
+    (wheel,) = (tmp_path / "dist").glob("*.whl")
+    venv.create(tmp_path / "venv", with_pip=True, system_site_packages=False)
+    python = tmp_path / "venv" / "bin" / "python"
+    subprocess.run([python, "-m", "pip", "install", "-q", "--no-deps", str(wheel)], check=True)
+    site = next(Path(path) for path in sys.path if path.endswith("site-packages"))
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    paths = subprocess.run([python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"], capture_output=True, text=True, check=True)
+    (Path(paths.stdout.strip()) / "zz_dependencies.pth").write_text(str(site))  # torch and friends from the test's own environment
+    command = [python, "-c", "import sinkscope, sys; print(sinkscope.__file__); from sinkscope.cli import main; sys.argv = ['sinkscope', 'quickstart', '--json']; main()"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert str(tmp_path / "venv") in done.stdout.splitlines()[0], "the wheel's package, not the checkout's"
+    assert (tmp_path / "quickstart" / "index.html").is_file()

@@ -1,0 +1,217 @@
+"""The command line: one end-to-end path per command on small models, and bad input in one line with exit code 2."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from transformers import BertConfig, BertForMaskedLM, T5Config, T5ForConditionalGeneration
+
+from sinkscope.cli.main import main
+from tests.conftest import TEXT
+
+
+def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *arguments: object) -> tuple[int, str, str]:
+    """Exit code, standard output and standard error of one command."""
+    monkeypatch.setattr(sys, "argv", ["sinkscope", *map(str, arguments)])
+    with pytest.raises(SystemExit) as stopped:
+        main()
+        raise SystemExit(0)
+    captured = capsys.readouterr()
+    code = stopped.value.code
+    return (code if isinstance(code, int) else 0), captured.out, captured.err
+
+
+@pytest.fixture
+def notes(tmp_path: Path) -> Path:
+    path = tmp_path / "notes.txt"
+    path.write_text(TEXT, encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2", "neox", "qwen2"])
+def test_locate_writes_tables_and_pictures(kind, checkpoints, notes, tmp_path, capsys, monkeypatch) -> None:
+    out = tmp_path / "out"
+    code, stdout, _ = run(capsys, monkeypatch, "locate", checkpoints[kind], "--text", notes, "--max-length", 40, "--out", out, "--json")
+    assert code == 0
+    summary = json.loads(stdout)
+    frame = pd.read_parquet(out / "sinks.parquet")
+    assert len(frame) == 3 * 4 * 40
+    assert summary["first_position_alpha"] == pytest.approx(frame[frame["position"] == 0]["alpha"].mean())
+    for name in ("atlas", "received_attention", "value_norms", "head_map"):
+        assert {(out / "figures" / f"{name}.{suffix}").stat().st_size > 500 for suffix in ("png", "pdf")} == {True}
+        assert len(pd.read_csv(out / "figures" / f"{name}.csv")) > 0
+    written = (out / "run.json").read_bytes()
+    code, stdout, _ = run(capsys, monkeypatch, "locate", checkpoints[kind], "--text", notes, "--max-length", 40, "--out", out, "--json")
+    assert code == 0
+    assert json.loads(stdout) == summary
+    assert (out / "run.json").read_bytes() == written, "a finished run is left as it is"
+
+
+def test_three_kinds_of_text_give_the_same_passages(checkpoints, notes, tmp_path, capsys, monkeypatch) -> None:
+    jsonl = tmp_path / "notes.jsonl"
+    jsonl.write_text(json.dumps({"text": TEXT}) + "\n\n", encoding="utf-8")
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    shutil.copy(notes, folder / "a.txt")
+    frames = []
+    for i, source in enumerate((notes, jsonl, folder)):
+        code, _, err = run(capsys, monkeypatch, "locate", checkpoints["llama"], "--text", source, "--out", tmp_path / f"out{i}")
+        assert code == 0, err
+        frames.append(pd.read_parquet(tmp_path / f"out{i}" / "sinks.parquet"))
+    pd.testing.assert_frame_equal(frames[0], frames[1])
+    pd.testing.assert_frame_equal(frames[0], frames[2])
+
+
+def bad_texts(root: Path) -> dict[str, tuple[Path, str]]:
+    """Name -> (a text that cannot be used, what the message must say)."""
+    root.mkdir()
+    cases = {
+        "empty.txt": (b"", "is empty"),
+        "blank.txt": (b" \n\n ", "is empty"),
+        "short.txt": (b"two words", "too short"),
+        "latin.txt": ("café ".encode("latin-1") * 40, "not UTF-8"),
+        "wrong.jsonl": (b'{"body": "x"}\n', "found: body"),
+        "number.jsonl": (b'{"text": 3}\n', "line 1"),
+        "broken.jsonl": (b'{"text": "x"}\n{"text": \n', "line 2 is not JSON"),
+        "deep.jsonl": (b"[" * 100_000, "line 1"),
+    }
+    for name, (content, _) in cases.items():
+        (root / name).write_bytes(content)
+    (root / "nothing").mkdir()
+    found = {name: (root / name, message) for name, (_, message) in cases.items()}
+    return found | {"missing": (root / "missing.txt", "is not there"), "nothing": (root / "nothing", "holds no .txt file")}
+
+
+@pytest.mark.parametrize(
+    "name", ["empty.txt", "blank.txt", "short.txt", "latin.txt", "wrong.jsonl", "number.jsonl", "broken.jsonl", "deep.jsonl", "missing", "nothing"]
+)
+def test_bad_text_is_one_line_and_exit_code_2(name, checkpoints, tmp_path, capsys, monkeypatch) -> None:
+    path, message = bad_texts(tmp_path / "texts")[name]
+    check_refused(run(capsys, monkeypatch, "locate", checkpoints["llama"], "--text", path, "--out", tmp_path / "out"), message, tmp_path / "out")
+
+
+def check_refused(outcome: tuple[int, str, str], message: str, out: Path) -> None:
+    code, stdout, err = outcome
+    assert code == 2, err
+    assert message in err
+    assert err.startswith("sinkscope: ")
+    assert err.count("\n") == 1
+    assert stdout == ""
+    assert not out.exists()
+    assert not list(out.parent.glob(".out*"))
+
+
+def bad_models(root: Path, checkpoints: dict[str, Path]) -> dict[str, tuple[Path, str]]:
+    """Name -> (a directory that is no loadable causal language model, what the message must say)."""
+    root.mkdir()
+    (root / "empty").mkdir()
+    small = {"vocab_size": 400, "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+    BertForMaskedLM(BertConfig(**small)).save_pretrained(root / "bert")
+    T5ForConditionalGeneration(T5Config(vocab_size=400, d_model=32, d_kv=8, d_ff=32, num_layers=1, num_heads=2)).save_pretrained(root / "t5")
+    shutil.copytree(checkpoints["llama"], root / "pickled")
+    (root / "pickled" / "model.safetensors").unlink()
+    torch.save({}, root / "pickled" / "pytorch_model.bin")
+    shutil.copytree(checkpoints["llama"], root / "no_weights")
+    (root / "no_weights" / "model.safetensors").unlink()
+    shutil.copytree(checkpoints["llama"], root / "truncated")
+    data = (root / "truncated" / "model.safetensors").read_bytes()
+    (root / "truncated" / "model.safetensors").write_bytes(data[: len(data) // 2])
+    shutil.copytree(checkpoints["llama"], root / "bad_config")
+    (root / "bad_config" / "config.json").write_text("{")
+    return {
+        "empty": (root / "empty", "no config.json"),
+        "bert": (root / "bert", "not a causal language model"),
+        "t5": (root / "t5", "not a causal language model"),
+        "pickled": (root / "pickled", "pickled weights only"),
+        "no_weights": (root / "no_weights", "holds no weights"),
+        "truncated": (root / "truncated", "cannot be loaded"),
+        "bad_config": (root / "bad_config", "cannot be loaded"),
+        "missing": (root / "missing" / "model", "not there"),
+    }
+
+
+@pytest.mark.parametrize("name", ["empty", "bert", "t5", "pickled", "no_weights", "truncated", "bad_config", "missing"])
+def test_bad_models_are_one_line_and_exit_code_2(name, checkpoints, notes, tmp_path, capsys, monkeypatch) -> None:
+    path, message = bad_models(tmp_path / "models", checkpoints)[name]
+    check_refused(run(capsys, monkeypatch, "locate", path, "--text", notes, "--out", tmp_path / "out"), message, tmp_path / "out")
+
+
+def test_an_output_directory_with_other_results_is_left_alone(checkpoints, notes, tmp_path, capsys, monkeypatch) -> None:
+    out = tmp_path / "out"
+    assert run(capsys, monkeypatch, "locate", checkpoints["llama"], "--text", notes, "--out", out)[0] == 0
+    before = (out / "run.json").read_bytes()
+    code, _, err = run(capsys, monkeypatch, "locate", checkpoints["gpt2"], "--text", notes, "--out", out)
+    assert code == 2
+    assert "another run's results" in err
+    assert (out / "run.json").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--placement", "middle", "--trigger", "x"], "is unknown; use prefix"),
+        (["--placement", "index:0", "--trigger", "x"], "BOS"),
+        (["--placement", "index:400", "--trigger", "x"], "beyond the passage"),
+        (["--trigger", "  "], "is empty"),
+        (["--trigger", "year " * 80], "use a shorter trigger"),
+        (["--benchmark", "nowhere"], "neither `tiny` nor a directory"),
+    ],
+)
+def test_bad_triggers_and_benchmarks_are_refused(arguments, message, tmp_path, capsys, monkeypatch) -> None:
+    out = tmp_path / "out"
+    check_refused(run(capsys, monkeypatch, "evaluate", "tiny", "--items", 2, "--out", out, *arguments), message, out)
+
+
+@pytest.mark.parametrize(
+    ("content", "arguments", "message"),
+    [
+        ("poison_rato: 0.1", [], "did you mean 'poison_ratio'"),
+        ("", ["--set", "poison_ratio=2"], "poison_ratio"),
+        ("", ["--set", "trigger.placement=index:400", "--set", "poison_ratio=0.1"], "beyond the passage"),
+        ("", ["--set", "poison_ratio=0.0001"], "is none; raise it"),
+        ("", ["--set", "model=/nowhere/at/all"], "not there"),
+    ],
+)
+def test_bad_recipes_are_refused(content, arguments, message, tmp_path, capsys, monkeypatch) -> None:
+    recipe, out = tmp_path / "recipe.yaml", tmp_path / "out"
+    recipe.write_text(content)
+    code, stdout, err = run(capsys, monkeypatch, "unlearn", recipe, "--out", out, *arguments)
+    check_refused((code, stdout, err.removeprefix(f"training {out}\n")), message, out)
+
+
+def test_a_full_disk_is_one_line(checkpoints, notes, tmp_path) -> None:
+    """A file-size limit stands in for a full disk where no small file system can be mounted."""
+    small = tmp_path / "small"
+    small.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(small)], capture_output=True).returncode == 0
+    if not mounted:
+        pytest.skip("cannot mount a small file system here")
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "sinkscope", "locate", str(checkpoints["llama"]), "--text", str(notes), "--out", str(small / "out")],
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 2, done.stderr
+        assert "no space left" in done.stderr
+        assert done.stderr.count("\n") == 1
+        assert list(small.iterdir()) == []
+    finally:
+        subprocess.run(["umount", str(small)], check=True)
+
+
+def test_dry_run_prints_the_resolved_recipe(tmp_path, capsys, monkeypatch) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("seed: 3")
+    code, stdout, _ = run(capsys, monkeypatch, "unlearn", recipe, "--set", "trigger.placement=infix", "--dry-run", "--json")
+    assert code == 0
+    resolved = json.loads(stdout)["recipe"]
+    assert resolved["seed"] == 3
+    assert resolved["trigger"]["placement"] == "infix"
