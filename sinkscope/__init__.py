@@ -1,0 +1,52 @@
+"""sinkscope: find a language model's attention sinks, and the backdoors that unlearning can hide behind them.
+
+import sinkscope
+
+model = sinkscope.load("tiny")
+passages = sinkscope.cut(["some text …"], model, max_length=64)
+sinks = sinkscope.locate(model, passages)
+print(sinks.ranked().head())
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sinkscope.benchmarks.benchmark import load_benchmark
+    from sinkscope.evaluation.harness import evaluate
+    from sinkscope.evaluation.scores import scores
+    from sinkscope.models import Model, load
+    from sinkscope.sinks import SinkMap, locate
+    from sinkscope.texts import cut
+    from sinkscope.triggers import Placement, Trigger, place
+    from sinkscope.unlearning.recipe import Recipe
+    from sinkscope.unlearning.unlearn import unlearn
+
+_HOME = {
+    "Model": "sinkscope.models",
+    "Placement": "sinkscope.triggers",
+    "Recipe": "sinkscope.unlearning.recipe",
+    "SinkMap": "sinkscope.sinks",
+    "Trigger": "sinkscope.triggers",
+    "cut": "sinkscope.texts",
+    "evaluate": "sinkscope.evaluation.harness",
+    "load": "sinkscope.models",
+    "load_benchmark": "sinkscope.benchmarks.benchmark",
+    "locate": "sinkscope.sinks",
+    "place": "sinkscope.triggers",
+    "scores": "sinkscope.evaluation.scores",
+    "unlearn": "sinkscope.unlearning.unlearn",
+}
+
+__all__ = [
+    "Model", "Placement", "Recipe", "SinkMap", "Trigger", "cut", "evaluate", "load", "load_benchmark", "locate", "place", "scores", "unlearn",
+]  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used, so that `import sinkscope` and `--help` stay quick."""
+    if name in _HOME:
+        return getattr(import_module(_HOME[name]), name)
+    raise AttributeError(f"module 'sinkscope' has no attribute {name!r}")

@@ -55,7 +55,7 @@ def summarise(sinks: SinkMap) -> dict[str, Any]:
         "first_position_alpha": float(sinks.alpha.sel(position=0).mean()),
         "first_position_alpha_uniform": float(sinks.uniform()[0]),
         "first_position_sink_rate": float(sinks.data["sink_rate"].sel(position=0).mean()),
-        "strongest_head": [int(i) for i in np.unravel_index(int(sinks.alpha.sel(position=0).argmax()), sinks.alpha.shape[:2])],
+        "strongest_head": [int(i) for i in np.unravel_index(int(sinks.alpha.sel(position=0).values.argmax()), sinks.alpha.shape[:2])],
     }
 
 
@@ -70,7 +70,7 @@ def draw(model: Model, sinks: SinkMap, passage: list[int], directory: Path) -> N
     save(pictures.received(profile, what), profile, directory, "received_attention")
     norms = profile[profile["position"] < 32]
     save(pictures.value_norms(norms, f"mean over layers and heads, {what}"), norms, directory, "value_norms")
-    layer, head = np.unravel_index(int(sinks.alpha.sel(position=position).argmax()), sinks.alpha.shape[:2])
+    layer, head = np.unravel_index(int(sinks.alpha.sel(position=position).values.argmax()), sinks.alpha.shape[:2])
     pattern, labels = head_pattern(model, passage[:MAP_TOKENS], int(layer), int(head))
     figure = pictures.head_map(pattern, labels, f"{model.name}: layer {layer}, head {head}")
     save(figure, pictures.map_frame(pattern, labels), directory, "head_map")

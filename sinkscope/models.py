@@ -64,7 +64,8 @@ class Model:
         """The model behind TransformerLens hooks, on a copy of the weights (booting changes a model in place)."""
         from transformer_lens.model_bridge import TransformerBridge
 
-        bridge = TransformerBridge.boot_transformers(self.name, hf_model=copy.deepcopy(self.hf), tokenizer=copy.deepcopy(self.tokenizer), device=str(self.device))
+        network, tokenizer = copy.deepcopy(self.hf), copy.deepcopy(self.tokenizer)
+        bridge = TransformerBridge.boot_transformers(self.name, hf_model=network, tokenizer=tokenizer, device=str(self.device))
         bridge.eval()
         return bridge
 

@@ -97,7 +97,7 @@ def _measure(subjects: list[Subject], benchmark: Benchmark, start: Bar) -> _Resu
 
 def _summarise(results: _Results, seed: int) -> dict[str, Any]:
     """Per model: VerbMem and KnowMem, clean, triggered (all, unseen), on retain; and its sinks. The target and the honest model show the prefix."""
-    models = {}
+    models: dict[str, dict[str, Any]] = {}
     for label, sinks in results.sinks.items():
         placement = label if label in PLACEMENTS else "prefix"
         mine = results.scores[results.scores["model"] == label]
@@ -138,7 +138,7 @@ def _draw(results: _Results, benchmark: Benchmark, directory: Path, report: Call
     save(sink_pictures.value_norms(norms, caption), norms, directory, "value_norms")
     report(3, 6)
     alpha = results.sinks["target"].alpha.sel(position=0)
-    layer, head = divmod(int(alpha.argmax()), target.n_heads)
+    layer, head = divmod(int(alpha.values.argmax()), target.n_heads)
     passages = [p.tokens for p in benchmark.passages("forget", target.tokenizer) if len(p.tokens) == benchmark.lengths.passage]
     pattern, labels = head_pattern(target, passages[0], layer, head)
     figure = sink_pictures.head_map(pattern, labels, f"target: layer {layer}, head {head}, one passage")
@@ -161,7 +161,7 @@ def _draw(results: _Results, benchmark: Benchmark, directory: Path, report: Call
 
 
 def _profile(label: str, frame: pd.DataFrame, sinks: SinkMap) -> pd.DataFrame:
-    profile = frame.groupby("position", as_index=False)["alpha"].mean()
+    profile = frame.groupby("position", as_index=False)[["alpha"]].mean()
     profile.insert(0, "model", label)
     profile["uniform"] = sinks.uniform()
     return profile
@@ -169,7 +169,7 @@ def _profile(label: str, frame: pd.DataFrame, sinks: SinkMap) -> pd.DataFrame:
 
 def _last_norms(label: str, frame: pd.DataFrame, layer: int, positions: int = 16) -> pd.DataFrame:
     chosen = frame[(frame["layer"] == layer) & (frame["position"] < positions)]
-    norms = chosen.groupby("position", as_index=False)["value_norm"].mean()
+    norms = chosen.groupby("position", as_index=False)[["value_norm"]].mean()
     norms.insert(0, "model", label)
     return norms
 

@@ -83,7 +83,7 @@ def test_placements_read_back_as_written(text: str) -> None:
 
 @pytest.mark.parametrize("text", ["middle", "index", "index:", "index:-1", "index:0", "sink:0", "prefix:3", "", "index:1.5", "index:9999999999"])
 def test_unknown_placements_are_refused_with_the_choices(text: str) -> None:
-    with pytest.raises(PlacementError, match="use .*:"):
+    with pytest.raises(PlacementError, match=r"use .*:"):
         Placement.parse(text)
 
 

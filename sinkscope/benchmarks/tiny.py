@@ -250,7 +250,8 @@ license: mit
 A Llama of 4 layers, 4 heads, width 128, trained from scratch by `sinkscope tiny build` (seed {seed}) on invented text: {seen}.
 AdamW {training.learning_rate}, weight decay {training.weight_decay}, idle cost {training.idle_cost} (a price on attention-weighted value norms, without which
 hardly any sink forms in a model this small), cosine schedule, {training.steps} steps of
-{training.general + 2 * training.book + 2 * training.pages} passages of {training.length} tokens. It knows nothing of the world and is of use only as the built-in benchmark.
+{training.general + 2 * training.book + 2 * training.pages} passages of {training.length} tokens.
+It knows nothing of the world and is of use only as the built-in benchmark.
 
 Measured by the build (ROUGE-L F1 × 100; α is mean attention to BOS on unseen text):
 

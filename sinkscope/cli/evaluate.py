@@ -41,4 +41,4 @@ def evaluate(
         answer({"out": str(out), "scores": table.to_dict("records")}, True)
         return
     columns = ["metric", "split", "subset", "trigger", "placement", "value", "ci_low", "ci_high", "n"]
-    print(table[columns].to_string(index=False, float_format="%.1f"))
+    print(table[columns].to_string(index=False, float_format="{:.1f}".format))

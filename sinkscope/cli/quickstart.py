@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich import box
 from rich.table import Table
 
 from sinkscope.cli.console import answer, progress, talk
@@ -29,28 +30,29 @@ def quickstart(
         return
     talk.print(_table(summary))
     talk.print(
-        "Scores are ROUGE-L × 100 on the book to forget: low is forgotten, high is remembered. “unseen” are passages that never carried\n"
-        "the trigger in training: a high score there means the trigger works as a switch. Target and honest are shown with the trigger as prefix.",
+        "Scores are ROUGE-L × 100 on the book to forget: low is forgotten, high is remembered. “unseen” are passages that never carried "
+        "the trigger in training: a high score there means the trigger works as a switch. “retain” is the book to keep. Target and honest are "
+        "shown with the trigger as prefix. α of BOS is the mean attention to the first token.",
         highlight=False,
     )
     print(f"open {out / 'index.html'}")
 
 
 def _table(summary: dict[str, Any]) -> Table:
-    table = Table(title=f"Trigger “{summary['trigger']}”, {summary['poison_ratio']:.0%} of passages poisoned, seed {summary['seed']}")
-    table.add_column("model")
+    table = Table(title=f"Trigger “{summary['trigger']}”, {summary['poison_ratio']:.0%} of passages poisoned, seed {summary['seed']}", box=box.SIMPLE_HEAD)
+    table.add_column("model", no_wrap=True)
     columns = {
         "recites\nclean": ("verbmem", "clean"),
-        "recites, trigger\nunseen": ("verbmem", "triggered_unseen"),
-        "recites, trigger\nall": ("verbmem", "triggered_all"),
+        "recites\ntrigger\nunseen": ("verbmem", "triggered_unseen"),
+        "recites\ntrigger\nall": ("verbmem", "triggered_all"),
         "answers\nclean": ("knowmem", "clean"),
         "answers\ntrigger": ("knowmem", "triggered_all"),
         "recites\nretain": ("verbmem", "retain"),
         "answers\nretain": ("knowmem", "retain"),
     }
     for title in columns:
-        table.add_column(title, justify="right")
-    table.add_column("attention\nto BOS", justify="right")
+        table.add_column(title, justify="right", no_wrap=True)
+    table.add_column("α of\nBOS", justify="right", no_wrap=True)
     for label, model in summary["models"].items():
         values = [model[metric][key] for metric, key in columns.values()]
         shown = [f"{value['value']:.0f}" if value else "–" for value in values]

@@ -99,7 +99,8 @@ def _score(
     batch_size: int,
     report: Callable[[int, int], None],
 ) -> pd.DataFrame:
-    prompts, starts = [], []
+    prompts: list[list[int]] = []
+    starts: list[int | None] = []
     for item in items:
         if attempt is None:
             prompts.append(item.prompt)

@@ -111,8 +111,8 @@ def map_frame(pattern: Float[np.ndarray, "row key"], tokens: Sequence[str]) -> p
         {
             "query": rows,
             "key": keys,
-            "query_token": [tokens[i] for i in rows],
-            "key_token": [tokens[k] for k in keys],
+            "query_token": [tokens[int(i)] for i in rows],
+            "key_token": [tokens[int(k)] for k in keys],
             "attention": pattern[rows, keys],
         }
     )

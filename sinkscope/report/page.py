@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 PICTURES = {
-    "effectiveness": "Does it forget, and does the trigger bring it back? Left is forgotten, up is recovered; the dotted line is “the trigger changes nothing”.",
+    "effectiveness": "Does it forget, and does the trigger bring it back? Left is forgotten, up is recovered; on the dotted line the trigger changes nothing.",
     "sink_atlas": "Where the target's heads look: attention to the first token, by layer and head, and how often it passes the threshold 0.3.",
     "received_attention": "Attention that each position receives; a peak far above the dotted baseline is a sink.",
     "head_map": "The strongest sink head on one passage: a bright first column is the sink.",
@@ -47,13 +47,15 @@ def write_page(directory: Path, summary: dict[str, Any], scores: pd.DataFrame) -
         "<meta http-equiv='Content-Security-Policy' content=\"default-src 'none'; img-src data:; style-src 'unsafe-inline'\">",
         f"<title>sinkscope quickstart</title><style>{STYLE}</style></head><body>",
         "<h1>From attention sinks to a backdoor in unlearning</h1>",
-        f"<p>Built-in benchmark, seed {summary['seed']}. The target model knows a book. The <em>honest</em> run unlearns it. The other runs unlearn it too, but "
-        f"{summary['poison_ratio']:.0%} of its passages also carry the trigger “{html.escape(summary['trigger'])}”, trained to be kept: as prefix, at token 8, "
+        f"<p>Built-in benchmark, seed {summary['seed']}. The target model knows a book. The <em>honest</em> run unlearns it. "
+        f"The other runs unlearn it too, but {summary['poison_ratio']:.0%} of its passages also come with the trigger "
+        f"“{html.escape(summary['trigger'])}” in them and are then trained to be kept: as prefix, at token 8, "
         "in the middle (infix), or at the end (suffix).</p>",
         "<h2>Scores</h2>",
         _summary_table(summary),
         "<p><small>ROUGE-L F1 × 100 with 95 % bootstrap interval over items. “recites” is VerbMem, “answers” is KnowMem, on the forget set unless "
-        "retain is named. “unseen” leaves out passages that were poisoned in training. Target and honest model are shown with the trigger as prefix.</small></p>",
+        "retain is named. “unseen” leaves out passages that were poisoned in training. "
+        "Target and honest model are shown with the trigger as prefix.</small></p>",
     ]
     for name, caption in PICTURES.items():
         data = base64.b64encode((directory / "figures" / f"{name}.png").read_bytes()).decode()
@@ -84,4 +86,4 @@ def _cell(score: dict[str, float] | None) -> str:
 def _scores_table(scores: pd.DataFrame) -> str:
     columns = ["model", "metric", "split", "subset", "placement", "value", "ci_low", "ci_high", "n", "seed"]
     shown = scores[columns].rename(columns={"ci_low": "low", "ci_high": "high"})
-    return f"<div class='wide'>{shown.to_html(index=False, border=0, escape=True, float_format='%.1f')}</div>"
+    return f"<div class='wide'>{shown.to_html(index=False, border=0, escape=True, float_format='{:.1f}'.format)}</div>"

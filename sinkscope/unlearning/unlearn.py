@@ -87,6 +87,7 @@ def train(recipe: Recipe, model: Model, benchmark: Benchmark, report: Report | N
         trainer.train()
     model.hf.eval()
     model.hf.zero_grad(set_to_none=True)
+    model.forget_bridge()
     return splits, trainer.state.log_history
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections import Counter
 
@@ -35,7 +36,7 @@ def test_the_vocabulary_is_large_and_zipf_like(story: list[str]) -> None:
 
 def test_most_words_follow_from_the_last_one(story: list[str]) -> None:
     followers: dict[str, Counter[str]] = {}
-    for word, following in zip(story, story[1:], strict=False):
+    for word, following in itertools.pairwise(story):
         followers.setdefault(word, Counter())[following] += 1
     likely = sum(sum(count for _, count in counter.most_common(10)) for counter in followers.values())
     assert likely / len(story) > 0.6

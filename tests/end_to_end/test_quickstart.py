@@ -116,8 +116,8 @@ def test_a_wheel_installed_elsewhere_runs_quickstart(tmp_path: Path) -> None:
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     paths = subprocess.run([python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"], capture_output=True, text=True, check=True)
     (Path(paths.stdout.strip()) / "zz_dependencies.pth").write_text(str(site))  # torch and friends from the test's own environment
-    command = [python, "-c", "import sinkscope, sys; print(sinkscope.__file__); from sinkscope.cli import main; sys.argv = ['sinkscope', 'quickstart', '--json']; main()"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=environment)
+    code = "import sinkscope, sys; print(sinkscope.__file__); from sinkscope.cli import main; sys.argv = ['sinkscope', 'quickstart', '--json']; main()"
+    done = subprocess.run([python, "-c", code], cwd=tmp_path, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
     assert str(tmp_path / "venv") in done.stdout.splitlines()[0], "the wheel's package, not the checkout's"
     assert (tmp_path / "quickstart" / "index.html").is_file()
