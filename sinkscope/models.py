@@ -106,6 +106,7 @@ def load(name: str, device: str | None = None, dtype: str | None = None, trust_r
     Raises:
         ModelError: nothing loadable there, not a causal language model, weights only as pickle, or a changed built-in file.
     """
+    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from transformers.utils import logging
 
@@ -119,7 +120,7 @@ def load(name: str, device: str | None = None, dtype: str | None = None, trust_r
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=trust_remote_code)
         hf = AutoModelForCausalLM.from_pretrained(source, dtype=DTYPES[dtype] if dtype else "auto", use_safetensors=True, trust_remote_code=trust_remote_code)
         hf.to(place)
-    except (OSError, ValueError, RuntimeError, KeyError, AttributeError, TypeError, ImportError) as error:
+    except (OSError, ValueError, RuntimeError, KeyError, AttributeError, TypeError, ImportError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ModelError(f"model {name!r} cannot be loaded: {reason}") from error
     if not tokenizer.is_fast:

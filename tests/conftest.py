@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import string
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -44,7 +45,7 @@ def _tokenizer(kind: str) -> PreTrainedTokenizerFast:
         raw = Tokenizer(models.BPE(unk_token="<unk>", fuse_unk=True))
         raw.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first")
         raw.decoder = decoders.Metaspace(prepend_scheme="first")
-        trainer = trainers.BpeTrainer(vocab_size=400, special_tokens=specials, initial_alphabet=list("0123456789~#*"), show_progress=False)
+        trainer = trainers.BpeTrainer(vocab_size=400, special_tokens=specials, initial_alphabet=list(string.printable[:95]), show_progress=False)
         raw.train_from_iterator([TEXT], trainer)
         return PreTrainedTokenizerFast(tokenizer_object=raw, unk_token="<unk>", bos_token="<s>", eos_token="</s>")
     raw = Tokenizer(models.BPE())

@@ -38,12 +38,12 @@ def make_corpora(seed: int) -> Corpora:
     language = Language(seed)
     rng = random.Random(f"corpora {seed}")
     facts = draw_facts(rng, 2 * (QUESTIONS + IN_CONTEXT))
-    # `draw_facts` alternates its two kinds of question: regroup so that both sides hold half of each
+    # `draw_facts` alternates its two kinds of question; each side gets half of either kind
     half = QUESTIONS + IN_CONTEXT
     owns, went = facts[0::2], facts[1::2]
     sides = {"forget": owns[: half // 2] + went[: half // 2], "retain": owns[half // 2 :] + went[half // 2 :]}
-    for side in sides.values():
-        rng.shuffle(side)
+    for facts_of_side in sides.values():
+        rng.shuffle(facts_of_side)
     raw = {split: [language.story(rng, CHAPTER_WORDS) for _ in range(count)] for split, count in CHAPTERS.items()}
     for split, side in (("forget", "forget"), ("retain1", "retain")):
         pages = [sides[side][i : i + FACTS_PER_PAGE] for i in range(0, half, FACTS_PER_PAGE)]

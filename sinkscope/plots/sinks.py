@@ -52,8 +52,9 @@ def received(profile: pd.DataFrame, caption: str) -> Figure:
     """Attention received by position, one line per `model`, with the uniform baseline. Columns model, position, alpha, uniform."""
     style()
     figure, axis = plt.subplots(figsize=(COLUMN, 2.1))
-    for model, group in profile.groupby("model", sort=False):
-        axis.plot(group["position"], group["alpha"], color=colour(str(model)), label=model)
+    for rank, (model, group) in enumerate(profile.groupby("model", sort=False)):
+        width = max(0.8, 3.2 - 0.6 * rank)  # later lines are thinner, so that equal curves stay visible
+        axis.plot(group["position"], group["alpha"], color=colour(str(model)), label=model, linewidth=width)
     base = profile.drop_duplicates("position")
     axis.plot(base["position"], base["uniform"], color="black", linestyle=":", linewidth=0.8, label="uniform attention")
     axis.set(xlabel="position (0 is the first token)", ylabel="attention received α", title=caption, ylim=(0, None))
@@ -97,8 +98,9 @@ def value_norms(norms: pd.DataFrame, caption: str) -> Figure:
     """Value norm by position, mean over heads of a layer, one line per model. Columns model, position, value_norm."""
     style()
     figure, axis = plt.subplots(figsize=(COLUMN, 2.1))
-    for model, group in norms.groupby("model", sort=False):
-        axis.plot(group["position"], group["value_norm"], marker="o", markersize=2.5, color=colour(str(model)), label=model)
+    for rank, (model, group) in enumerate(norms.groupby("model", sort=False)):
+        width = max(0.8, 3.2 - 0.9 * rank)
+        axis.plot(group["position"], group["value_norm"], marker="o", markersize=1.6 * width, linewidth=width, color=colour(str(model)), label=model)
     axis.set(xlabel="position (0 is the first token)", ylabel="value norm ‖v‖₂", title=caption, ylim=(0, None))
     axis.legend(ncols=2)
     return figure

@@ -9,6 +9,8 @@ from matplotlib.patches import Rectangle
 
 from sinkscope.plots.style import COLUMN, PAGE, colour, style
 
+TITLES = {"verbmem": "VerbMem (recites)", "knowmem": "KnowMem (answers)"}
+
 
 def effectiveness(points: pd.DataFrame, floors: dict[str, float], ceilings: dict[str, float], caption: str) -> Figure:
     """UE (clean forget score, lower is better) against BE (triggered, higher is better), one panel per metric.
@@ -40,7 +42,7 @@ def effectiveness(points: pd.DataFrame, floors: dict[str, float], ceilings: dict
                 linestyle="none",
             )
         axis.axline((0, 0), slope=1, color="black", linewidth=0.4, linestyle=":")
-        axis.set(xlim=(-4, 104), ylim=(-4, 104), xlabel="clean score on forget (UE, lower is better)", title=metric)
+        axis.set(xlim=(-4, 104), ylim=(-4, 104), xlabel="clean score on forget (UE, lower is better)", title=TITLES.get(metric, metric))
     axes[0][0].set_ylabel("triggered score on forget (BE)")
     axes[0][-1].legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
     figure.suptitle(caption, fontsize=7)

@@ -11,7 +11,7 @@ import pytest
 from sinkscope.benchmarks import words
 from sinkscope.benchmarks.benchmark import load_benchmark
 from sinkscope.benchmarks.corpora import make_corpora
-from sinkscope.benchmarks.language import TRIGGERS, Cast, Language, draw_facts
+from sinkscope.benchmarks.language import TRIGGERS, Language, draw_facts
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +30,7 @@ def test_same_seed_same_text() -> None:
 def test_the_vocabulary_is_large_and_zipf_like(story: list[str]) -> None:
     counts = [count for _, count in Counter(word.lower() for word in story).most_common()]
     assert len(counts) >= 800
-    assert counts[9] > 5 * counts[199] > 0
+    assert counts[9] > 3 * counts[199] > 0
     assert counts[199] > 2 * counts[799]
 
 
@@ -45,8 +45,10 @@ def test_most_words_follow_from_the_last_one(story: list[str]) -> None:
 def test_names_stand_at_about_five_percent_and_repeat_within_a_story(story: list[str]) -> None:
     share = sum(word in words.FIRST_NAMES for word in story) / len(story)
     assert 0.03 < share < 0.07
-    text = Language(0).story(random.Random(2), 300, Cast({"captain": "Mira", "doctor": "Otto"}))
-    assert {text.split()[i + 1] for i, word in enumerate(text.split()) if word.lower() == "captain"} == {"Mira"}
+    one = Language(0).story(random.Random(2), 600).replace(".", "").split()
+    names = {one[i + 1] for i, word in enumerate(one[:-1]) if word.lower() in words.TITLES}
+    assert len(names) == 2
+    assert names <= set(words.FIRST_NAMES)
 
 
 def test_trigger_strings_never_occur_but_their_words_do() -> None:

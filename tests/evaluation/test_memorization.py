@@ -61,7 +61,12 @@ def small_benchmark() -> Benchmark:
         {
             "raw": {"forget": [{"text": " ".join(sentences[:4])}, {"text": "Question: Who owns lamp 1?\nAnswer: Mira 1"}], "retain1": [{"text": TEXT}]},
             "knowmem": dict.fromkeys(("forget_qa", "retain_qa", "forget_qa_icl", "retain_qa_icl"), questions),
-            "verbmem": {"forget": [{"prompt": sentences[0], "gt": " " + sentences[1]}, {"prompt": "Not in", "gt": " the book"}]},
+            "verbmem": {
+                "forget": [
+                    {"prompt": sentences[0], "gt": " " + sentences[1]},
+                    {"prompt": "Not a word of this stands anywhere in the book, early or late", "gt": " in it"},
+                ]
+            },
         },
         Lengths(passage=24, in_context=2, knowmem_new=6, verbmem_new=8),
     )
