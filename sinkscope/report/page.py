@@ -24,19 +24,19 @@ body { font: 16px/1.5 system-ui, sans-serif; color: var(--text); background: var
 h1 { font-size: 1.5rem; } h2 { font-size: 1.1rem; margin-top: 2.2rem; }
 .wide { overflow-x: auto; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: 0.9rem; }
-th, td { padding: 0.3rem 0.7rem; border-bottom: 1px solid var(--line); text-align: right; white-space: nowrap; }
+th, td { padding: 0.3rem 0.6rem; vertical-align: bottom; border-bottom: 1px solid var(--line); text-align: right; white-space: nowrap; }
 th:first-child, td:first-child { text-align: left; }
 small, figcaption { color: var(--soft); }
 figure { margin: 0; } figure img { max-width: 100%; height: auto; background: #ffffff; padding: 0.4rem; box-sizing: border-box; }
 """
 COLUMNS = (
-    ("recites, clean", "verbmem", "clean"),
-    ("recites, trigger (unseen)", "verbmem", "triggered_unseen"),
-    ("recites, trigger (all)", "verbmem", "triggered_all"),
-    ("recites retain", "verbmem", "retain"),
-    ("answers, clean", "knowmem", "clean"),
-    ("answers, trigger", "knowmem", "triggered_all"),
-    ("answers retain", "knowmem", "retain"),
+    ("recites,<br>clean", "verbmem", "clean"),
+    ("recites,<br>trigger<br>(unseen)", "verbmem", "triggered_unseen"),
+    ("recites,<br>trigger<br>(all)", "verbmem", "triggered_all"),
+    ("recites<br>retain", "verbmem", "retain"),
+    ("answers,<br>clean", "knowmem", "clean"),
+    ("answers,<br>trigger", "knowmem", "triggered_all"),
+    ("answers<br>retain", "knowmem", "retain"),
 )
 
 
@@ -58,10 +58,12 @@ def write_page(directory: Path, summary: dict[str, Any], scores: pd.DataFrame) -
         "Target and honest model are shown with the trigger as prefix.</small></p>",
     ]
     for name, caption in PICTURES.items():
-        data = base64.b64encode((directory / "figures" / f"{name}.png").read_bytes()).decode()
+        png = (directory / "figures" / f"{name}.png").read_bytes()
+        width = int.from_bytes(png[16:20], "big") // 2  # the PNG header's width; drawn for two pixels a point
+        data = base64.b64encode(png).decode()
         title = name.replace("_", " ")
         parts.append(
-            f"<h2>{title.capitalize()}</h2><figure><img alt='{html.escape(caption, quote=True)}' src='data:image/png;base64,{data}'>"
+            f"<h2>{title.capitalize()}</h2><figure><img width='{width}' alt='{html.escape(caption, quote=True)}' src='data:image/png;base64,{data}'>"
             f"<figcaption>{html.escape(caption)} Numbers: figures/{name}.csv</figcaption></figure>"
         )
     parts += ["<h2>All scores</h2>", _scores_table(scores), "</body></html>"]
@@ -80,7 +82,7 @@ def _summary_table(summary: dict[str, Any]) -> str:
 def _cell(score: dict[str, float] | None) -> str:
     if score is None:
         return "–"
-    return f"{score['value']:.1f} <small>[{score['ci_low']:.1f}, {score['ci_high']:.1f}]</small>"
+    return f"{score['value']:.1f}<br><small>[{score['ci_low']:.1f}, {score['ci_high']:.1f}]</small>"
 
 
 def _scores_table(scores: pd.DataFrame) -> str:
