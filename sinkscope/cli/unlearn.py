@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from sinkscope.cli.console import answer, progress, talk
+from sinkscope.cli.console import answer, progress
 
 
 def unlearn(
@@ -30,7 +30,6 @@ def unlearn(
     if dry_run:
         answer({"recipe": resolved.model_dump(mode="json")} if json else {"recipe": "\n" + resolved.to_yaml()}, json)
         return
-    talk.print(f"training {out}", highlight=False)
     with progress() as bar:
         run(resolved, out, bar("unlearn"))
     answer({"out": str(out), "model": str(out / "model")}, json)
