@@ -1,7 +1,7 @@
 """A small price on looking at what carries something, so that sinks form in minutes instead of over billions of tokens.
 
 Large models learn to park idle heads on a token with small values; a model of a million parameters, trained for minutes,
-hardly does (α of BOS stays under 0.3 on this language). The idle cost makes the same pressure explicit: per head and query, the
+hardly did in our attempts (α of BOS reached 0.3 at most). The idle cost makes the same pressure explicit: per head and query, the
 attention-weighted mean of the value norms, relative to the head's mean value norm over the passage. Where heads park is left to training.
 """
 
