@@ -73,7 +73,7 @@ class ValueNormPart(_Part):
 
 
 class OptimiserPart(_Part):
-    """AdamW with a constant learning rate. The defaults suit the built-in benchmark and were chosen there on validation seeds 101 and 102."""
+    """AdamW with a constant learning rate. The defaults suit the built-in benchmark and were chosen there on validation seed 101."""
 
     learning_rate: float = Field(1.2e-4, gt=0)
     epochs: int = Field(10, ge=1)
