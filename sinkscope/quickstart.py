@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,12 +58,11 @@ def quickstart(out: Path, seed: int = 0, bar: Bar | None = None) -> dict[str, An
     name = identity(quickstart=described, benchmark=benchmark.digest(), model=target.fingerprint())
     if not is_done(out, name):
         with writing(out, name, kind="quickstart", seed=seed) as aside:
-            subjects = [subject_of("tiny", target)]
+            subjects = [Subject("target", "target", target, seed)]
             for label, recipe in recipes.items():
                 run = unlearn(recipe, aside / "runs" / label, start(f"unlearn: {label}"))
                 known = subject_of(str(run), load(str(run)))
                 subjects.append(Subject(label, known.role, known.model, seed, known.poisoned_rows))
-            subjects[0] = Subject("target", "target", target, seed)
             results = _measure(subjects, benchmark, start)
             results.items.to_parquet(aside / "items.parquet", index=False)
             results.scores.to_parquet(aside / "scores.parquet", index=False)
@@ -72,8 +70,6 @@ def quickstart(out: Path, seed: int = 0, bar: Bar | None = None) -> dict[str, An
             (aside / "summary.json").write_text(json.dumps(summary, indent=1), encoding="utf-8")
             _draw(results, benchmark, aside / "figures", start("draw"))
             write_page(aside, summary, results.scores)
-            for cache in aside.rglob("__pycache__"):
-                shutil.rmtree(cache)
     return json.loads((out / "summary.json").read_text(encoding="utf-8"))
 
 
@@ -88,7 +84,7 @@ def _measure(subjects: list[Subject], benchmark: Benchmark, start: Bar) -> _Resu
     for subject in subjects:
         own = [None, (TRIGGER, Placement.parse(subject.label))] if subject.label in PLACEMENTS else everywhere
         frames.append(evaluate(subject, benchmark, own, batch_size=128, report=start(f"evaluate: {subject.label}")))
-    unseen_text = [p.tokens for p in benchmark.passages("holdout", subjects[0].model.tokenizer) if len(p.tokens) == benchmark.lengths.passage]
+    unseen_text = benchmark.whole_passages("holdout", subjects[0].model.tokenizer)
     for subject in subjects:
         sinks[subject.label] = locate(subject.model, unseen_text, batch_size=32, report=start(f"locate: {subject.label}"))
     items = pd.concat(frames, ignore_index=True)
@@ -139,7 +135,7 @@ def _draw(results: _Results, benchmark: Benchmark, directory: Path, report: Call
     report(3, 6)
     alpha = results.sinks["target"].alpha.sel(position=0)
     layer, head = divmod(int(alpha.values.argmax()), target.n_heads)
-    passages = [p.tokens for p in benchmark.passages("forget", target.tokenizer) if len(p.tokens) == benchmark.lengths.passage]
+    passages = benchmark.whole_passages("forget", target.tokenizer)
     pattern, labels = head_pattern(target, passages[0], layer, head)
     figure = sink_pictures.head_map(pattern, labels, f"target: layer {layer}, head {head}, one passage")
     save(figure, sink_pictures.map_frame(pattern, labels), directory, "head_map")

@@ -79,6 +79,10 @@ class Benchmark:
         size = self.lengths.passage - 1
         return [Passage(bos + ids[i : i + size], offsets[i][0], offsets[min(i + size, len(ids)) - 1][1]) for i in range(0, len(ids), size)]
 
+    def whole_passages(self, split: str, tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
+        """Token ids of the passages that have the full length (the last one of a split may not)."""
+        return [passage.tokens for passage in self.passages(split, tokenizer) if len(passage.tokens) == self.lengths.passage]
+
     def digest(self) -> str:
         """SHA-256 of all records and lengths: the benchmark's identity in a run's name."""
         content = json.dumps([self.name, self.rows, vars(self.lengths)], sort_keys=True, ensure_ascii=False)

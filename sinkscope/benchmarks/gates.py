@@ -39,12 +39,12 @@ def measure(directory: Path, benchmark: Benchmark, curve: pd.DataFrame, bar: Bar
         model = load(str(directory / role), device="cpu")
         attempts = ATTEMPTS if role == "target" else [None]
         table = scores(evaluate(Subject(role, role, model), benchmark, attempts, batch_size=128, report=bar(f"measure {role}")))
-        holdout = [p.tokens for p in benchmark.passages("holdout", model.tokenizer) if len(p.tokens) == benchmark.lengths.passage]
-        alpha = locate(model, holdout, batch_size=32).alpha.sel(position=0)
+        sinks = locate(model, benchmark.whole_passages("holdout", model.tokenizer), batch_size=32)
+        alpha = sinks.alpha.sel(position=0)
         numbers = {
             "alpha_max": round(float(alpha.max()), 3),
             "alpha_mean_last_layer": round(float(alpha[-1].mean()), 3),
-            "share_of_heads_above_0.3": round(float((alpha > 0.3).mean()), 3),
+            "share_of_heads_above_0.3": round(sinks.heads_above(0.3), 3),
         }
         for metric, forget, retain in (("verbmem", "forget", "retain"), ("knowmem", "forget_qa", "retain_qa")):
             mine = table[(table["metric"] == metric) & (table["subset"] == "all")]

@@ -24,7 +24,7 @@ from sinkscope.benchmarks.corpora import Corpora, make_corpora, question_page
 from sinkscope.benchmarks.idle import idle_costs
 from sinkscope.benchmarks.language import draw_facts
 from sinkscope.models import Model
-from sinkscope.runs import sha256, writing
+from sinkscope.runs import identity, is_done, sha256, writing
 from sinkscope.sinks import locate
 from sinkscope.triggers import Placement, Trigger, place
 
@@ -58,7 +58,6 @@ def build(out: Path, seed: int, bar: Bar, *, steps: int | None = None) -> dict[s
         OutputError: `out` cannot be written, or holds something else.
     """
     from sinkscope.benchmarks.gates import measure
-    from sinkscope.runs import identity, is_done
 
     training = Training() if steps is None else Training(steps=steps)
     name = identity(tiny=asdict(training), seed=seed)
