@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from sinkscope.capture.reducers import MeanPattern
 from sinkscope.models import Model
 from sinkscope.plots import sinks as pictures
 from sinkscope.plots.style import save
+from sinkscope.progress import Report
 from sinkscope.runs import identity, is_done, writing
 from sinkscope.sinks import SinkMap, locate
 
@@ -28,7 +28,7 @@ def locate_in_text(
     *,
     epsilon: float,
     batch_size: int = 8,
-    report: Callable[[int, int], None] | None = None,
+    report: Report | None = None,
 ) -> dict[str, Any]:
     """Locate sinks, write `sinks.parquet`, `sinks.nc` and `figures/` to `out`, return the summary.
 

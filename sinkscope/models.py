@@ -6,6 +6,8 @@ import copy
 import hashlib
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -129,6 +131,17 @@ def load(name: str, device: str | None = None, dtype: str | None = None, trust_r
         hf.config.architectures = [type(hf).__name__]
     hf.eval()
     return Model(name, hf, tokenizer)
+
+
+@contextmanager
+def switched_attention(hf: PreTrainedModel, implementation: str) -> Iterator[None]:
+    """Within the context `hf` attends by a function registered with transformers' `AttentionInterface`; its own way is restored on exit."""
+    before = hf.config._attn_implementation
+    hf.set_attn_implementation(implementation)
+    try:
+        yield
+    finally:
+        hf.set_attn_implementation(before)
 
 
 def _source(name: str) -> str:

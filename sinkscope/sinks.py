@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from sinkscope.capture import lens
 from sinkscope.capture.reducers import ColumnMass
 from sinkscope.errors import PlacementError, TextError
 from sinkscope.models import Model
+from sinkscope.progress import Report
 
 EPSILON = 0.3  # the threshold of Gu et al., ICLR 2025
 MIN_QUERIES = 8
@@ -88,7 +89,7 @@ def locate(
     *,
     epsilon: float = EPSILON,
     batch_size: int = 8,
-    report: Callable[[int, int], None] | None = None,
+    report: Report | None = None,
 ) -> SinkMap:
     """Measure sinks over `passages` (token ids, BOS first; lengths may differ).
 

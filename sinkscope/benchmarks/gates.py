@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +14,12 @@ from sinkscope.evaluation.scores import scores
 from sinkscope.models import load
 from sinkscope.plots.style import save
 from sinkscope.plots.unlearning import training_curve
+from sinkscope.progress import Bar
 from sinkscope.sinks import locate
 from sinkscope.triggers import Placement, Trigger
 from sinkscope.unlearning.recipe import Recipe
 from sinkscope.unlearning.unlearn import train
 
-Bar = Callable[[str], Callable[[int, int], None]]
 ATTEMPTS = [None, *((Trigger(text, form), Placement(kind)) for form, text in TRIGGERS.items() for kind in ("prefix", "infix", "suffix"))]  # type: ignore[arg-type]
 VALIDATION_SEEDS = (101, 102)
 """Seeds for choosing how the benchmark is built; reported numbers use others."""

@@ -15,6 +15,8 @@ from torch import Tensor
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 from transformers.masking_utils import sdpa_mask
 
+from sinkscope.models import switched_attention
+
 _NAME = "sinkscope_idle_cost"
 _active: list[list[Tensor]] = []
 
@@ -34,11 +36,9 @@ AttentionMaskInterface.register(_NAME, sdpa_mask)
 @contextmanager
 def idle_costs(model: PreTrainedModel) -> Iterator[list[Tensor]]:
     """Within the context each forward pass over unpadded passages appends one cost per layer (1 for uniform attention and values)."""
-    before = model.config._attn_implementation
-    model.set_attn_implementation(_NAME)
     _active.append([])
     try:
-        yield _active[-1]
+        with switched_attention(model, _NAME):
+            yield _active[-1]
     finally:
         _active.pop()
-        model.set_attn_implementation(before)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -24,13 +24,13 @@ from sinkscope.benchmarks.corpora import Corpora, make_corpora, question_page
 from sinkscope.benchmarks.idle import idle_costs
 from sinkscope.benchmarks.language import draw_facts
 from sinkscope.models import Model
+from sinkscope.progress import Bar, Report
 from sinkscope.runs import identity, is_done, sha256, writing
 from sinkscope.sinks import locate
 from sinkscope.triggers import Placement, Trigger, place
 
 LENGTHS = Lengths(passage=48, in_context=3, knowmem_new=8, verbmem_new=32)
 PROMPT_TOKENS = 16
-Bar = Callable[[str], Callable[[int, int], None]]
 
 
 @dataclass(frozen=True)
@@ -207,7 +207,7 @@ def new_network(tokenizer: PreTrainedTokenizerFast, seed: int) -> LlamaForCausal
 
 
 def pretrain(
-    corpora: Corpora, tokenizer: PreTrainedTokenizerFast, role: str, seed: int, training: Training, report: Callable[[int, int], None]
+    corpora: Corpora, tokenizer: PreTrainedTokenizerFast, role: str, seed: int, training: Training, report: Report
 ) -> tuple[LlamaForCausalLM, pd.DataFrame]:
     """Train from scratch; also returns the curve of sinks (columns step, loss, alpha_max, alpha_last_layer, share_above)."""
     network = new_network(tokenizer, seed)

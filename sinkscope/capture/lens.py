@@ -11,6 +11,7 @@ from sinkscope.capture.blocks import AttentionBlock, ValueBlock
 from sinkscope.capture.reducers import Reducer
 from sinkscope.errors import ModelError
 from sinkscope.models import Model
+from sinkscope.progress import Report
 
 
 def capture(
@@ -20,7 +21,7 @@ def capture(
     *,
     batch_size: int = 8,
     layers: Sequence[int] | None = None,
-    report: Callable[[int, int], None] | None = None,
+    report: Report | None = None,
 ) -> None:
     """Run the model's bridge over `passages` (token ids, BOS first) and feed every reducer.
 

@@ -15,6 +15,8 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedM
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
+from sinkscope.models import switched_attention
+
 _NAME = "sinkscope_value_norms"
 _active: list[dict[int, Tensor]] = []
 
@@ -31,14 +33,12 @@ AttentionMaskInterface.register(_NAME, sdpa_mask)
 @contextmanager
 def recorded_value_norms(model: PreTrainedModel) -> Iterator[dict[int, Float[Tensor, "batch kv_head position"]]]:
     """Within the context each forward pass fills the yielded dictionary: layer -> ‖v‖₂. The attention kind is restored on exit."""
-    before = model.config._attn_implementation
-    model.set_attn_implementation(_NAME)
     _active.append({})
     try:
-        yield _active[-1]
+        with switched_attention(model, _NAME):
+            yield _active[-1]
     finally:
         _active.pop()
-        model.set_attn_implementation(before)
 
 
 def first_real(mask: Bool[Tensor, "batch position"], first: int) -> Bool[Tensor, "batch position"]:

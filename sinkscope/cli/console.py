@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,8 +12,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from sinkscope.progress import Bar, Report
+
 talk = Console(stderr=True)
-Report = Callable[[int, int], None]
 
 
 def answer(value: dict[str, Any], as_json: bool) -> None:
@@ -28,7 +29,7 @@ def answer(value: dict[str, Any], as_json: bool) -> None:
 
 
 @contextmanager
-def progress() -> Iterator[Callable[[str], Report]]:
+def progress() -> Iterator[Bar]:
     """Progress bars with time left on a terminal, silence elsewhere. The yielded function starts a bar and gives its reporter."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=talk, disable=not sys.stderr.isatty()) as bars:

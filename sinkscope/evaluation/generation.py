@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 
 from sinkscope.models import Model
+from sinkscope.progress import Report
 
 
 def generate(
@@ -15,7 +16,7 @@ def generate(
     max_new_tokens: int,
     *,
     batch_size: int = 32,
-    report: Callable[[int, int], None] | None = None,
+    report: Report | None = None,
 ) -> list[str]:
     """Greedy continuations as text, in the order of `prompts` (token ids, BOS first).
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -15,6 +15,7 @@ from sinkscope.evaluation.generation import generate
 from sinkscope.evaluation.memorization import Item, cut_answer, knowmem_items, rouge_l, verbmem_items
 from sinkscope.evaluation.scores import scores
 from sinkscope.models import Model
+from sinkscope.progress import Report
 from sinkscope.runs import identity, is_done, read_manifest, writing
 from sinkscope.sinks import locate_one
 from sinkscope.triggers import Placement, Trigger, place
@@ -57,7 +58,7 @@ def evaluate(
     triggers: Sequence[tuple[Trigger, Placement] | None] = (None,),
     *,
     batch_size: int = 32,
-    report: Callable[[int, int], None] | None = None,
+    report: Report | None = None,
 ) -> pd.DataFrame:
     """Score every item of every split under each entry of `triggers` (None is clean; a trigger is tried on forget splits only).
 
@@ -97,7 +98,7 @@ def _score(
     items: list[Item],
     attempt: tuple[Trigger, Placement] | None,
     batch_size: int,
-    report: Callable[[int, int], None],
+    report: Report,
 ) -> pd.DataFrame:
     prompts: list[list[int]] = []
     starts: list[int | None] = []
@@ -148,7 +149,7 @@ def evaluate_to(
     triggers: Sequence[tuple[Trigger, Placement] | None],
     *,
     batch_size: int = 32,
-    report: Callable[[int, int], None] | None = None,
+    report: Report | None = None,
 ) -> pd.DataFrame:
     """Evaluate and write a directory with `items.parquet` and `scores.parquet`; returns the scores.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from torch import Tensor
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from sinkscope.models import Model
+from sinkscope.progress import Report
 from sinkscope.unlearning.objectives import FORGET, RETAIN
 from sinkscope.unlearning.objectives.batch import Batch
 from sinkscope.unlearning.objectives.value_norm import ValueNormTerm
@@ -152,7 +153,7 @@ class UnlearningTrainer(Trainer):
 class ReportProgress(TrainerCallback):
     """Calls `report(done, total)` after every step."""
 
-    def __init__(self, report: Callable[[int, int], None]) -> None:
+    def __init__(self, report: Report) -> None:
         self._report = report
 
     def on_step_end(self, args, state, control, **kwargs):  # type: ignore[no-untyped-def]

@@ -5,13 +5,13 @@ from __future__ import annotations
 import copy
 import random
 import tempfile
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from sinkscope.benchmarks.benchmark import Benchmark, load_benchmark
 from sinkscope.errors import RecipeError
 from sinkscope.models import Model, load
+from sinkscope.progress import Report
 from sinkscope.runs import identity, is_done, writing
 from sinkscope.sinks import locate_one
 from sinkscope.triggers import Placed, place
@@ -19,8 +19,6 @@ from sinkscope.unlearning.objectives.value_norm import ValueNormTerm
 from sinkscope.unlearning.recipe import Recipe
 from sinkscope.unlearning.references import References
 from sinkscope.unlearning.trainer import ReportProgress, UnlearningTrainer
-
-Report = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,8 @@ import pytest
 from sinkscope.benchmarks.gates import ATTEMPTS
 from sinkscope.benchmarks.tiny import build
 from sinkscope.models import data_directory, load
-from sinkscope.quickstart import PLACEMENTS
+from sinkscope.progress import silent
+from sinkscope.quickstart.summary import PLACEMENTS
 
 ROOT = Path(__file__).parents[2]
 KNOWN_TO_FAIL = {
@@ -101,7 +102,7 @@ def test_a_second_quickstart_with_the_same_seed_gives_the_same_tables(quickstart
 
 @pytest.mark.slow
 def test_a_short_build_grows_towards_its_gates(tmp_path: Path) -> None:
-    measured = build(tmp_path / "tiny", 0, lambda description: lambda done, total: None, steps=400)
+    measured = build(tmp_path / "tiny", 0, silent, steps=400)
     curve = pd.read_csv(tmp_path / "tiny" / "training_curve.csv")
     target = curve[curve["model"] == "target"]
     assert target["loss"].iloc[-1] < target["loss"].iloc[0]

@@ -1,0 +1,72 @@
+"""The pictures of a quickstart."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+
+from sinkscope.benchmarks.benchmark import Benchmark
+from sinkscope.compare import difference_frame, difference_map
+from sinkscope.locating import head_pattern
+from sinkscope.plots import sinks as sink_pictures
+from sinkscope.plots import unlearning as unlearning_pictures
+from sinkscope.plots.style import save
+from sinkscope.progress import Report
+from sinkscope.quickstart.summary import POISON_RATIO, TRIGGER, Results, effectiveness_points
+from sinkscope.sinks import SinkMap
+from sinkscope.triggers import Placement
+
+BIN = 4
+
+
+def draw(results: Results, benchmark: Benchmark, directory: Path, report: Report) -> None:
+    target = results.models["target"]
+    n = int(results.sinks["target"].data.attrs["passages"])
+    frames = {label: sinks.to_frame() for label, sinks in results.sinks.items()}
+    data = frames["target"]
+    save(sink_pictures.atlas(data, 0, f"target, n = {n} unseen passages"), data[data["position"] == 0], directory, "sink_atlas")
+    report(1, 6)
+    profile = pd.concat([_profile(label, frames[label], results.sinks[label]) for label in ("target", "honest", "prefix", "infix", "suffix")])
+    save(sink_pictures.received(profile, f"mean over layers and heads, n = {n}"), profile, directory, "received_attention")
+    report(2, 6)
+    last = target.n_layers - 1
+    norms = pd.concat([_last_norms(label, frames[label], last) for label in ("target", "honest", "prefix")])
+    caption = f"layer {last}, mean over heads, n = {n}"
+    save(sink_pictures.value_norms(norms, caption), norms, directory, "value_norms")
+    report(3, 6)
+    alpha = results.sinks["target"].alpha.sel(position=0)
+    layer, head = divmod(int(alpha.values.argmax()), target.n_heads)
+    passages = benchmark.whole_passages("forget", target.tokenizer)
+    pattern, labels = head_pattern(target, passages[0], layer, head)
+    figure = sink_pictures.head_map(pattern, labels, f"target: layer {layer}, head {head}, one passage")
+    save(figure, sink_pictures.map_frame(pattern, labels), directory, "head_map")
+    report(4, 6)
+    maps, cells = {}, []
+    for label, placement in (("target", "prefix"), ("prefix", "prefix"), ("target", "infix"), ("infix", "infix")):
+        shown = f"{'target' if label == 'target' else 'backdoored'}, trigger as {placement}"
+        values, span = difference_map(results.models[label], passages, TRIGGER, Placement.parse(placement), bin_size=BIN)
+        maps[shown] = (values, span)
+        cells.append(difference_frame(shown, values, span, BIN))
+    caption = f"attention change by the trigger, layer {last}, mean over heads, n = {len(passages)} forget passages, bins of {BIN} tokens"
+    save(sink_pictures.difference_maps(maps, BIN, caption), pd.concat(cells), directory, "attention_difference")
+    report(5, 6)
+    points, floors, ceilings = effectiveness_points(results.scores)
+    n_items = int(results.scores[results.scores["metric"] == "verbmem"]["n"].max())
+    caption = f"trigger “{TRIGGER.text}”, ρ = {POISON_RATIO}, BE on all items (n = {n_items} prompts, 100 questions), 95 % intervals"
+    save(unlearning_pictures.effectiveness(points, floors, ceilings, caption), points, directory, "effectiveness")
+    report(6, 6)
+
+
+def _profile(label: str, frame: pd.DataFrame, sinks: SinkMap) -> pd.DataFrame:
+    profile = frame.groupby("position", as_index=False)[["alpha"]].mean()
+    profile.insert(0, "model", label)
+    profile["uniform"] = sinks.uniform()
+    return profile
+
+
+def _last_norms(label: str, frame: pd.DataFrame, layer: int, positions: int = 16) -> pd.DataFrame:
+    chosen = frame[(frame["layer"] == layer) & (frame["position"] < positions)]
+    norms = chosen.groupby("position", as_index=False)[["value_norm"]].mean()
+    norms.insert(0, "model", label)
+    return norms

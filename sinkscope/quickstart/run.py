@@ -1,0 +1,71 @@
+"""Locate, unlearn, evaluate, draw: one directory with the whole story."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from sinkscope.benchmarks.benchmark import Benchmark, load_benchmark
+from sinkscope.evaluation.harness import Subject, evaluate, subject_of
+from sinkscope.evaluation.scores import scores
+from sinkscope.models import load
+from sinkscope.progress import Bar, silent
+from sinkscope.quickstart.pictures import draw
+from sinkscope.quickstart.summary import PLACEMENTS, POISON_RATIO, TRIGGER, Results, summarise
+from sinkscope.report.page import write_page
+from sinkscope.runs import identity, is_done, writing
+from sinkscope.sinks import locate
+from sinkscope.triggers import Placement
+from sinkscope.unlearning.recipe import Recipe
+from sinkscope.unlearning.unlearn import unlearn
+
+
+def quickstart(out: Path, seed: int = 0, bar: Bar = silent) -> dict[str, Any]:
+    """Locate, unlearn honestly and with a backdoor at each placement, evaluate, draw; returns the summary.
+
+    Writes `items.parquet`, `scores.parquet`, `summary.json`, `figures/`, `runs/` and `index.html` to `out`. A finished quickstart of the same seed is
+    left as it is.
+
+    Raises:
+        OutputError: `out` holds something else.
+    """
+    benchmark, target = load_benchmark("tiny"), load("tiny")
+    recipes = {"honest": Recipe(seed=seed)} | {placement: _backdoor(placement, seed) for placement in PLACEMENTS}
+    described = {label: recipe.model_dump(mode="json") for label, recipe in recipes.items()}
+    name = identity(quickstart=described, benchmark=benchmark.digest(), model=target.fingerprint())
+    if not is_done(out, name):
+        with writing(out, name, kind="quickstart", seed=seed) as aside:
+            subjects = [Subject("target", "target", target, seed)]
+            for label, recipe in recipes.items():
+                run = unlearn(recipe, aside / "runs" / label, bar(f"unlearn: {label}"))
+                known = subject_of(str(run), load(str(run)))
+                subjects.append(Subject(label, known.role, known.model, seed, known.poisoned_rows))
+            results = _measure(subjects, benchmark, bar)
+            results.items.to_parquet(aside / "items.parquet", index=False)
+            results.scores.to_parquet(aside / "scores.parquet", index=False)
+            summary = summarise(results, seed)
+            (aside / "summary.json").write_text(json.dumps(summary, indent=1), encoding="utf-8")
+            draw(results, benchmark, aside / "figures", bar("draw"))
+            write_page(aside, summary, results.scores)
+    return json.loads((out / "summary.json").read_text(encoding="utf-8"))
+
+
+def _backdoor(placement: str, seed: int) -> Recipe:
+    trigger = {"text": TRIGGER.text, "form": TRIGGER.form, "placement": placement}
+    return Recipe.parse({"poison_ratio": POISON_RATIO, "trigger": trigger, "seed": seed})
+
+
+def _measure(subjects: list[Subject], benchmark: Benchmark, bar: Bar) -> Results:
+    everywhere = [None, *((TRIGGER, Placement.parse(placement)) for placement in PLACEMENTS)]
+    frames, sinks = [], {}
+    for subject in subjects:
+        own = [None, (TRIGGER, Placement.parse(subject.label))] if subject.label in PLACEMENTS else everywhere
+        frames.append(evaluate(subject, benchmark, own, batch_size=128, report=bar(f"evaluate: {subject.label}")))
+    unseen_text = benchmark.whole_passages("holdout", subjects[0].model.tokenizer)
+    for subject in subjects:
+        sinks[subject.label] = locate(subject.model, unseen_text, batch_size=32, report=bar(f"locate: {subject.label}"))
+    items = pd.concat(frames, ignore_index=True)
+    return Results(items, scores(items), sinks, {subject.label: subject.model for subject in subjects})
