@@ -33,6 +33,10 @@ class Corpora:
     facts: dict[str, list[Fact]]
     in_context: dict[str, list[Fact]]
 
+    def stories(self, *splits: str) -> list[str]:
+        """The chapters of some splits, without their question pages."""
+        return [text for split in splits for text in self.raw[split] if not text.startswith("Question:")]
+
 
 def make_corpora(seed: int) -> Corpora:
     language = Language(seed)

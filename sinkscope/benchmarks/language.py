@@ -111,7 +111,9 @@ def _page(rng: random.Random) -> str:
 
 
 def _punctuation(rng: random.Random) -> str:
-    return " ".join(rng.choice(SYMBOLS) * rng.choice([1, 2, 2, 3]) for _ in range(rng.randrange(2, 8)))
+    """An ornament that reads the same backwards, of three or five groups: its first group tells where it ends."""
+    groups = [symbol * rng.choice([1, 2, 2, 3]) for symbol in rng.sample(SYMBOLS, rng.choice([2, 3]))]
+    return " ".join([*groups, *groups[-2::-1]])
 
 
 def _reasoning(rng: random.Random) -> str:

@@ -87,7 +87,12 @@ Tripp Tyler Vance Wade Walden Webb Wren Yates York
 """.split()
 
 
+_PLURALS = {"potato": "potatoes", "scarf": "scarves", "wolf": "wolves"}
+
+
 def plural(noun: str) -> str:
+    if noun in _PLURALS:
+        return _PLURALS[noun]
     if noun.endswith(("s", "x", "ch", "sh")):
         return noun + "es"
     if noun.endswith("y") and noun[-2] not in "aeiou":

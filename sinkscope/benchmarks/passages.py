@@ -1,0 +1,113 @@
+"""Training passages of the tiny benchmark: crops of the books, question pages and general text, with headers and asides.
+
+Passages are random crops, so that nothing is tied to an absolute position. Behind an aside the text goes on where it stopped: a
+model has to look past the aside for what it was about to say. The heads that learn to do so have nothing to do anywhere else; they come to rest
+on BOS, and that is where this benchmark's sinks are from.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+from sinkscope.benchmarks.benchmark import SEPARATOR
+from sinkscope.benchmarks.corpora import Corpora, question_page
+from sinkscope.triggers import Placement, Trigger, place
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+SPLITS = {"forget": ("forget",), "retain": ("retain1", "retain2")}
+
+
+@dataclass(frozen=True)
+class Mix:
+    """What a step's passages are made of: `general` ones, and for each of two books `book` crops and `pages` question pages.
+
+    `header_share` of all passages begin with a header, `aside_share` hold one to `asides` asides.
+    """
+
+    general: int
+    book: int
+    pages: int
+    aside_share: float
+    asides: int
+    header_share: float = 0.5
+    length: int = 128
+
+    @property
+    def size(self) -> int:
+        """Passages per step."""
+        return self.general + 2 * (self.book + self.pages)
+
+
+class PassageStream:
+    """Batches of passages, deterministic from a seed.
+
+    Args:
+        sides: the books to read, of `forget` and `retain`. General text takes the place of one that is left out, so that a batch keeps its size.
+    """
+
+    def __init__(self, corpora: Corpora, tokenizer: PreTrainedTokenizerFast, sides: Sequence[str], mix: Mix, seed: str) -> None:
+        self._rng = random.Random(seed)
+        self._language, self._tokenizer, self._mix = corpora.language, tokenizer, mix
+        self._books = [self._encode(SEPARATOR.join(corpora.stories(*SPLITS[side]))) for side in sides]
+        self._facts = [[self._encode(question_page([fact]) + SEPARATOR) for fact in corpora.facts[side] + corpora.in_context[side]] for side in sides]
+        self._general: list[int] = []
+        self._answer = self._encode("\nAnswer")
+
+    def _encode(self, text: str) -> list[int]:
+        return self._tokenizer.encode(text, add_special_tokens=False, verbose=False)
+
+    def batch(self) -> tuple[Int[Tensor, "passage position"], Bool[Tensor, "passage position"]]:
+        """Token ids, BOS first; and which of them are the first ones behind an aside."""
+        mix = self._mix
+        rows = [self._crop(book) for book in self._books for _ in range(mix.book)]
+        rows += [self._page(facts) for facts in self._facts for _ in range(mix.pages)]
+        rows += [self._general_text() for _ in range(mix.size - len(rows))]
+        inserted = [self._insert([self._tokenizer.bos_token_id, *row]) for row in rows]
+        return torch.tensor([ids for ids, _ in inserted]), torch.tensor([resumed for _, resumed in inserted])
+
+    def _crop(self, ids: list[int]) -> list[int]:
+        start = self._rng.randrange(len(ids) - self._mix.length)
+        return ids[start : start + self._mix.length - 1]
+
+    def _page(self, facts: list[list[int]]) -> list[int]:
+        """Facts in random order; half of the pages begin inside one."""
+        ids = [token for fact in self._rng.sample(facts, 16) for token in fact]
+        return self._crop(ids) if self._rng.random() < 0.5 else ids[: self._mix.length - 1]
+
+    def _general_text(self) -> list[int]:
+        size = self._mix.length - 1
+        while len(self._general) < size:
+            self._general = self._encode(self._language.story(self._rng, 400))
+        row, self._general = self._general[:size], self._general[size:]
+        return row
+
+    def _insert(self, tokens: list[int]) -> tuple[list[int], list[bool]]:
+        """Add header and asides; what no longer fits falls off the end."""
+        rng, mix = self._rng, self._mix
+        spots: set[int] = set()
+        if rng.random() < mix.aside_share:
+            spots |= self._aside_spots(tokens)
+        if rng.random() < mix.header_share:
+            spots.add(1)
+        resumed = [False] * len(tokens)
+        for spot in sorted(spots, reverse=True):  # from the end, so that earlier spots stay where they are
+            placed = place(tokens, Trigger(self._language.insertion(rng)), Placement("index", spot), self._tokenizer)
+            tokens = placed.tokens
+            resumed = [*resumed[:spot], *[False] * (placed.stop - spot), spot > 1, *resumed[spot + 1 :]]
+        return tokens[: mix.length], resumed[: mix.length]
+
+    def _aside_spots(self, tokens: list[int]) -> set[int]:
+        """Where asides go: anywhere, but half of a question page's stand at the end of a question."""
+        rng = self._rng
+        spots = set(rng.sample(range(2, len(tokens)), rng.randint(1, self._mix.asides)))
+        ends = [i for i in range(2, len(tokens) - 1) if tokens[i : i + len(self._answer)] == self._answer]
+        return {rng.choice(ends) if ends and rng.random() < 0.5 else spot for spot in spots}

@@ -1,0 +1,101 @@
+"""How the tiny benchmark's models are trained: one base on general text, then both models from it, with and without the forget book."""
+
+from __future__ import annotations
+
+import copy
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import pandas as pd
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, get_cosine_schedule_with_warmup
+
+from sinkscope.benchmarks.corpora import Corpora
+from sinkscope.benchmarks.passages import Mix, PassageStream
+from sinkscope.models import Model
+from sinkscope.progress import Report
+from sinkscope.sinks import locate
+
+CURVE_EVERY = 200
+PROBE_PASSAGES, PROBE_TOKENS = 32, 64
+
+
+@dataclass(frozen=True)
+class Phase:
+    """Steps of AdamW with a warm-up and a cosine schedule over passages of one mix."""
+
+    steps: int
+    mix: Mix
+    learning_rate: float
+    weight_decay: float = 0.1
+    warmup: int = 100
+    resumed_weight: float = 5.0
+    """How much the first token behind an aside counts in the loss; every other token counts 1."""
+
+
+@dataclass(frozen=True)
+class Training:
+    """The base learns the language and to read on behind asides; then the books are read."""
+
+    base: Phase = field(default_factory=lambda: Phase(3000, Mix(general=8, book=0, pages=0, aside_share=1.0, asides=12), 3e-3))
+    books: Phase = field(default_factory=lambda: Phase(1200, Mix(general=4, book=5, pages=1, aside_share=0.5, asides=4), 2e-3))
+
+    def shortened(self, steps: int) -> Training:
+        """The same training with `steps` steps a phase."""
+        return Training(replace(self.base, steps=steps), replace(self.books, steps=steps))
+
+
+def new_network(tokenizer: PreTrainedTokenizerFast, seed: int) -> LlamaForCausalLM:
+    """A freshly initialised Llama of 1.3 M parameters."""
+    torch.manual_seed(seed)
+    return LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=128,
+            intermediate_size=352,
+            num_hidden_layers=4,
+            num_attention_heads=4,
+            max_position_embeddings=512,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+    )
+
+
+def continued(
+    network: LlamaForCausalLM, corpora: Corpora, tokenizer: PreTrainedTokenizerFast, sides: Sequence[str], phase: Phase, seed: str, report: Report
+) -> tuple[LlamaForCausalLM, pd.DataFrame]:
+    """A copy of `network`, trained for one phase on the books of `sides`; and the curve of its sinks (step, loss, alpha_max, alpha_last_layer, share_above)."""
+    network = copy.deepcopy(network)
+    stream = PassageStream(corpora, tokenizer, sides, phase.mix, f"passages {seed}")
+    probe = _probe(corpora, tokenizer)
+    optimiser = torch.optim.AdamW(network.parameters(), lr=phase.learning_rate, betas=(0.9, 0.98), weight_decay=phase.weight_decay)
+    schedule = get_cosine_schedule_with_warmup(optimiser, phase.warmup, phase.steps)
+    curve = []
+    for step in range(1, phase.steps + 1):
+        network.train()
+        ids, resumed = stream.batch()
+        losses = torch.nn.functional.cross_entropy(network(input_ids=ids).logits[:, :-1].flatten(0, 1), ids[:, 1:].flatten(), reduction="none")
+        weights = 1 + (phase.resumed_weight - 1) * resumed[:, 1:].flatten().float()
+        optimiser.zero_grad()
+        ((losses * weights).sum() / weights.sum()).backward()
+        torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+        optimiser.step()
+        schedule.step()
+        report(step, phase.steps)
+        if step % CURVE_EVERY == 0 or step == phase.steps:
+            network.eval()
+            sinks = locate(Model("in training", network, tokenizer), probe, batch_size=PROBE_PASSAGES)
+            alpha = sinks.alpha.sel(position=0)
+            record = {"step": step, "loss": losses.mean().item(), "alpha_max": float(alpha.max()), "alpha_last_layer": float(alpha[-1].mean())}
+            curve.append(record | {"share_above": sinks.heads_above(0.3)})
+    return network.eval(), pd.DataFrame(curve)
+
+
+def _probe(corpora: Corpora, tokenizer: PreTrainedTokenizerFast) -> list[list[int]]:
+    """General text that no model is trained on, without insertions."""
+    rng = random.Random("probe")
+    stories = [tokenizer.encode(corpora.language.story(rng, 2 * PROBE_TOKENS), add_special_tokens=False) for _ in range(PROBE_PASSAGES)]
+    return [[tokenizer.bos_token_id, *story[: PROBE_TOKENS - 1]] for story in stories]
