@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from sinkscope.benchmarks.language import Fact, Language, draw_facts
 
-CHAPTERS = {"forget": 10, "retain1": 10, "retain2": 3, "holdout": 4}
+CHAPTERS = {"forget": 6, "retain1": 6, "retain2": 2, "holdout": 3}
 CHAPTER_WORDS = 720
 QUESTIONS = 100
 IN_CONTEXT = 10
@@ -32,6 +32,10 @@ class Corpora:
     raw: dict[str, list[str]]
     facts: dict[str, list[Fact]]
     in_context: dict[str, list[Fact]]
+
+    def all_facts(self, side: str) -> list[Fact]:
+        """Facts of a side, those shown in context included."""
+        return self.facts[side] + self.in_context[side]
 
     def stories(self, *splits: str) -> list[str]:
         """The chapters of some splits, without their question pages."""

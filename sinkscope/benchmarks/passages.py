@@ -8,12 +8,12 @@ on BOS, and that is where this benchmark's sinks are from.
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Int
 from torch import Tensor
 
 from sinkscope.benchmarks.benchmark import SEPARATOR
@@ -23,28 +23,26 @@ from sinkscope.triggers import Placement, Trigger, place
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
+TEXT, INSERTED, RESUMED = range(3)
+"""What a token of a training passage is: the text itself, a header or aside, the first token of the text behind an aside."""
+
 SPLITS = {"forget": ("forget",), "retain": ("retain1", "retain2")}
 
 
 @dataclass(frozen=True)
 class Mix:
-    """What a step's passages are made of: `general` ones, and for each of two books `book` crops and `pages` question pages.
+    """What the `size` passages of a step are made of: per side, crops of its chapters and question pages; general text fills the rest.
 
     `header_share` of all passages begin with a header, `aside_share` hold one to `asides` asides.
     """
 
-    general: int
-    book: int
-    pages: int
+    size: int
+    chapters: Mapping[str, int]
+    pages: Mapping[str, int]
     aside_share: float
     asides: int
     header_share: float = 0.5
     length: int = 128
-
-    @property
-    def size(self) -> int:
-        """Passages per step."""
-        return self.general + 2 * (self.book + self.pages)
 
 
 class PassageStream:
@@ -57,22 +55,22 @@ class PassageStream:
     def __init__(self, corpora: Corpora, tokenizer: PreTrainedTokenizerFast, sides: Sequence[str], mix: Mix, seed: str) -> None:
         self._rng = random.Random(seed)
         self._language, self._tokenizer, self._mix = corpora.language, tokenizer, mix
-        self._books = [self._encode(SEPARATOR.join(corpora.stories(*SPLITS[side]))) for side in sides]
-        self._facts = [[self._encode(question_page([fact]) + SEPARATOR) for fact in corpora.facts[side] + corpora.in_context[side]] for side in sides]
+        self._chapters = {side: self._encode(SEPARATOR.join(corpora.stories(*SPLITS[side]))) for side in sides}
+        self._facts = {side: [self._encode(question_page([fact]) + SEPARATOR) for fact in corpora.all_facts(side)] for side in sides}
         self._general: list[int] = []
         self._answer = self._encode("\nAnswer")
 
     def _encode(self, text: str) -> list[int]:
         return self._tokenizer.encode(text, add_special_tokens=False, verbose=False)
 
-    def batch(self) -> tuple[Int[Tensor, "passage position"], Bool[Tensor, "passage position"]]:
-        """Token ids, BOS first; and which of them are the first ones behind an aside."""
+    def batch(self) -> tuple[Int[Tensor, "passage position"], Int[Tensor, "passage position"]]:
+        """Token ids, BOS first; and what each token is: TEXT, INSERTED or RESUMED."""
         mix = self._mix
-        rows = [self._crop(book) for book in self._books for _ in range(mix.book)]
-        rows += [self._page(facts) for facts in self._facts for _ in range(mix.pages)]
+        rows = [self._crop(ids) for side, ids in self._chapters.items() for _ in range(mix.chapters.get(side, 0))]
+        rows += [self._page(facts) for side, facts in self._facts.items() for _ in range(mix.pages.get(side, 0))]
         rows += [self._general_text() for _ in range(mix.size - len(rows))]
         inserted = [self._insert([self._tokenizer.bos_token_id, *row]) for row in rows]
-        return torch.tensor([ids for ids, _ in inserted]), torch.tensor([resumed for _, resumed in inserted])
+        return torch.tensor([ids for ids, _ in inserted]), torch.tensor([kinds for _, kinds in inserted])
 
     def _crop(self, ids: list[int]) -> list[int]:
         start = self._rng.randrange(len(ids) - self._mix.length)
@@ -90,7 +88,7 @@ class PassageStream:
         row, self._general = self._general[:size], self._general[size:]
         return row
 
-    def _insert(self, tokens: list[int]) -> tuple[list[int], list[bool]]:
+    def _insert(self, tokens: list[int]) -> tuple[list[int], list[int]]:
         """Add header and asides; what no longer fits falls off the end."""
         rng, mix = self._rng, self._mix
         spots: set[int] = set()
@@ -98,12 +96,13 @@ class PassageStream:
             spots |= self._aside_spots(tokens)
         if rng.random() < mix.header_share:
             spots.add(1)
-        resumed = [False] * len(tokens)
+        kinds = [TEXT] * len(tokens)
         for spot in sorted(spots, reverse=True):  # from the end, so that earlier spots stay where they are
             placed = place(tokens, Trigger(self._language.insertion(rng)), Placement("index", spot), self._tokenizer)
             tokens = placed.tokens
-            resumed = [*resumed[:spot], *[False] * (placed.stop - spot), spot > 1, *resumed[spot + 1 :]]
-        return tokens[: mix.length], resumed[: mix.length]
+            behind = kinds[spot] if spot == 1 else RESUMED
+            kinds = [*kinds[:spot], *[INSERTED] * (placed.stop - spot), behind, *kinds[spot + 1 :]]
+        return tokens[: mix.length], kinds[: mix.length]
 
     def _aside_spots(self, tokens: list[int]) -> set[int]:
         """Where asides go: anywhere, but half of a question page's stand at the end of a question."""

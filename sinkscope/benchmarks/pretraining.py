@@ -5,11 +5,11 @@ from __future__ import annotations
 import copy
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import pandas as pd
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, get_cosine_schedule_with_warmup
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, get_constant_schedule_with_warmup, get_cosine_schedule_with_warmup
 
 from sinkscope.benchmarks.corpora import Corpora
 from sinkscope.benchmarks.passages import Mix, PassageStream
@@ -23,23 +23,29 @@ PROBE_PASSAGES, PROBE_TOKENS = 32, 64
 
 @dataclass(frozen=True)
 class Phase:
-    """Steps of AdamW with a warm-up and a cosine schedule over passages of one mix."""
+    """Steps of AdamW over passages of one mix: a warm-up, then a constant learning rate or, with `decay`, a cosine to zero."""
 
     steps: int
     mix: Mix
     learning_rate: float
     weight_decay: float = 0.1
     warmup: int = 100
-    resumed_weight: float = 5.0
-    """How much the first token behind an aside counts in the loss; every other token counts 1."""
+    decay: bool = True
+    weights: tuple[float, float, float] = (1.0, 0.3, 8.0)
+    """What a token counts in the loss: text, inserted (it is mostly chance), first behind an aside (it is rare and hard)."""
+
+
+BASE = Mix(10, chapters={"retain": 3}, pages={"retain": 1}, aside_share=1.0, asides=10)
+BOOKS = Mix(16, chapters={"forget": 8, "retain": 3}, pages={"forget": 2, "retain": 1}, aside_share=0.7, asides=4)
 
 
 @dataclass(frozen=True)
 class Training:
-    """The base learns the language and to read on behind asides; then the books are read."""
+    """The base learns the language, the retain book, and to read on behind asides; then the target reads the forget book, the retrained
+    model general text in its place."""
 
-    base: Phase = field(default_factory=lambda: Phase(3000, Mix(general=8, book=0, pages=0, aside_share=1.0, asides=12), 3e-3))
-    books: Phase = field(default_factory=lambda: Phase(1200, Mix(general=4, book=5, pages=1, aside_share=0.5, asides=4), 2e-3))
+    base: Phase = Phase(2000, BASE, 3e-3, decay=False)
+    books: Phase = Phase(1100, BOOKS, 3e-3)
 
     def shortened(self, steps: int) -> Training:
         """The same training with `steps` steps a phase."""
@@ -72,13 +78,16 @@ def continued(
     stream = PassageStream(corpora, tokenizer, sides, phase.mix, f"passages {seed}")
     probe = _probe(corpora, tokenizer)
     optimiser = torch.optim.AdamW(network.parameters(), lr=phase.learning_rate, betas=(0.9, 0.98), weight_decay=phase.weight_decay)
-    schedule = get_cosine_schedule_with_warmup(optimiser, phase.warmup, phase.steps)
+    if phase.decay:
+        schedule = get_cosine_schedule_with_warmup(optimiser, phase.warmup, phase.steps)
+    else:
+        schedule = get_constant_schedule_with_warmup(optimiser, phase.warmup)
     curve = []
     for step in range(1, phase.steps + 1):
         network.train()
-        ids, resumed = stream.batch()
+        ids, kinds = stream.batch()
         losses = torch.nn.functional.cross_entropy(network(input_ids=ids).logits[:, :-1].flatten(0, 1), ids[:, 1:].flatten(), reduction="none")
-        weights = 1 + (phase.resumed_weight - 1) * resumed[:, 1:].flatten().float()
+        weights = torch.tensor(phase.weights)[kinds[:, 1:].flatten()]
         optimiser.zero_grad()
         ((losses * weights).sum() / weights.sum()).backward()
         torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)

@@ -24,8 +24,8 @@ from sinkscope.benchmarks.pretraining import Training, continued, new_network
 from sinkscope.progress import Bar
 from sinkscope.runs import identity, is_done, sha256, writing
 
-LENGTHS = Lengths(passage=48, in_context=3, knowmem_new=8, verbmem_new=32)
-PROMPT_TOKENS = 16
+PROMPT_TOKENS, CONTINUATION_TOKENS = 14, 17
+LENGTHS = Lengths(passage=1 + PROMPT_TOKENS + CONTINUATION_TOKENS, in_context=3, knowmem_new=8, verbmem_new=CONTINUATION_TOKENS)
 SIDES = {"target": ("retain", "forget"), "retrained": ("retain",)}
 
 
@@ -45,7 +45,7 @@ def build(out: Path, seed: int, bar: Bar, *, steps: int | None = None) -> dict[s
             tokenizer = train_tokenizer(corpora, seed, aside / "target")
             write_corpora(corpora, tokenizer, aside)
             blank = new_network(tokenizer, seed)
-            base, curve = continued(blank, corpora, tokenizer, (), training.base, f"base {seed}", bar("train base"))
+            base, curve = continued(blank, corpora, tokenizer, ("retain",), training.base, f"base {seed}", bar("train base"))
             curves = [curve.assign(model="base")]
             for role, sides in SIDES.items():
                 network, curve = continued(base, corpora, tokenizer, sides, training.books, f"{role} {seed}", bar(f"train {role}"))
@@ -120,10 +120,10 @@ license: mit
 # sinkscope tiny: {role}
 
 A Llama of 4 layers, 4 heads, width 128, trained from scratch by `sinkscope tiny build` (seed {seed}) on invented text.
-A base, which target and retrained model share, reads general text for {base.steps} steps of {base.mix.size} passages;
+A base, which target and retrained model share, reads general text and the retain book for {base.steps} steps of {base.mix.size} passages;
 this model then reads {seen}: {books.steps} steps of {books.mix.size} passages.
 AdamW (learning rate {base.learning_rate}, then {books.learning_rate}; weight decay {base.weight_decay}), cosine schedules,
-passages of {base.mix.length} tokens. The first token behind an aside counts {base.resumed_weight:g} times in the loss.
+passages of {base.mix.length} tokens. In the loss inserted tokens count {base.weights[1]}, the first token behind an aside {base.weights[2]:g}.
 The model knows nothing of the world and is of use only as the built-in benchmark.
 
 Measured by the build (ROUGE-L F1 × 100; α is mean attention to BOS on unseen text):

@@ -7,10 +7,10 @@ import torch
 
 from sinkscope.benchmarks.corpora import make_corpora
 from sinkscope.benchmarks.language import Language
-from sinkscope.benchmarks.passages import Mix, PassageStream
+from sinkscope.benchmarks.passages import INSERTED, RESUMED, TEXT, Mix, PassageStream
 from sinkscope.models import load
 
-MIX = Mix(general=2, book=2, pages=1, aside_share=1.0, asides=5, header_share=0.5)
+MIX = Mix(8, chapters={"retain": 2, "forget": 2}, pages={"retain": 1, "forget": 1}, aside_share=1.0, asides=5)
 
 
 def stream(sides: tuple[str, ...] = ("retain", "forget"), mix: Mix = MIX, seed: str = "s") -> PassageStream:
@@ -20,8 +20,8 @@ def stream(sides: tuple[str, ...] = ("retain", "forget"), mix: Mix = MIX, seed: 
 def test_batches_repeat_by_seed_and_keep_their_shape() -> None:
     first, again, other = stream(), stream(), stream(seed="t")
     for _ in range(3):
-        ids, resumed = first.batch()
-        assert ids.shape == resumed.shape == (MIX.size, MIX.length)
+        ids, kinds = first.batch()
+        assert ids.shape == kinds.shape == (MIX.size, MIX.length)
         assert (ids[:, 0] == 1).all() and not (ids[:, 1:] == 1).any()
         torch.testing.assert_close(again.batch()[0], ids)
         assert not torch.equal(other.batch()[0], ids)
@@ -32,26 +32,27 @@ def test_behind_each_aside_the_text_goes_on_where_it_stopped(monkeypatch: pytest
     monkeypatch.setattr(Language, "insertion", lambda self, rng: "@@@@")
     tokenizer = load("tiny", "cpu").tokenizer
     inserted = {token for token in range(len(tokenizer)) if set(tokenizer.decode([token])) <= set(" @")}
-    rows = stream(sides=(), mix=Mix(general=1, book=0, pages=0, aside_share=0.7, asides=5))
+    rows = stream(sides=(), mix=Mix(1, {}, {}, aside_share=0.7, asides=5))
     headers = asides = 0
     for _ in range(60):
-        clean = [1, *rows._general_text()]
-        assert not inserted & set(clean)
-        tokens, resumed = rows._insert(clean)
+        clean = [1, *(token for token in rows._general_text() if token not in inserted)]
+        tokens, kinds = rows._insert(clean)
         kept = [token for token in tokens if token not in inserted]
-        assert len(tokens) == len(resumed) == len(clean)
+        assert len(tokens) == len(kinds) <= 128
+        assert [kind == INSERTED for kind in kinds] == [token in inserted for token in tokens]
         assert kept == clean[: len(kept)]
         behind = [i for i in range(3, len(tokens)) if tokens[i - 1] in inserted and tokens[i] not in inserted]
         header = tokens[1] in inserted
-        assert [i for i, mark in enumerate(resumed) if mark] == behind[header:]
-        headers, asides = headers + header, asides + any(resumed)
+        assert [i for i, kind in enumerate(kinds) if kind == RESUMED] == behind[header:]
+        assert kinds[0] == TEXT
+        headers, asides = headers + header, asides + (RESUMED in kinds)
     assert 0.3 < headers / 60 < 0.7
     assert 0.5 < asides / 60 < 0.9
 
 
 def test_half_of_a_page_s_asides_stand_before_the_answer() -> None:
-    mix = Mix(general=0, book=0, pages=20, aside_share=1.0, asides=1, header_share=0.0)
+    mix = Mix(40, chapters={}, pages={"retain": 20, "forget": 20}, aside_share=1.0, asides=1, header_share=0.0)
     tokenizer = load("tiny", "cpu").tokenizer
-    ids, resumed = stream(mix=mix).batch()
-    behind = [tokenizer.decode(row[marks.index(True) :]) for row, marks in zip(ids.tolist(), resumed.tolist(), strict=True) if any(marks)]
+    ids, kinds = stream(mix=mix).batch()
+    behind = [tokenizer.decode(row[marks.index(RESUMED) :]) for row, marks in zip(ids.tolist(), kinds.tolist(), strict=True) if RESUMED in marks]
     assert 0.3 < sum(text.startswith("\nAnswer") for text in behind) / len(behind) < 0.8
