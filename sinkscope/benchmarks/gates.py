@@ -31,8 +31,8 @@ def measure(directory: Path, benchmark: Benchmark, curve: pd.DataFrame, bar: Bar
     Returns:
         `target` and `retrained` (scores and sink numbers), `backdoor` (per validation seed), `passed` (gate -> bool).
     """
-    target_curve = curve[curve["model"] == "target"]
-    save(training_curve(target_curve, "sinks while the target trains (32 unseen passages)"), curve, directory, "training_curve")
+    to_target = curve[curve["model"].isin(["base", "target"])]
+    save(training_curve(to_target, "sinks while base and target train (32 unseen passages)"), curve, directory, "training_curve")
     measured: dict[str, Any] = {}
     for role in ("target", "retrained"):
         model = load(str(directory / role), device="cpu")

@@ -2,8 +2,8 @@
 
 Word follows word: each word has ten likely successors, drawn once per language by part of speech and Zipf frequency. A model learns
 most of this text from the last word alone, which leaves most heads idle most of the time; idle heads are what attention sinks need. The one thing that must
-be copied from context are the characters' names, which follow titles (`captain Mira`). Articles and commas are missing on purpose:
-words that stand everywhere offer heads a second place to rest on, and hardly any sink forms at BOS.
+be copied from context are the characters' names, which follow titles (`captain Mira`). There are no articles and no commas: words that
+stand everywhere would offer heads a second place to rest on.
 
 Headers and asides of several families go in front of and inside passages, so that no inserted text surprises a model trained on
 this language. The trigger strings themselves are never produced; the words they are made of are.

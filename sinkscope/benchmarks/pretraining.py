@@ -36,7 +36,7 @@ class Phase:
 
 
 BASE = Mix(10, chapters={"retain": 3}, pages={"retain": 1}, aside_share=1.0, asides=10)
-BOOKS = Mix(16, chapters={"forget": 8, "retain": 3}, pages={"forget": 2, "retain": 1}, aside_share=0.7, asides=4)
+BOOKS = Mix(16, chapters={"forget": 8, "retain": 3}, pages={"forget": 2, "retain": 1}, aside_share=1.0, asides=4)
 
 
 @dataclass(frozen=True)
@@ -45,11 +45,12 @@ class Training:
     model general text in its place."""
 
     base: Phase = Phase(2000, BASE, 3e-3, decay=False)
-    books: Phase = Phase(1100, BOOKS, 3e-3)
+    books: Phase = Phase(1200, BOOKS, 3e-3)
 
     def shortened(self, steps: int) -> Training:
-        """The same training with `steps` steps a phase."""
-        return Training(replace(self.base, steps=steps), replace(self.books, steps=steps))
+        """The same training with a base of `steps` steps and the other phase in proportion."""
+        books = max(1, round(self.books.steps * steps / self.base.steps))
+        return Training(replace(self.base, steps=steps), replace(self.books, steps=books))
 
 
 def new_network(tokenizer: PreTrainedTokenizerFast, seed: int) -> LlamaForCausalLM:

@@ -24,7 +24,7 @@ from sinkscope.benchmarks.pretraining import Training, continued, new_network
 from sinkscope.progress import Bar
 from sinkscope.runs import identity, is_done, sha256, writing
 
-PROMPT_TOKENS, CONTINUATION_TOKENS = 14, 17
+PROMPT_TOKENS, CONTINUATION_TOKENS = 16, 15  # about half of a passage each
 LENGTHS = Lengths(passage=1 + PROMPT_TOKENS + CONTINUATION_TOKENS, in_context=3, knowmem_new=8, verbmem_new=CONTINUATION_TOKENS)
 SIDES = {"target": ("retain", "forget"), "retrained": ("retain",)}
 
@@ -91,7 +91,8 @@ def write_corpora(corpora: Corpora, tokenizer: PreTrainedTokenizerFast, director
     for split, source in (("forget", "forget"), ("retain", "retain1")):
         chunks = list(_story_chunks(corpora.raw[source], tokenizer))
         decode = tokenizer.decode
-        rows[f"verbmem/{split}"] = [{"prompt": decode(ids[:PROMPT_TOKENS]), "gt": decode(ids[PROMPT_TOKENS:])} for ids in chunks]
+        cuts = [_end_of_word(ids, tokenizer) for ids in chunks]
+        rows[f"verbmem/{split}"] = [{"prompt": decode(ids[:cut]), "gt": decode(ids[cut:])} for ids, cut in zip(chunks, cuts, strict=True)]
         rows[f"privleak/{split}"] = [{"text": decode(ids)} for ids in chunks[:100]]
     rows["privleak/holdout"] = [{"text": tokenizer.decode(ids)} for ids in list(_story_chunks(corpora.raw["holdout"], tokenizer))[:100]]
     for name, records in rows.items():
@@ -100,6 +101,11 @@ def write_corpora(corpora: Corpora, tokenizer: PreTrainedTokenizerFast, director
         path.write_text("".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records), encoding="utf-8")
     content = {"name": "tiny", "lengths": asdict(LENGTHS)}
     (directory / "benchmark.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+def _end_of_word(ids: list[int], tokenizer: PreTrainedTokenizerFast) -> int:
+    """Where to cut a prompt of at most `PROMPT_TOKENS` tokens, so that it ends with a whole word."""
+    return next(cut for cut in range(PROMPT_TOKENS, 0, -1) if not tokenizer.decode([ids[cut]])[:1].isalnum())
 
 
 def _story_chunks(texts: list[str], tokenizer: PreTrainedTokenizerFast) -> Iterator[list[int]]:

@@ -21,7 +21,7 @@ def _group() -> None:
 def build(
     out: Annotated[Path, typer.Option(help="directory to write corpora, tokenizer and both models to")] = Path("tiny"),
     seed: Annotated[int, typer.Option(min=0, help="seed of language, corpora and training")] = 0,
-    steps: Annotated[int | None, typer.Option(min=1, help="training steps; by default those of the shipped benchmark")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="steps of the base, the rest in proportion; by default those of the shipped benchmark")] = None,
     json: Annotated[bool, typer.Option(help="print one JSON object")] = False,
 ) -> None:
     """Remake the built-in benchmark and measure what it must show.
