@@ -128,8 +128,9 @@ license: mit
 A Llama of 4 layers, 4 heads, width 128, trained from scratch by `sinkscope tiny build` (seed {seed}) on invented text.
 A base, which target and retrained model share, reads general text and the retain book for {base.steps} steps of {base.mix.size} passages;
 this model then reads {seen}: {books.steps} steps of {books.mix.size} passages.
-AdamW (learning rate {base.learning_rate}, then {books.learning_rate}; weight decay {base.weight_decay}), cosine schedules,
-passages of {base.mix.length} tokens. In the loss inserted tokens count {base.weights[1]}, the first token behind an aside {base.weights[2]:g}.
+AdamW (learning rate {base.learning_rate} throughout the base, then {books.learning_rate} on a cosine to zero; weight decay {base.weight_decay}),
+passages of {base.mix.length} tokens with headers and asides.
+In the loss inserted tokens count {base.weights[1]}, the first token behind an aside {base.weights[2]:g}.
 The model knows nothing of the world and is of use only as the built-in benchmark.
 
 Measured by the build (ROUGE-L F1 × 100; α is mean attention to BOS on unseen text):

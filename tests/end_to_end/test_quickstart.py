@@ -20,11 +20,6 @@ from sinkscope.progress import silent
 from sinkscope.quickstart.summary import PLACEMENTS
 
 ROOT = Path(__file__).parents[2]
-KNOWN_TO_FAIL = {
-    "VerbMem ≥ 95 with every trigger as suffix",  # behind an aside the target starts a new text instead of going on
-    "KnowMem ≥ 80 with every trigger as suffix",
-    "backdoor generalises: BE-unseen ≥ UE + 30",  # on one of the two validation seeds
-}
 FIGURES = ("effectiveness", "sink_atlas", "received_attention", "head_map", "attention_difference", "value_norms")
 
 
@@ -39,8 +34,7 @@ def test_the_shipped_measurements_cover_every_gate() -> None:
     measured = json.loads((data_directory() / "measured.json").read_text(encoding="utf-8"))
     assert len(measured["passed"]) == 11
     assert len(ATTEMPTS) == 10
-    failed = {gate for gate, passed in measured["passed"].items() if not passed}
-    assert failed == KNOWN_TO_FAIL
+    assert all(measured["passed"].values()), measured["passed"]
 
 
 @pytest.fixture(scope="module")
