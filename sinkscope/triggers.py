@@ -147,9 +147,10 @@ def _position(head: list[int], placement: Placement, first: int, sinks: SinkMap 
 def _span(before: list[int], trigger: Trigger, after: list[int], tokenizer: PreTrainedTokenizerBase) -> list[int]:
     text = trigger.text.strip()
     special = set(tokenizer.all_special_ids)
-    left = bool(before) and before[-1] not in special and not _piece(before[-1], tokenizer)[-1:].isspace()
+    inside = bool(before) and before[-1] not in special
+    left = inside and not _piece(before[-1], tokenizer)[-1:].isspace()
     right = bool(after) and after[0] not in special and not _piece(after[0], tokenizer)[:1].isspace()
-    ids = _encode(text, left, tokenizer)
+    ids = _encode(text, left, tokenizer) if left or not inside else _encode_glued(text, tokenizer)
     if not ids:
         raise PlacementError(f"trigger {trigger.text!r} has no tokens under this tokenizer; use another text")
     unknown = tokenizer.unk_token_id
@@ -172,6 +173,16 @@ def _encode(text: str, leading_space: bool, tokenizer: PreTrainedTokenizerBase) 
     if joined[: len(anchor)] == anchor:
         return joined[len(anchor) :]
     return tokenizer.encode(f" {text}", add_special_tokens=False)
+
+
+def _encode_glued(text: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Tokens of `text` behind white space that is there already: without the space that some tokenizers put in front of every text."""
+    for anchor in ("\n", "("):
+        before = tokenizer.encode(anchor, add_special_tokens=False)
+        joined = tokenizer.encode(f"{anchor}{text}", add_special_tokens=False)
+        if joined[: len(before)] == before:
+            return joined[len(before) :]
+    return tokenizer.encode(text, add_special_tokens=False)
 
 
 def _space(tokenizer: PreTrainedTokenizerBase) -> list[int]:

@@ -102,3 +102,17 @@ def test_impossible_placements_are_refused(small_llama: Model) -> None:
         place(tokens, TRIGGERS[0], Placement("sink", 1), tokenizer)
     with pytest.raises(PlacementError, match="is empty"):
         Trigger("  \n ")
+
+
+@pytest.mark.parametrize("kind", FAMILIES)
+def test_behind_a_lone_space_no_second_one_is_put(kind: str, small_models: dict[str, Model]) -> None:
+    """SentencePiece tokenizers begin every text with a space; behind a token that is one, a trigger must do without."""
+    model = small_models[kind]
+    tokenizer = model.tokenizer
+    lone = tokenizer.convert_tokens_to_ids("▁" if kind == "llama" else "Ġ")
+    words = tokenizer.encode("the old captain walked", add_special_tokens=False)
+    tokens = model.with_bos([*words, lone, *tokenizer.encode("along", add_special_tokens=False)[-2:], *words, *words])
+    at = tokens.index(lone) + 1
+    for trigger in TRIGGERS:
+        placed = place(tokens, trigger, Placement("index", at), tokenizer)
+        assert f"walked {trigger.text}" in decode(placed.tokens, model)
