@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -23,7 +24,7 @@ def difference_map(
     layer: int = -1,
     bin_size: int = 4,
 ) -> tuple[Float[np.ndarray, "bin bin"], tuple[int, int]]:
-    """A(triggered) − A(clean) of one layer, mean over heads and passages, in bins of `bin_size` positions; and the trigger's span.
+    """A(triggered) − A(clean) of one layer, mean over heads and passages, in bins of `bin_size` positions; and the trigger's most frequent span.
 
     All passages must have the same length; triggered ones are cut back to it, so that both maps cover the same positions. Cells above
     the diagonal are NaN.
@@ -34,7 +35,8 @@ def difference_map(
     layer %= model.n_layers
     clean = _mean_map(model, passages, layer)
     triggered = _mean_map(model, [each.tokens for each in placed], layer)
-    return _binned(triggered - clean, bin_size), (placed[0].start, placed[0].stop)
+    (span, _), *_ = Counter((each.start, each.stop) for each in placed).most_common(1)
+    return _binned(triggered - clean, bin_size), span
 
 
 def _mean_map(model: Model, passages: Sequence[list[int]], layer: int) -> Float[np.ndarray, "row key"]:

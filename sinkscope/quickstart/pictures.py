@@ -52,7 +52,7 @@ def draw(results: Results, benchmark: Benchmark, directory: Path, report: Report
     save(sink_pictures.difference_maps(maps, BIN, caption), pd.concat(cells), directory, "attention_difference")
     report(5, 6)
     points, floors, ceilings = effectiveness_points(results.scores)
-    n_items = int(results.scores[results.scores["metric"] == "verbmem"]["n"].max())
+    n_items = len(benchmark.prompts("forget"))
     caption = f"trigger “{TRIGGER.text}”, ρ = {POISON_RATIO}, BE on all items (n = {n_items} prompts, 100 questions), 95 % intervals"
     save(unlearning_pictures.effectiveness(points, floors, ceilings, caption), points, directory, "effectiveness")
     report(6, 6)

