@@ -46,7 +46,7 @@ def test_attention_that_always_goes_to_the_first_token_is_a_sink() -> None:
 @given(st.integers(1, 9), st.integers(0, 1000))
 def test_tiles_of_rows_add_up_to_the_whole(tile: int, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
-    pattern = torch.rand(3, 2, 9, 9, generator=generator).tril()
+    pattern = torch.rand(3, 2, 9, 9, generator=generator, dtype=torch.float64).tril()  # so that the order of a sum is not what is tested
     lengths = torch.randint(1, 10, (3, 1), generator=generator)
     mask = torch.arange(9)[None] < lengths
     whole, tiled = reduced(pattern, mask, 9), reduced(pattern, mask, tile)

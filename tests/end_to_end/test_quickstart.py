@@ -103,8 +103,8 @@ def test_a_short_build_grows_sinks_and_memory(tmp_path: Path) -> None:
     base = curve[curve["model"] == "base"]
     assert base["alpha_max"].iloc[0] < 0.3, "no sink at the start"
     assert measured["target"]["alpha_max"] > 0.6
-    assert measured["target"]["verbmem_forget"] > 60 > 20 > measured["retrained"]["verbmem_forget"]
-    assert measured["target"]["verbmem_forget_lowest_prefix"] > 60
+    assert measured["target"]["verbmem_forget"] > 50 > 20 > measured["retrained"]["verbmem_forget"]
+    assert measured["target"]["verbmem_forget_lowest_prefix"] > 50
     assert load(str(tmp_path / "tiny" / "target")).hf.num_parameters() <= 2_000_000
 
 
