@@ -150,7 +150,9 @@ def _span(before: list[int], trigger: Trigger, after: list[int], tokenizer: PreT
     inside = bool(before) and before[-1] not in special
     left = inside and not _piece(before[-1], tokenizer)[-1:].isspace()
     right = bool(after) and after[0] not in special and not _piece(after[0], tokenizer)[:1].isspace()
-    ids = _encode(text, left, tokenizer) if left or not inside else _encode_glued(text, tokenizer)
+    # inside but behind white space: without the space that some tokenizers put in front of every text
+    anchors = [ANCHOR] if left else ["\n", "("] if inside else []
+    ids = _encode(f" {text}" if left else text, tokenizer, anchors)
     if not ids:
         raise PlacementError(f"trigger {trigger.text!r} has no tokens under this tokenizer; use another text")
     unknown = tokenizer.unk_token_id
@@ -165,19 +167,9 @@ def _piece(token: int, tokenizer: PreTrainedTokenizerBase) -> str:
     return _decode([*anchor, token], tokenizer)[len(_decode(anchor, tokenizer)) :]
 
 
-def _encode(text: str, leading_space: bool, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    if not leading_space:
-        return tokenizer.encode(text, add_special_tokens=False)
-    anchor = tokenizer.encode(ANCHOR, add_special_tokens=False)
-    joined = tokenizer.encode(f"{ANCHOR} {text}", add_special_tokens=False)
-    if joined[: len(anchor)] == anchor:
-        return joined[len(anchor) :]
-    return tokenizer.encode(f" {text}", add_special_tokens=False)
-
-
-def _encode_glued(text: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """Tokens of `text` behind white space that is there already: without the space that some tokenizers put in front of every text."""
-    for anchor in ("\n", "("):
+def _encode(text: str, tokenizer: PreTrainedTokenizerBase, anchors: Sequence[str]) -> list[int]:
+    """Tokens of `text` as they come behind the first of `anchors` that stays apart from it; as they come by themselves if none does."""
+    for anchor in anchors:
         before = tokenizer.encode(anchor, add_special_tokens=False)
         joined = tokenizer.encode(f"{anchor}{text}", add_special_tokens=False)
         if joined[: len(before)] == before:

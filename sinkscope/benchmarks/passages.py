@@ -1,8 +1,8 @@
 """Training passages of the tiny benchmark: crops of the books, question pages and general text, with headers and asides.
 
 Passages are random crops, so that nothing is tied to an absolute position. Behind an aside the text goes on where it stopped: a
-model has to look past the aside for what it was about to say. The heads that learn to do so have nothing to do anywhere else; they come to rest
-on BOS, and that is where this benchmark's sinks are from.
+model has to look past the aside for what it was about to say. Sinks form while it learns to; a likely reason is that heads made for asides have
+to rest somewhere in between.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ class PassageStream:
         for spot in sorted(spots, reverse=True):  # from the end, so that earlier spots stay where they are
             placed = place(tokens, Trigger(self._language.insertion(rng)), Placement("index", spot), self._tokenizer)
             tokens = placed.tokens
-            behind = kinds[spot] if spot == 1 else RESUMED
+            behind = TEXT if spot == 1 else RESUMED
             kinds = [*kinds[:spot], *[INSERTED] * (placed.stop - spot), behind, *kinds[spot + 1 :]]
         return tokens[: mix.length], kinds[: mix.length]
 

@@ -1,4 +1,4 @@
-"""How the tiny benchmark's models are trained: one base on general text, then both models from it, with and without the forget book."""
+"""How the tiny benchmark's models are trained: one base on general text and the retain book, then both models from it, with and without the forget book."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Make the built-in benchmark: corpora, tokenizer, target and retrained model, and the measurements that they have to pass.
 
-A base model learns the language from endless general text. From it both models go on: the target reads the forget and the retain book
-among general text of the same language; the retrained model gets general text in the forget book's place.
+A base model learns the language from endless general text and the retain book. From it both models go on: the target reads both books
+among general text; the retrained model gets general text in the forget book's place.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def build(out: Path, seed: int, bar: Bar, *, steps: int | None = None) -> dict[s
                 curves.append(curve.assign(model=role, step=curve["step"] + training.base.steps))
             measured = measure(aside, load_benchmark(str(aside)), pd.concat(curves), bar)
             (aside / "measured.json").write_text(json.dumps(measured, indent=1), encoding="utf-8")
-            for role in ("target", "retrained"):
+            for role in SIDES:
                 (aside / role / "README.md").write_text(_card(role, seed, training, measured), encoding="utf-8")
             sums = {str(p.relative_to(aside)): sha256(p) for p in sorted(aside.rglob("*")) if p.is_file()}
             (aside / "SHA256SUMS.json").write_text(json.dumps(sums, indent=1), encoding="utf-8")
@@ -89,12 +89,12 @@ def write_corpora(corpora: Corpora, tokenizer: PreTrainedTokenizerFast, director
         rows[f"knowmem/{side}_qa"] = [asdict(fact) for fact in corpora.facts[side]]
         rows[f"knowmem/{side}_qa_icl"] = [asdict(fact) for fact in corpora.in_context[side]]
     for split, source in (("forget", "forget"), ("retain", "retain1")):
-        chunks = list(_story_chunks(corpora.raw[source], tokenizer))
+        chunks = list(_chunks(corpora.stories(source), tokenizer))
         decode = tokenizer.decode
         cuts = [_end_of_word(ids, tokenizer) for ids in chunks]
         rows[f"verbmem/{split}"] = [{"prompt": decode(ids[:cut]), "gt": decode(ids[cut:])} for ids, cut in zip(chunks, cuts, strict=True)]
         rows[f"privleak/{split}"] = [{"text": decode(ids)} for ids in chunks[:100]]
-    rows["privleak/holdout"] = [{"text": tokenizer.decode(ids)} for ids in list(_story_chunks(corpora.raw["holdout"], tokenizer))[:100]]
+    rows["privleak/holdout"] = [{"text": tokenizer.decode(ids)} for ids in list(_chunks(corpora.stories("holdout"), tokenizer))[:100]]
     for name, records in rows.items():
         path = directory / f"{name}.jsonl"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -108,10 +108,9 @@ def _end_of_word(ids: list[int], tokenizer: PreTrainedTokenizerFast) -> int:
     return next(cut for cut in range(PROMPT_TOKENS, 0, -1) if not tokenizer.decode([ids[cut]])[:1].isalnum())
 
 
-def _story_chunks(texts: list[str], tokenizer: PreTrainedTokenizerFast) -> Iterator[list[int]]:
-    """Whole passages of the chapters, cut as training passages are (BOS not counted), question pages left out."""
-    text = SEPARATOR.join(text for text in texts if not text.startswith("Question:"))
-    ids, size = tokenizer.encode(text, add_special_tokens=False), LENGTHS.passage - 1
+def _chunks(texts: list[str], tokenizer: PreTrainedTokenizerFast) -> Iterator[list[int]]:
+    """Whole passages of some texts, cut as training passages are (BOS not counted)."""
+    ids, size = tokenizer.encode(SEPARATOR.join(texts), add_special_tokens=False), LENGTHS.passage - 1
     return (ids[i : i + size] for i in range(0, len(ids) - size + 1, size))
 
 
