@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from sinkscope.capture import lens
 from sinkscope.capture.reducers import MeanPattern
+from sinkscope.capture.sources import capture
 from sinkscope.models import Model
 from sinkscope.triggers import Placement, Trigger, place
 
@@ -41,7 +41,7 @@ def difference_map(
 
 def _mean_map(model: Model, passages: Sequence[list[int]], layer: int) -> Float[np.ndarray, "row key"]:
     reducer = MeanPattern(layer, model.n_heads, len(passages[0]))
-    lens.capture(model, passages, [reducer], layers=[layer], batch_size=32)
+    capture(model, passages, [reducer], layers=[layer], batch_size=32)
     return reducer.result()["pattern"].mean(0).numpy()
 
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from sinkscope.capture import lens
 from sinkscope.capture.reducers import MeanPattern
+from sinkscope.capture.sources import Source, capture
 from sinkscope.models import Model
 from sinkscope.plots import sinks as pictures
 from sinkscope.plots.style import save
@@ -27,6 +27,8 @@ def locate_in_text(
     out: Path,
     *,
     epsilon: float,
+    also: list[str],
+    source: Source | None = None,
     batch_size: int = 8,
     report: Report | None = None,
 ) -> dict[str, Any]:
@@ -35,11 +37,11 @@ def locate_in_text(
     A finished run of the same model, text and settings is left as it is.
     """
     text_hash = hashlib.sha256(json.dumps(passages).encode()).hexdigest()
-    name = identity(model=model.fingerprint(), passages=text_hash, epsilon=epsilon)
+    name = identity(model=model.fingerprint(), passages=text_hash, epsilon=epsilon, also=sorted(also), source=source)
     if is_done(out, name):
         return summarise(SinkMap.read(out))
     with writing(out, name, kind="locate", model=model.name, passages=len(passages), epsilon=epsilon) as aside:
-        sinks = locate(model, passages, epsilon=epsilon, batch_size=batch_size, report=report)
+        sinks = locate(model, passages, epsilon=epsilon, also=also, source=source, batch_size=batch_size, report=report)
         sinks.save(aside)
         draw(model, sinks, passages[0], aside / "figures")
     return summarise(sinks)
@@ -50,6 +52,7 @@ def summarise(sinks: SinkMap) -> dict[str, Any]:
     ranked = sinks.ranked().head(3)
     return {
         "passages": int(sinks.data.attrs["passages"]),
+        "source": sinks.data.attrs["source"],
         "strongest_positions": [int(position) for position in ranked["position"]],
         "alpha_of_strongest": [round(float(alpha), 4) for alpha in ranked["alpha"]],
         "first_position_alpha": float(sinks.alpha.sel(position=0).mean()),
@@ -79,6 +82,6 @@ def draw(model: Model, sinks: SinkMap, passage: list[int], directory: Path) -> N
 def head_pattern(model: Model, tokens: list[int], layer: int, head: int) -> tuple[np.ndarray, list[str]]:
     """One head's attention map on one passage, and its tokens as labels."""
     reducer = MeanPattern(layer, model.n_heads, len(tokens))
-    lens.capture(model, [tokens], [reducer], layers=[layer])
+    capture(model, [tokens], [reducer], layers=[layer])
     labels = [model.tokenizer.decode([token]).replace("\n", "⏎").strip() or "␣" for token in tokens]
     return reducer.result()["pattern"][head].numpy(), labels

@@ -61,6 +61,16 @@ class Model:
     def n_heads(self) -> int:
         return self.hf.config.get_text_config().num_attention_heads
 
+    @property
+    def n_kv_heads(self) -> int:
+        """Key-value heads; fewer than query heads where keys are grouped."""
+        return getattr(self.hf.config.get_text_config(), "num_key_value_heads", None) or self.n_heads
+
+    @property
+    def has_learned_sinks(self) -> bool:
+        """Whether a parameter takes part in the softmax of attention, as in gpt-oss."""
+        return any(name.endswith(".sinks") for name, _ in self.hf.named_parameters())
+
     @cached_property
     def bridge(self) -> TransformerBridge:
         """The model behind TransformerLens hooks, on a copy of the weights (booting changes a model in place)."""

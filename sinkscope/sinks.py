@@ -11,8 +11,8 @@ import pandas as pd
 import xarray as xr
 from jaxtyping import Float
 
-from sinkscope.capture import lens
-from sinkscope.capture.reducers import ColumnMass
+from sinkscope.capture.reducers import ROWS, ColumnMass
+from sinkscope.capture.sources import Source, capture
 from sinkscope.errors import PlacementError, TextError
 from sinkscope.models import Model
 from sinkscope.progress import Report
@@ -27,7 +27,7 @@ class SinkMap:
 
     Attributes:
         data: `alpha`, `sink_rate`, `value_norm`, `weighted_norm` with dims (layer, head, position), and `passages` (position): how many
-            passages reach it. Attributes: `model`, `passages`, `epsilon`, `max_length`.
+            passages reach it. Attributes: `model`, `passages`, `epsilon`, `max_length`, `source`.
     """
 
     data: xr.Dataset
@@ -69,9 +69,8 @@ class SinkMap:
         return float((self.alpha.sel(position=position) > threshold).mean())
 
     def to_frame(self) -> pd.DataFrame:
-        """One row per (layer, head, position): layer, head, position, alpha, sink_rate, value_norm, weighted_norm."""
-        columns = ["layer", "head", "position", "alpha", "sink_rate", "value_norm", "weighted_norm"]
-        return self.data.drop_vars("passages").to_dataframe().reset_index()[columns]
+        """One row per (layer, head, position): layer, head, position, alpha, sink_rate, value_norm, weighted_norm, then what else was measured."""
+        return self.data.drop_vars("passages").to_dataframe().reset_index()
 
     def save(self, directory: Path) -> None:
         """Write `sinks.nc` (HDF5) and `sinks.parquet`."""
@@ -88,6 +87,8 @@ def locate(
     passages: Sequence[list[int]],
     *,
     epsilon: float = EPSILON,
+    also: Sequence[str] = (),
+    source: Source | None = None,
     batch_size: int = 8,
     report: Report | None = None,
 ) -> SinkMap:
@@ -96,23 +97,34 @@ def locate(
     α_k is the mean attention that position k receives from the queries at or after it; the sink rate is the share of passages with
     α_k > `epsilon`, thresholded per passage (Gu et al., ICLR 2025). The value norm is that of the key-value head which the query head reads.
 
+    Args:
+        also: more to measure of each query: `entropy` of its attention in nats, `learned_sink`, the mass it gives to a sink that is a
+            parameter (measured without being asked for where the model has one).
+        source: `lens` (TransformerLens hooks) or `stream` (tiles); by default the one that suits the model and the lengths.
+
     Raises:
         TextError: no passage, or one with fewer than two tokens.
+        ModelError: the model's attention cannot be followed, or not by `source`.
     """
+    if unknown := [name for name in also if name not in ROWS]:
+        raise TextError(f"statistic {unknown[0]!r} is unknown; use {' or '.join(ROWS)}")
     passages = [list(passage) for passage in passages]
     if not passages:
         raise TextError("no passages to locate sinks in; give at least one")
     if min(map(len, passages)) < 2:
         raise TextError("a passage has fewer than two tokens; sinks need something to attend from")
     length = max(map(len, passages))
-    reducer = ColumnMass(model.n_layers, model.n_heads, length, epsilon)
-    lens.capture(model, passages, [reducer], batch_size=batch_size, report=report)
+    shape = (model.n_layers, model.n_heads, length)
+    column_mass = ColumnMass(*shape, epsilon)
+    rows = [ROWS[name](*shape) for name in dict.fromkeys([*also, *(["learned_sink"] if model.has_learned_sinks else [])])]
+    served = capture(model, passages, [column_mass, *rows], source=source, batch_size=batch_size, report=report)
+    measured = {name: values for reducer in (column_mass, *rows) for name, values in reducer.result().items()}
     data = xr.Dataset(
-        {name: (("layer", "head", "position"), values.numpy()) for name, values in reducer.result().items()},
+        {name: (("layer", "head", "position"), values.numpy()) for name, values in measured.items()},
         coords={"layer": np.arange(model.n_layers), "head": np.arange(model.n_heads), "position": np.arange(length)},
-        attrs={"model": model.name, "passages": len(passages), "epsilon": epsilon, "max_length": length},
+        attrs={"model": model.name, "passages": len(passages), "epsilon": epsilon, "max_length": length, "source": served},
     )
-    data["passages"] = ("position", reducer.count.numpy().astype("int64"))
+    data["passages"] = ("position", column_mass.count.numpy().astype("int64"))
     return SinkMap(data)
 
 

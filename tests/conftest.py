@@ -13,19 +13,10 @@ from pathlib import Path
 import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import (
-    GPT2Config,
-    GPT2LMHeadModel,
-    GPTNeoXConfig,
-    GPTNeoXForCausalLM,
-    LlamaConfig,
-    LlamaForCausalLM,
-    PreTrainedTokenizerFast,
-    Qwen2Config,
-    Qwen2ForCausalLM,
-)
+from transformers import PreTrainedTokenizerFast
 
 from sinkscope.models import Model, load
+from tests.capture.families import network
 
 torch.set_num_threads(2)
 
@@ -35,7 +26,6 @@ TEXT = (
     "while rain fell on the garden and the road beyond the bridge. Let us think it through step by step, said the doctor. "
 ) * 6
 FAMILIES = ("llama", "gpt2", "neox", "qwen2")
-SMALL = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "vocab_size": 400, "max_position_embeddings": 128}
 
 
 def _tokenizer(kind: str) -> PreTrainedTokenizerFast:
@@ -59,17 +49,10 @@ def _tokenizer(kind: str) -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=raw, bos_token="<|endoftext|>", eos_token="<|endoftext|>", **pad)
 
 
-def _network(kind: str) -> torch.nn.Module:
-    torch.manual_seed(0)
-    if kind == "llama":
-        return LlamaForCausalLM(LlamaConfig(**SMALL, intermediate_size=48, num_key_value_heads=2, initializer_range=0.2, bos_token_id=1, eos_token_id=2))
-    if kind == "gpt2":
-        return GPT2LMHeadModel(
-            GPT2Config(n_embd=32, n_layer=3, n_head=4, vocab_size=400, n_positions=128, initializer_range=0.2, bos_token_id=0, eos_token_id=0)
-        )
-    if kind == "neox":
-        return GPTNeoXForCausalLM(GPTNeoXConfig(**SMALL, intermediate_size=48, initializer_range=0.2, bos_token_id=0, eos_token_id=0))
-    return Qwen2ForCausalLM(Qwen2Config(**SMALL, intermediate_size=48, num_key_value_heads=2, initializer_range=0.2, eos_token_id=0, bos_token_id=0))
+def saved_tokenizer(kind: str, directory: Path) -> PreTrainedTokenizerFast:
+    """Saved and read back: TransformerLens wants to know where a tokenizer lies."""
+    _tokenizer(kind).save_pretrained(directory)
+    return PreTrainedTokenizerFast.from_pretrained(directory)
 
 
 @pytest.fixture(scope="session")
@@ -77,8 +60,8 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """family -> directory with safetensors weights, configuration and tokenizer."""
     root = tmp_path_factory.mktemp("checkpoints")
     for kind in FAMILIES:
-        _network(kind).save_pretrained(root / kind)
-        _tokenizer(kind).save_pretrained(root / kind)
+        network(kind).save_pretrained(root / kind)
+        saved_tokenizer(kind, root / kind)
     return {kind: root / kind for kind in FAMILIES}
 
 

@@ -15,42 +15,46 @@ from sinkscope.models import Model
 from sinkscope.sinks import SinkMap, locate
 
 
-def reduced(pattern: torch.Tensor, mask: torch.Tensor, tile: int, epsilon: float = 0.3) -> dict[str, torch.Tensor]:
-    length = pattern.shape[-1]
-    reducer = ColumnMass(1, pattern.shape[1], length, epsilon)
-    value = torch.ones(pattern.shape[0], pattern.shape[1], length, 4)
-    reducer.update(ValueBlock(0, value, mask))
-    for start in range(0, length, tile):
-        rows = range(start, min(start + tile, length))
-        reducer.update(AttentionBlock(0, rows, pattern[:, :, rows.start : rows.stop], mask))
+def reduced(patterns: list[torch.Tensor], length: int, rows: int, heads: int, epsilon: float = 0.3) -> dict[str, torch.Tensor]:
+    """Patterns [head, row, key] of passages through tiles of some rows and heads; values are ones."""
+    n_heads = len(patterns[0])
+    reducer = ColumnMass(1, n_heads, length, epsilon)
+    for pattern in patterns:
+        size = pattern.shape[-1]
+        reducer.update(ValueBlock(0, torch.ones(n_heads, size, 4)))
+        for row in range(0, size, rows):
+            for head in range(0, n_heads, heads):
+                some_rows, some_heads = range(row, min(row + rows, size)), range(head, min(head + heads, n_heads))
+                last = some_rows.stop == size and some_heads.stop == n_heads
+                part = pattern[head : some_heads.stop, row : some_rows.stop, : some_rows.stop]
+                reducer.update(AttentionBlock(0, size, some_heads, some_rows, range(some_rows.stop), part, last))
     return reducer.result()
 
 
 def test_alpha_of_uniform_attention_at_64_is_the_published_baseline(small_llama: Model) -> None:
-    pattern = (torch.tril(torch.ones(64, 64)) / torch.arange(1, 65)[:, None])[None, None]
-    result = reduced(pattern, torch.ones(1, 64, dtype=torch.bool), tile=64)
+    pattern = (torch.tril(torch.ones(64, 64)) / torch.arange(1, 65)[:, None])[None]
+    result = reduced([pattern], 64, rows=64, heads=1)
     assert result["alpha"][0, 0, 0].item() == pytest.approx(0.074, abs=5e-4)
     sinks = locate(small_llama, [small_llama.with_bos(list(range(10, 73)))])
     np.testing.assert_allclose(sinks.uniform(), result["alpha"][0, 0].numpy(), rtol=1e-6)
 
 
 def test_attention_that_always_goes_to_the_first_token_is_a_sink() -> None:
-    pattern = torch.zeros(2, 1, 8, 8)
+    pattern = torch.zeros(1, 8, 8)
     pattern[..., 0] = 1
-    result = reduced(pattern, torch.ones(2, 8, dtype=torch.bool), tile=8)
+    result = reduced([pattern, pattern], 8, rows=8, heads=1)
     assert result["alpha"][0, 0].tolist() == [1, 0, 0, 0, 0, 0, 0, 0]
     assert result["sink_rate"][0, 0].tolist() == [1, 0, 0, 0, 0, 0, 0, 0]
     assert result["weighted_norm"][0, 0, 0].item() == 2  # 1 × norm of four ones
 
 
-@given(st.integers(1, 9), st.integers(0, 1000))
-def test_tiles_of_rows_add_up_to_the_whole(tile: int, seed: int) -> None:
+@given(st.integers(1, 9), st.integers(1, 3), st.integers(0, 1000))
+def test_tiles_add_up_to_the_whole(rows: int, heads: int, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
-    pattern = torch.rand(3, 2, 9, 9, generator=generator, dtype=torch.float64).tril()  # so that the order of a sum is not what is tested
-    lengths = torch.randint(1, 10, (3, 1), generator=generator)
-    mask = torch.arange(9)[None] < lengths
-    whole, tiled = reduced(pattern, mask, 9), reduced(pattern, mask, tile)
-    for name in whole:
+    lengths = torch.randint(1, 10, (3,), generator=generator).tolist()
+    patterns = [torch.rand(3, n, n, generator=generator).tril() for n in lengths]
+    whole, tiled = reduced(patterns, 9, 9, 3, epsilon=-1), reduced(patterns, 9, rows, heads, epsilon=-1)
+    for name in whole:  # no threshold, so that the order of a sum is not what is tested
         torch.testing.assert_close(tiled[name], whole[name], equal_nan=True)
 
 

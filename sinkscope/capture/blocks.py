@@ -1,31 +1,36 @@
-"""What a source of blocks hands to the reducers: never a whole tensor over layers, only one layer's rows at a time."""
+"""What a source of blocks hands to the reducers: a part of one passage's attention in one layer at a time, never a whole tensor over layers.
+
+Positions count from the passage's first real token, so that neither reducers nor what they report know of batches and padding.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
 
 @dataclass(frozen=True)
 class AttentionBlock:
-    """Some query rows of one layer's attention pattern, in fp32.
+    """Some rows of some heads of one layer's attention pattern on one passage, in fp32.
 
-    `rows` are the query positions held; a layer's blocks come in ascending order and the last one ends at the number of positions.
-    `mask` marks real tokens; rows and columns of padding carry no meaning.
+    `heads`, `rows` (queries) and `keys` say which part of the pattern is held; outside `keys` these rows attend to nothing. Rows sum to
+    one, or to less where the layer has a learned sink. A layer's blocks of a passage come one after the other; `last` marks the last.
     """
 
     layer: int
+    length: int
+    heads: range
     rows: range
-    pattern: Float[Tensor, "batch head row key"]
-    mask: Bool[Tensor, "batch position"]
+    keys: range
+    pattern: Float[Tensor, "head row key"]
+    last: bool
 
 
 @dataclass(frozen=True)
 class ValueBlock:
-    """One layer's value vectors, ungrouped: query head h reads key-value head h // (n_heads // n_kv). Comes before the layer's attention blocks."""
+    """One layer's value vectors on one passage, ungrouped: query head h reads key-value head h // (n_heads // n_kv). Comes before its attention blocks."""
 
     layer: int
-    value: Float[Tensor, "batch kv_head position d_head"]
-    mask: Bool[Tensor, "batch position"]
+    value: Float[Tensor, "kv_head position d_head"]

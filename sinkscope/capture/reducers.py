@@ -1,8 +1,11 @@
-"""Running statistics over blocks: sums that do not grow with the number of passages, divided in `result()`."""
+"""Running statistics over blocks: sums that do not grow with the number of passages, divided in `result()`.
+
+Two reducers of one kind add up (`a + b`), so that shards of a data set can be captured apart.
+"""
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, Self
 
 import torch
 from jaxtyping import Float
@@ -14,24 +17,33 @@ Block = AttentionBlock | ValueBlock
 
 
 class Reducer(Protocol):
-    """Takes blocks in, gives labelled arrays out."""
+    """Takes blocks in, gives named arrays out."""
 
     def update(self, block: Block) -> None: ...
 
-    def result(self) -> dict[str, Float[Tensor, "layer head position"]]: ...
+    def result(self) -> dict[str, Tensor]: ...
+
+    def __add__(self, other: Self) -> Self: ...
 
 
 class _Mean:
-    """Mean over passages of an array per layer, where each passage counts at its real positions only."""
+    """Mean over passages of an array per layer; a passage counts at the positions that it has."""
 
     def __init__(self, shape: tuple[int, int, int]) -> None:
         self.total = torch.zeros(shape, dtype=torch.float64)
         self.count = torch.zeros(shape[0], shape[2], dtype=torch.float64)
 
-    def add(self, layer: int, values: Float[Tensor, "batch head position"], mask: Tensor) -> None:
+    def add(self, layer: int, values: Float[Tensor, "head position"]) -> None:
         length = values.shape[-1]
-        self.total[layer, :, :length] += torch.where(mask[:, None], values, 0.0).double().sum(0).cpu()
-        self.count[layer, :length] += mask.double().sum(0).cpu()
+        self.total[layer, :, :length] += values.double().cpu()
+        self.count[layer, :length] += 1
+
+    def __add__(self, other: _Mean) -> _Mean:
+        if self.total.shape != other.total.shape:
+            raise ValueError(f"shards of shapes {tuple(self.total.shape)} and {tuple(other.total.shape)} do not add up; capture them with one length")
+        both = _Mean(tuple(self.total.shape))
+        both.total, both.count = self.total + other.total, self.count + other.count
+        return both
 
     def result(self) -> Float[Tensor, "layer head position"]:
         return self.total / self.count[:, None]  # NaN at positions that no passage has
@@ -40,44 +52,40 @@ class _Mean:
 class ColumnMass:
     """Attention received by each position, and what follows from it.
 
-    Per passage, α_k = mean over real queries i ≥ k of A[i, k] (Gu et al., ICLR 2025). Results, mean over the passages that have
+    Per passage, α_k = mean over queries i ≥ k of A[i, k] (Gu et al., ICLR 2025). Results, mean over the passages that have
     position k: `alpha`; `sink_rate`, the share of passages with α_k > epsilon (thresholded per passage, then averaged);
     `value_norm`, ‖v_k‖₂ of the key-value head that the query head reads; `weighted_norm`, α_k·‖v_k‖₂.
     """
 
     def __init__(self, n_layers: int, n_heads: int, length: int, epsilon: float) -> None:
-        shape = (n_layers, n_heads, length)
-        self.epsilon = epsilon
-        self._n_heads = n_heads
-        self._means = {name: _Mean(shape) for name in ("alpha", "sink_rate", "value_norm", "weighted_norm")}
+        self._arguments = (n_layers, n_heads, length, epsilon)
+        self._means = {name: _Mean((n_layers, n_heads, length)) for name in ("alpha", "sink_rate", "value_norm", "weighted_norm")}
         self._norms: Tensor | None = None
         self._received: Tensor | None = None
 
     def update(self, block: Block) -> None:
+        _, n_heads, _, epsilon = self._arguments
         if isinstance(block, ValueBlock):
             norms = block.value.float().norm(dim=-1)
-            self._norms = norms.repeat_interleave(self._n_heads // norms.shape[1], dim=1)
+            self._norms = norms.repeat_interleave(n_heads // len(norms), dim=0)
+            self._received = torch.zeros_like(self._norms)
             return
-        if block.rows.start == 0:
-            self._received = torch.zeros_like(block.pattern[:, :, 0])
         assert self._received is not None and self._norms is not None, "a layer's values come before its attention"
-        real_rows = block.mask[:, None, block.rows.start : block.rows.stop, None]
-        self._received += torch.where(real_rows, block.pattern, 0.0).sum(-2)
-        if block.rows.stop == block.mask.shape[1]:
-            self._finish(block.layer, block.mask)
+        self._received[block.heads.start : block.heads.stop, block.keys.start : block.keys.stop] += block.pattern.sum(1)
+        if block.last:
+            queries = torch.arange(block.length, 0, -1, device=block.pattern.device)  # at or after each position
+            alpha = self._received / queries
+            self._means["alpha"].add(block.layer, alpha)
+            self._means["sink_rate"].add(block.layer, alpha > epsilon)
+            self._means["value_norm"].add(block.layer, self._norms)
+            self._means["weighted_norm"].add(block.layer, alpha * self._norms)
 
-    def _finish(self, layer: int, mask: Tensor) -> None:
-        assert self._received is not None and self._norms is not None
-        queries = mask.flip(-1).cumsum(-1).flip(-1)  # real queries at or after each position
-        alpha = self._received / queries[:, None].clamp(min=1)
-        values = {
-            "alpha": alpha,
-            "sink_rate": (alpha > self.epsilon).float(),
-            "value_norm": self._norms,
-            "weighted_norm": alpha * self._norms,
-        }
-        for name, mean in self._means.items():
-            mean.add(layer, values[name], mask)
+    def __add__(self, other: ColumnMass) -> ColumnMass:
+        if self._arguments[3] != other._arguments[3]:
+            raise ValueError(f"shards with thresholds {self._arguments[3]} and {other._arguments[3]} do not add up")
+        both = ColumnMass(*self._arguments)
+        both._means = {name: mean + other._means[name] for name, mean in self._means.items()}
+        return both
 
     def result(self) -> dict[str, Float[Tensor, "layer head position"]]:
         return {name: mean.result() for name, mean in self._means.items()}
@@ -88,21 +96,81 @@ class ColumnMass:
         return self._means["alpha"].count[0]
 
 
+class _Rows:
+    """Mean over passages of a number per layer, head and query."""
+
+    name: str
+
+    def __init__(self, n_layers: int, n_heads: int, length: int) -> None:
+        self._shape = (n_layers, n_heads, length)
+        self._mean = _Mean(self._shape)
+        self._row: Tensor | None = None
+
+    def of(self, block: AttentionBlock) -> Float[Tensor, "head row"]:
+        raise NotImplementedError
+
+    def update(self, block: Block) -> None:
+        if isinstance(block, ValueBlock):
+            return
+        if self._row is None:
+            self._row = torch.zeros(self._shape[1], block.length, device=block.pattern.device)
+        self._row[block.heads.start : block.heads.stop, block.rows.start : block.rows.stop] = self.of(block)
+        if block.last:
+            self._mean.add(block.layer, self._row)
+            self._row = None
+
+    def __add__(self, other: Self) -> Self:
+        both = type(self)(*self._shape)
+        both._mean = self._mean + other._mean
+        return both
+
+    def result(self) -> dict[str, Float[Tensor, "layer head position"]]:
+        return {self.name: self._mean.result()}
+
+
+class RowEntropy(_Rows):
+    """`entropy`: −Σ_k A[i, k] ln A[i, k] of each query, in nats; the mass of a learned sink is not part of the sum."""
+
+    name = "entropy"
+
+    def of(self, block: AttentionBlock) -> Float[Tensor, "head row"]:
+        return torch.special.entr(block.pattern).sum(-1)
+
+
+class LearnedSink(_Rows):
+    """`learned_sink`: 1 − Σ_k A[i, k], what each query gives to a sink that is a parameter (gpt-oss); zero in every other model."""
+
+    name = "learned_sink"
+
+    def of(self, block: AttentionBlock) -> Float[Tensor, "head row"]:
+        return 1 - block.pattern.sum(-1)
+
+
+ROWS: dict[str, type[_Rows]] = {reducer.name: reducer for reducer in (RowEntropy, LearnedSink)}
+
+
 class MeanPattern:
     """Mean over passages of one layer's attention map; entries outside every passage are NaN."""
 
     def __init__(self, layer: int, n_heads: int, length: int) -> None:
-        self._layer = layer
+        self._arguments = (layer, n_heads, length)
         self._total = torch.zeros(n_heads, length, length, dtype=torch.float64)
         self._count = torch.zeros(length, dtype=torch.float64)
 
     def update(self, block: Block) -> None:
-        if not isinstance(block, AttentionBlock) or block.layer != self._layer:
+        if not isinstance(block, AttentionBlock) or block.layer != self._arguments[0]:
             return
-        rows = slice(block.rows.start, block.rows.stop)
-        real = block.mask[:, None, rows, None]
-        self._total[:, rows, : block.pattern.shape[-1]] += torch.where(real, block.pattern, 0.0).double().sum(0).cpu()
-        self._count[rows] += block.mask[:, rows].double().sum(0).cpu()
+        heads, rows, keys = (slice(each.start, each.stop) for each in (block.heads, block.rows, block.keys))
+        self._total[heads, rows, keys] += block.pattern.double().cpu()
+        if block.last:
+            self._count[: block.length] += 1
+
+    def __add__(self, other: MeanPattern) -> MeanPattern:
+        if self._arguments != other._arguments:
+            raise ValueError(f"maps of layers, heads and lengths {self._arguments} and {other._arguments} do not add up")
+        both = MeanPattern(*self._arguments)
+        both._total, both._count = self._total + other._total, self._count + other._count
+        return both
 
     def result(self) -> dict[str, Float[Tensor, "head row key"]]:
         return {"pattern": self._total / self._count[:, None]}

@@ -16,6 +16,8 @@ def locate(
     max_length: Annotated[int, typer.Option(help="tokens per passage, BOS included")] = 64,
     column: Annotated[str, typer.Option(help="the column of a jsonl file to read")] = "text",
     epsilon: Annotated[float, typer.Option(help="a head counts as a sink head on a passage when α exceeds this")] = 0.3,
+    also: Annotated[list[str] | None, typer.Option(help="more to measure of each query: entropy, learned_sink; can be given twice")] = None,
+    source: Annotated[str | None, typer.Option(help="lens or stream; by default lens up to 1024 tokens, stream beyond")] = None,
     batch_size: Annotated[int, typer.Option(min=1)] = 8,
     out: Annotated[Path, typer.Option(help="directory to write sinks.parquet, sinks.nc and figures to")] = Path("sinks"),
     device: Annotated[str | None, typer.Option(help="as torch names it; by default the GPU if there is one")] = None,
@@ -35,5 +37,14 @@ def locate(
     loaded = load(model, device, dtype, trust_remote_code)
     passages = cut(texts, loaded, max_length)
     with progress() as bar:
-        summary = locate_in_text(loaded, passages, out, epsilon=epsilon, batch_size=batch_size, report=bar(f"locate in {len(passages)} passages"))
+        summary = locate_in_text(
+            loaded,
+            passages,
+            out,
+            epsilon=epsilon,
+            also=also or [],
+            source=source,  # type: ignore[arg-type]  # checked where it is chosen
+            batch_size=batch_size,
+            report=bar(f"locate in {len(passages)} passages"),
+        )
     answer(summary | {"out": str(out)}, json)

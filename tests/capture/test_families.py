@@ -1,0 +1,150 @@
+"""Both sources, every reducer, many families: against the plain model's own attention tensors, reduced one number at a time."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import numpy as np
+import pytest
+import torch
+
+from sinkscope.capture import lens, sources, stream
+from sinkscope.capture.reducers import ROWS, ColumnMass, MeanPattern
+from sinkscope.errors import ModelError
+from sinkscope.models import Model
+from tests.capture.families import CONFIGS, STREAMED, naive, network
+from tests.conftest import saved_tokenizer
+
+LENGTHS = (40, 23, 31, 17)
+EPSILON = 0.1
+
+
+@cache
+def passages() -> list[list[int]]:
+    generator = torch.Generator().manual_seed(0)
+    return [torch.randint(3, 400, (length,), generator=generator).tolist() for length in LENGTHS]
+
+
+@cache
+def expected(kind: str, dtype: torch.dtype) -> dict[str, np.ndarray]:
+    return naive(network(kind).to(dtype), kind, passages(), EPSILON)
+
+
+def captured(source, model: Model, **options: object) -> dict[str, np.ndarray]:
+    shape = (model.n_layers, model.n_heads, max(LENGTHS))
+    maps = [MeanPattern(layer, model.n_heads, max(LENGTHS)) for layer in range(model.n_layers)]
+    rows = [ROWS[name](*shape) for name in ROWS]
+    mass = ColumnMass(*shape, EPSILON)
+    source.capture(model, passages(), [mass, *rows, *maps], **options)
+    found = {name: values for reducer in (mass, *rows) for name, values in reducer.result().items()}
+    return {name: values.numpy() for name, values in (found | {"pattern": torch.stack([m.result()["pattern"] for m in maps])}).items()}
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory: pytest.TempPathFactory):
+    return saved_tokenizer("neox", tmp_path_factory.mktemp("tokenizer"))
+
+
+@pytest.mark.parametrize("side", ["right", "left"])
+@pytest.mark.parametrize("kind", STREAMED)
+def test_stream_equals_the_naive_oracle(kind: str, side: str, tokenizer, monkeypatch) -> None:
+    model = Model(kind, network(kind), tokenizer)
+    before = model.hf.config._attn_implementation
+    for tile in (stream.TILE, 300):  # one tile for all, and many small ones
+        monkeypatch.setattr(stream, "TILE", tile)
+        found = captured(stream, model, batch_size=3, side=side)
+        for name, array in expected(kind, torch.float32).items():
+            np.testing.assert_allclose(found[name], array, atol=1e-5, err_msg=f"{kind} {name}")
+    assert model.hf.config._attn_implementation == before
+    assert stream.why_not(model, passages()[0]) is None
+
+
+@pytest.mark.parametrize("side", ["right", "left"])
+@pytest.mark.parametrize("kind", CONFIGS)
+def test_lens_equals_the_naive_oracle(kind: str, side: str, tokenizer) -> None:
+    found = captured(lens, Model(kind, network(kind), tokenizer), batch_size=3, side=side)
+    for name, array in expected(kind, torch.float32).items():
+        np.testing.assert_allclose(found[name], array, atol=1e-5, err_msg=f"{kind} {name}")
+
+
+@pytest.mark.parametrize("kind", STREAMED)
+def test_bf16_is_as_near_as_bf16_allows(kind: str, tokenizer) -> None:
+    model = Model(kind, network(kind).to(torch.bfloat16), tokenizer)
+    for source in (stream, lens):
+        found = captured(source, model, batch_size=3)
+        for name in ("alpha", "learned_sink"):
+            np.testing.assert_allclose(found[name], expected(kind, torch.bfloat16)[name], atol=0.05, err_msg=f"{kind} {name}")
+            assert np.abs(found[name] - expected(kind, torch.bfloat16)[name]).mean() < 5e-3
+    rows = captured(stream, model)["pattern"].sum(-1) + np.nan_to_num(captured(stream, model)["learned_sink"])
+    np.testing.assert_allclose(rows, 1, atol=1e-5)  # accumulated in fp32, whatever the weights are
+
+
+def test_the_threshold_and_the_learned_sinks_decide_something() -> None:
+    assert 0 < expected("llama", torch.float32)["sink_rate"].mean() < 1
+    assert expected("gpt_oss", torch.float32)["learned_sink"].mean() > 0.02
+    assert np.abs(expected("llama", torch.float32)["learned_sink"]).max() < 1e-5
+
+
+def test_a_family_that_cannot_be_streamed_is_served_by_lens_and_says_so(tokenizer) -> None:
+    model = Model("bloom", network("bloom"), tokenizer)
+    long = [[5] * (sources.LENS_LENGTH + 1)]
+    source, note = sources.choose(model, long)
+    assert source == "lens"
+    assert "BloomForCausalLM does not attend through" in note
+    with pytest.raises(ModelError, match="try --source lens"):
+        sources.choose(model, long, "stream")
+    with pytest.raises(ModelError, match="'magic' is unknown"):
+        sources.choose(model, long, "magic")  # type: ignore[arg-type]
+
+
+def test_length_decides_between_the_sources(tokenizer) -> None:
+    model = Model("llama", network("llama"), tokenizer)
+    assert sources.choose(model, [[5] * 1024]) == ("lens", "")
+    assert sources.choose(model, [[5] * 8, [5] * 1025]) == ("stream", "")
+
+
+def test_an_attention_that_adds_something_of_its_own_is_noticed(tokenizer) -> None:
+    """A model whose output is not what scores, softmax and values make is refused, whatever it did."""
+    model = Model("llama", network("llama"), tokenizer)
+    attention = model.hf.model.layers[1].self_attn
+    plain = attention.forward
+
+    def biased(*args, **kwargs):
+        out, weights = plain(*args, **kwargs)
+        return (out * 3 if model.hf.config._attn_implementation == "sdpa" else out), weights
+
+    attention.forward = biased
+    assert "in a way that tiles do not reproduce" in stream.why_not(model, passages()[0])
+
+
+def test_a_failing_capture_leaves_the_model_as_it_was(tokenizer) -> None:
+    model = Model("llama", network("llama"), tokenizer)
+
+    class Fails(MeanPattern):
+        def update(self, block) -> None:
+            raise RuntimeError("stop")
+
+    with pytest.raises(RuntimeError, match="stop"):
+        stream.capture(model, passages(), [Fails(0, 4, 40)])
+    assert model.hf.config._attn_implementation == "sdpa"
+    with torch.no_grad():
+        assert model.hf(torch.tensor([passages()[0]])).logits.isfinite().all()
+
+
+def test_shards_add_up_to_the_whole(tokenizer) -> None:
+    model = Model("llama", network("llama"), tokenizer)
+
+    def reducers() -> list:
+        return [ColumnMass(3, 4, 40, EPSILON), *(ROWS[name](3, 4, 40) for name in ROWS), MeanPattern(2, 4, 40)]
+
+    whole, first, second = reducers(), reducers(), reducers()
+    stream.capture(model, passages(), whole)
+    stream.capture(model, passages()[:1], first)
+    stream.capture(model, passages()[1:], second)
+    for all_at_once, one, other in zip(whole, first, second, strict=True):
+        for name, values in (one + other).result().items():
+            torch.testing.assert_close(values, all_at_once.result()[name], equal_nan=True)
+    with pytest.raises(ValueError, match="do not add up"):
+        ColumnMass(3, 4, 40, 0.3) + ColumnMass(3, 4, 40, 0.2)
+    with pytest.raises(ValueError, match="do not add up"):
+        MeanPattern(2, 4, 40) + MeanPattern(1, 4, 40)
