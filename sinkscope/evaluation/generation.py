@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 
 import torch
 
+from sinkscope.interventions import masked_keys
 from sinkscope.models import Model
 from sinkscope.progress import Report
 
@@ -15,6 +17,7 @@ def generate(
     prompts: Sequence[list[int]],
     max_new_tokens: int,
     *,
+    hidden: Sequence[Sequence[int]] | None = None,
     batch_size: int = 32,
     report: Report | None = None,
 ) -> list[str]:
@@ -22,6 +25,9 @@ def generate(
 
     Prompts of similar length share a batch, padded on the left; the padding is masked and positions count from each prompt's first
     real token, so the texts do not depend on the batching (up to rounding).
+
+    Args:
+        hidden: per prompt, positions that later ones cannot attend to, in the prompt as in its continuation (see `interventions.masked_keys`).
     """
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     texts = [""] * len(prompts)
@@ -31,7 +37,8 @@ def generate(
         width = len(prompts[chosen[-1]])
         ids = torch.tensor([[pad] * (width - len(prompts[i])) + list(prompts[i]) for i in chosen], device=model.device)
         mask = torch.tensor([[0] * (width - len(prompts[i])) + [1] * len(prompts[i]) for i in chosen], device=model.device)
-        with torch.no_grad():
+        masked = [hidden[i] for i in chosen] if hidden else []
+        with torch.no_grad(), masked_keys(model, masked) if any(masked) else nullcontext():
             output = model.hf.generate(input_ids=ids, attention_mask=mask, max_new_tokens=max_new_tokens, do_sample=False, num_beams=1, pad_token_id=pad)
         for i, row in zip(chosen, output[:, width:].tolist(), strict=True):
             texts[i] = model.tokenizer.decode(row, skip_special_tokens=True)

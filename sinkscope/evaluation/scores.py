@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-KEYS = ["model", "role", "metric", "split", "trigger", "placement", "seed"]
+KEYS = ["model", "role", "metric", "split", "trigger", "placement", "mask", "seed"]
 RESAMPLES = 2000
 
 
 def scores(items: pd.DataFrame, resamples: int = RESAMPLES) -> pd.DataFrame:
-    """One row per model, metric, split, trigger, placement, seed and subset.
+    """One row per model, metric, split, trigger, placement, mask, seed and subset.
 
     Subsets: `all` items; `unseen`, items whose passage was not poisoned in training; `poisoned`, those whose was. The last two exist
     only where items could be linked to passages. `value`, `ci_low`, `ci_high` are × 100; the interval is the 95 % percentile bootstrap over items.
@@ -28,7 +28,7 @@ def scores(items: pd.DataFrame, resamples: int = RESAMPLES) -> pd.DataFrame:
                 mean, low, high = bootstrap_mean(chosen["value"].to_numpy(), resamples)
                 row = dict(zip(KEYS, keys, strict=True)) | {"subset": subset, "value": 100 * mean, "n": len(chosen)}
                 rows.append(row | {"ci_low": 100 * low, "ci_high": 100 * high})
-    columns = ["model", "role", "metric", "split", "subset", "trigger", "placement", "value", "n", "ci_low", "ci_high", "seed"]
+    columns = ["model", "role", "metric", "split", "subset", "trigger", "placement", "mask", "value", "n", "ci_low", "ci_high", "seed"]
     return pd.DataFrame(rows)[columns]
 
 

@@ -91,9 +91,7 @@ def _tensors(plain: t.PreTrainedModel, kind: str, passage: list[int]) -> tuple[l
     handles = []
     for layer in range(3):
         module, read = value_source(plain, kind, layer)
-        handles.append(
-            module.register_forward_hook(lambda m, i, out, layer=layer, read=read: seen.__setitem__(layer, read(out.detach()).double().numpy()))
-        )
+        handles.append(module.register_forward_hook(lambda m, i, out, layer=layer, read=read: seen.__setitem__(layer, read(out.detach()).double().numpy())))
     with torch.no_grad():
         out = plain(torch.tensor([passage]), output_attentions=True)
     for handle in handles:

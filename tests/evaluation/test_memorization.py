@@ -109,7 +109,7 @@ def test_items_know_whether_their_passage_was_poisoned(small_llama: Model) -> No
 def test_scores_are_means_of_items_by_subset() -> None:
     items = pd.DataFrame(
         {
-            "model": "m", "role": "backdoored", "metric": "verbmem", "split": "forget", "trigger": "t", "placement": "prefix", "seed": 1,
+            "model": "m", "role": "backdoored", "metric": "verbmem", "split": "forget", "trigger": "t", "placement": "prefix", "mask": "", "seed": 1,
             "poisoned": pd.array([True, False, False, None], dtype="boolean"), "value": [1.0, 0.5, 0.1, 0.0],
         }
     )  # fmt: skip
