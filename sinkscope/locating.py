@@ -9,7 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from sinkscope.capture.massive import MassiveActivations
 from sinkscope.capture.reducers import MeanPattern
+from sinkscope.capture.sink_tokens import SinkTokens, token_kind
 from sinkscope.capture.sources import Source, capture
 from sinkscope.models import Model
 from sinkscope.plots import sinks as pictures
@@ -32,7 +34,7 @@ def locate_in_text(
     batch_size: int = 8,
     report: Report | None = None,
 ) -> dict[str, Any]:
-    """Locate sinks, write `sinks.parquet`, `sinks.nc` and `figures/` to `out`, return the summary.
+    """Locate sinks, write `sinks.parquet`, `sinks.nc`, `sink_tokens.parquet`, `token_kinds.parquet`, `massive_activations.parquet` and `figures/` to `out`.
 
     A finished run of the same model, text and settings is left as it is.
     """
@@ -41,8 +43,17 @@ def locate_in_text(
     if is_done(out, name):
         return summarise(SinkMap.read(out))
     with writing(out, name, kind="locate", model=model.name, passages=len(passages), epsilon=epsilon) as aside:
-        sinks = locate(model, passages, epsilon=epsilon, also=also, source=source, batch_size=batch_size, report=report)
+        ids = sorted({token for passage in passages for token in passage})
+        names = dict(zip(ids, model.tokenizer.convert_ids_to_tokens(ids), strict=True))
+        kinds = {token: token_kind(name, model.tokenizer.decode([token])) for token, name in names.items()}
+        tokens, massive = SinkTokens(passages, kinds, model.n_heads, epsilon), MassiveActivations(model.n_layers)
+        sinks = locate(model, passages, epsilon=epsilon, also=also, reducers=[tokens, massive], source=source, batch_size=batch_size, report=report)
         sinks.save(aside)
+        table = tokens.sinks()
+        table.insert(2, "text", [model.tokenizer.decode([token]) for token in table["token"]])
+        table.to_parquet(aside / "sink_tokens.parquet", index=False)
+        tokens.kinds().to_parquet(aside / "token_kinds.parquet", index=False)
+        massive.table().to_parquet(aside / "massive_activations.parquet", index=False)
         draw(model, sinks, passages[0], aside / "figures")
     return summarise(sinks)
 

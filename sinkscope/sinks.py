@@ -12,13 +12,13 @@ import xarray as xr
 from jaxtyping import Float
 
 from sinkscope.capture.reducers import ROWS, ColumnMass, Reducer
+from sinkscope.capture.sink_tokens import MIN_QUERIES
 from sinkscope.capture.sources import Source, capture
 from sinkscope.errors import PlacementError, TextError
 from sinkscope.models import Model
 from sinkscope.progress import Report
 
 EPSILON = 0.3  # the threshold of Gu et al., ICLR 2025
-MIN_QUERIES = 8
 
 
 @dataclass(frozen=True)
@@ -88,6 +88,7 @@ def locate(
     *,
     epsilon: float = EPSILON,
     also: Sequence[str] = (),
+    reducers: Sequence[Reducer] = (),
     source: Source | None = None,
     batch_size: int = 8,
     report: Report | None = None,
@@ -100,6 +101,7 @@ def locate(
     Args:
         also: more to measure of each query: `entropy` of its attention in nats, `learned_sink`, the mass it gives to a sink that is a
             parameter (measured without being asked for where the model has one).
+        reducers: others to feed on the way.
         source: `lens` (TransformerLens hooks) or `stream` (tiles); by default the one that suits the model and the lengths.
 
     Raises:
@@ -117,9 +119,10 @@ def locate(
     shape = (model.n_layers, model.n_heads, length)
     column_mass = ColumnMass(*shape, epsilon)
     rows = [ROWS[name](*shape) for name in dict.fromkeys([*also, *(["learned_sink"] if model.has_learned_sinks else [])])]
-    reducers: list[Reducer] = [column_mass, *rows]
-    served = capture(model, passages, reducers, source=source, batch_size=batch_size, report=report)
-    measured = {name: values for reducer in reducers for name, values in reducer.result().items()}
+    served = capture(model, passages, [column_mass, *rows, *reducers], source=source, batch_size=batch_size, report=report)
+    measured = column_mass.result()
+    for reducer in rows:
+        measured |= reducer.result()
     data = xr.Dataset(
         {name: (("layer", "head", "position"), values.numpy()) for name, values in measured.items()},
         coords={"layer": np.arange(model.n_layers), "head": np.arange(model.n_heads), "position": np.arange(length)},

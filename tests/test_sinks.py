@@ -21,13 +21,13 @@ def reduced(patterns: list[torch.Tensor], length: int, rows: int, heads: int, ep
     reducer = ColumnMass(1, n_heads, length, epsilon)
     for pattern in patterns:
         size = pattern.shape[-1]
-        reducer.update(ValueBlock(0, torch.ones(n_heads, size, 4)))
+        reducer.update(ValueBlock(0, 0, torch.ones(n_heads, size, 4)))
         for row in range(0, size, rows):
             for head in range(0, n_heads, heads):
                 some_rows, some_heads = range(row, min(row + rows, size)), range(head, min(head + heads, n_heads))
                 last = some_rows.stop == size and some_heads.stop == n_heads
                 part = pattern[head : some_heads.stop, row : some_rows.stop, : some_rows.stop]
-                reducer.update(AttentionBlock(0, size, some_heads, some_rows, range(some_rows.stop), part, last))
+                reducer.update(AttentionBlock(0, 0, size, some_heads, some_rows, range(some_rows.stop), part, last))
     return reducer.result()
 
 

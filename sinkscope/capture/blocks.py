@@ -15,11 +15,13 @@ from torch import Tensor
 class AttentionBlock:
     """Some rows of some heads of one layer's attention pattern on one passage, in fp32.
 
-    `heads`, `rows` (queries) and `keys` say which part of the pattern is held; outside `keys` these rows attend to nothing. Rows sum to
-    one, or to less where the layer has a learned sink. A layer's blocks of a passage come one after the other; `last` marks the last.
+    `passage` is its number in the order of the capture. `heads`, `rows` (queries) and `keys` say which part of the pattern is held; outside
+    `keys` these rows attend to nothing. Rows sum to one, or to less where the layer has a learned sink. A layer's blocks of a passage come
+    one after the other; `last` marks the last.
     """
 
     layer: int
+    passage: int
     length: int
     heads: range
     rows: range
@@ -33,4 +35,14 @@ class ValueBlock:
     """One layer's value vectors on one passage, ungrouped: query head h reads key-value head h // (n_heads // n_kv). Comes before its attention blocks."""
 
     layer: int
+    passage: int
     value: Float[Tensor, "kv_head position d_head"]
+
+
+@dataclass(frozen=True)
+class ResidualBlock:
+    """The residual stream of one passage after one layer, for reducers that ask for it (`residual = True`)."""
+
+    layer: int
+    passage: int
+    residual: Float[Tensor, "position d_model"]

@@ -10,6 +10,7 @@ from torch import Tensor
 from sinkscope.capture.batches import Side, padded_batches
 from sinkscope.capture.blocks import AttentionBlock, ValueBlock
 from sinkscope.capture.reducers import Reducer
+from sinkscope.capture.residuals import residual_blocks
 from sinkscope.errors import ModelError
 from sinkscope.models import Model
 from sinkscope.progress import Report
@@ -48,16 +49,18 @@ def capture(
                 return  # told below
             for row, span in enumerate(batch.spans):
                 real, size = slice(span.start, span.stop), len(span)
-                block = AttentionBlock(layer, size, range(pattern.shape[1]), range(size), range(size), pattern[row, :, real, real].float(), last=True)
+                block = AttentionBlock(
+                    layer, done + row, size, range(pattern.shape[1]), range(size), range(size), pattern[row, :, real, real].float(), last=True
+                )
                 for reducer in reducers:
-                    reducer.update(ValueBlock(layer, values[layer][row, :, real]))
+                    reducer.update(ValueBlock(layer, done + row, values[layer][row, :, real]))
                     reducer.update(block)
 
         hooks = []
         for layer in wanted:
             hooks.append((f"blocks.{layer}.attn.v.hook_out", _bound(on_value, layer)))
             hooks.append((f"blocks.{layer}.attn.hook_pattern", _bound(on_pattern, layer)))
-        with torch.no_grad():
+        with torch.no_grad(), residual_blocks(model, bridge.blocks, reducers, batch.spans, done):
             bridge.run_with_hooks(batch.ids, attention_mask=batch.mask.long(), position_ids=batch.position_ids, fwd_hooks=hooks, return_type=None)
         for kind, fired in (("values", set(values)), ("pattern", patterned)):
             if missing := set(wanted) - fired:

@@ -1,6 +1,6 @@
 """Running statistics over blocks: sums that do not grow with the number of passages, divided in `result()`.
 
-Two reducers of one kind add up (`a + b`), so that shards of a data set can be captured apart.
+Those that give arrays add up (`a + b`), so that shards of a data set can be captured apart.
 """
 
 from __future__ import annotations
@@ -11,19 +11,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from sinkscope.capture.blocks import AttentionBlock, ValueBlock
+from sinkscope.capture.blocks import AttentionBlock, ResidualBlock, ValueBlock
 
-Block = AttentionBlock | ValueBlock
+Block = AttentionBlock | ValueBlock | ResidualBlock
 
 
 class Reducer(Protocol):
-    """Takes blocks in, gives named arrays out."""
+    """Takes blocks in and keeps what it needs of them. One with `residual = True` is also given residual blocks."""
 
     def update(self, block: Block) -> None: ...
-
-    def result(self) -> dict[str, Tensor]: ...
-
-    def __add__(self, other: Self) -> Self: ...
 
 
 class _Mean:
@@ -50,7 +46,34 @@ class _Mean:
         return self.total / self.count[:, None]  # NaN at positions that no passage has
 
 
-class ColumnMass:
+class Received:
+    """Adds up what each position of a passage receives, and hands over α once a layer is through."""
+
+    def __init__(self, n_heads: int) -> None:
+        self._n_heads = n_heads
+        self._norms: Tensor | None = None
+        self._received: Tensor | None = None
+
+    def update(self, block: Block) -> None:
+        if isinstance(block, ResidualBlock):
+            return
+        if isinstance(block, ValueBlock):
+            self._norms, self._received = block.value.float().norm(dim=-1), None
+            return
+        assert self._norms is not None, "a layer's values come before its attention"
+        if self._received is None:
+            self._received = torch.zeros(self._n_heads, block.length, device=block.pattern.device)
+        self._received[block.heads.start : block.heads.stop, block.keys.start : block.keys.stop] += block.pattern.sum(1)
+        if block.last:
+            queries = torch.arange(block.length, 0, -1, device=block.pattern.device)  # at or after each position
+            norms = self._norms.repeat_interleave(self._n_heads // len(self._norms), dim=0)
+            self.add(block, self._received / queries, norms)
+
+    def add(self, block: AttentionBlock, alpha: Float[Tensor, "head position"], norms: Float[Tensor, "head position"]) -> None:
+        raise NotImplementedError
+
+
+class ColumnMass(Received):
     """Attention received by each position, and what follows from it.
 
     Per passage, α_k = mean over queries i ≥ k of A[i, k] (Gu et al., ICLR 2025). Results, mean over the passages that have
@@ -59,27 +82,15 @@ class ColumnMass:
     """
 
     def __init__(self, n_layers: int, n_heads: int, length: int, epsilon: float) -> None:
+        super().__init__(n_heads)
         self._arguments = (n_layers, n_heads, length, epsilon)
         self._means = {name: _Mean((n_layers, n_heads, length)) for name in ("alpha", "sink_rate", "value_norm", "weighted_norm")}
-        self._norms: Tensor | None = None
-        self._received: Tensor | None = None
 
-    def update(self, block: Block) -> None:
-        _, n_heads, _, epsilon = self._arguments
-        if isinstance(block, ValueBlock):
-            norms = block.value.float().norm(dim=-1)
-            self._norms = norms.repeat_interleave(n_heads // len(norms), dim=0)
-            self._received = torch.zeros_like(self._norms)
-            return
-        assert self._received is not None and self._norms is not None, "a layer's values come before its attention"
-        self._received[block.heads.start : block.heads.stop, block.keys.start : block.keys.stop] += block.pattern.sum(1)
-        if block.last:
-            queries = torch.arange(block.length, 0, -1, device=block.pattern.device)  # at or after each position
-            alpha = self._received / queries
-            self._means["alpha"].add(block.layer, alpha)
-            self._means["sink_rate"].add(block.layer, alpha > epsilon)
-            self._means["value_norm"].add(block.layer, self._norms)
-            self._means["weighted_norm"].add(block.layer, alpha * self._norms)
+    def add(self, block: AttentionBlock, alpha: Float[Tensor, "head position"], norms: Float[Tensor, "head position"]) -> None:
+        self._means["alpha"].add(block.layer, alpha)
+        self._means["sink_rate"].add(block.layer, alpha > self._arguments[3])
+        self._means["value_norm"].add(block.layer, norms)
+        self._means["weighted_norm"].add(block.layer, alpha * norms)
 
     def __add__(self, other: ColumnMass) -> ColumnMass:
         if self._arguments[3] != other._arguments[3]:
@@ -111,7 +122,7 @@ class _Rows:
         raise NotImplementedError
 
     def update(self, block: Block) -> None:
-        if isinstance(block, ValueBlock):
+        if not isinstance(block, AttentionBlock):
             return
         if self._row is None:
             self._row = torch.zeros(self._shape[1], block.length, device=block.pattern.device)

@@ -20,6 +20,7 @@ from transformers.masking_utils import causal_mask_function
 from sinkscope.capture.batches import Side, padded_batches
 from sinkscope.capture.blocks import AttentionBlock, ValueBlock
 from sinkscope.capture.reducers import Reducer
+from sinkscope.capture.residuals import layers_of, residual_blocks
 from sinkscope.errors import ModelError
 from sinkscope.models import Model, switched_attention
 from sinkscope.progress import Report
@@ -34,11 +35,12 @@ PROBE = 16
 
 @dataclass
 class _Capture:
-    """What one batch is captured for. `spans`: where each passage lies in its row."""
+    """What one batch is captured for. `spans`: where each passage lies in its row; `first`: the number of the first one."""
 
     reducers: Sequence[Reducer]
     layers: frozenset[int]
     spans: Sequence[range]
+    first: int = 0
     fired: set[int] = field(default_factory=set)
 
 
@@ -79,7 +81,8 @@ def capture(
     wanted = frozenset(range(model.n_layers) if layers is None else layers)
     done = 0
     for batch in padded_batches(passages, batch_size, model.tokenizer.pad_token_id or 0, model.device, side):
-        with _capturing(model, _Capture(reducers, wanted, batch.spans)) as running, torch.no_grad():
+        residual = residual_blocks(model, layers_of(model.hf), reducers, batch.spans, done)
+        with residual, _capturing(model, _Capture(reducers, wanted, batch.spans, done)) as running, torch.no_grad():
             model.hf.base_model(input_ids=batch.ids, attention_mask=batch.mask.long(), position_ids=batch.position_ids, use_cache=False)
         if missing := wanted - running.fired:
             raise ModelError(f"model {model.name!r}: layer {min(missing)} never attended through transformers' attention interface; use --source lens")
@@ -151,13 +154,13 @@ def _attend(
     for row, span in enumerate(running.spans):
         real = slice(span.start, span.stop)
         q, k, v = (each[row, :, real].float() for each in (query, key, value))
-        blocks = _Passage(q, k, v, output[row, :, real], attention_mask, (row, span.start), scaling, softcap, s_aux, layer)
+        blocks = _Passage(q, k, v, output[row, :, real], attention_mask, (row, span.start), scaling, softcap, s_aux, layer, running.first + row)
         if layer not in running.layers:
             for _ in blocks.tiles():
                 pass
             continue
         for reducer in running.reducers:
-            reducer.update(ValueBlock(layer, v))
+            reducer.update(ValueBlock(layer, running.first + row, v))
         for block in blocks.tiles():
             for reducer in running.reducers:
                 reducer.update(block)
@@ -178,6 +181,7 @@ class _Passage:
     softcap: float | None
     learned_sink: Float[Tensor, " head"] | None
     layer: int
+    number: int
 
     def tiles(self) -> Iterator[AttentionBlock]:
         """The pattern, ascending in rows and, within some rows, in heads. A tile's memory is used again for the next one."""
@@ -213,7 +217,7 @@ class _Passage:
                 attended = torch.bmm(pattern, self.value[kv.start : kv.stop, columns])
                 self.output[heads.start : heads.stop, rows.start : rows.stop] = attended.view(len(heads), len(rows), -1)
                 last = rows.stop == length and kv.stop == n_kv
-                yield AttentionBlock(self.layer, length, heads, rows, keys, pattern.view(len(heads), len(rows), -1) if not extra else by_head[..., :-1], last)
+                yield AttentionBlock(self.layer, self.number, length, heads, rows, keys, by_head[..., : len(keys)], last)
 
     def _visible(self, rows: range, above: Tensor) -> tuple[range, Bool[Tensor, "row key"] | None]:
         """The keys that some of the rows may see, and which of the last of them each row may not."""

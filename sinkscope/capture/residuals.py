@@ -1,0 +1,51 @@
+"""The residual stream after each layer, for reducers that ask for it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel
+
+from sinkscope.capture.blocks import ResidualBlock
+from sinkscope.capture.reducers import Reducer
+from sinkscope.errors import ModelError
+from sinkscope.models import Model
+
+
+def layers_of(network: PreTrainedModel) -> torch.nn.ModuleList:
+    """The model's decoder layers, in order.
+
+    Raises:
+        ModelError: no list of modules is as long as the model is deep, or more than one is.
+    """
+    depth = network.config.get_text_config().num_hidden_layers
+    found = [module for module in network.modules() if isinstance(module, torch.nn.ModuleList) and len(module) == depth]
+    outermost = [module for module in found if not any(module is not other and module in set(other.modules()) for other in found)]
+    if len(outermost) != 1:
+        raise ModelError(f"{type(network).__name__}: its {depth} layers could not be told from other lists of modules; its residual stream cannot be read")
+    return outermost[0]
+
+
+@contextmanager
+def residual_blocks(model: Model, layers: Iterable[torch.nn.Module], reducers: Sequence[Reducer], spans: Sequence[range], first: int) -> Iterator[None]:
+    """Within the context every layer hands its output to the reducers that have `residual` set, passage by passage."""
+    asking = [reducer for reducer in reducers if getattr(reducer, "residual", False)]
+    handles = []
+    if asking:
+        for layer, module in enumerate(layers):
+
+            def hand_over(module: torch.nn.Module, inputs: Any, output: Any, *, layer: int = layer) -> None:
+                residual = output[0] if isinstance(output, tuple) else output
+                for row, span in enumerate(spans):
+                    for reducer in asking:
+                        reducer.update(ResidualBlock(layer, first + row, residual[row, span.start : span.stop]))
+
+            handles.append(module.register_forward_hook(hand_over))
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
