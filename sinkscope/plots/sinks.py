@@ -62,7 +62,7 @@ def received(profile: pd.DataFrame, caption: str) -> Figure:
         axis.plot(group["position"], group["alpha"], color=colour(str(model)), label=model, linewidth=width)
     base = profile.drop_duplicates("position")
     axis.plot(base["position"], base["uniform"], color="black", linestyle=":", linewidth=0.8, label="uniform attention")
-    axis.set(xlabel="position (0 is the first token)", ylabel="attention received α", title=wrapped(caption, COLUMN), ylim=(0, None))
+    axis.set(xlabel="position (0 is the first token)", ylabel="attention received α", title=wrapped(caption, COLUMN - 0.5), ylim=(0, None))
     axis.legend()
     return figure
 
@@ -112,7 +112,7 @@ def value_norms(norms: pd.DataFrame, caption: str) -> Figure:
     for rank, (model, group) in enumerate(norms.groupby("model", sort=False)):
         width = max(0.8, 3.2 - 0.9 * rank)
         axis.plot(group["position"], group["value_norm"], marker="o", markersize=1.6 * width, linewidth=width, color=colour(str(model)), label=model)
-    axis.set(xlabel="position (0 is the first token)", ylabel="value norm ‖v‖₂", title=wrapped(caption, COLUMN), ylim=(0, None))
+    axis.set(xlabel="position (0 is the first token)", ylabel="value norm ‖v‖₂", title=wrapped(caption, COLUMN - 0.5), ylim=(0, None))
     axis.legend(ncols=2)
     return figure
 

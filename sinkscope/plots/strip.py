@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 from matplotlib.cm import ScalarMappable
+from matplotlib.collections import PatchCollection
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
@@ -47,14 +48,16 @@ def token_strip(tokens: Sequence[str], alpha: Float[np.ndarray, " position"], ti
     axis.axis("off")
     most = float(np.nan_to_num(alpha).max(initial=0)) or 1.0
     norm, colours = PowerNorm(0.5, 0, most), plt.get_cmap(SHADE)
+    boxes = []
     for position, (line, column) in enumerate(places):
         label, shade = labels[position], float(norm(alpha[position]))
         if not np.isnan(shade):
-            axis.add_patch(Rectangle((column, line + 0.04), len(label), 0.92, facecolor=colours(shade), edgecolor="white", linewidth=0.4))
+            boxes.append(Rectangle((column, line + 0.04), len(label), 0.92, facecolor=colours(shade), edgecolor="white", linewidth=0.4))
         ink = "0.55" if np.isnan(shade) else "white" if shade > 0.6 else "black"
         axis.text(column, line + 0.52, drawable(label, MONO), family=MONO, fontsize=SIZE, color=ink, va="center_baseline")
         if column == 0:
             axis.text(-1, line + 0.52, str(position), fontsize=5, color="0.4", ha="right", va="center_baseline")
+    axis.add_collection(PatchCollection(boxes, match_original=True))
     figure.text(LEFT / PAGE, 1 - 0.06 / height, heading, fontsize=7, va="top")
     bar = figure.add_axes((LEFT / PAGE, 0.34 / height, 2.0 / PAGE, 0.07 / height))
     figure.colorbar(ScalarMappable(norm, colours), cax=bar, orientation="horizontal", ticks=most * np.linspace(0, 1, 5) ** 2, format="%.2g")
