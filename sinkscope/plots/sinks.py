@@ -59,7 +59,7 @@ def received(profile: pd.DataFrame, caption: str) -> Figure:
     figure, axis = plt.subplots(figsize=(COLUMN, 2.1))
     for rank, (model, group) in enumerate(profile.groupby("model", sort=False)):
         width = max(0.8, 3.2 - 0.6 * rank)  # later lines are thinner, so that equal curves stay visible
-        axis.plot(group["position"], group["alpha"], color=colour(str(model)), label=model, linewidth=width)
+        axis.plot(group["position"], group["alpha"], color=colour(str(model)), label=drawable(str(model)), linewidth=width)
     base = profile.drop_duplicates("position")
     axis.plot(base["position"], base["uniform"], color="black", linestyle=":", linewidth=0.8, label="uniform attention")
     axis.set(xlabel="position (0 is the first token)", ylabel="attention received α", title=wrapped(caption, COLUMN - 0.5), ylim=(0, None))
@@ -111,7 +111,9 @@ def value_norms(norms: pd.DataFrame, caption: str) -> Figure:
     figure, axis = plt.subplots(figsize=(COLUMN, 2.1))
     for rank, (model, group) in enumerate(norms.groupby("model", sort=False)):
         width = max(0.8, 3.2 - 0.9 * rank)
-        axis.plot(group["position"], group["value_norm"], marker="o", markersize=1.6 * width, linewidth=width, color=colour(str(model)), label=model)
+        axis.plot(
+            group["position"], group["value_norm"], marker="o", markersize=1.6 * width, linewidth=width, color=colour(str(model)), label=drawable(str(model))
+        )
     axis.set(xlabel="position (0 is the first token)", ylabel="value norm ‖v‖₂", title=wrapped(caption, COLUMN - 0.5), ylim=(0, None))
     axis.legend(ncols=2)
     return figure
