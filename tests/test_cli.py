@@ -8,12 +8,16 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
 from transformers import BertConfig, BertForMaskedLM, T5Config, T5ForConditionalGeneration
 
 from sinkscope.cli.main import main
+from sinkscope.models import load
+from sinkscope.sinks import locate_one
+from sinkscope.texts import cut
 from tests.conftest import TEXT
 
 
@@ -44,7 +48,7 @@ def test_locate_writes_tables_and_pictures(kind, checkpoints, notes, tmp_path, c
     frame = pd.read_parquet(out / "sinks.parquet")
     assert len(frame) == 3 * 4 * 40
     assert summary["first_position_alpha"] == pytest.approx(frame[frame["position"] == 0]["alpha"].mean())
-    for name in ("atlas", "received_attention", "value_norms", "head_map"):
+    for name in ("atlas", "received_attention", "value_norms", "head_map", "token_strip"):
         assert {(out / "figures" / f"{name}.{suffix}").stat().st_size > 500 for suffix in ("png", "pdf")} == {True}
         assert len(pd.read_csv(out / "figures" / f"{name}.csv")) > 0
     written = (out / "run.json").read_bytes()
@@ -52,6 +56,43 @@ def test_locate_writes_tables_and_pictures(kind, checkpoints, notes, tmp_path, c
     assert code == 0
     assert json.loads(stdout) == summary
     assert (out / "run.json").read_bytes() == written, "a finished run is left as it is"
+
+
+def test_chosen_heads_get_maps_and_strips(notes, tmp_path, capsys, monkeypatch) -> None:
+    """Long passages in bins: cells of a query bin sum to one; a strip's α is that of its passage."""
+    out = tmp_path / "out"
+    heads = ["--head", "3:1", "--head", "0:2", "--head", "3:1"]
+    code, _, err = run(capsys, monkeypatch, "locate", "tiny", "--text", notes, "--max-length", 300, *heads, "--out", out)
+    assert code == 0, err
+    names = {path.stem for path in (out / "figures").glob("*.png")}
+    chosen = {f"{kind}_{head}" for kind in ("head_map", "token_strip") for head in ("3_1", "0_2")}
+    assert names == {"atlas", "received_attention", "value_norms", "token_strip"} | chosen
+    cells = pd.read_csv(out / "figures" / "head_map_3_1.csv")
+    assert list(cells.columns) == ["query", "key", "attention"]
+    assert cells["query"].max() == 297, "bins of three"
+    np.testing.assert_allclose(cells.groupby("query")["attention"].sum(), 1, atol=1e-4)
+    strip = pd.read_csv(out / "figures" / "token_strip_3_1.csv", keep_default_na=False)
+    assert list(strip.columns) == ["position", "token", "alpha"]
+    model = load("tiny")
+    passage = cut([TEXT], model, 300)[0]
+    expected = locate_one(model, passage).alpha.sel(layer=3, head=1).values
+    np.testing.assert_allclose(strip["alpha"], expected, atol=1e-5)
+    assert "".join(strip["token"][1:40]).replace("␣", " ").strip() in TEXT
+
+
+@pytest.mark.parametrize(
+    ("head", "message"),
+    [
+        ("3-1", "'3-1' is not layer:head; write it like --head 3:5"),
+        ("", "is not layer:head"),
+        ("-1:0", "is not layer:head"),
+        ("9" * 5000 + ":1", "is not layer:head"),
+        ("4:0", "--head 4:0 does not exist: model 'tiny' has layers 0 to 3 with heads 0 to 3"),
+        ("0:4", "--head 0:4 does not exist"),
+    ],
+)
+def test_bad_heads_are_one_line_and_exit_code_2(head, message, notes, tmp_path, capsys, monkeypatch) -> None:
+    check_refused(run(capsys, monkeypatch, "locate", "tiny", "--text", notes, f"--head={head}", "--out", tmp_path / "out"), message, tmp_path / "out")
 
 
 def test_three_kinds_of_text_give_the_same_passages(checkpoints, notes, tmp_path, capsys, monkeypatch) -> None:

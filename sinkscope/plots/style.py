@@ -49,6 +49,7 @@ COLOURS = {
     "suffix": _PALETTE[4],
 }
 SEQUENTIAL = "viridis"
+SHADE = "Blues"  # behind text: weak is white
 DIVERGING = "RdBu_r"
 
 

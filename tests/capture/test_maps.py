@@ -1,0 +1,86 @@
+"""Binned maps of chosen heads: against numpy binning of the plain model's own attention, from both sources."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from sinkscope.capture import lens, sources, stream
+from sinkscope.capture.blocks import AttentionBlock
+from sinkscope.capture.maps import BinnedPattern
+from sinkscope.models import Model
+from tests.capture.families import network
+from tests.conftest import saved_tokenizer
+
+HEADS = [(2, 3), (0, 1), (2, 0)]
+LENGTHS = (40, 23)
+
+
+@pytest.fixture(scope="module")
+def passages() -> list[list[int]]:
+    generator = torch.Generator().manual_seed(0)
+    return [torch.randint(3, 400, (length,), generator=generator).tolist() for length in LENGTHS]
+
+
+def naive(kind: str, passages: list[list[int]], size: int) -> np.ndarray:
+    """One cell at a time: all attention from a bin of queries into a bin of keys, over the number of those queries in all passages."""
+    plain = network(kind)
+    plain.set_attn_implementation("eager")
+    with torch.no_grad():
+        seen = [plain(torch.tensor([each]), output_attentions=True).attentions for each in passages]
+    bins = int(np.ceil(max(map(len, passages)) / size))
+    maps = np.full((len(HEADS), bins, bins), np.nan)
+    for index, (layer, head) in enumerate(HEADS):
+        patterns = [attentions[layer][0, head].double().numpy() for attentions in seen]
+        for row in range(bins):
+            rows = [pattern[row * size : (row + 1) * size] for pattern in patterns]
+            for key in range(bins):
+                maps[index, row, key] = sum(r[:, key * size : (key + 1) * size].sum() for r in rows) / sum(map(len, rows))
+    return maps
+
+
+@pytest.mark.parametrize("size", [1, 7, 8, 64])
+@pytest.mark.parametrize("kind", ["llama", "mistral"])
+def test_both_sources_give_the_binned_map_of_the_plain_model(kind: str, size: int, passages, tmp_path, monkeypatch) -> None:
+    model = Model(kind, network(kind), saved_tokenizer("neox", tmp_path))
+    for source, tile in ((lens, stream.TILE), (stream, stream.TILE), (stream, 300)):
+        monkeypatch.setattr(stream, "TILE", tile)
+        reducer = BinnedPattern(HEADS, max(LENGTHS), size)
+        source.capture(model, passages, [reducer], layers=[0, 2])
+        np.testing.assert_allclose(reducer.result()["pattern"].numpy(), naive(kind, passages, size), atol=1e-5)
+
+
+def test_rows_of_a_binned_map_sum_to_one_and_nothing_lies_above_the_diagonal() -> None:
+    reducer = BinnedPattern([(0, 0)], 13, 5)
+    pattern = torch.rand(1, 13, 13).tril()
+    pattern /= pattern.sum(-1, keepdim=True)
+    reducer.update(AttentionBlock(0, 0, 13, range(1), range(13), range(13), pattern, last=True))
+    binned = reducer.result()["pattern"][0]
+    assert binned.shape == (3, 3)
+    torch.testing.assert_close(binned.sum(-1), torch.ones(3, dtype=torch.float64))
+    assert (binned.triu(1) == 0).all()
+
+
+def test_shards_add_up_and_rows_of_no_passage_are_nan(small_llama: Model, passages) -> None:
+    whole, first, second = (BinnedPattern(HEADS, 40, 6) for _ in range(3))
+    sources.capture(small_llama, passages, [whole])
+    sources.capture(small_llama, passages[:1], [first])
+    sources.capture(small_llama, passages[1:], [second])
+    torch.testing.assert_close((first + second).result()["pattern"], whole.result()["pattern"])
+    assert second.result()["pattern"].isnan()[:, 4:].all()
+    with pytest.raises(ValueError, match="do not add up"):
+        whole + BinnedPattern(HEADS, 40, 5)
+
+
+def test_a_long_passage_costs_no_square() -> None:
+    """Tiles go in, bins stay: nothing the reducer holds has the passage's length."""
+    reducer = BinnedPattern([(0, 0)], 4001, 32)
+    for start in range(0, 4001, 100):
+        rows = range(start, min(start + 100, 4001))
+        tile = torch.ones(1, len(rows), rows.stop).tril(start) / torch.arange(start + 1, rows.stop + 1)[:, None]
+        reducer.update(AttentionBlock(0, 0, 4001, range(1), rows, range(rows.stop), tile, last=rows.stop == 4001))
+    binned = reducer.result()["pattern"][0]
+    assert binned.shape == (126, 126)
+    torch.testing.assert_close(binned.sum(-1), torch.ones(126, dtype=torch.float64), atol=1e-5, rtol=0)
+    assert binned[125, 0].item() == pytest.approx(32 / 4001, rel=1e-6)  # the last bin has one query
