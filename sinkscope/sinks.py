@@ -11,7 +11,7 @@ import pandas as pd
 import xarray as xr
 from jaxtyping import Float
 
-from sinkscope.capture.reducers import ROWS, ColumnMass
+from sinkscope.capture.reducers import ROWS, ColumnMass, Reducer
 from sinkscope.capture.sources import Source, capture
 from sinkscope.errors import PlacementError, TextError
 from sinkscope.models import Model
@@ -117,8 +117,9 @@ def locate(
     shape = (model.n_layers, model.n_heads, length)
     column_mass = ColumnMass(*shape, epsilon)
     rows = [ROWS[name](*shape) for name in dict.fromkeys([*also, *(["learned_sink"] if model.has_learned_sinks else [])])]
-    served = capture(model, passages, [column_mass, *rows], source=source, batch_size=batch_size, report=report)
-    measured = {name: values for reducer in (column_mass, *rows) for name, values in reducer.result().items()}
+    reducers: list[Reducer] = [column_mass, *rows]
+    served = capture(model, passages, reducers, source=source, batch_size=batch_size, report=report)
+    measured = {name: values for reducer in reducers for name, values in reducer.result().items()}
     data = xr.Dataset(
         {name: (("layer", "head", "position"), values.numpy()) for name, values in measured.items()},
         coords={"layer": np.arange(model.n_layers), "head": np.arange(model.n_heads), "position": np.arange(length)},

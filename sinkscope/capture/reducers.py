@@ -30,6 +30,7 @@ class _Mean:
     """Mean over passages of an array per layer; a passage counts at the positions that it has."""
 
     def __init__(self, shape: tuple[int, int, int]) -> None:
+        self._shape = shape
         self.total = torch.zeros(shape, dtype=torch.float64)
         self.count = torch.zeros(shape[0], shape[2], dtype=torch.float64)
 
@@ -39,9 +40,9 @@ class _Mean:
         self.count[layer, :length] += 1
 
     def __add__(self, other: _Mean) -> _Mean:
-        if self.total.shape != other.total.shape:
-            raise ValueError(f"shards of shapes {tuple(self.total.shape)} and {tuple(other.total.shape)} do not add up; capture them with one length")
-        both = _Mean(tuple(self.total.shape))
+        if self._shape != other._shape:
+            raise ValueError(f"shards of shapes {self._shape} and {other._shape} do not add up; capture them with one length")
+        both = _Mean(self._shape)
         both.total, both.count = self.total + other.total, self.count + other.count
         return both
 

@@ -150,14 +150,14 @@ def _attend(
     output = torch.zeros(*query.shape[:3], value.shape[-1], device=query.device)
     for row, span in enumerate(running.spans):
         real = slice(span.start, span.stop)
-        inputs = [each[row, :, real].float() for each in (query, key, value)]
-        blocks = _Passage(*inputs, output[row, :, real], attention_mask, (row, span.start), scaling, softcap, s_aux, layer)
+        q, k, v = (each[row, :, real].float() for each in (query, key, value))
+        blocks = _Passage(q, k, v, output[row, :, real], attention_mask, (row, span.start), scaling, softcap, s_aux, layer)
         if layer not in running.layers:
             for _ in blocks.tiles():
                 pass
             continue
         for reducer in running.reducers:
-            reducer.update(ValueBlock(layer, inputs[2]))
+            reducer.update(ValueBlock(layer, v))
         for block in blocks.tiles():
             for reducer in running.reducers:
                 reducer.update(block)
@@ -166,7 +166,7 @@ def _attend(
 
 @dataclass
 class _Passage:
-    """One layer's attention on one passage without padding. It lies at `place` (row, first position) of the batch; `output` is filled while `tiles` is walked through."""
+    """One layer's attention on one passage without padding, which lies at `place` (row, first position) of the batch. `tiles` fills `output`."""
 
     query: Float[Tensor, "head position d_head"]
     key: Float[Tensor, "kv_head position d_head"]
