@@ -88,6 +88,7 @@ def locate(
     *,
     epsilon: float = EPSILON,
     also: Sequence[str] = (),
+    reducers: Sequence[Reducer] = (),
     source: Source | None = None,
     batch_size: int = 8,
     report: Report | None = None,
@@ -100,6 +101,7 @@ def locate(
     Args:
         also: more to measure of each query: `entropy` of its attention in nats, `learned_sink`, the mass it gives to a sink that is a
             parameter (measured without being asked for where the model has one).
+        reducers: fed in the same pass, for the caller to read.
         source: `lens` (TransformerLens hooks) or `stream` (tiles); by default the one that suits the model and the lengths.
 
     Raises:
@@ -117,9 +119,9 @@ def locate(
     shape = (model.n_layers, model.n_heads, length)
     column_mass = ColumnMass(*shape, epsilon)
     rows = [ROWS[name](*shape) for name in dict.fromkeys([*also, *(["learned_sink"] if model.has_learned_sinks else [])])]
-    reducers: list[Reducer] = [column_mass, *rows]
-    served = capture(model, passages, reducers, source=source, batch_size=batch_size, report=report)
-    measured = {name: values for reducer in reducers for name, values in reducer.result().items()}
+    own: list[Reducer] = [column_mass, *rows]
+    served = capture(model, passages, [*own, *reducers], source=source, batch_size=batch_size, report=report)
+    measured = {name: values for reducer in own for name, values in reducer.result().items()}
     data = xr.Dataset(
         {name: (("layer", "head", "position"), values.numpy()) for name, values in measured.items()},
         coords={"layer": np.arange(model.n_layers), "head": np.arange(model.n_heads), "position": np.arange(length)},
