@@ -4,21 +4,42 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 
-from sinkscope.capture.reducers import MeanPattern
+from sinkscope.capture.maps import BinnedPattern
 from sinkscope.capture.sources import Source, capture
+from sinkscope.errors import ModelError
 from sinkscope.models import Model
 from sinkscope.plots import sinks as pictures
+from sinkscope.plots import strip
 from sinkscope.plots.style import save
+from sinkscope.plots.text import visible
 from sinkscope.progress import Report
 from sinkscope.runs import identity, is_done, writing
-from sinkscope.sinks import SinkMap, locate
+from sinkscope.sinks import MIN_QUERIES, SinkMap, locate
 
-MAP_TOKENS = 48
+Head = tuple[int, int]
+"""Layer and head, from 0."""
+MAP_BINS = 128
+"""Maps of longer passages have this many bins a side, or a few less."""
+
+
+def parse_head(text: str) -> Head:
+    """`3:5` as layer 3, head 5.
+
+    Raises:
+        ModelError: it is not of that form.
+    """
+    found = re.fullmatch(r"([0-9]{1,9}):([0-9]{1,9})", text.strip())
+    if not found:
+        raise ModelError(f"--head {text!r} is not layer:head; write it like --head 3:5")
+    return int(found[1]), int(found[2])
 
 
 def locate_in_text(
@@ -28,6 +49,7 @@ def locate_in_text(
     *,
     epsilon: float,
     also: list[str],
+    heads: Sequence[Head] = (),
     source: Source | None = None,
     batch_size: int = 8,
     report: Report | None = None,
@@ -35,15 +57,27 @@ def locate_in_text(
     """Locate sinks, write `sinks.parquet`, `sinks.nc` and `figures/` to `out`, return the summary.
 
     A finished run of the same model, text and settings is left as it is.
+
+    Args:
+        heads: whose attention maps and token strips to draw; by default the map of the head with the strongest sink.
+
+    Raises:
+        ModelError: the model has no such head.
     """
+    heads = list(dict.fromkeys(heads))
+    for layer, head in heads:
+        if layer >= model.n_layers or head >= model.n_heads:
+            known = f"layers 0 to {model.n_layers - 1} with heads 0 to {model.n_heads - 1}"
+            raise ModelError(f"--head {layer}:{head} does not exist: model {model.name!r} has {known}; choose among these")
     text_hash = hashlib.sha256(json.dumps(passages).encode()).hexdigest()
-    name = identity(model=model.fingerprint(), passages=text_hash, epsilon=epsilon, also=sorted(also), source=source)
+    name = identity(model=model.fingerprint(), passages=text_hash, epsilon=epsilon, also=sorted(also), heads=heads, source=source)
     if is_done(out, name):
         return summarise(SinkMap.read(out))
     with writing(out, name, kind="locate", model=model.name, passages=len(passages), epsilon=epsilon) as aside:
         sinks = locate(model, passages, epsilon=epsilon, also=also, source=source, batch_size=batch_size, report=report)
         sinks.save(aside)
-        draw(model, sinks, passages[0], aside / "figures")
+        draw_summary(sinks, aside / "figures")
+        draw_passage(model, sinks, passages[0], heads, source, aside / "figures")
     return summarise(sinks)
 
 
@@ -62,26 +96,57 @@ def summarise(sinks: SinkMap) -> dict[str, Any]:
     }
 
 
-def draw(model: Model, sinks: SinkMap, passage: list[int], directory: Path) -> None:
-    """Atlas, attention by position, value norms, and the strongest head's map on one passage."""
-    data, n = sinks.to_frame(), int(sinks.data.attrs["passages"])
-    what = f"{model.name}, n = {n} passages of ≤ {sinks.data.attrs['max_length']} tokens"
+def draw_summary(sinks: SinkMap, directory: Path) -> None:
+    """Over all passages: atlas, attention by position, value norms."""
+    data, about = sinks.to_frame(), sinks.data.attrs
+    what = f"{about['model']}, n = {about['passages']} passages of ≤ {about['max_length']} tokens"
     position = sinks.strongest(1)
-    save(pictures.atlas(data, position, what), data[data["position"] == position], directory, "atlas")
+    save(pictures.atlas(data, position, f"mean over passages, {what}"), data[data["position"] == position], directory, "atlas")
     profile = data.groupby("position", as_index=False)[["alpha", "value_norm"]].mean()
-    profile["model"], profile["uniform"] = model.name, sinks.uniform()
-    save(pictures.received(profile, what), profile, directory, "received_attention")
+    profile["model"], profile["uniform"] = about["model"], sinks.uniform()
+    save(pictures.received(profile, f"mean over layers and heads, {what}"), profile, directory, "received_attention")
     norms = profile[profile["position"] < 32]
     save(pictures.value_norms(norms, f"mean over layers and heads, {what}"), norms, directory, "value_norms")
-    layer, head = np.unravel_index(int(sinks.alpha.sel(position=position).values.argmax()), sinks.alpha.shape[:2])
-    pattern, labels = head_pattern(model, passage[:MAP_TOKENS], int(layer), int(head))
-    figure = pictures.head_map(pattern, labels, f"{model.name}: layer {layer}, head {head}")
-    save(figure, pictures.map_frame(pattern, labels), directory, "head_map")
 
 
-def head_pattern(model: Model, tokens: list[int], layer: int, head: int) -> tuple[np.ndarray, list[str]]:
-    """One head's attention map on one passage, and its tokens as labels."""
-    reducer = MeanPattern(layer, model.n_heads, len(tokens))
-    capture(model, [tokens], [reducer], layers=[layer])
-    labels = [model.tokenizer.decode([token]).replace("\n", "⏎").strip() or "␣" for token in tokens]
-    return reducer.result()["pattern"][head].numpy(), labels
+def draw_passage(model: Model, sinks: SinkMap, passage: list[int], heads: Sequence[Head], source: Source | None, directory: Path) -> None:
+    """One passage: its tokens shaded by attention, and maps of `heads`, each with a strip of its own, or of the strongest head if there are none."""
+    tokens, what = token_texts(model, passage), f"n = 1 passage of {len(passage)} tokens"
+    alone = sinks if sinks.data.attrs["passages"] == 1 else locate(model, [passage], source=source)
+    strips = {"token_strip": (alone.alpha.mean(["layer", "head"]).values, f"mean over {model.n_layers} layers × {model.n_heads} heads")}
+    at_sink = sinks.alpha.sel(position=sinks.strongest(1)).values
+    chosen = heads or [divmod(int(at_sink.argmax()), model.n_heads)]
+    bin_size = 1 if len(passage) <= MAP_BINS else -(-len(passage) // MAP_BINS)
+    binned = f"; bins of {bin_size} positions: sum over keys, mean over queries" if bin_size > 1 else ""
+    for (layer, head), pattern in head_maps(model, passage, chosen, bin_size, source).items():
+        suffix, which = f"_{layer}_{head}" if heads else "", f"layer {layer}, head {head}"
+        labels = map_labels(tokens)
+        figure = pictures.head_map(pattern, labels, f"{model.name}: {which}, {what}{binned}", bin_size)
+        save(figure, pictures.map_frame(pattern, labels, bin_size), directory, f"head_map{suffix}")
+        if heads:
+            strips[f"token_strip{suffix}"] = (alone.alpha.sel(layer=layer, head=head).values, which)
+    for name, (alpha, which) in strips.items():
+        shaded = np.where(np.arange(len(passage)) <= len(passage) - MIN_QUERIES, alpha, np.nan)
+        title = f"{model.name}: {which}, {what}; the last {MIN_QUERIES - 1} tokens, seen by too few queries, are not shaded"
+        save(strip.token_strip(tokens, shaded, title), strip.strip_frame(tokens, alpha), directory, name)
+
+
+def head_maps(
+    model: Model, tokens: list[int], heads: Sequence[Head], bin_size: int = 1, source: Source | None = None
+) -> dict[Head, Float[np.ndarray, "query_bin key_bin"]]:
+    """Attention maps of some heads on one passage, in bins (see `BinnedPattern`)."""
+    reducer = BinnedPattern(heads, len(tokens), bin_size)
+    capture(model, [tokens], [reducer], layers=sorted({layer for layer, _ in heads}), source=source)
+    return dict(zip(heads, reducer.result()["pattern"].numpy(), strict=True))
+
+
+def token_texts(model: Model, tokens: Sequence[int]) -> list[str]:
+    """Each token as text, with the space that SentencePiece tokenizers drop from a token decoded by itself."""
+    texts = [model.tokenizer.decode([token], clean_up_tokenization_spaces=False) for token in tokens]
+    pieces = model.tokenizer.convert_ids_to_tokens(list(tokens))
+    return [" " + text if piece.startswith("▁") and not text.startswith(" ") else text for piece, text in zip(pieces, texts, strict=True)]
+
+
+def map_labels(texts: Sequence[str]) -> list[str]:
+    """Tokens as labels beside a map: without the spaces around words."""
+    return [visible(text.strip(" ") or text) for text in texts]

@@ -17,6 +17,7 @@ def locate(
     column: Annotated[str, typer.Option(help="the column of a jsonl file to read")] = "text",
     epsilon: Annotated[float, typer.Option(help="a head counts as a sink head on a passage when α exceeds this")] = 0.3,
     also: Annotated[list[str] | None, typer.Option(help="more to measure of each query: entropy, learned_sink; can be given twice")] = None,
+    head: Annotated[list[str] | None, typer.Option(help="layer:head whose attention map to draw, as 3:5; can be repeated; by default the strongest")] = None,
     source: Annotated[str | None, typer.Option(help="lens or stream; by default lens up to 1024 tokens, stream beyond")] = None,
     batch_size: Annotated[int, typer.Option(min=1)] = 8,
     out: Annotated[Path, typer.Option(help="directory to write sinks.parquet, sinks.nc and figures to")] = Path("sinks"),
@@ -29,10 +30,11 @@ def locate(
 
     Example: `sinkscope locate tiny --text notes.txt --out sinks`
     """
-    from sinkscope.locating import locate_in_text
+    from sinkscope.locating import locate_in_text, parse_head
     from sinkscope.models import load
     from sinkscope.texts import cut, read_texts
 
+    heads = [parse_head(each) for each in head or []]
     texts = read_texts(text, column)
     loaded = load(model, device, dtype, trust_remote_code)
     passages = cut(texts, loaded, max_length)
@@ -43,6 +45,7 @@ def locate(
             out,
             epsilon=epsilon,
             also=also or [],
+            heads=heads,
             source=source,  # type: ignore[arg-type]  # checked where it is chosen
             batch_size=batch_size,
             report=bar(f"locate in {len(passages)} passages"),

@@ -40,11 +40,13 @@ def token_strip(tokens: Sequence[str], alpha: Float[np.ndarray, " position"], ti
     heading = caption(title, PAGE - LEFT)
     top, bottom = 0.1 + 0.125 * (heading.count("\n") + 1), 0.5
     height = top + lines * LINE + bottom
-    figure = plt.figure(figsize=(PAGE, height), layout="none")
+    figure = plt.figure(figsize=(PAGE, height))
+    figure.set_layout_engine("none")  # places are counted in characters
     axis = figure.add_axes((LEFT / PAGE, bottom / height, COLUMNS * CHARACTER / PAGE, lines * LINE / height))
     axis.set(xlim=(0, COLUMNS), ylim=(lines, 0))
     axis.axis("off")
-    norm, colours = PowerNorm(0.5, 0, np.nan_to_num(alpha).max(initial=0) or 1), plt.get_cmap(SHADE)
+    most = float(np.nan_to_num(alpha).max(initial=0)) or 1.0
+    norm, colours = PowerNorm(0.5, 0, most), plt.get_cmap(SHADE)
     for position, (line, column) in enumerate(places):
         label, shade = labels[position], float(norm(alpha[position]))
         if not np.isnan(shade):
@@ -55,7 +57,7 @@ def token_strip(tokens: Sequence[str], alpha: Float[np.ndarray, " position"], ti
             axis.text(-1, line + 0.52, str(position), fontsize=5, color="0.4", ha="right", va="center_baseline")
     figure.text(LEFT / PAGE, 1 - 0.06 / height, heading, fontsize=7, va="top")
     bar = figure.add_axes((LEFT / PAGE, 0.34 / height, 2.0 / PAGE, 0.07 / height))
-    figure.colorbar(ScalarMappable(norm, colours), cax=bar, orientation="horizontal", ticks=norm.vmax * np.linspace(0, 1, 5) ** 2, format="%.2g")
+    figure.colorbar(ScalarMappable(norm, colours), cax=bar, orientation="horizontal", ticks=most * np.linspace(0, 1, 5) ** 2, format="%.2g")
     bar.tick_params(labelsize=5, length=2)
     bar.text(1.04, 0.5, "attention received α", fontsize=6, va="center", transform=bar.transAxes)
     return figure

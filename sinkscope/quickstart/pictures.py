@@ -8,7 +8,7 @@ import pandas as pd
 
 from sinkscope.benchmarks.benchmark import Benchmark
 from sinkscope.compare import Condition, difference_map, map_frame, triggered
-from sinkscope.locating import head_pattern
+from sinkscope.locating import head_maps, map_labels, token_texts
 from sinkscope.plots import compare as compare_pictures
 from sinkscope.plots import sinks as sink_pictures
 from sinkscope.plots import unlearning as unlearning_pictures
@@ -39,7 +39,8 @@ def draw(results: Results, benchmark: Benchmark, directory: Path, report: Report
     alpha = results.sinks["target"].alpha.sel(position=0)
     layer, head = divmod(int(alpha.values.argmax()), target.n_heads)
     passages = benchmark.whole_passages("forget", target.tokenizer)
-    pattern, labels = head_pattern(target, passages[0], layer, head)
+    pattern = head_maps(target, passages[0], [(layer, head)])[layer, head]
+    labels = map_labels(token_texts(target, passages[0]))
     figure = sink_pictures.head_map(pattern, labels, f"target: layer {layer}, head {head}, one passage")
     save(figure, sink_pictures.map_frame(pattern, labels), directory, "head_map")
     report(4, 6)
