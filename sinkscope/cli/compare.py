@@ -12,8 +12,8 @@ from sinkscope.cli.console import answer, progress
 
 def compare(
     a: Annotated[str, typer.Argument(help="`tiny`, a local checkpoint directory, a run directory, or a hub id")],
+    text: Annotated[Path, typer.Option(help="a .txt file, a .jsonl file with a text column, or a directory of .txt files")],
     b: Annotated[str | None, typer.Argument(help="a second model, of the same shape and tokenizer")] = None,
-    text: Annotated[Path, typer.Option(help="a .txt file, a .jsonl file with a text column, or a directory of .txt files")] = ...,  # type: ignore[assignment]
     trigger: Annotated[str | None, typer.Option(help="trigger text")] = None,
     placement: Annotated[str, typer.Option(help="prefix, infix, suffix, index:N or sink:R (sinks of A)")] = "prefix",
     max_length: Annotated[int, typer.Option(help="tokens per passage, BOS included; maps are made of passages that have them all")] = 64,
