@@ -152,10 +152,10 @@ def draw(compared: Pair, tables: dict[str, pd.DataFrame], summary: dict[str, Any
         size = int(cells["query"].max()) // bin_size + 1
         values = np.full((size, size), np.nan)
         values[cells["query"] // bin_size, cells["key"] // bin_size] = cells["difference"]
-        maps["mean over heads" if pd.isna(cells["head"].iloc[0]) else f"head {cells['head'].iloc[0]}"] = (values, span)
+        maps["mean" if pd.isna(cells["head"].iloc[0]) else f"head {cells['head'].iloc[0]}"] = (values, span)
     left_out = f" ({n - whole} shorter left out)" if whole < n else ""
     frame = "; frame: where the trigger stands most often" if span else ""
-    caption = f"{compared.about}: layer {layer}, n = {whole} passages of {compared.length} tokens{left_out}, bins of {bin_size} tokens{frame}"
+    caption = f"{compared.about}: layer {layer}, n = {whole} passages of {compared.length} tokens{left_out}, bins of {bin_size} tokens; last: mean over heads{frame}"
     save(pictures.difference_maps(maps, bin_size, difference, caption), tables["maps"], directory, "attention_difference")
 
     positions = list(dict.fromkeys((summary["strongest_position"], 0)))

@@ -24,7 +24,7 @@ def difference_maps(maps: Mapping[str, tuple[Float[np.ndarray, "bin bin"], Span]
     """Attention differences side by side, on one scale; `maps[label]` is (map in bins, trigger span in tokens or None), `difference` says what minus what."""
     style()
     limit = max(float(np.nanmax(np.abs(values))) for values, _ in maps.values()) or 1.0
-    columns = len(maps) if len(maps) <= IN_A_ROW else min(IN_A_ROW, int(np.ceil(np.sqrt(len(maps)))))
+    columns = min(len(maps), max(IN_A_ROW, int(np.ceil(np.sqrt(len(maps))))))
     rows = -(-len(maps) // columns)
     size = (PAGE, rows * PAGE / columns + 0.5)
     figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False, sharex=True, sharey=True)
@@ -36,14 +36,11 @@ def difference_maps(maps: Mapping[str, tuple[Float[np.ndarray, "bin bin"], Span]
         axis.set_title(label)
     for axis in axes.flat[len(maps) :]:
         axis.set_visible(False)
-    for index in range(len(maps)):
-        row, column = divmod(index, columns)
-        if index + columns >= len(maps):
-            axes[row, column].set_xlabel("attended position")
-            axes[row, column].tick_params(labelbottom=True)
-        if column == 0:
-            axes[row, column].set_ylabel("query position")
-    figure.colorbar(image, ax=axes.ravel().tolist(), shrink=0.75 if rows == 1 else 0.4, label=difference)
+    for axis in axes.flat[max(0, len(maps) - columns) : len(maps)]:  # the lowest of each column
+        axis.tick_params(labelbottom=True)
+    figure.supxlabel("attended position", fontsize=7)
+    figure.supylabel("query position", fontsize=7)
+    figure.colorbar(image, ax=axes.ravel().tolist(), shrink=0.75 if rows <= 2 else 0.4, label=difference)
     return _captioned(figure, caption)
 
 
@@ -82,9 +79,10 @@ def norm_correlation(correlations: pd.DataFrame, caption: str) -> Figure:
     """Heatmap of Pearson's r over layer and position; undefined cells stay grey. Columns layer, position, correlation."""
     style()
     grid = correlations.pivot(index="layer", columns="position", values="correlation")
-    figure, axis = plt.subplots(figsize=(PAGE * 0.75, float(np.clip(0.24 * len(grid) + 1.0, 1.7, 9))))
+    annotated = len(grid) <= ANNOTATED
+    figure, axis = plt.subplots(figsize=(PAGE * 0.75, float(np.clip((0.24 if annotated else 0.13) * len(grid) + 1.0, 1.7, 9))))
     axis.set_facecolor("#cccccc")
-    _heatmap(grid, axis, 1.0, "Pearson's r of ‖v‖₂", len(grid) <= ANNOTATED)
+    _heatmap(grid, axis, 1.0, "Pearson's r of ‖v‖₂", annotated)
     axis.set(xlabel="position (0 is the first token)", ylabel="layer")
     return _captioned(figure, caption)
 
