@@ -1,68 +1,157 @@
-"""The same heads on two inputs: what a trigger changes in a model's attention."""
+"""Two models on one text, or one model on two texts: what differs in attention, value norms and confidence. Every difference is second − first."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from sinkscope.capture.reducers import MeanPattern
-from sinkscope.capture.sources import capture
+from sinkscope.capture.blocks import AttentionBlock
+from sinkscope.capture.maps import BinnedPattern
+from sinkscope.capture.next_token import top1_by_position
+from sinkscope.capture.reducers import Block, FirstValueNorms
+from sinkscope.capture.sources import Source, capture
+from sinkscope.errors import ModelError
 from sinkscope.models import Model
+from sinkscope.progress import Report
+from sinkscope.sinks import SinkMap, locate, locate_one
 from sinkscope.triggers import Placement, Trigger, place
 
+FIRST_POSITIONS = 16  # where value norms are compared
+CONSTANT = 1e-5  # a spread below this share of the mean is rounding
 
-def difference_map(
-    model: Model,
-    passages: Sequence[list[int]],
-    trigger: Trigger,
-    placement: Placement,
-    *,
-    layer: int = -1,
-    bin_size: int = 4,
-) -> tuple[Float[np.ndarray, "bin bin"], tuple[int, int]]:
-    """A(triggered) − A(clean) of one layer, mean over heads and passages, in bins of `bin_size` positions; and the trigger's most frequent span.
 
-    All passages must have the same length; triggered ones are cut back to it, so that both maps cover the same positions. Cells above
-    the diagonal are NaN.
+@dataclass(frozen=True)
+class Condition:
+    """A model and the passages (token ids, BOS first) that it reads; `label` names the two in tables and pictures."""
+
+    label: str
+    model: Model
+    passages: list[list[int]]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What one condition shows: its sinks, the mean maps of one layer's heads, value norms at the first positions per passage, mean top-1 probability."""
+
+    sinks: SinkMap
+    pattern: Float[np.ndarray, "head bin bin"]
+    norms: Float[np.ndarray, "passage layer kv_head position"]
+    top1: Float[np.ndarray, " position"]
+
+
+class _WholePattern(BinnedPattern):
+    """Maps over passages of the full length only."""
+
+    @classmethod
+    def of(cls, condition: Condition, layer: int, bin_size: int) -> Self:
+        return cls([(layer, head) for head in range(condition.model.n_heads)], max(map(len, condition.passages)), bin_size)
+
+    def update(self, block: Block) -> None:
+        _, length, _ = self._arguments
+        if isinstance(block, AttentionBlock) and block.length == length:
+            super().update(block)
+
+
+def triggered(model: Model, passages: Sequence[list[int]], trigger: Trigger, placement: Placement) -> tuple[list[list[int]], tuple[int, int]]:
+    """The passages with the trigger in each, cut back at the end to their own length; and the trigger's most frequent span.
+
+    `sink:r` placements count in the sinks that `model` has in the clean passage.
+
+    Raises:
+        PlacementError: the trigger does not fit a passage.
     """
-    length = len(passages[0])
-    assert all(len(passage) == length for passage in passages), "passages of one length"
-    placed = [place(passage, trigger, placement, model.tokenizer, max_length=length) for passage in passages]
-    layer %= model.n_layers
-    clean = _mean_map(model, passages, layer)
-    triggered = _mean_map(model, [each.tokens for each in placed], layer)
+    placed = []
+    for passage in passages:
+        sinks = locate_one(model, passage) if placement.kind == "sink" else None
+        placed.append(place(passage, trigger, placement, model.tokenizer, sinks=sinks, max_length=len(passage)))
     (span, _), *_ = Counter((each.start, each.stop) for each in placed).most_common(1)
-    return _binned(triggered - clean, bin_size), span
+    return [each.tokens for each in placed], span
 
 
-def _mean_map(model: Model, passages: Sequence[list[int]], layer: int) -> Float[np.ndarray, "row key"]:
-    reducer = MeanPattern(layer, model.n_heads, len(passages[0]))
-    capture(model, passages, [reducer], layers=[layer], batch_size=32)
-    return reducer.result()["pattern"].mean(0).numpy()
+def check_comparable(first: Model, second: Model) -> None:
+    """Whether heads and tokens of two models stand for each other.
+
+    Raises:
+        ModelError: they differ in vocabulary, layers or heads.
+    """
+    for what in ("n_layers", "n_heads", "n_kv_heads"):
+        mine, theirs = getattr(first, what), getattr(second, what)
+        if mine != theirs:
+            unit = {"n_layers": "layers", "n_heads": "heads", "n_kv_heads": "key-value heads"}[what]
+            raise ModelError(f"models {first.name!r} and {second.name!r} have {mine} and {theirs} {unit}; compare models of one shape")
+    one, other = first.tokenizer, second.tokenizer
+    if one.get_vocab() != other.get_vocab() or one.bos_token_id != other.bos_token_id:
+        raise ModelError(f"models {first.name!r} and {second.name!r} have different vocabularies; compare models of one tokenizer")
 
 
-def _binned(values: Float[np.ndarray, "row key"], size: int) -> Float[np.ndarray, "bin bin"]:
-    """Attention into a bin of columns, mean over a bin of rows."""
-    bins = len(values) // size
-    blocks = values[: bins * size, : bins * size].reshape(bins, size, bins, size)
-    summed = blocks.sum(3).mean(1)
-    return np.where(np.tril(np.ones((bins, bins), dtype=bool)), summed, np.nan)
+def measure(
+    condition: Condition,
+    *,
+    layer: int,
+    bin_size: int,
+    source: Source | None = None,
+    batch_size: int = 8,
+    report: Report | None = None,
+) -> Measured:
+    """One pass for attention and values, one for the next token. The map is of `layer`, over the longest passages only."""
+    model, passages = condition.model, condition.passages
+    pattern = _WholePattern.of(condition, layer, bin_size)
+    norms = FirstValueNorms(model.n_layers, min(FIRST_POSITIONS, *map(len, passages)))
+    both = None if report is None else (lambda done, total: report(done, 2 * total), lambda done, total: report(done + total, 2 * total))
+    attending, guessing = both or (None, None)
+    sinks = locate(model, passages, reducers=[pattern, norms], source=source, batch_size=batch_size, report=attending)
+    top1 = top1_by_position(model, passages, batch_size=batch_size, report=guessing)
+    return Measured(sinks, pattern.result()["pattern"].numpy(), norms.result()["value_norm"].numpy(), top1.numpy())
 
 
-def difference_frame(label: str, values: Float[np.ndarray, "bin bin"], span: tuple[int, int], bin_size: int) -> pd.DataFrame:
-    """One row per cell: model, query, key (first positions of the bins), difference, trigger_start, trigger_stop."""
+def difference_map(first: Condition, second: Condition, *, layer: int = -1, bin_size: int = 4) -> Float[np.ndarray, "head bin bin"]:
+    """Attention of one layer's heads, second − first, mean over the longest passages, in bins of positions (see `change`)."""
+    patterns = []
+    for condition in (first, second):
+        layer %= condition.model.n_layers
+        pattern = _WholePattern.of(condition, layer, bin_size)
+        capture(condition.model, condition.passages, [pattern], layers=[layer], batch_size=32)
+        patterns.append(pattern.result()["pattern"].numpy())
+    return change(*patterns)
+
+
+def change(first: Float[np.ndarray, "head bin bin"], second: Float[np.ndarray, "head bin bin"]) -> Float[np.ndarray, "head bin bin"]:
+    """second − first: attention into a bin of keys, mean over a bin of queries. Bins above the diagonal are NaN."""
+    return np.where(np.tril(np.ones(first.shape[1:], dtype=bool)), second - first, np.nan)
+
+
+def map_frame(values: Float[np.ndarray, "bin bin"], bin_size: int, span: tuple[int, int] | None) -> pd.DataFrame:
+    """One row per cell: query, key (first positions of the bins), difference, trigger_start, trigger_stop (null without a trigger)."""
     rows, keys = np.tril_indices(len(values))
-    return pd.DataFrame(
-        {
-            "model": label,
-            "query": rows * bin_size,
-            "key": keys * bin_size,
-            "difference": values[rows, keys],
-            "trigger_start": span[0],
-            "trigger_stop": span[1],
-        }
-    )
+    start, stop = span or (pd.NA, pd.NA)
+    frame = pd.DataFrame({"query": rows * bin_size, "key": keys * bin_size, "difference": values[rows, keys], "trigger_start": start, "trigger_stop": stop})
+    return frame.astype({"trigger_start": "Int64", "trigger_stop": "Int64"})
+
+
+def attention_frame(first: SinkMap, second: SinkMap) -> pd.DataFrame:
+    """One row per (layer, head, position): layer, head, position, alpha_first, alpha_second, difference, passages (how many reach the position)."""
+    frame = first.data[["alpha", "passages"]].to_dataframe().reset_index().rename(columns={"alpha": "alpha_first"})
+    frame["alpha_second"] = second.alpha.values.reshape(-1)
+    frame["difference"] = frame["alpha_second"] - frame["alpha_first"]
+    return frame[["layer", "head", "position", "alpha_first", "alpha_second", "difference", "passages"]]
+
+
+def correlation(
+    first: Float[np.ndarray, "passage layer kv_head position"], second: Float[np.ndarray, "passage layer kv_head position"]
+) -> Float[np.ndarray, "layer position"]:
+    """Pearson's r of value norms, by layer and position, over passages with key-value heads pooled.
+
+    NaN where either side is constant but for rounding. BOS sees only itself: at position 0 every passage gives the same numbers, one per head.
+    """
+    x, y = (norms.astype(np.float64).transpose(1, 3, 0, 2).reshape(norms.shape[1], norms.shape[3], -1) for norms in (first, second))
+    constant = (x.std(-1) <= CONSTANT * x.mean(-1)) | (y.std(-1) <= CONSTANT * y.mean(-1))
+    x, y = (values - values.mean(-1, keepdims=True) for values in (x, y))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        r = (x * y).sum(-1) / np.sqrt((x**2).sum(-1) * (y**2).sum(-1))
+    return np.where(constant, np.nan, r)

@@ -42,9 +42,7 @@ def cut(texts: list[str], model: Model, max_length: int) -> list[list[int]]:
     """
     if max_length < MIN_TOKENS:
         raise TextError(f"--max-length {max_length} is too short to show sinks; use at least {MIN_TOKENS}")
-    limit = getattr(model.hf.config.get_text_config(), "max_position_embeddings", None)
-    if limit is not None and max_length > limit:
-        raise TextError(f"--max-length {max_length} is more than the {limit} tokens that model {model.name!r} can read; lower it")
+    check_readable(model, max_length)
     passages = []
     longest = 0
     for text in texts:
@@ -55,6 +53,17 @@ def cut(texts: list[str], model: Model, max_length: int) -> list[list[int]]:
     if not passages:
         raise TextError(f"text is too short: its longest document has {longest} tokens, sinks need at least {MIN_TOKENS}; give a longer text")
     return passages
+
+
+def check_readable(model: Model, max_length: int) -> None:
+    """Whether the model has that many positions.
+
+    Raises:
+        TextError: it has fewer.
+    """
+    limit = getattr(model.hf.config.get_text_config(), "max_position_embeddings", None)
+    if limit is not None and max_length > limit:
+        raise TextError(f"--max-length {max_length} is more than the {limit} tokens that model {model.name!r} can read; lower it")
 
 
 def _read(path: Path) -> str:

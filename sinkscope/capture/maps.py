@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Self
 
 import torch
 from jaxtyping import Float
@@ -38,10 +39,10 @@ class BinnedPattern:
             self._total[index].index_add_(0, rows.cpu(), into_bins.cpu())
             self._queries[index] += torch.bincount(rows.cpu(), minlength=self._queries.shape[-1])
 
-    def __add__(self, other: BinnedPattern) -> BinnedPattern:
+    def __add__(self, other: Self) -> Self:
         if self._arguments != other._arguments:
             raise ValueError(f"maps of heads, length and bin size {self._arguments} and {other._arguments} do not add up")
-        both = BinnedPattern(*self._arguments)
+        both = type(self)(*self._arguments)
         both._total, both._queries = self._total + other._total, self._queries + other._queries
         return both
 

@@ -10,6 +10,7 @@ from typing import Protocol, Self
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn import functional
 
 from sinkscope.capture.blocks import AttentionBlock, ResidualBlock, ValueBlock
 
@@ -186,3 +187,26 @@ class MeanPattern:
 
     def result(self) -> dict[str, Float[Tensor, "head row key"]]:
         return {"pattern": self._total / self._count[:, None]}
+
+
+class FirstValueNorms:
+    """`value_norm`: ‖v‖₂ at the first positions of every passage, in their order; NaN behind a passage's end. Grows with the number of passages."""
+
+    def __init__(self, n_layers: int, positions: int) -> None:
+        self._positions = positions
+        self._norms: list[list[Tensor]] = [[] for _ in range(n_layers)]
+
+    def update(self, block: Block) -> None:
+        if isinstance(block, ValueBlock):
+            norms = block.value[:, : self._positions].float().norm(dim=-1).cpu()
+            self._norms[block.layer].append(functional.pad(norms, (0, self._positions - norms.shape[-1]), value=float("nan")))
+
+    def __add__(self, other: FirstValueNorms) -> FirstValueNorms:
+        if (self._positions, len(self._norms)) != (other._positions, len(other._norms)):
+            raise ValueError("value norms of different numbers of positions or layers do not add up")
+        both = FirstValueNorms(len(self._norms), self._positions)
+        both._norms = [mine + theirs for mine, theirs in zip(self._norms, other._norms, strict=True)]
+        return both
+
+    def result(self) -> dict[str, Float[Tensor, "passage layer kv_head position"]]:
+        return {"value_norm": torch.stack([torch.stack(norms) for norms in self._norms], dim=1)}

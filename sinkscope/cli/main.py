@@ -10,7 +10,7 @@ os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 
 import typer
 
-from sinkscope.cli import evaluate, locate, quickstart, tiny, unlearn
+from sinkscope.cli import compare, evaluate, locate, quickstart, tiny, unlearn
 from sinkscope.errors import OutputError, UserError
 
 app = typer.Typer(
@@ -22,6 +22,7 @@ app = typer.Typer(
 )
 app.command("quickstart")(quickstart.quickstart)
 app.command("locate")(locate.locate)
+app.command("compare")(compare.compare)
 app.command("unlearn")(unlearn.unlearn)
 app.command("evaluate")(evaluate.evaluate)
 app.add_typer(tiny.app, name="tiny")

@@ -1,8 +1,8 @@
-"""Pictures of sinks: atlas over layers and heads, attention by position, one head's map, difference maps, value norms."""
+"""Pictures of sinks: atlas over layers and heads, attention by position, one head's map, value norms."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -10,7 +10,7 @@ import pandas as pd
 from jaxtyping import Float
 from matplotlib.figure import Figure
 
-from sinkscope.plots.style import COLUMN, DIVERGING, PAGE, SEQUENTIAL, colour, style
+from sinkscope.plots.style import COLUMN, PAGE, SEQUENTIAL, colour, style
 from sinkscope.plots.text import caption as wrapped
 from sinkscope.plots.text import clipped, drawable
 
@@ -86,22 +86,6 @@ def head_map(pattern: Float[np.ndarray, "query_bin key_bin"], tokens: Sequence[s
     kind = "token" if labelled else "position"
     axis.set(xlabel=f"attended {kind}", ylabel=f"query {kind}", title=wrapped(caption, side))
     figure.colorbar(image, ax=axis, shrink=0.8, label="attention" if bin_size == 1 else f"attention into {bin_size} positions")
-    return figure
-
-
-def difference_maps(maps: Mapping[str, tuple[Float[np.ndarray, "row key"], tuple[int, int]]], bin_size: int, caption: str) -> Figure:
-    """Triggered − clean attention maps side by side, on one scale; `maps[label]` is (map in bins, trigger span in tokens)."""
-    style()
-    limit = max(float(np.nanmax(np.abs(values))) for values, _ in maps.values()) or 1.0
-    figure, axes = plt.subplots(1, len(maps), figsize=(PAGE, PAGE / len(maps) + 0.5), squeeze=False, sharey=True)
-    for axis, (label, (values, (start, stop))) in zip(axes[0], maps.items(), strict=True):
-        edge = values.shape[0] * bin_size
-        image = axis.imshow(values, cmap=DIVERGING, vmin=-limit, vmax=limit, extent=(0, edge, edge, 0), interpolation="nearest")
-        axis.axvspan(start, stop, facecolor="none", edgecolor="black", linewidth=0.7)
-        axis.set(title=label, xlabel="attended position")
-    axes[0][0].set_ylabel("query position")
-    figure.colorbar(image, ax=axes[0].tolist(), shrink=0.75, label="triggered − clean")
-    figure.suptitle(wrapped(caption, PAGE), fontsize=7)
     return figure
 
 

@@ -47,6 +47,10 @@ COLOURS = {
     "index:8": _PALETTE[1],
     "infix": _PALETTE[2],
     "suffix": _PALETTE[4],
+    "A": "#333333",
+    "B": _PALETTE[0],
+    "clean": "#333333",
+    "triggered": _PALETTE[3],
 }
 SEQUENTIAL = "viridis"
 SHADE = "Blues"  # behind text: weak is white

