@@ -162,33 +162,6 @@ class LearnedSink(_Rows):
 ROWS: dict[str, type[_Rows]] = {reducer.name: reducer for reducer in (RowEntropy, LearnedSink)}
 
 
-class MeanPattern:
-    """Mean over passages of one layer's attention map; entries outside every passage are NaN."""
-
-    def __init__(self, layer: int, n_heads: int, length: int) -> None:
-        self._arguments = (layer, n_heads, length)
-        self._total = torch.zeros(n_heads, length, length, dtype=torch.float64)
-        self._count = torch.zeros(length, dtype=torch.float64)
-
-    def update(self, block: Block) -> None:
-        if not isinstance(block, AttentionBlock) or block.layer != self._arguments[0]:
-            return
-        heads, rows, keys = (slice(each.start, each.stop) for each in (block.heads, block.rows, block.keys))
-        self._total[heads, rows, keys] += block.pattern.double().cpu()
-        if block.last:
-            self._count[: block.length] += 1
-
-    def __add__(self, other: MeanPattern) -> MeanPattern:
-        if self._arguments != other._arguments:
-            raise ValueError(f"maps of layers, heads and lengths {self._arguments} and {other._arguments} do not add up")
-        both = MeanPattern(*self._arguments)
-        both._total, both._count = self._total + other._total, self._count + other._count
-        return both
-
-    def result(self) -> dict[str, Float[Tensor, "head row key"]]:
-        return {"pattern": self._total / self._count[:, None]}
-
-
 class FirstValueNorms:
     """`value_norm`: ‖v‖₂ at the first positions of every passage, in their order; NaN behind a passage's end. Grows with the number of passages."""
 

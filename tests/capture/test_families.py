@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from sinkscope.capture import lens, sources, stream
-from sinkscope.capture.reducers import ROWS, ColumnMass, MeanPattern
+from sinkscope.capture.maps import BinnedPattern
+from sinkscope.capture.reducers import ROWS, ColumnMass
 from sinkscope.errors import ModelError
 from sinkscope.models import Model
 from tests.capture.families import CONFIGS, STREAMED, naive, network
@@ -32,12 +33,13 @@ def expected(kind: str, dtype: torch.dtype) -> dict[str, np.ndarray]:
 
 def captured(source, model: Model, **options: object) -> dict[str, np.ndarray]:
     shape = (model.n_layers, model.n_heads, max(LENGTHS))
-    maps = [MeanPattern(layer, model.n_heads, max(LENGTHS)) for layer in range(model.n_layers)]
+    maps = BinnedPattern([(layer, head) for layer in range(model.n_layers) for head in range(model.n_heads)], max(LENGTHS), 1)
     rows = [ROWS[name](*shape) for name in ROWS]
     mass = ColumnMass(*shape, EPSILON)
-    source.capture(model, passages(), [mass, *rows, *maps], **options)
+    source.capture(model, passages(), [mass, *rows, maps], **options)
     found = {name: values for reducer in (mass, *rows) for name, values in reducer.result().items()}
-    return {name: values.numpy() for name, values in (found | {"pattern": torch.stack([m.result()["pattern"] for m in maps])}).items()}
+    found["pattern"] = maps.result()["pattern"].unflatten(0, (model.n_layers, model.n_heads))
+    return {name: values.numpy() for name, values in found.items()}
 
 
 @pytest.fixture(scope="module")
@@ -120,12 +122,12 @@ def test_an_attention_that_adds_something_of_its_own_is_noticed(tokenizer) -> No
 def test_a_failing_capture_leaves_the_model_as_it_was(tokenizer) -> None:
     model = Model("llama", network("llama"), tokenizer)
 
-    class Fails(MeanPattern):
+    class Fails:
         def update(self, block) -> None:
             raise RuntimeError("stop")
 
     with pytest.raises(RuntimeError, match="stop"):
-        stream.capture(model, passages(), [Fails(0, 4, 40)])
+        stream.capture(model, passages(), [Fails()])
     assert model.hf.config._attn_implementation == "sdpa"
     with torch.no_grad():
         assert model.hf(torch.tensor([passages()[0]])).logits.isfinite().all()
@@ -135,7 +137,7 @@ def test_shards_add_up_to_the_whole(tokenizer) -> None:
     model = Model("llama", network("llama"), tokenizer)
 
     def reducers() -> list:
-        return [ColumnMass(3, 4, 40, EPSILON), *(ROWS[name](3, 4, 40) for name in ROWS), MeanPattern(2, 4, 40)]
+        return [ColumnMass(3, 4, 40, EPSILON), *(ROWS[name](3, 4, 40) for name in ROWS), BinnedPattern([(2, 0)], 40, 1)]
 
     whole, first, second = reducers(), reducers(), reducers()
     stream.capture(model, passages(), whole)
@@ -147,4 +149,4 @@ def test_shards_add_up_to_the_whole(tokenizer) -> None:
     with pytest.raises(ValueError, match="do not add up"):
         ColumnMass(3, 4, 40, 0.3) + ColumnMass(3, 4, 40, 0.2)
     with pytest.raises(ValueError, match="do not add up"):
-        MeanPattern(2, 4, 40) + MeanPattern(1, 4, 40)
+        BinnedPattern([(2, 0)], 40, 1) + BinnedPattern([(1, 0)], 40, 1)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from sinkscope.capture import lens
-from sinkscope.capture.reducers import MeanPattern
+from sinkscope.capture.maps import BinnedPattern
 from sinkscope.models import Model
 from sinkscope.sinks import locate
 from tests.capture.families import naive
@@ -47,7 +47,7 @@ def test_grouped_keys_share_value_norms_between_query_heads(small_llama: Model) 
 
 def test_mean_pattern_rows_sum_to_one_and_are_causal(small_llama: Model) -> None:
     passages = passages_of(small_llama)
-    reducer = MeanPattern(1, small_llama.n_heads, 40)
+    reducer = BinnedPattern([(1, head) for head in range(small_llama.n_heads)], 40, 1)
     lens.capture(small_llama, passages, [reducer], layers=[1], batch_size=2)
     pattern = reducer.result()["pattern"].numpy()
     np.testing.assert_allclose(pattern.sum(-1), 1, atol=1e-5)
