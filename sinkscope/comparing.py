@@ -155,9 +155,8 @@ def draw(compared: Pair, tables: dict[str, pd.DataFrame], summary: dict[str, Any
         maps["mean" if pd.isna(cells["head"].iloc[0]) else f"head {cells['head'].iloc[0]}"] = (values, span)
     left_out = f" ({n - whole} shorter left out)" if whole < n else ""
     frame = "; frame: where the trigger stands most often" if span else ""
-    caption = (
-        f"{compared.about}: layer {layer}, n = {whole} passages of {compared.length} tokens{left_out}, bins of {bin_size} tokens; last: mean over heads{frame}"
-    )
+    counted = f"n = {whole} passages of {compared.length} tokens{left_out}"
+    caption = f"{compared.about}: layer {layer}, heads and their mean, {counted}, bins of {bin_size} tokens{frame}"
     save(pictures.difference_maps(maps, bin_size, difference, caption), tables["maps"], directory, "attention_difference")
 
     positions = list(dict.fromkeys((summary["strongest_position"], 0)))
