@@ -78,7 +78,7 @@ def _ours(model: Model, passage: list[int], source: str) -> None:
     from sinkscope.capture.reducers import ColumnMass
 
     reducer = ColumnMass(model.n_layers, model.n_heads, len(passage), 0.3)
-    {"lens": lens, "stream": stream}[source].capture(model, [passage], [reducer], batch_size=1)
+    (lens if source == "lens" else stream).capture(model, [passage], [reducer], batch_size=1)
     reducer.result()
 
 
