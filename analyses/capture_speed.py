@@ -150,17 +150,22 @@ def _environment(threads: int) -> dict[str, str]:
 def draw(table: pd.DataFrame, directory: Path) -> None:
     import matplotlib.pyplot as plt
 
-    from sinkscope.plots.style import save
+    from sinkscope.plots.style import PAGE, save, style
 
-    figure, axes = plt.subplots(1, 2, figsize=(7.2, 3), layout="constrained")
-    for variant, mine in table.groupby("variant", sort=False):
-        axes[0].plot(mine["length"], mine["times_bare"], marker="o", label=variant.replace("_", " "))
-        axes[1].plot(mine["length"], mine["megabytes"], marker="o", label=variant.replace("_", " "))
-    for axis, label in zip(axes, ("time, × bare forward pass", "peak memory above the model, MB"), strict=True):
-        axis.set(xscale="log", yscale="log", xlabel="tokens", ylabel=label)
-        axis.set_xticks(sorted(table["length"].unique()), [str(length) for length in sorted(table["length"].unique())], rotation=45)
+    style()
+    figure, axes = plt.subplots(1, 2, figsize=(PAGE, 2.4))
+    lengths = sorted(table["length"].unique())
+    for axis, column, label in zip(axes, ("times_bare", "megabytes"), ("time, × bare forward pass", "peak memory above the model, MB"), strict=True):
+        for variant, mine in table.groupby("variant", sort=False):
+            axis.plot(mine["length"], mine[column], marker="o", markersize=3, label=variant.replace("_", " "))
+        axis.set(xscale="log", yscale="log", xlabel="tokens in one passage", ylabel=label)
+        axis.set_xticks(lengths, [str(length) for length in lengths])
         axis.minorticks_off()
-    axes[0].legend(frameon=False)
+    times = [1, 1.5, 2, 3, 5, 8]
+    axes[0].set_yticks(times, [f"{time:g}" for time in times])
+    axes[0].legend()
+    row = table.iloc[0]
+    figure.suptitle(f"8 layers × 8 heads, width 256, grouped keys; medians of {row['repeats']}, {row['threads']} threads", fontsize=7)
     save(figure, table, directory, "capture_speed")
 
 

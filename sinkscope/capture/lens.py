@@ -60,7 +60,7 @@ def capture(
         for layer in wanted:
             hooks.append((f"blocks.{layer}.attn.v.hook_out", _bound(on_value, layer)))
             hooks.append((f"blocks.{layer}.attn.hook_pattern", _bound(on_pattern, layer)))
-        with torch.no_grad(), residual_blocks(model, bridge.blocks, reducers, batch.spans, done):
+        with torch.no_grad(), residual_blocks(lambda: bridge.blocks, reducers, batch.spans, done):
             bridge.run_with_hooks(batch.ids, attention_mask=batch.mask.long(), position_ids=batch.position_ids, fwd_hooks=hooks, return_type=None)
         for kind, fired in (("values", set(values)), ("pattern", patterned)):
             if missing := set(wanted) - fired:

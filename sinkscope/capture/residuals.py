@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,7 +12,6 @@ from transformers import PreTrainedModel
 from sinkscope.capture.blocks import ResidualBlock
 from sinkscope.capture.reducers import Reducer
 from sinkscope.errors import ModelError
-from sinkscope.models import Model
 
 
 def layers_of(network: PreTrainedModel) -> torch.nn.ModuleList:
@@ -30,12 +29,12 @@ def layers_of(network: PreTrainedModel) -> torch.nn.ModuleList:
 
 
 @contextmanager
-def residual_blocks(model: Model, layers: Iterable[torch.nn.Module], reducers: Sequence[Reducer], spans: Sequence[range], first: int) -> Iterator[None]:
-    """Within the context every layer hands its output to the reducers that have `residual` set, passage by passage."""
+def residual_blocks(layers: Callable[[], Iterable[torch.nn.Module]], reducers: Sequence[Reducer], spans: Sequence[range], first: int) -> Iterator[None]:
+    """Within the context every layer hands its output to the reducers that have `residual` set, passage by passage; `layers` is asked only if one has."""
     asking = [reducer for reducer in reducers if getattr(reducer, "residual", False)]
     handles = []
     if asking:
-        for layer, module in enumerate(layers):
+        for layer, module in enumerate(layers()):
 
             def hand_over(module: torch.nn.Module, inputs: Any, output: Any, *, layer: int = layer) -> None:
                 residual = output[0] if isinstance(output, tuple) else output

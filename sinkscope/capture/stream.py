@@ -81,7 +81,7 @@ def capture(
     wanted = frozenset(range(model.n_layers) if layers is None else layers)
     done = 0
     for batch in padded_batches(passages, batch_size, model.tokenizer.pad_token_id or 0, model.device, side):
-        residual = residual_blocks(model, layers_of(model.hf), reducers, batch.spans, done)
+        residual = residual_blocks(lambda: layers_of(model.hf), reducers, batch.spans, done)
         with residual, _capturing(model, _Capture(reducers, wanted, batch.spans, done)) as running, torch.no_grad():
             model.hf.base_model(input_ids=batch.ids, attention_mask=batch.mask.long(), position_ids=batch.position_ids, use_cache=False)
         if missing := wanted - running.fired:
