@@ -23,7 +23,7 @@ class PaddedBatch:
     spans: list[range]
 
 
-def padded_batches(passages: Sequence[list[int]], batch_size: int, pad_id: int, device: torch.device, side: Side = "right") -> Iterator[PaddedBatch]:
+def padded_batches(passages: Sequence[Sequence[int]], batch_size: int, pad_id: int, device: torch.device, side: Side = "right") -> Iterator[PaddedBatch]:
     """The passages in order, `batch_size` at a time, each batch padded to its longest."""
     for first in range(0, len(passages), batch_size):
         batch = passages[first : first + batch_size]

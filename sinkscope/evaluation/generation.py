@@ -7,6 +7,7 @@ from contextlib import nullcontext
 
 import torch
 
+from sinkscope.capture.batches import padded_batches
 from sinkscope.interventions import masked_keys
 from sinkscope.models import Model
 from sinkscope.progress import Report
@@ -32,16 +33,17 @@ def generate(
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     texts = [""] * len(prompts)
     pad = model.tokenizer.pad_token_id if model.tokenizer.pad_token_id is not None else (model.tokenizer.eos_token_id or 0)
-    for start in range(0, len(order), batch_size):
-        chosen = order[start : start + batch_size]
-        width = len(prompts[chosen[-1]])
-        ids = torch.tensor([[pad] * (width - len(prompts[i])) + list(prompts[i]) for i in chosen], device=model.device)
-        mask = torch.tensor([[0] * (width - len(prompts[i])) + [1] * len(prompts[i]) for i in chosen], device=model.device)
+    start = 0
+    for batch in padded_batches([prompts[i] for i in order], batch_size, pad, model.device, side="left"):
+        chosen, width = order[start : start + batch_size], batch.ids.shape[1]
+        start += len(chosen)
         masked = [hidden[i] for i in chosen] if hidden else []
         with torch.no_grad(), masked_keys(model, masked) if any(masked) else nullcontext():
-            output = model.hf.generate(input_ids=ids, attention_mask=mask, max_new_tokens=max_new_tokens, do_sample=False, num_beams=1, pad_token_id=pad)
+            output = model.hf.generate(
+                input_ids=batch.ids, attention_mask=batch.mask.long(), max_new_tokens=max_new_tokens, do_sample=False, num_beams=1, pad_token_id=pad
+            )
         for i, row in zip(chosen, output[:, width:].tolist(), strict=True):
             texts[i] = model.tokenizer.decode(row, skip_special_tokens=True)
         if report:
-            report(min(start + batch_size, len(order)), len(order))
+            report(start, len(order))
     return texts
