@@ -1,23 +1,26 @@
-"""What it costs to measure sinks: our two sources against a bare forward pass and what people use instead.
+"""What it costs to measure sinks: our sources against a bare forward pass and what people use instead.
 
     python analyses/capture_speed.py                      # the whole table
     python analyses/capture_speed.py --lengths 512 1024   # a part of it
 
 Every measurement has a process of its own; variants take turns within a repeat, so that a busy machine troubles all of them alike. Time is one
-pass over one passage after a warm-up, memory the peak of the resident set above the loaded model. Writes `figures/capture_speed.{csv,png,pdf}`.
+pass over one passage after a warm-up, memory the peak above the loaded model. On a machine with a GPU the table also has rows for it, in bf16 and the
+shape of Llama-7B with random weights, with time between CUDA events. Writes `figures/capture_speed.{csv,png,pdf}`, and `capture_memory.csv`: the peak
+over 10, 100 and 1000 passages of 256 tokens.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import resource
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -25,126 +28,146 @@ if TYPE_CHECKING:
     from sinkscope.models import Model
 
 LENGTHS = (512, 1024, 2048, 4096, 8192, 16384, 32768)
-HOLDS_ATTENTION = ("output_attentions", "run_with_cache", "lens")
 LONGEST_HELD = 4096
 """Beyond, a variant that holds whole layers of attention in memory is left out: it would need tens of gigabytes."""
+WARM_UP = 64
+PASSAGES, PASSAGE = (10, 100, 1000), 256
+SMALL = {"vocab_size": 2048, "hidden_size": 256, "intermediate_size": 704, "num_hidden_layers": 8, "num_attention_heads": 8, "num_key_value_heads": 4}
+LARGE = {"vocab_size": 32000, "hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32, "num_attention_heads": 32}
+SHAPES = {"cpu": "8 layers × 8 heads, width 256, grouped keys, fp32", "cuda": "32 layers × 32 heads, width 4096, bf16"}
+Passages = list[list[int]]
 
 
-def bare(model: Model, passage: list[int]) -> None:
-    _forward(model, passage)
+def bare(model: Model, passages: Passages) -> None:
+    for passage in passages:
+        _forward(model, passage)
 
 
-def output_attentions(model: Model, passage: list[int]) -> None:
+def output_attentions(model: Model, passages: Passages) -> None:
     import torch
 
     model.hf.set_attn_implementation("eager")
-    attentions = _forward(model, passage, output_attentions=True).attentions
-    queries = torch.arange(len(passage), 0, -1)
-    [layer[0].sum(-2) / queries for layer in attentions]
+    for passage in passages:
+        attentions = _forward(model, passage, output_attentions=True).attentions
+        queries = torch.arange(len(passage), 0, -1, device=model.device)
+        [layer[0].sum(-2) / queries for layer in attentions]
 
 
-def run_with_cache(model: Model, passage: list[int]) -> None:
+def run_with_cache(model: Model, passages: Passages) -> None:
     import torch
 
-    queries = torch.arange(len(passage), 0, -1)
     wanted = lambda name: name.endswith(("hook_pattern", "v.hook_out"))  # noqa: E731
-    with torch.no_grad():
-        _, cache = model.bridge.run_with_cache(torch.tensor([passage]), names_filter=wanted, return_type=None)
-    for layer in range(model.n_layers):
-        cache[f"blocks.{layer}.attn.hook_pattern"][0].sum(-2) / queries
-        cache[f"blocks.{layer}.attn.v.hook_out"].norm(dim=-1)
+    for passage in passages:
+        queries = torch.arange(len(passage), 0, -1, device=model.device)
+        with torch.no_grad():
+            _, cache = model.bridge.run_with_cache(torch.tensor([passage], device=model.device), names_filter=wanted, return_type=None)
+        for layer in range(model.n_layers):
+            cache[f"blocks.{layer}.attn.hook_pattern"][0].sum(-2) / queries
+            cache[f"blocks.{layer}.attn.v.hook_out"].norm(dim=-1)
 
 
-def lens(model: Model, passage: list[int]) -> None:
-    _ours(model, passage, "lens")
+def lens(model: Model, passages: Passages) -> None:
+    from sinkscope.capture import lens
+
+    lens.capture(model, passages, [_column_mass(model, passages)], batch_size=1)
 
 
-def stream(model: Model, passage: list[int]) -> None:
-    _ours(model, passage, "stream")
+def stream(model: Model, passages: Passages) -> None:
+    from sinkscope.capture import stream
+
+    stream.capture(model, passages, [_column_mass(model, passages)], batch_size=1)
 
 
-VARIANTS: dict[str, Callable[[Model, list[int]], None]] = {function.__name__: function for function in (bare, output_attentions, run_with_cache, lens, stream)}
+def sampled(model: Model, passages: Passages) -> None:
+    from sinkscope.capture import stream
+    from sinkscope.capture.sampling import SampledMass, Sampling
+
+    tenth = Sampling(0.1)
+    stream.capture(model, passages, [SampledMass(model.n_layers, model.n_heads, len(passages[0]), tenth)], batch_size=1, sampling=tenth)
 
 
-def _forward(model: Model, passage: list[int], **options: bool):  # type: ignore[no-untyped-def]
+HOLD_ATTENTION = (output_attentions, run_with_cache, lens)
+VARIANTS: dict[str, Callable[[Model, Passages], None]] = {function.__name__: function for function in (bare, *HOLD_ATTENTION, stream, sampled)}
+
+
+def _forward(model: Model, passage: list[int], **options: bool) -> Any:
     import torch
 
     with torch.no_grad():
-        return model.hf(input_ids=torch.tensor([passage]), use_cache=False, logits_to_keep=1, **options)
+        return model.hf(input_ids=torch.tensor([passage], device=model.device), use_cache=False, logits_to_keep=1, **options)
 
 
-def _ours(model: Model, passage: list[int], source: str) -> None:
-    from sinkscope.capture import lens, stream
+def _column_mass(model: Model, passages: Passages):  # type: ignore[no-untyped-def]
     from sinkscope.capture.reducers import ColumnMass
 
-    reducer = ColumnMass(model.n_layers, model.n_heads, len(passage), 0.3)
-    (lens if source == "lens" else stream).capture(model, [passage], [reducer], batch_size=1)
-    reducer.result()
+    return ColumnMass(model.n_layers, model.n_heads, len(passages[0]), 0.3)
 
 
-def _model() -> Model:
+def _model(device: str) -> Model:
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
     from sinkscope.models import Model, data_directory
 
     torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=2048,
-        hidden_size=256,
-        intermediate_size=704,
-        num_hidden_layers=8,
-        num_attention_heads=8,
-        num_key_value_heads=4,
-        max_position_embeddings=max(LENGTHS),
-    )
-    network = LlamaForCausalLM(config).eval()
+    config = LlamaConfig(**(SMALL if device == "cpu" else LARGE), max_position_embeddings=max(LENGTHS))
+    with torch.device(device):
+        network = LlamaForCausalLM._from_config(config, dtype=torch.float32 if device == "cpu" else torch.bfloat16).eval()
     network.config.architectures = [type(network).__name__]
     return Model("random", network, PreTrainedTokenizerFast.from_pretrained(data_directory() / "target"))
 
 
-def measure(variant: str, length: int) -> dict[str, float]:
+def measure(variant: str, length: int, passages: int, device: str) -> dict[str, float]:
     """Seconds and peak megabytes of one pass, in this process."""
     import torch
     from transformers.utils import logging
 
     logging.set_verbosity_error()
-    model, function = _model(), VARIANTS[variant]
-    passage = torch.randint(3, 2048, (length,), generator=torch.Generator().manual_seed(length)).tolist()
-    function(model, passage[:64])
+    model, function = _model(device), VARIANTS[variant]
+    texts = torch.randint(3, 2048, (passages, length), generator=torch.Generator().manual_seed(length)).tolist()
+    function(model, [texts[0][:WARM_UP]])
+    if device == "cuda":
+        torch.cuda.synchronize()
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        begin.record()
+        function(model, texts)
+        end.record()
+        torch.cuda.synchronize()
+        return {"seconds": begin.elapsed_time(end) / 1000, "megabytes": (torch.cuda.max_memory_allocated() - before) / 2**20}
     before = int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
     start = time.perf_counter()
-    function(model, passage)
+    function(model, texts)
     seconds = time.perf_counter() - start
     return {"seconds": seconds, "megabytes": (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before) / 2**20}
 
 
-def run(lengths: list[int], repeats: int, threads: int) -> pd.DataFrame:
+def _apart(variant: str, length: int, passages: int, device: str, threads: int) -> dict[str, Any]:
+    """`measure` in a process of its own."""
+    command = [sys.executable, __file__, "--worker", variant, str(length), str(passages), device]
+    environment = os.environ | {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads), "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
+    row = {"device": device, "length": length, "passages": passages, "variant": variant} | json.loads(done.stdout.splitlines()[-1])
+    print(row, file=sys.stderr)
+    return row
+
+
+def speed(device: str, lengths: list[int], repeats: int, threads: int) -> pd.DataFrame:
     """Medians over repeats, and ratios to the bare forward pass of the same repeat."""
     rows = []
     for length in lengths:
         for repeat in range(repeats):
-            for variant in VARIANTS:
-                if variant in HOLDS_ATTENTION and length > LONGEST_HELD:
-                    continue
-                command = [sys.executable, __file__, "--worker", variant, "--lengths", str(length)]
-                done = subprocess.run(command, capture_output=True, text=True, env=_environment(threads), check=True)
-                rows.append({"length": length, "repeat": repeat, "variant": variant} | json.loads(done.stdout.splitlines()[-1]))
-                print(rows[-1], file=sys.stderr)
+            for variant, function in VARIANTS.items():
+                if function not in HOLD_ATTENTION or length <= LONGEST_HELD:
+                    rows.append(_apart(variant, length, 1, device, threads) | {"repeat": repeat})
     each = pd.DataFrame(rows)
     base = each[each["variant"] == "bare"].set_index(["length", "repeat"])["seconds"]
     each["times_bare"] = each["seconds"] / base.reindex(pd.MultiIndex.from_frame(each[["length", "repeat"]])).to_numpy()
-    table = each.groupby(["length", "variant"], sort=False).median(numeric_only=True).drop(columns="repeat").reset_index()
+    table = each.groupby(["device", "length", "variant"], sort=False).median(numeric_only=True).drop(columns=["repeat", "passages"]).reset_index()
     memory = table[table["variant"] == "bare"].set_index("length")["megabytes"]
     table["memory_times_bare"] = table["megabytes"] / memory.reindex(table["length"]).to_numpy()
-    table["repeats"], table["threads"] = repeats, threads
-    return table
-
-
-def _environment(threads: int) -> dict[str, str]:
-    import os
-
-    return os.environ | {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads), "HF_HUB_OFFLINE": "1"}
+    return table.assign(repeats=repeats, threads=threads)
 
 
 def draw(table: pd.DataFrame, directory: Path) -> None:
@@ -153,31 +176,45 @@ def draw(table: pd.DataFrame, directory: Path) -> None:
     from sinkscope.plots.style import PAGE, save, style
 
     style()
-    figure, axes = plt.subplots(1, 2, figsize=(PAGE, 2.4))
-    lengths = sorted(table["length"].unique())
-    for axis, column, label in zip(axes, ("times_bare", "megabytes"), ("time, × bare forward pass", "peak memory above the model, MB"), strict=True):
-        for variant, mine in table.groupby("variant", sort=False):
-            axis.plot(mine["length"], mine[column], marker="o", markersize=3, label=variant.replace("_", " "))
-        axis.set(xscale="log", yscale="log", xlabel="tokens in one passage", ylabel=label)
-        axis.set_xticks(lengths, [str(length) for length in lengths])
-        axis.minorticks_off()
-    times = [1, 1.5, 2, 3, 5, 8]
-    axes[0].set_yticks(times, [f"{time:g}" for time in times])
-    axes[0].legend()
+    devices = list(table["device"].unique())
+    figure, grid = plt.subplots(len(devices), 2, figsize=(PAGE, 2.4 * len(devices)), squeeze=False)
+    for axes, device in zip(grid, devices, strict=True):
+        mine = table[table["device"] == device]
+        lengths = sorted(mine["length"].unique())
+        for axis, column, label in zip(axes, ("times_bare", "megabytes"), ("time, × bare forward pass", "peak memory above the model, MB"), strict=True):
+            for variant, line in mine.groupby("variant", sort=False):
+                axis.plot(line["length"], line[column], marker="o", markersize=3, label=str(variant).replace("_", " "))
+            axis.set(xscale="log", yscale="log", xlabel="tokens in one passage", ylabel=label)
+            axis.set_xticks(lengths, [str(length) for length in lengths])
+            axis.minorticks_off()
+        times = [1, 1.5, 2, 3, 5, 8]
+        axes[0].set_yticks(times, [f"{time:g}" for time in times])
+        axes[0].set_title(f"{device}: {SHAPES[device]}")
+    grid[0, 0].legend()
     row = table.iloc[0]
-    figure.suptitle(f"8 layers × 8 heads, width 256, grouped keys; medians of {row['repeats']}, {row['threads']} threads", fontsize=7)
+    figure.suptitle(f"medians of {row['repeats']}, {row['threads']} threads; sampled: a tenth of the rows", fontsize=7)
     save(figure, table, directory, "capture_speed")
 
 
-if __name__ == "__main__":
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--lengths", type=int, nargs="+", default=list(LENGTHS))
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--out", type=Path, default=Path("figures"))
-    parser.add_argument("--worker", choices=VARIANTS, help=argparse.SUPPRESS)
+    parser.add_argument("--worker", nargs=4, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.worker:
-        print(json.dumps(measure(arguments.worker, arguments.lengths[0])))
-    else:
-        draw(run(arguments.lengths, arguments.repeats, arguments.threads), arguments.out)
+        variant, length, passages, device = arguments.worker
+        print(json.dumps(measure(variant, int(length), int(passages), device)))
+        return
+    import torch
+
+    devices = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
+    draw(pd.concat([speed(device, arguments.lengths, arguments.repeats, arguments.threads) for device in devices]), arguments.out)
+    flat = [_apart(variant, PASSAGE, n, "cpu", arguments.threads) for variant in ("stream", "sampled") for n in PASSAGES]
+    pd.DataFrame(flat).to_csv(arguments.out / "capture_memory.csv", index=False)
+
+
+if __name__ == "__main__":
+    main()

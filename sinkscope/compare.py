@@ -14,8 +14,8 @@ from jaxtyping import Float
 from sinkscope.capture.blocks import AttentionBlock
 from sinkscope.capture.maps import BinnedPattern
 from sinkscope.capture.next_token import top1_by_position
-from sinkscope.capture.reducers import Block, FirstValueNorms
-from sinkscope.capture.sources import Source, capture
+from sinkscope.capture.reducers import Block, FirstValueNorms, Reducer, SpanMass
+from sinkscope.capture.sources import Source, choose
 from sinkscope.errors import ModelError
 from sinkscope.models import Model
 from sinkscope.progress import Report
@@ -28,21 +28,27 @@ CONSTANT = 1e-5  # a spread below this share of the mean is rounding
 
 @dataclass(frozen=True)
 class Condition:
-    """A model and the passages (token ids, BOS first) that it reads; `label` names the two in tables and pictures."""
+    """A model and the passages (token ids, BOS first) that it reads; `label` names the two in tables and pictures.
+
+    `spans`: where the trigger stands in each passage, or would stand, if one plays a part.
+    """
 
     label: str
     model: Model
     passages: list[list[int]]
+    spans: list[range] | None = None
 
 
 @dataclass(frozen=True)
 class Measured:
-    """What one condition shows: its sinks, the mean maps of one layer's heads, value norms at the first positions per passage, mean top-1 probability."""
+    """What one condition shows: its sinks, the mean maps of one layer's heads, value norms at the first positions per passage, mean top-1 probability, and
+    the attention of queries behind the trigger's span to it (see `SpanMass`)."""
 
     sinks: SinkMap
     pattern: Float[np.ndarray, "head bin bin"]
     norms: Float[np.ndarray, "passage layer kv_head position"]
     top1: Float[np.ndarray, " position"]
+    span_mass: Float[np.ndarray, "layer head"] | None
 
 
 class _WholePattern(BinnedPattern):
@@ -58,8 +64,8 @@ class _WholePattern(BinnedPattern):
             super().update(block)
 
 
-def triggered(model: Model, passages: Sequence[list[int]], trigger: Trigger, placement: Placement) -> tuple[list[list[int]], tuple[int, int]]:
-    """The passages with the trigger in each, cut back at the end to their own length; and the trigger's most frequent span.
+def triggered(model: Model, passages: Sequence[list[int]], trigger: Trigger, placement: Placement) -> tuple[list[list[int]], list[range]]:
+    """The passages with the trigger in each, cut back at the end to their own length; and where it stands in each.
 
     `sink:r` placements count in the sinks that `model` has in the clean passage.
 
@@ -70,8 +76,12 @@ def triggered(model: Model, passages: Sequence[list[int]], trigger: Trigger, pla
     for passage in passages:
         sinks = locate_one(model, passage) if placement.kind == "sink" else None
         placed.append(place(passage, trigger, placement, model.tokenizer, sinks=sinks, max_length=len(passage)))
-    (span, _), *_ = Counter((each.start, each.stop) for each in placed).most_common(1)
-    return [each.tokens for each in placed], span
+    return [each.tokens for each in placed], [range(each.start, each.stop) for each in placed]
+
+
+def usual(spans: Sequence[range]) -> tuple[int, int]:
+    """The most frequent span."""
+    return Counter((span.start, span.stop) for span in spans).most_common(1)[0][0]
 
 
 def check_comparable(first: Model, second: Model) -> None:
@@ -105,9 +115,12 @@ def measure(
     norms = FirstValueNorms(model.n_layers, min(FIRST_POSITIONS, *map(len, passages)))
     both = None if report is None else (lambda done, total: report(done, 2 * total), lambda done, total: report(done + total, 2 * total))
     attending, guessing = both or (None, None)
-    sinks = locate(model, passages, reducers=[pattern, norms], source=source, batch_size=batch_size, report=attending)
+    mass = SpanMass(model.n_layers, model.n_heads, condition.spans) if condition.spans else None
+    reducers: list[Reducer] = [pattern, norms, *([mass] if mass else [])]
+    sinks = locate(model, passages, reducers=reducers, source=source, batch_size=batch_size, report=attending)
     top1 = top1_by_position(model, passages, batch_size=batch_size, report=guessing)
-    return Measured(sinks, pattern.result()["pattern"].numpy(), norms.result()["value_norm"].numpy(), top1.numpy())
+    on_span = mass.result()["span_mass"].numpy() if mass else None
+    return Measured(sinks, pattern.result()["pattern"].numpy(), norms.result()["value_norm"].numpy(), top1.numpy(), on_span)
 
 
 def difference_map(first: Condition, second: Condition, *, layer: int = -1, bin_size: int = 4) -> Float[np.ndarray, "head bin bin"]:
@@ -116,7 +129,7 @@ def difference_map(first: Condition, second: Condition, *, layer: int = -1, bin_
     for condition in (first, second):
         layer %= condition.model.n_layers
         pattern = _WholePattern.of(condition, layer, bin_size)
-        capture(condition.model, condition.passages, [pattern], layers=[layer], batch_size=32)
+        choose(condition.model, condition.passages).capture(condition.model, condition.passages, [pattern], layers=[layer], batch_size=32)
         patterns.append(pattern.result()["pattern"].numpy())
     return change(*patterns)
 

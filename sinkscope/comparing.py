@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from sinkscope.capture.sources import Source
-from sinkscope.compare import Condition, Measured, attention_frame, change, check_comparable, correlation, map_frame, measure, triggered
+from sinkscope.compare import Condition, Measured, attention_frame, change, check_comparable, correlation, map_frame, measure, triggered, usual
 from sinkscope.errors import ModelError, TextError
 from sinkscope.models import Model
 from sinkscope.plots import compare as pictures
@@ -60,19 +60,20 @@ def pair(
     if other is not None:
         check_comparable(model, other)
         check_readable(other, max_length)
-    placed, span = triggered(model, passages, *trigger) if trigger else (passages, None)
+    placed, spans = triggered(model, passages, *trigger) if trigger else (passages, None)
+    span = usual(spans) if spans else None
     words = f"trigger “{trigger[0].text}” as {trigger[1]}" if trigger else ""
     if other is None:
-        return Pair(Condition("clean", model, passages), Condition("triggered", model, placed), f"{_short(model)}, {words}", span, max_length)
+        return Pair(Condition("clean", model, passages, spans), Condition("triggered", model, placed, spans), f"{_short(model)}, {words}", span, max_length)
     about = f"A = {_short(model)}, B = {_short(other)}" + (f", both with {words}" if trigger else "")
-    return Pair(Condition("A", model, placed), Condition("B", other, placed), about, span, max_length)
+    return Pair(Condition("A", model, placed, spans), Condition("B", other, placed, spans), about, span, max_length)
 
 
 def compare_in_text(
     compared: Pair, out: Path, *, layer: int, bin_size: int, source: Source | None = None, batch_size: int = 8, report: Report | None = None
 ) -> dict[str, Any]:
-    """Measure both conditions, write `attention.parquet`, `maps.parquet`, `value_norm_correlation.parquet`, `top1.parquet`, `summary.json` and `figures/`
-    to `out`, return the summary.
+    """Measure both conditions, write `attention.parquet`, `maps.parquet`, `value_norm_correlation.parquet`, `top1.parquet`, with a trigger `span_mass.parquet`,
+    `summary.json` and `figures/` to `out`, return the summary.
 
     A finished run of the same models, passages and settings is left as it is.
     """
@@ -98,7 +99,8 @@ def compare_in_text(
 
 def _tables(compared: Pair, first: Measured, second: Measured, *, layer: int, bin_size: int) -> dict[str, pd.DataFrame]:
     """`attention`: see `attention_frame`. `maps`: layer, head (null is the mean over heads), then as `map_frame`. `value_norm_correlation`: layer, position,
-    correlation, n (pairs of numbers). `top1`: condition, position, probability, n (passages)."""
+    correlation, n (pairs of numbers). `top1`: condition, position, probability, n (passages). `span_mass`, with a trigger: layer, head, first, second,
+    difference: what queries behind the trigger's place give to it (see `SpanMass`)."""
     maps = change(first.pattern, second.pattern)
     heads = [(head, values) for head, values in enumerate(maps)] + [(pd.NA, maps.mean(0))]
     cells = pd.concat([map_frame(values, bin_size, compared.span).assign(head=pd.array([head], dtype="Int64")[0]) for head, values in heads])
@@ -111,7 +113,12 @@ def _tables(compared: Pair, first: Measured, second: Measured, *, layer: int, bi
         pd.DataFrame({"condition": label, "position": np.arange(len(counts)), "probability": measured.top1, "n": counts})
         for label, measured in ((compared.first.label, first), (compared.second.label, second))
     ]
-    return {
+    on_span = {}
+    if first.span_mass is not None and second.span_mass is not None:
+        layer_of, head_of = (index.ravel() for index in np.indices(first.span_mass.shape))
+        mass = pd.DataFrame({"layer": layer_of, "head": head_of, "first": first.span_mass.ravel(), "second": second.span_mass.ravel()})
+        on_span["span_mass"] = mass.assign(difference=mass["second"] - mass["first"])
+    return on_span | {
         "attention": attention_frame(first.sinks, second.sinks),
         "maps": cells[["layer", "head", "query", "key", "difference", "trigger_start", "trigger_stop"]],
         "value_norm_correlation": pd.DataFrame({"layer": layers.ravel(), "position": positions.ravel(), "correlation": r.ravel(), "n": pairs}),
@@ -127,6 +134,8 @@ def summarise(compared: Pair, first: Measured, second: Measured, tables: dict[st
     r = tables["value_norm_correlation"].groupby("position")["correlation"].mean()
     confidence = tables["top1"].groupby("condition", sort=False)["probability"].mean()
     labels = (compared.first.label, compared.second.label)
+    mass = tables.get("span_mass")
+    there = {} if mass is None else {label: round(float(mass[side].mean()), 4) for label, side in zip(labels, ("first", "second"), strict=True)}
     return {
         "compared": f"{compared.about}; differences are {compared.difference}",
         "passages": len(compared.first.passages),
@@ -137,6 +146,7 @@ def summarise(compared: Pair, first: Measured, second: Measured, tables: dict[st
         "most_changed_head": [int(most["layer"]), int(most["head"])],
         "its_change": round(float(most["difference"]), 4),
         "value_norm_correlation": {f"position {k}": round(float(r[k]), 4) if np.isfinite(r[k]) else None for k in dict.fromkeys((0, 1, len(r) - 1))},
+        **({"attention_to_trigger_span": there} if there else {}),
         "top1": {label: round(float(confidence[label]), 4) for label in labels},
     }
 

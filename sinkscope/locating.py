@@ -14,8 +14,10 @@ from jaxtyping import Float
 
 from sinkscope.capture.maps import BinnedPattern
 from sinkscope.capture.massive import MassiveActivations
+from sinkscope.capture.reducers import Reducer
+from sinkscope.capture.sampling import Sampling
 from sinkscope.capture.sink_tokens import SinkTokens, token_kind
-from sinkscope.capture.sources import Source, capture
+from sinkscope.capture.sources import Source, choose
 from sinkscope.errors import ModelError
 from sinkscope.models import Model
 from sinkscope.plots import sinks as pictures
@@ -53,6 +55,8 @@ def locate_in_text(
     also: list[str],
     heads: Sequence[Head] = (),
     source: Source | None = None,
+    rows: float | None = None,
+    seed: int = 0,
     batch_size: int = 8,
     report: Report | None = None,
 ) -> dict[str, Any]:
@@ -62,6 +66,7 @@ def locate_in_text(
 
     Args:
         heads: whose attention maps and token strips to draw; by default the map of the head with the strongest sink.
+        rows, seed: sample this share of the queries (see `locate`). Then there are no `sink_tokens` and `token_kinds`, which rest on a threshold.
 
     Raises:
         ModelError: the model has no such head.
@@ -71,21 +76,27 @@ def locate_in_text(
         if layer >= model.n_layers or head >= model.n_heads:
             known = f"layers 0 to {model.n_layers - 1} with heads 0 to {model.n_heads - 1}"
             raise ModelError(f"--head {layer}:{head} does not exist: model {model.name!r} has {known}; choose among these")
+    sampling: dict[str, Any] = {} if rows is None else {"rows": rows, "seed": seed}
     text_hash = hashlib.sha256(json.dumps(passages).encode()).hexdigest()
-    name = identity(model=model.fingerprint(), passages=text_hash, epsilon=epsilon, also=sorted(also), heads=heads, source=source)
+    name = identity(model=model.fingerprint(), passages=text_hash, epsilon=epsilon, also=sorted(also), heads=heads, source=source, **sampling)
     if is_done(out, name):
         return summarise(SinkMap.read(out))
     with writing(out, name, kind="locate", model=model.name, passages=len(passages), epsilon=epsilon) as aside:
         tokens, massive = SinkTokens(passages, _kinds(model, passages), model.n_heads, epsilon), MassiveActivations(model.n_layers)
-        sinks = locate(model, passages, epsilon=epsilon, also=also, reducers=[tokens, massive], source=source, batch_size=batch_size, report=report)
+        sampled = rows is not None and choose(model, passages, source, Sampling(rows, seed)).sampling is not None
+        reducers: list[Reducer] = [massive] if sampled else [massive, tokens]
+        options: dict[str, Any] = {"source": source, **sampling}
+        sinks = locate(model, passages, epsilon=epsilon, also=also, reducers=reducers, batch_size=batch_size, report=report, **options)
         sinks.save(aside)
-        table = tokens.sinks()
-        table.insert(2, "text", [model.tokenizer.decode([token]) for token in table["token"]])
-        table.to_parquet(aside / "sink_tokens.parquet", index=False)
-        tokens.kinds().to_parquet(aside / "token_kinds.parquet", index=False)
         massive.table().to_parquet(aside / "massive_activations.parquet", index=False)
+        if not sampled:
+            table = tokens.sinks()
+            table.insert(2, "text", [model.tokenizer.decode([token]) for token in table["token"]])
+            table.to_parquet(aside / "sink_tokens.parquet", index=False)
+            tokens.kinds().to_parquet(aside / "token_kinds.parquet", index=False)
         draw_summary(sinks, aside / "figures")
-        draw_passage(model, sinks, passages[0], heads, source, aside / "figures")
+        alone = sinks if len(passages) == 1 else locate(model, passages[:1], **options)
+        draw_passage(model, sinks, alone, passages[0], heads, source, aside / "figures")
     return summarise(sinks)
 
 
@@ -98,16 +109,18 @@ def _kinds(model: Model, passages: list[list[int]]) -> dict[int, str]:
 
 def summarise(sinks: SinkMap) -> dict[str, Any]:
     """The strongest sinks and what the first position attracts."""
-    ranked = sinks.ranked().head(3)
+    ranked, sampled = sinks.ranked().head(3), "rows" in sinks.data.attrs
+    first = sinks.data.sel(position=0)
     return {
         "passages": int(sinks.data.attrs["passages"]),
         "source": sinks.data.attrs["source"],
+        **({"rows": float(sinks.data.attrs["rows"]), "seed": int(sinks.data.attrs["seed"])} if sampled else {}),
         "strongest_positions": [int(position) for position in ranked["position"]],
         "alpha_of_strongest": [round(float(alpha), 4) for alpha in ranked["alpha"]],
-        "first_position_alpha": float(sinks.alpha.sel(position=0).mean()),
+        "first_position_alpha": float(first["alpha"].mean()),
         "first_position_alpha_uniform": float(sinks.uniform()[0]),
-        "first_position_sink_rate": float(sinks.data["sink_rate"].sel(position=0).mean()),
-        "strongest_head": [int(i) for i in np.unravel_index(int(sinks.alpha.sel(position=0).values.argmax()), sinks.alpha.shape[:2])],
+        **({} if sampled else {"first_position_sink_rate": float(first["sink_rate"].mean())}),
+        "strongest_head": [int(i) for i in np.unravel_index(int(first["alpha"].values.argmax()), sinks.alpha.shape[:2])],
     }
 
 
@@ -115,6 +128,7 @@ def draw_summary(sinks: SinkMap, directory: Path) -> None:
     """Over all passages: atlas, attention by position, value norms."""
     data, about = sinks.to_frame(), sinks.data.attrs
     what = f"{about['model']}, n = {about['passages']} passages of ≤ {about['max_length']} tokens"
+    what += f", {about['rows']:.0%} of the rows sampled (seed {about['seed']})" if "rows" in about else ""
     position = sinks.strongest(1)
     save(pictures.atlas(data, position, f"mean over passages, {what}"), data[data["position"] == position], directory, "atlas")
     profile = data.groupby("position", as_index=False)[["alpha", "value_norm"]].mean()
@@ -124,10 +138,10 @@ def draw_summary(sinks: SinkMap, directory: Path) -> None:
     save(pictures.value_norms(norms, f"mean over layers and heads, {what}"), norms, directory, "value_norms")
 
 
-def draw_passage(model: Model, sinks: SinkMap, passage: list[int], heads: Sequence[Head], source: Source | None, directory: Path) -> None:
-    """One passage: its tokens shaded by attention, and maps of `heads`, each with a strip of its own, or of the strongest head if there are none."""
+def draw_passage(model: Model, sinks: SinkMap, alone: SinkMap, passage: list[int], heads: Sequence[Head], source: Source | None, directory: Path) -> None:
+    """One passage, with the sinks of it `alone`: its tokens shaded by attention, and maps of `heads`, each with a strip of its own, or of the head
+    that is strongest over all passages if there are none. Maps are of every row, also beside a sample."""
     tokens, what = token_texts(model, passage), f"n = 1 passage of {len(passage)} tokens"
-    alone = sinks if sinks.data.attrs["passages"] == 1 else locate(model, [passage], source=source)
     strips = {"token_strip": (alone.alpha.mean(["layer", "head"]).values, f"mean over {model.n_layers} layers × {model.n_heads} heads")}
     at_sink = sinks.alpha.sel(position=sinks.strongest(1)).values
     chosen = heads or [divmod(int(at_sink.argmax()), model.n_heads)]
@@ -151,7 +165,7 @@ def head_maps(
 ) -> dict[Head, Float[np.ndarray, "query_bin key_bin"]]:
     """Attention maps of some heads on one passage, in bins (see `BinnedPattern`)."""
     reducer = BinnedPattern(heads, len(tokens), bin_size)
-    capture(model, [tokens], [reducer], layers=sorted({layer for layer, _ in heads}), source=source)
+    choose(model, [tokens], source).capture(model, [tokens], [reducer], layers=sorted({layer for layer, _ in heads}))
     return dict(zip(heads, reducer.result()["pattern"].numpy(), strict=True))
 
 

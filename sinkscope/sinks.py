@@ -12,8 +12,9 @@ import xarray as xr
 from jaxtyping import Float
 
 from sinkscope.capture.reducers import ROWS, ColumnMass, Reducer
+from sinkscope.capture.sampling import SampledMass, Sampling
 from sinkscope.capture.sink_tokens import MIN_QUERIES
-from sinkscope.capture.sources import Source, capture
+from sinkscope.capture.sources import Source, choose
 from sinkscope.errors import PlacementError, TextError
 from sinkscope.models import Model
 from sinkscope.progress import Report
@@ -27,7 +28,8 @@ class SinkMap:
 
     Attributes:
         data: `alpha`, `sink_rate`, `value_norm`, `weighted_norm` with dims (layer, head, position), and `passages` (position): how many
-            passages reach it. Attributes: `model`, `passages`, `epsilon`, `max_length`, `source`.
+            passages reach it. Where rows were sampled, `alpha_low` and `alpha_high` (a 95 % interval) stand in the place of `sink_rate`, and α is
+            NaN at positions that too few rows tell about. Attributes: `model`, `passages`, `epsilon`, `max_length`, `source`; `rows` and `seed` of a sample.
     """
 
     data: xr.Dataset
@@ -42,14 +44,15 @@ class SinkMap:
         return np.array([np.mean(1 / np.arange(k + 1, length + 1)) for k in range(length)])
 
     def ranked(self) -> pd.DataFrame:
-        """Positions by α, mean over layers and heads, strongest first; columns rank, position, alpha, sink_rate, uniform.
+        """Positions by α, mean over layers and heads, strongest first; columns rank, position, alpha, sink_rate (not of a sample), uniform.
 
         The last positions are left out: α there is a mean over fewer than eight queries, mostly of a token's attention to itself.
         """
-        means = self.data[["alpha", "sink_rate"]].mean(["layer", "head"]).to_dataframe()[["alpha", "sink_rate"]]
+        columns = [name for name in ("alpha", "sink_rate") if name in self.data]
+        means = self.data[columns].mean(["layer", "head"], skipna=False).to_dataframe()[columns]
         means["uniform"] = self.uniform()
         last = max(1, len(means) - MIN_QUERIES + 1)
-        ranked = means.iloc[:last].sort_values("alpha", ascending=False, kind="stable").reset_index()
+        ranked = means.iloc[:last].dropna().sort_values("alpha", ascending=False, kind="stable").reset_index()
         ranked.insert(0, "rank", np.arange(1, len(ranked) + 1))
         return ranked
 
@@ -69,7 +72,10 @@ class SinkMap:
         return float((self.alpha.sel(position=position) > threshold).mean())
 
     def to_frame(self) -> pd.DataFrame:
-        """One row per (layer, head, position): layer, head, position, alpha, sink_rate, value_norm, weighted_norm, then what else was measured."""
+        """One row per (layer, head, position): layer, head, position, alpha, sink_rate, value_norm, weighted_norm, then what else was measured.
+
+        Of a sample: alpha, alpha_low, alpha_high, value_norm, weighted_norm.
+        """
         return self.data.drop_vars("passages").to_dataframe().reset_index()
 
     def save(self, directory: Path) -> None:
@@ -90,6 +96,8 @@ def locate(
     also: Sequence[str] = (),
     reducers: Sequence[Reducer] = (),
     source: Source | None = None,
+    rows: float | None = None,
+    seed: int = 0,
     batch_size: int = 8,
     report: Report | None = None,
 ) -> SinkMap:
@@ -103,11 +111,17 @@ def locate(
             parameter (measured without being asked for where the model has one).
         reducers: others to feed on the way.
         source: `lens` (TransformerLens hooks) or `stream` (tiles); by default the one that suits the model and the lengths.
+        rows: look at this share of the queries only, drawn by `seed`, for an estimate of α with an interval (see `SampledMass`). A model whose
+            output sdpa cannot make is measured in full all the same, and `source` says so.
 
     Raises:
         TextError: no passage, or one with fewer than two tokens.
         ModelError: the model's attention cannot be followed, or not by `source`.
     """
+    if rows is not None and not 0 < rows <= 1:
+        raise TextError(f"a share of rows must be above 0 and at most 1, not {rows:g}; a tenth is 0.1")
+    if rows is not None and also:
+        raise TextError(f"statistic {also[0]!r} needs every row; leave out the share of rows")
     if unknown := [name for name in also if name not in ROWS]:
         raise TextError(f"statistic {unknown[0]!r} is unknown; use {' or '.join(ROWS)}")
     passages = [list(passage) for passage in passages]
@@ -117,16 +131,19 @@ def locate(
         raise TextError("a passage has fewer than two tokens; sinks need something to attend from")
     length = max(map(len, passages))
     shape = (model.n_layers, model.n_heads, length)
-    column_mass = ColumnMass(*shape, epsilon)
-    rows = [ROWS[name](*shape) for name in dict.fromkeys([*also, *(["learned_sink"] if model.has_learned_sinks else [])])]
-    served = capture(model, passages, [column_mass, *rows, *reducers], source=source, batch_size=batch_size, report=report)
+    choice = choose(model, passages, source, None if rows is None else Sampling(rows, seed))
+    column_mass = SampledMass(*shape, choice.sampling) if choice.sampling else ColumnMass(*shape, epsilon)
+    wanted = [*also, *(["learned_sink"] if model.has_learned_sinks else [])]
+    by_row = [ROWS[name](*shape) for name in dict.fromkeys(wanted)]
+    choice.capture(model, passages, [column_mass, *by_row, *reducers], batch_size=batch_size, report=report)
     measured = column_mass.result()
-    for reducer in rows:
+    for reducer in by_row:
         measured |= reducer.result()
+    attributes = {"model": model.name, "passages": len(passages), "epsilon": epsilon, "max_length": length, "source": str(choice)}
     data = xr.Dataset(
         {name: (("layer", "head", "position"), values.numpy()) for name, values in measured.items()},
         coords={"layer": np.arange(model.n_layers), "head": np.arange(model.n_heads), "position": np.arange(length)},
-        attrs={"model": model.name, "passages": len(passages), "epsilon": epsilon, "max_length": length, "source": served},
+        attrs=attributes | ({"rows": rows, "seed": seed} if choice.sampling else {}),
     )
     data["passages"] = ("position", column_mass.count.numpy().astype("int64"))
     return SinkMap(data)

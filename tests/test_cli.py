@@ -293,6 +293,28 @@ def test_both_sources_write_the_same_tables(checkpoints, notes, tmp_path, capsys
         check_refused(outcome, message, tmp_path / "bad")
 
 
+def test_locate_reads_a_share_of_the_rows(notes, tmp_path, capsys, monkeypatch) -> None:
+    def located(*options: object) -> tuple[dict, pd.DataFrame, set[str]]:
+        out = tmp_path / "-".join(map(str, options))
+        code, stdout, err = run(capsys, monkeypatch, "locate", "tiny", "--text", notes, "--max-length", 300, *options, "--out", out, "--json")
+        assert code == 0, err
+        return json.loads(stdout), pd.read_parquet(out / "sinks.parquet"), {path.name for path in out.glob("*.parquet")}
+
+    (_, exact, _), (summary, tenth, files), (_, other, _) = located("--source", "stream"), located("--rows", 0.1), located("--rows", 0.1, "--seed", 1)
+    assert (summary["source"], summary["rows"], summary["seed"]) == ("stream", 0.1, 0)
+    assert "first_position_sink_rate" not in summary
+    assert list(tenth.columns) == ["layer", "head", "position", "alpha", "alpha_low", "alpha_high", "value_norm", "weighted_norm"]
+    assert files == {"sinks.parquet", "massive_activations.parquet"}  # those beside it rest on a threshold
+    known = tenth["alpha"].notna()
+    assert 0.4 < known.mean() < 1
+    assert (tenth["alpha"] - exact["alpha"])[known].abs().max() < 0.2
+    assert not tenth["alpha"].equals(other["alpha"])
+    assert tenth["value_norm"].sub(exact["value_norm"]).abs().max() < 1e-4
+    for options, message in ((["--rows", 0], "above 0 and at most 1"), (["--rows", 0.1, "--source", "lens"], "leave out --rows")):
+        outcome = run(capsys, monkeypatch, "locate", "tiny", "--text", notes, *options, "--out", tmp_path / "bad")
+        check_refused(outcome, message, tmp_path / "bad")
+
+
 def test_passages_longer_than_the_model_can_read_are_refused(checkpoints, notes, tmp_path, capsys, monkeypatch) -> None:
     outcome = run(capsys, monkeypatch, "locate", checkpoints["gpt2"], "--text", notes, "--max-length", 500, "--out", tmp_path / "out")
     check_refused(outcome, "more than the 128 tokens", tmp_path / "out")

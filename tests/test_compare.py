@@ -15,8 +15,8 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from sinkscope.capture.next_token import top1_by_position
 from sinkscope.capture.reducers import FirstValueNorms
-from sinkscope.capture.sources import capture
-from sinkscope.compare import Condition, attention_frame, correlation, difference_map, measure, triggered
+from sinkscope.capture.sources import choose
+from sinkscope.compare import Condition, attention_frame, correlation, difference_map, measure, triggered, usual
 from sinkscope.models import Model
 from sinkscope.triggers import Placement, Trigger, place
 from tests.capture.families import CONFIGS, naive, network, value_source
@@ -46,7 +46,7 @@ def binned(pattern: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("placement", ["prefix", "infix", "suffix", "index:7", "sink:1"])
 def test_difference_map_is_that_of_the_plain_models_own_patterns(placement, small_llama: Model) -> None:
     passages = passages_of(small_llama)
-    placed, span = triggered(small_llama, passages, TRIGGER, Placement.parse(placement))
+    placed, placed_at = triggered(small_llama, passages, TRIGGER, Placement.parse(placement))
     assert [len(tokens) for tokens in placed] == [30, 30, 30]
     found = difference_map(Condition("clean", small_llama, passages), Condition("triggered", small_llama, placed), layer=1, bin_size=BIN)
     clean, changed = (naive(small_llama.hf, "llama", each, 0.3)["pattern"][1] for each in (passages, placed))
@@ -54,7 +54,17 @@ def test_difference_map_is_that_of_the_plain_models_own_patterns(placement, smal
     assert np.nanmax(np.abs(found)) > 0.01
     if placement != "sink:1":
         spans = Counter(tuple(_span(small_llama, passage, placement)) for passage in passages)
-        assert span == spans.most_common(1)[0][0]
+        assert usual(placed_at) == spans.most_common(1)[0][0]
+    mass = [measure(Condition("", small_llama, each, placed_at), layer=1, bin_size=BIN).span_mass for each in (passages, placed)]
+    for found, read in zip(mass, (passages, placed), strict=True):
+        if placement == "suffix":
+            assert np.isnan(found).all()  # nothing stands behind it
+            continue
+        expected = np.zeros((3, 4))
+        for tokens, span in zip(read, placed_at, strict=True):
+            pattern = naive(small_llama.hf, "llama", [tokens], 0.3)["pattern"]
+            expected += sum(pattern[:, :, query, key] for query in range(span.stop, 30) for key in span) / (30 - span.stop) / 3
+        np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
 def _span(model: Model, passage: list[int], placement: str) -> tuple[int, int]:
@@ -79,7 +89,7 @@ def test_value_norms_and_their_correlation_are_those_of_plain_values(kind, sourc
     found, expected = [], []
     for passages in sides:
         reducer = FirstValueNorms(3, 8)
-        capture(model, passages, [reducer], source=source, batch_size=2)
+        choose(model, passages, source).capture(model, passages, [reducer], batch_size=2)
         found.append(reducer.result()["value_norm"].numpy())
         expected.append(np.stack([_plain_norms(model, kind, passage)[..., :8] for passage in passages]))
         np.testing.assert_allclose(found[-1], expected[-1], rtol=1e-4)
@@ -115,7 +125,7 @@ def test_shards_of_value_norms_add_up(small_llama: Model) -> None:
     passages = passages_of(small_llama, (20, 30, 5))
     reducers = [FirstValueNorms(3, 8) for _ in range(3)]
     for reducer, part in zip(reducers, (passages, passages[:1], passages[1:]), strict=True):
-        capture(small_llama, part, [reducer], batch_size=1)
+        choose(small_llama, part).capture(small_llama, part, [reducer], batch_size=1)
     whole, both = reducers[0].result()["value_norm"], (reducers[1] + reducers[2]).result()["value_norm"]
     torch.testing.assert_close(both, whole, equal_nan=True)
     assert both[2].isnan().any(0).any(0).tolist() == [False] * 5 + [True] * 3
@@ -171,7 +181,8 @@ def test_compare_writes_tables_and_pictures(arguments, labels, notes, tmp_path, 
     assert list(summary["top1"]) == list(summary["alpha_there"]) == labels
     assert 0 < summary["whole_passages"] <= summary["passages"]
     tables = {path.stem: pd.read_parquet(path) for path in out.glob("*.parquet")}
-    assert set(tables) == {"attention", "maps", "value_norm_correlation", "top1"}
+    assert set(tables) - {"span_mass"} == {"attention", "maps", "value_norm_correlation", "top1"}
+    assert ("span_mass" in tables) == ("attention_to_trigger_span" in summary) == ("--trigger" in arguments)
     assert len(tables["attention"]) == 4 * 4 * 40
     assert (tables["maps"]["layer"] == 2).all()
     heads = tables["maps"][tables["maps"]["head"].notna()].groupby(["query", "key"])["difference"].mean()

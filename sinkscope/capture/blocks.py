@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 
@@ -25,6 +25,20 @@ class AttentionBlock:
     length: int
     heads: range
     rows: range
+    keys: range
+    pattern: Float[Tensor, "head row key"]
+    last: bool
+
+
+@dataclass(frozen=True)
+class SampledBlock:
+    """Like an attention block, of `rows` that ascend but leave some out: the first are all there, the others are drawn by chance (see `sampling`)."""
+
+    layer: int
+    passage: int
+    length: int
+    heads: range
+    rows: Int[Tensor, " row"]
     keys: range
     pattern: Float[Tensor, "head row key"]
     last: bool

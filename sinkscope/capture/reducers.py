@@ -5,6 +5,7 @@ Those that give arrays add up (`a + b`), so that shards of a data set can be cap
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol, Self
 
 import torch
@@ -12,9 +13,9 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
-from sinkscope.capture.blocks import AttentionBlock, ResidualBlock, ValueBlock
+from sinkscope.capture.blocks import AttentionBlock, ResidualBlock, SampledBlock, ValueBlock
 
-Block = AttentionBlock | ValueBlock | ResidualBlock
+Block = AttentionBlock | SampledBlock | ValueBlock | ResidualBlock
 
 
 class Reducer(Protocol):
@@ -23,7 +24,7 @@ class Reducer(Protocol):
     def update(self, block: Block) -> None: ...
 
 
-class _Mean:
+class Mean:
     """Mean over passages of an array per layer; a passage counts at the positions that it has."""
 
     def __init__(self, shape: tuple[int, int, int]) -> None:
@@ -36,15 +37,20 @@ class _Mean:
         self.total[layer, :, :length] += values.double().cpu()
         self.count[layer, :length] += 1
 
-    def __add__(self, other: _Mean) -> _Mean:
+    def __add__(self, other: Mean) -> Mean:
         if self._shape != other._shape:
             raise ValueError(f"shards of shapes {self._shape} and {other._shape} do not add up; capture them with one length")
-        both = _Mean(self._shape)
+        both = Mean(self._shape)
         both.total, both.count = self.total + other.total, self.count + other.count
         return both
 
     def result(self) -> Float[Tensor, "layer head position"]:
         return self.total / self.count[:, None]  # NaN at positions that no passage has
+
+
+def to_query_heads(norms: Float[Tensor, "kv_head position"], n_heads: int) -> Float[Tensor, "head position"]:
+    """For each query head the row of the key-value head that it reads."""
+    return norms.repeat_interleave(n_heads // len(norms), dim=0)
 
 
 class Received:
@@ -56,10 +62,11 @@ class Received:
         self._received: Tensor | None = None
 
     def update(self, block: Block) -> None:
-        if isinstance(block, ResidualBlock):
-            return
         if isinstance(block, ValueBlock):
             self._norms, self._received = block.value.float().norm(dim=-1), None
+        if isinstance(block, SampledBlock):
+            raise TypeError(f"{type(self).__name__} needs every row of the attention pattern; a sample goes to SampledMass")
+        if not isinstance(block, AttentionBlock):
             return
         assert self._norms is not None, "a layer's values come before its attention"
         if self._received is None:
@@ -67,8 +74,7 @@ class Received:
         self._received[block.heads.start : block.heads.stop, block.keys.start : block.keys.stop] += block.pattern.sum(1)
         if block.last:
             queries = torch.arange(block.length, 0, -1, device=block.pattern.device)  # at or after each position
-            norms = self._norms.repeat_interleave(self._n_heads // len(self._norms), dim=0)
-            self.add(block, self._received / queries, norms)
+            self.add(block, self._received / queries, to_query_heads(self._norms, self._n_heads))
 
     def add(self, block: AttentionBlock, alpha: Float[Tensor, "head position"], norms: Float[Tensor, "head position"]) -> None:
         raise NotImplementedError
@@ -85,7 +91,7 @@ class ColumnMass(Received):
     def __init__(self, n_layers: int, n_heads: int, length: int, epsilon: float) -> None:
         super().__init__(n_heads)
         self._arguments = (n_layers, n_heads, length, epsilon)
-        self._means = {name: _Mean((n_layers, n_heads, length)) for name in ("alpha", "sink_rate", "value_norm", "weighted_norm")}
+        self._means = {name: Mean((n_layers, n_heads, length)) for name in ("alpha", "sink_rate", "value_norm", "weighted_norm")}
 
     def add(self, block: AttentionBlock, alpha: Float[Tensor, "head position"], norms: Float[Tensor, "head position"]) -> None:
         self._means["alpha"].add(block.layer, alpha)
@@ -116,7 +122,7 @@ class _Rows:
 
     def __init__(self, n_layers: int, n_heads: int, length: int) -> None:
         self._shape = (n_layers, n_heads, length)
-        self._mean = _Mean(self._shape)
+        self._mean = Mean(self._shape)
         self._row: Tensor | None = None
 
     def of(self, block: AttentionBlock) -> Float[Tensor, "head row"]:
@@ -160,6 +166,41 @@ class LearnedSink(_Rows):
 
 
 ROWS: dict[str, type[_Rows]] = {reducer.name: reducer for reducer in (RowEntropy, LearnedSink)}
+
+
+class SpanMass:
+    """`span_mass`: attention that the queries behind a span of positions give to it (a sum over its keys), mean over these queries, then over passages.
+
+    Args:
+        spans: a span for each passage, in their order. A passage without a query behind its span does not count.
+    """
+
+    def __init__(self, n_layers: int, n_heads: int, spans: Sequence[range]) -> None:
+        self._spans = list(spans)
+        self._total = torch.zeros(n_layers, n_heads, dtype=torch.float64)
+        self._count = torch.zeros(n_layers, dtype=torch.float64)
+
+    def update(self, block: Block) -> None:
+        if not isinstance(block, AttentionBlock):
+            return
+        span = self._spans[block.passage]
+        queries = block.length - span.stop
+        if queries <= 0:
+            return
+        rows = slice(max(0, span.stop - block.rows.start), None)
+        keys = slice(max(0, span.start - block.keys.start), max(0, min(span.stop, block.keys.stop) - block.keys.start))
+        self._total[block.layer, block.heads.start : block.heads.stop] += block.pattern[:, rows, keys].sum((1, 2)).double().cpu() / queries
+        self._count[block.layer] += block.last
+
+    def __add__(self, other: SpanMass) -> SpanMass:
+        """Passages of `other` are counted behind those of this one."""
+        n_layers, n_heads = self._total.shape
+        both = SpanMass(n_layers, n_heads, [*self._spans, *other._spans])
+        both._total, both._count = self._total + other._total, self._count + other._count
+        return both
+
+    def result(self) -> dict[str, Float[Tensor, "layer head"]]:
+        return {"span_mass": self._total / self._count[:, None]}
 
 
 class FirstValueNorms:

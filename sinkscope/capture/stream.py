@@ -12,20 +12,22 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformers import AttentionInterface, AttentionMaskInterface
-from transformers.masking_utils import causal_mask_function
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import causal_mask_function, sdpa_mask
 
 from sinkscope.capture.batches import Side, padded_batches
-from sinkscope.capture.blocks import AttentionBlock, ValueBlock
+from sinkscope.capture.blocks import AttentionBlock, SampledBlock, ValueBlock
 from sinkscope.capture.reducers import Reducer
 from sinkscope.capture.residuals import layers_of, residual_blocks
+from sinkscope.capture.sampling import Sampling
 from sinkscope.errors import ModelError
 from sinkscope.models import Model, switched_attention
 from sinkscope.progress import Report
 
-NAME = "sinkscope_stream"
+NAME, SAMPLED = "sinkscope_stream", "sinkscope_sampled"
 TILE = 1 << 21
 """Numbers in a tile: eight megabytes in fp32. Larger ones make faster products, up to what the last level of cache holds."""
 MAX_ROWS = 128
@@ -41,20 +43,25 @@ class _Capture:
     layers: frozenset[int]
     spans: Sequence[range]
     first: int = 0
+    sampling: Sampling | None = None
     fired: set[int] = field(default_factory=set)
 
 
 @dataclass(frozen=True)
 class Rule:
-    """Which keys a query may see, as transformers' mask function instead of a matrix: (batch, head, query, key) → bool. None is plain causality."""
+    """Which keys a query may see, as transformers' mask function instead of a matrix: (batch, head, query, key) → bool. None is plain causality.
+
+    `matrix` is there for sdpa alone, where that makes the output; it too is None for plain causality.
+    """
 
     allowed: Callable[..., Tensor] | None
+    matrix: Tensor | None = None
 
-    def rows(self, row: int, rows: range, keys: range, device: torch.device) -> Bool[Tensor, "row key"]:
+    def rows(self, row: int, query: Int[Tensor, " row"], keys: range, device: torch.device) -> Bool[Tensor, "row key"]:
         assert self.allowed is not None
-        query, key = torch.arange(rows.start, rows.stop, device=device), torch.arange(keys.start, keys.stop, device=device)
+        query, key = query.to(device), torch.arange(keys.start, keys.stop, device=device)
         batch, head = torch.tensor([[row], [0]], device=device)
-        return self.allowed(batch, head, query[:, None], key[None, :]).expand(len(rows), len(keys))
+        return self.allowed(batch, head, query[:, None], key[None, :]).expand(len(query), len(keys))
 
 
 _active: list[_Capture] = []
@@ -68,12 +75,14 @@ def capture(
     batch_size: int = 8,
     layers: Sequence[int] | None = None,
     side: Side = "right",
+    sampling: Sampling | None = None,
     report: Report | None = None,
 ) -> None:
     """Run the model over `passages` (token ids, BOS first) and feed every reducer.
 
     Passages are taken in order, padded per batch on the `side` given. Gradients are off; the model's own attention is restored afterwards, also after an
-    exception. Scores, softmax and output are in fp32, whatever the weights are.
+    exception. Scores, softmax and output are in fp32, whatever the weights are. With `sampling` the output is sdpa's, and there are sampled blocks in
+    the place of attention blocks.
 
     Raises:
         ModelError: the model's attention does something that tiles do not reproduce, or a layer never attended (see `why_not`).
@@ -82,7 +91,7 @@ def capture(
     done = 0
     for batch in padded_batches(passages, batch_size, model.tokenizer.pad_token_id or 0, model.device, side):
         residual = residual_blocks(lambda: layers_of(model.hf), reducers, batch.spans, done)
-        with residual, _capturing(model, _Capture(reducers, wanted, batch.spans, done)) as running, torch.no_grad():
+        with residual, _capturing(model, _Capture(reducers, wanted, batch.spans, done, sampling)) as running, torch.no_grad():
             model.hf.base_model(input_ids=batch.ids, attention_mask=batch.mask.long(), position_ids=batch.position_ids, use_cache=False)
         if missing := wanted - running.fired:
             raise ModelError(f"model {model.name!r}: layer {min(missing)} never attended through transformers' attention interface; use --source lens")
@@ -114,11 +123,16 @@ def why_not(model: Model, tokens: Sequence[int]) -> str | None:
     return None
 
 
+def why_not_sampled(model: Model) -> str | None:
+    """Why rows of this model, which can be streamed, cannot be sampled, or None if they can: sdpa has to make its output."""
+    return None if model.hf._supports_sdpa else f"{type(model.hf).__name__} does not attend through sdpa"
+
+
 @contextmanager
 def _capturing(model: Model, running: _Capture) -> Iterator[_Capture]:
     _active.append(running)
     try:
-        with switched_attention(model.hf, NAME):
+        with switched_attention(model.hf, SAMPLED if running.sampling else NAME):
             yield running
     finally:
         _active.pop()
@@ -131,6 +145,10 @@ def _rule(
     if others.get("use_vmap") or q_offset or kv_offset or q_length != kv_length:
         raise ModelError("its attention mask is more than a function of positions")
     return Rule(None if mask_function is causal_mask_function else mask_function)
+
+
+def _sampled_rule(*args: Any, **options: Any) -> Rule:
+    return Rule(_rule(*args, **options).allowed, sdpa_mask(*args, **options))
 
 
 def _attend(
@@ -147,24 +165,54 @@ def _attend(
     """transformers' attention function: scores, softmax and output, tile by tile."""
     if others.get("position_bias") is not None:
         raise ModelError("it adds a bias to its attention scores")
+    output = torch.zeros(len(query), query.shape[2], query.shape[1], value.shape[-1], device=query.device)  # as it is asked for, so that nothing is copied
+    _feed(module, query, key, value, _Scores(attention_mask, scaling, softcap, s_aux), output)
+    return output.to(query.dtype), None
+
+
+def _attend_sampled(
+    module: torch.nn.Module,
+    query: Float[Tensor, "batch head position d_head"],
+    key: Float[Tensor, "batch kv_head position d_head"],
+    value: Float[Tensor, "batch kv_head position d_head"],
+    attention_mask: Rule,
+    scaling: float | None = None,
+    **others: Any,
+) -> tuple[Float[Tensor, "batch position head d_head"], None]:
+    """transformers' attention function: the output by sdpa, the pattern in some rows besides."""
+    output, _ = sdpa_attention_forward(module, query, key, value, attention_mask.matrix, scaling=scaling, **others)
+    _feed(module, query, key, value, _Scores(attention_mask, scaling), None)
+    return output, None
+
+
+@dataclass(frozen=True)
+class _Scores:
+    """What makes a layer's pattern from its queries and keys."""
+
+    rule: Rule
+    scaling: float | None
+    softcap: float | None = None
+    learned_sink: Float[Tensor, " head"] | None = None
+
+
+def _feed(module: torch.nn.Module, query: Tensor, key: Tensor, value: Tensor, scores: _Scores, output: Tensor | None) -> None:
+    """One layer: hand its values and its pattern to the reducers and, but for a sample, fill `output`."""
     running, layer = _active[-1], int(module.layer_idx)  # type: ignore[arg-type]
     running.fired.add(layer)
-    scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
-    output = torch.zeros(*query.shape[:3], value.shape[-1], device=query.device)
+    reducers = running.reducers if layer in running.layers else []
+    if output is None and not reducers:
+        return
     for row, span in enumerate(running.spans):
-        real = slice(span.start, span.stop)
+        real, number = slice(span.start, span.stop), running.first + row
         q, k, v = (each[row, :, real].float() for each in (query, key, value))
-        blocks = _Passage(q, k, v, output[row, :, real], attention_mask, (row, span.start), scaling, softcap, s_aux, layer, running.first + row)
-        if layer not in running.layers:
-            for _ in blocks.tiles():
-                pass
-            continue
-        for reducer in running.reducers:
-            reducer.update(ValueBlock(layer, running.first + row, v))
-        for block in blocks.tiles():
-            for reducer in running.reducers:
+        for reducer in reducers:
+            reducer.update(ValueBlock(layer, number, v))
+        filled = None if output is None else output[row, real].transpose(0, 1)
+        passage = _Passage(q, k, v, filled, scores, (row, span.start), layer, number)
+        drawn = running.sampling.rows(layer, number, len(span)) if running.sampling else None
+        for block in passage.tiles(drawn):
+            for reducer in reducers:
                 reducer.update(block)
-    return output.transpose(1, 2).to(query.dtype).contiguous(), None
 
 
 @dataclass
@@ -174,27 +222,25 @@ class _Passage:
     query: Float[Tensor, "head position d_head"]
     key: Float[Tensor, "kv_head position d_head"]
     value: Float[Tensor, "kv_head position d_head"]
-    output: Float[Tensor, "head position d_head"]
-    rule: Rule
+    output: Float[Tensor, "head position d_head"] | None
+    scores: _Scores
     place: tuple[int, int]
-    scaling: float
-    softcap: float | None
-    learned_sink: Float[Tensor, " head"] | None
     layer: int
     number: int
 
-    def tiles(self) -> Iterator[AttentionBlock]:
-        """The pattern, ascending in rows and, within some rows, in heads. A tile's memory is used again for the next one."""
+    def tiles(self, drawn: Int[Tensor, " row"] | None = None) -> Iterator[AttentionBlock | SampledBlock]:
+        """The pattern in all rows or the ones drawn, ascending in rows and, within some rows, in heads. A tile's memory is used again for the next one."""
         (n_heads, length, d_head), n_kv = self.query.shape, len(self.key)
         group = n_heads // n_kv
         size = max(1, min(MAX_ROWS, length, TILE // (group * length)))
-        extra = self.learned_sink is not None
+        scaling = d_head**-0.5 if self.scores.scaling is None else self.scores.scaling
+        softcap, learned_sink, extra = self.scores.softcap, self.scores.learned_sink, self.scores.learned_sink is not None
         memory = torch.empty(max(TILE, group * size * (length + extra)), device=self.query.device)
         key = self.key.mT.contiguous()  # products with it are faster than with a transposed view
-        above = torch.ones(size, size, dtype=torch.bool, device=self.query.device).triu(1)
-        for start in range(0, length, size):
-            rows = range(start, min(start + size, length))
-            keys, hidden = self._visible(rows, above)
+        chunks = (torch.arange(length) if drawn is None else drawn).split(size)
+        for number, rows in enumerate(chunks):
+            chosen = rows.to(self.query.device)
+            keys, hidden = self._visible(rows)
             per_tile = max(1, min(n_kv, TILE // (group * size * (len(keys) + extra))))
             for first in range(0, n_kv, per_tile):
                 kv = range(first, min(first + per_tile, n_kv))
@@ -203,35 +249,42 @@ class _Passage:
                 shape = (len(kv), group * len(rows), width)
                 scores = memory[: shape[0] * shape[1] * width].view(shape)
                 columns = slice(keys.start, keys.stop)
-                query = self.query[heads.start : heads.stop, rows.start : rows.stop].reshape(len(kv), -1, d_head)
-                torch.bmm(query * self.scaling, key[kv.start : kv.stop, :, columns], out=scores[..., : len(keys)])
+                query = self.query[heads.start : heads.stop, chosen].view(len(kv), -1, d_head)
+                torch.bmm(query * scaling, key[kv.start : kv.stop, :, columns], out=scores[..., : len(keys)])
                 by_head = scores.view(len(heads), len(rows), width)
-                if self.softcap is not None:
-                    scores.div_(self.softcap).tanh_().mul_(self.softcap)
+                if softcap is not None:
+                    scores.div_(softcap).tanh_().mul_(softcap)
                 if hidden is not None:
                     by_head[..., len(keys) - hidden.shape[-1] : len(keys)].masked_fill_(hidden, float("-inf"))
-                if self.learned_sink is not None:
-                    by_head[..., -1] = self.learned_sink[heads.start : heads.stop, None].float()
+                if learned_sink is not None:
+                    by_head[..., -1] = learned_sink[heads.start : heads.stop, None].float()
                 torch.softmax(scores, -1, out=scores)
-                pattern = scores[..., : len(keys)]
-                attended = torch.bmm(pattern, self.value[kv.start : kv.stop, columns])
-                self.output[heads.start : heads.stop, rows.start : rows.stop] = attended.view(len(heads), len(rows), -1)
-                last = rows.stop == length and kv.stop == n_kv
-                yield AttentionBlock(self.layer, self.number, length, heads, rows, keys, by_head[..., : len(keys)], last)
+                pattern = by_head[..., : len(keys)]
+                last = number == len(chunks) - 1 and kv.stop == n_kv
+                if drawn is not None:
+                    yield SampledBlock(self.layer, self.number, length, heads, rows, keys, pattern, last)
+                    continue
+                here = range(int(rows[0]), int(rows[-1]) + 1)
+                if self.output is not None:
+                    attended = torch.bmm(scores[..., : len(keys)], self.value[kv.start : kv.stop, columns])
+                    self.output[heads.start : heads.stop, here.start : here.stop] = attended.view(len(heads), len(rows), -1)
+                yield AttentionBlock(self.layer, self.number, length, heads, here, keys, pattern, last)
 
-    def _visible(self, rows: range, above: Tensor) -> tuple[range, Bool[Tensor, "row key"] | None]:
+    def _visible(self, rows: Int[Tensor, " row"]) -> tuple[range, Bool[Tensor, "row key"] | None]:
         """The keys that some of the rows may see, and which of the last of them each row may not."""
-        if self.rule.allowed is None:
-            return range(rows.stop), above[: len(rows), : len(rows)]
+        first, last = int(rows[0]), int(rows[-1])
+        if self.scores.rule.allowed is None:
+            return range(last + 1), (torch.arange(first + 1, last + 1) > rows[:, None]).to(self.query.device)
         row, offset = self.place
-        shifted, everywhere = range(rows.start + offset, rows.stop + offset), range(offset, offset + self.key.shape[1])
-        allowed = self.rule.rows(row, shifted, everywhere, self.query.device)
+        allowed = self.scores.rule.rows(row, rows + offset, range(offset, offset + self.key.shape[1]), self.query.device)
         seen = allowed.any(0).nonzero()
         keys = range(int(seen.min()), int(seen.max()) + 1)
-        if keys.stop > rows.stop:
+        if keys.stop > last + 1:
             raise ModelError("its attention looks ahead")
         return keys, ~allowed[:, keys.start : keys.stop]
 
 
 AttentionInterface.register(NAME, _attend)
 AttentionMaskInterface.register(NAME, _rule)
+AttentionInterface.register(SAMPLED, _attend_sampled)
+AttentionMaskInterface.register(SAMPLED, _sampled_rule)

@@ -19,6 +19,8 @@ def locate(
     also: Annotated[list[str] | None, typer.Option(help="more to measure of each query: entropy, learned_sink; can be given twice")] = None,
     head: Annotated[list[str] | None, typer.Option(help="layer:head whose attention map to draw, as 3:5; can be repeated; by default the strongest")] = None,
     source: Annotated[str | None, typer.Option(help="lens or stream; by default lens up to 1024 tokens, stream beyond")] = None,
+    rows: Annotated[float | None, typer.Option(help="read only this share of the queries, as 0.1: α with a 95 % interval, no sink rate")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="which queries --rows draws")] = 0,
     batch_size: Annotated[int, typer.Option(min=1)] = 8,
     out: Annotated[Path, typer.Option(help="directory to write sinks.parquet, sinks.nc and figures to")] = Path("sinks"),
     device: Annotated[str | None, typer.Option(help="as torch names it; by default the GPU if there is one")] = None,
@@ -47,6 +49,8 @@ def locate(
             also=also or [],
             heads=heads,
             source=source,  # type: ignore[arg-type]  # checked where it is chosen
+            rows=rows,
+            seed=seed,
             batch_size=batch_size,
             report=bar(f"locate in {len(passages)} passages"),
         )

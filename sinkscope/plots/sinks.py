@@ -21,7 +21,7 @@ STEPS = (1, 2, 4, 8, 16, 32, 64)
 
 
 def atlas(sinks: pd.DataFrame, position: int, caption: str) -> Figure:
-    """Layer × head heatmap of α and of the sink rate at one position. `sinks` has the columns of `SinkMap.to_frame()`.
+    """Layer × head heatmap of α and of the sink rate at one position, or of the width of a sample's interval. `sinks` has the columns of `SinkMap.to_frame()`.
 
     Never larger than a page, whatever the model; large models get small cells and a label at every second, fourth … layer and head.
     """
@@ -33,8 +33,13 @@ def atlas(sinks: pd.DataFrame, position: int, caption: str) -> Figure:
     height = float(np.clip(width / n_heads * n_layers, 0.8, 6.5))
     size = (2 * width + 1.3, height + 0.9)
     figure, axes = plt.subplots(1, 2, figsize=size, sharey=True)
-    for axis, column, title in zip(axes, ("alpha", "sink_rate"), (f"attention α to position {position}", "sink rate"), strict=True):
-        grid = here.pivot(index="layer", columns="head", values=column).to_numpy()
+    if "sink_rate" in here:
+        beside, title = here["sink_rate"], "sink rate"
+    else:
+        beside, title = here["alpha_high"] - here["alpha_low"], "width of α’s 95 % interval"
+    panels = ((here["alpha"], f"attention α to position {position}"), (beside, title))
+    for axis, (values, title) in zip(axes, panels, strict=True):
+        grid = here.assign(value=values).pivot(index="layer", columns="head", values="value").to_numpy()
         image = axis.imshow(grid, cmap=SEQUENTIAL, vmin=0, vmax=1, aspect="auto", origin="lower", interpolation="nearest")
         if numbers:
             for (layer, head), value in np.ndenumerate(grid):
@@ -57,8 +62,9 @@ def received(profile: pd.DataFrame, caption: str) -> Figure:
     """Attention received by position, one line per `model`, with the uniform baseline. Columns model, position, alpha, uniform."""
     style()
     figure, axis = plt.subplots(figsize=(COLUMN, 2.1))
+    alone = profile["model"].nunique() == 1
     for rank, (model, group) in enumerate(profile.groupby("model", sort=False)):
-        width = max(0.8, 3.2 - 0.6 * rank)  # later lines are thinner, so that equal curves stay visible
+        width = 1.2 if alone else max(0.8, 3.2 - 0.6 * rank)  # later lines are thinner, so that equal curves stay visible
         axis.plot(group["position"], group["alpha"], color=colour(str(model)), label=drawable(str(model)), linewidth=width)
     base = profile.drop_duplicates("position")
     axis.plot(base["position"], base["uniform"], color="black", linestyle=":", linewidth=0.8, label="uniform attention")

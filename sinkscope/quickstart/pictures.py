@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from sinkscope.benchmarks.benchmark import Benchmark
-from sinkscope.compare import Condition, difference_map, map_frame, triggered
+from sinkscope.compare import Condition, difference_map, map_frame, triggered, usual
 from sinkscope.locating import head_maps, map_labels, token_texts
 from sinkscope.plots import compare as compare_pictures
 from sinkscope.plots import sinks as sink_pictures
@@ -48,10 +48,10 @@ def draw(results: Results, benchmark: Benchmark, directory: Path, report: Report
     for label, placement in (("target", "prefix"), ("prefix", "prefix"), ("target", "infix"), ("infix", "infix")):
         shown = f"{'target' if label == 'target' else 'backdoored'}, trigger as {placement}"
         model = results.models[label]
-        with_trigger, span = triggered(model, passages, TRIGGER, Placement.parse(placement))
+        with_trigger, spans = triggered(model, passages, TRIGGER, Placement.parse(placement))
         values = difference_map(Condition("clean", model, passages), Condition("triggered", model, with_trigger), bin_size=BIN).mean(0)
-        maps[shown] = (values, span)
-        cells.append(map_frame(values, BIN, span).assign(model=shown))
+        maps[shown] = (values, usual(spans))
+        cells.append(map_frame(values, BIN, usual(spans)).assign(model=shown))
     caption = f"attention change by the trigger, layer {last}, mean over heads, n = {len(passages)} forget passages, bins of {BIN} tokens"
     data = pd.concat(cells)[["model", "query", "key", "difference", "trigger_start", "trigger_stop"]]
     save(compare_pictures.difference_maps(maps, BIN, "triggered − clean", caption), data, directory, "attention_difference")

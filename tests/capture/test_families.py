@@ -10,7 +10,7 @@ import torch
 
 from sinkscope.capture import lens, sources, stream
 from sinkscope.capture.maps import BinnedPattern
-from sinkscope.capture.reducers import ROWS, ColumnMass
+from sinkscope.capture.reducers import ROWS, ColumnMass, SpanMass
 from sinkscope.errors import ModelError
 from sinkscope.models import Model
 from tests.capture.families import CONFIGS, STREAMED, naive, network
@@ -18,6 +18,7 @@ from tests.conftest import saved_tokenizer
 
 LENGTHS = (40, 23, 31, 17)
 EPSILON = 0.1
+SPANS = [range(2, 5), range(1, 3), range(10, 22), range(4, 17)]  # nothing stands behind the last one
 
 
 @cache
@@ -28,7 +29,12 @@ def passages() -> list[list[int]]:
 
 @cache
 def expected(kind: str, dtype: torch.dtype) -> dict[str, np.ndarray]:
-    return naive(network(kind).to(dtype), kind, passages(), EPSILON)
+    plain = network(kind).to(dtype)
+    span_mass = np.zeros((3, 4))
+    for passage, span in zip(passages()[:3], SPANS, strict=False):
+        pattern = naive(plain, kind, [passage], EPSILON)["pattern"]
+        span_mass += sum(pattern[:, :, query, key] for query in range(span.stop, len(passage)) for key in span) / (len(passage) - span.stop) / 3
+    return naive(plain, kind, passages(), EPSILON) | {"span_mass": span_mass}
 
 
 def captured(source, model: Model, **options: object) -> dict[str, np.ndarray]:
@@ -36,8 +42,10 @@ def captured(source, model: Model, **options: object) -> dict[str, np.ndarray]:
     maps = BinnedPattern([(layer, head) for layer in range(model.n_layers) for head in range(model.n_heads)], max(LENGTHS), 1)
     rows = [ROWS[name](*shape) for name in ROWS]
     mass = ColumnMass(*shape, EPSILON)
-    source.capture(model, passages(), [mass, *rows, maps], **options)
+    span_mass = SpanMass(model.n_layers, model.n_heads, SPANS)
+    source.capture(model, passages(), [mass, *rows, maps, span_mass], **options)
     found = {name: values for reducer in (mass, *rows) for name, values in reducer.result().items()}
+    found["span_mass"] = span_mass.result()["span_mass"]
     found["pattern"] = maps.result()["pattern"].unflatten(0, (model.n_layers, model.n_heads))
     return {name: values.numpy() for name, values in found.items()}
 
@@ -90,9 +98,9 @@ def test_the_threshold_and_the_learned_sinks_decide_something() -> None:
 def test_a_family_that_cannot_be_streamed_is_served_by_lens_and_says_so(tokenizer) -> None:
     model = Model("bloom", network("bloom"), tokenizer)
     long = [[5] * (sources.LENS_LENGTH + 1)]
-    source, note = sources.choose(model, long)
-    assert source == "lens"
-    assert "BloomForCausalLM does not attend through" in note
+    choice = sources.choose(model, long)
+    assert choice.source == "lens"
+    assert "BloomForCausalLM does not attend through" in str(choice)
     with pytest.raises(ModelError, match="try --source lens"):
         sources.choose(model, long, "stream")
     with pytest.raises(ModelError, match="'magic' is unknown"):
@@ -101,8 +109,8 @@ def test_a_family_that_cannot_be_streamed_is_served_by_lens_and_says_so(tokenize
 
 def test_length_decides_between_the_sources(tokenizer) -> None:
     model = Model("llama", network("llama"), tokenizer)
-    assert sources.choose(model, [[5] * 1024]) == ("lens", "")
-    assert sources.choose(model, [[5] * 8, [5] * 1025]) == ("stream", "")
+    assert str(sources.choose(model, [[5] * 1024])) == "lens"
+    assert str(sources.choose(model, [[5] * 8, [5] * 1025])) == "stream"
 
 
 def test_an_attention_that_adds_something_of_its_own_is_noticed(tokenizer) -> None:
@@ -139,7 +147,7 @@ def test_shards_add_up_to_the_whole(tokenizer) -> None:
     def reducers() -> list:
         return [ColumnMass(3, 4, 40, EPSILON), *(ROWS[name](3, 4, 40) for name in ROWS), BinnedPattern([(2, 0)], 40, 1)]
 
-    whole, first, second = reducers(), reducers(), reducers()
+    whole, first, second = ([*reducers(), SpanMass(3, 4, some)] for some in (SPANS, SPANS[:1], SPANS[1:]))
     stream.capture(model, passages(), whole)
     stream.capture(model, passages()[:1], first)
     stream.capture(model, passages()[1:], second)

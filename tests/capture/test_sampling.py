@@ -1,0 +1,220 @@
+"""α from a sample of rows: unbiased, with intervals that cover, on every family that sdpa serves."""
+
+from __future__ import annotations
+
+import math
+from itertools import combinations
+
+import numpy as np
+import pytest
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from sinkscope import load
+from sinkscope.capture import sampling, stream
+from sinkscope.capture.blocks import AttentionBlock, ResidualBlock, SampledBlock, ValueBlock
+from sinkscope.capture.reducers import ColumnMass
+from sinkscope.capture.sampling import CERTAIN, SampledMass, Sampling
+from sinkscope.errors import ModelError, TextError
+from sinkscope.models import Model
+from sinkscope.sinks import locate
+from tests.capture.families import STREAMED, naive, network
+from tests.conftest import TEXT, saved_tokenizer
+
+WITHOUT_SDPA = ("gemma2", "gpt_oss")
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory: pytest.TempPathFactory):
+    return saved_tokenizer("neox", tmp_path_factory.mktemp("tokenizer"))
+
+
+@pytest.fixture
+def few_certain(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows are drawn from short passages too."""
+    for name, value in {"CERTAIN": 4, "LEAST_DRAWN": 2, "LEAST_EXPECTED": 1}.items():
+        monkeypatch.setattr(sampling, name, value)
+
+
+def passages(lengths: tuple[int, ...]) -> list[list[int]]:
+    generator = torch.Generator().manual_seed(0)
+    return [torch.randint(3, 400, (length,), generator=generator).tolist() for length in lengths]
+
+
+def fed(pattern: torch.Tensor, rows: torch.Tensor, how: Sampling) -> dict[str, np.ndarray]:
+    """The result for one passage's pattern [head, row, key] seen at some rows; values are ones."""
+    n_heads, length, _ = pattern.shape
+    reducer = SampledMass(1, n_heads, length, how)
+    reducer.update(ValueBlock(0, 0, torch.ones(n_heads, length, 4)))
+    reducer.update(SampledBlock(0, 0, length, range(n_heads), rows, range(length), pattern[:, rows], True))
+    return {name: values[0].numpy() for name, values in reducer.result().items()}
+
+
+def test_rows_are_drawn_by_seed_layer_and_passage() -> None:
+    rows = Sampling(0.1).rows(0, 0, 2048)
+    assert torch.equal(rows[:CERTAIN], torch.arange(CERTAIN))
+    assert len(rows) == CERTAIN + 192 == len(set(rows.tolist()))
+    assert torch.equal(rows, rows.sort().values) and rows[-1] < 2048
+    assert torch.equal(rows, Sampling(0.1).rows(0, 0, 2048))
+    for other in (Sampling(0.1, seed=1).rows(0, 0, 2048), Sampling(0.1).rows(1, 0, 2048), Sampling(0.1).rows(0, 1, 2048)):
+        assert not torch.equal(rows, other)
+    assert torch.equal(Sampling(0.1).rows(0, 0, 100), torch.arange(100))  # short passages are read in full
+    assert torch.equal(Sampling(1.0).rows(0, 0, 300), torch.arange(300))
+
+
+def test_the_mean_over_every_possible_sample_is_the_exact_value(few_certain) -> None:
+    pattern = torch.rand(2, 10, 10, generator=torch.Generator().manual_seed(3)).tril()
+    exact = pattern.double().sum(1) / torch.arange(10, 0, -1)
+    how = Sampling(0.5)
+    assert how.drawn(10) == 3
+    samples = [fed(pattern, torch.tensor([0, 1, 2, 3, *drawn]), how)["alpha"] for drawn in combinations(range(4, 10), 3)]
+    reach = how.reach(10)
+    assert 7 < reach < 10
+    found = np.nanmean(samples, axis=0)  # a sample without a row at or after a position says nothing about it
+    np.testing.assert_allclose(found[:, :reach], exact.numpy()[:, :reach], atol=1e-6)
+    assert np.isnan(np.array(samples)[..., reach:]).all()
+
+
+def test_the_interval_of_attention_that_is_all_or_nothing_is_wilsons() -> None:
+    length, how = 1128, Sampling(0.1)
+    rows = how.rows(0, 0, length)
+    pattern = torch.zeros(1, length, length)
+    pattern[0, CERTAIN:, 0] = (torch.arange(length - CERTAIN) % 3 == 0).float()
+    pattern[0, :, 1] = 1 - pattern[0, :, 0]
+    found = fed(pattern, rows, how)
+    p, n = pattern[0, rows[CERTAIN:], 0].mean().item(), 99 / (1 - 100 / 1000)  # the finite population's correction, as more rows
+    z = 1.984217  # Student, 99 degrees of freedom
+    centre, half = p + z * z / (2 * n), z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
+    for name, end in (("alpha_low", centre - half), ("alpha_high", centre + half)):
+        assert found[name][0, 0] == pytest.approx(end / (1 + z * z / n) * 1000 / length, abs=1e-4)
+    assert found["alpha"][0, 0] == pytest.approx(p * 1000 / length)
+    assert found["alpha_low"][0, 5] == 0 < 0.01 < found["alpha_high"][0, 5] < 0.1  # nothing was seen there, which does not mean that nothing is
+
+
+@pytest.mark.parametrize("side", ["right", "left"])
+@pytest.mark.parametrize("kind", [kind for kind in STREAMED if kind not in WITHOUT_SDPA])
+def test_samples_equal_the_naive_oracle_at_their_rows(kind: str, side: str, tokenizer, few_certain, monkeypatch) -> None:
+    model, texts = Model(kind, network(kind), tokenizer), passages((40, 23, 31))
+    monkeypatch.setattr(stream, "TILE", 300)
+    how, shape = Sampling(0.5, seed=3), (3, 4, 40)
+    reducer, everything = SampledMass(*shape, how), SampledMass(*shape, Sampling(1.0))
+    stream.capture(model, texts, [reducer], batch_size=2, side=side, sampling=how)
+    stream.capture(model, texts, [everything], batch_size=2, side=side, sampling=Sampling(1.0))
+    alpha, count = np.zeros(shape), np.zeros(40)
+    for number, passage in enumerate(texts):
+        pattern, size, reach = naive(network(kind), kind, [passage], 0.1)["pattern"], len(passage), how.reach(len(passage))
+        count[:reach] += 1
+        for layer in range(3):
+            drawn = [row for row in how.rows(layer, number, size).tolist() if row >= 4]
+            for k in range(reach):
+                here = [row for row in drawn if row >= k]
+                left = size - max(k, 4)
+                mean = sum(pattern[layer, :, row, k] for row in here) / len(here)
+                alpha[layer, :, k] += (sum(pattern[layer, :, row, k] for row in range(k, 4)) + left * mean) / (size - k)
+    found = reducer.result()
+    np.testing.assert_allclose(found["alpha"].numpy(), alpha / np.where(count, count, np.nan), atol=1e-5)
+    full, exact = everything.result(), naive(network(kind), kind, texts, 0.1)
+    for name in full:
+        values, expected = full[name].numpy(), exact["alpha" if name.startswith("alpha") else name]
+        np.testing.assert_allclose(values, np.where(np.isnan(values), np.nan, expected), atol=1e-5)
+        assert np.isfinite(values[..., :20]).all()
+
+
+def long_text(model: Model, length: int) -> list[int]:
+    return (model.with_bos(model.tokenizer.encode(TEXT * 4, add_special_tokens=False)))[:length]
+
+
+def peaked() -> LlamaForCausalLM:
+    """Random heads that look at single tokens far away: the worst case for a sample."""
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4, "vocab_size": 400}
+    return LlamaForCausalLM(LlamaConfig(**sizes, max_position_embeddings=1024, initializer_range=0.3)).eval()
+
+
+@pytest.mark.parametrize("kind", ["tiny", "even", "peaked"])
+def test_intervals_cover_the_exact_value(kind: str, tokenizer) -> None:
+    """In 93 to 97 % of cases, as 95 % intervals should; and the error has no direction."""
+    if kind == "tiny":
+        model = load("tiny", device="cpu")
+        texts = [long_text(model, 500)]
+    else:
+        model = Model(kind, network("llama") if kind == "even" else peaked(), tokenizer)
+        if kind == "even":
+            model.hf.set_attn_implementation("sdpa")
+            for parameter in model.hf.parameters():
+                parameter.data.mul_(0.3 if parameter.ndim == 2 else 1)
+        texts = passages((800,))
+    exact = locate(model, texts, source="stream").alpha.values
+    estimates = [locate(model, texts, rows=0.1, seed=seed).data for seed in range(40)]
+    assert {str(each.attrs["source"]) for each in estimates} == {"stream"}
+    known = ~np.isnan(estimates[0]["alpha"].values)
+    covered = [(each["alpha_low"].values <= exact + 1e-6) & (each["alpha_high"].values >= exact - 1e-6) for each in estimates]
+    assert 0.92 < np.mean([each[known] for each in covered]) < 0.985
+    errors = np.array([(each["alpha"].values - exact)[known].mean() for each in estimates])
+    assert abs(errors.mean()) < 3 * errors.std() / math.sqrt(len(errors))
+    assert known[..., :300].all() and not known[..., -8:].any()
+
+
+def test_the_models_own_output_goes_on(tokenizer) -> None:
+    """The residual stream under a sample is the plain model's."""
+    model, texts = Model("qwen2", network("qwen2"), tokenizer), passages((60, 44))
+    seen: dict[tuple[int, int], torch.Tensor] = {}
+
+    class Residuals:
+        residual = True
+
+        def update(self, block) -> None:
+            if isinstance(block, ResidualBlock):
+                seen[block.layer, block.passage] = block.residual
+
+    stream.capture(model, texts, [Residuals()], sampling=Sampling(0.1))
+    for number, passage in enumerate(texts):
+        with torch.no_grad():
+            hidden = model.hf(torch.tensor([passage]), output_hidden_states=True).hidden_states
+        torch.testing.assert_close(seen[0, number], hidden[1][0], atol=1e-5, rtol=1e-5)
+        assert len(seen[2, number]) == len(passage)
+
+
+@pytest.mark.parametrize("kind", WITHOUT_SDPA)
+def test_a_family_without_sdpa_is_read_in_full_and_says_so(kind: str, tokenizer) -> None:
+    model, texts = Model(kind, network(kind), tokenizer), passages((40,))
+    sinks = locate(model, texts, rows=0.1)
+    assert "does not attend through sdpa, so every row was read" in sinks.data.attrs["source"]
+    np.testing.assert_allclose(sinks.alpha.values, locate(model, texts, source="stream").alpha.values)
+    assert "sink_rate" in sinks.data and "rows" not in sinks.data.attrs
+
+
+def test_a_sample_of_bloom_is_served_by_lens_in_full(tokenizer) -> None:
+    sinks = locate(Model("bloom", network("bloom"), tokenizer), passages((40,)), rows=0.1)
+    assert sinks.data.attrs["source"].startswith("lens (BloomForCausalLM")
+    assert sinks.data.attrs["source"].endswith("so every row was read)")
+
+
+def test_bad_shares_are_refused(small_llama: Model) -> None:
+    texts = passages((40,))
+    for share in (0, -0.1, 1.5):
+        with pytest.raises(TextError, match="above 0 and at most 1"):
+            locate(small_llama, texts, rows=share)
+    with pytest.raises(TextError, match="'entropy' needs every row"):
+        locate(small_llama, texts, rows=0.1, also=["entropy"])
+    with pytest.raises(ModelError, match="lens reads every row"):
+        locate(small_llama, texts, rows=0.1, source="lens")
+
+
+def test_whole_attention_and_samples_are_never_taken_for_each_other(small_llama: Model) -> None:
+    how = Sampling(0.1)
+    with pytest.raises(TypeError, match="needs every row"):
+        stream.capture(small_llama, passages((40,)), [ColumnMass(3, 4, 40, 0.3)], sampling=how)
+    with pytest.raises(TypeError, match="given whole attention"):
+        SampledMass(1, 1, 4, how).update(AttentionBlock(0, 0, 4, range(1), range(4), range(4), torch.zeros(1, 4, 4), True))
+
+
+def test_shards_of_a_sample_add_up(small_llama: Model, few_certain) -> None:
+    texts, how = passages((40, 23, 31)), Sampling(1.0)
+    whole, first, second = (SampledMass(3, 4, 40, how) for _ in range(3))
+    for reducer, part in ((whole, texts), (first, texts[:1]), (second, texts[1:])):
+        stream.capture(small_llama, part, [reducer], sampling=how)
+    for name, values in (first + second).result().items():
+        torch.testing.assert_close(values, whole.result()[name], equal_nan=True, atol=1e-5, rtol=1e-5)
+    with pytest.raises(ValueError, match="do not add up"):
+        first + SampledMass(3, 4, 40, Sampling(0.5))
