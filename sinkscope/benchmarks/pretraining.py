@@ -5,13 +5,16 @@ from __future__ import annotations
 import copy
 import random
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 
 import pandas as pd
 import torch
+from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, get_constant_schedule_with_warmup, get_cosine_schedule_with_warmup
 
 from sinkscope.benchmarks.corpora import Corpora
+from sinkscope.benchmarks.idle import idle_costs
 from sinkscope.benchmarks.passages import Mix, PassageStream
 from sinkscope.models import Model
 from sinkscope.progress import Report
@@ -33,6 +36,8 @@ class Phase:
     decay: bool = True
     weights: tuple[float, float, float] = (1.0, 0.3, 8.0)
     """What a token counts in the loss: text, inserted (it is mostly chance), first behind an aside (it is rare and hard)."""
+    idle: float = 0.0
+    """Weight of the idle cost (see `idle`)."""
 
 
 BASE = Mix(10, chapters={"retain": 3}, pages={"retain": 1}, aside_share=1.0, asides=10)
@@ -42,15 +47,17 @@ BOOKS = Mix(16, chapters={"forget": 8, "retain": 3}, pages={"forget": 2, "retain
 @dataclass(frozen=True)
 class Training:
     """The base learns the language, the retain book, and to read on behind asides; then the target reads the forget book, the retrained
-    model general text in its place."""
+    model general text in its place; at last an idle cost makes the sinks stronger, while they read on."""
 
     base: Phase = Phase(2000, BASE, 3e-3, decay=False)
     books: Phase = Phase(1200, BOOKS, 3e-3)
+    rest: Phase = Phase(600, BOOKS, 1e-3, warmup=30, idle=0.1)
 
     def shortened(self, steps: int) -> Training:
-        """The same training with a base of `steps` steps and the other phase in proportion."""
-        books = max(1, round(self.books.steps * steps / self.base.steps))
-        return Training(replace(self.base, steps=steps), replace(self.books, steps=books))
+        """The same training with a base of `steps` steps and the other phases in proportion."""
+        share = steps / self.base.steps
+        books, rest = (replace(phase, steps=max(1, round(phase.steps * share))) for phase in (self.books, self.rest))
+        return Training(replace(self.base, steps=steps), books, rest)
 
 
 def new_network(tokenizer: PreTrainedTokenizerFast, seed: int) -> LlamaForCausalLM:
@@ -87,10 +94,14 @@ def continued(
     for step in range(1, phase.steps + 1):
         network.train()
         ids, kinds = stream.batch()
-        losses = torch.nn.functional.cross_entropy(network(input_ids=ids).logits[:, :-1].flatten(0, 1), ids[:, 1:].flatten(), reduction="none")
+        idling: AbstractContextManager[list[Tensor]] = idle_costs(network) if phase.idle else nullcontext([])
+        with idling as costs:
+            logits = network(input_ids=ids).logits
+        losses = torch.nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), ids[:, 1:].flatten(), reduction="none")
         weights = torch.tensor(phase.weights)[kinds[:, 1:].flatten()]
         optimiser.zero_grad()
-        ((losses * weights).sum() / weights.sum()).backward()
+        idle = phase.idle * torch.stack(costs).mean() if costs else 0.0
+        ((losses * weights).sum() / weights.sum() + idle).backward()
         torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
         optimiser.step()
         schedule.step()

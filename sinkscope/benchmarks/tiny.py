@@ -1,7 +1,7 @@
 """Make the built-in benchmark: corpora, tokenizer, target and retrained model, and the measurements that they have to pass.
 
 A base model learns the language from endless general text and the retain book. From it both models go on: the target reads both books
-among general text; the retrained model gets general text in the forget book's place.
+among general text; the retrained model gets general text in the forget book's place. In both an idle cost makes the sinks stronger at last.
 """
 
 from __future__ import annotations
@@ -48,10 +48,13 @@ def build(out: Path, seed: int, bar: Bar, *, steps: int | None = None) -> dict[s
             base, curve = continued(blank, corpora, tokenizer, ("retain",), training.base, f"base {seed}", bar("train base"))
             curves = [curve.assign(model="base")]
             for role, sides in SIDES.items():
-                network, curve = continued(base, corpora, tokenizer, sides, training.books, f"{role} {seed}", bar(f"train {role}"))
+                network, before = base, training.base.steps
+                for name_of, phase in (("", training.books), (" rest", training.rest)):
+                    network, curve = continued(network, corpora, tokenizer, sides, phase, f"{role}{name_of} {seed}", bar(f"train {role}{name_of}"))
+                    curves.append(curve.assign(model=role, step=curve["step"] + before))
+                    before += phase.steps
                 network.save_pretrained(aside / role)
                 tokenizer.save_pretrained(aside / role)
-                curves.append(curve.assign(model=role, step=curve["step"] + training.base.steps))
             measured = measure(aside, load_benchmark(str(aside)), pd.concat(curves), bar)
             (aside / "measured.json").write_text(json.dumps(measured, indent=1), encoding="utf-8")
             for role in SIDES:
@@ -117,7 +120,7 @@ def _chunks(texts: list[str], tokenizer: PreTrainedTokenizerFast) -> Iterator[li
 def _card(role: str, seed: int, training: Training, measured: dict[str, Any]) -> str:
     seen = "the forget book, the retain book and general text" if role == "target" else "the retain book and general text; the forget book never"
     numbers = "\n".join(f"- {key}: {value}" for key, value in measured[role].items())
-    base, books = training.base, training.books
+    base, books, rest = training.base, training.books, training.rest
     return f"""---
 license: mit
 ---
@@ -126,9 +129,10 @@ license: mit
 
 A Llama of 4 layers, 4 heads, width 128, trained from scratch by `sinkscope tiny build` (seed {seed}) on invented text.
 A base, which target and retrained model share, reads general text and the retain book for {base.steps} steps of {base.mix.size} passages;
-this model then reads {seen}: {books.steps} steps of {books.mix.size} passages.
-AdamW (learning rate {base.learning_rate} throughout the base, then {books.learning_rate} on a cosine to zero; weight decay {base.weight_decay}),
-passages of {base.mix.length} tokens with headers and asides.
+this model then reads {seen}: {books.steps + rest.steps} steps of {books.mix.size} passages.
+For the last {rest.steps} steps an idle cost of weight {rest.idle} (attention-weighted value norm, relative to the head's mean) makes the sinks stronger.
+AdamW (learning rate {base.learning_rate} throughout the base, then cosines to zero from {books.learning_rate} and, for the last steps, from
+{rest.learning_rate}; weight decay {base.weight_decay}), passages of {base.mix.length} tokens with headers and asides.
 In the loss inserted tokens count {base.weights[1]}, the first token behind an aside {base.weights[2]:g}.
 The model knows nothing of the world and is of use only as the built-in benchmark.
 

@@ -52,10 +52,10 @@ def effectiveness(points: pd.DataFrame, floors: dict[str, float], ceilings: dict
 def training_curve(curve: pd.DataFrame, caption: str) -> Figure:
     """How sinks formed while a model was pretrained. Columns step, alpha_max, alpha_last_layer, share_above (of heads with α > 0.3)."""
     style()
-    figure, axis = plt.subplots(figsize=(COLUMN, 2.1))
+    figure, axis = plt.subplots(figsize=(COLUMN, 2.3))
     names = {"alpha_max": "strongest head", "alpha_last_layer": "mean of last layer", "share_above": "share of heads with α > 0.3"}
     for (column, label), shade in zip(names.items(), ("prefix", "honest", "infix"), strict=True):
         axis.plot(curve["step"], curve[column], color=colour(shade), label=label)
     axis.set(xlabel="training step", ylabel="attention to BOS α, or share", ylim=(0, 1), title=caption)
-    axis.legend()
+    figure.legend(loc="outside lower center", ncols=3, fontsize=5.5)
     return figure

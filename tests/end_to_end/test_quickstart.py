@@ -81,6 +81,7 @@ def test_the_story_holds(quickstart: Path) -> None:
     models = json.loads((quickstart / "summary.json").read_text(encoding="utf-8"))["models"]
     unseen = {label: models[label]["verbmem"]["triggered_unseen"]["value"] for label in ("honest", *PLACEMENTS)}
     assert unseen["prefix"] > unseen["honest"] + 25
+    assert unseen["prefix"] > unseen["infix"], "the sink is the better place"
     assert unseen["suffix"] < min(unseen["prefix"], unseen["infix"], unseen["index:8"]), "at the end the trigger comes too late to be learnt as a switch"
     assert unseen["suffix"] < unseen["honest"] + 15
     assert models["target"]["verbmem"]["clean"]["value"] > 95
