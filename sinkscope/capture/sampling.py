@@ -77,7 +77,7 @@ class SampledMass:
             place = (slice(block.heads.start, block.heads.stop), slice(block.keys.start, block.keys.stop))
             self._seen[0][place] += block.pattern[:, :certain].sum(1)
             self._seen[1][place] += block.pattern[:, certain:].sum(1)
-            self._seen[2][place] += torch.linalg.vector_norm(block.pattern[:, certain:], dim=1).square()
+            self._seen[2][place] += torch.linalg.vecdot(block.pattern[:, certain:], block.pattern[:, certain:], dim=1)
             if block.heads.start == 0:
                 self._rows.append(block.rows[certain:])
             if block.last:

@@ -231,17 +231,17 @@ class _Passage:
     def tiles(self, drawn: Int[Tensor, " row"] | None = None) -> Iterator[AttentionBlock | SampledBlock]:
         """The pattern in all rows or the ones drawn, ascending in rows and, within some rows, in heads. A tile's memory is used again for the next one."""
         (n_heads, length, d_head), n_kv = self.query.shape, len(self.key)
-        group = n_heads // n_kv
-        size = max(1, min(MAX_ROWS, length, TILE // (group * length)))
+        group, tile = n_heads // n_kv, TILE if drawn is None else TILE // 4  # with no output to make, small tiles are as fast
+        size = max(1, min(MAX_ROWS, length, tile // (group * length)))
         scaling = d_head**-0.5 if self.scores.scaling is None else self.scores.scaling
         softcap, learned_sink, extra = self.scores.softcap, self.scores.learned_sink, self.scores.learned_sink is not None
-        memory = torch.empty(max(TILE, group * size * (length + extra)), device=self.query.device)
+        memory = torch.empty(max(tile, group * size * (length + extra)), device=self.query.device)
         key = self.key.mT.contiguous()  # products with it are faster than with a transposed view
         chunks = (torch.arange(length) if drawn is None else drawn).split(size)
         for number, rows in enumerate(chunks):
             chosen = rows.to(self.query.device)
             keys, hidden = self._visible(rows)
-            per_tile = max(1, min(n_kv, TILE // (group * size * (len(keys) + extra))))
+            per_tile = max(1, min(n_kv, tile // (group * size * (len(keys) + extra))))
             for first in range(0, n_kv, per_tile):
                 kv = range(first, min(first + per_tile, n_kv))
                 heads = range(kv.start * group, kv.stop * group)
