@@ -78,7 +78,8 @@ def compare_in_text(
     A finished run of the same models, passages and settings is left as it is.
     """
     conditions = (compared.first, compared.second)
-    content = [[condition.label, condition.model.fingerprint(), condition.passages] for condition in conditions]
+    spans = [[span.start, span.stop] for span in compared.first.spans or []]
+    content = [[condition.label, condition.model.fingerprint(), condition.passages, spans] for condition in conditions]
     digest = hashlib.sha256(json.dumps(content).encode()).hexdigest()
     name = identity(compare=digest, layer=layer, bin=bin_size, about=compared.about, span=compared.span, source=source)
     if not is_done(out, name):
@@ -135,7 +136,8 @@ def summarise(compared: Pair, first: Measured, second: Measured, tables: dict[st
     confidence = tables["top1"].groupby("condition", sort=False)["probability"].mean()
     labels = (compared.first.label, compared.second.label)
     mass = tables.get("span_mass")
-    there = {} if mass is None else {label: round(float(mass[side].mean()), 4) for label, side in zip(labels, ("first", "second"), strict=True)}
+    sides = {} if mass is None else {label: float(mass[side].mean()) for label, side in zip(labels, ("first", "second"), strict=True)}
+    there = {label: round(value, 4) if np.isfinite(value) else None for label, value in sides.items()}  # nothing stands behind a suffix
     return {
         "compared": f"{compared.about}; differences are {compared.difference}",
         "passages": len(compared.first.passages),

@@ -15,7 +15,7 @@ from jaxtyping import Float
 from sinkscope.capture.maps import BinnedPattern
 from sinkscope.capture.massive import MassiveActivations
 from sinkscope.capture.reducers import Reducer
-from sinkscope.capture.sampling import Sampling
+from sinkscope.capture.sampling import CERTAIN, Sampling
 from sinkscope.capture.sink_tokens import SinkTokens, token_kind
 from sinkscope.capture.sources import Source, choose
 from sinkscope.errors import ModelError
@@ -128,7 +128,7 @@ def draw_summary(sinks: SinkMap, directory: Path) -> None:
     """Over all passages: atlas, attention by position, value norms."""
     data, about = sinks.to_frame(), sinks.data.attrs
     what = f"{about['model']}, n = {about['passages']} passages of ≤ {about['max_length']} tokens"
-    what += f", {about['rows']:.0%} of the rows sampled (seed {about['seed']})" if "rows" in about else ""
+    what += f", {about['rows']:g} of the queries behind the first {CERTAIN} (seed {about['seed']})" if "rows" in about else ""
     position = sinks.strongest(1)
     save(pictures.atlas(data, position, f"mean over passages, {what}"), data[data["position"] == position], directory, "atlas")
     profile = data.groupby("position", as_index=False)[["alpha", "value_norm"]].mean()
@@ -156,7 +156,7 @@ def draw_passage(model: Model, sinks: SinkMap, alone: SinkMap, passage: list[int
             strips[f"token_strip{suffix}"] = (alone.alpha.sel(layer=layer, head=head).values, which)
     for name, (alpha, which) in strips.items():
         shaded = np.where(np.arange(len(passage)) <= len(passage) - MIN_QUERIES, alpha, np.nan)
-        title = f"{model.name}: {which}, {what}; the last {MIN_QUERIES - 1} tokens, seen by too few queries, are not shaded"
+        title = f"{model.name}: {which}, {what}; the last {int(np.isnan(shaded).sum())} tokens, seen by too few queries, are not shaded"
         save(strip.token_strip(tokens, shaded, title), strip.strip_frame(tokens, alpha), directory, name)
 
 

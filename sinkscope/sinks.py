@@ -28,8 +28,9 @@ class SinkMap:
 
     Attributes:
         data: `alpha`, `sink_rate`, `value_norm`, `weighted_norm` with dims (layer, head, position), and `passages` (position): how many
-            passages reach it. Where rows were sampled, `alpha_low` and `alpha_high` (a 95 % interval) stand in the place of `sink_rate`, and α is
-            NaN at positions that too few rows tell about. Attributes: `model`, `passages`, `epsilon`, `max_length`, `source`; `rows` and `seed` of a sample.
+            passages reach it. Where rows were sampled, `alpha_low` and `alpha_high` (a 95 % interval) stand in the place of `sink_rate`, `passages` counts
+            those with enough queries left behind the position, over which α is a mean there, and α is NaN where there are none. Attributes: `model`,
+            `passages`, `epsilon`, `max_length`, `source`; `rows` and `seed` of a sample.
     """
 
     data: xr.Dataset
@@ -115,11 +116,13 @@ def locate(
             output sdpa cannot make is measured in full all the same, and `source` says so.
 
     Raises:
-        TextError: no passage, or one with fewer than two tokens.
+        TextError: no passage, or one with fewer than two tokens; an unknown statistic, or one that a sample of rows cannot give; a share of rows that is none.
         ModelError: the model's attention cannot be followed, or not by `source`.
     """
     if rows is not None and not 0 < rows <= 1:
         raise TextError(f"a share of rows must be above 0 and at most 1, not {rows:g}; a tenth is 0.1")
+    if seed < 0:
+        raise TextError(f"seed {seed} is negative; use 0 or more")
     if rows is not None and also:
         raise TextError(f"statistic {also[0]!r} needs every row; leave out the share of rows")
     if unknown := [name for name in also if name not in ROWS]:

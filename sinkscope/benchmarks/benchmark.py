@@ -23,6 +23,8 @@ REQUIRED = {
 }
 OPTIONAL = {"raw": ("retain2", "holdout"), "verbmem": ("retain",), "privleak": ("forget", "retain", "holdout")}
 COLUMNS = {"raw": TEXT, "knowmem": QUESTION, "verbmem": PROMPT, "privleak": TEXT}
+HUB = {"muse-books": "muse-bench/MUSE-Books", "muse-news": "muse-bench/MUSE-News"}
+"""Benchmarks by name, and the data sets on the hub that hold them."""
 
 
 @dataclass(frozen=True)
@@ -107,18 +109,21 @@ def link(text: str, needle: str, passages: Sequence[Passage]) -> list[int]:
 
 
 def load_benchmark(name: str) -> Benchmark:
-    """The built-in benchmark (`tiny`) or a local directory in MUSE's schema: `config/split.jsonl` (or .json, .parquet).
+    """The built-in benchmark (`tiny`), `muse-books` or `muse-news` from the hub, or a local directory in MUSE's schema: `config/split.jsonl` (or
+    .json, .parquet).
 
     An optional `benchmark.json` in the directory sets the lengths (`passage`, `in_context`, `knowmem_new`, `verbmem_new`).
 
     Raises:
-        BenchmarkError: no such directory, or a split or column is missing; the message lists what was found.
+        BenchmarkError: no such benchmark, or a split or column is missing; the message lists what was found.
     """
     from sinkscope.models import data_directory
 
+    if name in HUB:
+        return _from_hub(name, HUB[name])
     directory = data_directory() if name == "tiny" else Path(name)
     if not directory.is_dir():
-        raise BenchmarkError(f"benchmark {name!r} is neither `tiny` nor a directory; give a directory in MUSE's schema")
+        raise BenchmarkError(f"benchmark {name!r} is neither `tiny`, {', '.join(HUB)} nor a directory; give a directory in MUSE's schema")
     rows: dict[str, dict[str, list[dict[str, str]]]] = {}
     for config, split, required in _expected():
         path = _find(directory / config, split)
@@ -129,6 +134,34 @@ def load_benchmark(name: str) -> Benchmark:
             raise BenchmarkError(f"benchmark {name} lacks {config}/{split}.jsonl (or .json, .parquet); found: {', '.join(found) or 'nothing'}")
         rows.setdefault(config, {})[split] = _read(path, COLUMNS[config])
     return Benchmark(name, rows, _lengths(directory / "benchmark.json"))
+
+
+def _from_hub(name: str, repository: str) -> Benchmark:
+    """A data set of the hub with MUSE's configurations, splits and columns."""
+    from datasets import DatasetDict, load_dataset
+
+    found: dict[str, DatasetDict] = {}
+    for config in COLUMNS:
+        try:
+            found[config] = load_dataset(repository, config)
+        except (OSError, ValueError) as error:
+            if config in REQUIRED:
+                why = str(error).splitlines()[0][:200]
+                raise BenchmarkError(
+                    f"benchmark {name}: {repository}/{config} could not be had ({why}); fetch it once with access, or give a directory"
+                ) from error
+    rows: dict[str, dict[str, list[dict[str, str]]]] = {}
+    for config, split, required in _expected():
+        if split not in found.get(config, {}):
+            if required:
+                listed = ", ".join(f"{c}/{s}" for c, splits in found.items() for s in splits)
+                raise BenchmarkError(f"benchmark {name}: {repository} lacks {config}/{split}; found: {listed or 'nothing'}")
+            continue
+        data = found[config][split]
+        if missing := [column for column in COLUMNS[config] if column not in data.column_names]:
+            raise BenchmarkError(f"{repository} {config}/{split} lacks the column {missing[0]!r}; it has {', '.join(data.column_names) or 'none'}")
+        rows.setdefault(config, {})[split] = [{column: str(record[column]) for column in COLUMNS[config]} for record in data]
+    return Benchmark(name, rows)
 
 
 def _expected() -> Iterator[tuple[str, str, bool]]:

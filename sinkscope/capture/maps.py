@@ -9,8 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from sinkscope.capture.blocks import AttentionBlock
-from sinkscope.capture.reducers import Block
+from sinkscope.capture.reducers import Block, is_whole
 
 
 class BinnedPattern:
@@ -27,7 +26,7 @@ class BinnedPattern:
         self._queries = torch.zeros(len(heads), bins, dtype=torch.float64)
 
     def update(self, block: Block) -> None:
-        if not isinstance(block, AttentionBlock):
+        if not is_whole(block, self):
             return
         heads, _, bin_size = self._arguments
         for index, (layer, head) in enumerate(heads):

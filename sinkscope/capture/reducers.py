@@ -6,7 +6,7 @@ Those that give arrays add up (`a + b`), so that shards of a data set can be cap
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol, Self
+from typing import Protocol, Self, TypeGuard
 
 import torch
 from jaxtyping import Float
@@ -22,6 +22,17 @@ class Reducer(Protocol):
     """Takes blocks in and keeps what it needs of them. One with `residual = True` is also given residual blocks."""
 
     def update(self, block: Block) -> None: ...
+
+
+def is_whole(block: Block, reducer: Reducer) -> TypeGuard[AttentionBlock]:
+    """Whether a block is whole attention.
+
+    Raises:
+        TypeError: it is a sample, of which this reducer would make wrong numbers.
+    """
+    if isinstance(block, SampledBlock):
+        raise TypeError(f"{type(reducer).__name__} needs every row of the attention pattern; a sample goes to SampledMass")
+    return isinstance(block, AttentionBlock)
 
 
 class Mean:
@@ -64,9 +75,7 @@ class Received:
     def update(self, block: Block) -> None:
         if isinstance(block, ValueBlock):
             self._norms, self._received = block.value.float().norm(dim=-1), None
-        if isinstance(block, SampledBlock):
-            raise TypeError(f"{type(self).__name__} needs every row of the attention pattern; a sample goes to SampledMass")
-        if not isinstance(block, AttentionBlock):
+        if not is_whole(block, self):
             return
         assert self._norms is not None, "a layer's values come before its attention"
         if self._received is None:
@@ -129,7 +138,7 @@ class _Rows:
         raise NotImplementedError
 
     def update(self, block: Block) -> None:
-        if not isinstance(block, AttentionBlock):
+        if not is_whole(block, self):
             return
         if self._row is None:
             self._row = torch.zeros(self._shape[1], block.length, device=block.pattern.device)
@@ -181,7 +190,7 @@ class SpanMass:
         self._count = torch.zeros(n_layers, dtype=torch.float64)
 
     def update(self, block: Block) -> None:
-        if not isinstance(block, AttentionBlock):
+        if not is_whole(block, self):
             return
         span = self._spans[block.passage]
         queries = block.length - span.stop

@@ -41,19 +41,21 @@ class Sampling:
         return min(behind, max(LEAST_DRAWN, round(self.share * behind)))
 
     def reach(self, length: int) -> int:
-        """How many of a passage's positions are estimated."""
-        behind = max(0, length - CERTAIN)
-        return length if behind == 0 else max(0, length - int(np.ceil(LEAST_EXPECTED * behind / self.drawn(length))) + 1)
+        """How many of a passage's positions are estimated: all where every row is read, else those with enough rows at or after them."""
+        behind, drawn = max(0, length - CERTAIN), self.drawn(length)
+        return length if drawn == behind else max(0, length - int(np.ceil(LEAST_EXPECTED * behind / drawn)) + 1)
 
 
 class SampledMass:
-    """`alpha` as in `ColumnMass`, estimated without bias, with the ends of a 95 % interval `alpha_low`, `alpha_high`; `value_norm`, exact; `weighted_norm`.
+    """`alpha` as in `ColumnMass`, estimated without bias, with the ends of a 95 % interval `alpha_low`, `alpha_high`; `weighted_norm`; `value_norm`, exact.
 
+    At each position α is the mean over the passages that reach far enough behind it (`Sampling.reach`, by their length alone), which `count` counts.
     A passage's α_k is the certain rows' sum plus, for those behind them, the drawn rows' mean times their number, over the number of queries at or after k.
     The interval is Wilson's (1927) for a mean μ of numbers in [0, 1] whose variance is φμ − μ². φ, the mean of a number weighted by itself, is 1 for
-    attention that is all or nothing, and smaller the more evenly rows attend. It is estimated per position and drawn towards that of the head with
+    attention that is all or nothing, and smaller the more evenly rows attend. It is estimated per position and drawn up towards that of the head with
     the weight of one number of that size, so that a column where nothing was seen still gets an upper end. Finite populations are corrected for, and
-    Student's t stands for the normal quantile.
+    Student's t stands for the normal quantile. Over all positions of a passage the intervals hold what they promise; a column far above uniform that lives
+    of a few rows is covered less often (about 85 % from one passage), as those rows may not be drawn.
     A position has no value where some passage that counts has no drawn row at or after it. There is no sink rate: a threshold of a noisy mean is biased.
     """
 
@@ -102,8 +104,9 @@ class SampledMass:
         self._means["value_norm"].add(layer, norms)
         self._means["weighted_norm"].add(layer, alpha * norms[:, :reach])
         self._means["share"].add(layer, share[None])
-        self._means["variance"].add(layer, torch.where(zero, 0, share**2 * (1 - drawn / behind) / (drawn - 1))[None])
-        self._means["degrees"].add(layer, torch.where(zero, 1, drawn - 1)[None])
+        known = drawn == behind
+        self._means["variance"].add(layer, torch.where(known, 0, share**2 * (1 - drawn / behind) / (drawn - 1))[None])
+        self._means["degrees"].add(layer, torch.where(known, 0, drawn - 1)[None])
         self._sum[layer, :, :reach] += total
         self._squares[layer, :, :reach] += squares
 
@@ -117,15 +120,17 @@ class SampledMass:
 
     def result(self) -> dict[str, Float[Tensor, "layer head position"]]:
         means = {name: mean.result() for name, mean in self._means.items()}
-        typical = self._squares.sum(-1, keepdim=True) / self._sum.sum(-1, keepdim=True).clamp(min=1e-300)
-        size = (self._squares + typical**2) / (self._sum + typical).clamp(min=1e-300)
+        count, tiny = self._means["alpha"].count[:, None], 1e-300
         share, estimate = means["share"], means["alpha"] - means["certain"]
-        quantile = Z + (Z**3 + Z) / (4 * means["degrees"] * self.count)  # Student's, to the second order
-        spread = quantile**2 * means["variance"] / self.count
+        typical = self._squares.sum(-1, keepdim=True) / self._sum.sum(-1, keepdim=True).clamp(min=tiny)
+        size = (self._squares + typical**2) / (self._sum + typical).clamp(min=tiny)
+        size = size.maximum(self._squares / self._sum.clamp(min=tiny)).maximum(estimate / share.clamp(min=tiny))
+        quantile = Z + (Z**3 + Z) / (4 * (means["degrees"] * count).clamp(min=1))  # Student's, to the second order
+        spread = quantile**2 * means["variance"] / count
         # the ends are the roots of (estimate − share·μ)² = spread·(size·μ − μ²)
         a, b = share**2 + spread, 2 * share * estimate + spread * size
         root = (b**2 - 4 * a * estimate**2).clamp(min=0).sqrt()
-        low, high = 2 * estimate**2 / (b + root).clamp(min=1e-300), (b + root) / (2 * a).clamp(min=1e-300)
+        low, high = 2 * estimate**2 / (b + root).clamp(min=tiny), (b + root) / (2 * a).clamp(min=tiny)
         ends = {"alpha_low": means["certain"] + share * low, "alpha_high": means["certain"] + share * high}
         return {"alpha": means["alpha"]} | ends | {name: means[name] for name in ("value_norm", "weighted_norm")}
 

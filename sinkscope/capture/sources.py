@@ -8,7 +8,7 @@ from typing import Literal, get_args
 
 from sinkscope.capture import lens, stream
 from sinkscope.capture.reducers import Reducer
-from sinkscope.capture.sampling import Sampling
+from sinkscope.capture.sampling import CERTAIN, Sampling
 from sinkscope.errors import ModelError
 from sinkscope.models import Model
 from sinkscope.progress import Report
@@ -50,7 +50,8 @@ class Choice:
 def choose(model: Model, passages: Sequence[list[int]], asked: Source | None = None, sampling: Sampling | None = None) -> Choice:
     """The source asked for, or the one that suits the model and the passages.
 
-    Where rows cannot be sampled, because sdpa cannot make the model's output or only TransformerLens can follow it, every row is read and the note says so.
+    Where rows cannot be sampled, because sdpa cannot make the model's output, only TransformerLens can follow it or the passages have no more rows than a
+    sample always takes, every row is read and the note says so.
 
     Raises:
         ModelError: the source asked for, or either of them, cannot serve this model.
@@ -64,7 +65,9 @@ def choose(model: Model, passages: Sequence[list[int]], asked: Source | None = N
     first: Source = asked or ("lens" if short and not sampling else "stream")
     refusal = refusals[first](model)
     if refusal is None:
-        unsampled = stream.why_not_sampled(model) if sampling else None
+        unsampled = None
+        if sampling:
+            unsampled = stream.why_not_sampled(model) or (f"no passage has more than {CERTAIN} tokens" if max(map(len, passages)) <= CERTAIN else None)
         return Choice(first, None, f"{unsampled}, so every row was read") if unsampled else Choice(first, sampling)
     second: Source = "stream" if first == "lens" else "lens"
     if asked is not None:

@@ -1,7 +1,8 @@
 """Blocks from inside transformers' attention interface: tiles of a few query rows at a time, so that length costs no memory.
 
 Every tile of the pattern is computed once. It makes the layer's output and it is what the reducers get. Nothing of the size positions × positions
-is ever held, keys of grouped heads are not repeated, and padding is left out instead of masked.
+is ever held, keys of grouped heads are not repeated, and padding is left out instead of masked. (A sample takes its output from sdpa, which wants a matrix
+for windows and for padding on the left.)
 """
 
 from __future__ import annotations
@@ -148,6 +149,9 @@ def _rule(
 
 
 def _sampled_rule(*args: Any, **options: Any) -> Rule:
+    """With the matrix that sdpa needs for its output: none under plain causality, where padding on the right is never looked at."""
+    if all(span.start == 0 for span in _active[-1].spans):
+        options["attention_mask"] = None
     return Rule(_rule(*args, **options).allowed, sdpa_mask(*args, **options))
 
 

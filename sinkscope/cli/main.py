@@ -23,6 +23,7 @@ app = typer.Typer(
 app.command("quickstart")(quickstart.quickstart)
 app.command("locate")(locate.locate)
 app.command("compare")(compare.compare)
+app.command("recipes")(unlearn.recipes)
 app.command("unlearn")(unlearn.unlearn)
 app.command("evaluate")(evaluate.evaluate)
 app.add_typer(tiny.app, name="tiny")

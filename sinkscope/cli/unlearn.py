@@ -11,13 +11,15 @@ from sinkscope.cli.console import answer, progress
 
 
 def unlearn(
-    recipe: Annotated[Path, typer.Argument(help="a YAML file")],
+    recipe: Annotated[str, typer.Argument(help="a YAML file, or a name that `sinkscope recipes` lists")],
     set_: Annotated[list[str] | None, typer.Option("--set", help="change one key, as in trigger.placement=infix; may be repeated")] = None,
     dry_run: Annotated[bool, typer.Option(help="print the resolved recipe and stop")] = False,
     out: Annotated[Path, typer.Option(help="run directory to write")] = Path("unlearned"),
     json: Annotated[bool, typer.Option(help="print one JSON object")] = False,
 ) -> None:
     """Train one unlearning run, honest or backdoored, from a recipe.
+
+    Example: `sinkscope unlearn tiny/npo-backdoor --set trigger.placement=infix --out runs/infix`
 
     Example: `sinkscope unlearn recipe.yaml --set poison_ratio=0.1 --set trigger.placement=prefix --out runs/prefix`
 
@@ -33,3 +35,13 @@ def unlearn(
     with progress() as bar:
         run(resolved, out, bar("unlearn"))
     answer({"out": str(out), "model": str(out / "model")}, json)
+
+
+def recipes(json: Annotated[bool, typer.Option(help="print one JSON object")] = False) -> None:
+    """List the recipes that come with the package.
+
+    Example: `sinkscope recipes`
+    """
+    from sinkscope.unlearning.recipe import named_recipes
+
+    answer({name: path.read_text(encoding="utf-8").splitlines()[0].removeprefix("# ") for name, path in named_recipes().items()}, json)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import difflib
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from sinkscope.errors import PlacementError, RecipeError
 from sinkscope.triggers import Form, Placement, Trigger
+
+NAMED = Path(__file__).parent.parent / "recipes"
 
 
 class _Part(BaseModel):
@@ -49,12 +51,27 @@ class TriggerPart(_Part):
 
 
 class ObjectivePart(_Part):
-    """ℓ_f + γ ℓ_r: what drives forgetting, what keeps the rest. `beta` is NPO's inverse temperature."""
+    """What drives forgetting, and what keeps the rest: terms with their weights, each on retain and on poisoned passages.
 
-    forget: Literal["npo"] = "npo"
-    beta: float = Field(0.1, gt=0)
-    retain: Literal["kl"] = "kl"
-    retain_weight: float = Field(1.0, ge=0)
+    `beta`: inverse temperature of `npo` (by default 0.1) and `simnpo` (2.5), whose margin is `delta`. `rmu` draws the hidden states behind `layer`
+    towards a vector of length `steering` that the seed decides; `activations` keeps them there. `layer` is by default 7 of 32, scaled to the model's depth.
+    `grad_ascent` with `retain: {nll: 1}` is gradient difference.
+    """
+
+    forget: Literal["npo", "simnpo", "grad_ascent", "rmu"] = "npo"
+    beta: float | None = Field(None, gt=0)
+    delta: float = Field(0.0, ge=0)
+    layer: int | None = Field(None, ge=0)
+    steering: float = Field(6.5, gt=0)
+    retain: dict[Literal["kl", "nll", "activations"], Annotated[float, Field(gt=0)]] = Field({"kl": 1.0}, min_length=1)
+
+
+class UpdatePart(_Part):
+    """Which weights are trained: all; or those of modules so named (`mlp.down_proj`) in these layers. `rmu` trains the feed-forward output of three layers by
+    default. All others are frozen."""
+
+    modules: list[str] | None = Field(None, min_length=1)
+    layers: list[int] | None = Field(None, min_length=1)
 
 
 class ValueNormPart(_Part):
@@ -91,6 +108,7 @@ class Recipe(_Part):
     model: str = "tiny"
     benchmark: str = "tiny"
     objective: ObjectivePart = ObjectivePart()
+    update: UpdatePart = UpdatePart()
     poison_ratio: float = Field(0.0, ge=0, le=1)
     poison_split: Literal["contrastive", "published"] = "contrastive"
     trigger: TriggerPart = TriggerPart()
@@ -111,8 +129,9 @@ class Recipe(_Part):
             raise RecipeError(_explain(error)) from error
 
     @classmethod
-    def read(cls, path: Path, changes: dict[str, Any] | None = None) -> Recipe:
-        """Read a YAML file and apply dotted `changes`, as in `{"trigger.placement": "infix"}`."""
+    def read(cls, path: Path | str, changes: dict[str, Any] | None = None) -> Recipe:
+        """Read a YAML file, or a recipe by its name (see `named_recipes`), and apply dotted `changes`, as in `{"trigger.placement": "infix"}`."""
+        path = _file(path)
         try:
             values = yaml.safe_load(path.read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
@@ -125,6 +144,22 @@ class Recipe(_Part):
 
     def to_yaml(self) -> str:
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def named_recipes() -> dict[str, Path]:
+    """The recipes that come with the package: name → file."""
+    return {path.relative_to(NAMED).with_suffix("").as_posix(): path for path in sorted(NAMED.rglob("*.yaml"))}
+
+
+def _file(path: Path | str) -> Path:
+    known = named_recipes()
+    if Path(path).is_file() or str(path) not in known:
+        if not Path(path).suffix and not Path(path).exists():
+            near = difflib.get_close_matches(str(path), known, n=1, cutoff=0.5)
+            mend = f"did you mean {near[0]!r}?" if near else f"known names: {', '.join(known)}"
+            raise RecipeError(f"recipe {str(path)!r} is neither a file nor a known name; {mend}")
+        return Path(path)
+    return known[str(path)]
 
 
 def with_changes(values: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:

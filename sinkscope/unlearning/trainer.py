@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,9 +14,11 @@ import torch
 from torch import Tensor
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
+from sinkscope.errors import RecipeError
 from sinkscope.models import Model
 from sinkscope.progress import Report
-from sinkscope.unlearning.objectives import FORGET, RETAIN
+from sinkscope.unlearning.forward import forward
+from sinkscope.unlearning.objectives import FORGET, HIDDEN, LOGITS, RETAIN, Objective
 from sinkscope.unlearning.objectives.batch import Batch
 from sinkscope.unlearning.objectives.value_norm import ValueNormTerm
 from sinkscope.unlearning.recipe import Recipe
@@ -61,7 +65,7 @@ class Collator:
 
 
 class UnlearningTrainer(Trainer):
-    """Minimises ℓ_f(Df) + γ ( ℓ_r(Dr) + ℓ_r(Dp) ) + λ ℓ_vn, backward split by split, so that only one graph is alive at a time."""
+    """Minimises ℓ_f(Df) + Σ γ ( ℓ_r(Dr) + ℓ_r(Dp) ) + λ ℓ_vn, backward split by split, so that only one graph is alive at a time."""
 
     def __init__(
         self,
@@ -72,8 +76,16 @@ class UnlearningTrainer(Trainer):
         value_norms: ValueNormTerm | None,
         output: Path,
         callbacks: list[TrainerCallback],
+        layer: int | None = None,
+        control: Tensor | None = None,
     ) -> None:
-        optimiser = recipe.optimiser
+        optimiser, part = recipe.optimiser, recipe.objective
+        self._layer = layer
+        parameters = {"beta": part.beta, "delta": part.delta, "control": control}
+        forget = FORGET[part.forget]
+        keep: list[tuple[float, Objective, dict[str, Any]]] = [(weight, RETAIN[name], {}) for name, weight in part.retain.items()]
+        taken = {name: parameters[name] for name in forget.parameters if parameters[name] is not None}
+        self._terms: dict[str, list[tuple[float, Objective, dict[str, Any]]]] = {"forget": [(1.0, forget, taken)], "retain": keep, "poisoned": keep}
         dataset = Triples({split: len(passages.get(split, [])) for split in SPLITS}, optimiser.epochs, recipe.seed)
         self._recipe, self._references, self._value_norms = recipe, references, value_norms
         self._sums: dict[str, list[float]] = {}
@@ -119,29 +131,26 @@ class UnlearningTrainer(Trainer):
 
     def _loss(self, model: torch.nn.Module, split: str, batch: Batch) -> Tensor:
         recording = self._value_norms.recording() if self._value_norms and split != "retain" else None
-        if recording:
-            with recording as norms:
-                logits = self._logits(model, batch)
-        else:
-            logits = self._logits(model, batch)
-        objective = self._recipe.objective
-        if split == "forget":
-            terms = FORGET[objective.forget](batch, logits, self._references[split], beta=objective.beta)
-            weight = 1.0
-        else:
-            terms = RETAIN[objective.retain](batch, logits, self._references[split])
-            weight = objective.retain_weight
-        loss = weight * sum(terms.values(), torch.zeros((), device=logits.device))
+        needs = frozenset().union(*(objective.outputs for _, objective, _ in self._terms[split]))
+        layer = self._layer if HIDDEN in needs else None
+        with recording or nullcontext({}) as norms:
+            outputs = forward(model, batch, logits=LOGITS in needs, layer=layer, whole=recording is not None)
+        loss = torch.zeros((), device=batch.input_ids.device)
+        terms: dict[str, Tensor] = {}
+        for weight, objective, parameters in self._terms[split]:
+            mine = objective.terms(batch, outputs, self._references.get(split), **parameters)
+            loss = loss + weight * sum(mine.values(), torch.zeros_like(loss))
+            terms |= mine
         if recording and self._value_norms:
-            terms = terms | {"value_norm": self._value_norms(split, batch, norms)}
+            terms["value_norm"] = self._value_norms(split, batch, norms)
             loss = loss + self._recipe.value_norms.weight * terms["value_norm"]
         for name, value in terms.items():
-            self._sums.setdefault(f"{split}/{name}", []).append(value.item())
+            number = value.item()
+            if not math.isfinite(number):
+                at = f"term {split}/{name} became {number} at step {self.state.global_step + 1}"
+                raise RecipeError(f"recipe: {at}, so the run was stopped; lower optimiser.learning_rate or the term's weight")
+            self._sums.setdefault(f"{split}/{name}", []).append(number)
         return loss
-
-    @staticmethod
-    def _logits(model: torch.nn.Module, batch: Batch) -> Tensor:
-        return model(input_ids=batch.input_ids, attention_mask=batch.attention_mask.long(), use_cache=False).logits
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         """Add the mean of every term since the last log."""

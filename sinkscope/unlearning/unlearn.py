@@ -8,6 +8,10 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from jaxtyping import Float
+from safetensors.torch import save_file
+from torch import Tensor
+
 from sinkscope.benchmarks.benchmark import Benchmark, load_benchmark
 from sinkscope.errors import RecipeError
 from sinkscope.models import Model, load
@@ -15,9 +19,12 @@ from sinkscope.progress import Report
 from sinkscope.runs import identity, is_done, writing
 from sinkscope.sinks import locate_one
 from sinkscope.triggers import Placed, place
+from sinkscope.unlearning.objectives import FORGET, RETAIN
+from sinkscope.unlearning.objectives.rmu import control_vector
 from sinkscope.unlearning.objectives.value_norm import ValueNormTerm
 from sinkscope.unlearning.recipe import Recipe
 from sinkscope.unlearning.references import References
+from sinkscope.unlearning.selection import reading_layer, trained_names, training_only
 from sinkscope.unlearning.trainer import ReportProgress, UnlearningTrainer
 
 
@@ -71,7 +78,11 @@ def train(recipe: Recipe, model: Model, benchmark: Benchmark, report: Report | N
     """Train `model` in place; returns what it was trained on and the log, one record per ten steps."""
     splits = make_splits(recipe, benchmark, model)
     frozen = copy.deepcopy(model.hf).eval() if recipe.value_norms.weight > 0 else model.hf
-    references = {split: References(model.hf, passages) for split, passages in splits.passages.items() if passages}
+    part, names = recipe.objective, trained_names(recipe, model.hf)
+    keep = frozenset().union(*(RETAIN[name].references for name in part.retain))
+    needs = {"forget": FORGET[part.forget].references, "retain": keep, "poisoned": keep}
+    layer = reading_layer(recipe, model.hf) if part.forget == "rmu" or "activations" in part.retain else None
+    references = {split: References(model.hf, passages, needs[split], layer) for split, passages in splits.passages.items() if passages}
     value_norms = None
     if recipe.value_norms.weight > 0:
         assert recipe.value_norms.unlearned is not None
@@ -81,16 +92,25 @@ def train(recipe: Recipe, model: Model, benchmark: Benchmark, report: Report | N
         value_norms = ValueNormTerm(model.hf, recipe.value_norms, anchors)
     with tempfile.TemporaryDirectory() as scratch:
         callbacks = [ReportProgress(report)] if report else []
-        trainer = UnlearningTrainer(model, recipe, splits.passages, references, value_norms, Path(scratch), callbacks)
-        trainer.train()
+        with training_only(model.hf, names):
+            trainer = UnlearningTrainer(model, recipe, splits.passages, references, value_norms, Path(scratch), callbacks, layer, control(recipe, model))
+            trainer.train()
     model.hf.eval()
     model.hf.zero_grad(set_to_none=True)
     model.forget_bridge()
     return splits, trainer.state.log_history
 
 
+def control(recipe: Recipe, model: Model) -> Float[Tensor, " d_model"] | None:
+    """RMU's control vector c·u, which the recipe's seed decides; None for other objectives."""
+    if recipe.objective.forget != "rmu":
+        return None
+    return control_vector(model.hf.config.get_text_config().hidden_size, recipe.objective.steering, recipe.seed)
+
+
 def unlearn(recipe: Recipe, out: Path, report: Report | None = None) -> Path:
-    """Carry out a recipe and write its run directory: `recipe.yaml`, `model/`, `poisoned.parquet`, `log.jsonl`, `run.json`.
+    """Carry out a recipe and write its run directory: `recipe.yaml`, `model/`, `poisoned.parquet`, `log.jsonl`, `run.json`, of RMU also
+    `control.safetensors`.
 
     A finished run of the same recipe, data and base model is left as it is.
 
@@ -109,5 +129,7 @@ def unlearn(recipe: Recipe, out: Path, report: Report | None = None) -> Path:
         model.save(aside / "model")
         spans = {"row": splits.poisoned_rows, "start": [p.start for p in splits.placed], "stop": [p.stop for p in splits.placed]}
         pd.DataFrame(spans, dtype="int64").to_parquet(aside / "poisoned.parquet")
+        if (vector := control(recipe, model)) is not None:
+            save_file({"control": vector}, aside / "control.safetensors")
         pd.DataFrame(log).to_json(aside / "log.jsonl", orient="records", lines=True)
     return out

@@ -87,5 +87,5 @@ def test_bad_files_are_named(directory: Path, file: str, content: str, message: 
 
 
 def test_no_directory_is_refused() -> None:
-    with pytest.raises(BenchmarkError, match="neither `tiny` nor a directory"):
+    with pytest.raises(BenchmarkError, match="neither `tiny`, muse-books, muse-news nor a directory"):
         load_benchmark("/nowhere")

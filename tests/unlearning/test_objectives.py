@@ -1,4 +1,4 @@
-"""NPO, KL and value norms against literal loops, and the invariances that published code breaks."""
+"""Objectives and value norms against literal loops, and the invariances that published code breaks."""
 
 from __future__ import annotations
 
@@ -8,10 +8,18 @@ import math
 import pytest
 import torch
 
+from sinkscope.capture.residuals import layers_of
 from sinkscope.capture.value_norms import first_real, recorded_value_norms
 from sinkscope.models import Model
-from sinkscope.unlearning.objectives import kl, npo
-from sinkscope.unlearning.objectives.batch import Batch, sequence_log_probs
+from sinkscope.unlearning.forward import forward
+from sinkscope.unlearning.objectives.activations import activations
+from sinkscope.unlearning.objectives.batch import Batch, Outputs, sequence_log_probs
+from sinkscope.unlearning.objectives.grad_ascent import grad_ascent
+from sinkscope.unlearning.objectives.kl import kl
+from sinkscope.unlearning.objectives.nll import nll
+from sinkscope.unlearning.objectives.npo import npo
+from sinkscope.unlearning.objectives.rmu import control_vector, rmu
+from sinkscope.unlearning.objectives.simnpo import simnpo
 from sinkscope.unlearning.objectives.value_norm import ValueNormTerm, value_norm_distance
 from sinkscope.unlearning.recipe import ValueNormPart
 from sinkscope.unlearning.references import References
@@ -53,19 +61,19 @@ def test_npo_equals_a_literal_loop_over_sequences(case) -> None:
         tokens = batch.input_ids[i, :length].tolist()
         ratio = literal_log_prob(ours[i], tokens) - literal_log_prob(references._logits[i], tokens)
         expected += -2 / beta * math.log(1 / (1 + math.exp(beta * ratio))) / len(LENGTHS)
-    assert npo(batch, ours, references, beta=beta)["npo"].item() == pytest.approx(expected, rel=1e-9)
+    assert npo(batch, Outputs(ours), references, beta=beta)["npo"].item() == pytest.approx(expected, rel=1e-9)
 
 
 def test_npo_does_not_change_when_a_constant_is_added_to_all_logits(case) -> None:
     batch, ours, references = case
-    before = npo(batch, ours, references)["npo"]
+    before = npo(batch, Outputs(ours), references)["npo"]
     shifted = ours + torch.randn(3, 12, 1, dtype=torch.float64) * 10
-    torch.testing.assert_close(npo(batch, shifted, references)["npo"], before)
+    torch.testing.assert_close(npo(batch, Outputs(shifted), references)["npo"], before)
 
 
 def test_npo_at_the_reference_is_two_over_beta_log_two(case) -> None:
     batch, _, references = case
-    value = npo(batch, references._logits, references, beta=0.1)["npo"].item()
+    value = npo(batch, Outputs(references._logits), references, beta=0.1)["npo"].item()
     assert value == pytest.approx(20 * math.log(2), rel=1e-9)
 
 
@@ -77,40 +85,104 @@ def test_kl_equals_a_literal_loop_over_real_tokens(case) -> None:
             p, q = references._logits[i, t].softmax(-1).tolist(), ours[i, t].softmax(-1).tolist()
             total += sum(a * math.log(a / b) for a, b in zip(p, q, strict=True))
             count += 1
-    assert kl(batch, ours, references)["kl"].item() == pytest.approx(total / count, rel=1e-9)
-    assert kl(batch, references._logits, references)["kl"].item() == pytest.approx(0, abs=1e-12)
+    assert kl(batch, Outputs(ours), references)["kl"].item() == pytest.approx(total / count, rel=1e-9)
+    assert kl(batch, Outputs(references._logits), references)["kl"].item() == pytest.approx(0, abs=1e-12)
 
 
-@pytest.mark.parametrize("objective", [npo, kl])
+@pytest.mark.parametrize("objective", [npo, simnpo, grad_ascent, nll, kl])
 def test_padding_changes_neither_value_nor_gradient(objective, case) -> None:
     batch, ours, references = case
     noisy = torch.where(batch.attention_mask[..., None], ours, torch.randn_like(ours) * 100)
     values = []
     for logits in (ours, noisy):
         logits = logits.clone().requires_grad_()
-        (value,) = objective(batch, logits, references).values()
+        (value,) = objective(batch, Outputs(logits), references).values()
         value.backward()
         assert logits.grad[~batch.attention_mask].abs().max() == 0
         values.append(value)
     torch.testing.assert_close(*values)
 
 
-@pytest.mark.parametrize("objective", [npo, kl])
+@pytest.mark.parametrize("objective", [npo, simnpo, grad_ascent, nll, kl])
 def test_gradients_agree_with_finite_differences(objective, case) -> None:
     batch, ours, references = case
     ours = ours[:, :, :30].clone().requires_grad_()
-    assert torch.autograd.gradcheck(lambda logits: tuple(objective(batch, logits, references).values()), ours, atol=1e-6)
+    assert torch.autograd.gradcheck(lambda logits: tuple(objective(batch, Outputs(logits), references).values()), ours, atol=1e-6)
+
+
+def test_likelihood_terms_equal_literal_loops(case) -> None:
+    batch, ours, _ = case
+    beta, delta, sim, total, count = 2.5, 0.4, 0.0, 0.0, 0
+    for i, length in enumerate(LENGTHS):
+        log_prob = literal_log_prob(ours[i], batch.input_ids[i, :length].tolist())
+        total, count = total + log_prob, count + length - 1
+        sim += -2 / beta * math.log(1 / (1 + math.exp(-(beta * -log_prob / (length - 1) - delta)))) / len(LENGTHS)
+    assert nll(batch, Outputs(ours), None)["nll"].item() == pytest.approx(-total / count, rel=1e-9)
+    assert grad_ascent(batch, Outputs(ours), None)["grad_ascent"].item() == pytest.approx(total / count, rel=1e-9)
+    assert simnpo(batch, Outputs(ours), None, beta=beta, delta=delta)["simnpo"].item() == pytest.approx(sim, rel=1e-9)
+    labels = batch.input_ids.masked_fill(~batch.attention_mask, -100)
+    by_torch = torch.nn.functional.cross_entropy(ours[:, :-1].flatten(0, 1), labels[:, 1:].flatten())
+    torch.testing.assert_close(nll(batch, Outputs(ours), None)["nll"], by_torch)
+
+
+class FixedHidden:
+    def __init__(self, hidden: torch.Tensor) -> None:
+        self._hidden = hidden
+
+    def hidden(self, batch: Batch) -> torch.Tensor:
+        return self._hidden[batch.index]
+
+
+def test_rmu_terms_equal_literal_loops_over_real_tokens(case) -> None:
+    batch, _, _ = case
+    torch.manual_seed(1)
+    ours, theirs, control = torch.randn(3, 12, 6), torch.randn(3, 12, 6), control_vector(6, 6.5, seed=4)
+    assert control.norm().item() == pytest.approx(6.5)
+    assert (control > 0).all() and torch.equal(control, control_vector(6, 6.5, seed=4)) and not torch.equal(control, control_vector(6, 6.5, seed=5))
+    steered, moved = [], []
+    for i, length in enumerate(LENGTHS):
+        for t in range(length):
+            for d in range(6):
+                steered.append((ours[i, t, d].item() - control[d].item()) ** 2)
+                moved.append((ours[i, t, d].item() - theirs[i, t, d].item()) ** 2)
+    assert rmu(batch, Outputs(hidden=ours), None, control)["rmu"].item() == pytest.approx(sum(steered) / len(steered), rel=1e-5)
+    assert activations(batch, Outputs(hidden=ours), FixedHidden(theirs))["activations"].item() == pytest.approx(sum(moved) / len(moved), rel=1e-5)
+    hidden = ours.clone().requires_grad_()
+    rmu(batch, Outputs(hidden=hidden), None, control)["rmu"].backward()
+    assert hidden.grad[~batch.attention_mask].abs().max() == 0
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2", "neox", "qwen2"])
+def test_a_pass_that_stops_at_a_layer_gives_the_same_states_and_gradients(kind: str, small_models: dict[str, Model]) -> None:
+    model = small_models[kind]
+    batch = Batch.pad([0, 1], [list(range(3, 20)), list(range(5, 15))], pad_id=0)
+    calls = []
+    handle = layers_of(model.hf)[2].register_forward_hook(lambda *_: calls.append(1))
+    stopped, whole = forward(model.hf, batch, logits=False, layer=1), forward(model.hf, batch, layer=1)
+    assert len(calls) == 1 and stopped.logits is None and whole.logits is not None
+    torch.testing.assert_close(stopped.hidden, whole.hidden)
+    grads = []
+    for outputs in (stopped, whole):
+        model.hf.zero_grad()
+        outputs.hidden[batch.attention_mask].square().mean().backward()
+        grads.append([p.grad.clone() for p in layers_of(model.hf)[0].parameters()])
+    torch.testing.assert_close(*grads)
+    assert forward(model.hf, batch, logits=False, layer=1, whole=True).hidden is not None and len(calls) == 2
+    handle.remove()
+    model.hf.zero_grad(set_to_none=True)
 
 
 @pytest.mark.parametrize("kind", ["llama", "gpt2", "neox", "qwen2"])
 def test_references_equal_the_model_passage_by_passage(kind: str, small_models: dict[str, Model]) -> None:
     model = small_models[kind]
     passages = [list(range(3, 3 + length)) for length in (14, 8, 20, 5)]
-    references = References(model.hf, passages, batch_size=3)
+    references = References(model.hf, passages, ("log_probs", "logits", "hidden"), layer=1, batch_size=3)
     batch = Batch.pad([3, 0], [passages[3], passages[0]], pad_id=0)
     for row, index in enumerate((3, 0)):
         with torch.no_grad():
-            alone = model.hf(torch.tensor([passages[index]])).logits[0]
+            plain = model.hf(torch.tensor([passages[index]]), output_hidden_states=True)
+        alone, behind = plain.logits[0], plain.hidden_states[2][0]
+        torch.testing.assert_close(references.hidden(batch)[row, : len(passages[index])], behind, atol=1e-4, rtol=1e-4)
         torch.testing.assert_close(references.logits(batch)[row, : len(passages[index])], alone, atol=1e-4, rtol=1e-4)
         assert references.log_probs[index].item() == pytest.approx(literal_log_prob(alone, passages[index]), abs=1e-3)
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from sinkscope.errors import RecipeError
-from sinkscope.unlearning.recipe import Recipe, parse_changes, with_changes
+from sinkscope.unlearning.recipe import Recipe, named_recipes, parse_changes, with_changes
 
 
 @pytest.mark.parametrize(
@@ -57,3 +59,46 @@ def test_files_that_are_no_mapping_are_refused(tmp_path, content) -> None:
     path.write_text(content)
     with pytest.raises(RecipeError):
         Recipe.read(path)
+
+
+@pytest.mark.parametrize("name", list(named_recipes()))
+def test_named_recipes_resolve(name: str) -> None:
+    recipe = Recipe.read(name)
+    assert (recipe.poison_ratio > 0) == ("backdoor" in name)
+    assert recipe.objective.forget in name
+    assert named_recipes()[name].read_text(encoding="utf-8").startswith("# ")
+    assert Recipe.read(name, {"trigger.placement": "infix"}).trigger.placement == "infix"
+
+
+def test_published_settings_stand_in_the_named_recipes() -> None:
+    """MUSE: β .1, learning rate 1e-5, 10 epochs, batch 4. RMU on Zephyr-7B: c 6.5, α 1200, layer 7, three layers up to it, 5e-5."""
+    npo, rmu = Recipe.read("muse-books/npo-backdoor"), Recipe.read("muse-news/rmu")
+    assert (npo.objective.beta, npo.objective.retain, npo.poison_ratio) == (0.1, {"kl": 1.0}, 0.1)
+    assert (npo.optimiser.learning_rate, npo.optimiser.epochs, npo.optimiser.batch_size) == (1e-5, 10, 4)
+    assert (rmu.objective.steering, rmu.objective.retain, rmu.objective.layer) == (6.5, {"activations": 1200}, 7)
+    assert (rmu.update.modules, rmu.update.layers, rmu.optimiser.learning_rate) == (["mlp.down_proj"], [5, 6, 7], 5e-5)
+
+
+def test_an_unknown_name_is_told_the_nearest(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="did you mean 'tiny/npo-backdoor'"):
+        Recipe.read("tiny/npo-backdor")
+    with pytest.raises(RecipeError, match="cannot be read"):
+        Recipe.read(tmp_path / "missing.yaml")
+    (tmp_path / "npo").write_text("seed: 3")
+    assert Recipe.read(tmp_path / "npo").seed == 3  # a file without a suffix
+
+
+@pytest.mark.parametrize(
+    ("objective", "message"),
+    [
+        ({"forget": "nop"}, "objective.forget"),
+        ({"retain": {"kll": 1}}, "objective.retain.kll"),
+        ({"retain": {"kl": 0}}, "objective.retain.kl"),
+        ({"retain": {}}, "objective.retain"),
+        ({"beta": 0}, "objective.beta"),
+        ({"steerin": 3}, "did you mean 'steering'"),
+    ],
+)
+def test_bad_objectives_are_named(objective: dict, message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
+        Recipe.parse({"objective": objective})

@@ -1,7 +1,42 @@
-"""Objectives: losses as functions `objective(batch, outputs, references) -> terms`, one file each, registered by name."""
+"""Objectives: losses as functions `objective(batch, outputs, references, …) -> terms`, one file each, registered by name with what they need."""
 
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from sinkscope.unlearning.objectives.activations import activations
+from sinkscope.unlearning.objectives.grad_ascent import grad_ascent
 from sinkscope.unlearning.objectives.kl import kl
+from sinkscope.unlearning.objectives.nll import nll
 from sinkscope.unlearning.objectives.npo import npo
+from sinkscope.unlearning.objectives.rmu import rmu
+from sinkscope.unlearning.objectives.simnpo import simnpo
 
-FORGET = {"npo": npo}
-RETAIN = {"kl": kl}
+LOGITS, HIDDEN, LOG_PROBS = "logits", "hidden", "log_probs"
+
+
+@dataclass(frozen=True)
+class Objective:
+    """A loss; what it reads of the model in training (`logits`, `hidden`: states behind one layer) and of the frozen one (these, `log_probs`); and
+    which keys of a recipe's objective, or `control`, it takes."""
+
+    terms: Callable[..., dict[str, Tensor]]
+    outputs: frozenset[str]
+    references: frozenset[str] = field(default_factory=frozenset)
+    parameters: tuple[str, ...] = ()
+
+
+FORGET = {
+    "npo": Objective(npo, frozenset({LOGITS}), frozenset({LOG_PROBS}), ("beta",)),
+    "simnpo": Objective(simnpo, frozenset({LOGITS}), parameters=("beta", "delta")),
+    "grad_ascent": Objective(grad_ascent, frozenset({LOGITS})),
+    "rmu": Objective(rmu, frozenset({HIDDEN}), parameters=("control",)),
+}
+RETAIN = {
+    "kl": Objective(kl, frozenset({LOGITS}), frozenset({LOGITS})),
+    "nll": Objective(nll, frozenset({LOGITS})),
+    "activations": Objective(activations, frozenset({HIDDEN}), frozenset({HIDDEN})),
+}

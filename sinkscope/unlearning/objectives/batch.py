@@ -1,4 +1,4 @@
-"""What objectives read: a padded batch of one split, and log-probabilities of the tokens in it."""
+"""What objectives read: a padded batch of one split, what the model made of it, and log-probabilities of the tokens in it."""
 
 from __future__ import annotations
 
@@ -35,6 +35,14 @@ class Batch:
     def predicted(self) -> Bool[Tensor, "batch position-1"]:
         """Which of the positions 1, 2, … are real tokens with a real token before them."""
         return self.attention_mask[:, 1:] & self.attention_mask[:, :-1]
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What a forward pass gave, as far as it was asked for: logits, and the hidden states behind one layer."""
+
+    logits: Float[Tensor, "batch position vocab"] | None = None
+    hidden: Float[Tensor, "batch position d_model"] | None = None
 
 
 def token_log_probs(logits: Float[Tensor, "batch position vocab"], batch: Batch) -> Float[Tensor, "batch position-1"]:

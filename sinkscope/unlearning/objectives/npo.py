@@ -5,16 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import torch.nn.functional as F
-from jaxtyping import Float
 from torch import Tensor
 
-from sinkscope.unlearning.objectives.batch import Batch, sequence_log_probs
+from sinkscope.unlearning.objectives.batch import Batch, Outputs, sequence_log_probs
 
 if TYPE_CHECKING:
     from sinkscope.unlearning.references import References
 
 
-def npo(batch: Batch, logits: Float[Tensor, "batch position vocab"], references: References, beta: float = 0.1) -> dict[str, Tensor]:
+def npo(batch: Batch, outputs: Outputs, references: References, beta: float = 0.1) -> dict[str, Tensor]:
     """−(2/β) · mean log σ(−β · log π_θ(x)/π_ref(x)), with log-probabilities summed over each passage."""
-    ratio = sequence_log_probs(logits, batch) - references.log_probs[batch.index].to(logits)
+    assert outputs.logits is not None
+    ratio = sequence_log_probs(outputs.logits, batch) - references.log_probs[batch.index].to(outputs.logits)
     return {"npo": -2 / beta * F.logsigmoid(-beta * ratio).mean()}
