@@ -118,6 +118,7 @@ def load(name: str, device: str | None = None, dtype: str | None = None, trust_r
     Raises:
         ModelError: nothing loadable there, not a causal language model, weights only as pickle, or a changed built-in file.
     """
+    from huggingface_hub.utils import logging as hub_logging
     from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from transformers.utils import logging
@@ -127,13 +128,20 @@ def load(name: str, device: str | None = None, dtype: str | None = None, trust_r
     if dtype is not None and dtype not in DTYPES:
         raise ModelError(f"dtype {dtype!r} is unknown; use {', '.join(DTYPES)}")
     place = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        torch.empty(0, device=place)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise ModelError(f"device {place!r} cannot be used here ({str(error).splitlines()[0][:120]}); use cpu, or leave --device out") from error
     logging.disable_progress_bar()
+    hub_logging.set_verbosity_error()
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=trust_remote_code)
         hf = AutoModelForCausalLM.from_pretrained(source, dtype=DTYPES[dtype] if dtype else "auto", use_safetensors=True, trust_remote_code=trust_remote_code)
         hf.to(place)
     except (OSError, ValueError, RuntimeError, KeyError, AttributeError, TypeError, ImportError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        if not Path(source).exists():
+            raise ModelError(f"model {name!r}: there is no such directory here, and the hub did not give it ({reason}); check the name") from error
         raise ModelError(f"model {name!r} cannot be loaded: {reason}") from error
     if not tokenizer.is_fast:
         raise ModelError(f"model {name!r} has no fast tokenizer (tokenizer.json), which sinkscope needs; save one beside it")

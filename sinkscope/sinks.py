@@ -121,10 +121,12 @@ def locate(
     """
     if rows is not None and not 0 < rows <= 1:
         raise TextError(f"a share of rows must be above 0 and at most 1, not {rows:g}; a tenth is 0.1")
-    if seed < 0:
-        raise TextError(f"seed {seed} is negative; use 0 or more")
+    if not 0 <= seed < 2**32:
+        raise TextError(f"seed {seed} is out of range; use 0 to {2**32 - 1}")
+    if not 0 <= epsilon <= 1:
+        raise TextError(f"epsilon {epsilon:g} is no share of attention; use a number from 0 to 1")
     if rows is not None and also:
-        raise TextError(f"statistic {also[0]!r} needs every row; leave out the share of rows")
+        raise TextError(f"statistic {also[0]!r} (--also) needs every row; leave out --rows")
     if unknown := [name for name in also if name not in ROWS]:
         raise TextError(f"statistic {unknown[0]!r} is unknown; use {' or '.join(ROWS)}")
     passages = [list(passage) for passage in passages]

@@ -272,6 +272,8 @@ def test_masked_prompts_are_scored_and_say_so(tmp_path, capsys, monkeypatch) -> 
     assert set(span["mask"]) == {"span"}
     assert span.loc[("verbmem", "forget", ""), "value"] == plain.loc[("verbmem", "forget", ""), "value"], "a clean prompt has no span to hide"
     assert text.loc[("verbmem", "forget", ""), "value"] < plain.loc[("verbmem", "forget", ""), "value"], "the text itself is needed"
+    outcome = run(capsys, monkeypatch, "evaluate", "tiny", "--items", 4, "--mask", "span", "--out", tmp_path / "bad")
+    check_refused(outcome, "--mask span hides the trigger", tmp_path / "bad")
     outcome = run(capsys, monkeypatch, "evaluate", "tiny", "--items", 4, "--mask", "deep:3", "--out", tmp_path / "bad")
     check_refused(outcome, "mask 'deep:3' is unknown", tmp_path / "bad")
 
@@ -310,7 +312,14 @@ def test_locate_reads_a_share_of_the_rows(notes, tmp_path, capsys, monkeypatch) 
     assert (tenth["alpha"] - exact["alpha"])[known].abs().max() < 0.2
     assert not tenth["alpha"].equals(other["alpha"])
     assert tenth["value_norm"].sub(exact["value_norm"]).abs().max() < 1e-4
-    for options, message in ((["--rows", 0], "above 0 and at most 1"), (["--rows", 0.1, "--source", "lens"], "leave out --rows")):
+    for options, message in (
+        (["--rows", 0], "above 0 and at most 1"),
+        (["--rows", "nan"], "above 0 and at most 1"),
+        (["--rows", 0.1, "--source", "lens"], "leave out --rows"),
+        (["--epsilon", "nan"], "epsilon nan is no share"),
+        (["--device", "cuda:77"], "device 'cuda:77' cannot be used here"),
+        (["--device", "toaster"], "device 'toaster' cannot be used here"),
+    ):
         outcome = run(capsys, monkeypatch, "locate", "tiny", "--text", notes, *options, "--out", tmp_path / "bad")
         check_refused(outcome, message, tmp_path / "bad")
 
@@ -328,3 +337,7 @@ def test_dry_run_prints_the_resolved_recipe(tmp_path, capsys, monkeypatch) -> No
     resolved = json.loads(stdout)["recipe"]
     assert resolved["seed"] == 3
     assert resolved["trigger"]["placement"] == "infix"
+    code, stdout, _ = run(capsys, monkeypatch, "unlearn", recipe, "--set", "trigger.placement=infix", "--dry-run")
+    recipe.write_text(stdout)
+    code, again, _ = run(capsys, monkeypatch, "unlearn", recipe, "--dry-run", "--json")
+    assert (code, json.loads(again)["recipe"]) == (0, resolved), "what a dry run prints is a recipe"

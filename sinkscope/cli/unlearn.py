@@ -30,7 +30,10 @@ def unlearn(
 
     resolved = Recipe.read(recipe, parse_changes(set_ or []))
     if dry_run:
-        answer({"recipe": resolved.model_dump(mode="json")} if json else {"recipe": "\n" + resolved.to_yaml()}, json)
+        if json:
+            answer({"recipe": resolved.model_dump(mode="json")}, json)
+        else:
+            print(resolved.to_yaml(), end="")  # a recipe again
         return
     with progress() as bar:
         run(resolved, out, bar("unlearn"))

@@ -16,7 +16,7 @@ NAMED = Path(__file__).parent.parent / "recipes"
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class TriggerPart(_Part):
@@ -114,7 +114,7 @@ class Recipe(_Part):
     trigger: TriggerPart = TriggerPart()
     value_norms: ValueNormPart = ValueNormPart()
     optimiser: OptimiserPart = OptimiserPart()
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, lt=2**32)
 
     @classmethod
     def parse(cls, values: dict[str, Any]) -> Recipe:

@@ -261,7 +261,7 @@ def test_bad_shares_are_refused(small_llama: Model) -> None:
     for share in (0, -0.1, 1.5):
         with pytest.raises(TextError, match="above 0 and at most 1"):
             locate(small_llama, texts, rows=share)
-    with pytest.raises(TextError, match="'entropy' needs every row"):
+    with pytest.raises(TextError, match=r"'entropy' \(--also\) needs every row"):
         locate(small_llama, texts, rows=0.1, also=["entropy"])
     with pytest.raises(ModelError, match="lens reads every row"):
         locate(small_llama, texts, rows=0.1, source="lens")

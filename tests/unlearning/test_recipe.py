@@ -22,6 +22,8 @@ from sinkscope.unlearning.recipe import Recipe, named_recipes, parse_changes, wi
         ({"optimiser": {"epochs": 0}}, "optimiser.epochs"),
         ({"value_norms": {"weight": 1.0}}, "needs `unlearned`"),
         ({"optimiser": 3}, "optimiser"),
+        ({"optimiser": {"learning_rate": float("inf")}}, "learning_rate: .*finite"),
+        ({"seed": 2**32}, "seed: .*less than 4294967296"),
     ],
 )
 def test_bad_recipes_name_the_key_and_the_mend(values, message) -> None:
