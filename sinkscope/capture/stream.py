@@ -221,7 +221,8 @@ def _feed(module: torch.nn.Module, query: Tensor, key: Tensor, value: Tensor, sc
 
 @dataclass
 class _Passage:
-    """One layer's attention on one passage without padding, which lies at `place` (row, first position) of the batch. `tiles` fills `output`."""
+    """One layer's attention on one passage without padding, which lies at `place` (row, first position) of the batch. `tiles` fills `output`;
+    a sample has none."""
 
     query: Float[Tensor, "head position d_head"]
     key: Float[Tensor, "kv_head position d_head"]
@@ -265,13 +266,12 @@ class _Passage:
                 torch.softmax(scores, -1, out=scores)
                 pattern = by_head[..., : len(keys)]
                 last = number == len(chunks) - 1 and kv.stop == n_kv
-                if drawn is not None:
+                if self.output is None:
                     yield SampledBlock(self.layer, self.number, length, heads, rows, keys, pattern, last)
                     continue
                 here = range(int(rows[0]), int(rows[-1]) + 1)
-                if self.output is not None:
-                    attended = torch.bmm(scores[..., : len(keys)], self.value[kv.start : kv.stop, columns])
-                    self.output[heads.start : heads.stop, here.start : here.stop] = attended.view(len(heads), len(rows), -1)
+                attended = torch.bmm(scores[..., : len(keys)], self.value[kv.start : kv.stop, columns])
+                self.output[heads.start : heads.stop, here.start : here.stop] = attended.view(len(heads), len(rows), -1)
                 yield AttentionBlock(self.layer, self.number, length, heads, here, keys, pattern, last)
 
     def _visible(self, rows: Int[Tensor, " row"]) -> tuple[range, Bool[Tensor, "row key"] | None]:
