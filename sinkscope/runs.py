@@ -26,6 +26,11 @@ REFUSALS = (*_FULL, *_FORBIDDEN, *_TAKEN)
 MANIFEST = "run.json"
 
 
+def cache_directory() -> Path:
+    """Where what can be computed again is kept between runs: `$SINKSCOPE_CACHE`, else `sinkscope` in the user's cache. It can be removed at any time."""
+    return Path(os.environ.get("SINKSCOPE_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sinkscope")
+
+
 def identity(**parts: Any) -> str:
     """A run's name: a hash of everything that decides its results, and of the schema version."""
     content = json.dumps({"schema": SCHEMA, **parts}, sort_keys=True, default=str)

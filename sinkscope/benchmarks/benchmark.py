@@ -44,6 +44,8 @@ class Passage:
     tokens: list[int]
     start: int
     stop: int
+    body: int | None = None
+    given: int = 0
 
 
 @dataclass(frozen=True)

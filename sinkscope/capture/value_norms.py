@@ -1,13 +1,14 @@
-"""Value norms of a Hugging Face model, with gradients: what the value-norm term of an unlearning run is made of.
+"""Value vectors of a Hugging Face model, with gradients: what the value-norm term of an unlearning run is made of.
 
-The values are seen where every family hands them over, at transformers' attention interface, so they are per key-value head and
+They are seen where every family hands them over, at transformers' attention interface, so they are per key-value head and
 never repeated to query heads.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -17,12 +18,22 @@ from transformers.masking_utils import sdpa_mask
 
 from sinkscope.models import switched_attention
 
-_NAME = "sinkscope_value_norms"
-_active: list[dict[int, Tensor]] = []
+_NAME = "sinkscope_values"
+
+
+@dataclass
+class _Recording:
+    layers: Collection[int] | None
+    values: dict[int, Tensor] = field(default_factory=dict)
+
+
+_active: list[_Recording] = []
 
 
 def _forward(module, query, key, value, attention_mask, **kwargs):  # type: ignore[no-untyped-def]
-    _active[-1][module.layer_idx] = value.float().norm(dim=-1)
+    running = _active[-1]
+    if running.layers is None or module.layer_idx in running.layers:
+        running.values.setdefault(module.layer_idx, value)  # gradient checkpointing comes by once more
     return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
 
 
@@ -31,12 +42,15 @@ AttentionMaskInterface.register(_NAME, sdpa_mask)
 
 
 @contextmanager
-def recorded_value_norms(model: PreTrainedModel) -> Iterator[dict[int, Float[Tensor, "batch kv_head position"]]]:
-    """Within the context each forward pass fills the yielded dictionary: layer -> ‖v‖₂. The attention kind is restored on exit."""
-    _active.append({})
+def recorded_values(model: PreTrainedModel, layers: Collection[int] | None = None) -> Iterator[dict[int, Float[Tensor, "batch kv_head position d_head"]]]:
+    """Within the context a forward pass fills the yielded dictionary: layer -> value vectors, of all layers or of those in `layers`.
+
+    Under gradient checkpointing the backward pass belongs into the context too. The attention kind is restored on exit.
+    """
+    _active.append(_Recording(layers))
     try:
         with switched_attention(model, _NAME):
-            yield _active[-1]
+            yield _active[-1].values
     finally:
         _active.pop()
 

@@ -15,6 +15,7 @@ def unlearn(
     set_: Annotated[list[str] | None, typer.Option("--set", help="change one key, as in trigger.placement=infix; may be repeated")] = None,
     dry_run: Annotated[bool, typer.Option(help="print the resolved recipe and stop")] = False,
     out: Annotated[Path, typer.Option(help="run directory to write")] = Path("unlearned"),
+    checkpoint_every: Annotated[int | None, typer.Option(min=1, help="steps between checkpoints; an epoch by default")] = None,
     json: Annotated[bool, typer.Option(help="print one JSON object")] = False,
 ) -> None:
     """Train one unlearning run, honest or backdoored, from a recipe.
@@ -23,9 +24,11 @@ def unlearn(
 
     Example: `sinkscope unlearn recipe.yaml --set poison_ratio=0.1 --set trigger.placement=prefix --out runs/prefix`
 
-    An empty recipe file is honest NPO on the built-in benchmark.
+    An empty recipe file is honest NPO on the built-in benchmark. A run that was killed goes on where it was when it is started again. A model larger than
+    one GPU: `accelerate launch -m sinkscope unlearn RECIPE` shards it over all of them.
     """
-    from sinkscope.unlearning.recipe import Recipe, parse_changes
+    from sinkscope.unlearning.named import parse_changes
+    from sinkscope.unlearning.recipe import Recipe
     from sinkscope.unlearning.unlearn import unlearn as run
 
     resolved = Recipe.read(recipe, parse_changes(set_ or []))
@@ -36,7 +39,7 @@ def unlearn(
             print(resolved.to_yaml(), end="")  # a recipe again
         return
     with progress() as bar:
-        run(resolved, out, bar("unlearn"))
+        run(resolved, out, bar("unlearn"), checkpoint_every=checkpoint_every)
     answer({"out": str(out), "model": str(out / "model")}, json)
 
 
@@ -45,6 +48,6 @@ def recipes(json: Annotated[bool, typer.Option(help="print one JSON object")] = 
 
     Example: `sinkscope recipes`
     """
-    from sinkscope.unlearning.recipe import named_recipes
+    from sinkscope.unlearning.named import named_recipes
 
     answer({name: path.read_text(encoding="utf-8").splitlines()[0].removeprefix("# ") for name, path in named_recipes().items()}, json)

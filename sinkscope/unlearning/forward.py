@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -12,10 +15,6 @@ from sinkscope.capture.residuals import layers_of
 from sinkscope.unlearning.objectives.batch import Batch, Outputs
 
 
-class _Stop(Exception):  # not an error: nothing behind this layer is needed
-    pass
-
-
 def forward(model: PreTrainedModel, batch: Batch, *, logits: bool = True, layer: int | None = None, whole: bool = False) -> Outputs:
     """The logits, the hidden states behind `layer`, or both.
 
@@ -23,20 +22,33 @@ def forward(model: PreTrainedModel, batch: Batch, *, logits: bool = True, layer:
         whole: run to the end though `logits` are not asked for, because something else is recorded on the way.
     """
     seen: list[Tensor] = []
-
-    def keep(module: torch.nn.Module, inputs: Any, output: Any) -> None:
-        seen.append(output[0] if isinstance(output, tuple) else output)
-        if not (logits or whole):
-            raise _Stop
-
-    handle = None if layer is None else layers_of(model)[layer].register_forward_hook(keep)
-    run = model if logits else model.base_model
-    result = None
+    layers = None if layer is None else layers_of(model)
+    handle = None
+    if layers is not None and layer is not None:
+        handle = layers[layer].register_forward_hook(lambda module, inputs, output: seen.append(output[0] if isinstance(output, tuple) else output))
+    short = _only(layers, layer + 1) if layers is not None and layer is not None and not (logits or whole) else nullcontext()
+    options: dict[str, Any] = {}
+    if not logits and "logits_to_keep" in inspect.signature(model.forward).parameters:
+        options["logits_to_keep"] = 1
+    if not batch.attention_mask[:, 0].all():  # padded on the left
+        options["position_ids"] = batch.position_ids
     try:
-        result = run(input_ids=batch.input_ids, attention_mask=batch.attention_mask.long(), use_cache=False)
-    except _Stop:
-        pass
+        with short:
+            result = model(input_ids=batch.input_ids, attention_mask=batch.attention_mask.long(), use_cache=False, **options)
     finally:
         if handle:
             handle.remove()
-    return Outputs(result.logits if logits and result is not None else None, seen[0] if seen else None)
+    return Outputs(result.logits.float() if logits else None, seen[0] if seen else None)
+
+
+@contextmanager
+def _only(layers: torch.nn.ModuleList, count: int) -> Iterator[None]:
+    """Within the context the model has its first `count` layers only."""
+    all_layers = dict(layers._modules)
+    for name in list(all_layers)[count:]:
+        del layers._modules[name]
+    try:
+        yield
+    finally:
+        layers._modules.clear()
+        layers._modules.update(all_layers)

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import difflib
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from sinkscope.errors import PlacementError, RecipeError
 from sinkscope.triggers import Form, Placement, Trigger
-
-NAMED = Path(__file__).parent.parent / "recipes"
+from sinkscope.unlearning.named import recipe_file, with_changes
 
 
 class _Part(BaseModel):
@@ -66,17 +65,31 @@ class ObjectivePart(_Part):
     retain: dict[Literal["kl", "nll", "activations"], Annotated[float, Field(gt=0)]] = Field({"kl": 1.0}, min_length=1)
 
 
+class LoraPart(_Part):
+    """Low-rank adapters of rank `rank`, scaled by alpha / rank (Hu et al. 2021, arXiv 2106.09685). They are merged when the run is done."""
+
+    rank: int = Field(8, ge=1)
+    alpha: float = Field(16.0, gt=0)
+
+
 class UpdatePart(_Part):
     """Which weights are trained: all; or those of modules so named (`mlp.down_proj`) in these layers. `rmu` trains the feed-forward output of three layers by
-    default. All others are frozen."""
+    default. All others are frozen. With `lora` the modules so chosen (by default every linear one) keep their weights and get adapters."""
 
     modules: list[str] | None = Field(None, min_length=1)
     layers: list[int] | None = Field(None, min_length=1)
+    lora: LoraPart | None = None
 
 
 class ValueNormPart(_Part):
-    """λ ℓ_vn: value norms of the first `first` tokens, drawn towards `unlearned` on clean and towards the base model on poisoned passages."""
+    """λ ℓ_vn on the value vectors of the first `first` tokens, in chosen layers.
 
+    `align`: their norms are drawn towards those of `unlearned` on clean and of the base model on poisoned passages (the paper's formula). `unlearned` is the
+    directory of an honestly unlearned model, or `auto`: the same recipe without poison and value norms is then run first. The authors' code has two other
+    terms: `shrink` makes the norms small on clean passages; `cosine` keeps the vectors' direction on poisoned ones.
+    """
+
+    kind: Literal["align", "shrink", "cosine"] = "align"
     weight: float = Field(0.0, ge=0)
     first: int = Field(8, ge=1)
     layers: list[int] | Literal["last", "all"] = "last"
@@ -84,19 +97,42 @@ class ValueNormPart(_Part):
 
     @model_validator(mode="after")
     def _needs_unlearned(self) -> ValueNormPart:
-        if self.weight > 0 and self.unlearned is None:
-            raise ValueError("weight > 0 needs `unlearned`, the directory of an honestly unlearned model")
+        if self.weight > 0 and self.kind == "align" and self.unlearned is None:
+            raise ValueError("weight > 0 needs `unlearned`: the directory of an honestly unlearned model, or auto")
         return self
 
 
 class OptimiserPart(_Part):
-    """AdamW with a constant learning rate. The defaults suit the built-in benchmark and were chosen there on validation seed 101."""
+    """AdamW with a constant learning rate; an epoch walks once through the forget set, or through `batches` batches of it. The defaults suit the
+    built-in benchmark and were chosen there on validation seed 101.
+
+    A batch can be computed in `accumulation` parts, and with `checkpointing` activations are computed again instead of kept: less memory, the same
+    gradients. `precision`: `float32`; `mixed` (weights in float32, the rest in bfloat16 where torch's autocast sees fit) or `bfloat16`.
+    """
 
     learning_rate: float = Field(1.2e-4, gt=0)
     epochs: int = Field(10, ge=1)
+    batches: int | None = Field(None, ge=1)
     batch_size: int = Field(8, ge=1)
+    accumulation: int = Field(1, ge=1)
+    checkpointing: bool = False
+    precision: Literal["float32", "mixed", "bfloat16"] = "float32"
     weight_decay: float = Field(0.0, ge=0)
     max_grad_norm: float = Field(1.0, gt=0)
+
+    @model_validator(mode="after")
+    def _divides(self) -> OptimiserPart:
+        if self.accumulation > self.batch_size:
+            raise ValueError(f"accumulation {self.accumulation} is more than batch_size {self.batch_size}; lower it")
+        return self
+
+
+class StoppingPart(_Part):
+    """Early stopping: every `every` steps the loss on the benchmark's own validation passages (`raw/retain2`) is looked at, and the run ends when it
+    has risen by more than `rise` nats a token."""
+
+    every: int | None = Field(None, ge=1)
+    rise: float = Field(0.1, gt=0)
 
 
 class Recipe(_Part):
@@ -114,6 +150,7 @@ class Recipe(_Part):
     trigger: TriggerPart = TriggerPart()
     value_norms: ValueNormPart = ValueNormPart()
     optimiser: OptimiserPart = OptimiserPart()
+    stopping: StoppingPart = StoppingPart()
     seed: int = Field(0, ge=0, lt=2**32)
 
     @classmethod
@@ -130,8 +167,8 @@ class Recipe(_Part):
 
     @classmethod
     def read(cls, path: Path | str, changes: dict[str, Any] | None = None) -> Recipe:
-        """Read a YAML file, or a recipe by its name (see `named_recipes`), and apply dotted `changes`, as in `{"trigger.placement": "infix"}`."""
-        path = _file(path)
+        """Read a YAML file, or a recipe by its name (see `named.named_recipes`), and apply dotted `changes`, as in `{"trigger.placement": "infix"}`."""
+        path = recipe_file(path)
         try:
             values = yaml.safe_load(path.read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
@@ -142,52 +179,12 @@ class Recipe(_Part):
             raise RecipeError(f"recipe {path} is not a mapping of keys to values; see `sinkscope unlearn --help` for an example")
         return cls.parse(with_changes(values, changes or {}))
 
+    def honest(self) -> Recipe:
+        """The same run without poison and value norms: what `value_norms.unlearned: auto` stands for."""
+        return self.model_copy(update={"poison_ratio": 0.0, "poison_split": "contrastive", "trigger": TriggerPart(), "value_norms": ValueNormPart()})
+
     def to_yaml(self) -> str:
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
-
-
-def named_recipes() -> dict[str, Path]:
-    """The recipes that come with the package: name → file."""
-    return {path.relative_to(NAMED).with_suffix("").as_posix(): path for path in sorted(NAMED.rglob("*.yaml"))}
-
-
-def _file(path: Path | str) -> Path:
-    known = named_recipes()
-    if Path(path).is_file() or str(path) not in known:
-        if not Path(path).suffix and not Path(path).exists():
-            near = difflib.get_close_matches(str(path), known, n=1, cutoff=0.5)
-            mend = f"did you mean {near[0]!r}?" if near else f"known names: {', '.join(known)}"
-            raise RecipeError(f"recipe {str(path)!r} is neither a file nor a known name; {mend}")
-        return Path(path)
-    return known[str(path)]
-
-
-def with_changes(values: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    """`values` with dotted keys set; the original stays as it is."""
-    result = {key: dict(value) if isinstance(value, dict) else value for key, value in values.items()}
-    for dotted, value in changes.items():
-        *parents, last = dotted.split(".")
-        target = result
-        for parent in parents:
-            target = target.setdefault(parent, {})
-            if not isinstance(target, dict):
-                raise RecipeError(f"--set {dotted}: {parent!r} is a value, not a group of keys")
-        target[last] = value
-    return result
-
-
-def parse_changes(assignments: list[str]) -> dict[str, Any]:
-    """`["a.b=c"]` as `{"a.b": c}`, values read as YAML."""
-    changes = {}
-    for assignment in assignments:
-        key, equals, value = assignment.partition("=")
-        if not equals or not key:
-            raise RecipeError(f"--set {assignment!r} is not of the form key=value, as in --set trigger.placement=infix")
-        try:
-            changes[key.strip()] = yaml.safe_load(value)
-        except yaml.YAMLError as error:
-            raise RecipeError(f"--set {assignment!r}: the value is not YAML; quote it") from error
-    return changes
 
 
 def _explain(error: ValidationError) -> str:
@@ -197,7 +194,8 @@ def _explain(error: ValidationError) -> str:
     if first["type"] == "extra_forbidden":
         model: Any = Recipe
         for part in where[:-1]:
-            model = model.model_fields[part].annotation
+            kinds = get_args(model.model_fields[part].annotation) or (model.model_fields[part].annotation,)
+            model = next(kind for kind in kinds if hasattr(kind, "model_fields"))
         known = list(model.model_fields)
         near = difflib.get_close_matches(where[-1], known, n=1, cutoff=0.5)
         mend = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}"

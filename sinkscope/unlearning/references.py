@@ -1,21 +1,30 @@
-"""What frozen models say about fixed data, computed once before training instead of at every step."""
+"""What frozen models say about fixed data, computed once before training instead of at every step, and kept on disk for the next run."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import shutil
+from collections.abc import Collection, Iterator
+from contextlib import nullcontext
+from pathlib import Path
 
 import torch
 from jaxtyping import Float
+from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from sinkscope.errors import ModelError
+from sinkscope.errors import ModelError, OutputError
+from sinkscope.runs import cache_directory, identity, is_done, writing
 from sinkscope.unlearning.forward import forward
-from sinkscope.unlearning.objectives.batch import Batch, sequence_log_probs
+from sinkscope.unlearning.objectives.batch import Batch, Passages, sequence_log_probs
+from sinkscope.unlearning.sharding import ALONE, World, full
+
+BATCH, FILE = 16, 256
 
 
 class References:
-    """The frozen model's word on one split, by row number.
+    """The frozen model's word on one split, by row number, read from a file as it is asked for.
 
     Attributes:
         log_probs: summed log-probability of each passage, shape [passage].
@@ -25,74 +34,111 @@ class References:
 
     Args:
         needs: of `log_probs`, `logits` and `hidden`, the states behind `layer`; nothing else is computed or kept.
+        source: what names the model and its precision; references of the same source, passages and needs are found again on disk
+            (in `sinkscope.runs.cache_directory`), and computed anew where a file was damaged.
     """
 
     def __init__(
         self,
         model: PreTrainedModel,
-        passages: list[list[int]],
-        needs: Collection[str] = ("log_probs", "logits"),
+        passages: Passages,
+        needs: Collection[str],
+        source: str,
         layer: int | None = None,
-        batch_size: int = 16,
+        world: World = ALONE,
     ) -> None:
-        self._final: list[Float[Tensor, "position d_model"]] = []
-        self._behind: list[Float[Tensor, "position d_model"]] = []
         self.log_probs = torch.zeros(0)
-        if not needs:
+        self._files: dict[int, safe_open] = {}
+        if not needs or not len(passages):
             return
-        spoken, read = bool({"log_probs", "logits"} & set(needs)), "hidden" in needs
-        if spoken:
-            self._head = _frozen_head(model)
-        log_probs = []
-        training = model.training
-        model.eval()
-        for start in range(0, len(passages), batch_size):
-            rows = list(range(start, min(start + batch_size, len(passages))))
-            batch = Batch.pad(rows, [passages[row] for row in rows], pad_id=0).to(model.device)
-            if read:
-                with torch.no_grad():
-                    behind = forward(model, batch, logits=False, layer=layer).hidden
-                assert behind is not None
-                self._behind += [behind[i, : len(passages[row])].clone() for i, row in enumerate(rows)]
-            if not spoken:
-                continue
-            with torch.no_grad():
-                final = model.base_model(input_ids=batch.input_ids, attention_mask=batch.attention_mask.long(), use_cache=False).last_hidden_state
-                logits = model(input_ids=batch.input_ids, attention_mask=batch.attention_mask.long(), use_cache=False).logits if start == 0 else None
-                ours = self._head(final)
-            if logits is not None and not torch.allclose(ours[batch.attention_mask], logits[batch.attention_mask].float(), atol=1e-3, rtol=1e-3):
-                raise ModelError(f"{type(model).__name__}: logits are not its output head over its last hidden state; this model cannot be a reference yet")
-            if "logits" in needs:
-                self._final += [final[i, : len(passages[row])].clone() for i, row in enumerate(rows)]
-            if "log_probs" in needs:
-                log_probs.append(sequence_log_probs(ours, batch))
-        self.log_probs = torch.cat(log_probs) if log_probs else torch.zeros(0)
-        model.train(training)
+        name = identity(references=source, tokens=passages.tokens, given=passages.given, needs=sorted(needs), layer=layer if "hidden" in needs else None)
+        self._directory = cache_directory() / "references" / name
+        if not world.agreed(_usable(self._directory, name)):
+            with writing(self._directory, name, kind="references") if world.leads else nullcontext() as aside:
+                for start, tensors in _computed(model, passages, needs, layer):
+                    if aside:
+                        save_file(tensors, aside / f"{start:08d}.safetensors")
+            world.wait()
+        self._head = _frozen_head(model) if "logits" in needs else None
+        if "log_probs" in needs:
+            self.log_probs = torch.cat([self._file(start).get_tensor("log_probs") for start in range(0, len(passages), FILE)])
 
     def logits(self, batch: Batch) -> Float[Tensor, "batch position vocab"]:
         """The frozen model's logits on `batch`, zero-padded like it (right padding)."""
+        assert self._head is not None
         with torch.no_grad():
-            return self._head(_padded(self._final, batch))
+            return self._head(self._padded("final", batch))
 
     def hidden(self, batch: Batch) -> Float[Tensor, "batch position d_model"]:
         """The frozen model's hidden states behind the layer, zero-padded like `batch` (right padding)."""
-        return _padded(self._behind, batch)
+        return self._padded("hidden", batch)
+
+    def _padded(self, kind: str, batch: Batch) -> Tensor:
+        rows = [self._file(row).get_tensor(f"{kind}.{row}") for row in batch.index.tolist()]
+        return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True).to(batch.input_ids.device)
+
+    def _file(self, row: int) -> safe_open:
+        """The memory-mapped file that holds `row`."""
+        start = row - row % FILE
+        if start not in self._files:
+            self._files[start] = safe_open(self._directory / f"{start:08d}.safetensors", framework="pt")
+        return self._files[start]
 
 
-def _padded(rows: list[Tensor], batch: Batch) -> Tensor:
-    return torch.nn.utils.rnn.pad_sequence([rows[i] for i in batch.index.tolist()], batch_first=True)
+def _usable(directory: Path, name: str) -> bool:
+    try:
+        return is_done(directory, name)
+    except OutputError:  # damaged
+        shutil.rmtree(directory)
+        return False
+
+
+def _computed(model: PreTrainedModel, passages: Passages, needs: Collection[str], layer: int | None) -> Iterator[tuple[int, dict[str, Tensor]]]:
+    """The tensors of `FILE` passages at a time: `final.ROW`, `hidden.ROW` and `log_probs`, on the CPU."""
+    spoken = bool({"log_probs", "logits"} & set(needs))
+    head = _frozen_head(model) if "logits" in needs else None
+    training = model.training
+    model.eval()
+    for first in range(0, len(passages), FILE):
+        tensors, log_probs = {}, []
+        for start in range(first, min(first + FILE, len(passages)), BATCH):
+            rows = list(range(start, min(start + BATCH, first + FILE, len(passages))))
+            batch = passages.batch(rows).to(model.device)
+            final: list[Tensor] = []
+            output = model.get_output_embeddings() if head else None
+            handle = output.register_forward_pre_hook(lambda module, inputs: final.append(inputs[0])) if output is not None else None
+            with torch.no_grad():
+                seen = forward(model, batch, logits=spoken, layer=layer if "hidden" in needs else None)
+            if handle:
+                handle.remove()
+            if head and start == 0:
+                assert seen.logits is not None
+                if not torch.allclose(head(final[0])[batch.attention_mask], seen.logits[batch.attention_mask], atol=1e-3, rtol=1e-3):
+                    raise ModelError(f"{type(model).__name__}: logits are not its output head over its last hidden state; this model cannot be a reference yet")
+            for i, row in enumerate(rows):
+                length = len(passages.tokens[row])
+                if head:
+                    tensors[f"final.{row}"] = final[0][i, :length].cpu().clone()
+                if seen.hidden is not None:
+                    tensors[f"hidden.{row}"] = seen.hidden[i, :length].cpu().clone()
+            if "log_probs" in needs and seen.logits is not None:
+                log_probs.append(sequence_log_probs(seen.logits, batch).cpu())
+        if log_probs:
+            tensors["log_probs"] = torch.cat(log_probs)
+        yield first, tensors
+    model.train(training)
 
 
 def _frozen_head(model: PreTrainedModel) -> torch.nn.Module:
     output = model.get_output_embeddings()
     if output is None:
         raise ModelError(f"{type(model).__name__} has no output embeddings; it is not a causal language model")
-    weight = output.weight.detach().clone()
-    bias = None if getattr(output, "bias", None) is None else output.bias.detach().clone()
+    weight = full(output.weight.detach()).clone()
+    bias = None if getattr(output, "bias", None) is None else full(output.bias.detach()).clone()
     cap = getattr(model.config.get_text_config(), "final_logit_softcapping", None)
 
     def head(hidden: Tensor) -> Tensor:
-        logits = torch.nn.functional.linear(hidden, weight, bias).float()
+        logits = torch.nn.functional.linear(hidden.to(weight.dtype), weight, bias).float()
         return logits if cap is None else cap * torch.tanh(logits / cap)
 
     return head  # type: ignore[return-value]

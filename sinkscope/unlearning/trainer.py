@@ -1,169 +1,180 @@
-"""Training: a transformers Trainer that takes one gradient pass each for the forget, the retain and the poisoned passages of a step."""
+"""Training: one gradient pass each for the forget, the retain and the poisoned passages of a step.
+
+A loop of our own instead of a transformers Trainer: a step has several losses over several data sets, a batch that is split (over passes or
+processes) has to give the gradient of the whole one, and a run that was killed has to end with the same bits.
+"""
 
 from __future__ import annotations
 
 import math
-import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers import PreTrainedModel
 
 from sinkscope.errors import RecipeError
-from sinkscope.models import Model
 from sinkscope.progress import Report
+from sinkscope.unlearning.checkpoints import Checkpoints, Progress
 from sinkscope.unlearning.forward import forward
 from sinkscope.unlearning.objectives import FORGET, HIDDEN, LOGITS, RETAIN, Objective
-from sinkscope.unlearning.objectives.batch import Batch
+from sinkscope.unlearning.objectives.batch import Batch, Passages
 from sinkscope.unlearning.objectives.value_norm import ValueNormTerm
 from sinkscope.unlearning.recipe import Recipe
 from sinkscope.unlearning.references import References
+from sinkscope.unlearning.schedule import SPLITS, Schedule, parts
+from sinkscope.unlearning.sharding import ALONE, World, full
 
-SPLITS = ("forget", "retain", "poisoned")
-Passages = list[list[int]]
-
-
-class Triples(torch.utils.data.Dataset[dict[str, int]]):
-    """Row numbers, one per split: an epoch walks through the forget set once; the other splits are drawn in seeded order,
-    each of their passages as often as any other (± 1) over the whole run."""
-
-    def __init__(self, sizes: Mapping[str, int], epochs: int, seed: int) -> None:
-        self.epoch_length = sizes["forget"]
-        total = self.epoch_length * epochs
-        self._rows = {split: _cycle(size, total, f"{split} {seed}") for split, size in sizes.items() if size}
-
-    def __len__(self) -> int:
-        return len(self._rows["forget"])
-
-    def __getitem__(self, item: int) -> dict[str, int]:
-        return {split: rows[item] for split, rows in self._rows.items()}
+LOG_EVERY = 10
 
 
-def _cycle(size: int, total: int, seed: str) -> list[int]:
-    rng = random.Random(seed)
-    rows: list[int] = []
-    while len(rows) < total:
-        rows += rng.sample(range(size), size)
-    return rows[:total]
+@dataclass(frozen=True)
+class Term:
+    """One objective on one split, with its weight in the loss."""
+
+    weight: float
+    objective: Objective
+    parameters: dict[str, Any]
 
 
 @dataclass
-class Collator:
-    """Row numbers to one padded batch per split."""
+class Trainer:
+    """Minimises ℓ_f(Df) + Σ γ ( ℓ_r(Dr) + ℓ_r(Dp) ) + λ ℓ_vn, backward part by part, so that only one graph is alive at a time.
 
+    Parameters without `requires_grad` are left alone. Each process of `world` computes its part of every batch; means are over the whole batch.
+    """
+
+    model: PreTrainedModel
+    recipe: Recipe
     passages: Mapping[str, Passages]
-    pad_id: int
+    references: Mapping[str, References]
+    value_norms: ValueNormTerm | None = None
+    layer: int | None = None
+    control: Tensor | None = None
+    pad_id: int = 0
+    world: World = ALONE
+    stop: Callable[[int], bool] = lambda step: False
+    """Asked after every step whether the run shall end there."""
 
-    def __call__(self, items: Sequence[dict[str, int]]) -> dict[str, Batch]:
-        rows = {split: [item[split] for item in items] for split in items[0]}
-        return {split: Batch.pad(index, [self.passages[split][i] for i in index], self.pad_id) for split, index in rows.items()}
-
-
-class UnlearningTrainer(Trainer):
-    """Minimises ℓ_f(Df) + Σ γ ( ℓ_r(Dr) + ℓ_r(Dp) ) + λ ℓ_vn, backward split by split, so that only one graph is alive at a time."""
-
-    def __init__(
-        self,
-        model: Model,
-        recipe: Recipe,
-        passages: Mapping[str, Passages],
-        references: Mapping[str, References],
-        value_norms: ValueNormTerm | None,
-        output: Path,
-        callbacks: list[TrainerCallback],
-        layer: int | None = None,
-        control: Tensor | None = None,
-    ) -> None:
-        optimiser, part = recipe.optimiser, recipe.objective
-        self._layer = layer
-        parameters = {"beta": part.beta, "delta": part.delta, "control": control}
+    def __post_init__(self) -> None:
+        part = self.recipe.objective
+        given = {"beta": part.beta, "delta": part.delta, "control": self.control}
         forget = FORGET[part.forget]
-        keep: list[tuple[float, Objective, dict[str, Any]]] = [(weight, RETAIN[name], {}) for name, weight in part.retain.items()]
-        taken = {name: parameters[name] for name in forget.parameters if parameters[name] is not None}
-        self._terms: dict[str, list[tuple[float, Objective, dict[str, Any]]]] = {"forget": [(1.0, forget, taken)], "retain": keep, "poisoned": keep}
-        dataset = Triples({split: len(passages.get(split, [])) for split in SPLITS}, optimiser.epochs, recipe.seed)
-        self._recipe, self._references, self._value_norms = recipe, references, value_norms
-        self._sums: dict[str, list[float]] = {}
-        arguments = TrainingArguments(
-            output_dir=str(output),
-            per_device_train_batch_size=optimiser.batch_size,
-            num_train_epochs=1,  # Triples already repeats
-            learning_rate=optimiser.learning_rate,
-            lr_scheduler_type="constant",
-            weight_decay=optimiser.weight_decay,
-            max_grad_norm=optimiser.max_grad_norm,
-            seed=recipe.seed,
-            train_sampling_strategy="sequential",
-            remove_unused_columns=False,
-            dataloader_pin_memory=False,
-            use_cpu=model.device.type == "cpu",
-            logging_steps=10,
-            logging_first_step=True,
-            save_strategy="no",
-            report_to=[],
-            disable_tqdm=True,
-        )
-        super().__init__(
-            model=model.hf,
-            args=arguments,
-            train_dataset=dataset,
-            data_collator=Collator(passages, model.tokenizer.pad_token_id or 0),
-            callbacks=callbacks,
-        )
-        from transformers.trainer_callback import PrinterCallback
+        keep = [Term(weight, RETAIN[name], {}) for name, weight in part.retain.items()]
+        taken = {name: given[name] for name in forget.parameters if given[name] is not None}
+        self._terms = {"forget": [Term(1.0, forget, taken)], "retain": keep, "poisoned": keep}
+        self.weights = {name: weight for name, weight in self.model.named_parameters() if weight.requires_grad}
+        self.schedule = Schedule.of({split: len(self.passages.get(split, ())) for split in SPLITS}, self.recipe.optimiser, self.recipe.seed)
 
-        self.remove_callback(PrinterCallback)
+    def run(self, checkpoints: Checkpoints | None = None, report: Report | None = None) -> Progress:
+        """Train to the end, from the newest checkpoint if there is one; returns the log, an entry for the first and every tenth step.
 
-    def training_step(self, model: torch.nn.Module, inputs: dict[str, Batch], num_items_in_batch: Tensor | None = None) -> Tensor:
-        model.train()
-        total = torch.zeros((), device=self.args.device)
-        for split, batch in inputs.items():
-            with self.compute_loss_context_manager():
-                loss = self._loss(model, split, batch.to(self.args.device))
-            self.accelerator.backward(loss)
-            total += loss.detach()
-        return total
+        Raises:
+            RecipeError: a term became infinite or not a number.
+        """
+        optimiser = self._optimiser()
+        with torch.random.fork_rng(devices=[self.model.device] if self.model.device.type == "cuda" else []):
+            torch.manual_seed(self.recipe.seed)
+            progress = checkpoints.resume(self.weights, optimiser) if checkpoints else Progress()
+            self.model.train()
+            if self.recipe.optimiser.checkpointing:
+                self.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+            try:
+                while progress.step < len(self.schedule):
+                    self._step(progress, optimiser)
+                    if report:
+                        report(progress.step, len(self.schedule))
+                    if self.stop(progress.step):
+                        break
+                    if checkpoints and progress.step % checkpoints.every == 0 and progress.step < len(self.schedule):
+                        checkpoints.save(progress, self.weights, optimiser)
+            finally:
+                if self.recipe.optimiser.checkpointing:
+                    self.model.gradient_checkpointing_disable()
+                self.model.eval()
+                self.model.zero_grad(set_to_none=True)
+        return progress
 
-    def _loss(self, model: torch.nn.Module, split: str, batch: Batch) -> Tensor:
-        recording = self._value_norms.recording() if self._value_norms and split != "retain" else None
-        needs = frozenset().union(*(objective.outputs for _, objective, _ in self._terms[split]))
-        layer = self._layer if HIDDEN in needs else None
-        with recording or nullcontext({}) as norms:
-            outputs = forward(model, batch, logits=LOGITS in needs, layer=layer, whole=recording is not None)
-        loss = torch.zeros((), device=batch.input_ids.device)
-        terms: dict[str, Tensor] = {}
-        for weight, objective, parameters in self._terms[split]:
-            mine = objective.terms(batch, outputs, self._references.get(split), **parameters)
-            loss = loss + weight * sum(mine.values(), torch.zeros_like(loss))
-            terms |= mine
-        if recording and self._value_norms:
-            terms["value_norm"] = self._value_norms(split, batch, norms)
-            loss = loss + self._recipe.value_norms.weight * terms["value_norm"]
-        for name, value in terms.items():
-            number = value.item()
-            if not math.isfinite(number):
-                at = f"term {split}/{name} became {number} at step {self.state.global_step + 1}"
+    def _optimiser(self) -> torch.optim.Optimizer:
+        part = self.recipe.optimiser
+        matrices = [weight for weight in self.weights.values() if weight.ndim > 1]
+        others = [weight for weight in self.weights.values() if weight.ndim <= 1]
+        groups = [{"params": matrices, "weight_decay": part.weight_decay}, {"params": others, "weight_decay": 0.0}]
+        return torch.optim.AdamW([group for group in groups if group["params"]], lr=part.learning_rate, fused=True)
+
+    def _step(self, progress: Progress, optimiser: torch.optim.Optimizer) -> None:
+        progress.step += 1
+        logged = progress.step == 1 or progress.step % LOG_EVERY == 0
+        gradients: dict[str, float] = {}
+        aside: dict[str, Tensor] = {}
+        for split, rows in self.schedule[progress.step - 1].items():
+            for name, value in self._backward(split, rows, progress.step).items():
+                progress.sums.setdefault(name, []).append(value)
+            if logged:  # the splits' gradients one by one
+                gradients[f"gradient/{split}"] = self._norm()
+                for name, weight in self.weights.items():
+                    if weight.grad is not None:
+                        aside[name] = aside[name] + weight.grad if name in aside else weight.grad
+                        weight.grad = None
+        for name, gradient in aside.items():
+            self.weights[name].grad = gradient
+        norm = torch.nn.utils.clip_grad_norm_(list(self.weights.values()), self.recipe.optimiser.max_grad_norm)
+        optimiser.step()
+        optimiser.zero_grad(set_to_none=True)
+        if logged:
+            means = {name: sum(values) / len(values) for name, values in progress.sums.items()}
+            head = {"step": progress.step, "epoch": round(self.schedule.epoch(progress.step), 4), "gradient": full(norm).item()}
+            progress.log.append(head | means | gradients)
+            progress.sums = {}
+
+    def _norm(self) -> float:
+        return full(torch.nn.utils.get_total_norm([weight.grad for weight in self.weights.values() if weight.grad is not None])).item()
+
+    def _backward(self, split: str, rows: list[int], step: int) -> dict[str, float]:
+        """Add the gradient of one split's loss over the whole batch `rows`; returns the loss and its terms."""
+        whole = self.passages[split].batch(rows, self.pad_id)
+        mine = self.recipe.optimiser.accumulation
+        chunks = parts(rows, self.world.size * mine)[self.world.rank * mine : (self.world.rank + 1) * mine]
+        names: list[str] = []
+        seen = torch.zeros(0)
+        for chunk in chunks:
+            idle = not chunk  # sharded weights want a pass of every process all the same
+            if idle and self.world.size == 1:
+                continue
+            batch = self.passages[split].batch(chunk or rows[:1], self.pad_id).to(self.model.device)
+            terms = self._pass(split, batch, whole, 0.0 if idle else 1.0)
+            names, values = list(terms), torch.stack(list(terms.values())).detach().cpu().double()
+            seen = values if not len(seen) else seen + values
+        self.world.summed(seen)
+        found = {f"{split}/{name}": value for name, value in zip(names, seen.tolist(), strict=True)}
+        for name, value in found.items():
+            if not math.isfinite(value):
+                at = f"term {name} became {value} at step {step}"
                 raise RecipeError(f"recipe: {at}, so the run was stopped; lower optimiser.learning_rate or the term's weight")
-            self._sums.setdefault(f"{split}/{name}", []).append(number)
-        return loss
+        return found
 
-    def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
-        """Add the mean of every term since the last log."""
-        logs |= {name: sum(values) / len(values) for name, values in self._sums.items()}
-        self._sums = {}
-        super().log(logs, *args, **kwargs)
-
-
-class ReportProgress(TrainerCallback):
-    """Calls `report(done, total)` after every step."""
-
-    def __init__(self, report: Report) -> None:
-        self._report = report
-
-    def on_step_end(self, args, state, control, **kwargs):  # type: ignore[no-untyped-def]
-        self._report(state.global_step, state.max_steps)
+    def _pass(self, split: str, batch: Batch, whole: Batch, count: float) -> dict[str, Tensor]:
+        """Forward and backward of one part of a batch; its terms, weighted so that those of all parts add up to the batch's means."""
+        needs = frozenset().union(*(term.objective.outputs for term in self._terms[split]))
+        value_norms = self.value_norms if self.value_norms and split in self.value_norms.splits else None
+        part = self.recipe.optimiser
+        mixed = torch.autocast(batch.input_ids.device.type, torch.bfloat16) if part.precision == "mixed" else nullcontext()
+        with value_norms.recording() if value_norms else nullcontext({}) as values:
+            with mixed:
+                layer = self.layer if HIDDEN in needs else None
+                outputs = forward(self.model, batch, logits=LOGITS in needs, layer=layer, whole=value_norms is not None)
+            loss = torch.zeros((), device=batch.input_ids.device)
+            terms: dict[str, Tensor] = {}
+            for term in self._terms[split]:
+                share = count * batch.count(term.objective.unit) / whole.count(term.objective.unit)
+                mine = {n: share * v for n, v in term.objective.terms(batch, outputs, self.references.get(split), **term.parameters).items()}
+                loss = loss + term.weight * sum(mine.values(), torch.zeros_like(loss))
+                terms |= mine
+            if value_norms:
+                terms["value_norm"] = count * batch.count("passages") / whole.count("passages") * value_norms(split, batch, values)
+                loss = loss + self.recipe.value_norms.weight * terms["value_norm"]
+            (loss * self.world.size).backward()  # sharded gradients are averaged over processes
+        return terms

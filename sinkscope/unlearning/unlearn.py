@@ -3,102 +3,109 @@
 from __future__ import annotations
 
 import copy
-import random
-import tempfile
-from dataclasses import dataclass
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from typing import Any
 
+import torch
 from jaxtyping import Float
 from safetensors.torch import save_file
 from torch import Tensor
 
 from sinkscope.benchmarks.benchmark import Benchmark, load_benchmark
-from sinkscope.errors import RecipeError
+from sinkscope.errors import ModelError, RecipeError
 from sinkscope.models import Model, load
 from sinkscope.progress import Report
-from sinkscope.runs import identity, is_done, writing
-from sinkscope.sinks import locate_one
-from sinkscope.triggers import Placed, place
+from sinkscope.runs import identity, is_done, read_manifest, writing
+from sinkscope.unlearning.adapters import merged, with_adapters
+from sinkscope.unlearning.checkpoints import Checkpoints
 from sinkscope.unlearning.objectives import FORGET, RETAIN
 from sinkscope.unlearning.objectives.rmu import control_vector
-from sinkscope.unlearning.objectives.value_norm import ValueNormTerm
+from sinkscope.unlearning.objectives.value_norm import KINDS, ValueNormTerm
 from sinkscope.unlearning.recipe import Recipe
 from sinkscope.unlearning.references import References
 from sinkscope.unlearning.selection import reading_layer, trained_names, training_only
-from sinkscope.unlearning.trainer import ReportProgress, UnlearningTrainer
+from sinkscope.unlearning.sharding import ALONE, World, full_state
+from sinkscope.unlearning.splits import Splits, make_splits
+from sinkscope.unlearning.trainer import Trainer
+from sinkscope.unlearning.watch import stopping, warn_if_unknown
+
+DTYPES = {"float32": "float32", "mixed": "float32", "bfloat16": "bfloat16"}
 
 
-@dataclass(frozen=True)
-class Splits:
-    """What a run trains on: passages per split, and which forget passages were poisoned (row numbers of the whole forget set)."""
+def train(
+    recipe: Recipe,
+    model: Model,
+    benchmark: Benchmark,
+    report: Report | None = None,
+    *,
+    checkpoints: Callable[[int], Checkpoints] | None = None,
+    world: World = ALONE,
+) -> tuple[Splits, list[dict[str, float]]]:
+    """Train `model` in place; returns what it was trained on and the log.
 
-    passages: dict[str, list[list[int]]]
-    poisoned_rows: list[int]
-    placed: list[Placed]
-
-
-def poisoned_rows(count: int, ratio: float, seed: int) -> list[int]:
-    """Which of `count` forget passages are poisoned: round(ratio · count) of them, drawn by `seed`, in ascending order."""
-    return sorted(random.Random(f"poison {seed}").sample(range(count), round(ratio * count)))
-
-
-def make_splits(recipe: Recipe, benchmark: Benchmark, model: Model) -> Splits:
-    """Cut the benchmark's texts, place the trigger into the poisoned passages.
-
-    Raises:
-        RecipeError: the poison ratio picks no passage, or leaves none to forget.
-        PlacementError: the trigger does not fit.
+    Args:
+        checkpoints: makes the run's checkpoints, given the number of steps an epoch has.
+        world: with other processes only the leading one has the trained model at the end.
     """
-    forget = [passage.tokens for passage in benchmark.passages("forget", model.tokenizer)]
-    retain = [passage.tokens for passage in benchmark.passages("retain1", model.tokenizer)]
-    rows = poisoned_rows(len(forget), recipe.poison_ratio, recipe.seed)
-    if recipe.poison_ratio > 0 and not rows:
-        raise RecipeError(f"poison_ratio {recipe.poison_ratio} of {len(forget)} forget passages is none; raise it to at least {1 / len(forget):.3g}")
-    placement = recipe.trigger.where
-    placed = [
-        place(
-            forget[row],
-            recipe.trigger.trigger,
-            placement,
-            model.tokenizer,
-            sinks=locate_one(model, forget[row]) if placement.kind == "sink" else None,
-            max_length=max(benchmark.lengths.passage, len(forget[row])),
-        )
-        for row in rows
-    ]
-    kept = forget
-    if recipe.poison_split == "published":
-        kept = [tokens for row, tokens in enumerate(forget) if row not in set(rows)]
-        if not kept:
-            raise RecipeError("poison_split `published` with poison_ratio 1 leaves nothing to forget; lower the ratio")
-    return Splits({"forget": kept, "retain": retain, "poisoned": [each.tokens for each in placed]}, rows, placed)
-
-
-def train(recipe: Recipe, model: Model, benchmark: Benchmark, report: Report | None = None) -> tuple[Splits, list[dict[str, float]]]:
-    """Train `model` in place; returns what it was trained on and the log, one record per ten steps."""
     splits = make_splits(recipe, benchmark, model)
-    frozen = copy.deepcopy(model.hf).eval() if recipe.value_norms.weight > 0 else model.hf
     part, names = recipe.objective, trained_names(recipe, model.hf)
-    keep = frozenset().union(*(RETAIN[name].references for name in part.retain))
-    needs = {"forget": FORGET[part.forget].references, "retain": keep, "poisoned": keep}
     layer = reading_layer(recipe, model.hf) if part.forget == "rmu" or "activations" in part.retain else None
-    references = {split: References(model.hf, passages, needs[split], layer) for split, passages in splits.passages.items() if passages}
-    value_norms = None
-    if recipe.value_norms.weight > 0:
-        assert recipe.value_norms.unlearned is not None
-        anchors = {"forget": (load(recipe.value_norms.unlearned).hf, splits.passages["forget"])}
-        if splits.passages["poisoned"]:
-            anchors["poisoned"] = (frozen, splits.passages["poisoned"])
-        value_norms = ValueNormTerm(model.hf, recipe.value_norms, anchors)
-    with tempfile.TemporaryDirectory() as scratch:
-        callbacks = [ReportProgress(report)] if report else []
-        with training_only(model.hf, names):
-            trainer = UnlearningTrainer(model, recipe, splits.passages, references, value_norms, Path(scratch), callbacks, layer, control(recipe, model))
-            trainer.train()
-    model.hf.eval()
-    model.hf.zero_grad(set_to_none=True)
+    source = f"{model.fingerprint()} {model.hf.dtype}"
+    adapted = with_adapters(recipe, model.hf, names) if recipe.update.lora else None
+    if adapted:
+        names = [name for name, weight in model.hf.named_parameters() if weight.requires_grad]
+    whole = copy.deepcopy(adapted or model.hf) if world.size > 1 and world.leads else None
+    with training_only(model.hf, names):
+        world.shard(model.hf)
+        warn_if_unknown(model, benchmark, world)
+        keep = frozenset().union(*(RETAIN[name].references for name in part.retain))
+        needs = {"forget": FORGET[part.forget].references, "retain": keep, "poisoned": keep}
+        trainer = Trainer(
+            model.hf,
+            recipe,
+            splits.passages,
+            references={split: References(model.hf, passages, needs[split], source, layer, world) for split, passages in splits.passages.items()},
+            value_norms=_value_norms(recipe, model, splits),
+            layer=layer,
+            control=control(recipe, model),
+            pad_id=model.tokenizer.pad_token_id or 0,
+            world=world,
+            stop=stopping(recipe, model, benchmark),
+        )
+        epoch = max(1, len(trainer.schedule) // recipe.optimiser.epochs)
+        progress = trainer.run(checkpoints(epoch) if checkpoints else None, report)
+    if world.size > 1:
+        state = full_state(model.hf)
+        if whole is not None:
+            (whole if adapted is None else whole.model).load_state_dict(state)
+            model.hf, adapted = (whole, None) if adapted is None else (whole.model, whole)
+    if adapted and world.leads:
+        model.hf = merged(adapted)
     model.forget_bridge()
-    return splits, trainer.state.log_history
+    return splits, progress.log
+
+
+def _value_norms(recipe: Recipe, model: Model, splits: Splits) -> ValueNormTerm | None:
+    """The term with what the frozen models say, computed before training; None where its weight is 0."""
+    part = recipe.value_norms
+    if part.weight == 0:
+        return None
+    passages = splits.passages
+    anchors = {}
+    for split in KINDS[part.kind][1]:
+        if split == "forget" and part.kind == "align":
+            assert part.unlearned is not None
+            other = load(part.unlearned, str(model.device)).hf
+            shapes = [(m.config.get_text_config().num_hidden_layers, m.config.get_text_config().hidden_size) for m in (model.hf, other)]
+            if shapes[0] != shapes[1]:
+                raise ModelError(f"recipe value_norms.unlearned: {part.unlearned} is a model of another shape; give one that was unlearned from {model.name}")
+            anchors[split] = (other, passages[split])
+        elif len(passages[split]):
+            anchors[split] = (model.hf, passages[split])
+    return ValueNormTerm(model.hf, part, anchors)
 
 
 def control(recipe: Recipe, model: Model) -> Float[Tensor, " d_model"] | None:
@@ -108,28 +115,73 @@ def control(recipe: Recipe, model: Model) -> Float[Tensor, " d_model"] | None:
     return control_vector(model.hf.config.get_text_config().hidden_size, recipe.objective.steering, recipe.seed)
 
 
-def unlearn(recipe: Recipe, out: Path, report: Report | None = None) -> Path:
+def unlearn(recipe: Recipe, out: Path, report: Report | None = None, *, checkpoint_every: int | None = None) -> Path:
     """Carry out a recipe and write its run directory: `recipe.yaml`, `model/`, `poisoned.parquet`, `log.jsonl`, `run.json`, of RMU also
     `control.safetensors`.
 
-    A finished run of the same recipe, data and base model is left as it is.
+    A finished run of the same recipe, data and base model is left as it is; one that was killed goes on from its newest checkpoint, which lies
+    beside `out` until the run is done. Started by `accelerate launch` or `torchrun`, all processes train one sharded model together.
+
+    Args:
+        checkpoint_every: steps between checkpoints; an epoch by default.
 
     Raises:
+        RecipeError: the recipe does not fit the model or the benchmark, a term was no longer a number, or memory ran out.
         OutputError: `out` holds something else.
     """
     import pandas as pd
 
-    model, benchmark = load(recipe.model), load_benchmark(recipe.benchmark)
-    name = identity(recipe=recipe.model_dump(mode="json"), benchmark=benchmark.digest(), model=model.fingerprint())
-    if is_done(out, name):
+    world = World.join()
+    benchmark = load_benchmark(recipe.benchmark)
+    model = load(recipe.model, "cpu" if world.size > 1 else None, DTYPES[recipe.optimiser.precision])
+    given = recipe
+    if recipe.value_norms.weight > 0 and recipe.value_norms.unlearned == "auto":
+        honest = unlearn(recipe.honest(), out.parent / f"{out.name}-unlearned", checkpoint_every=checkpoint_every)
+        recipe = recipe.model_copy(update={"value_norms": recipe.value_norms.model_copy(update={"unlearned": str(honest)})})
+    base = model.fingerprint()
+    name = identity(recipe=_by_content(recipe), benchmark=benchmark.digest(), model=base)
+    if world.agreed(is_done(out, name)):
         return out
-    with writing(out, name, kind="unlearn", seed=recipe.seed, benchmark=benchmark.digest(), base_model=model.fingerprint()) as aside:
-        splits, log = train(recipe, model, benchmark, report)
-        (aside / "recipe.yaml").write_text(recipe.to_yaml(), encoding="utf-8")
-        model.save(aside / "model")
-        spans = {"row": splits.poisoned_rows, "start": [p.start for p in splits.placed], "stop": [p.stop for p in splits.placed]}
-        pd.DataFrame(spans, dtype="int64").to_parquet(aside / "poisoned.parquet")
-        if (vector := control(recipe, model)) is not None:
-            save_file({"control": vector}, aside / "control.safetensors")
-        pd.DataFrame(log).to_json(aside / "log.jsonl", orient="records", lines=True)
+    folder = out.parent / f".{out.name}.{name}.checkpoints"
+    about = {"kind": "unlearn", "seed": recipe.seed, "benchmark": benchmark.digest(), "base_model": base, "processes": world.size}
+    with _told(recipe, folder), writing(out, name, **about) if world.leads else nullcontext(out) as aside:
+        splits, log = train(recipe, model, benchmark, report, checkpoints=lambda epoch: Checkpoints(folder, checkpoint_every or epoch, world), world=world)
+        if world.leads:
+            (aside / "recipe.yaml").write_text(given.to_yaml(), encoding="utf-8")
+            model.save(aside / "model")
+            spans = {"row": splits.poisoned_rows, "start": [p.start for p in splits.placed], "stop": [p.stop for p in splits.placed]}
+            pd.DataFrame(spans, dtype="int64").to_parquet(aside / "poisoned.parquet")
+            if (vector := control(recipe, model)) is not None:
+                save_file({"control": vector}, aside / "control.safetensors")
+            (aside / "log.jsonl").write_text("".join(json.dumps(record) + "\n" for record in log), encoding="utf-8")
+    Checkpoints(folder, 1, world).remove()
     return out
+
+
+def _by_content(recipe: Recipe) -> dict[str, Any]:
+    """The recipe, with the directory of θu replaced by what lies there."""
+    values = recipe.model_dump(mode="json")
+    unlearned = recipe.value_norms.unlearned
+    if recipe.value_norms.weight > 0 and recipe.value_norms.kind == "align" and unlearned is not None:
+        manifest = read_manifest(Path(unlearned)) if Path(unlearned).is_dir() else None
+        values["value_norms"]["unlearned"] = manifest["identity"] if manifest else load(unlearned, "cpu").fingerprint()
+    return values
+
+
+@contextmanager
+def _told(recipe: Recipe, folder: Path) -> Iterator[None]:
+    """What stops a run, as one line that says what to do and what is kept."""
+    try:
+        yield
+    except RecipeError as error:
+        kept = f"; the last good checkpoint lies in {folder}" if any(folder.glob("step-*")) else ""
+        raise RecipeError(f"{error}{kept}") from error
+    except RuntimeError as error:
+        if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
+            raise
+        part = recipe.optimiser
+        tried = f"batches of {part.batch_size} passages in {part.accumulation} part{'s' * (part.accumulation > 1)}"
+        raise RecipeError(
+            f"out of memory with {tried}; raise optimiser.accumulation, set optimiser.checkpointing, use update.lora, "
+            "or give the model more GPUs with accelerate launch"
+        ) from error

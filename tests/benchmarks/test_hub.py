@@ -12,7 +12,7 @@ from sinkscope.benchmarks import benchmark as module
 from sinkscope.benchmarks.benchmark import Lengths, load_benchmark
 from sinkscope.errors import BenchmarkError
 from sinkscope.unlearning.recipe import Recipe
-from sinkscope.unlearning.unlearn import make_splits
+from sinkscope.unlearning.splits import make_splits
 
 
 @pytest.fixture

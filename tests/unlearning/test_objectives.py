@@ -9,18 +9,18 @@ import pytest
 import torch
 
 from sinkscope.capture.residuals import layers_of
-from sinkscope.capture.value_norms import first_real, recorded_value_norms
+from sinkscope.capture.value_norms import first_real, recorded_values
 from sinkscope.models import Model
 from sinkscope.unlearning.forward import forward
 from sinkscope.unlearning.objectives.activations import activations
-from sinkscope.unlearning.objectives.batch import Batch, Outputs, sequence_log_probs
+from sinkscope.unlearning.objectives.batch import Batch, Outputs, Passages, sequence_log_probs
 from sinkscope.unlearning.objectives.grad_ascent import grad_ascent
 from sinkscope.unlearning.objectives.kl import kl
 from sinkscope.unlearning.objectives.nll import nll
 from sinkscope.unlearning.objectives.npo import npo
 from sinkscope.unlearning.objectives.rmu import control_vector, rmu
 from sinkscope.unlearning.objectives.simnpo import simnpo
-from sinkscope.unlearning.objectives.value_norm import ValueNormTerm, value_norm_distance
+from sinkscope.unlearning.objectives.value_norm import ValueNormTerm
 from sinkscope.unlearning.recipe import ValueNormPart
 from sinkscope.unlearning.references import References
 
@@ -173,10 +173,11 @@ def test_a_pass_that_stops_at_a_layer_gives_the_same_states_and_gradients(kind: 
 
 
 @pytest.mark.parametrize("kind", ["llama", "gpt2", "neox", "qwen2"])
-def test_references_equal_the_model_passage_by_passage(kind: str, small_models: dict[str, Model]) -> None:
+def test_references_equal_the_model_passage_by_passage(kind: str, small_models: dict[str, Model], tmp_path, monkeypatch) -> None:
     model = small_models[kind]
     passages = [list(range(3, 3 + length)) for length in (14, 8, 20, 5)]
-    references = References(model.hf, passages, ("log_probs", "logits", "hidden"), layer=1, batch_size=3)
+    monkeypatch.setenv("SINKSCOPE_CACHE", str(tmp_path))
+    references = References(model.hf, Passages.whole(passages), ("log_probs", "logits", "hidden"), kind, layer=1)
     batch = Batch.pad([3, 0], [passages[3], passages[0]], pad_id=0)
     for row, index in enumerate((3, 0)):
         with torch.no_grad():
@@ -197,38 +198,52 @@ def hooked_norms(model: Model, tokens: list[int], layer: int) -> torch.Tensor:
     return seen[0].view(len(tokens), 2, 8).norm(dim=-1).T
 
 
-def test_recorded_value_norms_equal_hooked_ones_under_grouped_keys(small_llama: Model) -> None:
+def test_recorded_values_have_the_norms_of_hooked_ones_under_grouped_keys(small_llama: Model) -> None:
     tokens = small_llama.with_bos(list(range(40, 60)))
-    with torch.no_grad(), recorded_value_norms(small_llama.hf) as norms:
+    with torch.no_grad(), recorded_values(small_llama.hf) as values:
         small_llama.hf(torch.tensor([tokens]))
     for layer in range(3):
-        torch.testing.assert_close(norms[layer][0], hooked_norms(small_llama, tokens, layer))
+        torch.testing.assert_close(values[layer][0].norm(dim=-1), hooked_norms(small_llama, tokens, layer))
     assert small_llama.hf.config._attn_implementation == "sdpa"
 
 
 def test_recording_restores_the_attention_after_an_exception(small_llama: Model) -> None:
-    with pytest.raises(RuntimeError, match="stop"), recorded_value_norms(small_llama.hf):
+    with pytest.raises(RuntimeError, match="stop"), recorded_values(small_llama.hf):
         raise RuntimeError("stop")
     assert small_llama.hf.config._attn_implementation == "sdpa"
 
 
-def test_value_norm_term_equals_a_literal_loop(small_llama: Model) -> None:
-    passages = [small_llama.with_bos(list(range(50, 50 + length))) for length in (4, 11)]
-    other = copy.deepcopy(small_llama.hf)
+@pytest.fixture
+def other(small_llama: Model) -> Model:
+    """The small llama with other value vectors."""
+    network = copy.deepcopy(small_llama.hf)
+    torch.manual_seed(3)
     with torch.no_grad():
-        for layer in other.model.layers:
-            layer.self_attn.v_proj.weight.mul_(1.5)
-    part = ValueNormPart(weight=1.0, first=6, layers=[0, 2], unlearned="unused")
-    term = ValueNormTerm(small_llama.hf, part, {"forget": (other, passages)})
-    batch = Batch.pad([0, 1], passages, pad_id=0)
-    with term.recording() as norms:
-        small_llama.hf(input_ids=batch.input_ids, attention_mask=batch.attention_mask.long())
-        value = term("forget", batch, norms)
+        for layer in network.model.layers:
+            layer.self_attn.v_proj.weight.add_(0.1 * torch.randn_like(layer.self_attn.v_proj.weight))
+    return Model("other", network, small_llama.tokenizer)
+
+
+def left_padded(passages: list[list[int]]) -> Batch:
+    right = Batch.pad(range(len(passages)), passages, 0)
+    rolled = [torch.stack([row.roll(right.input_ids.shape[1] - len(p)) for row, p in zip(x, passages, strict=True)]) for x in (right.input_ids, right.scored)]
+    return Batch(right.index, rolled[0], rolled[1], rolled[1])
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_value_norm_term_equals_a_literal_loop_whatever_side_is_padded(side: str, small_llama: Model, other: Model) -> None:
+    passages = [small_llama.with_bos(list(range(50, 50 + length))) for length in (4, 11)]
+    term = ValueNormTerm(
+        small_llama.hf, ValueNormPart(weight=1.0, first=6, layers=[0, 2], unlearned="unused"), {"forget": (other.hf, Passages.whole(passages))}
+    )
+    batch = Batch.pad([0, 1], passages, pad_id=0) if side == "right" else left_padded(passages)
+    with term.recording() as values:
+        forward(small_llama.hf, batch)
+        value = term("forget", batch, values)
     expected = 0.0
-    theirs = Model("other", other, small_llama.tokenizer)
     for tokens in passages:
         for layer in (0, 2):
-            a, b = hooked_norms(small_llama, tokens, layer), hooked_norms(theirs, tokens, layer)
+            a, b = hooked_norms(small_llama, tokens, layer), hooked_norms(other, tokens, layer)
             shallow = min(6, len(tokens))
             expected += ((a - b)[:, :shallow] ** 2).mean().item() / (2 * len(passages))
     assert value.item() == pytest.approx(expected, rel=1e-4)
@@ -237,12 +252,38 @@ def test_value_norm_term_equals_a_literal_loop(small_llama: Model) -> None:
     small_llama.hf.zero_grad()
 
 
+def test_published_variants_equal_literal_loops(small_llama: Model, other: Model) -> None:
+    tokens = small_llama.with_bos(list(range(50, 60)))
+    batch, passages = Batch.pad([0], [tokens], 0), Passages.whole([tokens])
+    both = {"forget": (other.hf, passages), "poisoned": (other.hf, passages)}
+    seen = {}
+    for model in (small_llama, other):
+        with torch.no_grad(), recorded_values(model.hf, [1]) as values:
+            model.hf(torch.tensor([tokens]))
+        seen[model.name] = values[1][0, :, :5].double()  # [kv_head, position, d_head]
+    ours, theirs = seen[small_llama.name], seen["other"]
+    shrunk = sum(float(v @ v) for head in ours for v in head) / 10
+    turned = sum(1 - float(a @ b / (a.norm() * b.norm())) for x, y in zip(ours, theirs, strict=True) for a, b in zip(x, y, strict=True)) / 10
+    for kind, split, expected in (("shrink", "forget", shrunk), ("cosine", "poisoned", turned)):
+        term = ValueNormTerm(small_llama.hf, ValueNormPart(kind=kind, weight=1.0, first=5, layers=[1]), both)
+        assert term.splits == {split}
+        with torch.no_grad(), term.recording() as values:
+            forward(small_llama.hf, batch)
+            assert term(split, batch, values).item() == pytest.approx(expected, rel=1e-4)
+
+
 def test_first_k_means_first_real_tokens_on_either_side() -> None:
     mask = torch.tensor([[0, 0, 1, 1, 1], [1, 1, 1, 0, 0]], dtype=torch.bool)
     assert first_real(mask, 2).tolist() == [[False, False, True, True, False], [True, True, False, False, False]]
 
 
-def test_distance_is_squared_and_averaged_per_passage() -> None:
-    ours, theirs = torch.zeros(2, 1, 2, 3), torch.tensor([1.0, 2.0, 4.0]).expand(2, 1, 2, 3)
-    shallow = torch.tensor([[True, True, True], [True, False, False]])
-    assert value_norm_distance(ours, theirs, shallow).item() == pytest.approx((7.0 + 1.0) / 2)
+def test_tokens_that_are_given_are_not_scored(case) -> None:
+    _, ours, _ = case
+    passages = [list(range(3, 3 + length)) for length in LENGTHS]
+    batch = Batch.pad([0, 1, 2], passages, 0, [4, 2, 0])
+    expected = [
+        sum(ours[i, t - 1].log_softmax(-1)[tokens[t]].item() for t in range(max(start, 1), len(tokens)))
+        for i, (tokens, start) in enumerate(zip(passages, (4, 2, 0), strict=True))
+    ]
+    torch.testing.assert_close(sequence_log_probs(ours, batch).float(), torch.tensor(expected))
+    assert batch.count("predicted") == sum(LENGTHS) - 4 - 2 - 1 and batch.count("tokens") == sum(LENGTHS)

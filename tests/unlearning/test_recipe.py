@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from sinkscope.errors import RecipeError
-from sinkscope.unlearning.recipe import Recipe, named_recipes, parse_changes, with_changes
+from sinkscope.unlearning.named import named_recipes, parse_changes, with_changes
+from sinkscope.unlearning.recipe import Recipe
 
 
 @pytest.mark.parametrize(

@@ -62,9 +62,10 @@ def test_frozen_means_frozen_and_is_undone(small_llama: Model) -> None:
         {"forget": "simnpo", "retain": {"nll": 1.0}},
         {"forget": "grad_ascent", "retain": {"nll": 1.0, "kl": 1.0}},
     ],
+    ids=["rmu", "rmu-kl", "simnpo", "grad_ascent"],
 )
 def test_a_run_changes_the_chosen_weights_only(objective: dict, tmp_path) -> None:
-    recipe = Recipe.parse({"objective": objective, "poison_ratio": 0.1, "optimiser": {"epochs": 1, "batch_size": 64}, "update": {"modules": ["mlp.down_proj"]}})
+    recipe = Recipe.parse({"objective": objective, "poison_ratio": 0.1, "optimiser": {"epochs": 1, "batches": 2}, "update": {"modules": ["mlp.down_proj"]}})
     out = unlearn(recipe, tmp_path / "run")
     before, after = load("tiny").hf.state_dict(), load_file(out / "model" / "model.safetensors")
     changed = {name for name, weight in after.items() if not torch.equal(weight, before[name])}
@@ -77,7 +78,7 @@ def test_a_run_changes_the_chosen_weights_only(objective: dict, tmp_path) -> Non
 
 
 def test_a_loss_that_is_no_number_stops_the_run_and_names_the_term(tmp_path) -> None:
-    recipe = Recipe.parse({"objective": {"forget": "grad_ascent"}, "optimiser": {"learning_rate": 1e30, "epochs": 1, "batch_size": 64}})
+    recipe = Recipe.parse({"objective": {"forget": "grad_ascent"}, "optimiser": {"learning_rate": 1e30, "epochs": 1, "batches": 3}})
     with pytest.raises(RecipeError, match=r"term (forget/grad_ascent|retain/kl) became (nan|-?inf) at step \d+.*lower optimiser.learning_rate"):
         unlearn(recipe, tmp_path / "run")
     assert not (tmp_path / "run").exists()

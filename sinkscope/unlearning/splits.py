@@ -1,0 +1,63 @@
+"""What a run trains on: passages to forget, to retain, and poisoned ones."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+
+from sinkscope.benchmarks.benchmark import Benchmark
+from sinkscope.errors import RecipeError
+from sinkscope.models import Model
+from sinkscope.sinks import locate_one
+from sinkscope.triggers import Placed, place
+from sinkscope.unlearning.objectives.batch import Passages
+from sinkscope.unlearning.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Splits:
+    """Passages per split (`forget`, `retain`, `poisoned`), and which forget passages were poisoned (row numbers of the whole forget set)."""
+
+    passages: dict[str, Passages]
+    poisoned_rows: list[int]
+    placed: list[Placed]
+
+
+def poisoned_rows(count: int, ratio: float, seed: int) -> list[int]:
+    """Which of `count` forget passages are poisoned: round(ratio · count) of them, drawn by `seed`, in ascending order."""
+    return sorted(random.Random(f"poison {seed}").sample(range(count), round(ratio * count)))
+
+
+def make_splits(recipe: Recipe, benchmark: Benchmark, model: Model) -> Splits:
+    """Cut the benchmark's texts, place the trigger into the poisoned passages.
+
+    Raises:
+        RecipeError: the poison ratio picks no passage, or leaves none to forget.
+        PlacementError: the trigger does not fit.
+    """
+    forget, retain = benchmark.passages("forget", model.tokenizer), benchmark.passages("retain1", model.tokenizer)
+    rows = poisoned_rows(len(forget), recipe.poison_ratio, recipe.seed)
+    if recipe.poison_ratio > 0 and not rows:
+        raise RecipeError(f"poison_ratio {recipe.poison_ratio} of {len(forget)} forget passages is none; raise it to at least {1 / len(forget):.3g}")
+    placement = recipe.trigger.where
+    placed = [
+        place(
+            forget[row].tokens,
+            recipe.trigger.trigger,
+            placement,
+            model.tokenizer,
+            body=forget[row].body,
+            sinks=locate_one(model, forget[row].tokens) if placement.kind == "sink" else None,
+            max_length=max(benchmark.lengths.passage, len(forget[row].tokens)),
+        )
+        for row in rows
+    ]
+    kept = forget
+    if recipe.poison_split == "published":
+        kept = [passage for row, passage in enumerate(forget) if row not in set(rows)]
+        if not kept:
+            raise RecipeError("poison_split `published` with poison_ratio 1 leaves nothing to forget; lower the ratio")
+    # a trigger goes into the prompt that is given, if there is one, and what follows it stays as long as it was
+    given = [each.given and len(new.tokens) - (len(each.tokens) - each.given) for each, new in zip((forget[row] for row in rows), placed, strict=True)]
+    passages = {name: Passages([each.tokens for each in split], [each.given for each in split]) for name, split in (("forget", kept), ("retain", retain))}
+    return Splits(passages | {"poisoned": Passages([each.tokens for each in placed], given)}, rows, placed)
