@@ -29,6 +29,7 @@ def unlearn(
     """
     from sinkscope.unlearning.named import parse_changes
     from sinkscope.unlearning.recipe import Recipe
+    from sinkscope.unlearning.sharding import World
     from sinkscope.unlearning.unlearn import unlearn as run
 
     resolved = Recipe.read(recipe, parse_changes(set_ or []))
@@ -40,7 +41,8 @@ def unlearn(
         return
     with progress() as bar:
         run(resolved, out, bar("unlearn"), checkpoint_every=checkpoint_every)
-    answer({"out": str(out), "model": str(out / "model")}, json)
+    if World.join().leads:
+        answer({"out": str(out), "model": str(out / "model")}, json)
 
 
 def recipes(json: Annotated[bool, typer.Option(help="print one JSON object")] = False) -> None:

@@ -66,7 +66,7 @@ class World:
         mesh = init_device_mesh("cuda" if torch.cuda.is_available() else "cpu", (self.size,))
         for layer in layers_of(model):
             fully_shard(layer, mesh=mesh)
-        fully_shard(model, mesh=mesh)
+        fully_shard(model, mesh=mesh, reshard_after_forward=True)  # or parameters outside the layers would stay whole between passes
 
 
 ALONE = World()

@@ -1,0 +1,36 @@
+"""One of several processes that carry out a recipe together, started by test_sharding. Arguments: recipe, out, where to write what was seen, last step."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import torch
+from torch.distributed.tensor import DTensor
+
+from sinkscope.unlearning.recipe import Recipe
+from sinkscope.unlearning.trainer import Trainer
+from sinkscope.unlearning.unlearn import unlearn
+
+torch.set_num_threads(1)
+recipe, out, seen, stop = sys.argv[1:]
+steps: list[int] = []
+original = Trainer.run
+
+
+def run(self: Trainer, *arguments):  # type: ignore[no-untyped-def]
+    shapes = {name: [isinstance(w, DTensor), w.to_local().numel() if isinstance(w, DTensor) else w.numel(), w.numel()] for name, w in self.weights.items()}
+    Path(f"{seen}-{self.world.rank}.json").write_text(json.dumps(shapes))
+    return original(self, *arguments)
+
+
+def report(done: int, total: int) -> None:
+    steps.append(done)
+    if done == int(stop):
+        raise SystemExit(3)
+
+
+Trainer.run = run  # type: ignore[method-assign]
+unlearn(Recipe.read(recipe), Path(out), report, checkpoint_every=2)
+Path(f"{seen}-steps.json").write_text(json.dumps(steps))
