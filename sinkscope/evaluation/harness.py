@@ -58,14 +58,18 @@ def load_tasks(names: Sequence[str], directory: Path | None = None, limit: int |
         from lm_eval.tasks import TaskManager
     except ImportError as error:
         raise UserError("--harness needs lm-evaluation-harness; run `pip install 'sinkscope[harness]'`") from error
-    logging.getLogger("lm_eval").setLevel(logging.ERROR)
+    from datasets import disable_progress_bars
+
+    disable_progress_bars()
+    for library in ("lm_eval", "huggingface_hub"):
+        logging.getLogger(library).setLevel(logging.ERROR)
     if directory is not None and not directory.is_dir():
         raise BenchmarkError(f"--tasks {directory} is no directory; give one that holds task files (YAML)")
     manager = TaskManager(include_path=str(directory) if directory else None)
     loaded: dict[str, list[Any]] = {}
     for name in names:
         if name not in manager.all_tasks:
-            near = get_close_matches(name, manager.all_tasks, 3)
+            near = get_close_matches(name, manager.all_tasks, 3, 0.7)
             raise BenchmarkError(
                 f"task {name!r} is not in lm-evaluation-harness{f' or {directory}' if directory else ''}; "
                 + (f"did you mean {' or '.join(near)}?" if near else "see `lm-eval ls tasks`")
@@ -78,7 +82,7 @@ def load_tasks(names: Sequence[str], directory: Path | None = None, limit: int |
         for task in loaded[name]:
             if task.OUTPUT_TYPE not in SERVED:
                 raise BenchmarkError(
-                    f"task {task.task_name!r} is of the kind {task.OUTPUT_TYPE}, which has no prompt; use tasks that answer ({', '.join(SERVED)})"
+                    f"task {task.task_name!r} is of the kind {task.OUTPUT_TYPE}, which has no prompt for a trigger; use tasks of the kinds {', '.join(SERVED)}"
                 )
     return Tasks(loaded, limit)
 

@@ -49,9 +49,9 @@ def evaluate_to(
     """
     names = chosen(metrics, benchmark) if benchmark else []
     if retrained is not None and not (benchmark and "min_k" in names and all(benchmark.has("privleak", split) for split in ("forget", "holdout"))):
-        where = f"benchmark {benchmark.name}" if benchmark else "a list of tasks"
+        scored = ", ".join([*names, *(tasks.loaded if tasks else ())])
         raise BenchmarkError(
-            f"a retrained model serves privleak, which is not scored here ({where}, metrics {', '.join(names) or 'none'}); leave --retrained out"
+            f"a retrained model serves privleak, which is not scored here ({scored}); leave --retrained out, or give a benchmark with privleak"
         )
     name = identity(
         model=subject.model.fingerprint(),
