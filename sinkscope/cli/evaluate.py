@@ -56,17 +56,17 @@ def evaluate(
     attempts = [None] if trigger is None else [None, (Trigger(trigger), where)]
     if tasks is not None and harness is None:
         raise BenchmarkError("--tasks holds task files for --harness, which is not given; name the tasks")
-    data = load_benchmark(benchmark or "tiny") if benchmark or not harness else None
+    data = load_benchmark(benchmark or "tiny") if benchmark or harness is None else None
     if data is None and metrics is not None:
         raise BenchmarkError("--metrics are scored on a benchmark, and --harness alone has none; give --benchmark")
     if data and items:
         data = data.head(items)
-    names = _listed(metrics)
+    names = None if metrics is None else _listed("--metrics", metrics)
     known = chosen(names, data) if data else []
     if retrained is None and data and "min_k" in known:
         retrained = DEFAULTS.get(data.name)
     against = None if retrained is None else retrained_of(retrained, device, dtype)
-    asked = load_tasks(_listed(harness) or [], tasks, items) if harness else None
+    asked = None if harness is None else load_tasks(_listed("--harness", harness), tasks, items)
     subject = subject_of(model, load(model, device, dtype))
     with progress() as bar:
         table = evaluate_to(
@@ -78,8 +78,13 @@ def evaluate(
     print(_readable(table))
 
 
-def _listed(text: str | None) -> list[str] | None:
-    return None if text is None else [name.strip() for name in text.split(",") if name.strip()]
+def _listed(option: str, text: str) -> list[str]:
+    from sinkscope.errors import BenchmarkError
+
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    if not names:
+        raise BenchmarkError(f"{option} {text!r} names nothing; give names with commas between them, or leave it out")
+    return names
 
 
 def _readable(table: pd.DataFrame) -> str:

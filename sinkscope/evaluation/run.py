@@ -50,9 +50,7 @@ def evaluate_to(
     names = chosen(metrics, benchmark) if benchmark else []
     if retrained is not None and not (benchmark and "min_k" in names and all(benchmark.has("privleak", split) for split in ("forget", "holdout"))):
         scored = ", ".join([*names, *(tasks.loaded if tasks else ())])
-        raise BenchmarkError(
-            f"a retrained model serves privleak, which is not scored here ({scored}); leave --retrained out, or give a benchmark with privleak"
-        )
+        raise BenchmarkError(f"a retrained model serves privleak, which is not scored here ({scored}); leave --retrained out or give a benchmark that has it")
     name = identity(
         model=subject.model.fingerprint(),
         label=subject.label,

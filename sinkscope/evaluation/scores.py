@@ -31,7 +31,7 @@ def scores(items: pd.DataFrame, resamples: int = RESAMPLES, *, retrained_auc: fl
         for subset, chosen in _subsets(group):
             numbers = bootstrap_mean(chosen["value"].to_numpy(), resamples)
             rows.append(_row(keys, subset, len(chosen), tuple(scale.of_mean(number) for number in numbers)))
-    rows += _membership(items[items["metric"] == "min_k"], resamples, retrained_auc)
+    rows += sorted(_membership(items[items["metric"] == "min_k"], resamples, retrained_auc), key=lambda row: str(row["metric"]))
     return pd.DataFrame(rows)[COLUMNS]
 
 
