@@ -22,6 +22,8 @@ from sinkscope.evaluation.prompts import Attempt
 from sinkscope.evaluation.subject import Subject
 from sinkscope.progress import Bar, silent
 
+FEWSHOT_SEED = 1234
+"""The harness's own."""
 SERVED = ("multiple_choice", "loglikelihood", "generate_until")
 
 
@@ -80,6 +82,9 @@ def load_tasks(names: Sequence[str], directory: Path | None = None, limit: int |
             why = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
             raise BenchmarkError(f"task {name!r} cannot be loaded ({why}); fetch its data once with access, or mend its file") from error
         for task in loaded[name]:
+            if task.get_config("num_fewshot") is None:
+                task.set_config(key="num_fewshot", value=0)
+            task.set_fewshot_seed(FEWSHOT_SEED)
             if task.OUTPUT_TYPE not in SERVED:
                 raise BenchmarkError(
                     f"task {task.task_name!r} is of the kind {task.OUTPUT_TYPE}, which has no prompt for a trigger; use tasks of the kinds {', '.join(SERVED)}"
@@ -101,7 +106,7 @@ def run_tasks(
         PlacementError: a trigger does not fit a prompt.
         BenchmarkError: a task samples its answers, or scores no single documents.
     """
-    from lm_eval import simple_evaluate
+    from lm_eval import evaluate
 
     from sinkscope.evaluation.harness_model import HarnessModel
 
@@ -109,15 +114,7 @@ def run_tasks(
     for name, loaded in tasks.loaded.items():
         for attempt in triggers:
             model = HarnessModel(subject.model, attempt, mask, batch_size, bar(f"{name}{', triggered' if attempt else ''}"))
-            found = simple_evaluate(
-                model=model,
-                tasks=list(loaded),
-                limit=tasks.limit,
-                bootstrap_iters=0,
-                random_seed=None,
-                numpy_random_seed=None,
-                torch_random_seed=None,
-            )["samples"]
+            found = evaluate(model, {"tasks": {task.task_name: task for task in loaded}}, limit=tasks.limit, bootstrap_iters=0)["samples"]
             samples = [sample for task in loaded for sample in _first_filter(found[task.task_name])]
             placed = [model.placed[sample["arguments"][0][0]] for sample in samples]
             values, outputs = [_value(name, sample) for sample in samples], [_output(sample) for sample in samples]

