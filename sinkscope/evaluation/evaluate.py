@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import pandas as pd
 
 from sinkscope.benchmarks.benchmark import SEPARATOR, Benchmark, link
 from sinkscope.errors import BenchmarkError
 from sinkscope.evaluation.masking import Mask
-from sinkscope.evaluation.metrics import METRICS, chosen
-from sinkscope.evaluation.passes import asked
+from sinkscope.evaluation.metrics import METRICS, MakeItems, chosen
+from sinkscope.evaluation.passes import Pass, asked
 from sinkscope.evaluation.prompts import Attempt, Item
 from sinkscope.evaluation.subject import Subject
 from sinkscope.progress import Report
@@ -47,22 +46,18 @@ def evaluate(
         BenchmarkError: a metric is unknown, or the benchmark has nothing to score it on.
     """
     names = chosen(metrics, benchmark)
-    items: dict[tuple[Any, str], list[Item]] = {}
-    passes: dict[tuple[Any, ...], list[str]] = {}  # metrics that come of the same pass over the same items
-    for name in names:
-        metric = METRICS[name]
-        for split in metric.splits(benchmark):
-            if (metric.items, split) not in items:
-                items[metric.items, split] = metric.items(benchmark, split, subject.model)
-            for attempt in triggers:
-                if items[metric.items, split] and (attempt is None or metric.is_triggered(split)):
-                    passes.setdefault((metric.items, split, metric.ask, attempt), []).append(name)
-    if not passes:
-        raise BenchmarkError(f"benchmark {benchmark.name} has no items to score {', '.join(names)} on; give longer texts")
-    poisoned = {key: _poisoned(subject, benchmark, key[1], each) for key, each in items.items()}
+    items: dict[tuple[MakeItems, str], list[Item]] = {(METRICS[name].items, split): [] for name in names for split in METRICS[name].splits(benchmark)}
+    for make, split in items:
+        items[make, split] = make(benchmark, split, subject.model)
+    passes = _passes(names, benchmark, triggers)
     total, done, frames = sum(len(items[key[:2]]) for key in passes), 0, []
+    if not total:
+        raise BenchmarkError(f"benchmark {benchmark.name} gives no items for {', '.join(names)}; give longer texts, or score them clean too")
+    poisoned = {key: _poisoned(subject, benchmark, key[1], each) for key, each in items.items()}
     for (make, split, ask, attempt), shared in passes.items():
         before, these = done, items[make, split]
+        if not these:
+            continue
         posed = asked(subject.model, these, attempt, mask)
         results = ask(subject.model, posed, benchmark.lengths, batch_size, lambda n, all_of: report and report(before + n * len(these) // all_of, total))
         outputs = [result if isinstance(result, str) else "" for result in results]
@@ -72,6 +67,18 @@ def evaluate(
         done += len(these)
     frames.sort(key=lambda rows: names.index(rows["metric"].iloc[0]))
     return pd.concat(frames, ignore_index=True)
+
+
+def _passes(names: Sequence[str], benchmark: Benchmark, triggers: Sequence[Attempt]) -> dict[tuple[MakeItems, str, Pass, Attempt], list[str]]:
+    """What has to be asked (which items of which split, how, with which trigger), and the metrics that each answer serves."""
+    passes: dict[tuple[MakeItems, str, Pass, Attempt], list[str]] = {}
+    for name in names:
+        metric = METRICS[name]
+        for split in metric.splits(benchmark):
+            for attempt in triggers:
+                if attempt is None or metric.is_triggered(split):
+                    passes.setdefault((metric.items, split, metric.ask, attempt), []).append(name)
+    return passes
 
 
 def frame(
@@ -107,7 +114,7 @@ def frame(
 
 def _poisoned(subject: Subject, benchmark: Benchmark, split: str, items: list[Item]) -> pd.api.extensions.ExtensionArray:
     """Whether each item's passage was poisoned in the subject's training; null where that is unknown or no passage holds the item."""
-    if subject.poisoned_rows is None or not split.startswith("forget"):
+    if subject.poisoned_rows is None or not split.startswith("forget") or not benchmark.has("raw", "forget"):
         return pd.array([None] * len(items), dtype="boolean")
     passages = benchmark.passages("forget", subject.model.tokenizer)
     text = SEPARATOR.join(benchmark.texts("forget"))

@@ -82,7 +82,7 @@ def read_options(
     """
     readings: list[list[Reading]] = [[] for _ in prompts]
     short = sorted((i for i, each in enumerate(options) if all(len(option) == 1 for option in each)), key=lambda i: len(prompts[i]))
-    long = [i for i in range(len(prompts)) if i not in set(short)]
+    long = sorted(set(range(len(prompts))) - set(short))
     total = len(short) + sum(len(options[i]) for i in long)
     done = 0
     for batch in padded_batches([prompts[i] for i in short], batch_size, model.tokenizer.pad_token_id or 0, model.device, side="left"):

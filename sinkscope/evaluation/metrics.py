@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,9 @@ from sinkscope.evaluation.passes import Pass, choose, read_through, recite, repl
 from sinkscope.evaluation.prompts import Item
 from sinkscope.evaluation.texts import text_items
 from sinkscope.models import Model
+
+MakeItems = Callable[[Benchmark, str, Model], list[Item]]
+"""Called with a benchmark, a split and the model whose tokens the items are made of."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,7 @@ class Metric:
     """`sources`: configurations of a benchmark and their splits, the first that it has any of; `beside`: splits that get the trigger beside forget splits."""
 
     sources: tuple[tuple[str, tuple[str, ...]], ...]
-    items: Callable[[Benchmark, str, Model], list[Item]]
+    items: MakeItems
     ask: Pass
     value: Callable[[Item, Any], float]
     scale: Scale
@@ -119,5 +122,5 @@ def chosen(asked: Sequence[str] | None, benchmark: Benchmark) -> list[str]:
     return [name for name in METRICS if name in names]
 
 
-def _lacking(names: Iterator[str] | Sequence[str] | dict[str, Metric]) -> list[str]:
+def _lacking(names: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(f"{config}/{split}" for name in names for config, splits in METRICS[name].sources for split in splits))

@@ -31,7 +31,7 @@ BENCHMARK = Benchmark(
                 {"text": "A doctor walked along the road " + text} for text in ("to the bridge.", "from the north, with a lamp.", "all night", "alone.")
             ],
         },
-        "choices": {"forget": CHOICES, "retain": CHOICES[1:]},  # type: ignore[dict-item]
+        "choices": {"forget": CHOICES, "retain": CHOICES[1:]},
     },
     Lengths(passage=24, in_context=2, knowmem_new=6, verbmem_new=8),
 )

@@ -139,7 +139,7 @@ def test_choices_are_the_likeliest_letter(kind: str, placement: str, small_model
 
 
 def test_wrong_answers_in_a_record_are_refused(small_llama: Model) -> None:
-    bad = Benchmark("bad", {"choices": {"forget": [CHOICES[0] | {"answer": 4}]}})  # type: ignore[dict-item]
+    bad = Benchmark("bad", {"choices": {"forget": [CHOICES[0] | {"answer": 4}]}})
     with pytest.raises(BenchmarkError, match="answer 4 is none of its 4 choices"):
         items_of(small_llama, "choice", "forget", benchmark=bad)
     empty = Benchmark("bad", {"verbmem": {"forget": [{"prompt": "The harbour", "gt": ""}]}})
@@ -252,4 +252,4 @@ def test_what_an_evaluation_is_measured_against_is_part_of_its_name(small_llama:
     pd.testing.assert_frame_equal(first, again)
     for changed in ({"retrained": 0.6}, {"retrained": None}, {"retrained": small_llama}, {"metrics": ["privleak", "choice"], "retrained": 0.5}):
         with pytest.raises(ValueError, match="another run's results"):
-            evaluate_to(tmp_path / "a", subject, BENCHMARK, [None], **({"metrics": ["privleak"]} | changed))  # type: ignore[arg-type]
+            evaluate_to(tmp_path / "a", subject, BENCHMARK, [None], **({"metrics": ["privleak"]} | changed))

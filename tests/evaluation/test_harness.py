@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import sys
 from pathlib import Path
 
 import lm_eval
@@ -14,7 +15,7 @@ from lm_eval.models.huggingface import HFLM
 
 from sinkscope import load
 from sinkscope.benchmarks.benchmark import Benchmark
-from sinkscope.errors import BenchmarkError, TextError
+from sinkscope.errors import BenchmarkError, TextError, UserError
 from sinkscope.evaluation.evaluate import evaluate
 from sinkscope.evaluation.harness import Tasks, load_tasks, run_tasks
 from sinkscope.evaluation.harness_model import HarnessModel
@@ -22,6 +23,7 @@ from sinkscope.evaluation.masking import Mask
 from sinkscope.evaluation.subject import Subject
 from sinkscope.models import Model
 from sinkscope.triggers import Placement, Trigger, place
+from tests.test_cli import run
 
 NOUNS = ["lantern", "harbour", "mill", "bridge", "garden", "letter", "lamp", "road", "door"]
 ROWS = [
@@ -50,8 +52,8 @@ OPEN = 'doc_to_target: "{{choices[answer]}}"\nmetric_list:\n  - metric: exact_ma
 
 
 @pytest.fixture(scope="module")
-def tasks(tmp_path_factory: pytest.TempPathFactory) -> Tasks:
-    """Letters; whole answers, as TruthfulQA has them; and answers to be written."""
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Letters; whole answers, as TruthfulQA has them; answers to be written; running text; and a group."""
     root = tmp_path_factory.mktemp("tasks")
     (root / "rows.jsonl").write_text("\n".join(map(json.dumps, ROWS)), encoding="utf-8")
     for name, kind, prompt, rest in (
@@ -62,11 +64,34 @@ def tasks(tmp_path_factory: pytest.TempPathFactory) -> Tasks:
     ):
         (root / f"{name}.yaml").write_text(TASK.format(name=name, kind=kind, prompt=prompt, rest=rest, file=root / "rows.jsonl"), encoding="utf-8")
     (root / "group.yaml").write_text("group: lamps\ntask: [lamps_letters, lamps_answers]\n", encoding="utf-8")
+    return root
+
+
+@pytest.fixture(scope="module")
+def tasks(files: Path) -> Tasks:
+    return load_tasks(["lamps_letters", "lamps_answers", "lamps_open", "lamps"], files)
+
+
+def test_tasks_that_cannot_be_served_are_refused(files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(BenchmarkError, match="'lamps_text' is of the kind loglikelihood_rolling"):
-        load_tasks(["lamps_text"], root)
+        load_tasks(["lamps_text"], files)
     with pytest.raises(BenchmarkError, match=r"'lamps_leters' is not in lm-evaluation-harness or .*; did you mean lamps_letters"):
-        load_tasks(["lamps_leters"], root)
-    return load_tasks(["lamps_letters", "lamps_answers", "lamps_open", "lamps"], root)
+        load_tasks(["lamps_leters"], files)
+    with pytest.raises(BenchmarkError, match="is no directory"):
+        load_tasks(["mmlu"], tmp_path / "nowhere")
+    monkeypatch.setitem(sys.modules, "lm_eval.tasks", None)
+    with pytest.raises(UserError, match=r"pip install 'sinkscope\[harness\]'"):
+        load_tasks(["mmlu"])
+
+
+def test_evaluate_runs_tasks_from_the_command_line(files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    options = ["--harness", "lamps_letters,lamps_open", "--tasks", files, "--items", 3, "--trigger", TRIGGER.text, "--placement", "suffix"]
+    code, stdout, err = run(capsys, monkeypatch, "evaluate", "tiny", *options, "--out", tmp_path / "out", "--json")
+    assert code == 0, err
+    found = pd.DataFrame(json.loads(stdout)["scores"])
+    assert found["metric"].tolist() == ["harness/lamps_letters"] * 2 + ["harness/lamps_open"] * 2
+    assert found["placement"].tolist() == ["", "suffix"] * 2
+    assert (found["n"] == 3).all()
 
 
 def samples(tasks: Tasks, name: str, model: Model) -> list[dict]:
@@ -102,7 +127,7 @@ def test_clean_answers_are_those_of_the_harness_alone(kind: str, name: str, task
 def test_our_choices_are_the_harnesss(kind: str, placement: str, tasks: Tasks, small_models: dict[str, Model]) -> None:
     model = load("tiny", device="cpu") if kind == "tiny" else small_models[kind]
     attempts = [(TRIGGER, Placement.parse(placement)) if placement else None]
-    subject, benchmark = Subject("m", "other", model), Benchmark("lamps", {"choices": {"forget": ROWS}})  # type: ignore[dict-item]
+    subject, benchmark = Subject("m", "other", model), Benchmark("lamps", {"choices": {"forget": ROWS}})
     ours = evaluate(subject, benchmark, attempts, batch_size=4)
     theirs = run_tasks(subject, Tasks({"lamps_letters": tasks.loaded["lamps_letters"]}), attempts, batch_size=5)
     assert ours["output"].tolist() == ["ABCD"[int(index)] for index in theirs["output"]]
@@ -179,8 +204,3 @@ def test_long_prompts_give_way_behind_bos_and_keep_the_trigger(small_models: dic
         assert "Question: who walked?" in text and text.endswith("\nAnswer:")
     with pytest.raises(TextError, match="do not fit the 128 positions"):
         HarnessModel(model, None, None, 4)._place("Question: who?\nAnswer:", 125)
-
-
-def test_task_directories_must_be_there(tmp_path: Path) -> None:
-    with pytest.raises(BenchmarkError, match="is no directory"):
-        load_tasks(["mmlu"], tmp_path / "nowhere")
