@@ -40,10 +40,15 @@ class Tasks:
         for name, tasks in self.loaded.items():
             for task in tasks:
                 about = {key: value for key, value in task.dump_config().items() if isinstance(value, str | int | float | list | dict | None)}
-                content.update(json.dumps([name, task.task_name, about], sort_keys=True, default=str).encode())
+                content.update(json.dumps([name, task.task_name, about], sort_keys=True, default=_stable).encode())
                 for document in task.eval_docs:
                     content.update(json.dumps(document, sort_keys=True, default=str).encode())
         return content.hexdigest()
+
+
+def _stable(value: object) -> str:
+    """The name of a function rather than its address."""
+    return getattr(value, "__qualname__", type(value).__qualname__)
 
 
 def load_tasks(names: Sequence[str], directory: Path | None = None, limit: int | None = None) -> Tasks:
