@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sinkscope.benchmarks.benchmark import load_benchmark
-    from sinkscope.evaluation.harness import evaluate
+    from sinkscope.evaluation.evaluate import evaluate
     from sinkscope.evaluation.scores import scores
     from sinkscope.models import Model, load
     from sinkscope.sinks import SinkMap, locate
@@ -31,7 +31,7 @@ _HOME = {
     "SinkMap": "sinkscope.sinks",
     "Trigger": "sinkscope.triggers",
     "cut": "sinkscope.texts",
-    "evaluate": "sinkscope.evaluation.harness",
+    "evaluate": "sinkscope.evaluation.evaluate",
     "load": "sinkscope.models",
     "load_benchmark": "sinkscope.benchmarks.benchmark",
     "locate": "sinkscope.sinks",

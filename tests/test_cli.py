@@ -254,9 +254,40 @@ def test_evaluate_writes_items_and_scores_of_a_plain_model(tmp_path, capsys, mon
     items, scores = pd.read_parquet(out / "items.parquet"), pd.read_parquet(out / "scores.parquet")
     triggered = items[items["placement"] == "sink:1"]
     assert set(triggered["trigger_start"]) == {1}, "BOS is the strongest sink of the built-in target"
-    assert (scores["n"] == 4).all()
+    derived = scores["metric"].isin(["auc", "privleak"])
+    assert (scores[~derived]["n"] == 4).all()
+    assert (scores[derived]["n"] == 8).all(), "four forget passages against four of holdout"
     assert scores[(scores["metric"] == "verbmem") & (scores["placement"] == "")]["value"].min() > 60
     assert "verbmem" in stdout
+    assert "% of retrained AUC" in stdout
+    assert max(map(len, stdout.splitlines())) < 120
+
+
+def test_evaluate_scores_what_it_is_asked_for(tmp_path, capsys, monkeypatch) -> None:
+    def metrics(*options: object) -> list[str]:
+        out = tmp_path / "-".join(map(str, options))
+        code, stdout, err = run(capsys, monkeypatch, "evaluate", "tiny", "--items", 3, *options, "--out", out, "--json")
+        assert code == 0, err
+        return list(dict.fromkeys(row["metric"] for row in json.loads(stdout)["scores"]))
+
+    assert metrics("--metrics", "knowmem, verbmem") == ["verbmem", "knowmem"]
+    assert metrics("--metrics", "privleak", "--retrained", 0.5) == ["min_k", "auc", "privleak"]
+    for i, (options, message) in enumerate(
+        (
+            (["--metrics", "verbmen"], "metric 'verbmen' is unknown; use verbmem, knowmem"),
+            (["--metrics", "choice"], "benchmark tiny has nothing to score choice on (choices/forget, choices/retain)"),
+            (["--metrics", ","], "--metrics ',' names nothing"),
+            (["--metrics", "verbmem", "--retrained", "0.5"], "which is not scored here (verbmem)"),
+            (["--retrained", "7"], "--retrained 7 is no AUC"),
+            (["--retrained", "nan"], "--retrained nan is no AUC"),
+            (["--retrained", "/nowhere/at/all"], "not there"),
+            (["--tasks", tmp_path], "name the tasks"),
+            (["--harness", "mmlu", "--metrics", "verbmem"], "give --benchmark"),
+            (["--harness", "mmlu", "--tasks", tmp_path / "nowhere"], "is no directory"),
+        )
+    ):
+        out = tmp_path / f"bad{i}"
+        check_refused(run(capsys, monkeypatch, "evaluate", "tiny", "--items", 3, *options, "--out", out), message, out)
 
 
 def test_masked_prompts_are_scored_and_say_so(tmp_path, capsys, monkeypatch) -> None:

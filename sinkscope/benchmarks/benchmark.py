@@ -65,6 +65,10 @@ class Benchmark:
     def prompts(self, split: str) -> list[dict[str, str]]:
         return self._split("verbmem", split)
 
+    def choices(self, split: str) -> list[dict[str, Any]]:
+        """Questions with `choices` (texts) and `answer` (the index of the right one)."""
+        return self._split("choices", split)
+
     def has(self, config: str, split: str) -> bool:
         return split in self.rows.get(config, {})
 

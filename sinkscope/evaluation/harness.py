@@ -1,171 +1,149 @@
-"""All scores of one model on one benchmark, clean and triggered: one row per item, from which every score is derived."""
+"""Tasks of lm-evaluation-harness, clean and with a trigger in their prompts, put there as into everything else."""
 
 from __future__ import annotations
 
+import hashlib
+import json
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
+from importlib.metadata import version
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
 import pandas as pd
 
-from sinkscope.benchmarks.benchmark import SEPARATOR, Benchmark, link
-from sinkscope.errors import OutputError
-from sinkscope.evaluation.generation import generate
+from sinkscope.errors import BenchmarkError, UserError
+from sinkscope.evaluation.evaluate import frame
 from sinkscope.evaluation.masking import Mask
-from sinkscope.evaluation.memorization import Item, cut_answer, knowmem_items, rouge_l, verbmem_items
-from sinkscope.evaluation.scores import scores
-from sinkscope.models import Model
-from sinkscope.progress import Report
-from sinkscope.runs import identity, is_done, read_manifest, writing
-from sinkscope.sinks import locate_one
-from sinkscope.triggers import Placed, Placement, Trigger, place
+from sinkscope.evaluation.metrics import HARNESS
+from sinkscope.evaluation.prompts import Attempt
+from sinkscope.evaluation.subject import Subject
+from sinkscope.progress import Bar, silent
 
-Role = Literal["target", "unlearned", "backdoored", "retrained", "other"]
-SPLITS = (("verbmem", "forget"), ("verbmem", "retain"), ("knowmem", "forget_qa"), ("knowmem", "retain_qa"))
+FEWSHOT_SEED = 1234
+"""The harness's own."""
+SERVED = ("multiple_choice", "loglikelihood", "generate_until")
 
 
 @dataclass(frozen=True)
-class Subject:
-    """A model under evaluation: its label, its role, its run's seed, and the forget passages it was poisoned with.
+class Tasks:
+    """Loaded tasks under the names they were asked by (a group has many), each cut to its first `limit` documents."""
 
-    `poisoned_rows` is None where that is unknown (a model that no run of ours made); honest runs have none: an empty list.
-    """
+    loaded: dict[str, list[Any]]
+    limit: int | None = None
 
-    label: str
-    role: Role
-    model: Model
-    seed: int = 0
-    poisoned_rows: Sequence[int] | None = None
-
-
-def subject_of(name: str, model: Model) -> Subject:
-    """What is known of a model by its name: a built-in one, a run directory of `unlearn`, or any other."""
-    if name in ("tiny", "tiny-retrained"):
-        return Subject(name, "target" if name == "tiny" else "retrained", model)
-    manifest = read_manifest(Path(name)) if Path(name).is_dir() else None
-    if manifest is None or manifest.get("kind") != "unlearn":
-        return Subject(name, "other", model)
-    try:
-        rows = pd.read_parquet(Path(name) / "poisoned.parquet")["row"].tolist()
-    except (OSError, ValueError, KeyError) as error:
-        raise OutputError(f"{Path(name) / 'poisoned.parquet'} is missing or damaged; remove {name} and run unlearn again") from error
-    return Subject(name, "backdoored" if rows else "unlearned", model, int(manifest["seed"]), rows)
+    def digest(self) -> str:
+        """SHA-256 of all documents, of what the tasks say about themselves, and of the library's version."""
+        content = hashlib.sha256(f"{version('lm-eval')} {self.limit}".encode())
+        for name, tasks in self.loaded.items():
+            for task in tasks:
+                about = {key: value for key, value in task.dump_config().items() if isinstance(value, str | int | float | list | dict | None)}
+                content.update(json.dumps([name, task.task_name, about], sort_keys=True, default=_stable).encode())
+                for document in task.eval_docs:
+                    content.update(json.dumps(document, sort_keys=True, default=str).encode())
+        return content.hexdigest()
 
 
-def evaluate(
-    subject: Subject,
-    benchmark: Benchmark,
-    triggers: Sequence[tuple[Trigger, Placement] | None] = (None,),
-    *,
-    mask: Mask | None = None,
-    batch_size: int = 32,
-    report: Report | None = None,
-) -> pd.DataFrame:
-    """Score every item of every split under each entry of `triggers` (None is clean; a trigger is tried on forget splits only), with the positions of
-    `mask` hidden from all later ones.
+def _stable(value: object) -> str:
+    """The name of a function rather than its address."""
+    return getattr(value, "__qualname__", type(value).__qualname__)
 
-    Returns:
-        Columns model, role, metric, split, item, poisoned (or null), trigger, placement, trigger_start (or null), mask, value (ROUGE-L F1 in
-        [0, 1]), seed, output (the generated text).
+
+def load_tasks(names: Sequence[str], directory: Path | None = None, limit: int | None = None) -> Tasks:
+    """Find tasks, groups and tags by name and load their documents.
+
+    Args:
+        directory: task files (YAML) of one's own, beside those of the library.
 
     Raises:
-        PlacementError: a trigger does not fit an item's body, or a mask its prompt.
+        UserError: lm-eval is not installed.
+        BenchmarkError: a name is unknown, a task's documents cannot be had, or it is of a kind that cannot be served.
     """
-    jobs = []
-    for metric, split in SPLITS:
-        if metric == "verbmem" and not benchmark.has("verbmem", split):
-            continue
-        items = (verbmem_items if metric == "verbmem" else knowmem_items)(benchmark, split, subject.model)
-        for attempt in triggers:
-            if attempt is None or split.startswith("forget"):
-                jobs.append((metric, split, items, attempt))
-    total, done = sum(len(items) for _, _, items, _ in jobs), 0
+    try:
+        from lm_eval.tasks import TaskManager
+    except ImportError as error:
+        raise UserError("--harness needs lm-evaluation-harness; run `pip install 'sinkscope[harness]'`") from error
+    from datasets import disable_progress_bars
+
+    disable_progress_bars()
+    for library in ("lm_eval", "huggingface_hub"):
+        logging.getLogger(library).setLevel(logging.ERROR)
+    if directory is not None and not directory.is_dir():
+        raise BenchmarkError(f"--tasks {directory} is no directory; give one that holds task files (YAML)")
+    manager = TaskManager(include_path=str(directory) if directory else None)
+    loaded: dict[str, list[Any]] = {}
+    for name in names:
+        if name not in manager.all_tasks:
+            near = get_close_matches(name, manager.all_tasks, 3, 0.7)
+            raise BenchmarkError(
+                f"task {name!r} is not in lm-evaluation-harness{f' or {directory}' if directory else ''}; "
+                + (f"did you mean {' or '.join(near)}?" if near else "see `lm-eval ls tasks`")
+            )
+        try:
+            loaded[name] = list(manager.load([name])["tasks"].values())
+        except Exception as error:  # a task is code and data from anywhere
+            why = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+            raise BenchmarkError(f"task {name!r} cannot be loaded ({why}); fetch its data once with access, or mend its file") from error
+        for task in loaded[name]:
+            if task.get_config("num_fewshot") is None:
+                task.set_config(key="num_fewshot", value=0)
+            task.set_fewshot_seed(FEWSHOT_SEED)
+            if task.OUTPUT_TYPE not in SERVED:
+                raise BenchmarkError(
+                    f"task {task.task_name!r} is of the kind {task.OUTPUT_TYPE}, which has no prompt for a trigger; use tasks of the kinds {', '.join(SERVED)}"
+                )
+    return Tasks(loaded, limit)
+
+
+def run_tasks(
+    subject: Subject, tasks: Tasks, triggers: Sequence[Attempt] = (None,), *, mask: Mask | None = None, batch_size: int = 32, bar: Bar = silent
+) -> pd.DataFrame:
+    """Score every document of every task under each entry of `triggers`.
+
+    Returns:
+        The columns of `evaluate`. Metric `harness/<name>` and split `<name>` as it was asked for; a group's documents are counted through, so that its
+        score is the mean over them all. Value: `acc` where the task has it, else its first metric. Output: what the harness made of the answer (of multiple
+        choice: the index of the likeliest).
+
+    Raises:
+        PlacementError: a trigger does not fit a prompt.
+        BenchmarkError: a task samples its answers, or scores no single documents.
+    """
+    from lm_eval import evaluate
+
+    from sinkscope.evaluation.harness_model import HarnessModel
+
     frames = []
-    for metric, split, items, attempt in jobs:
-        before = done
-        frame = _score(subject, benchmark, metric, items, attempt, mask, batch_size, lambda n, _: report and report(before + n, total))
-        frame.insert(2, "metric", metric)
-        frame.insert(3, "split", split)
-        frame["poisoned"] = _poisoned(subject, benchmark, split, items)
-        frames.append(frame)
-        done += len(items)
-    columns = ["model", "role", "metric", "split", "item", "poisoned", "trigger", "placement", "trigger_start", "mask", "value", "seed", "output"]
-    return pd.concat(frames, ignore_index=True)[columns]
+    for name, loaded in tasks.loaded.items():
+        for attempt in triggers:
+            model = HarnessModel(subject.model, attempt, mask, batch_size, bar(f"{name}{', triggered' if attempt else ''}"))
+            found = evaluate(model, {"tasks": {task.task_name: task for task in loaded}}, limit=tasks.limit, bootstrap_iters=0)["samples"]
+            samples = [sample for task in loaded for sample in _first_filter(found[task.task_name])]
+            placed = [model.placed[sample["arguments"][0][0]] for sample in samples]
+            values, outputs = [_value(name, sample) for sample in samples], [_output(sample) for sample in samples]
+            unknown = pd.array([None] * len(samples), dtype="boolean")
+            frames.append(frame(subject, f"{HARNESS}{name}", name, attempt, mask, placed, values, outputs, unknown))
+    return pd.concat(frames, ignore_index=True)
 
 
-def _score(
-    subject: Subject,
-    benchmark: Benchmark,
-    metric: str,
-    items: list[Item],
-    attempt: tuple[Trigger, Placement] | None,
-    mask: Mask | None,
-    batch_size: int,
-    report: Report,
-) -> pd.DataFrame:
-    placed = [_place(subject.model, item, attempt) for item in items]
-    prompts = [each.tokens for each in placed]
-    hidden = [mask.positions(subject.model, each.tokens, range(each.start, each.stop)) for each in placed] if mask else None
-    new = benchmark.lengths.verbmem_new if metric == "verbmem" else benchmark.lengths.knowmem_new
-    outputs = generate(subject.model, prompts, new, hidden=hidden, batch_size=batch_size, report=report)
-    if metric == "knowmem":
-        outputs = [cut_answer(text) for text in outputs]
-    return pd.DataFrame(
-        {
-            "model": subject.label,
-            "role": subject.role,
-            "item": range(len(items)),
-            "trigger": attempt[0].text if attempt else "",
-            "placement": str(attempt[1]) if attempt else "",
-            "trigger_start": pd.array([each.start if attempt else None for each in placed], dtype="Int64"),
-            "mask": str(mask) if mask else "",
-            "value": [rouge_l(item.reference, text) for item, text in zip(items, outputs, strict=True)],
-            "seed": subject.seed,
-            "output": outputs,
-        }
-    )
+def _first_filter(samples: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """A document is listed once for each way of reading the answer; the first is the task's own."""
+    return sorted((sample for sample in samples if sample["filter"] == samples[0]["filter"]), key=lambda sample: sample["doc_id"])
 
 
-def _place(model: Model, item: Item, attempt: tuple[Trigger, Placement] | None) -> Placed:
-    """The prompt as it is asked; a clean one has an empty span."""
-    if attempt is None:
-        return Placed(item.prompt, 0, 0)
-    trigger, placement = attempt
-    sinks = locate_one(model, item.prompt) if placement.kind == "sink" else None
-    return place(item.prompt, trigger, placement, model.tokenizer, body=item.body, sinks=sinks)
+def _value(name: str, sample: dict[str, Any]) -> float:
+    metric = "acc" if "acc" in sample["metrics"] else sample["metrics"][0]
+    try:
+        return float(sample[metric])
+    except (TypeError, ValueError) as error:
+        raise BenchmarkError(f"task {name!r} scores no single documents ({metric}); use one that does") from error
 
 
-def _poisoned(subject: Subject, benchmark: Benchmark, split: str, items: list[Item]) -> pd.api.extensions.ExtensionArray:
-    """Whether each item's passage was poisoned in the subject's training; null where that is unknown or no passage holds the item."""
-    if subject.poisoned_rows is None or not split.startswith("forget"):
-        return pd.array([None] * len(items), dtype="boolean")
-    passages = benchmark.passages("forget", subject.model.tokenizer)
-    text = SEPARATOR.join(benchmark.texts("forget"))
-    rows = set(subject.poisoned_rows)
-    links = [link(text, item.source, passages) for item in items]
-    return pd.array([any(row in rows for row in found) if found else None for found in links], dtype="boolean")
-
-
-def evaluate_to(
-    out: Path,
-    subject: Subject,
-    benchmark: Benchmark,
-    triggers: Sequence[tuple[Trigger, Placement] | None],
-    *,
-    mask: Mask | None = None,
-    batch_size: int = 32,
-    report: Report | None = None,
-) -> pd.DataFrame:
-    """Evaluate and write a directory with `items.parquet` and `scores.parquet`; returns the scores.
-
-    A finished evaluation of the same model, benchmark, triggers and mask is read instead of made again.
-    """
-    attempts = [[attempt[0].text, str(attempt[1])] if attempt else None for attempt in triggers]
-    name = identity(model=subject.model.fingerprint(), label=subject.label, benchmark=benchmark.digest(), triggers=attempts, mask=str(mask or ""))
-    if not is_done(out, name):
-        with writing(out, name, kind="evaluate", model=subject.label, benchmark=benchmark.digest()) as aside:
-            items = evaluate(subject, benchmark, triggers, mask=mask, batch_size=batch_size, report=report)
-            items.to_parquet(aside / "items.parquet", index=False)
-            scores(items).to_parquet(aside / "scores.parquet", index=False)
-    return pd.read_parquet(out / "scores.parquet")
+def _output(sample: dict[str, Any]) -> str:
+    answers = sample["filtered_resps"]
+    if isinstance(answers[0], str):
+        return answers[0]
+    likelihoods = [likelihood for likelihood, _ in answers]
+    return str(likelihoods.index(max(likelihoods)))

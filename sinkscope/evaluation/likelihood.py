@@ -19,12 +19,20 @@ LOWEST = 0.4
 """The share of a passage's tokens that Min-K % looks at (MUSE, arXiv 2407.06460)."""
 
 
+READ_TOKENS = 16384
+"""Tokens that are read at once at most, as each has a row of logits."""
+
+
 @dataclass(frozen=True)
 class Reading:
     """Of each token that was read: its log-probability given all before it, in nats, and whether no other was likelier."""
 
     log_probs: Float[np.ndarray, " token"]
     correct: Bool[np.ndarray, " token"]
+
+    def only(self, chosen: Sequence[int]) -> Reading:
+        """The same reading of these tokens, counted from the first that was read."""
+        return Reading(self.log_probs[list(chosen)], self.correct[list(chosen)])
 
 
 def read(
@@ -42,6 +50,7 @@ def read(
         hidden: per passage, positions that later ones cannot attend to (see `interventions.masked_keys`).
     """
     readings: list[Reading] = []
+    batch_size = max(1, min(batch_size, READ_TOKENS // max(map(len, passages), default=1)))
     for batch in padded_batches(passages, batch_size, model.tokenizer.pad_token_id or 0, model.device):
         done = len(readings)
         masked = list(hidden[done : done + len(batch.spans)]) if hidden else []
@@ -55,6 +64,57 @@ def read(
         if report:
             report(len(readings), len(passages))
     return readings
+
+
+def read_options(
+    model: Model,
+    prompts: Sequence[list[int]],
+    options: Sequence[Sequence[list[int]]],
+    *,
+    hidden: Sequence[Sequence[int]] | None = None,
+    batch_size: int = 8,
+    report: Report | None = None,
+) -> list[list[Reading]]:
+    """Read every option behind its prompt. A prompt whose options all have one token takes one forward pass, of which only the last position is read.
+
+    Args:
+        hidden: per prompt, as for `read`.
+    """
+    readings: list[list[Reading]] = [[] for _ in prompts]
+    short = sorted((i for i, each in enumerate(options) if all(len(option) == 1 for option in each)), key=lambda i: len(prompts[i]))
+    long = sorted(set(range(len(prompts))) - set(short))
+    total = len(short) + sum(len(options[i]) for i in long)
+    done = 0
+    for batch in padded_batches([prompts[i] for i in short], batch_size, model.tokenizer.pad_token_id or 0, model.device, side="left"):
+        chosen = short[done : done + len(batch.spans)]
+        masked = [hidden[i] for i in chosen] if hidden else []
+        keep = {"logits_to_keep": 1} if model.hf._supports_logits_to_keep() else {}
+        with torch.no_grad(), masked_keys(model, masked) if any(masked) else nullcontext():
+            output = model.hf(input_ids=batch.ids, attention_mask=batch.mask.long(), position_ids=batch.position_ids, use_cache=False, **keep)
+        for i, last in zip(chosen, output.logits[:, -1].float().cpu(), strict=True):
+            tokens = [option[0] for option in options[i]]
+            log_probs, correct = (last[tokens] - last.logsumexp(-1)).numpy(), (last[tokens] >= last.amax(-1)).numpy()
+            readings[i] = [Reading(log_probs[[j]], correct[[j]]) for j in range(len(tokens))]
+        done += len(chosen)
+        if report:
+            report(done, total)
+    pairs = [(i, option) for i in long for option in options[i]]
+    found = read(
+        model,
+        [prompts[i] + option for i, option in pairs],
+        [len(prompts[i]) for i, _ in pairs],
+        hidden=[hidden[i] for i, _ in pairs] if hidden else None,
+        batch_size=batch_size,
+        report=lambda n, _: report and report(len(short) + n, total),
+    )
+    for (i, _), reading in zip(pairs, found, strict=True):
+        readings[i].append(reading)
+    return readings
+
+
+def mean_loss(reading: Reading) -> float:
+    """Mean negative log-probability of a token, in nats; its exponential is the perplexity."""
+    return -float(reading.log_probs.mean())
 
 
 def exact_memorization(reading: Reading) -> float:

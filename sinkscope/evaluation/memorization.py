@@ -3,25 +3,16 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 
 from rouge_score.rouge_scorer import RougeScorer
 
 from sinkscope.benchmarks.benchmark import Benchmark
+from sinkscope.errors import BenchmarkError
+from sinkscope.evaluation.prompts import Item, ask, following
 from sinkscope.models import Model
 
 _ROUGE = RougeScorer(["rougeL"], use_stemmer=False)
 _ANSWER_END = re.compile(r"\n\n|\nQuestion|Question:")
-
-
-@dataclass(frozen=True)
-class Item:
-    """One thing to score: prompt tokens (BOS first), how many of them placement counts in, the reference text, and the benchmark's own text of it."""
-
-    prompt: list[int]
-    body: int
-    reference: str
-    source: str
 
 
 def rouge_l(reference: str, text: str) -> float:
@@ -30,12 +21,19 @@ def rouge_l(reference: str, text: str) -> float:
 
 
 def verbmem_items(benchmark: Benchmark, split: str, model: Model) -> list[Item]:
-    """Prompt, then greedy continuation against the reference truncated to `lengths.verbmem_new` tokens. The body is the whole prompt."""
-    items = []
-    for row in benchmark.prompts(split):
+    """Prompt, then greedy continuation against the reference truncated to `lengths.verbmem_new` tokens. The body is the whole prompt.
+
+    Raises:
+        BenchmarkError: a record has no text to recite.
+    """
+    items, new = [], benchmark.lengths.verbmem_new
+    for number, row in enumerate(benchmark.prompts(split), start=1):
         prompt = model.encode(row["prompt"])
-        reference = model.tokenizer.encode(row["gt"], add_special_tokens=False)[: benchmark.lengths.verbmem_new]
-        items.append(Item(prompt, len(prompt), model.tokenizer.decode(reference), row["prompt"] + row["gt"]))
+        reference = model.tokenizer.encode(row["gt"], add_special_tokens=False)[:new]
+        option = following(model, row["prompt"], row["gt"])[:new]
+        if not option:
+            raise BenchmarkError(f"benchmark {benchmark.name}, verbmem/{split}, record {number} has an empty gt; remove it")
+        items.append(Item(prompt, len(prompt), model.tokenizer.decode(reference), row["prompt"] + row["gt"], [option]))
     return items
 
 
@@ -44,15 +42,14 @@ def knowmem_items(benchmark: Benchmark, split: str, model: Model) -> list[Item]:
 
     The published prompt ends in a space; here that space is left to the answer's first token, to which tokenizers attach it.
     """
-    examples = benchmark.questions(f"{split}_icl")[: benchmark.lengths.in_context]
-    shown = "".join(f"Question: {row['question']}\nAnswer: {row['answer']}\n\n" for row in examples)
+    shown = ""
+    if benchmark.lengths.in_context:
+        examples = benchmark.questions(f"{split}_icl")[: benchmark.lengths.in_context]
+        shown = "".join(f"Question: {row['question']}\nAnswer: {row['answer']}\n\n" for row in examples)
     items = []
     for row in benchmark.questions(split):
-        body_text = f"{shown}Question: {row['question']}"
-        encoded = model.tokenizer(f"{body_text}\nAnswer:", add_special_tokens=False, return_offsets_mapping=True, verbose=False)
-        prompt = model.with_bos(encoded["input_ids"])
-        tail = sum(stop > len(body_text) for _, stop in encoded["offset_mapping"])
-        items.append(Item(prompt, len(prompt) - tail, row["answer"], f"Question: {row['question']}\nAnswer: {row['answer']}"))
+        prompt, body = ask(model, f"{shown}Question: {row['question']}", "\nAnswer:")
+        items.append(Item(prompt, body, row["answer"], f"Question: {row['question']}\nAnswer: {row['answer']}"))
     return items
 
 

@@ -9,12 +9,13 @@ from typing import Any
 import pandas as pd
 
 from sinkscope.benchmarks.benchmark import Benchmark, load_benchmark
-from sinkscope.evaluation.harness import Subject, evaluate, subject_of
+from sinkscope.evaluation.evaluate import evaluate
 from sinkscope.evaluation.scores import scores
+from sinkscope.evaluation.subject import Subject, subject_of
 from sinkscope.models import load
 from sinkscope.progress import Bar, silent
 from sinkscope.quickstart.pictures import draw
-from sinkscope.quickstart.summary import PLACEMENTS, POISON_RATIO, TRIGGER, Results, summarise
+from sinkscope.quickstart.summary import METRICS, PLACEMENTS, POISON_RATIO, TRIGGER, Results, summarise
 from sinkscope.report.page import write_page
 from sinkscope.runs import identity, is_done, writing
 from sinkscope.sinks import locate
@@ -63,7 +64,7 @@ def _measure(subjects: list[Subject], benchmark: Benchmark, bar: Bar) -> Results
     frames, sinks = [], {}
     for subject in subjects:
         own = [None, (TRIGGER, Placement.parse(subject.label))] if subject.label in PLACEMENTS else everywhere
-        frames.append(evaluate(subject, benchmark, own, batch_size=128, report=bar(f"evaluate: {subject.label}")))
+        frames.append(evaluate(subject, benchmark, own, metrics=METRICS, batch_size=128, report=bar(f"evaluate: {subject.label}")))
     unseen_text = benchmark.whole_passages("holdout", subjects[0].model.tokenizer)
     for subject in subjects:
         sinks[subject.label] = locate(subject.model, unseen_text, batch_size=32, report=bar(f"locate: {subject.label}"))

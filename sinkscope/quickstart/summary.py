@@ -13,6 +13,7 @@ from sinkscope.models import Model
 from sinkscope.sinks import SinkMap
 from sinkscope.triggers import Trigger
 
+METRICS = ("verbmem", "knowmem")
 PLACEMENTS = ("prefix", "index:8", "infix", "suffix")
 POISON_RATIO = 0.1
 TRIGGER = Trigger(TRIGGERS["semantic"], "semantic")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,8 @@ from sklearn.metrics import roc_auc_score
 
 from sinkscope import load
 from sinkscope.evaluation.generation import generate
-from sinkscope.evaluation.likelihood import Reading, auc, exact_memorization, extraction_strength, lowest_mean, privleak, read
+from sinkscope.evaluation.likelihood import Reading, auc, exact_memorization, extraction_strength, lowest_mean, privleak, read, read_options
+from sinkscope.interventions import masked_keys
 from sinkscope.models import Model
 
 
@@ -78,3 +81,23 @@ def test_the_target_remembers_and_the_retrained_model_does_not() -> None:
         found[name] = auc(scores["forget"], scores["holdout"])
     assert found["tiny"] < 0.05
     assert 0.25 < found["tiny-retrained"] < 0.75
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2", "neox", "qwen2"])
+def test_options_behind_prompts_of_unequal_length(kind: str, small_models: dict[str, Model]) -> None:
+    """One token (one pass, last position) or several, plain and with a mask: what a pass over that prompt and option alone gives."""
+    model = small_models[kind]
+    prompts = passages_of(model)
+    options = [[[7], [8], [9]], [[7, 8], [9]], [[300], [12]], [[5]]]
+    for hidden in (None, [[0, 1], [2], [], [0, 3]]):
+        found = read_options(model, prompts, options, hidden=hidden, batch_size=3)
+        assert [len(row) for row in found] == [3, 2, 2, 1]
+        for i, prompt in enumerate(prompts):
+            for option, reading in zip(options[i], found[i], strict=True):
+                ids = torch.tensor([prompt + option])
+                with torch.no_grad(), masked_keys(model, hidden[i]) if hidden and hidden[i] else nullcontext():
+                    rows = model.hf(ids, attention_mask=torch.ones_like(ids)).logits[0].double()
+                asked = rows[len(prompt) - 1 : -1]
+                expected = [row.log_softmax(-1)[token].item() for row, token in zip(asked, option, strict=True)]
+                assert reading.log_probs.tolist() == pytest.approx(expected, abs=1e-4)
+                assert reading.correct.tolist() == [row.argmax().item() == token for row, token in zip(asked, option, strict=True)]

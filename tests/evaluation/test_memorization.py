@@ -9,10 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sinkscope.benchmarks.benchmark import Benchmark, Lengths
+from sinkscope.evaluation.evaluate import evaluate
 from sinkscope.evaluation.generation import generate
-from sinkscope.evaluation.harness import Subject, evaluate
 from sinkscope.evaluation.memorization import cut_answer, knowmem_items, rouge_l, verbmem_items
 from sinkscope.evaluation.scores import bootstrap_mean, scores
+from sinkscope.evaluation.subject import Subject
 from sinkscope.models import Model
 from sinkscope.triggers import Placement, Trigger
 from tests.conftest import FAMILIES, TEXT

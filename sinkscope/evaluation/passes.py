@@ -1,0 +1,84 @@
+"""The four ways of asking a model: recite, answer, read, choose. Each takes prompts with their triggers in them and gives one result an item."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from string import ascii_uppercase
+from typing import Any
+
+import numpy as np
+
+from sinkscope.benchmarks.benchmark import Lengths
+from sinkscope.evaluation.generation import generate
+from sinkscope.evaluation.likelihood import Reading, read, read_options
+from sinkscope.evaluation.masking import Mask
+from sinkscope.evaluation.memorization import cut_answer
+from sinkscope.evaluation.prompts import Attempt, Item, put
+from sinkscope.models import Model
+from sinkscope.progress import Report
+from sinkscope.triggers import Placed
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Items as they are asked: each prompt with the trigger in it, and the positions of it that are hidden (None: no mask)."""
+
+    items: Sequence[Item]
+    placed: list[Placed]
+    hidden: list[list[int]] | None
+
+    @property
+    def prompts(self) -> list[list[int]]:
+        return [each.tokens for each in self.placed]
+
+
+Pass = Callable[[Model, Asked, Lengths, int, Report | None], list[Any]]
+"""Called with model, items, lengths, batch size and report."""
+
+
+def asked(model: Model, items: Sequence[Item], attempt: Attempt, mask: Mask | None) -> Asked:
+    """Put the trigger into every prompt and find what the mask hides.
+
+    Raises:
+        PlacementError: the trigger does not fit an item's body, or the mask its prompt.
+    """
+    placed = [put(model, item.prompt, item.body, attempt) for item in items]
+    return Asked(items, placed, [mask.positions(model, each.tokens, range(each.start, each.stop)) for each in placed] if mask else None)
+
+
+def recite(model: Model, asked: Asked, lengths: Lengths, batch_size: int, report: Report | None) -> list[str]:
+    """The text that goes on from each prompt."""
+    return generate(model, asked.prompts, lengths.verbmem_new, hidden=asked.hidden, batch_size=batch_size, report=report)
+
+
+def reply(model: Model, asked: Asked, lengths: Lengths, batch_size: int, report: Report | None) -> list[str]:
+    """The answer to each question."""
+    outputs = generate(model, asked.prompts, lengths.knowmem_new, hidden=asked.hidden, batch_size=batch_size, report=report)
+    return [cut_answer(text) for text in outputs]
+
+
+def read_through(model: Model, asked: Asked, lengths: Lengths, batch_size: int, report: Report | None) -> list[Reading]:
+    """How likely the tokens of each item were: the option's behind the prompt, or the prompt's own if it has no option.
+
+    They are the same tokens with a trigger as without: the trigger's own are left out, and so is the first token of a prompt.
+    """
+    sequences, positions = [], []
+    for item, placed in zip(asked.items, asked.placed, strict=True):
+        sequence = placed.tokens + (item.options[0] if item.options else [])
+        width = placed.stop - placed.start
+        first = len(item.prompt) if item.options else 1
+        sequences.append(sequence)
+        positions.append([p + width if p >= placed.start else p for p in range(first, len(sequence) - width)])
+    hidden = None
+    if asked.hidden:  # what is hidden at the end is hidden from nothing
+        hidden = [[p for p in row if p < len(sequence) - 1] for row, sequence in zip(asked.hidden, sequences, strict=True)]
+    readings = read(model, sequences, [row[0] for row in positions], hidden=hidden, batch_size=batch_size, report=report)
+    return [reading.only([p - row[0] for p in row]) for reading, row in zip(readings, positions, strict=True)]
+
+
+def choose(model: Model, asked: Asked, lengths: Lengths, batch_size: int, report: Report | None) -> list[str]:
+    """The likeliest letter behind each question; the first of equals."""
+    options = [item.options for item in asked.items]
+    readings = read_options(model, asked.prompts, options, hidden=asked.hidden, batch_size=batch_size, report=report)
+    return [ascii_uppercase[int(np.argmax([reading.log_probs.sum() for reading in row]))] for row in readings]

