@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Source:
-    """A split of a data set on the hub; its columns are those of our configuration."""
+    """A split of a data set on the hub; its columns are those of our configuration. `config` is None where there is one only."""
 
     repository: str
-    config: str
+    config: str | None
     split: str
     required: bool = True
 
@@ -61,7 +61,7 @@ def _tofu(percent: int) -> HubBenchmark:
 HUB = {
     "muse-books": _muse("muse-bench/MUSE-Books"),
     "muse-news": _muse("muse-bench/MUSE-News"),
-    "wmdp-bio": _wmdp("bio", Source("cais/wmdp-bio-forget-corpus", "default", "train"), 512),
+    "wmdp-bio": _wmdp("bio", Source("cais/wmdp-bio-forget-corpus", None, "train"), 512),
     "wmdp-cyber": _wmdp("cyber", Source("cais/wmdp-corpora", "cyber-forget-corpus", "train"), 768),
     "tofu-forget01": _tofu(1),
     "tofu-forget05": _tofu(5),
@@ -80,26 +80,23 @@ def read_hub(name: str) -> tuple[Rows, Lengths, Cut]:
     fetched = cache(_fetch)
     rows: Rows = {}
     for (config, split), source in benchmark.sources.items():
-        where = f"{source.repository} {source.config}/{source.split}"
+        place = "/".join([source.repository, *([source.config] if source.config else [])])
         try:
             found = fetched(source.repository, source.config)
         except (OSError, ValueError) as error:
             if not source.required:
                 continue
             why = str(error).splitlines()[0][:200]
-            raise BenchmarkError(
-                f"benchmark {name}: {source.repository}/{source.config} could not be had ({why}); fetch it once with access, or give a directory"
-            ) from error
+            raise BenchmarkError(f"benchmark {name}: {place} could not be had ({why}); fetch it once with access, or give a directory") from error
         if source.split in found:
             data = found[source.split]
-            rows.setdefault(config, {})[split] = checked(where, columns_of(config, benchmark.cut), data.column_names, data)
+            rows.setdefault(config, {})[split] = checked(f"{place}/{source.split}", columns_of(config, benchmark.cut), data.column_names, data)
         elif source.required:
-            listed = ", ".join(f"{source.config}/{each}" for each in found)
-            raise BenchmarkError(f"benchmark {name}: {source.repository} lacks {source.config}/{source.split}; found: {listed or 'nothing'}")
+            raise BenchmarkError(f"benchmark {name}: {place} lacks the split {source.split}; found: {', '.join(found) or 'nothing'}")
     return rows, benchmark.lengths, benchmark.cut
 
 
-def _fetch(repository: str, config: str) -> DatasetDict:
+def _fetch(repository: str, config: str | None) -> DatasetDict:
     from datasets import load_dataset
 
     return load_dataset(repository, config)

@@ -123,9 +123,9 @@ def test_poisoned_passages_of_a_hub_benchmark_hold_the_whole_trigger(name: str, 
 @pytest.mark.parametrize(
     ("name", "repository", "config", "split", "message"),
     [
-        ("muse-books", "muse-bench/MUSE-Books", "knowmem", "retain_qa", r"lacks knowmem/retain_qa; found: knowmem/forget_qa, .*"),
-        ("wmdp-cyber", "cais/wmdp", "wmdp-cyber", "test", r"lacks wmdp-cyber/test; found: wmdp-cyber/other"),
-        ("tofu-forget05", "locuslab/TOFU", "retain95", "train", r"lacks retain95/train; found: retain95/other"),
+        ("muse-books", "muse-bench/MUSE-Books", "knowmem", "retain_qa", r"/knowmem lacks the split retain_qa; found: forget_qa, .*"),
+        ("wmdp-cyber", "cais/wmdp", "wmdp-cyber", "test", r"/wmdp-cyber lacks the split test; found: other"),
+        ("tofu-forget05", "locuslab/TOFU", "retain95", "train", r"/retain95 lacks the split train; found: other"),
     ],
 )
 def test_what_is_missing_is_named_with_what_was_found(name: str, repository: str, config: str, split: str, message: str, twins: dict[str, Path]) -> None:
@@ -150,7 +150,7 @@ def test_what_is_missing_is_named_with_what_was_found(name: str, repository: str
 def test_a_missing_column_is_named_with_those_found(name: str, repository: str, file: str, column: str, twins: dict[str, Path]) -> None:
     path = twins[repository] / f"{file}-00000-of-00001.parquet"
     pd.read_parquet(path).rename(columns={column: "content"}).to_parquet(path)
-    with pytest.raises(BenchmarkError, match=rf"{file} lacks the column '{column}'; it has .*content"):
+    with pytest.raises(BenchmarkError, match=rf"{file.removeprefix('default/')} lacks the column '{column}'; it has .*content"):
         load_benchmark(name)
 
 
@@ -159,8 +159,6 @@ def test_without_a_connection_one_line_says_so(twins: dict[str, Path], tmp_path:
         load_benchmark("muse-news")
     gated = replace(hub.HUB["wmdp-bio"].sources["raw", "forget"], repository=str(tmp_path / "gated"))
     monkeypatch.setitem(hub.HUB, "wmdp-bio", replace(hub.HUB["wmdp-bio"], sources=hub.HUB["wmdp-bio"].sources | {("raw", "forget"): gated}))  # type: ignore[operator]
-    with pytest.raises(
-        BenchmarkError, match=r"benchmark wmdp-bio: .*gated/default could not be had \(.*\); fetch it once with access, or give a directory"
-    ) as error:
+    with pytest.raises(BenchmarkError, match=r"benchmark wmdp-bio: .*gated could not be had \(.*\); fetch it once with access, or give a directory") as error:
         load_benchmark("wmdp-bio")
     assert "\n" not in str(error.value)
