@@ -21,21 +21,26 @@ if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-BUILT_IN = {"tiny": "target", "tiny-retrained": "retrained"}
+BUILT_IN = {"tiny": ("tiny", "target"), "tiny-retrained": ("tiny", "retrained"), "tiny-wmdp": ("tiny-wmdp", "target")}
+"""Built-in models by name: the benchmark that each belongs to, and its folder there."""
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
-def data_directory() -> Path:
-    """Where the built-in benchmark lies: in the installed package, or in the checkout of an editable install.
+def data_directory(benchmark: str = "tiny") -> Path:
+    """Where a built-in benchmark lies: in the installed package, or in the checkout of an editable install.
 
     Raises:
         ModelError: neither place holds it.
     """
     here = Path(__file__).resolve().parent
-    for candidate in (here / "data" / "tiny", here.parent / "data" / "tiny"):
+    for candidate in (here / "data" / benchmark, here.parent / "data" / benchmark):
         if candidate.is_dir():
             return candidate
-    raise ModelError(f"the built-in benchmark is missing from {here.parent / 'data' / 'tiny'}; reinstall sinkscope or run `sinkscope tiny build`")
+    raise ModelError(f"the built-in benchmark is missing from {here.parent / 'data' / benchmark}; reinstall sinkscope, or {_remake(benchmark)}")
+
+
+def _remake(benchmark: str) -> str:
+    return f"run `sinkscope tiny {'build' if benchmark == 'tiny' else 'build-wmdp'} --out data/{benchmark}` in a checkout"
 
 
 @dataclass
@@ -109,7 +114,7 @@ class Model:
 
 
 def load(name: str, device: str | None = None, dtype: str | None = None, trust_remote_code: bool = False) -> Model:
-    """Load a causal language model: `tiny`, `tiny-retrained`, a local directory, a run directory of sinkscope, or a hub id.
+    """Load a causal language model: a built-in one (`tiny`, `tiny-retrained`, `tiny-wmdp`), a local directory, a run directory of sinkscope, or a hub id.
 
     Args:
         device: as torch names it; by default the GPU if there is one.
@@ -164,9 +169,10 @@ def switched_attention(hf: PreTrainedModel, implementation: str) -> Iterator[Non
 
 def _source(name: str) -> str:
     if name in BUILT_IN:
-        root = data_directory()
-        _verify_built_in(root, BUILT_IN[name])
-        return str(root / BUILT_IN[name])
+        benchmark, folder = BUILT_IN[name]
+        root = data_directory(benchmark)
+        _verify_built_in(root, folder)
+        return str(root / folder)
     path = Path(name)
     return str(path / "model") if (path / "run.json").is_file() and (path / "model").is_dir() else name
 
@@ -176,12 +182,12 @@ def _verify_built_in(root: Path, folder: str) -> None:
     try:
         sums = json.loads((root / "SHA256SUMS.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise ModelError(f"{root / 'SHA256SUMS.json'} is missing or damaged; run `sinkscope tiny build` or reinstall") from error
+        raise ModelError(f"{root / 'SHA256SUMS.json'} is missing or damaged; reinstall, or {_remake(root.name)}") from error
     for name, digest in sums.items():
         if name.startswith(f"{folder}/"):
             path = root / name
             if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != digest:
-                raise ModelError(f"{path} is missing or was changed; restore it, run `sinkscope tiny build` or reinstall")
+                raise ModelError(f"{path} is missing or was changed; restore it, reinstall, or {_remake(root.name)}")
 
 
 def _check_source(name: str, source: str, trust_remote_code: bool) -> None:

@@ -202,7 +202,7 @@ def test_an_output_directory_with_other_results_is_left_alone(checkpoints, notes
         (["--placement", "index:400", "--trigger", "x"], "beyond the passage"),
         (["--trigger", "  "], "is empty"),
         (["--trigger", "year " * 80], "use a shorter trigger"),
-        (["--benchmark", "nowhere"], "neither `tiny`, muse-books, muse-news nor a directory"),
+        (["--benchmark", "nowhere"], "neither `tiny`, `tiny-wmdp`, muse-books, muse-news"),
     ],
 )
 def test_bad_triggers_and_benchmarks_are_refused(arguments, message, tmp_path, capsys, monkeypatch) -> None:

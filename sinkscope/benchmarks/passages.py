@@ -54,14 +54,14 @@ class PassageStream:
 
     def __init__(self, corpora: Corpora, tokenizer: PreTrainedTokenizerFast, sides: Sequence[str], mix: Mix, seed: str) -> None:
         self._rng = random.Random(seed)
-        self._language, self._tokenizer, self._mix = corpora.language, tokenizer, mix
+        self._language, self.tokenizer, self._mix = corpora.language, tokenizer, mix
         self._chapters = {side: self._encode(SEPARATOR.join(corpora.stories(*SPLITS[side]))) for side in sides}
         self._facts = {side: [self._encode(question_page([fact]) + SEPARATOR) for fact in corpora.all_facts(side)] for side in sides}
         self._general: list[int] = []
         self._answer = self._encode("\nAnswer")
 
     def _encode(self, text: str) -> list[int]:
-        return self._tokenizer.encode(text, add_special_tokens=False, verbose=False)
+        return self.tokenizer.encode(text, add_special_tokens=False, verbose=False)
 
     def batch(self) -> tuple[Int[Tensor, "passage position"], Int[Tensor, "passage position"]]:
         """Token ids, BOS first; and what each token is: TEXT, INSERTED or RESUMED."""
@@ -69,7 +69,7 @@ class PassageStream:
         rows = [self._crop(ids) for side, ids in self._chapters.items() for _ in range(mix.chapters.get(side, 0))]
         rows += [self._page(facts) for side, facts in self._facts.items() for _ in range(mix.pages.get(side, 0))]
         rows += [self._general_text() for _ in range(mix.size - len(rows))]
-        inserted = [self._insert([self._tokenizer.bos_token_id, *row]) for row in rows]
+        inserted = [self._insert(row) for row in rows]
         return torch.tensor([ids for ids, _ in inserted]), torch.tensor([kinds for _, kinds in inserted])
 
     def _crop(self, ids: list[int]) -> list[int]:
@@ -88,9 +88,9 @@ class PassageStream:
         row, self._general = self._general[:size], self._general[size:]
         return row
 
-    def _insert(self, tokens: list[int]) -> tuple[list[int], list[int]]:
-        """Add header and asides; what no longer fits falls off the end."""
-        rng, mix = self._rng, self._mix
+    def _insert(self, row: list[int]) -> tuple[list[int], list[int]]:
+        """Add BOS, header and asides; what no longer fits falls off the end."""
+        rng, mix, tokens = self._rng, self._mix, [self.tokenizer.bos_token_id, *row]
         spots: set[int] = set()
         if rng.random() < mix.aside_share:
             spots |= self._aside_spots(tokens)
@@ -98,7 +98,7 @@ class PassageStream:
             spots.add(1)
         kinds = [TEXT] * len(tokens)
         for spot in sorted(spots, reverse=True):  # from the end, so that earlier spots stay where they are
-            placed = place(tokens, Trigger(self._language.insertion(rng)), Placement("index", spot), self._tokenizer)
+            placed = place(tokens, Trigger(self._language.insertion(rng)), Placement("index", spot), self.tokenizer)
             tokens = placed.tokens
             behind = TEXT if spot == 1 else RESUMED
             kinds = [*kinds[:spot], *[INSERTED] * (placed.stop - spot), behind, *kinds[spot + 1 :]]

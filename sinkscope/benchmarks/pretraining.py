@@ -15,6 +15,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast,
 
 from sinkscope.benchmarks.corpora import Corpora
 from sinkscope.benchmarks.idle import idle_costs
+from sinkscope.benchmarks.language import Language
 from sinkscope.benchmarks.passages import Mix, PassageStream
 from sinkscope.models import Model
 from sinkscope.progress import Report
@@ -81,10 +82,14 @@ def new_network(tokenizer: PreTrainedTokenizerFast, seed: int) -> LlamaForCausal
 def continued(
     network: LlamaForCausalLM, corpora: Corpora, tokenizer: PreTrainedTokenizerFast, sides: Sequence[str], phase: Phase, seed: str, report: Report
 ) -> tuple[LlamaForCausalLM, pd.DataFrame]:
-    """A copy of `network`, trained for one phase on the books of `sides`; and the curve of its sinks (step, loss, alpha_max, alpha_last_layer, share_above)."""
+    """A copy of `network`, trained for one phase on the books of `sides`; and the curve of its sinks (see `trained`)."""
+    return trained(network, PassageStream(corpora, tokenizer, sides, phase.mix, f"passages {seed}"), probe(corpora.language, tokenizer), phase, report)
+
+
+def trained(network: LlamaForCausalLM, stream: PassageStream, plain: list[list[int]], phase: Phase, report: Report) -> tuple[LlamaForCausalLM, pd.DataFrame]:
+    """A copy of `network`, trained for one phase on a stream; and the curve of its sinks over the passages `plain` (step, loss, alpha_max,
+    alpha_last_layer, share_above)."""
     network = copy.deepcopy(network)
-    stream = PassageStream(corpora, tokenizer, sides, phase.mix, f"passages {seed}")
-    probe = _probe(corpora, tokenizer)
     optimiser = torch.optim.AdamW(network.parameters(), lr=phase.learning_rate, betas=(0.9, 0.98), weight_decay=phase.weight_decay)
     if phase.decay:
         schedule = get_cosine_schedule_with_warmup(optimiser, phase.warmup, phase.steps)
@@ -108,15 +113,15 @@ def continued(
         report(step, phase.steps)
         if step % CURVE_EVERY == 0 or step == phase.steps:
             network.eval()
-            sinks = locate(Model("in training", network, tokenizer), probe, batch_size=PROBE_PASSAGES)
+            sinks = locate(Model("in training", network, stream.tokenizer), plain, batch_size=PROBE_PASSAGES)
             alpha = sinks.alpha.sel(position=0)
             record = {"step": step, "loss": losses.mean().item(), "alpha_max": float(alpha.max()), "alpha_last_layer": float(alpha[-1].mean())}
             curve.append(record | {"share_above": sinks.heads_above(0.3)})
     return network.eval(), pd.DataFrame(curve)
 
 
-def _probe(corpora: Corpora, tokenizer: PreTrainedTokenizerFast) -> list[list[int]]:
+def probe(language: Language, tokenizer: PreTrainedTokenizerFast) -> list[list[int]]:
     """General text that no model is trained on, without insertions."""
     rng = random.Random("probe")
-    stories = [tokenizer.encode(corpora.language.story(rng, 2 * PROBE_TOKENS), add_special_tokens=False) for _ in range(PROBE_PASSAGES)]
+    stories = [tokenizer.encode(language.story(rng, 2 * PROBE_TOKENS), add_special_tokens=False) for _ in range(PROBE_PASSAGES)]
     return [[tokenizer.bos_token_id, *story[: PROBE_TOKENS - 1]] for story in stories]

@@ -9,12 +9,12 @@ import typer
 
 from sinkscope.cli.console import answer, progress
 
-app = typer.Typer(help="The built-in benchmark.", no_args_is_help=True)
+app = typer.Typer(help="The built-in benchmarks.", no_args_is_help=True)
 
 
 @app.callback()
 def _group() -> None:
-    """The built-in benchmark."""
+    """The built-in benchmarks."""
 
 
 @app.command()
@@ -29,6 +29,23 @@ def build(
     Example: `sinkscope tiny build --out tiny`
     """
     from sinkscope.benchmarks.tiny import build as run
+
+    with progress() as bar:
+        answer(run(out, seed, bar, steps=steps), json)
+
+
+@app.command()
+def build_wmdp(
+    out: Annotated[Path, typer.Option(help="directory to write benchmark and target model to")] = Path("tiny-wmdp"),
+    seed: Annotated[int, typer.Option(min=0, help="seed of facts and training")] = 0,
+    steps: Annotated[int | None, typer.Option(min=1, help="steps of the first lesson, the second in proportion; by default those shipped")] = None,
+    json: Annotated[bool, typer.Option(help="print one JSON object")] = False,
+) -> None:
+    """Remake the tiny twin of WMDP from the built-in model and measure what it must show.
+
+    Example: `sinkscope tiny build-wmdp --out tiny-wmdp`
+    """
+    from sinkscope.benchmarks.tiny_wmdp import build_wmdp as run
 
     with progress() as bar:
         answer(run(out, seed, bar, steps=steps), json)

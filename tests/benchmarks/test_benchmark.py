@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
-from sinkscope.benchmarks.benchmark import REQUIRED, SEPARATOR, Lengths, link, load_benchmark
+from sinkscope.benchmarks.benchmark import SEPARATOR, Lengths, link, load_benchmark
+from sinkscope.benchmarks.schema import COLUMNS, required
 from sinkscope.errors import BenchmarkError
 from sinkscope.models import Model
 from tests.conftest import FAMILIES, TEXT
@@ -18,10 +20,10 @@ from tests.conftest import FAMILIES, TEXT
 @pytest.fixture
 def directory(tmp_path: Path) -> Path:
     """A small benchmark in MUSE's schema: one split as parquet, one as json, the rest as jsonl."""
-    for config, (columns, splits) in REQUIRED.items():
+    for config in ("raw", "knowmem", "verbmem"):
         (tmp_path / config).mkdir()
-        for split in splits:
-            records = [{column: TEXT[i : i + 300] if column == "text" else f"{column} {i}" for column in columns} for i in (0, 40, 80)]
+        for split in required(config, Lengths().in_context):
+            records = [{column: TEXT[i : i + 300] if column == "text" else f"{column} {i}" for column in COLUMNS[config]} for i in (0, 40, 80)]
             path = tmp_path / config / f"{split}.jsonl"
             path.write_text("".join(json.dumps(record) + "\n" for record in records))
     frame = pd.read_json(tmp_path / "raw" / "retain1.jsonl", lines=True)
@@ -71,6 +73,50 @@ def test_a_missing_split_is_named_with_what_was_found(directory: Path) -> None:
         load_benchmark(str(directory))
 
 
+def test_questions_shown_in_context_are_needed_where_some_are_shown(directory: Path) -> None:
+    assert [row["question"] for row in load_benchmark(str(directory)).in_context("forget_qa")] == ["question 0", "question 40", "question 80"]
+    (directory / "knowmem" / "forget_qa_icl.jsonl").unlink()
+    with pytest.raises(BenchmarkError, match="lacks knowmem/forget_qa_icl"):
+        load_benchmark(str(directory))
+    (directory / "benchmark.json").write_text('{"lengths": {"in_context": 0}}')
+    assert load_benchmark(str(directory)).in_context("forget_qa") == []
+
+
+def test_one_scored_configuration_is_enough_and_none_is_refused(directory: Path) -> None:
+    shutil.rmtree(directory / "knowmem")
+    assert not load_benchmark(str(directory)).has("knowmem", "forget_qa")
+    shutil.rmtree(directory / "verbmem")
+    with pytest.raises(BenchmarkError, match=r"nothing to score; give one of knowmem, verbmem, choices; found: raw/forget.jsonl, raw/retain1.parquet"):
+        load_benchmark(str(directory))
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "json", "parquet"])
+def test_choices_are_lists_and_their_answers_numbers(directory: Path, suffix: str) -> None:
+    record = {"question": "Which?", "choices": ["a", "b", "c", "d"], "answer": 2}
+    (directory / "choices").mkdir()
+    frame, path = pd.DataFrame([record, record | {"answer": 0}]), directory / "choices" / f"forget.{suffix}"
+    frame.to_parquet(path) if suffix == "parquet" else frame.to_json(path, orient="records", lines=suffix == "jsonl")
+    assert load_benchmark(str(directory)).choices("forget") == [record, record | {"answer": 0}]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"answer": 4}, r"forget.jsonl row 1: answer 4 is none of its 4 choices"),
+        ({"answer": -1}, r"row 1: answer -1 is none"),
+        ({"answer": "C"}, r"row 1: the answer is the number of a choice, counted from 0, not 'C'"),
+        ({"choices": "a, b"}, r"row 1: choices must be a list of two texts or more, not 'a, b'"),
+        ({"choices": None}, r"row 1: choices must be a list"),
+    ],
+)
+def test_a_record_that_is_no_choice_is_named(directory: Path, change: dict, message: str) -> None:
+    record = {"question": "Which?", "choices": ["a", "b", "c", "d"], "answer": 2}
+    (directory / "choices").mkdir()
+    (directory / "choices" / "forget.jsonl").write_text("".join(json.dumps(each) + "\n" for each in (record, record | change)))
+    with pytest.raises(BenchmarkError, match=message):
+        load_benchmark(str(directory))
+
+
 @pytest.mark.parametrize(
     ("file", "content", "message"),
     [
@@ -78,6 +124,8 @@ def test_a_missing_split_is_named_with_what_was_found(directory: Path) -> None:
         ("raw/forget.jsonl", "", "no rows|lacks the column"),
         ("raw/forget.jsonl", "{", "cannot be read"),
         ("benchmark.json", "[]", "must hold"),
+        ("benchmark.json", '{"cut": "slices"}', "cut 'slices' is unknown; use joined, documents, pairs"),
+        ("benchmark.json", '{"cut": "pairs"}', "forget.jsonl lacks the column 'question'; it has text"),
     ],
 )
 def test_bad_files_are_named(directory: Path, file: str, content: str, message: str) -> None:
@@ -87,5 +135,5 @@ def test_bad_files_are_named(directory: Path, file: str, content: str, message: 
 
 
 def test_no_directory_is_refused() -> None:
-    with pytest.raises(BenchmarkError, match="neither `tiny`, muse-books, muse-news nor a directory"):
+    with pytest.raises(BenchmarkError, match=r"neither `tiny`, `tiny-wmdp`, muse-books, muse-news, wmdp-bio, .*tofu-forget10 nor a directory"):
         load_benchmark("/nowhere")

@@ -36,7 +36,7 @@ def test_behind_each_aside_the_text_goes_on_where_it_stopped(monkeypatch: pytest
     headers = asides = 0
     for _ in range(60):
         clean = [1, *(token for token in rows._general_text() if token not in inserted)]
-        tokens, kinds = rows._insert(clean)
+        tokens, kinds = rows._insert(clean[1:])
         kept = [token for token in tokens if token not in inserted]
         assert len(tokens) == len(kinds) <= 128
         assert [kind == INSERTED for kind in kinds] == [token in inserted for token in tokens]
