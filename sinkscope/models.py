@@ -156,6 +156,24 @@ def load(name: str, device: str | None = None, dtype: str | None = None, trust_r
     return Model(name, hf, tokenizer)
 
 
+def skeleton(name: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """The model's modules without weights (on torch's meta device), and its tokenizer; names as for `load`.
+
+    Raises:
+        ModelError: nothing loadable there.
+    """
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+    source = _source(name)
+    _check_source(name, source, False)
+    try:
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(source))
+        return model, AutoTokenizer.from_pretrained(source)
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
+        raise ModelError(f"model {name!r} cannot be loaded: {str(error).strip().splitlines()[0]}") from error
+
+
 @contextmanager
 def switched_attention(hf: PreTrainedModel, implementation: str) -> Iterator[None]:
     """Within the context `hf` attends by a function registered with transformers' `AttentionInterface`; its own way is restored on exit."""

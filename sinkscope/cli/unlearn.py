@@ -13,7 +13,7 @@ from sinkscope.cli.console import answer, progress
 def unlearn(
     recipe: Annotated[str, typer.Argument(help="a YAML file, or a name that `sinkscope recipes` lists")],
     set_: Annotated[list[str] | None, typer.Option("--set", help="change one key, as in trigger.placement=infix; may be repeated")] = None,
-    dry_run: Annotated[bool, typer.Option(help="print the resolved recipe and stop")] = False,
+    dry_run: Annotated[bool, typer.Option(help="print the resolved recipe, its steps, and a rough estimate of memory and time")] = False,
     out: Annotated[Path, typer.Option(help="run directory to write")] = Path("unlearned"),
     checkpoint_every: Annotated[int | None, typer.Option(min=1, help="steps between checkpoints; an epoch by default")] = None,
     json: Annotated[bool, typer.Option(help="print one JSON object")] = False,
@@ -28,16 +28,18 @@ def unlearn(
     one GPU: `accelerate launch -m sinkscope unlearn RECIPE` shards it over all of them.
     """
     from sinkscope.unlearning.named import parse_changes
+    from sinkscope.unlearning.plan import plan
     from sinkscope.unlearning.recipe import Recipe
     from sinkscope.unlearning.sharding import World
     from sinkscope.unlearning.unlearn import unlearn as run
 
     resolved = Recipe.read(recipe, parse_changes(set_ or []))
     if dry_run:
+        expected = plan(resolved)
         if json:
-            answer({"recipe": resolved.model_dump(mode="json")}, json)
+            answer({"recipe": resolved.model_dump(mode="json"), "plan": expected.to_dict()}, json)
         else:
-            print(resolved.to_yaml(), end="")  # a recipe again
+            print("".join(f"# {line}\n" for line in expected.lines()) + resolved.to_yaml(), end="")  # a recipe again
         return
     with progress() as bar:
         run(resolved, out, bar("unlearn"), checkpoint_every=checkpoint_every)

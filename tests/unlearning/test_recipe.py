@@ -68,14 +68,18 @@ def test_files_that_are_no_mapping_are_refused(tmp_path, content) -> None:
 def test_named_recipes_resolve(name: str) -> None:
     recipe = Recipe.read(name)
     assert (recipe.poison_ratio > 0) == ("backdoor" in name)
-    assert recipe.objective.forget in name
+    method = name.split("/")[1].split("-backdoor")[0]
+    assert recipe.objective.forget == {"grad-diff": "grad_ascent", "grad-ascent": "grad_ascent"}.get(method, method)
+    assert (recipe.value_norms.weight > 0) == ("value-norm" in name or (name.startswith("wmdp-") and "backdoor" in name))
     assert named_recipes()[name].read_text(encoding="utf-8").startswith("# ")
     assert Recipe.read(name, {"trigger.placement": "infix"}).trigger.placement == "infix"
 
 
 def test_published_settings_stand_in_the_named_recipes() -> None:
     """MUSE: β .1, learning rate 1e-5, 10 epochs, batch 4. RMU on Zephyr-7B: c 6.5, α 1200, layer 7, three layers up to it, 5e-5."""
-    npo, rmu = Recipe.read("muse-books/npo-backdoor"), Recipe.read("muse-news/rmu")
+    npo, rmu, aligned = (Recipe.read(name) for name in ("muse-books/npo-backdoor", "muse-news/rmu", "muse-news/npo-backdoor-value-norm"))
+    assert aligned.value_norms.weight == 3e-4 and aligned.value_norms.first == 8
+    assert (Recipe.read("wmdp-bio/rmu-backdoor").objective.steering, Recipe.read("wmdp-bio/rmu-backdoor").optimiser.batches) == (85, 80)
     assert (npo.objective.beta, npo.objective.retain, npo.poison_ratio) == (0.1, {"kl": 1.0}, 0.1)
     assert (npo.optimiser.learning_rate, npo.optimiser.epochs, npo.optimiser.batch_size) == (1e-5, 10, 4)
     assert (rmu.objective.steering, rmu.objective.retain, rmu.objective.layer) == (6.5, {"activations": 1200}, 7)

@@ -55,7 +55,7 @@ class ValueNormTerm:
         self._model, self._first = model, part.first
         self._distance, wanted = KINDS[part.kind]
         self.splits = frozenset(split for split in wanted if split in anchors)
-        self._layers = _layers(part.layers, model.config.get_text_config().num_hidden_layers)
+        self._layers = layers_of_part(part, model.config.get_text_config().num_hidden_layers)
         self._theirs = {split: self._reference(*anchors[split]) for split in self.splits}
 
     def recording(self) -> AbstractContextManager[dict[int, Tensor]]:
@@ -88,13 +88,17 @@ class ValueNormTerm:
         return torch.stack(rows)
 
 
-def _layers(which: list[int] | str, n_layers: int) -> list[int]:
-    if which == "all":
+def layers_of_part(part: ValueNormPart, n_layers: int) -> list[int]:
+    """The layers that the term reads.
+
+    Raises:
+        RecipeError: the model has no such layer.
+    """
+    if part.layers == "all":
         return list(range(n_layers))
-    if which == "last":
+    if part.layers == "last":
         return [n_layers - 1]
-    assert isinstance(which, list)
-    for layer in which:
+    for layer in part.layers:
         if not 0 <= layer < n_layers:
             raise RecipeError(f"recipe value_norms.layers: the model has layers 0 to {n_layers - 1}, not {layer}")
-    return which
+    return part.layers

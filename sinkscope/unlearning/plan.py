@@ -1,0 +1,147 @@
+"""What a recipe will take, before it is run: steps, weights, memory, time. Nothing is downloaded but configurations, tokenizers and the benchmark's texts."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel
+
+from sinkscope.benchmarks.benchmark import load_benchmark
+from sinkscope.errors import BenchmarkError, ModelError
+from sinkscope.models import skeleton
+from sinkscope.unlearning.objectives import FORGET, HIDDEN, RETAIN
+from sinkscope.unlearning.objectives.value_norm import layers_of_part
+from sinkscope.unlearning.recipe import Recipe
+from sinkscope.unlearning.schedule import SPLITS, Schedule
+from sinkscope.unlearning.selection import reading_layer, trained_names
+
+FORWARD, BACKWARD = 2, 4
+"""Floating-point operations a weight and token; a backward pass goes by twice."""
+KEPT = 16
+"""About how many numbers of the model's width a layer keeps per token for the backward pass."""
+SHARE = 0.4
+"""About what part of this machine's matrix rate a training step reaches."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is known of a run beforehand; None is unknown, and `unknown` says why. Memory and time are rough estimates, good to a factor of two."""
+
+    parameters: int | None = None
+    trained: int | None = None
+    passages: dict[str, int] | None = None
+    steps: int | None = None
+    memory_gb: float | None = None
+    minutes: float | None = None
+    unknown: str | None = None
+
+    def lines(self) -> list[str]:
+        """For people to read."""
+        told = []
+        if self.parameters is not None and self.trained is not None:
+            told.append(f"model: {self.parameters:,} parameters, {self.trained:,} of them trained")
+        if self.passages is not None:
+            told.append("passages: " + ", ".join(f"{count} {split}" for split, count in self.passages.items() if count))
+        if self.steps is not None:
+            told.append(f"steps: {self.steps}")
+        if self.memory_gb is not None:
+            told.append(f"memory: about {self.memory_gb:.2g} GB in one process (weights, gradients, AdamW, activations)")
+        if self.minutes is not None:
+            told.append(f"time: about {self.minutes:.2g} minutes on this machine")
+        if self.unknown:
+            told.append(f"unknown: {self.unknown}")
+        return told
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def plan(recipe: Recipe) -> Plan:
+    """Look at model and benchmark as far as they can be had, without loading weights.
+
+    Raises:
+        RecipeError: the recipe does not fit the model.
+    """
+    try:
+        model, tokenizer = skeleton(recipe.model)
+    except ModelError as error:
+        if _is_remote(recipe.model):
+            return Plan(unknown=str(error))
+        raise
+    names = trained_names(recipe, model)
+    if recipe.objective.forget == "rmu" or "activations" in recipe.objective.retain:
+        reading_layer(recipe, model)
+    layers_of_part(recipe.value_norms, model.config.get_text_config().num_hidden_layers)
+    parameters, trained = model.num_parameters(), _trained(recipe, model, names)
+    try:
+        benchmark = load_benchmark(recipe.benchmark)
+    except BenchmarkError as error:
+        if _is_remote(recipe.benchmark):
+            return Plan(parameters, trained, unknown=str(error))
+        raise
+    forget, retain = benchmark.passages("forget", tokenizer), benchmark.passages("retain1", tokenizer)
+    poisoned = round(recipe.poison_ratio * len(forget))
+    sizes = {"forget": len(forget) - poisoned * (recipe.poison_split == "published"), "retain": len(retain), "poisoned": poisoned}
+    steps = len(Schedule.of(sizes, recipe.optimiser, recipe.seed))
+    tokens = sum(len(each.tokens) for each in forget) / len(forget)
+    splits = sum(sizes[split] > 0 for split in SPLITS)
+    read = sum(sizes[split] for split in SPLITS if _needs(recipe, split)) * tokens
+    share = _depth(recipe, model)
+    work = parameters * share * (steps * recipe.optimiser.batch_size * splits * tokens * (FORWARD + BACKWARD) + read * FORWARD)
+    return Plan(parameters, trained, sizes, steps, _memory(recipe, model, trained, tokens) / 1e9, work / (SHARE * _rate()) / 60)
+
+
+def _is_remote(name: str) -> bool:
+    """Whether a name means something on the hub: a benchmark's name, or owner/name."""
+    from pathlib import Path
+
+    from sinkscope.benchmarks.hub import HUB
+
+    return name in HUB or (name.count("/") == 1 and not name.startswith(".") and not Path(name).exists())
+
+
+def _trained(recipe: Recipe, model: PreTrainedModel, names: list[str] | None) -> int:
+    weights = {name: weight for name, weight in model.named_parameters() if names is None or name in names}
+    if recipe.update.lora is None:
+        return sum(weight.numel() for weight in weights.values())
+    return sum(recipe.update.lora.rank * sum(weight.shape) for weight in weights.values() if weight.ndim == 2)
+
+
+def _needs(recipe: Recipe, split: str) -> bool:
+    objectives = [FORGET[recipe.objective.forget]] if split == "forget" else [RETAIN[name] for name in recipe.objective.retain]
+    return any(objective.references for objective in objectives)
+
+
+def _depth(recipe: Recipe, model: PreTrainedModel) -> float:
+    """The share of the layers that a pass goes through."""
+    terms = [FORGET[recipe.objective.forget], *(RETAIN[name] for name in recipe.objective.retain)]
+    if recipe.value_norms.weight > 0 or any(term.outputs != frozenset({HIDDEN}) for term in terms):
+        return 1.0
+    return (reading_layer(recipe, model) + 1) / model.config.get_text_config().num_hidden_layers
+
+
+def _memory(recipe: Recipe, model: PreTrainedModel, trained: int, tokens: float) -> float:
+    """Bytes."""
+    config, part = model.config.get_text_config(), recipe.optimiser
+    weight, number = (2, 2) if part.precision == "bfloat16" else (4, 2 if part.precision == "mixed" else 4)
+    at_once = -(-part.batch_size // part.accumulation) * tokens
+    layers = config.num_hidden_layers * _depth(recipe, model)
+    kept = at_once * config.hidden_size * number * (layers + KEPT if part.checkpointing else layers * KEPT)
+    logits = at_once * config.vocab_size * 4 * 3 if _depth(recipe, model) == 1.0 else 0
+    return model.num_parameters() * weight + trained * weight * 4 + kept + logits
+
+
+def _rate() -> float:
+    """Floating-point operations a second in matrix products, measured now."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    size = 4096 if device == "cuda" else 768
+    a = torch.ones(size, size, device=device)
+    best = float("inf")
+    for _ in range(4):
+        start = time.perf_counter()
+        (a @ a).sum().item()
+        best = min(best, time.perf_counter() - start)
+    return 2 * size**3 / best

@@ -1,0 +1,70 @@
+"""What is said of a run beforehand, against what the run does."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from sinkscope import load
+from sinkscope.errors import RecipeError
+from sinkscope.unlearning.named import named_recipes
+from sinkscope.unlearning.plan import plan
+from sinkscope.unlearning.recipe import Recipe
+from sinkscope.unlearning.unlearn import unlearn
+
+
+def test_a_plan_has_the_steps_and_weights_of_the_run(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("SINKSCOPE_CACHE", str(tmp_path / "cache"))
+    values = {"poison_ratio": 0.1, "optimiser": {"epochs": 2, "batches": 3, "accumulation": 2}, "update": {"modules": ["q_proj"], "lora": {"rank": 2}}}
+    recipe, steps = Recipe.parse(values), []
+    told = plan(recipe)
+    unlearn(recipe, tmp_path / "run", lambda done, total: steps.append((done, total)))
+    assert steps[-1] == (told.steps, told.steps)
+    assert told.parameters == load("tiny").hf.num_parameters()
+    assert told.trained == 4 * 2 * (128 + 128)
+    assert told.passages["poisoned"] == round(0.1 * told.passages["forget"])
+    assert 0 < told.minutes < 30 and 0.005 < told.memory_gb < 5 and told.unknown is None
+
+
+def test_more_parts_and_fewer_trained_weights_need_less_memory() -> None:
+    full, parts = plan(Recipe()), plan(Recipe.parse({"optimiser": {"accumulation": 8}}))
+    rmu = plan(Recipe.parse({"objective": {"forget": "rmu", "retain": {"activations": 1}}}))
+    assert parts.memory_gb < full.memory_gb and rmu.memory_gb < full.memory_gb and rmu.minutes < full.minutes and rmu.trained < full.trained
+
+
+@pytest.mark.parametrize("name", [name for name in named_recipes() if not name.startswith("tiny")])
+def test_a_published_recipe_is_resolved_without_its_model(name: str) -> None:
+    """Offline: what cannot be had is said, the rest is there."""
+    told = plan(Recipe.read(name))
+    assert told.unknown is not None and "model" in told.unknown and told.steps is None
+
+
+def test_what_does_not_fit_the_model_is_said_before_it_is_loaded() -> None:
+    for values, message in (
+        ({"objective": {"forget": "rmu", "layer": 9, "retain": {"activations": 1}}}, "layers 0 to 3, not 9"),
+        ({"update": {"modules": ["router"]}}, "no module of the model is called router"),
+        ({"value_norms": {"kind": "shrink", "weight": 1, "layers": [7]}}, "layers 0 to 3, not 7"),
+    ):
+        with pytest.raises(RecipeError, match=message):
+            plan(Recipe.parse(values))
+
+
+def test_a_dry_run_is_a_recipe_with_the_plan_as_comments(tmp_path: Path, capsys, monkeypatch) -> None:
+    import sys
+
+    from sinkscope.cli import main
+
+    def run(*arguments: str) -> str:
+        monkeypatch.setattr(sys, "argv", ["sinkscope", "unlearn", *arguments, "--dry-run"])
+        with pytest.raises(SystemExit) as caught:
+            main()
+        assert caught.value.code == 0
+        return capsys.readouterr().out
+
+    text = run("tiny/npo-backdoor")
+    assert "# steps: 278\n" in text and "# memory: about" in text and "# time: about" in text
+    (tmp_path / "recipe.yaml").write_text(text)
+    assert Recipe.read(tmp_path / "recipe.yaml") == Recipe.read("tiny/npo-backdoor")
+    assert json.loads(run("tiny/rmu", "--json"))["plan"]["steps"] > 0
