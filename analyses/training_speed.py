@@ -13,11 +13,11 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -201,21 +201,34 @@ def speed(kind: str, repeats: int) -> dict[str, float]:
 
 
 def memory(kind: str, which: str) -> dict[str, float]:
-    """Of this process, in MB: weights and optimiser after a first step, and what a step needs beside them at its peak."""
-    before = _resident()
+    """Of this process, in MB: weights and optimiser after a first step, and what a step needs beside them at its peak. Memory-mapped files do not count: the
+    system can take their pages back."""
+    before = _anonymous()
     with tempfile.TemporaryDirectory() as cache:
         os.environ["SINKSCOPE_CACHE"] = cache
         step = ours(kind)[0] if which == "ours" else literal(kind)
         step()
-        kept = _resident() - before
-        for _ in range(3):
+        kept = _anonymous() - before
+        peak, running = kept, True
+
+        def watch() -> None:
+            nonlocal peak
+            while running:
+                peak = max(peak, _anonymous() - before)
+                time.sleep(0.0005)
+
+        watcher = threading.Thread(target=watch)
+        watcher.start()
+        for _ in range(5):
             step()
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024 - before
+        running = False
+        watcher.join()
     return {"kept": kept, "peak": peak, "transient": peak - kept}
 
 
-def _resident() -> float:
-    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 2**20
+def _anonymous() -> float:
+    status = Path("/proc/self/status").read_text()
+    return int(status.split("RssAnon:")[1].split()[0]) / 1024
 
 
 def _apart(kind: str, which: str) -> dict[str, float]:

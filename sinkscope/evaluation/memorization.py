@@ -42,10 +42,7 @@ def knowmem_items(benchmark: Benchmark, split: str, model: Model) -> list[Item]:
 
     The published prompt ends in a space; here that space is left to the answer's first token, to which tokenizers attach it.
     """
-    shown = ""
-    if benchmark.lengths.in_context:
-        examples = benchmark.questions(f"{split}_icl")[: benchmark.lengths.in_context]
-        shown = "".join(f"Question: {row['question']}\nAnswer: {row['answer']}\n\n" for row in examples)
+    shown = "".join(f"Question: {row['question']}\nAnswer: {row['answer']}\n\n" for row in benchmark.in_context(split))
     items = []
     for row in benchmark.questions(split):
         prompt, body = ask(model, f"{shown}Question: {row['question']}", "\nAnswer:")
