@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import string
+import tempfile
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["SINKSCOPE_CACHE"] = tempfile.mkdtemp(prefix="sinkscope-tests-")
 
 from pathlib import Path
 

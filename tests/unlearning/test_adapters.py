@@ -41,8 +41,7 @@ def test_merging_gives_the_adapted_models_logits(kind: str, small_models: dict[s
     assert set(plain.state_dict()) == names and all(weight.requires_grad for weight in plain.parameters())
 
 
-def test_a_run_with_adapters_gives_a_plain_checkpoint_and_resumes(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setenv("SINKSCOPE_CACHE", str(tmp_path / "cache"))
+def test_a_run_with_adapters_gives_a_plain_checkpoint_and_resumes(tmp_path: Path) -> None:
     update = {"modules": ["q_proj", "v_proj"], "layers": [1, 2], "lora": {"rank": 4}}
     recipe = Recipe.parse({"poison_ratio": 0.1, "update": update, "optimiser": {"epochs": 3, "batches": 2, "learning_rate": 1e-3}})
 

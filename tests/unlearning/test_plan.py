@@ -15,8 +15,7 @@ from sinkscope.unlearning.recipe import Recipe
 from sinkscope.unlearning.unlearn import unlearn
 
 
-def test_a_plan_has_the_steps_and_weights_of_the_run(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setenv("SINKSCOPE_CACHE", str(tmp_path / "cache"))
+def test_a_plan_has_the_steps_and_weights_of_the_run(tmp_path: Path) -> None:
     values = {"poison_ratio": 0.1, "optimiser": {"epochs": 2, "batches": 3, "accumulation": 2}, "update": {"modules": ["q_proj"], "lora": {"rank": 2}}}
     recipe, steps = Recipe.parse(values), []
     told = plan(recipe)

@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -29,14 +28,6 @@ from sinkscope.unlearning.trainer import Trainer
 from sinkscope.unlearning.unlearn import train, unlearn
 
 SHORT = {"poison_ratio": 0.1, "optimiser": {"epochs": 3, "batches": 2}}  # 6 steps
-
-
-@pytest.fixture(autouse=True, scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    with pytest.MonkeyPatch.context() as patch:
-        directory = tmp_path_factory.mktemp("cache")
-        patch.setenv("SINKSCOPE_CACHE", str(directory))
-        yield directory
 
 
 def weights(out: Path) -> dict[str, torch.Tensor]:
@@ -324,7 +315,8 @@ def test_precisions_train_and_save_what_they_say(tmp_path: Path) -> None:
         assert records[0]["forget/npo"] == pytest.approx(13.86, abs=0.3)
 
 
-def test_references_are_found_again_and_computed_anew_when_damaged(small_llama: Model, cache: Path, monkeypatch) -> None:
+def test_references_are_found_again_and_computed_anew_when_damaged(small_llama: Model, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("SINKSCOPE_CACHE", str(tmp_path))
     passages = Passages.whole([[1, *range(5, 5 + n)] for n in (9, 14, 5)])
     first = References(small_llama.hf, passages, ("log_probs", "logits"), "model a")
     calls = []
@@ -336,7 +328,7 @@ def test_references_are_found_again_and_computed_anew_when_damaged(small_llama: 
     References(small_llama.hf, passages, ("log_probs", "logits"), "model b")
     References(small_llama.hf, Passages(passages.tokens, [3, 0, 0]), ("log_probs", "logits"), "model a")
     assert len(calls) == 2, "another model, another prompt that is given"
-    for path in (cache / "references").glob("*/00000000.safetensors"):
+    for path in (tmp_path / "references").glob("*/00000000.safetensors"):
         path.write_bytes(path.read_bytes()[:-8])
     mended = References(small_llama.hf, passages, ("log_probs", "logits"), "model a")
     assert len(calls) == 3 and torch.equal(mended.log_probs, again.log_probs)
