@@ -85,10 +85,11 @@ def plan(recipe: Recipe) -> Plan:
     forget, retain = benchmark.passages("forget", tokenizer), benchmark.passages("retain1", tokenizer)
     poisoned = round(recipe.poison_ratio * len(forget))
     sizes = {"forget": len(forget) - poisoned * (recipe.poison_split == "published"), "retain": len(retain), "poisoned": poisoned}
-    steps = len(Schedule.of(sizes, recipe.optimiser, recipe.seed))
+    schedule = Schedule.of(sizes, recipe.optimiser, recipe.seed)
+    steps = len(schedule)
     tokens = sum(len(each.tokens) for each in forget) / len(forget)
     splits = sum(sizes[split] > 0 for split in SPLITS)
-    read = sum(sizes[split] for split in SPLITS if _needs(recipe, split)) * tokens
+    read = sum(len(set(rows)) for split, rows in schedule.rows.items() if _needs(recipe, split)) * tokens
     share = _depth(recipe, model)
     work = parameters * share * (steps * recipe.optimiser.batch_size * splits * tokens * (FORWARD + BACKWARD) + read * FORWARD)
     return Plan(parameters, trained, sizes, steps, _memory(recipe, model, trained, tokens) / 1e9, work / (SHARE * _rate()) / 60)

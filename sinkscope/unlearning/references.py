@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -34,6 +34,7 @@ class References:
 
     Args:
         needs: of `log_probs`, `logits` and `hidden`, the states behind `layer`; nothing else is computed or kept.
+        rows: the passages that will be asked for; all by default.
         source: what names the model and its precision; references of the same source, passages and needs are found again on disk
             (in `sinkscope.runs.cache_directory`), and computed anew where a file was damaged.
     """
@@ -46,22 +47,26 @@ class References:
         source: str,
         layer: int | None = None,
         world: World = ALONE,
+        rows: Collection[int] | None = None,
     ) -> None:
-        self.log_probs = torch.zeros(0)
+        self.log_probs = torch.zeros(len(passages))
         self._files: dict[int, safe_open] = {}
-        if not needs or not len(passages):
+        wanted = sorted(range(len(passages)) if rows is None else set(rows))
+        if not needs or not wanted:
             return
-        name = identity(references=source, tokens=passages.tokens, given=passages.given, needs=sorted(needs), layer=layer if "hidden" in needs else None)
+        self._file_of = {row: i // FILE for i, row in enumerate(wanted)}
+        content = {"tokens": [passages.tokens[row] for row in wanted], "given": [passages.given[row] for row in wanted], "rows": wanted}
+        name = identity(references=source, **content, needs=sorted(needs), layer=layer if "hidden" in needs else None)
         self._directory = cache_directory() / "references" / name
         if not world.agreed(_usable(self._directory, name)):
             with writing(self._directory, name, kind="references") if world.leads else nullcontext() as aside:
-                for start, tensors in _computed(model, passages, needs, layer):
+                for number, tensors in enumerate(_computed(model, passages, wanted, needs, layer)):
                     if aside:
-                        save_file(tensors, aside / f"{start:08d}.safetensors")
+                        save_file(tensors, aside / f"{number:08d}.safetensors")
             world.wait()
         self._head = _frozen_head(model) if "logits" in needs else None
         if "log_probs" in needs:
-            self.log_probs = torch.cat([self._file(start).get_tensor("log_probs") for start in range(0, len(passages), FILE)])
+            self.log_probs[wanted] = torch.cat([self._file(row).get_tensor("log_probs") for row in wanted[::FILE]])
 
     def logits(self, batch: Batch) -> Float[Tensor, "batch position vocab"]:
         """The frozen model's logits on `batch`, zero-padded like it (right padding)."""
@@ -79,10 +84,10 @@ class References:
 
     def _file(self, row: int) -> safe_open:
         """The memory-mapped file that holds `row`."""
-        start = row - row % FILE
-        if start not in self._files:
-            self._files[start] = safe_open(self._directory / f"{start:08d}.safetensors", framework="pt")
-        return self._files[start]
+        number = self._file_of[row]
+        if number not in self._files:
+            self._files[number] = safe_open(self._directory / f"{number:08d}.safetensors", framework="pt")
+        return self._files[number]
 
 
 def _usable(directory: Path, name: str) -> bool:
@@ -93,16 +98,16 @@ def _usable(directory: Path, name: str) -> bool:
         return False
 
 
-def _computed(model: PreTrainedModel, passages: Passages, needs: Collection[str], layer: int | None) -> Iterator[tuple[int, dict[str, Tensor]]]:
+def _computed(model: PreTrainedModel, passages: Passages, wanted: Sequence[int], needs: Collection[str], layer: int | None) -> Iterator[dict[str, Tensor]]:
     """The tensors of `FILE` passages at a time: `final.ROW`, `hidden.ROW` and `log_probs`, on the CPU."""
     spoken = bool({"log_probs", "logits"} & set(needs))
     head = _frozen_head(model) if "logits" in needs else None
     training = model.training
     model.eval()
-    for first in range(0, len(passages), FILE):
+    for first in range(0, len(wanted), FILE):
         tensors, log_probs = {}, []
-        for start in range(first, min(first + FILE, len(passages)), BATCH):
-            rows = list(range(start, min(start + BATCH, first + FILE, len(passages))))
+        for start in range(first, min(first + FILE, len(wanted)), BATCH):
+            rows = wanted[start : min(start + BATCH, first + FILE)]
             batch = passages.batch(rows).to(model.device)
             final: list[Tensor] = []
             output = model.get_output_embeddings() if head else None
@@ -125,7 +130,7 @@ def _computed(model: PreTrainedModel, passages: Passages, needs: Collection[str]
                 log_probs.append(sequence_log_probs(seen.logits, batch).cpu())
         if log_probs:
             tensors["log_probs"] = torch.cat(log_probs)
-        yield first, tensors
+        yield tensors
     model.train(training)
 
 

@@ -26,6 +26,7 @@ from sinkscope.unlearning.objectives.rmu import control_vector
 from sinkscope.unlearning.objectives.value_norm import KINDS, ValueNormTerm
 from sinkscope.unlearning.recipe import Recipe
 from sinkscope.unlearning.references import References
+from sinkscope.unlearning.schedule import SPLITS, Schedule
 from sinkscope.unlearning.selection import reading_layer, trained_names, training_only
 from sinkscope.unlearning.sharding import ALONE, World, full_state
 from sinkscope.unlearning.splits import Splits, make_splits
@@ -63,11 +64,12 @@ def train(
         warn_if_unknown(model, benchmark, world)
         keep = frozenset().union(*(RETAIN[name].references for name in part.retain))
         needs = {"forget": FORGET[part.forget].references, "retain": keep, "poisoned": keep}
+        rows = Schedule.of({split: len(splits.passages[split]) for split in SPLITS}, recipe.optimiser, recipe.seed).rows
         trainer = Trainer(
             model.hf,
             recipe,
             splits.passages,
-            references={split: References(model.hf, passages, needs[split], source, layer, world) for split, passages in splits.passages.items()},
+            references={split: References(model.hf, splits.passages[split], needs[split], source, layer, world, rows[split]) for split in rows},
             value_norms=_value_norms(recipe, model, splits),
             layer=layer,
             control=control(recipe, model),

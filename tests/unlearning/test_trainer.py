@@ -337,6 +337,19 @@ def test_references_are_found_again_and_computed_anew_when_damaged(small_llama: 
 from sinkscope.unlearning.references import _computed as original  # noqa: E402
 
 
+def test_references_of_some_rows_equal_those_of_all(small_llama: Model) -> None:
+    """More rows than a file or a batch takes."""
+    passages = Passages.whole([[1, 5 + n % 7, *range(5, 9 + n % 5)] for n in range(600)])
+    every = References(small_llama.hf, passages, ("log_probs", "logits"), "rows")
+    rows = [599, 3, *range(7, 300)]
+    some = References(small_llama.hf, passages, ("log_probs", "logits"), "rows", rows=rows)
+    torch.testing.assert_close(some.log_probs[rows], every.log_probs[rows])
+    for chosen in ([3, 8], [299, 599]):
+        torch.testing.assert_close(some.logits(passages.batch(chosen)), every.logits(passages.batch(chosen)))
+    with pytest.raises(KeyError):
+        some.logits(passages.batch([4]))
+
+
 def test_what_is_given_is_a_prompt_with_the_trigger_in_it(small_llama: Model, monkeypatch) -> None:
     """Pairs of question and answer: the trigger goes into the question, the tokens to be predicted stay the same."""
     from sinkscope.benchmarks.benchmark import Passage

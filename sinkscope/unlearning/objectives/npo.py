@@ -16,5 +16,5 @@ if TYPE_CHECKING:
 def npo(batch: Batch, outputs: Outputs, references: References, beta: float = 0.1) -> dict[str, Tensor]:
     """−(2/β) · mean log σ(−β · log π_θ(x)/π_ref(x)), with log-probabilities summed over each passage."""
     assert outputs.logits is not None
-    ratio = sequence_log_probs(outputs.logits, batch) - references.log_probs[batch.index].to(outputs.logits)
+    ratio = sequence_log_probs(outputs.logits, batch) - references.log_probs[batch.index.cpu()].to(outputs.logits)
     return {"npo": -2 / beta * F.logsigmoid(-beta * ratio).mean()}
