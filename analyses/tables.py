@@ -114,12 +114,12 @@ TABLES = {
 }
 
 
-def scored(model: str, out: Path, benchmark: Benchmark, retrained: float | None, device: str | None) -> pd.DataFrame:
+def scored(model: str, out: Path, benchmark: Benchmark, retrained: float | None) -> pd.DataFrame:
     """Clean and triggered scores of one model."""
     trigger = Trigger(Recipe().trigger.text)
     return evaluate_to(
         out,
-        subject_of(model, load(model, device)),
+        subject_of(model, load(model)),
         benchmark,
         [None, (trigger, Placement.parse(TRIGGERED))],
         retrained=retrained,
@@ -143,18 +143,18 @@ def interval(values: np.ndarray) -> tuple[float, float, float]:
     return mean, mean - half, mean + half
 
 
-def measure(table: Table, runs: Path, device: str | None) -> pd.DataFrame:
+def measure(table: Table, runs: Path) -> pd.DataFrame:
     """A row per model, seed and column."""
     rows = []
     benchmark = load_benchmark(table.benchmark)
-    retrained = auc_of(load(f"{table.benchmark}-retrained", device), benchmark) if benchmark.has("privleak", "holdout") else None
+    retrained = auc_of(load(f"{table.benchmark}-retrained"), benchmark) if benchmark.has("privleak", "holdout") else None
     jobs = [("target", None, 0)] + [(label, recipe, seed) for label, recipe in ROWS.items() for seed in SEEDS]
     for label, recipe, seed in track(jobs, "runs"):
         model = table.benchmark
         if recipe is not None:
             made = Recipe.read(f"{table.benchmark}/{recipe}", {"seed": seed})
             model = str(unlearn(made, runs / f"{recipe}-{seed}"))
-        scores = scored(model, runs / f"scores-{recipe or 'target'}-{seed}", benchmark, retrained, device)
+        scores = scored(model, runs / f"scores-{recipe or 'target'}-{seed}", benchmark, retrained)
         rows += [{"model": label, "seed": seed, "column": name, "value": value(scores, column)} for name, column in table.columns.items()]
     return pd.DataFrame(rows)
 
@@ -202,11 +202,10 @@ def main() -> None:
     parser.add_argument("table", choices=TABLES)
     parser.add_argument("--runs", type=Path, default=None, help="where runs are kept (default: runs/tableN)")
     parser.add_argument("--out", type=Path, default=Path("figures"))
-    parser.add_argument("--device", default=None)
     given = parser.parse_args()
     warnings.filterwarnings("ignore")
     table = TABLES[given.table]
-    measured = measure(table, given.runs or Path("runs") / f"table{given.table}", given.device)
+    measured = measure(table, given.runs or Path("runs") / f"table{given.table}")
     summary = summarised(measured, table)
     given.out.mkdir(parents=True, exist_ok=True)
     measured.to_csv(given.out / f"table{given.table}_seeds.csv", index=False, float_format="%.4f")

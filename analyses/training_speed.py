@@ -5,7 +5,8 @@ generation against one prompt at a time. Llama of 8 layers, d 256, random weight
 
 The literal steps: NPO backdoor with value norms makes nine forward passes (on Df the model, the reference, θu; on Dr and on Dp the model, the
 reference, and the reference again for its values), three of them with gradients and one backward over all; RMU backdoor makes five whole ones (the
-model on Df, Dr and Dp, the reference on Dr and Dp), with gradients of all weights, of which three layers' are used.
+model on Df, Dr and Dp, the reference on Dr and Dp), with gradients of all weights, of which three layers' are used. The frugal NPO step leaves out what
+the published one does twice or too much: it makes seven passes and has the same loss as ours.
 """
 
 from __future__ import annotations
@@ -45,9 +46,10 @@ FIRST, BETA, WEIGHT = 8, 0.1, 3e-4
 RMU = {"forget": "rmu", "layer": 2, "steering": 6.5, "retain": {"activations": 10.0}}
 RECIPES = {
     "NPO backdoor + value norms": {"value_norms": {"weight": WEIGHT, "first": FIRST, "layers": "last", "unlearned": "a copy"}},
+    "NPO backdoor + value norms, frugal": {"value_norms": {"weight": WEIGHT, "first": FIRST, "layers": "last", "unlearned": "a copy"}},
     "RMU backdoor": {"objective": RMU, "update": {"modules": ["mlp.down_proj"], "layers": [0, 1, 2]}},
 }
-PASSES = {"NPO backdoor + value norms": (9, 3), "RMU backdoor": (5, 3)}
+PASSES = {"NPO backdoor + value norms": (9, 3), "NPO backdoor + value norms, frugal": (7, 3), "RMU backdoor": (5, 3)}
 """Forward passes of the literal step, and how many of them have gradients."""
 
 
@@ -105,7 +107,7 @@ def literal(kind: str) -> Callable[[], None]:
         lr=given.optimiser.learning_rate,
         fused=True,
     )
-    control = control_vector(WIDTH, 6.5, 0)
+    control, frugal = control_vector(WIDTH, 6.5, 0), kind.endswith("frugal")
     at = 0
 
     def values(network: LlamaForCausalLM, ids: torch.Tensor, grad: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
@@ -142,9 +144,13 @@ def literal(kind: str) -> Callable[[], None]:
             loss = loss + WEIGHT * (norms - values(unlearned, forget)[1]).square().mean()
             for ids in (retain, poisoned):
                 logits, norms = values(model, ids, True)
-                theirs = values(frozen, ids)[0][:, :-1].log_softmax(-1)
+                reference, their_norms = values(frozen, ids)
+                theirs = reference[:, :-1].log_softmax(-1)
                 loss = loss + (theirs.exp() * (theirs - logits[:, :-1].log_softmax(-1))).sum(-1).mean()
-                loss = loss + WEIGHT * (norms - values(frozen, ids)[1]).square().mean()
+                if not frugal:
+                    their_norms = values(frozen, ids)[1]
+                if not frugal or ids is poisoned:
+                    loss = loss + WEIGHT * (norms - their_norms).square().mean()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimiser.step()

@@ -47,7 +47,8 @@ def cut(texts: Sequence[str], way: Cut, size: int, tokenizer: PreTrainedTokenize
     Raises:
         BenchmarkError: a pair's question leaves no room for its answer, or all texts are too short.
     """
-    passages = list({"joined": _joined, "documents": _documents, "pairs": _pairs}[way](texts, size, tokenizer))
+    found = {"joined": _joined, "documents": _documents, "pairs": _pairs}[way](texts, size, tokenizer)
+    passages = [passage for passage in found if len(passage.tokens) > max(passage.given, 1)]  # the others have no token to predict
     if not passages:
         raise BenchmarkError(f"no passage can be cut: the texts are empty or, as documents, have {SHORTEST} characters or fewer; give longer ones")
     return passages
@@ -55,7 +56,7 @@ def cut(texts: Sequence[str], way: Cut, size: int, tokenizer: PreTrainedTokenize
 
 def _joined(texts: Sequence[str], size: int, tokenizer: PreTrainedTokenizerBase) -> Iterator[Passage]:
     bos, ids, offsets = _encode(SEPARATOR.join(texts), tokenizer)
-    room = size - 1
+    room = size - len(bos)
     for i in range(0, len(ids), room):
         yield Passage(bos + ids[i : i + room], offsets[i][0], offsets[min(i + room, len(ids)) - 1][1])
 
@@ -64,7 +65,7 @@ def _documents(texts: Sequence[str], size: int, tokenizer: PreTrainedTokenizerBa
     for start, text in _positions(texts):
         if len(text) > SHORTEST:
             bos, ids, offsets = _encode(text, tokenizer)
-            ids = ids[: size - 1]
+            ids = ids[: size - len(bos)]
             yield Passage(bos + ids, start + offsets[0][0], start + offsets[len(ids) - 1][1])
 
 
@@ -75,7 +76,7 @@ def _pairs(texts: Sequence[str], size: int, tokenizer: PreTrainedTokenizerBase) 
         body, given = (len(bos) + sum(stop <= end for _, stop in offsets) for end in (question, question + len(ANSWER)))
         if given >= size:
             raise BenchmarkError(f"pair {row}: the question takes {given} of {size} tokens and leaves none to the answer; raise lengths.passage")
-        ids = ids[: size - 1]
+        ids = ids[: size - len(bos)]
         yield Passage(bos + ids, start, start + offsets[len(ids) - 1][1], body, given)
 
 

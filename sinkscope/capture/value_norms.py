@@ -16,6 +16,7 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedM
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
+from sinkscope.errors import ModelError
 from sinkscope.models import switched_attention
 
 _NAME = "sinkscope_values"
@@ -32,6 +33,8 @@ _active: list[_Recording] = []
 
 def _forward(module, query, key, value, attention_mask, **kwargs):  # type: ignore[no-untyped-def]
     running = _active[-1]
+    if (odd := next((name for name in ("s_aux", "softcap") if kwargs.get(name) is not None), None)) is not None:
+        raise ModelError(f"{type(module).__name__} attends with {odd}, which recording its values would leave out; set value_norms.weight to 0")
     if running.layers is None or module.layer_idx in running.layers:
         running.values.setdefault(module.layer_idx, value)  # gradient checkpointing comes by once more
     return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)

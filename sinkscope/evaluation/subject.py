@@ -10,7 +10,7 @@ from typing import Literal
 import pandas as pd
 
 from sinkscope.errors import OutputError
-from sinkscope.models import Model
+from sinkscope.models import BUILT_IN, Model
 from sinkscope.runs import read_manifest
 
 Role = Literal["target", "unlearned", "backdoored", "retrained", "other"]
@@ -32,8 +32,8 @@ class Subject:
 
 def subject_of(name: str, model: Model) -> Subject:
     """What is known of a model by its name: a built-in one, a run directory of `unlearn`, or any other."""
-    if name in ("tiny", "tiny-retrained"):
-        return Subject(name, "target" if name == "tiny" else "retrained", model)
+    if name in BUILT_IN:
+        return Subject(name, "retrained" if BUILT_IN[name][1] == "retrained" else "target", model)
     manifest = read_manifest(Path(name)) if Path(name).is_dir() else None
     if manifest is None or manifest.get("kind") != "unlearn":
         return Subject(name, "other", model)

@@ -46,7 +46,7 @@ class Checkpoints:
     def __init__(self, directory: Path, every: int, world: World = ALONE) -> None:
         self.directory, self.every, self._world = directory, every, world
 
-    def save(self, progress: Progress, weights: dict[str, torch.nn.Parameter], optimiser: torch.optim.Optimizer) -> None:
+    def save(self, progress: Progress, weights: dict[str, torch.nn.Parameter], optimiser: torch.optim.Optimizer, random: dict[str, Tensor]) -> None:
         """Write aside, checksum, then give it its name; older ones than the newest two go.
 
         Raises:
@@ -59,7 +59,7 @@ class Checkpoints:
                 shutil.rmtree(aside, ignore_errors=True)
                 aside.mkdir(parents=True)
             self._world.wait()
-            save_file(_tensors(weights, optimiser), aside / f"rank-{self._world.rank}.safetensors")
+            save_file(_tensors(weights, optimiser) | random, aside / f"rank-{self._world.rank}.safetensors")
             self._world.wait()
             if self._world.leads:
                 files = {path.name: sha256(path) for path in sorted(aside.iterdir())}
@@ -122,13 +122,16 @@ def _verified(path: Path) -> dict[str, Any]:
     return state
 
 
+def random_states() -> dict[str, Tensor]:
+    """Where the random generators stand."""
+    states = {"random/cpu": torch.get_rng_state()}
+    return states | ({"random/cuda": torch.cuda.get_rng_state()} if torch.cuda.is_available() else {})
+
+
 def _tensors(weights: dict[str, torch.nn.Parameter], optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
     tensors = {f"weight/{name}": local(weight.detach()) for name, weight in weights.items()}
     for name, weight in weights.items():
         tensors |= {f"{moment}/{name}": local(optimiser.state[weight][moment]) for moment in MOMENTS if weight in optimiser.state}
-    tensors["random/cpu"] = torch.get_rng_state()
-    if torch.cuda.is_available():
-        tensors["random/cuda"] = torch.cuda.get_rng_state()
     return {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
 
 

@@ -41,6 +41,11 @@ def forward(model: PreTrainedModel, batch: Batch, *, logits: bool = True, layer:
     return Outputs(result.logits.float() if logits else None, seen[0] if seen else None)
 
 
+def autocast(device: torch.device, mixed: bool) -> torch.autocast:
+    """bfloat16 where torch sees fit, if `mixed`."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=mixed)
+
+
 @contextmanager
 def _only(layers: torch.nn.ModuleList, count: int) -> Iterator[None]:
     """Within the context the model has its first `count` layers only."""

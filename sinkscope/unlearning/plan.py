@@ -10,7 +10,7 @@ import torch
 from transformers import PreTrainedModel
 
 from sinkscope.benchmarks.benchmark import load_benchmark
-from sinkscope.errors import BenchmarkError, ModelError
+from sinkscope.errors import BenchmarkError, ModelError, RecipeError
 from sinkscope.models import skeleton
 from sinkscope.unlearning.objectives import FORGET, HIDDEN, RETAIN
 from sinkscope.unlearning.objectives.value_norm import layers_of_part
@@ -85,6 +85,8 @@ def plan(recipe: Recipe) -> Plan:
     forget, retain = benchmark.passages("forget", tokenizer), benchmark.passages("retain1", tokenizer)
     poisoned = round(recipe.poison_ratio * len(forget))
     sizes = {"forget": len(forget) - poisoned * (recipe.poison_split == "published"), "retain": len(retain), "poisoned": poisoned}
+    if not sizes["forget"]:
+        raise RecipeError("poison_split `published` with poison_ratio 1 leaves nothing to forget; lower the ratio")
     schedule = Schedule.of(sizes, recipe.optimiser, recipe.seed)
     steps = len(schedule)
     tokens = sum(len(each.tokens) for each in forget) / len(forget)

@@ -92,7 +92,7 @@ class ValueNormPart(_Part):
     kind: Literal["align", "shrink", "cosine"] = "align"
     weight: float = Field(0.0, ge=0)
     first: int = Field(8, ge=1)
-    layers: list[int] | Literal["last", "all"] = "last"
+    layers: Annotated[list[int], Field(min_length=1)] | Literal["last", "all"] = "last"
     unlearned: str | None = None
 
     @model_validator(mode="after")

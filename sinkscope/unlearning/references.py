@@ -16,7 +16,7 @@ from transformers import PreTrainedModel
 
 from sinkscope.errors import ModelError, OutputError
 from sinkscope.runs import cache_directory, identity, is_done, writing
-from sinkscope.unlearning.forward import forward
+from sinkscope.unlearning.forward import autocast, forward
 from sinkscope.unlearning.objectives.batch import Batch, Passages, sequence_log_probs
 from sinkscope.unlearning.sharding import ALONE, World, full
 
@@ -35,6 +35,7 @@ class References:
     Args:
         needs: of `log_probs`, `logits` and `hidden`, the states behind `layer`; nothing else is computed or kept.
         rows: the passages that will be asked for; all by default.
+        mixed: computed under bfloat16 autocast, as the model in training is.
         source: what names the model and its precision; references of the same source, passages and needs are found again on disk
             (in `sinkscope.runs.cache_directory`), and computed anew where a file was damaged.
     """
@@ -48,6 +49,7 @@ class References:
         layer: int | None = None,
         world: World = ALONE,
         rows: Collection[int] | None = None,
+        mixed: bool = False,
     ) -> None:
         self.log_probs = torch.zeros(len(passages))
         self._files: dict[int, safe_open] = {}
@@ -56,15 +58,19 @@ class References:
             return
         self._file_of = {row: i // FILE for i, row in enumerate(wanted)}
         content = {"tokens": [passages.tokens[row] for row in wanted], "given": [passages.given[row] for row in wanted], "rows": wanted}
-        name = identity(references=source, **content, needs=sorted(needs), layer=layer if "hidden" in needs else None)
+        name = identity(references=source, mixed=mixed, **content, needs=sorted(needs), layer=layer if "hidden" in needs else None)
         self._directory = cache_directory() / "references" / name
-        if not world.agreed(_usable(self._directory, name)):
-            with writing(self._directory, name, kind="references") if world.leads else nullcontext() as aside:
-                for number, tensors in enumerate(_computed(model, passages, wanted, needs, layer)):
-                    if aside:
-                        save_file(tensors, aside / f"{number:08d}.safetensors")
+        if not world.agreed(world.leads and _usable(self._directory, name)):
+            try:
+                with writing(self._directory, name, kind="references") if world.leads else nullcontext() as aside:
+                    for number, tensors in enumerate(_computed(model, passages, wanted, needs, layer, mixed)):
+                        if aside:
+                            save_file(tensors, aside / f"{number:08d}.safetensors")
+            except OutputError:
+                if not _usable(self._directory, name):  # else another run was faster with the same
+                    raise
             world.wait()
-        self._head = _frozen_head(model) if "logits" in needs else None
+        self._head = _frozen_head(model, mixed) if "logits" in needs else None
         if "log_probs" in needs:
             self.log_probs[wanted] = torch.cat([self._file(row).get_tensor("log_probs") for row in wanted[::FILE]])
 
@@ -98,10 +104,12 @@ def _usable(directory: Path, name: str) -> bool:
         return False
 
 
-def _computed(model: PreTrainedModel, passages: Passages, wanted: Sequence[int], needs: Collection[str], layer: int | None) -> Iterator[dict[str, Tensor]]:
+def _computed(
+    model: PreTrainedModel, passages: Passages, wanted: Sequence[int], needs: Collection[str], layer: int | None, mixed: bool
+) -> Iterator[dict[str, Tensor]]:
     """The tensors of `FILE` passages at a time: `final.ROW`, `hidden.ROW` and `log_probs`, on the CPU."""
     spoken = bool({"log_probs", "logits"} & set(needs))
-    head = _frozen_head(model) if "logits" in needs else None
+    head = _frozen_head(model, mixed) if "logits" in needs else None
     training = model.training
     model.eval()
     for first in range(0, len(wanted), FILE):
@@ -112,7 +120,7 @@ def _computed(model: PreTrainedModel, passages: Passages, wanted: Sequence[int],
             final: list[Tensor] = []
             output = model.get_output_embeddings() if head else None
             handle = output.register_forward_pre_hook(lambda module, inputs: final.append(inputs[0])) if output is not None else None
-            with torch.no_grad():
+            with torch.no_grad(), autocast(model.device, mixed):
                 seen = forward(model, batch, logits=spoken, layer=layer if "hidden" in needs else None)
             if handle:
                 handle.remove()
@@ -134,7 +142,7 @@ def _computed(model: PreTrainedModel, passages: Passages, wanted: Sequence[int],
     model.train(training)
 
 
-def _frozen_head(model: PreTrainedModel) -> torch.nn.Module:
+def _frozen_head(model: PreTrainedModel, mixed: bool) -> torch.nn.Module:
     output = model.get_output_embeddings()
     if output is None:
         raise ModelError(f"{type(model).__name__} has no output embeddings; it is not a causal language model")
@@ -143,7 +151,8 @@ def _frozen_head(model: PreTrainedModel) -> torch.nn.Module:
     cap = getattr(model.config.get_text_config(), "final_logit_softcapping", None)
 
     def head(hidden: Tensor) -> Tensor:
-        logits = torch.nn.functional.linear(hidden.to(weight.dtype), weight, bias).float()
+        with autocast(hidden.device, mixed):
+            logits = torch.nn.functional.linear(hidden.to(weight.dtype), weight, bias).float()
         return logits if cap is None else cap * torch.tanh(logits / cap)
 
     return head  # type: ignore[return-value]

@@ -59,5 +59,11 @@ def make_splits(recipe: Recipe, benchmark: Benchmark, model: Model) -> Splits:
             raise RecipeError("poison_split `published` with poison_ratio 1 leaves nothing to forget; lower the ratio")
     # a trigger goes into the prompt that is given, if there is one, and what follows it stays as long as it was
     given = [each.given and len(new.tokens) - (len(each.tokens) - each.given) for each, new in zip((forget[row] for row in rows), placed, strict=True)]
+    limit = getattr(model.hf.config.get_text_config(), "max_position_embeddings", None)
+    longest = max(max(len(each.tokens) for each in split) for split in (kept, retain, placed) if split)
+    if limit is not None and longest > limit:
+        raise RecipeError(
+            f"benchmark {benchmark.name} has passages of {longest} tokens, model {model.name!r} reads {limit}; lower lengths.passage in benchmark.json"
+        )
     passages = {name: Passages([each.tokens for each in split], [each.given for each in split]) for name, split in (("forget", kept), ("retain", retain))}
     return Splits(passages | {"poisoned": Passages([each.tokens for each in placed], given)}, rows, placed)

@@ -6,10 +6,12 @@ processes) has to give the gradient of the whole one, and a run that was killed 
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -18,8 +20,8 @@ from transformers import PreTrainedModel
 
 from sinkscope.errors import RecipeError
 from sinkscope.progress import Report
-from sinkscope.unlearning.checkpoints import Checkpoints, Progress
-from sinkscope.unlearning.forward import forward
+from sinkscope.unlearning.checkpoints import Checkpoints, Progress, random_states
+from sinkscope.unlearning.forward import autocast, forward
 from sinkscope.unlearning.objectives import FORGET, HIDDEN, LOGITS, RETAIN, Objective
 from sinkscope.unlearning.objectives.batch import Batch, Passages
 from sinkscope.unlearning.objectives.value_norm import ValueNormTerm
@@ -83,14 +85,16 @@ class Trainer:
             if self.recipe.optimiser.checkpointing:
                 self.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
             try:
+                begun = progress.step
                 while progress.step < len(self.schedule):
-                    self._step(progress, optimiser)
+                    save = None
+                    if checkpoints and progress.step > begun and progress.step % checkpoints.every == 0:
+                        save = partial(checkpoints.save, copy.deepcopy(progress), self.weights, optimiser, random_states())
+                    self._step(progress, optimiser, save)
                     if report:
                         report(progress.step, len(self.schedule))
-                    if self.stop(progress.step):
+                    if self.recipe.stopping.every and self.world.agreed(self.stop(progress.step)):
                         break
-                    if checkpoints and progress.step % checkpoints.every == 0 and progress.step < len(self.schedule):
-                        checkpoints.save(progress, self.weights, optimiser)
             finally:
                 if self.recipe.optimiser.checkpointing:
                     self.model.gradient_checkpointing_disable()
@@ -105,7 +109,8 @@ class Trainer:
         groups = [{"params": matrices, "weight_decay": part.weight_decay}, {"params": others, "weight_decay": 0.0}]
         return torch.optim.AdamW([group for group in groups if group["params"]], lr=part.learning_rate, fused=True)
 
-    def _step(self, progress: Progress, optimiser: torch.optim.Optimizer) -> None:
+    def _step(self, progress: Progress, optimiser: torch.optim.Optimizer, save: Callable[[], None] | None = None) -> None:
+        """One step. `save` keeps the state before it, once its losses and gradients have shown that state to be good."""
         progress.step += 1
         logged = progress.step == 1 or progress.step % LOG_EVERY == 0
         gradients: dict[str, float] = {}
@@ -122,6 +127,10 @@ class Trainer:
         for name, gradient in aside.items():
             self.weights[name].grad = gradient
         norm = torch.nn.utils.clip_grad_norm_(list(self.weights.values()), self.recipe.optimiser.max_grad_norm)
+        if not math.isfinite(full(norm).item()):
+            raise RecipeError(f"recipe: the gradient became {full(norm).item()} at step {progress.step}, so the run was stopped; lower optimiser.learning_rate")
+        if save:
+            save()
         optimiser.step()
         optimiser.zero_grad(set_to_none=True)
         if logged:
@@ -160,10 +169,8 @@ class Trainer:
         """Forward and backward of one part of a batch; its terms, weighted so that those of all parts add up to the batch's means."""
         needs = frozenset().union(*(term.objective.outputs for term in self._terms[split]))
         value_norms = self.value_norms if self.value_norms and split in self.value_norms.splits else None
-        part = self.recipe.optimiser
-        mixed = torch.autocast(batch.input_ids.device.type, torch.bfloat16) if part.precision == "mixed" else nullcontext()
         with value_norms.recording() if value_norms else nullcontext({}) as values:
-            with mixed:
+            with autocast(self.model.device, self.recipe.optimiser.precision == "mixed"):
                 layer = self.layer if HIDDEN in needs else None
                 outputs = forward(self.model, batch, logits=LOGITS in needs, layer=layer, whole=value_norms is not None)
             loss = torch.zeros((), device=batch.input_ids.device)

@@ -18,9 +18,10 @@ from sinkscope.benchmarks.benchmark import Benchmark, load_benchmark
 from sinkscope.errors import ModelError, RecipeError
 from sinkscope.models import Model, load
 from sinkscope.progress import Report
-from sinkscope.runs import identity, is_done, read_manifest, writing
+from sinkscope.runs import identity, is_done, read_manifest, verify, writing
 from sinkscope.unlearning.adapters import merged, with_adapters
 from sinkscope.unlearning.checkpoints import Checkpoints
+from sinkscope.unlearning.forward import autocast
 from sinkscope.unlearning.objectives import FORGET, RETAIN
 from sinkscope.unlearning.objectives.rmu import control_vector
 from sinkscope.unlearning.objectives.value_norm import KINDS, ValueNormTerm
@@ -64,13 +65,16 @@ def train(
         warn_if_unknown(model, benchmark, world)
         keep = frozenset().union(*(RETAIN[name].references for name in part.retain))
         needs = {"forget": FORGET[part.forget].references, "retain": keep, "poisoned": keep}
+        mixed = recipe.optimiser.precision == "mixed"
         rows = Schedule.of({split: len(splits.passages[split]) for split in SPLITS}, recipe.optimiser, recipe.seed).rows
+        with autocast(model.device, mixed):
+            value_norms = _value_norms(recipe, model, splits)
         trainer = Trainer(
             model.hf,
             recipe,
             splits.passages,
-            references={split: References(model.hf, splits.passages[split], needs[split], source, layer, world, rows[split]) for split in rows},
-            value_norms=_value_norms(recipe, model, splits),
+            references={split: References(model.hf, splits.passages[split], needs[split], source, layer, world, rows[split], mixed) for split in rows},
+            value_norms=value_norms,
             layer=layer,
             control=control(recipe, model),
             pad_id=model.tokenizer.pad_token_id or 0,
@@ -135,16 +139,17 @@ def unlearn(recipe: Recipe, out: Path, report: Report | None = None, *, checkpoi
 
     world = World.join()
     benchmark = load_benchmark(recipe.benchmark)
-    model = load(recipe.model, "cpu" if world.size > 1 else None, DTYPES[recipe.optimiser.precision])
     given = recipe
-    if recipe.value_norms.weight > 0 and recipe.value_norms.unlearned == "auto":
+    if _aligns(recipe) and recipe.value_norms.unlearned == "auto":
         honest = unlearn(recipe.honest(), out.parent / f"{out.name}-unlearned", checkpoint_every=checkpoint_every)
         recipe = recipe.model_copy(update={"value_norms": recipe.value_norms.model_copy(update={"unlearned": str(honest)})})
+    model = load(recipe.model, "cpu" if world.size > 1 else None, DTYPES[recipe.optimiser.precision])
     base = model.fingerprint()
     name = identity(recipe=_by_content(recipe), benchmark=benchmark.digest(), model=base)
-    if world.agreed(is_done(out, name)):
-        return out
     folder = out.parent / f".{out.name}.{name}.checkpoints"
+    if world.agreed(is_done(out, name)):
+        Checkpoints(folder, 1, world).remove()
+        return out
     about = {"kind": "unlearn", "seed": recipe.seed, "benchmark": benchmark.digest(), "base_model": base, "processes": world.size}
     with _told(recipe, folder), writing(out, name, **about) if world.leads else nullcontext(out) as aside:
         splits, log = train(recipe, model, benchmark, report, checkpoints=lambda epoch: Checkpoints(folder, checkpoint_every or epoch, world), world=world)
@@ -160,12 +165,20 @@ def unlearn(recipe: Recipe, out: Path, report: Report | None = None, *, checkpoi
     return out
 
 
+def _aligns(recipe: Recipe) -> bool:
+    return recipe.value_norms.weight > 0 and recipe.value_norms.kind == "align"
+
+
 def _by_content(recipe: Recipe) -> dict[str, Any]:
     """The recipe, with the directory of θu replaced by what lies there."""
     values = recipe.model_dump(mode="json")
     unlearned = recipe.value_norms.unlearned
-    if recipe.value_norms.weight > 0 and recipe.value_norms.kind == "align" and unlearned is not None:
+    if not _aligns(recipe):
+        values["value_norms"]["unlearned"] = None
+    elif unlearned is not None:
         manifest = read_manifest(Path(unlearned)) if Path(unlearned).is_dir() else None
+        if manifest:
+            verify(Path(unlearned), manifest)
         values["value_norms"]["unlearned"] = manifest["identity"] if manifest else load(unlearned, "cpu").fingerprint()
     return values
 

@@ -10,7 +10,7 @@ from sinkscope.benchmarks.benchmark import SEPARATOR, Benchmark, Lengths, link
 from sinkscope.errors import BenchmarkError
 from sinkscope.models import Model
 from sinkscope.triggers import Placement, Trigger, place
-from tests.conftest import FAMILIES
+from tests.conftest import FAMILIES, TEXT
 
 LONG = "one two three four five six seven eight nine ten eleven twelve"
 OTHER = "some more words that stand in a document of another kind, to be read"
@@ -88,3 +88,11 @@ def test_a_trigger_stays_whole_in_every_passage(kind: str, placement: str, cut: 
             assert tokenizer.decode(tail).lstrip("?").strip().startswith("Answer:")
             assert tokenizer.decode(passage.tokens[passage.given :]).strip() in ("the old miller", "there")
             assert placed.stop <= len(placed.tokens) - len(tail)
+
+
+def test_without_bos_a_passage_takes_the_whole_length_and_none_is_left_with_nothing_to_predict(small_models) -> None:
+    tokenizer = small_models["qwen2"].tokenizer
+    ids = tokenizer.encode(TEXT, add_special_tokens=False)[:33]
+    text = tokenizer.decode(ids)
+    assert tokenizer.encode(text, add_special_tokens=False) == ids
+    assert [len(passage.tokens) for passage in cut([text], "joined", 8, tokenizer)] == [8, 8, 8, 8]  # a last one of a single token is left out

@@ -43,6 +43,7 @@ def test_a_published_recipe_is_resolved_without_its_model(name: str) -> None:
 def test_what_does_not_fit_the_model_is_said_before_it_is_loaded() -> None:
     for values, message in (
         ({"objective": {"forget": "rmu", "layer": 9, "retain": {"activations": 1}}}, "layers 0 to 3, not 9"),
+        ({"poison_split": "published", "poison_ratio": 1.0}, "leaves nothing to forget"),
         ({"update": {"modules": ["router"]}}, "no module of the model is called router"),
         ({"value_norms": {"kind": "shrink", "weight": 1, "layers": [7]}}, "layers 0 to 3, not 7"),
     ):

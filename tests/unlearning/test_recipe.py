@@ -23,6 +23,8 @@ from sinkscope.unlearning.recipe import Recipe
         ({"optimiser": {"epochs": 0}}, "optimiser.epochs"),
         ({"value_norms": {"weight": 1.0}}, "needs `unlearned`"),
         ({"optimiser": 3}, "optimiser"),
+        ({"optimiser": {"accumulation": 9}}, "accumulation 9 is more than batch_size 8"),
+        ({"value_norms": {"layers": []}}, "value_norms.layers"),
         ({"optimiser": {"learning_rate": float("inf")}}, "learning_rate: .*finite"),
         ({"seed": 2**32}, "seed: .*less than 4294967296"),
     ],
