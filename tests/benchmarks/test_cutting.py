@@ -7,6 +7,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from sinkscope.benchmarks.benchmark import SEPARATOR, Benchmark, Lengths, link
+from sinkscope.benchmarks.cutting import cut
 from sinkscope.errors import BenchmarkError
 from sinkscope.models import Model
 from sinkscope.triggers import Placement, Trigger, place
