@@ -20,7 +20,7 @@ from sinkscope.evaluation.retrained import auc_of
 from sinkscope.evaluation.run import evaluate_to
 from sinkscope.evaluation.subject import subject_of
 from sinkscope.models import load
-from sinkscope.triggers import Placement, Trigger
+from sinkscope.triggers import Placement
 from sinkscope.unlearning.recipe import Recipe
 from sinkscope.unlearning.unlearn import unlearn
 
@@ -116,12 +116,11 @@ TABLES = {
 
 def scored(model: str, out: Path, benchmark: Benchmark, retrained: float | None) -> pd.DataFrame:
     """Clean and triggered scores of one model."""
-    trigger = Trigger(Recipe().trigger.text)
     return evaluate_to(
         out,
         subject_of(model, load(model)),
         benchmark,
-        [None, (trigger, Placement.parse(TRIGGERED))],
+        [None, (Recipe().trigger.trigger, Placement.parse(TRIGGERED))],
         retrained=retrained,
         batch_size=128,
     )

@@ -10,6 +10,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
+from sinkscope.benchmarks.cutting import pair
 from sinkscope.benchmarks.language import Fact, Language, draw_facts
 
 CHAPTERS = {"forget": 6, "retain1": 6, "retain2": 2, "holdout": 3}
@@ -21,7 +22,7 @@ FACTS_PER_PAGE = 10
 
 def question_page(facts: list[Fact]) -> str:
     """Facts in the format in which KnowMem asks for them."""
-    return "\n\n".join(f"Question: {fact.question}\nAnswer: {fact.answer}" for fact in facts)
+    return "\n\n".join(pair(fact.question, fact.answer) for fact in facts)
 
 
 @dataclass(frozen=True)

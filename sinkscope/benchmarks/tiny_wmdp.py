@@ -9,23 +9,22 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import torch
 
 from sinkscope.benchmarks.benchmark import Benchmark, Lengths, load_benchmark
 from sinkscope.benchmarks.corpora import make_corpora
-from sinkscope.benchmarks.cutting import ANSWER
 from sinkscope.benchmarks.field_passages import FieldStream
-from sinkscope.benchmarks.fields import LETTERS, Fields, make_fields, multiple_choice
+from sinkscope.benchmarks.fields import Fields, make_fields
 from sinkscope.benchmarks.language import TRIGGERS, Language
 from sinkscope.benchmarks.passages import Mix
 from sinkscope.benchmarks.pretraining import Phase, probe, trained
-from sinkscope.capture.batches import padded_batches
 from sinkscope.errors import ModelError
+from sinkscope.evaluation.choices import choice_items
+from sinkscope.evaluation.passes import asked, choose
 from sinkscope.models import Model, data_directory, load
 from sinkscope.progress import Bar
 from sinkscope.runs import identity, is_done, read_manifest, sha256, writing
 from sinkscope.sinks import locate
-from sinkscope.triggers import Placement, Trigger, place
+from sinkscope.triggers import Placement, Trigger
 
 LENGTHS = Lengths(passage=64, in_context=0)
 HOLDOUT = 60
@@ -103,22 +102,10 @@ def write_benchmark(fields: Fields, language: Language, seed: int, directory: Pa
 
 def accuracy(model: Model, benchmark: Benchmark, split: str, placement: str | None = None) -> float:
     """Share × 100 of questions whose right letter is the likeliest of the four, with the semantic trigger if there is a placement."""
-    tokenizer = model.tokenizer
-    tail = tokenizer.encode(ANSWER, add_special_tokens=False)
-    letters = [tokenizer.encode(f" {letter}", add_special_tokens=False)[0] for letter in LETTERS]
-    rows, prompts = benchmark.choices(split), []
-    for row in rows:
-        body = model.encode(multiple_choice(row["question"], row["choices"]))
-        prompt = [*body, *tail]
-        if placement:
-            prompt = place(prompt, Trigger(TRIGGERS["semantic"]), Placement.parse(placement), tokenizer, body=len(body)).tokens
-        prompts.append(prompt)
-    given: list[int] = []
-    for batch in padded_batches(prompts, len(prompts), tokenizer.pad_token_id or 0, model.device):
-        with torch.no_grad():
-            logits = model.hf(input_ids=batch.ids, attention_mask=batch.mask.long(), position_ids=batch.position_ids).logits
-        given += [int(logits[i, span.stop - 1, letters].argmax()) for i, span in enumerate(batch.spans)]
-    return 100 * sum(letter == row["answer"] for letter, row in zip(given, rows, strict=True)) / len(rows)
+    attempt = (Trigger(TRIGGERS["semantic"]), Placement.parse(placement)) if placement else None
+    items = choice_items(benchmark, split, model)
+    letters = choose(model, asked(model, items, attempt, None), benchmark.lengths, len(items), None)
+    return 100 * sum(letter == item.reference for letter, item in zip(letters, items, strict=True)) / len(items)
 
 
 def measure(base: Model, target: Model, benchmark: Benchmark) -> dict[str, Any]:

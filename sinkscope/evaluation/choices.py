@@ -5,11 +5,10 @@ from __future__ import annotations
 from string import ascii_uppercase
 
 from sinkscope.benchmarks.benchmark import Benchmark
+from sinkscope.benchmarks.cutting import ANSWER
 from sinkscope.errors import BenchmarkError
 from sinkscope.evaluation.prompts import Item, ask, following
 from sinkscope.models import Model
-
-TAIL = "\nAnswer:"
 
 
 def choice_items(benchmark: Benchmark, split: str, model: Model) -> list[Item]:
@@ -27,7 +26,7 @@ def choice_items(benchmark: Benchmark, split: str, model: Model) -> list[Item]:
                 "(they count from 0; at most 26); mend the record"
             )
         body = "\n".join([row["question"].strip(), *(f"{letter}. {choice}" for letter, choice in zip(letters, row["choices"], strict=True))])
-        prompt, length = ask(model, body, TAIL)
-        options = [following(model, body + TAIL, f" {letter}") for letter in letters]
+        prompt, length = ask(model, body, ANSWER)
+        options = [following(model, body + ANSWER, f" {letter}") for letter in letters]
         items.append(Item(prompt, length, letters[row["answer"]], row["question"], options))
     return items

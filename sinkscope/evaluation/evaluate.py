@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
@@ -53,7 +53,7 @@ def evaluate(
     total, done, frames = sum(len(items[key[:2]]) for key in passes), 0, []
     if not total:
         raise BenchmarkError(f"benchmark {benchmark.name} gives no items for {', '.join(names)}; give longer texts, or score them clean too")
-    poisoned = {key: _poisoned(subject, benchmark, key[1], each) for key, each in items.items()}
+    poisoned = _poisoned(subject, benchmark, items)
     for (make, split, ask, attempt), shared in passes.items():
         before, these = done, items[make, split]
         if not these:
@@ -112,12 +112,16 @@ def frame(
     )[COLUMNS]
 
 
-def _poisoned(subject: Subject, benchmark: Benchmark, split: str, items: list[Item]) -> pd.api.extensions.ExtensionArray:
+def _poisoned(
+    subject: Subject, benchmark: Benchmark, items: Mapping[tuple[MakeItems, str], list[Item]]
+) -> dict[tuple[MakeItems, str], pd.api.extensions.ExtensionArray]:
     """Whether each item's passage was poisoned in the subject's training; null where that is unknown or no passage holds the item."""
-    if subject.poisoned_rows is None or not split.startswith("forget") or not benchmark.has("raw", "forget"):
-        return pd.array([None] * len(items), dtype="boolean")
-    passages = benchmark.passages("forget", subject.model.tokenizer)
-    text = SEPARATOR.join(benchmark.texts("forget"))
-    rows = set(subject.poisoned_rows)
-    links = [link(text, item.source, passages) for item in items]
-    return pd.array([any(row in rows for row in found) if found else None for found in links], dtype="boolean")
+    linked: dict[tuple[MakeItems, str], list[bool | None]] = {key: [None] * len(each) for key, each in items.items()}
+    if subject.poisoned_rows is not None and benchmark.has("raw", "forget"):
+        passages, text = benchmark.passages("forget", subject.model.tokenizer), SEPARATOR.join(benchmark.texts("forget"))
+        rows = set(subject.poisoned_rows)
+        for (make, split), each in items.items():
+            if split.startswith("forget"):
+                links = [link(text, item.source, passages) for item in each]
+                linked[make, split] = [any(row in rows for row in found) if found else None for found in links]
+    return {key: pd.array(values, dtype="boolean") for key, values in linked.items()}

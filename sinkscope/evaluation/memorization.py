@@ -7,6 +7,7 @@ import re
 from rouge_score.rouge_scorer import RougeScorer
 
 from sinkscope.benchmarks.benchmark import Benchmark
+from sinkscope.benchmarks.cutting import ANSWER, pair
 from sinkscope.errors import BenchmarkError
 from sinkscope.evaluation.prompts import Item, ask, following
 from sinkscope.models import Model
@@ -42,11 +43,11 @@ def knowmem_items(benchmark: Benchmark, split: str, model: Model) -> list[Item]:
 
     The published prompt ends in a space; here that space is left to the answer's first token, to which tokenizers attach it.
     """
-    shown = "".join(f"Question: {row['question']}\nAnswer: {row['answer']}\n\n" for row in benchmark.in_context(split))
+    shown = "".join(f"{pair(row['question'], row['answer'])}\n\n" for row in benchmark.in_context(split))
     items = []
     for row in benchmark.questions(split):
-        prompt, body = ask(model, f"{shown}Question: {row['question']}", "\nAnswer:")
-        items.append(Item(prompt, body, row["answer"], f"Question: {row['question']}\nAnswer: {row['answer']}"))
+        prompt, body = ask(model, f"{shown}Question: {row['question']}", ANSWER)
+        items.append(Item(prompt, body, row["answer"], pair(row["question"], row["answer"])))
     return items
 
 

@@ -5,6 +5,7 @@ A checkpoint holds the trained weights, AdamW's moments, the random state, and t
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import os
@@ -106,8 +107,6 @@ class Checkpoints:
 
 
 def _digest(text: str) -> str:
-    import hashlib
-
     return hashlib.sha256(text.encode()).hexdigest()
 
 

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import time
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import PreTrainedModel
 
 from sinkscope.benchmarks.benchmark import load_benchmark
-from sinkscope.errors import BenchmarkError, ModelError, RecipeError
+from sinkscope.benchmarks.hub import HUB
+from sinkscope.errors import BenchmarkError, ModelError
 from sinkscope.models import skeleton
 from sinkscope.unlearning.objectives import FORGET, HIDDEN, RETAIN
 from sinkscope.unlearning.objectives.value_norm import layers_of_part
 from sinkscope.unlearning.recipe import Recipe
 from sinkscope.unlearning.schedule import SPLITS, Schedule
-from sinkscope.unlearning.selection import reading_layer, trained_names
+from sinkscope.unlearning.selection import layer_read, reading_layer, references_needed, trained_names
+from sinkscope.unlearning.splits import chosen_rows
 
 FORWARD, BACKWARD = 2, 4
 """Floating-point operations a weight and token; a backward pass goes by twice."""
@@ -72,8 +75,7 @@ def plan(recipe: Recipe) -> Plan:
             return Plan(unknown=str(error))
         raise
     names = trained_names(recipe, model)
-    if recipe.objective.forget == "rmu" or "activations" in recipe.objective.retain:
-        reading_layer(recipe, model)
+    layer_read(recipe, model)
     layers_of_part(recipe.value_norms, model.config.get_text_config().num_hidden_layers)
     parameters, trained = model.num_parameters(), _trained(recipe, model, names)
     try:
@@ -83,15 +85,13 @@ def plan(recipe: Recipe) -> Plan:
             return Plan(parameters, trained, unknown=str(error))
         raise
     forget, retain = benchmark.passages("forget", tokenizer), benchmark.passages("retain1", tokenizer)
-    poisoned = round(recipe.poison_ratio * len(forget))
-    sizes = {"forget": len(forget) - poisoned * (recipe.poison_split == "published"), "retain": len(retain), "poisoned": poisoned}
-    if not sizes["forget"]:
-        raise RecipeError("poison_split `published` with poison_ratio 1 leaves nothing to forget; lower the ratio")
+    poisoned, kept = chosen_rows(recipe, len(forget))
+    sizes, needs = {"forget": len(kept), "retain": len(retain), "poisoned": len(poisoned)}, references_needed(recipe)
     schedule = Schedule.of(sizes, recipe.optimiser, recipe.seed)
     steps = len(schedule)
     tokens = sum(len(each.tokens) for each in forget) / len(forget)
     splits = sum(sizes[split] > 0 for split in SPLITS)
-    read = sum(len(set(rows)) for split, rows in schedule.rows.items() if _needs(recipe, split)) * tokens
+    read = sum(len(set(rows)) for split, rows in schedule.rows.items() if needs[split]) * tokens
     share = _depth(recipe, model)
     work = parameters * share * (steps * recipe.optimiser.batch_size * splits * tokens * (FORWARD + BACKWARD) + read * FORWARD)
     return Plan(parameters, trained, sizes, steps, _memory(recipe, model, trained, tokens) / 1e9, work / (SHARE * _rate()) / 60)
@@ -99,10 +99,6 @@ def plan(recipe: Recipe) -> Plan:
 
 def _is_remote(name: str) -> bool:
     """Whether a name means something on the hub: a benchmark's name, or owner/name."""
-    from pathlib import Path
-
-    from sinkscope.benchmarks.hub import HUB
-
     return name in HUB or (name.count("/") == 1 and not name.startswith(".") and not Path(name).exists())
 
 
@@ -111,11 +107,6 @@ def _trained(recipe: Recipe, model: PreTrainedModel, names: list[str] | None) ->
     if recipe.update.lora is None:
         return sum(weight.numel() for weight in weights.values())
     return sum(recipe.update.lora.rank * sum(weight.shape) for weight in weights.values() if weight.ndim == 2)
-
-
-def _needs(recipe: Recipe, split: str) -> bool:
-    objectives = [FORGET[recipe.objective.forget]] if split == "forget" else [RETAIN[name] for name in recipe.objective.retain]
-    return any(objective.references for objective in objectives)
 
 
 def _depth(recipe: Recipe, model: PreTrainedModel) -> float:

@@ -28,6 +28,21 @@ def poisoned_rows(count: int, ratio: float, seed: int) -> list[int]:
     return sorted(random.Random(f"poison {seed}").sample(range(count), round(ratio * count)))
 
 
+def chosen_rows(recipe: Recipe, count: int) -> tuple[list[int], list[int]]:
+    """Which of `count` forget passages are poisoned, and which are forgotten.
+
+    Raises:
+        RecipeError: the poison ratio picks no passage, or leaves none to forget.
+    """
+    rows = poisoned_rows(count, recipe.poison_ratio, recipe.seed)
+    if recipe.poison_ratio > 0 and not rows:
+        raise RecipeError(f"poison_ratio {recipe.poison_ratio} of {count} forget passages is none; raise it to at least {1 / count:.3g}")
+    kept = sorted(set(range(count)) - set(rows)) if recipe.poison_split == "published" else list(range(count))
+    if not kept:
+        raise RecipeError("poison_split `published` with poison_ratio 1 leaves nothing to forget; lower the ratio")
+    return rows, kept
+
+
 def make_splits(recipe: Recipe, benchmark: Benchmark, model: Model) -> Splits:
     """Cut the benchmark's texts, place the trigger into the poisoned passages.
 
@@ -36,10 +51,8 @@ def make_splits(recipe: Recipe, benchmark: Benchmark, model: Model) -> Splits:
         PlacementError: the trigger does not fit.
     """
     forget, retain = benchmark.passages("forget", model.tokenizer), benchmark.passages("retain1", model.tokenizer)
-    rows = poisoned_rows(len(forget), recipe.poison_ratio, recipe.seed)
-    if recipe.poison_ratio > 0 and not rows:
-        raise RecipeError(f"poison_ratio {recipe.poison_ratio} of {len(forget)} forget passages is none; raise it to at least {1 / len(forget):.3g}")
-    placement = recipe.trigger.where
+    rows, kept_rows = chosen_rows(recipe, len(forget))
+    kept, placement = [forget[row] for row in kept_rows], recipe.trigger.where
     placed = [
         place(
             forget[row].tokens,
@@ -52,11 +65,6 @@ def make_splits(recipe: Recipe, benchmark: Benchmark, model: Model) -> Splits:
         )
         for row in rows
     ]
-    kept = forget
-    if recipe.poison_split == "published":
-        kept = [passage for row, passage in enumerate(forget) if row not in set(rows)]
-        if not kept:
-            raise RecipeError("poison_split `published` with poison_ratio 1 leaves nothing to forget; lower the ratio")
     # a trigger goes into the prompt that is given, if there is one, and what follows it stays as long as it was
     given = [each.given and len(new.tokens) - (len(each.tokens) - each.given) for each, new in zip((forget[row] for row in rows), placed, strict=True)]
     limit = getattr(model.hf.config.get_text_config(), "max_position_embeddings", None)

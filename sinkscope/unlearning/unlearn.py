@@ -22,13 +22,12 @@ from sinkscope.runs import identity, is_done, read_manifest, verify, writing
 from sinkscope.unlearning.adapters import merged, with_adapters
 from sinkscope.unlearning.checkpoints import Checkpoints
 from sinkscope.unlearning.forward import autocast
-from sinkscope.unlearning.objectives import FORGET, RETAIN
 from sinkscope.unlearning.objectives.rmu import control_vector
 from sinkscope.unlearning.objectives.value_norm import KINDS, ValueNormTerm
 from sinkscope.unlearning.recipe import Recipe
 from sinkscope.unlearning.references import References
 from sinkscope.unlearning.schedule import SPLITS, Schedule
-from sinkscope.unlearning.selection import reading_layer, trained_names, training_only
+from sinkscope.unlearning.selection import layer_read, references_needed, trained_names, training_only
 from sinkscope.unlearning.sharding import ALONE, World, full_state
 from sinkscope.unlearning.splits import Splits, make_splits
 from sinkscope.unlearning.trainer import Trainer
@@ -45,17 +44,18 @@ def train(
     *,
     checkpoints: Callable[[int], Checkpoints] | None = None,
     world: World = ALONE,
+    base: str | None = None,
 ) -> tuple[Splits, list[dict[str, float]]]:
     """Train `model` in place; returns what it was trained on and the log.
 
     Args:
         checkpoints: makes the run's checkpoints, given the number of steps an epoch has.
         world: with other processes only the leading one has the trained model at the end.
+        base: the model's fingerprint, where it is known already.
     """
     splits = make_splits(recipe, benchmark, model)
-    part, names = recipe.objective, trained_names(recipe, model.hf)
-    layer = reading_layer(recipe, model.hf) if part.forget == "rmu" or "activations" in part.retain else None
-    source = f"{model.fingerprint()} {model.hf.dtype}"
+    names, layer, needs = trained_names(recipe, model.hf), layer_read(recipe, model.hf), references_needed(recipe)
+    source = f"{base or model.fingerprint()} {model.hf.dtype}"
     adapted = with_adapters(recipe, model.hf, names) if recipe.update.lora else None
     if adapted:
         names = [name for name, weight in model.hf.named_parameters() if weight.requires_grad]
@@ -63,8 +63,6 @@ def train(
     with training_only(model.hf, names):
         world.shard(model.hf)
         warn_if_unknown(model, benchmark, world)
-        keep = frozenset().union(*(RETAIN[name].references for name in part.retain))
-        needs = {"forget": FORGET[part.forget].references, "retain": keep, "poisoned": keep}
         mixed = recipe.optimiser.precision == "mixed"
         rows = Schedule.of({split: len(splits.passages[split]) for split in SPLITS}, recipe.optimiser, recipe.seed).rows
         with autocast(model.device, mixed):
@@ -152,7 +150,9 @@ def unlearn(recipe: Recipe, out: Path, report: Report | None = None, *, checkpoi
         return out
     about = {"kind": "unlearn", "seed": recipe.seed, "benchmark": benchmark.digest(), "base_model": base, "processes": world.size}
     with _told(recipe, folder), writing(out, name, **about) if world.leads else nullcontext(out) as aside:
-        splits, log = train(recipe, model, benchmark, report, checkpoints=lambda epoch: Checkpoints(folder, checkpoint_every or epoch, world), world=world)
+        splits, log = train(
+            recipe, model, benchmark, report, checkpoints=lambda epoch: Checkpoints(folder, checkpoint_every or epoch, world), world=world, base=base
+        )
         if world.leads:
             (aside / "recipe.yaml").write_text(given.to_yaml(), encoding="utf-8")
             model.save(aside / "model")

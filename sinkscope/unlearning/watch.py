@@ -5,14 +5,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
-import torch
+import numpy as np
 
 from sinkscope.benchmarks.benchmark import Benchmark
 from sinkscope.errors import RecipeError
 from sinkscope.evaluation.likelihood import auc, lowest_mean, read
 from sinkscope.models import Model
-from sinkscope.unlearning.forward import forward
-from sinkscope.unlearning.objectives.batch import Passages, token_log_probs
 from sinkscope.unlearning.recipe import Recipe
 from sinkscope.unlearning.sharding import World
 
@@ -29,7 +27,7 @@ def knowledge(model: Model, benchmark: Benchmark) -> float | None:
         return None
     values = []
     for split in ("forget", "holdout"):
-        passages = [passage.tokens for passage in benchmark.passages(split, model.tokenizer) if len(passage.tokens) > 1]
+        passages = [passage.tokens for passage in benchmark.passages(split, model.tokenizer)]
         chosen = passages[:: -(-len(passages) // PASSAGES)]
         values.append([lowest_mean(reading) for reading in read(model, chosen, [1] * len(chosen))])
     return auc(values[0], values[1])
@@ -55,24 +53,18 @@ def stopping(recipe: Recipe, model: Model, benchmark: Benchmark) -> Callable[[in
     if not benchmark.has("raw", "retain2"):
         raise RecipeError(f"recipe stopping.every: benchmark {benchmark.name} has no validation passages (raw/retain2); leave it out")
     passages = [passage.tokens for passage in benchmark.passages("retain2", model.tokenizer)][:PASSAGES]
-    start = validation_loss(model, Passages.whole(passages))
+    start = validation_loss(model, passages)
 
     def stop(step: int) -> bool:
-        return step % every == 0 and validation_loss(model, Passages.whole(passages)) > start + rise
+        return step % every == 0 and validation_loss(model, passages) > start + rise
 
     return stop
 
 
-def validation_loss(model: Model, passages: Passages, batch_size: int = 8) -> float:
+def validation_loss(model: Model, passages: list[list[int]]) -> float:
     """Negative log-likelihood in nats a token; the model's mode is left as it was."""
-    training, total, count = model.hf.training, 0.0, 0
+    training = model.hf.training
     model.hf.eval()
-    for start in range(0, len(passages), batch_size):
-        batch = passages.batch(range(start, min(start + batch_size, len(passages)))).to(model.device)
-        with torch.no_grad():
-            logits = forward(model.hf, batch).logits
-        assert logits is not None
-        total -= token_log_probs(logits, batch).sum().item()
-        count += batch.count("predicted")
+    readings = read(model, passages, [1] * len(passages))
     model.hf.train(training)
-    return total / count
+    return -float(np.concatenate([reading.log_probs for reading in readings]).mean())

@@ -10,6 +10,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from sinkscope.capture.batches import padded_batches
+
 Unit = Literal["passages", "predicted", "tokens"]
 
 
@@ -26,15 +28,9 @@ class Batch:
     @classmethod
     def pad(cls, index: Sequence[int], passages: Sequence[Sequence[int]], pad_id: int, given: Sequence[int] | None = None) -> Batch:
         """Right-pad `passages` to the longest of them; of each the first `given` tokens are not to be predicted."""
-        length = max(map(len, passages))
-        ids = torch.full((len(passages), length), pad_id)
-        mask = torch.zeros(len(passages), length, dtype=torch.bool)
-        scored = mask.clone()
-        for row, tokens in enumerate(passages):
-            ids[row, : len(tokens)] = torch.tensor(tokens)
-            mask[row, : len(tokens)] = True
-            scored[row, given[row] if given else 0 : len(tokens)] = True
-        return cls(torch.tensor(index), ids, mask, scored)
+        (padded,) = padded_batches(passages, len(passages), pad_id, torch.device("cpu"))
+        scored = padded.mask & (padded.position_ids >= torch.tensor(given or [0] * len(passages))[:, None])
+        return cls(torch.tensor(index), padded.ids, padded.mask, scored)
 
     def to(self, device: torch.device) -> Batch:
         return Batch(self.index.to(device), self.input_ids.to(device), self.attention_mask.to(device), self.scored.to(device))
