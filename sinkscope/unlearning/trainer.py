@@ -22,7 +22,7 @@ from sinkscope.errors import RecipeError
 from sinkscope.progress import Report
 from sinkscope.unlearning.checkpoints import Checkpoints, Progress, random_states
 from sinkscope.unlearning.forward import autocast, forward
-from sinkscope.unlearning.objectives import FORGET, HIDDEN, LOGITS, RETAIN, Objective
+from sinkscope.unlearning.objectives import HIDDEN, LOGITS, RETAIN, Objective, forgetting
 from sinkscope.unlearning.objectives.batch import Batch, Passages
 from sinkscope.unlearning.objectives.value_norm import ValueNormTerm
 from sinkscope.unlearning.recipe import Recipe
@@ -64,10 +64,9 @@ class Trainer:
     def __post_init__(self) -> None:
         part = self.recipe.objective
         given = {"beta": part.beta, "delta": part.delta, "control": self.control}
-        forget = FORGET[part.forget]
         keep = [Term(weight, RETAIN[name], {}) for name, weight in part.retain.items()]
-        taken = {name: given[name] for name in forget.parameters if given[name] is not None}
-        self._terms = {"forget": [Term(1.0, forget, taken)], "retain": keep, "poisoned": keep}
+        forget = [Term(1.0, term, {n: given[n] for n in term.parameters if given[n] is not None}) for term in forgetting(part.forget)]
+        self._terms = {"forget": forget, "retain": keep, "poisoned": keep}
         self.weights = {name: weight for name, weight in self.model.named_parameters() if weight.requires_grad}
         self.schedule = Schedule.of({split: len(self.passages.get(split, ())) for split in SPLITS}, self.recipe.optimiser, self.recipe.seed)
 
@@ -116,6 +115,8 @@ class Trainer:
         gradients: dict[str, float] = {}
         aside: dict[str, Tensor] = {}
         for split, rows in self.schedule[progress.step - 1].items():
+            if not (self._terms[split] or (self.value_norms and split in self.value_norms.splits)):
+                continue
             for name, value in self._backward(split, rows, progress.step).items():
                 progress.sums.setdefault(name, []).append(value)
             if logged:  # the splits' gradients one by one

@@ -62,7 +62,8 @@ def train(
     whole = copy.deepcopy(adapted or model.hf) if world.size > 1 and world.leads else None
     with training_only(model.hf, names):
         world.shard(model.hf)
-        warn_if_unknown(model, benchmark, world)
+        if recipe.objective.forget != "none":
+            warn_if_unknown(model, benchmark, world)
         mixed = recipe.optimiser.precision == "mixed"
         rows = Schedule.of({split: len(splits.passages[split]) for split in SPLITS}, recipe.optimiser, recipe.seed).rows
         with autocast(model.device, mixed):

@@ -42,3 +42,8 @@ RETAIN = {
     "nll": Objective(nll, "predicted", frozenset({LOGITS})),
     "activations": Objective(activations, "tokens", frozenset({HIDDEN}), frozenset({HIDDEN})),
 }
+
+
+def forgetting(name: str) -> list[Objective]:
+    """The loss that drives forgetting, by its name in a recipe; none for `none`."""
+    return [] if name == "none" else [FORGET[name]]

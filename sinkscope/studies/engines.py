@@ -1,0 +1,91 @@
+"""Who does the jobs: this process one after the other, or the workers of a Ray cluster."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+
+from sinkscope.errors import UserError
+from sinkscope.progress import Report
+from sinkscope.studies.jobs import Job
+from sinkscope.studies.store import Store
+from sinkscope.studies.work import perform
+
+POLL = 1.0
+"""Seconds between looks at jobs that other processes are doing."""
+
+
+class Watch:
+    """What is told of a study's progress; this one says nothing."""
+
+    def started(self, job: Job) -> Report | None:
+        """A job is begun; gives what is to be told of its progress."""
+        return None
+
+    def finished(self, job: Job, made: bool) -> None:
+        """A job's results are there; `made` by this study just now, or found."""
+
+    def failed(self, job: Job, reason: str) -> None:
+        """A job cannot be done."""
+
+
+Engine = Callable[[Sequence[Job], Store, Watch], dict[str, str]]
+"""Does all jobs (each after those it needs) and gives those that cannot be done, with the reason, by key."""
+
+
+def inline(jobs: Sequence[Job], store: Store, watch: Watch) -> dict[str, str]:
+    """One after the other in this process. A job that another process is at is left to it."""
+    waiting = {job.key: job for job in jobs}
+    failures: dict[str, str] = {}
+    while waiting:
+        moved = False
+        for key, job in list(waiting.items()):
+            if any(needed.key in waiting for needed in job.needs.values()):
+                continue
+            if lost := next((needed for needed in job.needs.values() if needed.key in failures), None):
+                outcome: str | None = f"{lost} failed"
+            else:
+                outcome = _tried(job, store, watch)
+                if outcome == BUSY:
+                    continue
+            del waiting[key]
+            moved = True
+            if outcome is not None:
+                failures[key] = outcome
+                watch.failed(job, outcome)
+        if not moved:
+            time.sleep(POLL)
+    return failures
+
+
+BUSY = "another process is at it"
+
+
+def _tried(job: Job, store: Store, watch: Watch) -> str | None:
+    """Do a job if need be; what is wrong with it, or None."""
+    if store.is_done(job):
+        watch.finished(job, made=False)
+        return None
+    with store.holding(job) as mine:
+        if not mine:
+            return BUSY
+        made = not store.is_done(job)
+        if made:
+            try:
+                perform(job, store, watch.started(job))
+            except UserError as error:
+                return str(error)
+    watch.finished(job, made)
+    return None
+
+
+def attempt(job: Job, store: Store, report: Report | None = None) -> str | None:
+    """Do a job unless it is done, waiting for another process that is at it; what is wrong with it, or None."""
+
+    class Reporting(Watch):
+        def started(self, job: Job) -> Report | None:
+            return report
+
+    while (outcome := _tried(job, store, Reporting())) == BUSY:
+        time.sleep(POLL)
+    return outcome

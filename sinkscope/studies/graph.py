@@ -1,0 +1,191 @@
+"""From a specification to jobs: which runs there are, what each is measured by, and which results each of them needs first."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from sinkscope.benchmarks.benchmark import Benchmark, load_benchmark
+from sinkscope.errors import StudyError, UserError
+from sinkscope.evaluation.metrics import chosen
+from sinkscope.evaluation.subject import Role
+from sinkscope.models import BUILT_IN, digest
+from sinkscope.robustness import parse
+from sinkscope.studies.jobs import Job
+from sinkscope.studies.spec import OWN, CapturePart, EvaluationPart, GridPart, Spec
+from sinkscope.unlearning.recipe import Recipe, TriggerPart, ValueNormPart
+
+
+@dataclass(frozen=True)
+class Run:
+    """One model of a study and what is measured on it.
+
+    `labels` are its values on the grid's axes; `model` is the job that makes it (None: given, by `name`); `poisoned_by` is the run whose poisoned passages
+    are in it, of a model that others came from.
+    """
+
+    grid: str
+    name: str
+    labels: dict[str, Any]
+    seed: int
+    role: Role
+    benchmark: str | None
+    trigger: TriggerPart
+    model: Job | None
+    poisoned_by: Job | None
+    evaluations: dict[str, Job] = field(default_factory=dict)
+    captures: dict[str, Job] = field(default_factory=dict)
+
+    def jobs(self) -> list[Job]:
+        return [*([self.model] if self.model else []), *self.evaluations.values(), *self.captures.values()]
+
+
+def runs_of(spec: Spec) -> list[Run]:
+    """All runs of a study, grid by grid.
+
+    Raises:
+        UserError: a recipe, model, benchmark or metric that the study names is not there or does not fit; the grid is named.
+    """
+    by_grid: dict[str, list[Run]] = {}
+    for name, grid in spec.grids.items():
+        try:
+            bare = list(_bare(name, grid, spec, by_grid))
+            by_grid[name] = bare
+            others = _by_seed(grid.against, by_grid) if grid.against else None
+            by_grid[name] = [_measured(run, grid, spec, others) for run in bare]
+        except UserError as error:
+            raise StudyError(f"study grid {name!r}: {error}") from error
+    return [run for runs in by_grid.values() for run in runs]
+
+
+def _bare(name: str, grid: GridPart, spec: Spec, before: dict[str, list[Run]]) -> Iterator[Run]:
+    """The runs of a grid, without what is measured on them."""
+    if grid.models:
+        for model in grid.models:
+            role: Role = "retrained" if model.endswith("-retrained") else "target" if model in BUILT_IN else "other"
+            benchmark = BUILT_IN[model][0] if model in BUILT_IN else None
+            yield Run(name, model, {}, 0, role, benchmark, TriggerPart(), None, None)
+        return
+    parents: list[Run | None] = list(before[grid.after]) if grid.after else [None]
+    for parent in parents:
+        for alteration in grid.alterations or ():
+            assert parent is not None
+            parse(alteration)
+            labels = {**parent.labels, "alteration": alteration}
+            job = Job("alter", {"alteration": alteration, **_given(parent)}, _needed(parent), _fixed(parent), _label(name, labels, parent.seed))
+            yield Run(name, job.key, labels, parent.seed, parent.role, parent.benchmark, parent.trigger, job, parent.poisoned_by)
+        if grid.alterations:
+            continue
+        for labels, changes in grid.points():
+            for seed in [parent.seed] if parent else grid.seeds or spec.seeds:
+                recipe = Recipe.read(grid.recipe or spec.base, {"seed": seed} | changes)
+                labelled = {**(parent.labels if parent else {}), **labels}
+                job = unlearning(recipe, parent, _label(name, labelled, seed))
+                poisoned = recipe.poison_ratio > 0
+                if parent and not poisoned:
+                    yield Run(name, job.key, labelled, seed, parent.role, parent.benchmark, parent.trigger, job, parent.poisoned_by)
+                else:
+                    yield Run(name, job.key, labelled, seed, "backdoored" if poisoned else "unlearned", recipe.benchmark, recipe.trigger, job, job)
+
+
+def _label(grid: str, labels: dict[str, Any], seed: int | None = None) -> str:
+    return " ".join([grid, *(str(value) for value in labels.values()), *([] if seed is None else [f"seed {seed}"])])
+
+
+def unlearning(recipe: Recipe, parent: Run | None, label: str) -> Job:
+    """The job that carries out a recipe, from a run's model instead of its own if there is one. What a recipe says without effect is left out of its name, so
+    that the same honest run serves all."""
+    if recipe.poison_ratio == 0:
+        recipe = recipe.model_copy(update={"trigger": TriggerPart(), "poison_split": "contrastive"})
+    if parent:
+        recipe = recipe.model_copy(update={"model": "" if parent.model else parent.name})
+    part = recipe.value_norms
+    needs = _needed(parent) if parent else {}
+    if part.weight == 0:
+        recipe = recipe.model_copy(update={"value_norms": ValueNormPart()})
+    elif part.unlearned == "auto":
+        needs |= {"unlearned": unlearning(recipe.honest(), parent, f"{label}, honest")}
+    content = recipe.model_dump(mode="json")
+    fixed = {"benchmark": _benchmark(recipe.benchmark).digest()} | (_fixed(parent) if parent else {"model": _digest(recipe.model)})
+    if part.weight > 0 and part.unlearned not in (None, "auto"):
+        fixed["unlearned"] = _digest(str(part.unlearned))
+    return Job("unlearn", {"recipe": content}, needs, fixed, label)
+
+
+def _needed(parent: Run) -> dict[str, Job]:
+    return {"model": parent.model} if parent.model else {}
+
+
+def _given(parent: Run) -> dict[str, str]:
+    return {} if parent.model else {"model": parent.name}
+
+
+def _fixed(parent: Run) -> dict[str, str]:
+    return {} if parent.model else {"model": _digest(parent.name)}
+
+
+def _by_seed(grid: str, by_grid: dict[str, list[Run]]) -> dict[int, Run]:
+    found = {run.seed: run for run in by_grid[grid]}
+    if len(found) < len(by_grid[grid]):
+        raise StudyError(f"grid {grid!r} has several runs of one seed, so nothing can be compared against it; name a grid without axes")
+    return found
+
+
+def _measured(run: Run, grid: GridPart, spec: Spec, others: dict[int, Run] | None) -> Run:
+    evaluations = {name: _evaluation(run, spec.evaluations[name]) for name in grid.evaluations}
+    if others is not None:
+        seeds = sorted(others)
+        seed = run.seed if grid.against != run.grid else seeds[(seeds.index(run.seed) + 1) % len(seeds)]
+        if seed not in others:
+            raise StudyError(f"grid {grid.against!r}, which it is compared against, has no run of seed {seed}; give both the same seeds")
+        if others[seed] is not run:
+            evaluations["against"] = _divergence(run, others[seed])
+    captures = {name: _capture(run, spec.captures[name]) for name in grid.captures}
+    return Run(**(vars(run) | {"evaluations": evaluations, "captures": captures}))
+
+
+def _measuring(run: Run, benchmark: str | None) -> tuple[dict[str, Any], dict[str, Job], dict[str, str]]:
+    """What evaluations and captures of a run have in common: content, needs and fixed hashes."""
+    used = benchmark or run.benchmark
+    if used is None:
+        raise StudyError(f"model {run.name!r} brings no benchmark; name one in the evaluation")
+    needs = _needed(run) | ({"poisoned_by": run.poisoned_by} if run.poisoned_by else {})
+    content = {"benchmark": used, "role": run.role, "seed": run.seed, **_given(run)}
+    return content, needs, _fixed(run) | {"benchmark": _benchmark(used).digest()}
+
+
+def _evaluation(run: Run, part: EvaluationPart) -> Job:
+    content, needs, fixed = _measuring(run, part.benchmark)
+    chosen(part.metrics, _benchmark(content["benchmark"]))
+    texts = [(run.trigger.text, run.trigger.form) if text == OWN else (text, "semantic") for text in part.triggers]
+    places = [run.trigger.placement if place == OWN else place for place in part.placements]
+    attempts = [[text, form, place] for text, form in texts for place in places]
+    content |= {"triggers": ([None] if part.clean else []) + attempts, "metrics": part.metrics, "mask": part.mask, "items": part.items}
+    return Job("evaluate", content, needs, fixed, _label(run.grid, run.labels, run.seed))
+
+
+def _capture(run: Run, part: CapturePart) -> Job:
+    content, needs, fixed = _measuring(run, None)
+    places = [run.trigger.placement if place == OWN else place for place in part.placements]
+    content |= {"trigger": [run.trigger.text, run.trigger.form], "placements": places, "passages": part.passages, "bin": part.bin}
+    return Job("capture", content, needs, fixed, _label(run.grid, run.labels, run.seed))
+
+
+def _divergence(run: Run, other: Run) -> Job:
+    content, needs, fixed = _measuring(run, None)
+    needs |= {"other": other.model} if other.model else {}
+    if not other.model:
+        content["other"], fixed["other"] = other.name, _digest(other.name)
+    return Job("diverge", content, needs, fixed, _label(run.grid, run.labels, run.seed))
+
+
+@functools.cache
+def _digest(model: str) -> str:
+    return digest(model)
+
+
+@functools.cache
+def _benchmark(name: str) -> Benchmark:
+    return load_benchmark(name)

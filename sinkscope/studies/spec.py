@@ -1,0 +1,173 @@
+"""A study's specification: grids of runs, and what is measured on each, as a YAML file."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from pydantic import Field, ValidationError, field_validator, model_validator
+
+from sinkscope.errors import PlacementError, StudyError
+from sinkscope.evaluation.masking import Mask
+from sinkscope.triggers import Placement
+from sinkscope.validation import Part, explain
+
+OWN = "own"
+"""A trigger or placement: that of the run itself."""
+Seeds = Annotated[list[Annotated[int, Field(ge=0, lt=2**32)]], Field(min_length=1)]
+Axis = list[Any] | dict[str, dict[str, Any]]
+RESERVED = ("grid", "run", "seed", "model", "role", "metric", "split", "subset", "trigger", "placement", "mask", "value", "item", "evaluation", "capture")
+
+
+def _placements(values: list[str]) -> list[str]:
+    for value in values:
+        if value != OWN:
+            try:
+                Placement.parse(value)
+            except PlacementError as error:
+                raise ValueError(str(error)) from error
+    return values
+
+
+class EvaluationPart(Part):
+    """Scores of a run: clean (unless `clean: false`), and with each of `triggers` at each of `placements`; `own` is the run's own trigger or placement.
+    `metrics` by name, by default all of the benchmark, which is the run's own unless another is named; `mask` as for `sinkscope evaluate`."""
+
+    metrics: Annotated[list[str], Field(min_length=1)] | None = None
+    triggers: list[str] = Field([OWN], min_length=1)
+    placements: list[str] = Field([OWN], min_length=1)
+    clean: bool = True
+    mask: str | None = None
+    benchmark: str | None = None
+    items: int | None = Field(None, ge=1)
+
+    _known_placements = field_validator("placements")(_placements)
+
+    @field_validator("mask")
+    @classmethod
+    def _known_mask(cls, value: str | None) -> str | None:
+        try:
+            return None if value is None else str(Mask.parse(value))
+        except PlacementError as error:
+            raise ValueError(str(error)) from error
+
+
+class CapturePart(Part):
+    """What heads do on forget passages, clean and with the run's trigger at each of `placements`: attention, difference maps in bins of `bin` tokens, value
+    norms of the first positions, top-1 probability."""
+
+    placements: list[str] = Field([OWN], min_length=1)
+    passages: int = Field(256, ge=1)
+    bin: int = Field(4, ge=1)
+
+    _known_placements = field_validator("placements")(_placements)
+
+
+class GridPart(Part):
+    """Runs of one recipe over all combinations of `axes` and seeds; or given `models`; or what becomes of another grid's runs.
+
+    An axis is a dotted key of the recipe with a list of values, or a label with named sets of changes. With `after`, the recipe starts from each run of that
+    grid instead of its own model, and keeps that run's seed and, without poison of its own, its trigger; with `alterations` beside it nothing is trained:
+    `int8`, `bf16` and `prune:0.3` round or prune that run's weights. `against` names a grid of one run a seed: how far each run is from that of its own
+    seed (KL divergence of next-token distributions); named by itself, a grid is compared with the run of the next seed.
+    """
+
+    recipe: str | None = None
+    models: Annotated[list[str], Field(min_length=1)] | None = None
+    after: str | None = None
+    alterations: Annotated[list[str], Field(min_length=1)] | None = None
+    set: dict[str, Any] = Field({})
+    axes: dict[str, Axis] = Field({})
+    seeds: Seeds | None = None
+    evaluations: list[str] = Field([])
+    captures: list[str] = Field([])
+    against: str | None = None
+
+    @field_validator("axes")
+    @classmethod
+    def _has_values(cls, value: dict[str, Axis]) -> dict[str, Axis]:
+        for name, axis in value.items():
+            if not axis:
+                raise ValueError(f"axis {name!r} has no values; give a list, or names with changes")
+            if name in RESERVED:
+                raise ValueError(f"axis {name!r} has the name of a column of the results; call it otherwise, or use the dotted key")
+        return value
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> GridPart:
+        if self.models and (self.recipe or self.after or self.axes or self.set or self.seeds):
+            raise ValueError("`models` are given, not trained; leave out recipe, after, axes, set and seeds")
+        if self.alterations and (not self.after or self.recipe or self.axes or self.set):
+            raise ValueError("`alterations` change the runs of another grid; name it in `after`, and leave out recipe, axes and set")
+        if self.after and self.seeds:
+            raise ValueError("runs that come `after` others keep their seeds; leave out seeds")
+        return self
+
+    def points(self) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+        """Every combination of the axes: its label on each, and the changes to the recipe."""
+        named = [[(str(k), v) for k, v in axis.items()] if isinstance(axis, dict) else [(v, {name: v}) for v in axis] for name, axis in self.axes.items()]
+        for combination in itertools.product(*named):
+            labels = dict(zip(self.axes, (label for label, _ in combination), strict=True))
+            yield labels, self.set | {key: value for _, changes in combination for key, value in changes.items()}
+
+
+class QuickPart(Part):
+    """What `--quick` uses instead."""
+
+    seeds: Seeds
+
+
+class Spec(Part):
+    """A whole study. `base` is the recipe of grids that name none."""
+
+    base: str = "tiny/npo-backdoor"
+    seeds: Seeds = Field([0, 1, 2, 3, 4])
+    quick: QuickPart | None = None
+    evaluations: dict[str, EvaluationPart] = Field({})
+    captures: dict[str, CapturePart] = Field({})
+    grids: dict[str, GridPart] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _known_names(self) -> Spec:
+        before: list[str] = []
+        for name, grid in self.grids.items():
+            for kind in ("evaluations", "captures"):
+                for each in getattr(grid, kind):
+                    if each not in getattr(self, kind):
+                        known = ", ".join(getattr(self, kind)) or "there are none"
+                        raise ValueError(f"grid {name!r} asks for {kind[:-1]} {each!r}, which is not described; known: {known}")
+            if grid.against is not None and grid.against not in [*before, name]:
+                raise ValueError(f"grid {name!r} is compared against {grid.against!r}, which is no grid above it; known: {', '.join(before) or 'none'}")
+            if grid.after is not None and grid.after not in before:
+                raise ValueError(f"grid {name!r} comes after {grid.after!r}, which is no grid above it; known: {', '.join(before) or 'none'}")
+            before.append(name)
+        return self
+
+    @classmethod
+    def read(cls, path: Path, quick: bool = False) -> Spec:
+        """Read a YAML file; with `quick` its smaller version.
+
+        Raises:
+            StudyError: it cannot be read, has an unknown key or an impossible value, or no quick version.
+        """
+        try:
+            values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
+            raise StudyError(f"study {path} cannot be read: {str(error).splitlines()[0]}; give a YAML file") from error
+        if not isinstance(values, dict):
+            raise StudyError(f"study {path} is not a mapping of keys to values; see `sinkscope study --help` for an example")
+        try:
+            spec = cls.model_validate(values)
+        except ValidationError as error:
+            raise StudyError(explain(error, cls, "study")) from error
+        if not quick:
+            return spec
+        if spec.quick is None:
+            raise StudyError(f"study {path} describes no quick version; add `quick: {{seeds: [0]}}` to it, or leave out --quick")
+        return spec.model_copy(update={"seeds": spec.quick.seeds})
+
+    def to_yaml(self) -> str:
+        return yaml.safe_dump(self.model_dump(mode="json", exclude_unset=True), sort_keys=False, allow_unicode=True)

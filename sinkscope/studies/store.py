@@ -1,0 +1,77 @@
+"""Where the results of jobs lie: a directory each, complete or absent, and never made by two processes at once."""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from sinkscope.errors import OutputError
+from sinkscope.runs import read_manifest, unwritable, verify
+from sinkscope.studies.jobs import Job
+
+LOGGER = logging.getLogger("sinkscope")
+
+
+class Store:
+    """A directory with a directory for every finished job, named by its key.
+
+    Processes exclude one another by locks of the operating system, which a process that dies lets go of. On a cluster the directory has to lie on a file
+    system that all machines share and that knows such locks (NFS 4, Lustre with `flock`).
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root.absolute()
+        self._verified: set[str] = set()
+
+    def place(self, job: Job) -> Path:
+        return self.root / job.key
+
+    def manifest(self, job: Job) -> dict[str, Any] | None:
+        """What is known of a finished job (seconds, versions); None if it is not done or its files were changed, of which the log of `sinkscope` tells."""
+        place = self.place(job)
+        try:
+            manifest = read_manifest(place)
+            if manifest is None:
+                return None
+            if job.key not in self._verified:
+                verify(place, manifest)
+                self._verified.add(job.key)
+        except OutputError as error:
+            LOGGER.warning("%s: it is made again", str(error).split(";")[0])
+            return None
+        return manifest
+
+    def is_done(self, job: Job) -> bool:
+        """Whether the job's results are there, with unchanged files (looked at once by each process)."""
+        return self.manifest(job) is not None
+
+    @contextmanager
+    def holding(self, job: Job) -> Iterator[bool]:
+        """Within the context no other process works on `job`, if True is yielded; False: another one does.
+
+        What a process that was killed left half-written is removed; a run's checkpoints stay, for it goes on from them.
+
+        Raises:
+            OutputError: the store cannot be written.
+        """
+        try:
+            (self.root / ".locks").mkdir(parents=True, exist_ok=True)
+            lock = (self.root / ".locks" / job.key).open("w")
+        except OSError as error:
+            raise unwritable(self.root, error) from error
+        with lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                yield False
+                return
+            for stale in self.root.glob(f".{job.key}.*.partial"):
+                shutil.rmtree(stale, ignore_errors=True)
+            if not self.is_done(job):
+                shutil.rmtree(self.place(job), ignore_errors=True)
+            yield True

@@ -1,0 +1,147 @@
+"""A study as a directory: the jobs done, and what they came to gathered into tables that need no model to be read."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+import xarray as xr
+
+from sinkscope.errors import OutputError, StudyError
+from sinkscope.runs import identity, read_manifest, verify, writing
+from sinkscope.studies.engines import Engine, Watch, inline
+from sinkscope.studies.estimate import Estimate
+from sinkscope.studies.graph import Run, runs_of
+from sinkscope.studies.jobs import Job, in_order
+from sinkscope.studies.spec import Spec
+from sinkscope.studies.store import Store
+
+TABLES = ("attention", "maps", "span_mass", "top1")
+NORMS = "norms"
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """What a study will be: a row per grid (grid, runs, jobs, done, minutes), and all jobs in order."""
+
+    runs: list[Run]
+    jobs: list[Job]
+    grids: pd.DataFrame
+
+
+def outlook(spec: Spec, store: Store) -> Outlook:
+    """Resolve a specification, look at what the store has of it, estimate the rest. A job that several grids ask for counts in the first.
+
+    Raises:
+        StudyError: a grid names something that is not there or does not fit.
+    """
+    runs = runs_of(spec)
+    jobs = in_order([job for run in runs for job in run.jobs()])
+    estimate, rows = Estimate(jobs, store), []
+    counted: set[str] = set()
+    for grid in spec.grids:
+        mine = [job for job in in_order([job for run in runs if run.grid == grid for job in run.jobs()]) if job.key not in counted]
+        counted |= {job.key for job in mine}
+        left = [job for job in mine if not store.is_done(job)]
+        minutes = sum(estimate.seconds(job) for job in left) / 60
+        rows.append({"grid": grid, "runs": sum(run.grid == grid for run in runs), "jobs": len(mine), "done": len(mine) - len(left), "minutes": minutes})
+    return Outlook(runs, jobs, pd.DataFrame(rows))
+
+
+def study(spec: Spec, out: Path, store: Store, *, engine: Engine = inline, watch: Watch | None = None, planned: Outlook | None = None) -> Study:
+    """Do all that is not in the store yet and write `out`: `study.yaml`, `runs.parquet`, `scores.parquet`, `items.parquet`, `captures/`.
+
+    An older result of a study in `out` is replaced by the new one at the end.
+
+    Raises:
+        StudyError: the specification does not fit, or jobs failed; what the others made stays in the store.
+        OutputError: `out` holds something that is no study.
+    """
+    known = planned or outlook(spec, store)
+    name = identity(study=spec.model_dump(mode="json"), jobs=[job.key for job in known.jobs])
+    manifest = read_manifest(out) if out.exists() else None
+    if out.exists() and (manifest is None or manifest.get("kind") != "study") and (not out.is_dir() or any(out.iterdir())):
+        raise OutputError(f"output {out} holds something that is no study; choose another with --out")
+    if manifest is not None and manifest["identity"] == name:
+        verify(out, manifest)
+        return Study(out)
+    failures = engine(known.jobs, store, watch or Watch())
+    if failures:
+        told = {job.key: str(job) for job in known.jobs}
+        first = next(iter(failures))
+        raise StudyError(f"{len(failures)} of {len(known.jobs)} jobs failed, first {told[first]}: {failures[first]}; mend the study and start it again")
+    with writing(out, name, kind="study", jobs=len(known.jobs)) as aside:
+        (aside / "study.yaml").write_text(spec.to_yaml(), encoding="utf-8")
+        _gather(known.runs, store, aside)
+        if manifest is not None:
+            shutil.rmtree(out)
+    return Study(out)
+
+
+def _gather(runs: Sequence[Run], store: Store, directory: Path) -> None:
+    """All tables of all runs, each row with its run's grid, labels and seed."""
+    frames: dict[str, list[pd.DataFrame]] = {}
+    norms: dict[str, xr.Dataset] = {}
+    for run in runs:
+        about = {"grid": run.grid, "run": run.name, **{key: str(value) for key, value in run.labels.items()}}
+        found = {"runs": pd.DataFrame([about | {"seed": run.seed, "role": run.role, "benchmark": run.benchmark, "trigger_placement": run.trigger.placement}])}
+        frames.setdefault("runs", []).append(found["runs"])
+        for evaluation, job in run.evaluations.items():
+            for table in ("scores", "items"):
+                frame = pd.read_parquet(store.place(job) / f"{table}.parquet").drop(columns=["model", "seed"])
+                frames.setdefault(table, []).append(_with(frame, about | {"seed": run.seed, "evaluation": evaluation}))
+        for capture, job in run.captures.items():
+            place = store.place(job)
+            for table in TABLES:
+                if (place / f"{table}.parquet").is_file():
+                    frame = pd.read_parquet(place / f"{table}.parquet")
+                    frames.setdefault(f"captures/{table}", []).append(_with(frame, about | {"seed": run.seed, "role": run.role, "capture": capture}))
+            norms[f"{run.name}/{capture}"] = xr.load_dataset(place / "norms.nc", engine="h5netcdf")
+    for table, each in frames.items():
+        path = directory / f"{table}.parquet"
+        path.parent.mkdir(exist_ok=True)
+        pd.concat(each, ignore_index=True).to_parquet(path, index=False)
+    for name, data in norms.items():
+        data.to_netcdf(directory / "captures" / f"{NORMS}.nc", engine="h5netcdf", group=name, mode="a", encoding={"value_norm": {"zlib": True}})
+
+
+def _with(frame: pd.DataFrame, about: dict[str, object]) -> pd.DataFrame:
+    kept = frame.drop(columns=[column for column in about if column in frame])
+    return pd.concat([pd.DataFrame(about, index=kept.index), kept], axis=1)
+
+
+class Study:
+    """A finished study, read from its directory.
+
+    Raises:
+        StudyError: there is none.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        manifest = read_manifest(directory) if directory.is_dir() else None
+        if manifest is None or manifest.get("kind") != "study":
+            raise StudyError(f"{directory} holds no finished study; run `sinkscope study SPEC --out {directory}` first")
+        self.directory = directory
+        self.spec = Spec.read(directory / "study.yaml")
+        self._tables: dict[str, pd.DataFrame] = {}
+
+    def table(self, name: str) -> pd.DataFrame:
+        """`runs`, `scores`, `items`, or of the captures `attention`, `maps`, `span_mass`, `top1`.
+
+        Raises:
+            StudyError: the study has no such table.
+        """
+        if name not in self._tables:
+            folder = self.directory / "captures" if name in TABLES else self.directory
+            try:
+                self._tables[name] = pd.read_parquet(folder / f"{name}.parquet")
+            except OSError as error:
+                raise StudyError(f"study {self.directory} has no table {name}; ask for it in the specification") from error
+        return self._tables[name]
+
+    def norms(self, run: str, capture: str) -> xr.DataArray:
+        """Value norms that one run's capture saw: condition × passage × layer × kv_head × position."""
+        return xr.load_dataset(self.directory / "captures" / f"{NORMS}.nc", engine="h5netcdf", group=f"{run}/{capture}")["value_norm"]

@@ -1,0 +1,119 @@
+"""Doing one job: the only place where a study meets models."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from sinkscope.benchmarks.benchmark import load_benchmark
+from sinkscope.evaluation.divergence import divergences
+from sinkscope.evaluation.evaluate import Attempt
+from sinkscope.evaluation.masking import Mask
+from sinkscope.evaluation.metrics import chosen
+from sinkscope.evaluation.retrained import DEFAULTS, retrained_of
+from sinkscope.evaluation.run import evaluate_to
+from sinkscope.evaluation.scores import scores
+from sinkscope.evaluation.subject import Subject
+from sinkscope.models import load
+from sinkscope.progress import Report
+from sinkscope.robustness import alter
+from sinkscope.runs import writing
+from sinkscope.studies.captures import capture_to
+from sinkscope.studies.jobs import Job
+from sinkscope.studies.store import Store
+from sinkscope.triggers import Placement, Trigger
+from sinkscope.unlearning.recipe import Recipe
+from sinkscope.unlearning.unlearn import unlearn
+
+BATCH = 128
+
+
+def perform(job: Job, store: Store, report: Report | None = None) -> None:
+    """Do a job whose needs are done; its results are in its place in the store afterwards, or nothing is.
+
+    Raises:
+        UserError: what the job asks for does not fit the model or the benchmark.
+    """
+    {"unlearn": _unlearn, "alter": _alter, "evaluate": _evaluate, "capture": _capture, "diverge": _diverge}[job.kind](job, store, report)
+
+
+def _model(job: Job, store: Store) -> str:
+    """The run directory or the name of the model that a job is about."""
+    return str(store.place(job.needs["model"])) if "model" in job.needs else job.content["model"]
+
+
+def _unlearn(job: Job, store: Store, report: Report | None) -> None:
+    values = job.content["recipe"] | {key: str(store.place(needed)) for key, needed in job.needs.items() if key == "model"}
+    if "unlearned" in job.needs:
+        values = values | {"value_norms": values["value_norms"] | {"unlearned": str(store.place(job.needs["unlearned"]))}}
+    unlearn(Recipe.parse(values), store.place(job), report)
+
+
+def _alter(job: Job, store: Store, report: Report | None) -> None:
+    model = load(_model(job, store))
+    with writing(store.place(job), job.key, kind="alter", alteration=job.content["alteration"]) as aside:
+        alter(model.hf, job.content["alteration"])
+        model.save(aside / "model")
+
+
+def _subject(job: Job, store: Store) -> Subject:
+    """The model, with the poisoned passages of the run that it comes from."""
+    name = _model(job, store)
+    label = job.needs["model"].key if "model" in job.needs else name
+    rows = None
+    if "poisoned_by" in job.needs:
+        rows = pd.read_parquet(store.place(job.needs["poisoned_by"]) / "poisoned.parquet")["row"].tolist()
+    return Subject(label, job.content["role"], load(name), job.content["seed"], rows)
+
+
+def _evaluate(job: Job, store: Store, report: Report | None) -> None:
+    content = job.content
+    benchmark = load_benchmark(content["benchmark"])
+    if content["items"]:
+        benchmark = benchmark.head(content["items"])
+    against = DEFAULTS.get(benchmark.name) if "min_k" in chosen(content["metrics"], benchmark) and benchmark.has("privleak", "holdout") else None
+    evaluate_to(
+        store.place(job),
+        _subject(job, store),
+        benchmark,
+        [_attempt(each) for each in content["triggers"]],
+        metrics=content["metrics"],
+        mask=Mask.parse(content["mask"]) if content["mask"] else None,
+        retrained=retrained_of(against) if against else None,
+        batch_size=BATCH,
+        bar=lambda description: report or (lambda done, total: None),
+    )
+
+
+def _attempt(described: list[Any] | None) -> Attempt:
+    if described is None:
+        return None
+    text, form, placement = described
+    return Trigger(text, form), Placement.parse(placement)
+
+
+def _capture(job: Job, store: Store, report: Report | None) -> None:
+    content = job.content
+    text, form = content["trigger"]
+    with writing(store.place(job), job.key, kind="capture", model=content.get("model", ""), benchmark=content["benchmark"]) as aside:
+        capture_to(
+            Path(aside),
+            load(_model(job, store)),
+            load_benchmark(content["benchmark"]),
+            Trigger(text, form),
+            [Placement.parse(each) for each in content["placements"]],
+            passages=content["passages"],
+            bin_size=content["bin"],
+            report=report,
+        )
+
+
+def _diverge(job: Job, store: Store, report: Report | None) -> None:
+    subject = _subject(job, store)
+    other = load(str(store.place(job.needs["other"])) if "other" in job.needs else job.content["other"])
+    with writing(store.place(job), job.key, kind="diverge", benchmark=job.content["benchmark"]) as aside:
+        items = divergences(subject, other, load_benchmark(job.content["benchmark"]), batch_size=BATCH, report=report)
+        items.to_parquet(aside / "items.parquet", index=False)
+        scores(items).to_parquet(aside / "scores.parquet", index=False)
