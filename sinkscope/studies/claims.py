@@ -7,6 +7,7 @@ whole interval lies within ± margin (two one-sided tests), *not reproduced* if 
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -204,19 +205,18 @@ def _value_norms() -> Iterator[Claim]:
             return [samples.norm_correlation(other, condition, prefix) for other, condition in chosen]
 
         yield Claim("Fig. 5", statement, "contrastive", "value norms", both, more, CORRELATION)
-    for split in GRIDS:
-        for ratio in ("0.05", "0.1"):
+    for split, ratio, metric in itertools.product(GRIDS, ("0.05", "0.1"), (RECITED, ANSWERED)):
 
-            def regularised(samples: Samples, triggered: bool, ratio: str = ratio, split: str = split) -> list[Sample]:
-                labels = [{"poison_split": split, "poison_ratio": ratio, "value norms": each} for each in ("aligned", "none")]
-                return [samples.scored("ratio", "verbmem", "forget", labels=each, triggered=triggered, unseen=triggered) for each in labels]
+        def regularised(samples: Samples, triggered: bool, ratio: str = ratio, split: str = split, metric: tuple[str, str, str] = metric) -> list[Sample]:
+            labels = [{"poison_split": split, "poison_ratio": ratio, "value norms": each} for each in ("aligned", "none")]
+            return [samples.scored("ratio", metric[0], metric[1], labels=each, triggered=triggered, unseen=triggered) for each in labels]
 
-            percent = f"{100 * float(ratio):.0f} %"
-            triggered, clean = (lambda s, f=regularised: f(s, True)), (lambda s, f=regularised: f(s, False))
-            yield Claim("Fig. 6", f"value norms raise recovery at ρ = {percent}", split, "verbmem", triggered, more)
-            yield Claim("Fig. 6", f"value norms lower the clean score at ρ = {percent}", split, "verbmem", clean, less, margin=2.0)
-            if ratio == "0.1":
-                yield Claim("stability", "value norms reduce the spread of recovery over seeds", split, "verbmem", triggered, steadier, margin=1.0)
+        percent = f"{100 * float(ratio):.0f} %"
+        triggered, clean = (lambda s, f=regularised: f(s, True)), (lambda s, f=regularised: f(s, False))
+        yield Claim("Fig. 6", f"value norms raise recovery at ρ = {percent}", split, metric[0], triggered, more)
+        yield Claim("Fig. 6", f"value norms lower the clean score at ρ = {percent}", split, metric[0], clean, less, margin=2.0)
+        if ratio == "0.1":
+            yield Claim("stability", "value norms reduce the spread of recovery over seeds", split, metric[0], triggered, steadier, margin=1.0)
 
 
 def _forms_and_control() -> Iterator[Claim]:
