@@ -1,0 +1,38 @@
+"""`sinkscope claims`"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sinkscope.cli.console import answer
+
+
+def claims(
+    study: Annotated[Path, typer.Argument(help="directory of a finished study, as of analyses/paper.yaml")],
+    out: Annotated[Path | None, typer.Option(help="directory to write claims.csv and claims.md to")] = None,
+    json: Annotated[bool, typer.Option(help="print one JSON object")] = False,
+) -> None:
+    """Judge every claim of the paper on a study: effect, 95 % interval, n, and reproduced, not reproduced or inconclusive.
+
+    Example: `sinkscope claims studies/paper --out figures`
+    """
+    from sinkscope.runs import unwritable
+    from sinkscope.studies.claims import judge
+    from sinkscope.studies.claims_table import markdown, readable
+    from sinkscope.studies.study import Study
+
+    table = judge(Study(study))
+    if out is not None:
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+            table.to_csv(out / "claims.csv", index=False, float_format="%.4g", lineterminator="\n")
+            (out / "claims.md").write_text(markdown(table), encoding="utf-8")
+        except OSError as error:
+            raise unwritable(out, error) from error
+    if json:
+        answer({"study": str(study), "claims": table.astype(object).where(table.notna(), None).to_dict("records")}, True)
+    else:
+        print(readable(table))
