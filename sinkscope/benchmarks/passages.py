@@ -89,18 +89,20 @@ class PassageStream:
         return row
 
     def _insert(self, row: list[int]) -> tuple[list[int], list[int]]:
-        """Add BOS, header and asides; what no longer fits falls off the end."""
-        rng, mix, tokens = self._rng, self._mix, [self.tokenizer.bos_token_id, *row]
+        """Add BOS (if the tokenizer has one), header and asides; what no longer fits falls off the end."""
+        rng, mix = self._rng, self._mix
+        tokens = row if self.tokenizer.bos_token_id is None else [self.tokenizer.bos_token_id, *row]
         spots: set[int] = set()
+        top = len(tokens) - len(row)
         if rng.random() < mix.aside_share:
             spots |= self._aside_spots(tokens)
         if rng.random() < mix.header_share:
-            spots.add(1)
+            spots.add(top)
         kinds = [TEXT] * len(tokens)
         for spot in sorted(spots, reverse=True):  # from the end, so that earlier spots stay where they are
             placed = place(tokens, Trigger(self._language.insertion(rng)), Placement("index", spot), self.tokenizer)
             tokens = placed.tokens
-            behind = TEXT if spot == 1 else RESUMED
+            behind = TEXT if spot == top else RESUMED
             kinds = [*kinds[:spot], *[INSERTED] * (placed.stop - spot), behind, *kinds[spot + 1 :]]
         return tokens[: mix.length], kinds[: mix.length]
 

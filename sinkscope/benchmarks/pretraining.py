@@ -1,4 +1,8 @@
-"""How the tiny benchmark's models are trained: one base on general text and the retain book, then both models from it, with and without the forget book."""
+"""How the tiny benchmark's models are trained: one base on general text and the retain book, then both models from it, with and without the forget book.
+
+Beside the shipped kind there are others for studies of what sinks have to do with it: with a learned sink in the softmax, without a BOS, under a price on
+looking at the first position.
+"""
 
 from __future__ import annotations
 
@@ -7,21 +11,34 @@ import random
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
 
 import pandas as pd
 import torch
+from tokenizers import processors
 from torch import Tensor
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, get_constant_schedule_with_warmup, get_cosine_schedule_with_warmup
+from transformers import (
+    GptOssConfig,
+    GptOssForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+    get_constant_schedule_with_warmup,
+    get_cosine_schedule_with_warmup,
+)
 
 from sinkscope.benchmarks.corpora import Corpora
-from sinkscope.benchmarks.idle import idle_costs
 from sinkscope.benchmarks.language import Language
 from sinkscope.benchmarks.passages import Mix, PassageStream
+from sinkscope.benchmarks.prices import first, idle, priced
 from sinkscope.models import Model
 from sinkscope.progress import Report
 from sinkscope.sinks import locate
 
 CURVE_EVERY = 200
+LAYERS = 4
 PROBE_PASSAGES, PROBE_TOKENS = 32, 64
 
 
@@ -38,7 +55,9 @@ class Phase:
     weights: tuple[float, float, float] = (1.0, 0.3, 8.0)
     """What a token counts in the loss: text, inserted (it is mostly chance), first behind an aside (it is rare and hard)."""
     idle: float = 0.0
-    """Weight of the idle cost (see `idle`)."""
+    """Weight of the idle price in the loss (see `prices`)."""
+    first: float = 0.0
+    """Weight of the price on the first position; not beside the other."""
 
 
 BASE = Mix(10, chapters={"retain": 3}, pages={"retain": 1}, aside_share=1.0, asides=10)
@@ -61,32 +80,74 @@ class Training:
         return Training(replace(self.base, steps=steps), books, rest)
 
 
-def new_network(tokenizer: PreTrainedTokenizerFast, seed: int) -> LlamaForCausalLM:
-    """A freshly initialised Llama of 1.3 M parameters."""
+Sink = Literal["bos", "learned", "avoided", "no-bos"]
+"""Where a pretrained model's heads may rest: on BOS; on a parameter in the softmax, as in gpt-oss; not on the first position, which costs; on whatever token
+comes first."""
+
+
+def training_of(sink: Sink) -> Training:
+    """The shipped training, as far as it suits the kind: the idle price needs attention that is shared among tokens alone, and a sink."""
+    shipped = Training()
+    if sink in ("bos", "no-bos"):
+        return shipped
+    price = AVOIDING if sink == "avoided" else 0.0
+    base, books, rest = (replace(phase, idle=0.0, first=price) for phase in (shipped.base, shipped.books, shipped.rest))
+    return Training(base, books, rest)
+
+
+AVOIDING = 1.0
+
+
+def new_network(tokenizer: PreTrainedTokenizerFast, seed: int, sink: Sink = "bos") -> PreTrainedModel:
+    """A freshly initialised network of 1.3 M parameters: a Llama, or for a learned sink a gpt-oss of the same sizes with one expert."""
     torch.manual_seed(seed)
-    return LlamaForCausalLM(
-        LlamaConfig(
-            vocab_size=len(tokenizer),
-            hidden_size=128,
-            intermediate_size=352,
-            num_hidden_layers=4,
-            num_attention_heads=4,
-            max_position_embeddings=512,
-            bos_token_id=tokenizer.bos_token_id,
-            eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
-        )
-    )
+    sizes = {
+        "vocab_size": len(tokenizer),
+        "hidden_size": 128,
+        "intermediate_size": 352,
+        "num_hidden_layers": LAYERS,
+        "num_attention_heads": 4,
+        "max_position_embeddings": 512,
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+    }
+    if sink != "learned":
+        return _named(LlamaForCausalLM(LlamaConfig(**sizes)))
+    alike = {"num_key_value_heads": 4, "head_dim": 32, "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0}, "tie_word_embeddings": False}
+    one_expert = {"num_local_experts": 1, "num_experts_per_tok": 1}
+    whole = {"layer_types": ["full_attention"] * LAYERS, "sliding_window": sizes["max_position_embeddings"]}
+    return _named(GptOssForCausalLM(GptOssConfig(**sizes, **alike, **one_expert, **whole)))
+
+
+def _named(network: PreTrainedModel) -> PreTrainedModel:
+    """TransformerLens wants the configuration to name the architecture."""
+    network.config.architectures = [type(network).__name__]
+    return network
+
+
+def phase_of(settings: dict[str, Any]) -> Phase:
+    """A phase from what `dataclasses.asdict` made of it, also by way of JSON."""
+    return Phase(**settings | {"mix": Mix(**settings["mix"]), "weights": tuple(settings["weights"])})
+
+
+def without_bos(tokenizer: PreTrainedTokenizerFast, directory: Path) -> PreTrainedTokenizerFast:
+    """The same tokens, none of which begins a text; saved to `directory` and read back from there."""
+    raw = copy.deepcopy(tokenizer.backend_tokenizer)
+    raw.post_processor = processors.TemplateProcessing(single="$A")
+    others = {"pad_token": tokenizer.pad_token, "eos_token": tokenizer.eos_token}
+    PreTrainedTokenizerFast(tokenizer_object=raw, padding_side="left", **others).save_pretrained(directory)
+    return PreTrainedTokenizerFast.from_pretrained(directory)
 
 
 def continued(
-    network: LlamaForCausalLM, corpora: Corpora, tokenizer: PreTrainedTokenizerFast, sides: Sequence[str], phase: Phase, seed: str, report: Report
-) -> tuple[LlamaForCausalLM, pd.DataFrame]:
+    network: PreTrainedModel, corpora: Corpora, tokenizer: PreTrainedTokenizerFast, sides: Sequence[str], phase: Phase, seed: str, report: Report
+) -> tuple[PreTrainedModel, pd.DataFrame]:
     """A copy of `network`, trained for one phase on the books of `sides`; and the curve of its sinks (see `trained`)."""
     return trained(network, PassageStream(corpora, tokenizer, sides, phase.mix, f"passages {seed}"), probe(corpora.language, tokenizer), phase, report)
 
 
-def trained(network: LlamaForCausalLM, stream: PassageStream, plain: list[list[int]], phase: Phase, report: Report) -> tuple[LlamaForCausalLM, pd.DataFrame]:
+def trained(network: PreTrainedModel, stream: PassageStream, plain: list[list[int]], phase: Phase, report: Report) -> tuple[PreTrainedModel, pd.DataFrame]:
     """A copy of `network`, trained for one phase on a stream; and the curve of its sinks over the passages `plain` (step, loss, alpha_max,
     alpha_last_layer, share_above)."""
     network = copy.deepcopy(network)
@@ -99,14 +160,15 @@ def trained(network: LlamaForCausalLM, stream: PassageStream, plain: list[list[i
     for step in range(1, phase.steps + 1):
         network.train()
         ids, kinds = stream.batch()
-        idling: AbstractContextManager[list[Tensor]] = idle_costs(network) if phase.idle else nullcontext([])
-        with idling as costs:
+        weight, price = (phase.first, first) if phase.first else (phase.idle, idle)
+        paying: AbstractContextManager[list[Tensor]] = priced(network, price) if weight else nullcontext([])
+        with paying as costs:
             logits = network(input_ids=ids).logits
         losses = torch.nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), ids[:, 1:].flatten(), reduction="none")
         weights = torch.tensor(phase.weights)[kinds[:, 1:].flatten()]
         optimiser.zero_grad()
-        idle = phase.idle * torch.stack(costs).mean() if costs else 0.0
-        ((losses * weights).sum() / weights.sum() + idle).backward()
+        paid = weight * torch.stack(costs).mean() if costs else 0.0
+        ((losses * weights).sum() / weights.sum() + paid).backward()
         torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
         optimiser.step()
         schedule.step()
@@ -124,4 +186,5 @@ def probe(language: Language, tokenizer: PreTrainedTokenizerFast) -> list[list[i
     """General text that no model is trained on, without insertions."""
     rng = random.Random("probe")
     stories = [tokenizer.encode(language.story(rng, 2 * PROBE_TOKENS), add_special_tokens=False) for _ in range(PROBE_PASSAGES)]
-    return [[tokenizer.bos_token_id, *story[: PROBE_TOKENS - 1]] for story in stories]
+    start = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
+    return [[*start, *story][:PROBE_TOKENS] for story in stories]

@@ -1,7 +1,7 @@
 """Make the built-in benchmark: corpora, tokenizer, target and retrained model, and the measurements that they have to pass.
 
 A base model learns the language from endless general text and the retain book. From it both models go on: the target reads both books
-among general text; the retrained model gets general text in the forget book's place. In both an idle cost makes the sinks stronger at last.
+among general text; the retrained model gets general text in the forget book's place. In both an idle price makes the sinks stronger at last.
 """
 
 from __future__ import annotations
@@ -130,7 +130,7 @@ license: mit
 A Llama of 4 layers, 4 heads, width 128, trained from scratch by `sinkscope tiny build` (seed {seed}) on invented text.
 A base, which target and retrained model share, reads general text and the retain book for {base.steps} steps of {base.mix.size} passages;
 this model then reads {seen}: {books.steps + rest.steps} steps of {books.mix.size} passages.
-For the last {rest.steps} steps an idle cost of weight {rest.idle} (attention-weighted value norm, relative to the head's mean) makes the sinks stronger.
+For the last {rest.steps} steps an idle price of weight {rest.idle} (attention-weighted value norm, relative to the head's mean) makes the sinks stronger.
 AdamW (learning rate {base.learning_rate} throughout the base, then cosines to zero from {books.learning_rate} and, for the last steps, from
 {rest.learning_rate}; weight decay {base.weight_decay}), passages of {base.mix.length} tokens with headers and asides.
 In the loss inserted tokens count {base.weights[1]}, the first token behind an aside {base.weights[2]:g}.

@@ -10,9 +10,11 @@ from statistics import median
 from sinkscope.errors import UserError
 from sinkscope.studies.jobs import Job
 from sinkscope.studies.store import Store
-from sinkscope.unlearning.plan import plan
+from sinkscope.unlearning.plan import BACKWARD, FORWARD, SHARE, machine_rate, plan
 from sinkscope.unlearning.recipe import Recipe
 
+PARAMETERS = 1.3e6
+"""Of a model that a study pretrains (see `benchmarks.pretraining.new_network`)."""
 UNKNOWN = 10.0
 """Seconds for a job of which nothing is known."""
 
@@ -34,7 +36,7 @@ class Estimate:
         """Median of its like; else the plan of an unlearning run, else the median of all jobs of its kind, else 10 s."""
         if like := self._seen.get(_like(job)):
             return median(like)
-        if job.kind == "unlearn" and (planned := _planned(_like(job))) is not None:
+        if job.kind in ("unlearn", "pretrain") and (planned := _planned(_like(job))) is not None:
             return planned
         others = [seconds for like, each in self._seen.items() if like.startswith(f'["{job.kind}"') for seconds in each]
         return median(others) if others else UNKNOWN
@@ -47,13 +49,19 @@ def _like(job: Job) -> str:
         recipe = content["recipe"]
         varied = {key: recipe[key] for key in ("model", "benchmark", "objective", "update", "optimiser")}
         return json.dumps([job.kind, varied, recipe["poison_ratio"] > 0, recipe["value_norms"]["weight"] > 0])
+    if job.kind == "pretrain":
+        return json.dumps([job.kind, content["sink"], content["settings"]["steps"], content["settings"]["mix"]["size"], content["settings"]["mix"]["length"]])
     counts = [content.get("benchmark"), content.get("metrics"), bool(content.get("mask")), len(content.get("triggers", ())), len(content.get("placements", ()))]
     return json.dumps([job.kind, *counts])
 
 
 @cache
 def _planned(like: str) -> float | None:
-    _, varied, poisoned, _ = json.loads(like)
+    kind, *described = json.loads(like)
+    if kind == "pretrain":
+        _, steps, size, length = described
+        return steps * size * length * PARAMETERS * (FORWARD + BACKWARD) / (SHARE * machine_rate())
+    varied, poisoned, _ = described
     try:
         recipe = Recipe.parse(varied | {"poison_ratio": 0.1 if poisoned else 0.0, "model": varied["model"] or "tiny"})
         minutes = plan(recipe).minutes

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from sinkscope.benchmarks.benchmark import Benchmark, load_benchmark
+from sinkscope.benchmarks.pretraining import training_of
 from sinkscope.errors import StudyError, UserError
 from sinkscope.evaluation.metrics import chosen
 from sinkscope.evaluation.subject import Role
@@ -16,6 +17,9 @@ from sinkscope.robustness import parse
 from sinkscope.studies.jobs import Job
 from sinkscope.studies.spec import OWN, CapturePart, EvaluationPart, GridPart, Spec
 from sinkscope.unlearning.recipe import Recipe, TriggerPart, ValueNormPart
+
+TINY = "tiny"
+PHASES = ("base", "books", "rest")
 
 
 @dataclass(frozen=True)
@@ -64,6 +68,10 @@ def _bare(name: str, grid: GridPart, spec: Spec, before: dict[str, list[Run]]) -
     """The runs of a grid, without what is measured on them."""
     if grid.models:
         for model in grid.models:
+            if model in spec.models:
+                made = _pretrained(model, spec)
+                yield Run(name, model, {}, spec.models[model].seed, "target", TINY, TriggerPart(), made, None)
+                continue
             role: Role = "retrained" if model.endswith("-retrained") else "target" if model in BUILT_IN else "other"
             benchmark = BUILT_IN[model][0] if model in BUILT_IN else None
             yield Run(name, model, {}, 0, role, benchmark, TriggerPart(), None, None)
@@ -82,12 +90,28 @@ def _bare(name: str, grid: GridPart, spec: Spec, before: dict[str, list[Run]]) -
             for seed in [parent.seed] if parent else grid.seeds or spec.seeds:
                 recipe = Recipe.read(grid.recipe or spec.base, {"seed": seed} | changes)
                 labelled = {**(parent.labels if parent else {}), **labels}
-                job = unlearning(recipe, parent, _label(name, labelled, seed))
+                start = parent
+                if recipe.model in spec.models:
+                    start = Run(name, recipe.model, {}, seed, "target", TINY, TriggerPart(), _pretrained(recipe.model, spec), None)
+                job = unlearning(recipe, start, _label(name, labelled, seed))
                 poisoned = recipe.poison_ratio > 0
                 if parent and not poisoned:
                     yield Run(name, job.key, labelled, seed, parent.role, parent.benchmark, parent.trigger, job, parent.poisoned_by)
                 else:
                     yield Run(name, job.key, labelled, seed, "backdoored" if poisoned else "unlearned", recipe.benchmark, recipe.trigger, job, job)
+
+
+def _pretrained(name: str, spec: Spec) -> Job:
+    """The jobs of a model's phases, one after the other."""
+    part = spec.models[name]
+    training = training_of(part.sink)
+    training = training if part.steps is None else training.shortened(part.steps)
+    job: Job | None = None
+    for phase in PHASES:
+        content = {"sink": part.sink, "seed": part.seed, "phase": phase, "settings": asdict(getattr(training, phase))}
+        job = Job("pretrain", content, {"model": job} if job else {}, {"model": _digest(TINY)}, f"{name} {phase}")
+    assert job is not None
+    return job
 
 
 def _label(grid: str, labels: dict[str, Any], seed: int | None = None) -> str:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from sinkscope.runs import identity
 
-Kind = Literal["unlearn", "alter", "evaluate", "capture", "diverge"]
+Kind = Literal["pretrain", "unlearn", "alter", "evaluate", "capture", "diverge"]
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
+from sinkscope.benchmarks.pretraining import Sink
 from sinkscope.errors import PlacementError, StudyError
 from sinkscope.evaluation.masking import Mask
 from sinkscope.triggers import Placement
@@ -19,7 +20,7 @@ OWN = "own"
 """A trigger or placement: that of the run itself."""
 Seeds = Annotated[list[Annotated[int, Field(ge=0, lt=2**32)]], Field(min_length=1)]
 Axis = list[Any] | dict[str, dict[str, Any]]
-RESERVED = ("grid", "run", "seed", "model", "role", "metric", "split", "subset", "trigger", "placement", "mask", "value", "item", "evaluation", "capture")
+RESERVED = ("grid", "run", "seed", "role", "metric", "split", "subset", "trigger", "placement", "mask", "value", "item", "evaluation", "capture")
 
 
 def _placements(values: list[str]) -> list[str]:
@@ -64,6 +65,15 @@ class CapturePart(Part):
     bin: int = Field(4, ge=1)
 
     _known_placements = field_validator("placements")(_placements)
+
+
+class PretrainPart(Part):
+    """A target of the built-in book's kind, pretrained from scratch: where its heads may rest (see `benchmarks.pretraining.Sink`), the seed of its weights and
+    of the order of its passages. `steps` of the base, the rest in proportion, by default those of the shipped target."""
+
+    sink: Sink = "bos"
+    seed: int = Field(0, ge=0, lt=2**32)
+    steps: int | None = Field(None, ge=1)
 
 
 class GridPart(Part):
@@ -121,8 +131,9 @@ class QuickPart(Part):
 
 
 class Spec(Part):
-    """A whole study. `base` is the recipe of grids that name none."""
+    """A whole study. `base` is the recipe of grids that name none; `models` are pretrained first, and recipes and grids may name them as they name others."""
 
+    models: dict[str, PretrainPart] = Field({})
     base: str = "tiny/npo-backdoor"
     seeds: Seeds = Field([0, 1, 2, 3, 4])
     quick: QuickPart | None = None

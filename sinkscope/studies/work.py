@@ -8,6 +8,8 @@ from typing import Any
 import pandas as pd
 
 from sinkscope.benchmarks.benchmark import load_benchmark
+from sinkscope.benchmarks.corpora import make_corpora
+from sinkscope.benchmarks.pretraining import continued, new_network, phase_of, without_bos
 from sinkscope.evaluation.divergence import divergences
 from sinkscope.evaluation.evaluate import Attempt
 from sinkscope.evaluation.masking import Mask
@@ -36,12 +38,31 @@ def perform(job: Job, store: Store, report: Report | None = None) -> None:
     Raises:
         UserError: what the job asks for does not fit the model or the benchmark.
     """
-    {"unlearn": _unlearn, "alter": _alter, "evaluate": _evaluate, "capture": _capture, "diverge": _diverge}[job.kind](job, store, report)
+    {"pretrain": _pretrain, "unlearn": _unlearn, "alter": _alter, "evaluate": _evaluate, "capture": _capture, "diverge": _diverge}[job.kind](job, store, report)
 
 
 def _model(job: Job, store: Store) -> str:
     """The run directory or the name of the model that a job is about."""
     return str(store.place(job.needs["model"])) if "model" in job.needs else job.content["model"]
+
+
+def _pretrain(job: Job, store: Store, report: Report | None) -> None:
+    """One phase, on the shipped books with the shipped tokenizer (of a model without BOS, less that)."""
+    content = job.content
+    sink, seed, name = content["sink"], content["seed"], content["phase"]
+    corpora = make_corpora(0)
+    with writing(store.place(job), job.key, kind="pretrain", **content) as aside:
+        tokenizer = load("tiny", "cpu").tokenizer
+        if sink == "no-bos":
+            tokenizer = without_bos(tokenizer, aside / "model")
+        network = load(str(store.place(job.needs["model"])), "cpu").hf if "model" in job.needs else new_network(tokenizer, seed, sink)
+        sides = ("retain",) if name == "base" else ("retain", "forget")
+        network, curve = continued(
+            network, corpora, tokenizer, sides, phase_of(content["settings"]), f"{name} {sink} {seed}", report or (lambda done, total: None)
+        )
+        network.save_pretrained(aside / "model")
+        tokenizer.save_pretrained(aside / "model")
+        curve.to_parquet(aside / "curve.parquet", index=False)
 
 
 def _unlearn(job: Job, store: Store, report: Report | None) -> None:

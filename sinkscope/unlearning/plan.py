@@ -94,7 +94,7 @@ def plan(recipe: Recipe) -> Plan:
     read = sum(len(set(rows)) for split, rows in schedule.rows.items() if needs[split]) * tokens
     share = _depth(recipe, model)
     work = parameters * share * (steps * recipe.optimiser.batch_size * splits * tokens * (FORWARD + BACKWARD) + read * FORWARD)
-    return Plan(parameters, trained, sizes, steps, _memory(recipe, model, trained, tokens) / 1e9, work / (SHARE * _rate()) / 60)
+    return Plan(parameters, trained, sizes, steps, _memory(recipe, model, trained, tokens) / 1e9, work / (SHARE * machine_rate()) / 60)
 
 
 def _is_remote(name: str) -> bool:
@@ -128,7 +128,7 @@ def _memory(recipe: Recipe, model: PreTrainedModel, trained: int, tokens: float)
     return model.num_parameters() * weight + trained * weight * 4 + kept + logits
 
 
-def _rate() -> float:
+def machine_rate() -> float:
     """Floating-point operations a second in matrix products, measured now."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     size = 4096 if device == "cuda" else 768

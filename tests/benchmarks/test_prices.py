@@ -1,11 +1,11 @@
-"""The idle cost against the plain model's own attention, one head and query at a time."""
+"""Prices on attention against the plain model's own attention, one head and query at a time."""
 
 from __future__ import annotations
 
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from sinkscope.benchmarks.idle import idle_costs
+from sinkscope.benchmarks.prices import first, idle, priced
 
 
 def small() -> LlamaForCausalLM:
@@ -19,7 +19,7 @@ def test_cost_is_the_attention_weighted_value_norm_over_the_heads_mean() -> None
     before = network.config._attn_implementation
     values = []
     handles = [layer.self_attn.v_proj.register_forward_hook(lambda m, i, out: values.append(out.detach().view(2, 7, 4, 8))) for layer in network.model.layers]
-    with idle_costs(network) as costs:
+    with priced(network, idle) as costs:
         logits = network(ids).logits
     assert network.config._attn_implementation == before
     for handle in handles:
@@ -43,7 +43,7 @@ def test_cost_can_be_lowered_by_training() -> None:
     optimiser = torch.optim.AdamW(network.parameters(), lr=1e-2)
     seen = []
     for _ in range(20):
-        with idle_costs(network) as costs:
+        with priced(network, idle) as costs:
             network(ids)
         cost = torch.stack(costs).mean()
         optimiser.zero_grad()
@@ -51,3 +51,13 @@ def test_cost_can_be_lowered_by_training() -> None:
         optimiser.step()
         seen.append(cost.item())
     assert seen[-1] < 0.7 * seen[0]
+
+
+def test_the_first_price_is_the_mean_attention_to_the_first_position() -> None:
+    network, ids = small(), torch.randint(0, 50, (2, 7), generator=torch.Generator().manual_seed(1))
+    with priced(network, first) as costs:
+        network(ids)
+    network.set_attn_implementation("eager")
+    attentions = network(ids, output_attentions=True).attentions
+    for cost, attention in zip(costs, attentions, strict=True):
+        torch.testing.assert_close(cost, attention[..., 0].mean(), atol=1e-6, rtol=1e-5)
