@@ -10,7 +10,7 @@ os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 
 import typer
 
-from sinkscope.cli import claims, compare, evaluate, locate, quickstart, study, tiny, unlearn
+from sinkscope.cli import claims, compare, evaluate, locate, probe, quickstart, study, tiny, unlearn
 from sinkscope.errors import OutputError, UserError
 
 app = typer.Typer(
@@ -26,6 +26,7 @@ app.command("compare")(compare.compare)
 app.command("recipes")(unlearn.recipes)
 app.command("unlearn")(unlearn.unlearn)
 app.command("evaluate")(evaluate.evaluate)
+app.command("probe")(probe.probe)
 app.command("study")(study.study)
 app.command("claims")(claims.claims)
 app.add_typer(tiny.app, name="tiny")

@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from sinkscope.errors import StudyError
-from sinkscope.studies.bootstrap import Effect, Interval, Sample, interval
+from sinkscope.evaluation.bootstrap import Effect, Interval, Sample, interval
 from sinkscope.studies.samples import Samples
 from sinkscope.studies.study import Study
 

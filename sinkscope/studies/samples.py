@@ -9,7 +9,7 @@ import pandas as pd
 
 from sinkscope.compare import correlation
 from sinkscope.errors import StudyError
-from sinkscope.studies.bootstrap import Sample
+from sinkscope.evaluation.bootstrap import Sample
 from sinkscope.studies.study import Study
 
 PERCENT = ("verbmem", "knowmem", "choice", "exact_memorization", "extraction_strength")

@@ -33,7 +33,7 @@ Effect = Callable[..., Float[np.ndarray, "*resample"]]
 
 @dataclass(frozen=True)
 class Interval:
-    """An effect with its 95 % interval; `seeds` and `items` (the most that one sample has) say what it rests on."""
+    """An effect with its interval; `seeds` and `items` (the most that one sample has) say what it rests on."""
 
     value: float
     low: float
@@ -42,7 +42,7 @@ class Interval:
     items: int
 
 
-def interval(samples: Sequence[Sample], effect: Effect, *, resamples: int = RESAMPLES, seed: int = 0) -> Interval:
+def interval(samples: Sequence[Sample], effect: Effect, *, level: float = LEVEL, resamples: int = RESAMPLES, seed: int = 0) -> Interval:
     """Seeds and items are drawn anew, independently and with replacement (a crossed two-way bootstrap, Owen 2007, "The pigeonhole bootstrap").
 
     Few seeds make a bootstrap too narrow: it divides by S where S − 1 is right, and its quantiles are those of a normal distribution where Student's t is
@@ -73,14 +73,14 @@ def interval(samples: Sequence[Sample], effect: Effect, *, resamples: int = RESA
             with np.errstate(invalid="ignore"):
                 means.append(np.take_along_axis(total / (times @ counted.T), rows, axis=1))
         drawn.append(effect(*means))
-    low, high = np.nanquantile(np.concatenate(drawn), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    wide = widening(n_seeds)
+    low, high = np.nanquantile(np.concatenate(drawn), [(1 - level) / 2, (1 + level) / 2])
+    wide = widening(n_seeds, level)
     return Interval(value, value + wide * (low - value), value + wide * (high - value), n_seeds, max(sample.values.shape[1] for sample in samples))
 
 
-def widening(seeds: int) -> float:
+def widening(seeds: int, level: float = LEVEL) -> float:
     """By how much a percentile interval over so few seeds is too narrow."""
     if seeds == 1:
         return 1.0
-    quantile = (1 + LEVEL) / 2
+    quantile = (1 + level) / 2
     return float(np.sqrt(seeds / (seeds - 1)) * stats.t.ppf(quantile, seeds - 1) / stats.norm.ppf(quantile))

@@ -1,0 +1,55 @@
+"""`sinkscope probe`"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sinkscope.cli.console import answer, progress
+
+
+def probe(
+    model: Annotated[str, typer.Argument(help="`tiny`, a local checkpoint directory, a run directory, or a hub id")],
+    triggers: Annotated[Path, typer.Option(help="text file with a candidate trigger a line")],
+    benchmark: Annotated[str, typer.Option(help="a name (`tiny`, `muse-books`, …) or a directory in MUSE's schema")] = "tiny",
+    placements: Annotated[str, typer.Option(help="where each is tried, with commas: prefix, infix, suffix, index:N, sink:R")] = "prefix,index:4,index:8",
+    randoms: Annotated[int, typer.Option(min=2, help="random triggers of each candidate's length, the baseline")] = 8,
+    seed: Annotated[int, typer.Option(min=0, help="of the random triggers")] = 0,
+    items: Annotated[int | None, typer.Option(min=1, help="ask only the first N items of a split")] = None,
+    batch_size: Annotated[int, typer.Option(min=1)] = 32,
+    out: Annotated[Path, typer.Option(help="directory to write probe.parquet and items.parquet to")] = Path("probe"),
+    device: Annotated[str | None, typer.Option(help="as torch names it; by default the GPU if there is one")] = None,
+    dtype: Annotated[str | None, typer.Option(help="float32, bfloat16 or float16; by default the checkpoint's own")] = None,
+    json: Annotated[bool, typer.Option(help="print one JSON object")] = False,
+) -> None:
+    """Look for triggers that bring back what an unlearned model is said to have forgotten.
+
+    Example: `sinkscope probe runs/suspect --triggers candidates.txt --out probed`
+
+    Every candidate is put at shallow positions of every question and prompt about the forget set; what it brings back is compared with what random triggers
+    of the same length bring back. Intervals are 95 % for all candidates together.
+    """
+    from sinkscope.benchmarks.benchmark import load_benchmark
+    from sinkscope.evaluation.probe import probe as run
+    from sinkscope.evaluation.probe import read_triggers
+    from sinkscope.evaluation.subject import subject_of
+    from sinkscope.models import load
+    from sinkscope.triggers import Placement
+
+    places = [Placement.parse(each) for each in placements.split(",")]
+    texts, data = read_triggers(triggers), load_benchmark(benchmark)
+    data = data.head(items) if items else data
+    subject = subject_of(model, load(model, device, dtype))
+    with progress() as bar:
+        table = run(out, subject, data, texts, places, randoms=randoms, seed=seed, batch_size=batch_size, bar=bar)
+    if json:
+        answer({"out": str(out), "probe": table.to_dict("records")}, True)
+        return
+    shown = table.assign(interval=[f"{low:.1f} to {high:.1f}" for low, high in zip(table["ci_low"], table["ci_high"], strict=True)])
+    shown["recovers"] = shown["recovers"].map({True: "yes", False: "no"})
+    columns = ["trigger", "placement", "metric", "n", "clean", "triggered", "random", "recovery", "interval", "recovers"]
+    print(shown[columns].to_string(index=False, float_format="{:.1f}".format))
+    tests = len(table)
+    print(f"recovery: triggered less random; scores in %; intervals 95 % for all {tests} rows together, over items and {randoms} random triggers (seed {seed})")
