@@ -175,7 +175,8 @@ def _measuring(run: Run, benchmark: str | None) -> tuple[dict[str, Any], dict[st
     used = benchmark or run.benchmark
     if used is None:
         raise StudyError(f"model {run.name!r} brings no benchmark; name one in the evaluation")
-    needs = _needed(run) | ({"poisoned_by": run.poisoned_by} if run.poisoned_by else {})
+    linked = run.poisoned_by is not None and used == run.benchmark  # rows of another benchmark's forget set would say nothing of this one's
+    needs = _needed(run) | ({"poisoned_by": run.poisoned_by} if linked and run.poisoned_by else {})
     content = {"benchmark": used, "role": run.role, "seed": run.seed, **_given(run)}
     return content, needs, _fixed(run) | {"benchmark": _benchmark(used).digest()}
 

