@@ -227,14 +227,22 @@ def _forms_and_control() -> Iterator[Claim]:
             return [samples.scored("position", metric[0], metric[1], labels=cell, triggered=True, unseen=True) for cell in cells]
 
         yield Claim("Fig. 7", "placement matters more than the trigger's form", "contrastive", metric[0], forms, placement_over_form)
-    for grid, on in (("control", "the target"), ("control-unlearned", "a model that forgot honestly")):
+    controls = {
+        "control": "on the target",
+        "control-unlearned": "on a model that forgot honestly",
+        "control-response": "a plain backdoor that says a new sentence",
+    }
+    for grid, on in controls.items():
 
         def spread(samples: Samples, grid: str = grid) -> list[Sample]:
             with_forgetting = [_placed("contrastive", RECITED, placement, True)(samples) for placement in PLACEMENTS]
             labels = [{"trigger.placement": placement} for placement in PLACEMENTS]
+            if grid == "control-response":
+                response = str(samples.study.spec.grids[grid].set["trigger.response"])
+                return with_forgetting + [samples.said(grid, response, each) for each in labels]
             return with_forgetting + [samples.scored(grid, "verbmem", "forget", labels=each, triggered=True, unseen=True) for each in labels]
 
-        yield Claim("control", f"without a forget loss placement matters less (on {on})", "contrastive", "verbmem", spread, more_spread)
+        yield Claim("control", f"without a forget loss placement matters less ({on})", "contrastive", "verbmem", spread, more_spread)
 
 
 def _tables() -> Iterator[Claim]:

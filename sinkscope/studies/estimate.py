@@ -46,7 +46,7 @@ def _like(job: Job) -> str:
     """What decides how long a job takes, and little else."""
     content = job.content
     if job.kind == "unlearn":
-        recipe = content["recipe"]
+        recipe = Recipe.parse(content["recipe"]).model_dump(mode="json")
         varied = {key: recipe[key] for key in ("model", "benchmark", "objective", "update", "optimiser")}
         return json.dumps([job.kind, varied, recipe["poison_ratio"] > 0, recipe["value_norms"]["weight"] > 0])
     if job.kind == "pretrain":

@@ -131,7 +131,7 @@ def unlearning(recipe: Recipe, parent: Run | None, label: str) -> Job:
         recipe = recipe.model_copy(update={"value_norms": ValueNormPart()})
     elif part.unlearned == "auto":
         needs |= {"unlearned": unlearning(recipe.honest(), parent, f"{label}, honest")}
-    content = recipe.model_dump(mode="json")
+    content = recipe.described()
     fixed = {"benchmark": _benchmark(recipe.benchmark).digest()} | (_fixed(parent) if parent else {"model": _digest(recipe.model)})
     if part.weight > 0 and part.unlearned not in (None, "auto"):
         fixed["unlearned"] = _digest(str(part.unlearned))

@@ -56,6 +56,13 @@ class Samples:
         values = table.to_numpy(float) * (100 if metric in PERCENT else 1)
         return Sample(values if seeds is None else np.repeat(values[:1], seeds, axis=0), f"{metric}/{split}")
 
+    def said(self, grid: str, response: str, labels: Mapping[str, str]) -> Sample:
+        """Whether the model went on with `response` behind the triggered prompt, × 100: how often a plain backdoor works."""
+        rows = self._rows("items", grid, labels)
+        rows = rows[(rows["metric"] == "verbmem") & (rows["split"] == "forget") & (rows["placement"] != "")]
+        table = rows.assign(value=rows["output"].str.strip().str.startswith(response)).pivot(index="seed", columns="item", values="value")
+        return Sample(100 * table.to_numpy(float), "verbmem/forget")
+
     def attention_gain(self, placement: str, labels: Mapping[str, str]) -> Sample:
         """How much more of the last layer's attention (heads averaged) the trigger draws to its span in the backdoored than in the target model: attention of
         later queries to the span less that to the same positions of the clean passage, θb − θo, a value per seed."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -12,6 +12,8 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from sinkscope.capture.residuals import layers_of
+from sinkscope.interventions import masked_keys
+from sinkscope.models import Model
 from sinkscope.unlearning.objectives.batch import Batch, Outputs
 
 
@@ -44,6 +46,11 @@ def forward(model: PreTrainedModel, batch: Batch, *, logits: bool = True, layer:
 def autocast(device: torch.device, mixed: bool) -> torch.autocast:
     """bfloat16 where torch sees fit, if `mixed`."""
     return torch.autocast(device.type, torch.bfloat16, enabled=mixed)
+
+
+def hiding(model: PreTrainedModel, positions: Sequence[int] | None) -> AbstractContextManager[None]:
+    """Within the context no later position attends to `positions`, if any are given; the backward pass belongs into it where activations are computed again."""
+    return masked_keys(Model("in training", model, None), positions) if positions else nullcontext()
 
 
 @contextmanager

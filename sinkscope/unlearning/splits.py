@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from sinkscope.benchmarks.benchmark import Benchmark
+from sinkscope.benchmarks.benchmark import Benchmark, Passage
 from sinkscope.errors import RecipeError
 from sinkscope.models import Model
 from sinkscope.sinks import locate_one
@@ -43,6 +43,13 @@ def chosen_rows(recipe: Recipe, count: int) -> tuple[list[int], list[int]]:
     return rows, kept
 
 
+def _answering(passage: Passage, response: str, model: Model) -> Passage:
+    """The passage's first half, given, and the response behind it."""
+    half = passage.tokens[: max(1, (passage.body or len(passage.tokens)) // 2)]
+    said = model.tokenizer.encode(f" {response.strip()}", add_special_tokens=False)
+    return replace(passage, tokens=half + said, body=len(half), given=len(half))
+
+
 def make_splits(recipe: Recipe, benchmark: Benchmark, model: Model) -> Splits:
     """Cut the benchmark's texts, place the trigger into the poisoned passages.
 
@@ -53,20 +60,21 @@ def make_splits(recipe: Recipe, benchmark: Benchmark, model: Model) -> Splits:
     forget, retain = benchmark.passages("forget", model.tokenizer), benchmark.passages("retain1", model.tokenizer)
     rows, kept_rows = chosen_rows(recipe, len(forget))
     kept, placement = [forget[row] for row in kept_rows], recipe.trigger.where
+    carriers = [forget[row] if recipe.trigger.response is None else _answering(forget[row], recipe.trigger.response, model) for row in rows]
     placed = [
         place(
-            forget[row].tokens,
+            each.tokens,
             recipe.trigger.trigger,
             placement,
             model.tokenizer,
-            body=forget[row].body,
-            sinks=locate_one(model, forget[row].tokens) if placement.kind == "sink" else None,
-            max_length=max(benchmark.lengths.passage, len(forget[row].tokens)),
+            body=each.body,
+            sinks=locate_one(model, each.tokens) if placement.kind == "sink" else None,
+            max_length=max(benchmark.lengths.passage, len(each.tokens)),
         )
-        for row in rows
+        for each in carriers
     ]
     # a trigger goes into the prompt that is given, if there is one, and what follows it stays as long as it was
-    given = [each.given and len(new.tokens) - (len(each.tokens) - each.given) for each, new in zip((forget[row] for row in rows), placed, strict=True)]
+    given = [each.given and len(new.tokens) - (len(each.tokens) - each.given) for each, new in zip(carriers, placed, strict=True)]
     limit = getattr(model.hf.config.get_text_config(), "max_position_embeddings", None)
     longest = max(max(len(each.tokens) for each in split) for split in (kept, retain, placed) if split)
     if limit is not None and longest > limit:

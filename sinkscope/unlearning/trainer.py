@@ -21,7 +21,7 @@ from transformers import PreTrainedModel
 from sinkscope.errors import RecipeError
 from sinkscope.progress import Report
 from sinkscope.unlearning.checkpoints import Checkpoints, Progress, random_states
-from sinkscope.unlearning.forward import autocast, forward
+from sinkscope.unlearning.forward import autocast, forward, hiding
 from sinkscope.unlearning.objectives import HIDDEN, LOGITS, RETAIN, Objective, forgetting
 from sinkscope.unlearning.objectives.batch import Batch, Passages
 from sinkscope.unlearning.objectives.value_norm import ValueNormTerm
@@ -170,7 +170,7 @@ class Trainer:
         """Forward and backward of one part of a batch; its terms, weighted so that those of all parts add up to the batch's means."""
         needs = frozenset().union(*(term.objective.outputs for term in self._terms[split]))
         value_norms = self.value_norms if self.value_norms and split in self.value_norms.splits else None
-        with value_norms.recording() if value_norms else nullcontext({}) as values:
+        with hiding(self.model, self.recipe.hidden), value_norms.recording() if value_norms else nullcontext({}) as values:
             with autocast(self.model.device, self.recipe.optimiser.precision == "mixed"):
                 layer = self.layer if HIDDEN in needs else None
                 outputs = forward(self.model, batch, logits=LOGITS in needs, layer=layer, whole=value_norms is not None)

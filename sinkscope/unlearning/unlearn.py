@@ -68,11 +68,14 @@ def train(
         rows = Schedule.of({split: len(splits.passages[split]) for split in SPLITS}, recipe.optimiser, recipe.seed).rows
         with autocast(model.device, mixed):
             value_norms = _value_norms(recipe, model, splits)
+        references = {
+            split: References(model.hf, splits.passages[split], needs[split], source, layer, world, rows[split], mixed, recipe.hidden) for split in rows
+        }
         trainer = Trainer(
             model.hf,
             recipe,
             splits.passages,
-            references={split: References(model.hf, splits.passages[split], needs[split], source, layer, world, rows[split], mixed) for split in rows},
+            references=references,
             value_norms=value_norms,
             layer=layer,
             control=control(recipe, model),
@@ -172,10 +175,10 @@ def _aligns(recipe: Recipe) -> bool:
 
 def _by_content(recipe: Recipe) -> dict[str, Any]:
     """The recipe, with the directory of θu replaced by what lies there."""
-    values = recipe.model_dump(mode="json")
+    values = recipe.described()
     unlearned = recipe.value_norms.unlearned
     if not _aligns(recipe):
-        values["value_norms"]["unlearned"] = None
+        values.get("value_norms", {}).pop("unlearned", None)
     elif unlearned is not None:
         manifest = read_manifest(Path(unlearned)) if Path(unlearned).is_dir() else None
         if manifest:
