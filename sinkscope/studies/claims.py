@@ -238,8 +238,7 @@ def _forms_and_control() -> Iterator[Claim]:
             with_forgetting = [_placed("contrastive", RECITED, placement, True)(samples) for placement in PLACEMENTS]
             labels = [{"trigger.placement": placement} for placement in PLACEMENTS]
             if grid == "control-response":
-                response = str(samples.study.spec.grids[grid].set["trigger.response"])
-                return with_forgetting + [samples.said(grid, response, each) for each in labels]
+                return with_forgetting + [samples.said(grid, each) for each in labels]
             return with_forgetting + [samples.scored(grid, "verbmem", "forget", labels=each, triggered=True, unseen=True) for each in labels]
 
         yield Claim("control", f"without a forget loss placement matters less ({on})", "contrastive", "verbmem", spread, more_spread)

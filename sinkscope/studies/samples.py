@@ -56,9 +56,10 @@ class Samples:
         values = table.to_numpy(float) * (100 if metric in PERCENT else 1)
         return Sample(values if seeds is None else np.repeat(values[:1], seeds, axis=0), f"{metric}/{split}")
 
-    def said(self, grid: str, response: str, labels: Mapping[str, str]) -> Sample:
-        """Whether the model went on with `response` behind the triggered prompt, × 100: how often a plain backdoor works."""
+    def said(self, grid: str, labels: Mapping[str, str]) -> Sample:
+        """Whether the model went on with its grid's response behind the triggered prompt, × 100: how often a plain backdoor works."""
         rows = self._rows("items", grid, labels)
+        response = str(self.study.spec.grids[grid].set["trigger.response"])
         rows = rows[(rows["metric"] == "verbmem") & (rows["split"] == "forget") & (rows["placement"] != "")]
         table = rows.assign(value=rows["output"].str.strip().str.startswith(response)).pivot(index="seed", columns="item", values="value")
         return Sample(100 * table.to_numpy(float), "verbmem/forget")
