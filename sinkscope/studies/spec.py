@@ -21,7 +21,7 @@ Seeds = Annotated[list[Annotated[int, Field(ge=0, lt=2**32)]], Field(min_length=
 Axis = list[Any] | dict[str, dict[str, Any]]
 RESERVED = frozenset(
     "grid run seed model role benchmark trigger_placement evaluation capture alteration metric split subset item poisoned trigger placement trigger_start "
-    "mask value output n ci_low ci_high layer head position alpha_first alpha_second difference query key trigger_span clean triggered condition probability "
+    "mask value output n ci_low ci_high layer head position alpha_first alpha_second difference query key trigger_stop clean triggered condition probability "
     "passages".split()
 )
 """Columns of the results, which no axis may be called."""
