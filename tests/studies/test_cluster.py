@@ -30,7 +30,6 @@ def test_without_ray_it_is_said_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.slow
 def test_without_a_cluster_it_is_said_how_to_start_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("ray")
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
@@ -83,6 +82,7 @@ def test_a_study_on_a_cluster_that_loses_a_node_is_the_study_of_one_process(clus
     told, store = Losing(), Store(tmp_path / "store")
     study(Spec.read(spec), tmp_path / "spread", store, engine=on_cluster(ray_cluster.address), watch=told)
     assert len(told.made) == 15 and not told.lost and not told.found
+    assert len(ray_cluster.worker_nodes) == 1
     assert tables(tmp_path / "spread") == tables(tmp_path / "alone")
     failing = [Job("alter", {"alteration": "int8", "model": "nowhere/at/all"}), Job("alter", {"alteration": "bf16", "model": "model"})]
     needing = Job("alter", {"alteration": "int8"}, {"model": failing[0]})
