@@ -14,7 +14,6 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import pytest
 import yaml
 
@@ -334,23 +333,23 @@ def test_two_processes_may_write_to_one_place(whole: Path, tmp_path: Path) -> No
 
 @pytest.mark.slow
 def test_a_study_killed_at_any_moment_ends_as_one_never_killed(whole: Path, tmp_path: Path) -> None:
+    """Five times, some jobs after a start and a random while into the next job; the last time when the tables are written."""
     spec, out, store = specified(tmp_path), tmp_path / "out", tmp_path / "store"
-    moments = random.Random(0)
-    began = time.monotonic()
-    finish(spec, tmp_path / "measure", tmp_path / "other")
-    once, done, kills = time.monotonic() - began, [], 0
-    for _ in range(5):
-        process = subprocess.Popen(command(spec, out, store), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        try:
-            process.wait(timeout=once * moments.uniform(0.25, 0.6))
-        except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGKILL)
-            kills += 1
-            process.wait()
+    moments, done, killed = random.Random(0), [0], []
+    for start in range(5):
+        process = subprocess.Popen(command(spec, out, store), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        for _ in range(moments.randint(1, 3) if start < 4 else JOBS - done[-1]):
+            assert process.stderr.readline().startswith("[")
+        time.sleep(moments.uniform(0, 0.5 if start < 4 else 0.1))
+        killed.append(process.poll() is None)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        process.stderr.close()
         done.append(len(list(store.glob("*/run.json"))))
-    assert kills >= 3 and done == sorted(done)
-    finish(spec, out, store)
+    assert all(killed[:4]) and done == sorted(done) and done[-1] == JOBS
+    told = finish(spec, out, store)
+    assert told == "", "every job was done before"
     assert tables(out) == tables(whole / "out")
     for name in TABLES:
-        assert pd.read_parquet(out / "captures" / f"{name}.parquet").equals(pd.read_parquet(whole / "out" / "captures" / f"{name}.parquet"))
+        assert (out / "captures" / f"{name}.parquet").read_bytes() == (whole / "out" / "captures" / f"{name}.parquet").read_bytes()
     assert not list(store.glob(".*.partial")) and not list(tmp_path.glob(".*.partial"))
