@@ -51,9 +51,10 @@ def parse(alteration: str) -> tuple[str, float]:
 
 
 def rounded(weight: Float[Tensor, "row column"]) -> Float[Tensor, "row column"]:
-    """To 255 steps between −absmax and absmax of each row."""
-    scale = weight.abs().amax(1, keepdim=True).clamp(min=torch.finfo(weight.dtype).tiny) / 127
-    return (weight / scale).round().clamp(-127, 127) * scale
+    """To 255 steps between −absmax and absmax of each row; scales are in float32, whatever the weights are."""
+    exact = weight.float()
+    scale = (exact.abs().amax(1, keepdim=True) / 127).clamp(min=torch.finfo(torch.float32).tiny)
+    return ((exact / scale).round().clamp(-127, 127) * scale).to(weight.dtype)
 
 
 def pruned(weight: Float[Tensor, "row column"], share: float) -> Float[Tensor, "row column"]:

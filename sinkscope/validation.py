@@ -18,13 +18,15 @@ def explain(error: ValidationError, root: type[BaseModel], what: str) -> str:
     """The first error in `what` (a recipe, a study), with the nearest known key where one is unknown."""
     first = error.errors()[0]
     where = [str(part) for part in first["loc"]]
-    dotted = ".".join(where) or what
+    dotted = ".".join(where)
     if first["type"] == "extra_forbidden":
         known = list(_model_at(root, where[:-1]).model_fields)
         near = difflib.get_close_matches(where[-1], known, n=1, cutoff=0.5)
         mend = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}"
         return f"{what} key {dotted!r} is unknown; {mend}"
     message = first["msg"].removeprefix("Value error, ")
+    if not where:
+        return f"{what}: {message}"
     return f"{what} {dotted}: {message} (got {str(first['input'])[:80]!r})"
 
 

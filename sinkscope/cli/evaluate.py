@@ -43,7 +43,7 @@ def evaluate(
     from sinkscope.evaluation.harness import load_tasks
     from sinkscope.evaluation.masking import Mask
     from sinkscope.evaluation.metrics import chosen
-    from sinkscope.evaluation.retrained import DEFAULTS, retrained_of
+    from sinkscope.evaluation.retrained import default_for, retrained_of
     from sinkscope.evaluation.run import evaluate_to
     from sinkscope.evaluation.subject import subject_of
     from sinkscope.models import load
@@ -63,8 +63,8 @@ def evaluate(
         data = data.head(items)
     names = None if metrics is None else _listed("--metrics", metrics)
     known = chosen(names, data) if data else []
-    if retrained is None and data and "min_k" in known:
-        retrained = DEFAULTS.get(data.name)
+    if retrained is None and data:
+        retrained = default_for(data, known)
     against = None if retrained is None else retrained_of(retrained, device, dtype)
     asked = None if harness is None else load_tasks(_listed("--harness", harness), tasks, items)
     subject = subject_of(model, load(model, device, dtype))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +15,7 @@ from rich.table import Table
 
 from sinkscope.cli.console import answer, talk
 from sinkscope.progress import Report
+from sinkscope.runs import read_manifest
 from sinkscope.studies.engines import Watch
 
 if TYPE_CHECKING:
@@ -98,7 +98,8 @@ class _Telling(Watch):
 
         self.silent = False
         self._estimate = Estimate(planned.jobs, store)
-        self._begun: dict[str, tuple[Job, float]] = {}
+        self._store = store
+        self._begun: dict[str, Job] = {}
         self._left = {job.key: job for job in planned.jobs if not store.is_done(job)}
         self._grids = {grid: [job.key for run in planned.runs if run.grid == grid for job in in_order(run.jobs())] for grid in planned.grids["grid"]}
         self._grids = {grid: list(dict.fromkeys(keys)) for grid, keys in self._grids.items()}
@@ -106,13 +107,13 @@ class _Telling(Watch):
         self._total, self._failed = len(planned.jobs), 0
 
     def started(self, job: Job) -> Report:
-        self._begun[job.key] = (job, time.monotonic())
+        self._begun[job.key] = job
         return lambda done, total: self._parts.__setitem__(job.key, (done, total))
 
     def finished(self, job: Job, made: bool) -> None:
-        begun = self._begun.pop(job.key, None)
-        if made and begun:
-            self._estimate.learn(job, time.monotonic() - begun[1])
+        self._begun.pop(job.key, None)
+        if made and (manifest := read_manifest(self._store.place(job))):
+            self._estimate.learn(job, float(manifest["seconds"]))
         if self._left.pop(job.key, None) and not self.silent:
             print(f"[{self._total - len(self._left)}/{self._total}] {job}, about {self._minutes():.0f} min left", file=sys.stderr, flush=True)
 
@@ -130,7 +131,7 @@ class _Telling(Watch):
         table = Table(box=box.SIMPLE_HEAD)
         for column in ("grid", "jobs done", "of", "at work"):
             table.add_column(column, justify="left" if column in ("grid", "at work") else "right")
-        working = {key: job for key, (job, _) in list(self._begun.items())}
+        working = dict(self._begun)
         for grid, keys in self._grids.items():
             done = sum(key not in self._left for key in keys)
             here = [f"{working[key]}{self._share(key)}" for key in keys if key in working]

@@ -25,12 +25,13 @@ def divergences(subject: Subject, other: Model, benchmark: Benchmark, *, batch_s
     `evaluate.evaluate`, metric `divergence`.
 
     Raises:
-        ModelError: the two have different vocabularies.
+        ModelError: the two have different vocabularies or shapes.
     """
     from sinkscope.compare import check_comparable
 
     check_comparable(other, subject.model)
-    passages = {split: [each.tokens for each in benchmark.passages(split, subject.model.tokenizer) if len(each.tokens) > 1] for split in SPLITS}
+    every = {split: [each.tokens for each in benchmark.passages(split, subject.model.tokenizer)] for split in SPLITS}
+    passages = {split: [tokens for tokens in each if len(tokens) > 1] for split, each in every.items()}
     frames, total, done = [], sum(map(len, passages.values())), 0
     rows = set(subject.poisoned_rows) if subject.poisoned_rows is not None else None
     for split, name in SPLITS.items():
@@ -44,9 +45,11 @@ def divergences(subject: Subject, other: Model, benchmark: Benchmark, *, batch_s
             done += len(batch.spans)
             if report:
                 report(done, total)
-        known = [i in rows for i in range(len(values))] if rows is not None and split == "forget" else [None] * len(values)
+        read = [i for i, tokens in enumerate(every[split]) if len(tokens) > 1]
+        known = [i in rows for i in read] if rows is not None and split == "forget" else [None] * len(values)
         clean = [Placed(tokens, 0, 0) for tokens in passages[split]]
-        frames.append(frame(subject, DIVERGENCE, name, None, None, clean, values, [""] * len(values), pd.array(known, dtype="boolean")))
+        rows_of = frame(subject, DIVERGENCE, name, None, None, clean, values, [""] * len(values), pd.array(known, dtype="boolean"))
+        frames.append(rows_of.assign(item=read))
     return pd.concat(frames, ignore_index=True)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pandas as pd
 
 from sinkscope.benchmarks.benchmark import Benchmark
@@ -17,6 +19,11 @@ DEFAULTS: dict[str, str] = {"muse-books": "0.5393", "muse-news": "0.4772", "tiny
 
 Retrained = float | Model
 """An AUC, or the model to measure it on."""
+
+
+def default_for(benchmark: Benchmark, names: Sequence[str]) -> str | None:
+    """What PrivLeak is measured against where nothing is given; None if the metrics `names` have none of it, or nothing is known."""
+    return DEFAULTS.get(benchmark.name) if "min_k" in names and benchmark.has("privleak", "holdout") else None
 
 
 def retrained_of(text: str, device: str | None = None, dtype: str | None = None) -> Retrained:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -45,14 +46,14 @@ def capture_to(
     if empty := [split for split, each in chosen.items() if not each]:
         raise BenchmarkError(f"benchmark {benchmark.name}, raw/{empty[0]}, has no passage of {benchmark.lengths.passage} tokens; give longer texts")
     layer, forget = model.n_layers - 1, chosen["forget"]
-    steps = 2 + len(placements)
+    done, steps = itertools.count(1), 2 * len(placements) + 1
     tables: dict[str, list[pd.DataFrame]] = {name: [] for name in ("attention", "maps", "span_mass", "top1")}
     norms: dict[str, np.ndarray] = {}
 
     def see(passages: list[list[int]], spans: list[range] | None) -> Measured:
         seen = measure(Condition("", model, passages, spans), layer=layer, bin_size=bin_size, batch_size=32)
         if report:
-            report(len(norms) + 1, steps)
+            report(next(done), steps)
         return seen
 
     plain: Measured | None = None

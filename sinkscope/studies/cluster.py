@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -44,7 +45,8 @@ def on_cluster(address: str) -> Engine:
     return run
 
 
-def _attempt(job: Job, root: str) -> str | None:
+def _attempt(job: Job, root: str, here: str) -> str | None:
+    os.chdir(here)  # models and benchmarks may be named by relative paths
     return attempt(job, Store(Path(root)))
 
 
@@ -67,7 +69,7 @@ def _spread(ray: Any, jobs: Sequence[Job], store: Store, watch: Watch) -> dict[s
                 watch.finished(job, made=False)
             else:
                 watch.started(job)
-                running[remote.remote(job, str(store.root))] = job
+                running[remote.remote(job, str(store.root), os.getcwd())] = job
         if not running:
             continue
         ready, _ = ray.wait(list(running), num_returns=1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Sequence
 
@@ -11,6 +12,7 @@ from sinkscope.studies.jobs import Job
 from sinkscope.studies.store import Store
 from sinkscope.studies.work import perform
 
+LOGGER = logging.getLogger("sinkscope")
 POLL = 1.0
 """Seconds between looks at jobs that other processes are doing."""
 
@@ -75,6 +77,9 @@ def _tried(job: Job, store: Store, watch: Watch) -> str | None:
                 perform(job, store, watch.started(job))
             except UserError as error:
                 return str(error)
+            except Exception as error:  # a mistake of our own, or memory that ran out: the jobs that do without this one are done all the same
+                LOGGER.debug("%s", job, exc_info=True)
+                return f"{type(error).__name__}: {error}"
     watch.finished(job, made)
     return None
 

@@ -11,11 +11,13 @@ from sinkscope.benchmarks.benchmark import Benchmark, load_benchmark
 from sinkscope.benchmarks.pretraining import training_of
 from sinkscope.errors import StudyError, UserError
 from sinkscope.evaluation.metrics import chosen
+from sinkscope.evaluation.retrained import default_for
 from sinkscope.evaluation.subject import Role
 from sinkscope.models import BUILT_IN, digest
 from sinkscope.robustness import parse
 from sinkscope.studies.jobs import Job
-from sinkscope.studies.spec import OWN, CapturePart, EvaluationPart, GridPart, Spec
+from sinkscope.studies.spec import AGAINST, OWN, CapturePart, EvaluationPart, GridPart, Spec
+from sinkscope.triggers import Placement
 from sinkscope.unlearning.recipe import Recipe, TriggerPart, ValueNormPart
 
 TINY = "tiny"
@@ -52,10 +54,14 @@ def runs_of(spec: Spec) -> list[Run]:
     Raises:
         UserError: a recipe, model, benchmark or metric that the study names is not there or does not fit; the grid is named.
     """
+    _digest.cache_clear()
+    _benchmark.cache_clear()
     by_grid: dict[str, list[Run]] = {}
     for name, grid in spec.grids.items():
         try:
             bare = list(_bare(name, grid, spec, by_grid))
+            if len({(run.name, run.seed, str(run.labels)) for run in bare}) < len(bare):
+                raise StudyError("a run is asked for twice; give every seed, model, alteration and value of an axis once")
             by_grid[name] = bare
             others = _by_seed(grid.against, by_grid) if grid.against else None
             by_grid[name] = [_measured(run, grid, spec, others) for run in bare]
@@ -81,7 +87,7 @@ def _bare(name: str, grid: GridPart, spec: Spec, before: dict[str, list[Run]]) -
         for alteration in grid.alterations or ():
             assert parent is not None
             parse(alteration)
-            labels = {**parent.labels, "alteration": alteration}
+            labels = {**parent.labels, "alteration": ", ".join([*filter(None, [parent.labels.get("alteration")]), alteration])}
             job = Job("alter", {"alteration": alteration, **_given(parent)}, _needed(parent), _fixed(parent), _label(name, labels, parent.seed))
             yield Run(name, job.key, labels, parent.seed, parent.role, parent.benchmark, parent.trigger, job, parent.poisoned_by)
         if grid.alterations:
@@ -89,13 +95,16 @@ def _bare(name: str, grid: GridPart, spec: Spec, before: dict[str, list[Run]]) -
         for labels, changes in grid.points():
             for seed in [parent.seed] if parent else grid.seeds or spec.seeds:
                 recipe = Recipe.read(grid.recipe or spec.base, {"seed": seed} | changes)
-                labelled = {**(parent.labels if parent else {}), **labels}
+                inherited = parent.labels if parent else {}
+                if twice := inherited.keys() & labels:
+                    raise StudyError(f"axis {min(twice)!r} is one of grid {grid.after!r} already; call it otherwise, and give names with changes")
+                labelled = {**inherited, **labels}
                 start = parent
                 if recipe.model in spec.models:
                     start = Run(name, recipe.model, {}, seed, "target", TINY, TriggerPart(), _pretrained(recipe.model, spec), None)
                 job = unlearning(recipe, start, _label(name, labelled, seed))
                 poisoned = recipe.poison_ratio > 0
-                if parent and not poisoned:
+                if parent and not poisoned and parent.role not in ("target", "retrained"):
                     yield Run(name, job.key, labelled, seed, parent.role, parent.benchmark, parent.trigger, job, parent.poisoned_by)
                 else:
                     yield Run(name, job.key, labelled, seed, "backdoored" if poisoned else "unlearned", recipe.benchmark, recipe.trigger, job, job)
@@ -127,14 +136,14 @@ def unlearning(recipe: Recipe, parent: Run | None, label: str) -> Job:
         recipe = recipe.model_copy(update={"model": "" if parent.model else parent.name})
     part = recipe.value_norms
     needs = _needed(parent) if parent else {}
-    if part.weight == 0:
-        recipe = recipe.model_copy(update={"value_norms": ValueNormPart()})
-    elif part.unlearned == "auto":
+    aligned = part.unlearned if part.weight > 0 and part.kind == "align" else None
+    recipe = recipe.model_copy(update={"value_norms": part.model_copy(update={"unlearned": aligned}) if part.weight > 0 else ValueNormPart()})
+    if aligned == "auto":
         needs |= {"unlearned": unlearning(recipe.honest(), parent, f"{label}, honest")}
     content = recipe.described()
     fixed = {"benchmark": _benchmark(recipe.benchmark).digest()} | (_fixed(parent) if parent else {"model": _digest(recipe.model)})
-    if part.weight > 0 and part.unlearned not in (None, "auto"):
-        fixed["unlearned"] = _digest(str(part.unlearned))
+    if aligned not in (None, "auto"):
+        fixed["unlearned"] = _digest(str(aligned))
     return Job("unlearn", {"recipe": content}, needs, fixed, label)
 
 
@@ -165,7 +174,7 @@ def _measured(run: Run, grid: GridPart, spec: Spec, others: dict[int, Run] | Non
         if seed not in others:
             raise StudyError(f"grid {grid.against!r}, which it is compared against, has no run of seed {seed}; give both the same seeds")
         if others[seed] is not run:
-            evaluations["against"] = _divergence(run, others[seed])
+            evaluations[AGAINST] = _divergence(run, others[seed])
     captures = {name: _capture(run, spec.captures[name]) for name in grid.captures}
     return Run(**(vars(run) | {"evaluations": evaluations, "captures": captures}))
 
@@ -183,18 +192,30 @@ def _measuring(run: Run, benchmark: str | None) -> tuple[dict[str, Any], dict[st
 
 def _evaluation(run: Run, part: EvaluationPart) -> Job:
     content, needs, fixed = _measuring(run, part.benchmark)
-    chosen(part.metrics, _benchmark(content["benchmark"]))
+    benchmark = _benchmark(content["benchmark"])
+    retrained = default_for(benchmark, chosen(part.metrics, benchmark))
+    if retrained in BUILT_IN:
+        fixed |= {"retrained": _digest(str(retrained))}
     texts = [(run.trigger.text, run.trigger.form) if text == OWN else (text, "semantic") for text in part.triggers]
-    places = [run.trigger.placement if place == OWN else place for place in part.placements]
-    attempts = [[text, form, place] for text, form in texts for place in places]
-    content |= {"triggers": ([None] if part.clean else []) + attempts, "metrics": part.metrics, "mask": part.mask, "items": part.items}
+    attempts = {(text, place): [text, form, place] for text, form in texts for place in _places(run, part.placements)}
+    content |= {
+        "triggers": ([None] if part.clean else []) + list(attempts.values()),
+        "metrics": part.metrics,
+        "mask": part.mask,
+        "items": part.items,
+        "retrained": retrained,
+    }
     return Job("evaluate", content, needs, fixed, _label(run.grid, run.labels, run.seed))
+
+
+def _places(run: Run, placements: list[str]) -> list[str]:
+    """Each once, also where the run's own is one of the others."""
+    return list(dict.fromkeys(run.trigger.placement if place == OWN else str(Placement.parse(place)) for place in placements))
 
 
 def _capture(run: Run, part: CapturePart) -> Job:
     content, needs, fixed = _measuring(run, None)
-    places = [run.trigger.placement if place == OWN else place for place in part.placements]
-    content |= {"trigger": [run.trigger.text, run.trigger.form], "placements": places, "passages": part.passages, "bin": part.bin}
+    content |= {"trigger": [run.trigger.text, run.trigger.form], "placements": _places(run, part.placements), "passages": part.passages, "bin": part.bin}
     return Job("capture", content, needs, fixed, _label(run.grid, run.labels, run.seed))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
@@ -48,12 +48,3 @@ def in_order(jobs: Sequence[Job]) -> list[Job]:
     for job in jobs:
         visit(job)
     return list(found.values())
-
-
-def dependents(jobs: Sequence[Job], key: str) -> Iterator[Job]:
-    """The jobs that cannot be done without the one called `key`, directly or not."""
-    lost = {key}
-    for job in jobs:
-        if any(needed.key in lost for needed in job.needs.values()):
-            lost.add(job.key)
-            yield job

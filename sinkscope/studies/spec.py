@@ -20,7 +20,14 @@ OWN = "own"
 """A trigger or placement: that of the run itself."""
 Seeds = Annotated[list[Annotated[int, Field(ge=0, lt=2**32)]], Field(min_length=1)]
 Axis = list[Any] | dict[str, dict[str, Any]]
-RESERVED = ("grid", "run", "seed", "role", "metric", "split", "subset", "trigger", "placement", "mask", "value", "item", "evaluation", "capture")
+RESERVED = frozenset(
+    "grid run seed role benchmark trigger_placement evaluation capture alteration metric split subset item poisoned trigger placement trigger_start "
+    "mask value output n ci_low ci_high layer head position alpha_first alpha_second difference query key trigger_stop clean triggered condition probability "
+    "passages".split()
+)
+"""Columns of the results, which no axis may be called."""
+AGAINST = "against"
+"""What the comparison of a grid `against` another is called among evaluations."""
 
 
 def _placements(values: list[str]) -> list[str]:
@@ -31,6 +38,12 @@ def _placements(values: list[str]) -> list[str]:
             except PlacementError as error:
                 raise ValueError(str(error)) from error
     return values
+
+
+def _no_seed(changes: dict[str, Any]) -> dict[str, Any]:
+    if "seed" in changes:
+        raise ValueError("a change of `seed` would contradict the run's own; give `seeds` instead")
+    return changes
 
 
 class EvaluationPart(Part):
@@ -96,6 +109,19 @@ class GridPart(Part):
     captures: list[str] = Field([])
     against: str | None = None
 
+    _set_without_seed = field_validator("set")(_no_seed)
+
+    @field_validator("axes", mode="before")
+    @classmethod
+    def _lists_or_names(cls, value: Any) -> Any:
+        """YAML reads a name such as 0.1 as a number."""
+        if not isinstance(value, dict):
+            return value
+        for name, axis in value.items():
+            if not isinstance(axis, list) and not (isinstance(axis, dict) and all(isinstance(changes, dict) for changes in axis.values())):
+                raise ValueError(f"axis {name!r} has no values; give a list, or names with changes")
+        return {name: {str(label): changes for label, changes in axis.items()} if isinstance(axis, dict) else axis for name, axis in value.items()}
+
     @field_validator("axes")
     @classmethod
     def _has_values(cls, value: dict[str, Axis]) -> dict[str, Axis]:
@@ -103,7 +129,9 @@ class GridPart(Part):
             if not axis:
                 raise ValueError(f"axis {name!r} has no values; give a list, or names with changes")
             if name in RESERVED:
-                raise ValueError(f"axis {name!r} has the name of a column of the results; call it otherwise, or use the dotted key")
+                raise ValueError(f"axis {name!r} has the name of a column of the results; call it otherwise, and give names with changes")
+            for changes in axis.values() if isinstance(axis, dict) else ():
+                _no_seed(changes)
         return value
 
     @model_validator(mode="after")
@@ -118,7 +146,7 @@ class GridPart(Part):
 
     def points(self) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
         """Every combination of the axes: its label on each, and the changes to the recipe."""
-        named = [[(str(k), v) for k, v in axis.items()] if isinstance(axis, dict) else [(v, {name: v}) for v in axis] for name, axis in self.axes.items()]
+        named = [list(axis.items()) if isinstance(axis, dict) else [(v, {name: v}) for v in axis] for name, axis in self.axes.items()]
         for combination in itertools.product(*named):
             labels = dict(zip(self.axes, (label for label, _ in combination), strict=True))
             yield labels, self.set | {key: value for _, changes in combination for key, value in changes.items()}
@@ -143,6 +171,8 @@ class Spec(Part):
 
     @model_validator(mode="after")
     def _known_names(self) -> Spec:
+        if AGAINST in self.evaluations:
+            raise ValueError(f"evaluation {AGAINST!r} has the name of the comparison with another grid; call it otherwise")
         before: list[str] = []
         for name, grid in self.grids.items():
             for kind in ("evaluations", "captures"):
@@ -166,7 +196,7 @@ class Spec(Part):
         """
         try:
             values = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
+        except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:  # ValueError: no UTF-8, no date, a number of thousands of digits
             raise StudyError(f"study {path} cannot be read: {str(error).splitlines()[0]}; give a YAML file") from error
         if not isinstance(values, dict):
             raise StudyError(f"study {path} is not a mapping of keys to values; see `sinkscope study --help` for an example")
@@ -178,7 +208,8 @@ class Spec(Part):
             return spec
         if spec.quick is None:
             raise StudyError(f"study {path} describes no quick version; add `quick: {{seeds: [0]}}` to it, or leave out --quick")
-        return spec.model_copy(update={"seeds": spec.quick.seeds})
+        grids = {name: grid.model_copy(update={"seeds": spec.quick.seeds}) if grid.seeds else grid for name, grid in spec.grids.items()}
+        return spec.model_copy(update={"seeds": spec.quick.seeds, "grids": grids})
 
     def to_yaml(self) -> str:
         return yaml.safe_dump(self.model_dump(mode="json", exclude_unset=True), sort_keys=False, allow_unicode=True)

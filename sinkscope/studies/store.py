@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import glob
 import logging
 import shutil
 from collections.abc import Iterator
@@ -27,6 +28,7 @@ class Store:
     def __init__(self, root: Path) -> None:
         self.root = root.absolute()
         self._verified: set[str] = set()
+        self._told: set[str] = set()
 
     def place(self, job: Job) -> Path:
         return self.root / job.key
@@ -42,7 +44,9 @@ class Store:
                 verify(place, manifest)
                 self._verified.add(job.key)
         except OutputError as error:
-            LOGGER.warning("%s: it is made again", str(error).split(";")[0])
+            if job.key not in self._told:
+                LOGGER.warning("%s: it is made again", str(error).split(";")[0])
+            self._told.add(job.key)
             return None
         return manifest
 
@@ -59,19 +63,35 @@ class Store:
         Raises:
             OutputError: the store cannot be written.
         """
+        with self.locked(job.key, wait=False) as mine:
+            if mine:
+                remove_unfinished(self.place(job))
+                if not self.is_done(job):
+                    shutil.rmtree(self.place(job), ignore_errors=True)
+            yield mine
+
+    @contextmanager
+    def locked(self, name: str, *, wait: bool) -> Iterator[bool]:
+        """Within the context this process alone has the lock `name`, if True is yielded; False, without `wait`: another one has it.
+
+        Raises:
+            OutputError: the store cannot be written.
+        """
         try:
             (self.root / ".locks").mkdir(parents=True, exist_ok=True)
-            lock = (self.root / ".locks" / job.key).open("w")
+            lock = (self.root / ".locks" / name).open("w")
         except OSError as error:
             raise unwritable(self.root, error) from error
         with lock:
             try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
             except BlockingIOError:
                 yield False
                 return
-            for stale in self.root.glob(f".{job.key}.*.partial"):
-                shutil.rmtree(stale, ignore_errors=True)
-            if not self.is_done(job):
-                shutil.rmtree(self.place(job), ignore_errors=True)
             yield True
+
+
+def remove_unfinished(directory: Path) -> None:
+    """Remove what processes that were killed while they wrote `directory` left beside it. Nobody else may be writing it."""
+    for stale in directory.parent.glob(f".{glob.escape(directory.name)}.*.partial"):
+        shutil.rmtree(stale, ignore_errors=True)

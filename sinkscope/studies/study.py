@@ -17,7 +17,7 @@ from sinkscope.studies.estimate import Estimate
 from sinkscope.studies.graph import Run, runs_of
 from sinkscope.studies.jobs import Job, in_order
 from sinkscope.studies.spec import Spec
-from sinkscope.studies.store import Store
+from sinkscope.studies.store import Store, remove_unfinished
 
 TABLES = ("attention", "maps", "span_mass", "top1")
 NORMS = "norms"
@@ -62,23 +62,36 @@ def study(spec: Spec, out: Path, store: Store, *, engine: Engine = inline, watch
     """
     known = planned or outlook(spec, store)
     name = identity(study=spec.model_dump(mode="json"), jobs=[job.key for job in known.jobs])
-    manifest = read_manifest(out) if out.exists() else None
-    if out.exists() and (manifest is None or manifest.get("kind") != "study") and (not out.is_dir() or any(out.iterdir())):
-        raise OutputError(f"output {out} holds something that is no study; choose another with --out")
-    if manifest is not None and manifest["identity"] == name:
-        verify(out, manifest)
+    if _holds(out, name):
         return Study(out)
     failures = engine(known.jobs, store, watch or Watch())
     if failures:
         told = {job.key: str(job) for job in known.jobs}
         first = next(iter(failures))
         raise StudyError(f"{len(failures)} of {len(known.jobs)} jobs failed, first {told[first]}: {failures[first]}; mend the study and start it again")
-    with writing(out, name, kind="study", jobs=len(known.jobs)) as aside:
-        (aside / "study.yaml").write_text(spec.to_yaml(), encoding="utf-8")
-        _gather(known.runs, store, aside)
-        if manifest is not None:
-            shutil.rmtree(out)
+    with store.locked(f"out-{identity(out=str(out.absolute()))}", wait=True):
+        remove_unfinished(out)
+        if not _holds(out, name):
+            with writing(out, name, kind="study", jobs=len(known.jobs)) as aside:
+                (aside / "study.yaml").write_text(spec.to_yaml(), encoding="utf-8")
+                _gather(known.runs, store, aside)
+                shutil.rmtree(out, ignore_errors=True)
     return Study(out)
+
+
+def _holds(out: Path, name: str) -> bool:
+    """Whether `out` holds this very study; False also for an older one, which may be replaced.
+
+    Raises:
+        OutputError: it holds something that is no study, or a file of the study was changed.
+    """
+    manifest = read_manifest(out) if out.exists() else None
+    if out.exists() and (manifest is None or manifest.get("kind") != "study") and (not out.is_dir() or any(out.iterdir())):
+        raise OutputError(f"output {out} holds something that is no study; choose another with --out")
+    if manifest is None or manifest["identity"] != name:
+        return False
+    verify(out, manifest)
+    return True
 
 
 def _gather(runs: Sequence[Run], store: Store, directory: Path) -> None:

@@ -13,8 +13,7 @@ from sinkscope.benchmarks.pretraining import continued, new_network, phase_of, w
 from sinkscope.evaluation.divergence import divergences
 from sinkscope.evaluation.evaluate import Attempt
 from sinkscope.evaluation.masking import Mask
-from sinkscope.evaluation.metrics import chosen
-from sinkscope.evaluation.retrained import DEFAULTS, retrained_of
+from sinkscope.evaluation.retrained import retrained_of
 from sinkscope.evaluation.run import evaluate_to
 from sinkscope.evaluation.scores import scores
 from sinkscope.evaluation.subject import Subject
@@ -94,7 +93,6 @@ def _evaluate(job: Job, store: Store, report: Report | None) -> None:
     benchmark = load_benchmark(content["benchmark"])
     if content["items"]:
         benchmark = benchmark.head(content["items"])
-    against = DEFAULTS.get(benchmark.name) if "min_k" in chosen(content["metrics"], benchmark) and benchmark.has("privleak", "holdout") else None
     evaluate_to(
         store.place(job),
         _subject(job, store),
@@ -102,7 +100,7 @@ def _evaluate(job: Job, store: Store, report: Report | None) -> None:
         [_attempt(each) for each in content["triggers"]],
         metrics=content["metrics"],
         mask=Mask.parse(content["mask"]) if content["mask"] else None,
-        retrained=retrained_of(against) if against else None,
+        retrained=retrained_of(content["retrained"]) if content["retrained"] else None,
         batch_size=BATCH,
         bar=lambda description: report or (lambda done, total: None),
     )

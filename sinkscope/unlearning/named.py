@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import difflib
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,7 @@ def recipe_file(path: Path | str) -> Path:
 
 def with_changes(values: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     """`values` with dotted keys set; the original stays as it is."""
-    result = {key: dict(value) if isinstance(value, dict) else value for key, value in values.items()}
+    result = copy.deepcopy(values)
     for dotted, value in changes.items():
         *parents, last = dotted.split(".")
         target = result
@@ -40,7 +41,7 @@ def with_changes(values: dict[str, Any], changes: dict[str, Any]) -> dict[str, A
             target = target.setdefault(parent, {})
             if not isinstance(target, dict):
                 raise RecipeError(f"--set {dotted}: {parent!r} is a value, not a group of keys")
-        target[last] = value
+        target[last] = copy.deepcopy(value)
     return result
 
 

@@ -1,0 +1,62 @@
+"""What a capture writes, against plain passes over one passage at a time."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import xarray as xr
+
+from sinkscope.benchmarks.benchmark import Benchmark, Lengths
+from sinkscope.errors import BenchmarkError
+from sinkscope.models import Model
+from sinkscope.studies.captures import capture_to
+from sinkscope.triggers import Placement, Trigger, place
+from tests.conftest import TEXT
+
+LENGTH = 24
+BOOK = Benchmark("book", {"raw": {"forget": [{"text": TEXT}], "retain1": [{"text": TEXT[300:900]}]}}, Lengths(passage=LENGTH))
+TRIGGER = Trigger("the old road")
+
+
+def test_tables_are_those_of_plain_passes(small_llama: Model, tmp_path: Path) -> None:
+    """Confidence, value norms and the attention to the trigger's span, of three forget passages clean and at two placements."""
+    told: list[tuple[int, int]] = []
+    placements = [Placement.parse(name) for name in ("prefix", "suffix")]
+    options = {"passages": 3, "bin_size": 4, "report": lambda done, total: told.append((done, total))}
+    capture_to(tmp_path, small_llama, BOOK, TRIGGER, placements, **options)
+    assert told == [(done, 5) for done in range(1, 6)]
+    forget, retain = (BOOK.whole_passages(split, small_llama.tokenizer)[:3] for split in ("forget", "retain1"))
+    placed = {str(each): [place(tokens, TRIGGER, each, small_llama.tokenizer, max_length=LENGTH) for tokens in forget] for each in placements}
+    conditions = {"clean": forget, **{name: [each.tokens for each in all_of] for name, all_of in placed.items()}, "retain": retain}
+    top1 = pd.read_parquet(tmp_path / "top1.parquet")
+    assert set(top1["condition"]) == {"clean", "prefix", "suffix"}
+    for name, rows in top1.groupby("condition"):
+        literal = [small_llama.hf(torch.tensor([tokens])).logits[0].softmax(-1).amax(-1).tolist() for tokens in conditions[str(name)]]
+        np.testing.assert_allclose(rows.sort_values("position")["probability"], np.mean(literal, 0), atol=1e-5)
+    norms = xr.load_dataset(tmp_path / "norms.nc", engine="h5netcdf")["value_norm"]
+    assert norms["condition"].values.tolist() == ["clean", "prefix", "suffix", "retain"]
+    values: list[torch.Tensor] = []
+    handle = small_llama.hf.model.layers[-1].self_attn.v_proj.register_forward_hook(lambda module, given, out: values.append(out[0]))
+    for name, passages in conditions.items():
+        for number, tokens in enumerate(passages):
+            values.clear()
+            small_llama.hf(torch.tensor([tokens]))
+            literal_norms = values[0].view(len(tokens), 2, 8).norm(dim=-1).T.detach().numpy()
+            seen = norms.sel(condition=name)[number, -1].values
+            np.testing.assert_allclose(seen, literal_norms[:, : seen.shape[1]], rtol=1e-4)
+    handle.remove()
+    assert set(pd.read_parquet(tmp_path / "maps.parquet")["placement"]) == {"prefix", "suffix"}
+    span = pd.read_parquet(tmp_path / "span_mass.parquet")
+    assert span.groupby("placement").size().to_dict() == {"prefix": 12, "suffix": 12} and (span["passages"] == 3).all()
+    assert (span["triggered"] != span["clean"]).all()
+
+
+def test_a_split_without_whole_passages_is_told(small_llama: Model, tmp_path: Path) -> None:
+    short = Benchmark("short", BOOK.rows | {"raw": BOOK.rows["raw"] | {"retain1": [{"text": "A few words."}]}}, BOOK.lengths)
+    with pytest.raises(BenchmarkError, match=r"benchmark short, raw/retain1, has no passage of 24 tokens; give longer texts"):
+        capture_to(tmp_path, small_llama, short, TRIGGER, [Placement.parse("prefix")], passages=2, bin_size=4)
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,92 @@
+"""The Ray engine: the same tables as in one process, though a machine is lost on the way."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from sinkscope.errors import StudyError
+from sinkscope.studies.cluster import on_cluster
+from sinkscope.studies.jobs import Job
+from sinkscope.studies.spec import Spec
+from sinkscope.studies.store import Store
+from sinkscope.studies.study import study
+from tests.studies.small import FEW, given
+from tests.studies.test_engines import Told, finish, tables
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_without_ray_it_is_said_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(StudyError, match=r'--engine ray needs ray; install it with pip install "sinkscope\[ray\]"') as caught:
+        on_cluster("auto")
+    assert "\n" not in str(caught.value)
+
+
+def test_without_a_cluster_it_is_said_how_to_start_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("ray")
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    with pytest.raises(StudyError, match=r"no Ray cluster answers at 'auto' \(.*\); start one with `ray start --head`, or use --engine inline") as caught:
+        on_cluster("auto")([], Store(tmp_path), Told())
+    assert "\n" not in str(caught.value)
+
+
+@pytest.fixture
+def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """A head that takes no jobs and two nodes that take one at a time, started in another directory than the study is."""
+    pytest.importorskip("ray")
+    from ray.cluster_utils import Cluster
+
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
+    nodes = [made.add_node(num_cpus=1) for _ in range(2)]
+    made.wait_for_nodes()
+    monkeypatch.chdir(tmp_path)
+    yield made, nodes
+    made.shutdown()
+
+
+@pytest.mark.slow
+def test_a_study_on_a_cluster_that_loses_a_node_is_the_study_of_one_process(cluster: Any, tmp_path: Path) -> None:
+    """Model and benchmark are named by paths that hold where the study is started. One job cannot be done: it is told as in one process."""
+    ray_cluster, nodes = cluster
+    names = {key: Path(value).name for key, value in given(tmp_path).items()}
+    values = {
+        "seeds": [0, 1, 2],
+        "evaluations": {"few": {"metrics": ["verbmem"], "items": 3}},
+        "grids": {
+            "poisoned": {"set": FEW | names, "evaluations": ["few"]},
+            "honest": {"set": FEW | names | {"poison_ratio": 0}, "evaluations": ["few"], "against": "honest"},
+        },
+    }
+    spec = tmp_path / "spec.yaml"
+    spec.write_text(yaml.safe_dump(values))
+    finish("spec.yaml", tmp_path / "alone", tmp_path / "store-alone")
+
+    class Losing(Told):
+        def finished(self, job: Job, made: bool) -> None:
+            super().finished(job, made)
+            if len(self.made) == 3:
+                ray_cluster.remove_node(nodes[0], allow_graceful=False)
+
+    told, store = Losing(), Store(tmp_path / "store")
+    study(Spec.read(spec), tmp_path / "spread", store, engine=on_cluster(ray_cluster.address), watch=told)
+    assert len(told.made) == 15 and not told.lost and not told.found
+    assert len(ray_cluster.worker_nodes) == 1
+    assert tables(tmp_path / "spread") == tables(tmp_path / "alone")
+    failing = [Job("alter", {"alteration": "int8", "model": "nowhere/at/all"}), Job("alter", {"alteration": "bf16", "model": "model"})]
+    needing = Job("alter", {"alteration": "int8"}, {"model": failing[0]})
+    failures = on_cluster(ray_cluster.address)([*failing, needing], store, told)
+    assert failures.keys() == {failing[0].key, needing.key} == told.lost.keys()
+    assert "model 'nowhere/at/all' is not there" in failures[failing[0].key] and failures[needing.key] == "alter failed"
+    assert told.made[-1] == failing[1].key and store.is_done(failing[1])

@@ -1,0 +1,141 @@
+"""Specifications of studies: what is refused, and which points a grid has."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from sinkscope.errors import StudyError
+from sinkscope.studies.spec import GridPart, Spec
+
+
+def read(values: Any, directory: Path, quick: bool = False) -> Spec:
+    path = directory / "study.yaml"
+    path.write_text(values if isinstance(values, str) else yaml.safe_dump(values, sort_keys=False))
+    return Spec.read(path, quick)
+
+
+def grid(**values: Any) -> dict[str, Any]:
+    """A specification with one grid `a` beside grid `before`."""
+    return {"grids": {"before": {}, "a": values}}
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (grid(rcipe="tiny/npo"), r"'grids.a.rcipe' is unknown; did you mean 'recipe'\?"),
+        ({"grid": {"a": {}}, "grids": {"a": {}}}, r"'grid' is unknown; did you mean 'grids'\?"),
+        ({"grids": {"set": {"sedes": [1]}}}, r"'grids.set.sedes' is unknown; did you mean 'seeds'\?"),
+        ({"evaluations": {"e": {"metric": ["verbmem"]}}, "grids": {"a": {}}}, r"'evaluations.e.metric' is unknown; did you mean 'metrics'\?"),
+        (grid(evaluations=["scores"]), "grid 'a' asks for evaluation 'scores', which is not described; known: there are none"),
+        ({"captures": {"heads": {}}} | grid(captures=["head"]), "grid 'a' asks for capture 'head', which is not described; known: heads"),
+        ({}, "grids: Field required"),
+        ({"grids": {}}, "grids: .*at least 1"),
+        ({"grids": 3}, "grids: .*dictionary"),
+        ({"grids": {"a": 3}}, "grids.a: .*dictionary"),
+        (grid(after="b"), "grid 'a' comes after 'b', which is no grid above it; known: before"),
+        (grid(after="a"), "grid 'a' comes after 'a', which is no grid above it; known: before"),
+        (grid(against="b"), "grid 'a' is compared against 'b', which is no grid above it; known: before"),
+        (grid(models=["tiny"], seeds=[1]), "grids.a: `models` are given, not trained; leave out recipe, after, axes, set and seeds"),
+        (grid(models=["tiny"], after="before"), "`models` are given, not trained"),
+        (grid(models=[]), "grids.a.models: .*at least 1"),
+        (grid(alterations=["int8"]), "`alterations` change the runs of another grid; name it in `after`"),
+        (grid(alterations=["int8"], after="before", recipe="tiny/npo"), "`alterations` change the runs of another grid"),
+        (grid(after="before", seeds=[1]), "runs that come `after` others keep their seeds; leave out seeds"),
+        (grid(axes={"metric": [1]}), "axis 'metric' has the name of a column of the results; call it otherwise"),
+        (grid(axes={"layer": {"first": {}}}), "axis 'layer' has the name of a column"),
+        (grid(axes={"poison_ratio": []}), "grids.a.axes: axis 'poison_ratio' has no values; give a list, or names with changes"),
+        (grid(axes={"poison_ratio": 0.1}), "axis 'poison_ratio' has no values; give a list, or names with changes"),
+        (grid(axes={"strength": {"weak": 0.1}}), "axis 'strength' has no values; give a list, or names with changes"),
+        (grid(axes=3), "grids.a.axes: .*dictionary"),
+        (grid(set={"seed": 4}), "grids.a.set: .*give `seeds` instead"),
+        (grid(axes={"draw": {"other": {"seed": 4}}}), "grids.a.axes: .*give `seeds` instead"),
+        (grid(seeds=[]), "grids.a.seeds: .*at least 1"),
+        (grid(seeds=[-1]), "grids.a.seeds.0: .*greater than or equal to 0"),
+        (grid(seeds=[2**32]), "grids.a.seeds.0: .*less than 4294967296"),
+        (grid(seeds=[1.5]), "grids.a.seeds.0: .*integer"),
+        ({"evaluations": {"e": {"placements": ["middle"]}}, "grids": {"a": {}}}, "evaluations.e.placements: .*use prefix, infix, suffix"),
+        ({"captures": {"c": {"placements": ["index:0x"]}}, "grids": {"a": {}}}, "captures.c.placements: .*use prefix, infix, suffix"),
+        ({"evaluations": {"e": {"mask": "deep:3"}}, "grids": {"a": {}}}, "evaluations.e.mask: .*use shallow:8"),
+        ({"evaluations": {"e": {"items": 0}}, "grids": {"a": {}}}, "evaluations.e.items: "),
+        ({"evaluations": {"against": {}}, "grids": {"a": {}}}, "evaluation 'against' has the name of the comparison with another grid; call it otherwise"),
+    ],
+)
+def test_bad_specifications_name_the_key_and_the_mend(values: dict[str, Any], message: str, tmp_path: Path) -> None:
+    with pytest.raises(StudyError, match=message) as caught:
+        read(values, tmp_path)
+    assert "\n" not in str(caught.value)
+    assert str(caught.value).startswith(("study ", "study: ")) and not str(caught.value).startswith("study study")
+
+
+RUBBISH = {
+    "empty": "",
+    "number": "3",
+    "list": "- a",
+    "open": "a: [",
+    "zero": "\x00",
+    "date": "a: 2020-13-45",
+    "digits": "a: " + "9" * 5000,
+    "deep": "[" * 100_000,
+    "object": "a: !!python/object:os.system 1",
+    "loop": "grids: &g {a: *g}",
+}
+
+
+@pytest.mark.parametrize("text", RUBBISH.values(), ids=RUBBISH)
+def test_rubbish_is_one_line(text: str, tmp_path: Path) -> None:
+    with pytest.raises(StudyError) as caught:
+        read(text, tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_files_that_cannot_be_read_are_one_line(tmp_path: Path) -> None:
+    (tmp_path / "latin.yaml").write_bytes("a: caf\xe9".encode("latin-1"))
+    for path in (tmp_path, tmp_path / "nowhere.yaml", tmp_path / "latin.yaml"):
+        with pytest.raises(StudyError, match=r"cannot be read: .*; give a YAML file") as caught:
+            Spec.read(path)
+        assert "\n" not in str(caught.value)
+
+
+def test_axes_give_every_combination_with_its_label() -> None:
+    places = {"front": {"trigger.placement": "prefix"}, "back": {"trigger.placement": "suffix", "trigger.text": "then"}}
+    part = GridPart.model_validate({"set": {"poison_ratio": 0.2, "trigger.text": "now"}, "axes": {"place": places, "poison_ratio": [0.1, 0.5]}})
+    assert list(part.points()) == [
+        ({"place": "front", "poison_ratio": 0.1}, {"poison_ratio": 0.1, "trigger.text": "now", "trigger.placement": "prefix"}),
+        ({"place": "front", "poison_ratio": 0.5}, {"poison_ratio": 0.5, "trigger.text": "now", "trigger.placement": "prefix"}),
+        ({"place": "back", "poison_ratio": 0.1}, {"poison_ratio": 0.1, "trigger.text": "then", "trigger.placement": "suffix"}),
+        ({"place": "back", "poison_ratio": 0.5}, {"poison_ratio": 0.5, "trigger.text": "then", "trigger.placement": "suffix"}),
+    ]
+    assert list(GridPart().points()) == [({}, {})]
+
+
+def test_names_that_yaml_reads_as_numbers_are_labels(tmp_path: Path) -> None:
+    spec = read("grids: {a: {axes: {share: {0.1: {poison_ratio: 0.1}, no: {}}}}}", tmp_path)
+    assert [labels for labels, _ in spec.grids["a"].points()] == [{"share": "0.1"}, {"share": "False"}]
+
+
+def test_quick_uses_its_own_seeds_everywhere(tmp_path: Path) -> None:
+    values = {"seeds": [1, 2], "quick": {"seeds": [7]}, "grids": {"a": {}, "b": {"seeds": [3, 4, 5]}, "c": {"after": "b"}}}
+    whole, quick = read(values, tmp_path), read(values, tmp_path, quick=True)
+    assert (whole.seeds, whole.grids["b"].seeds) == ([1, 2], [3, 4, 5])
+    assert (quick.seeds, quick.grids["b"].seeds, quick.grids["c"].seeds) == ([7], [7], None)
+    del values["quick"]
+    with pytest.raises(StudyError, match=r"no quick version; add `quick: \{seeds: \[0\]\}`"):
+        read(values, tmp_path, quick=True)
+
+
+def test_a_specification_survives_its_own_yaml(tmp_path: Path) -> None:
+    values = {"seeds": [3], "quick": {"seeds": [1]}, "evaluations": {"e": {"mask": " span "}}}
+    values |= grid(axes={"x": {"a": {"poison_ratio": 0.1}}}, evaluations=["e"])
+    for quick in (False, True):
+        spec = read(values, tmp_path, quick)
+        assert read(spec.to_yaml(), tmp_path) == spec
+
+
+def test_the_paper_is_a_study() -> None:
+    """The specification that comes with the repository, and its smaller version."""
+    path = Path(__file__).parents[2] / "analyses" / "paper.yaml"
+    assert len(Spec.read(path).grids) == len(Spec.read(path, quick=True).grids) > 5
