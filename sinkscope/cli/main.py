@@ -10,7 +10,7 @@ os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 
 import typer
 
-from sinkscope.cli import compare, evaluate, locate, quickstart, study, tiny, unlearn
+from sinkscope.cli import compare, evaluate, figures, locate, quickstart, study, tiny, unlearn
 from sinkscope.errors import OutputError, UserError
 
 app = typer.Typer(
@@ -27,6 +27,7 @@ app.command("recipes")(unlearn.recipes)
 app.command("unlearn")(unlearn.unlearn)
 app.command("evaluate")(evaluate.evaluate)
 app.command("study")(study.study)
+app.command("figures")(figures.figures)
 app.add_typer(tiny.app, name="tiny")
 
 _FULL = ("No space left on device", "Disk quota exceeded")
