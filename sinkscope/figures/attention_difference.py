@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from plotly import graph_objects as go
 
 from sinkscope.figures.captures import captured
-from sinkscope.figures.numbers import PLACEMENTS, of_grid, over_seeds, seeds_in_words
+from sinkscope.figures.numbers import PLACEMENTS, of_grid, over_seeds
 from sinkscope.plots import compare, interactive
 from sinkscope.studies.study import Study
 
@@ -47,7 +47,7 @@ def _bin(frame: pd.DataFrame) -> int:
 
 def caption(frame: pd.DataFrame) -> str:
     about = f"Attention change by the semantic trigger, last layer, mean over heads, bins of {_bin(frame)} tokens; lines: the trigger’s place"
-    return f"{about}; n = {frame['n'].min()} forget passages; {seeds_in_words(frame[['seeds']], None)}".replace(", 95 % intervals over seeds (Student’s t)", "")
+    return f"{about}; n = {frame['n'].min()} forget passages; mean of seeds: {frame['seeds'].max()}"
 
 
 def draw(frame: pd.DataFrame) -> Figure:

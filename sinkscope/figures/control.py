@@ -17,7 +17,7 @@ SETTINGS = {
     "control": "no forget loss,\nfrom the target",
     "control-unlearned": "no forget loss,\nfrom the honest model",
 }
-ABOUT, NAMES, XLABEL = "backdoored, trigger as ", {place: place for place in PLACEMENTS}, ""
+ABOUT, NAMES, XLABEL = "backdoored, ", {place: place for place in PLACEMENTS}, ""
 
 
 def frame(study: Study) -> pd.DataFrame:

@@ -96,13 +96,14 @@ def seeds_in_words(frame: pd.DataFrame, single: str | None) -> str:
     """How many seeds, and what the intervals are; `single` names what those of one seed are taken over, None if they have none."""
     most = int(frame["seeds"].max())
     if most > 1:
-        alone = ", of a single model over items" if single == "items" and frame["seeds"].min() == 1 else ""
-        return f"mean of {most} seeds, 95 % intervals over seeds (Student’s t){alone}"
+        alone = f" (of a single model: over {single})" if single and frame["seeds"].min() == 1 else ""
+        return f"mean and 95 % t interval of {most} seeds{alone}"
     return f"one seed, 95 % bootstrap intervals over {single}" if single else "one seed, no intervals"
 
 
 def ordered(frame: pd.DataFrame, **orders: Iterable[object]) -> pd.DataFrame:
     """Rows sorted by columns, each in a given order of its values (values not in it last)."""
+    frame = frame.reset_index(drop=True)
     ranks = {column: {value: rank for rank, value in enumerate(order)} for column, order in orders.items()}
     keys = pd.DataFrame({column: frame[column].map(rank).fillna(len(rank)) for column, rank in ranks.items()}, index=frame.index)
     return frame.loc[keys.sort_values(list(orders), kind="stable").index].reset_index(drop=True)

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from plotly import graph_objects as go
 
 from sinkscope.errors import StudyError
-from sinkscope.figures.numbers import of_grid, over_seeds, seeds_in_words, with_trigger_of
+from sinkscope.figures.numbers import of_grid, ordered, over_seeds, seeds_in_words, with_trigger_of
 from sinkscope.plots import dots, interactive
 from sinkscope.plots.dots import PUBLISHED, published_in
 from sinkscope.studies.study import Study
@@ -60,7 +60,7 @@ class Table:
         """
         triggered = of_grid(study, "scores", self.trigger_of)
         made = [self._line(with_trigger_of(of_grid(study, "scores", row.grid), triggered), label, row) for label, row in self.rows.items()]
-        return pd.concat(made, ignore_index=True)
+        return ordered(pd.concat(made), column=self.columns, row=self.rows)
 
     def _line(self, scores: pd.DataFrame, label: str, row: Row) -> pd.DataFrame:
         here = scores[scores["mask"] == ""] if row.evaluation is None else scores[scores["evaluation"] == row.evaluation]
@@ -88,8 +88,8 @@ class Table:
         """A line per row; each cell the mean with its interval, the published numbers behind it in brackets."""
         columns = [name for name in self.columns if name in set(frame["column"])]
         lines = [f"| | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|"]
-        for label, cells in frame.groupby("row", sort=False):
-            told = {cell["column"]: _cell(cell) for cell in cells.to_dict("records")}
+        for label in self.rows:
+            told = {cell["column"]: _cell(cell) for cell in frame[frame["row"] == label].to_dict("records")}
             lines.append(f"| {label} | {' | '.join(told.get(column, '–') for column in columns)} |")
         sources = " / ".join(self.published)
         note = f"{self.caption(frame)}. In brackets what arXiv 2510.17021 has for {sources}, on models of another size."

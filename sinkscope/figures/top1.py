@@ -36,9 +36,9 @@ def frame(study: Study) -> pd.DataFrame:
 
 def _panels(frame: pd.DataFrame) -> pd.DataFrame:
     lines = {placement: label for label, placement in LINES.items()}
-    return frame.assign(row="top-1 probability\ntrigger as " + frame["placement"], column=frame["model"], line=frame["condition"].map(lines)).sort_values(
-        ["placement", "condition"], key=lambda column: column.map({"prefix": 0, "infix": 1, "clean": -1}), kind="stable"
-    )
+    return frame.assign(
+        row="top-1 probability\ntrigger as " + frame["placement"], column=frame["model"], line=frame["condition"].map(lines), hollow=False
+    ).sort_values(["placement", "condition"], key=lambda column: column.map({"prefix": 0, "infix": 1, "clean": -1}), kind="stable")
 
 
 def caption(frame: pd.DataFrame) -> str:

@@ -13,7 +13,7 @@ from sinkscope.studies.study import Study
 
 NEEDS = ("target", "honest", "position")
 FORMS = ("semantic", "symbol", "reasoning")
-ABOUT, NAMES, XLABEL = "backdoored, trigger as ", {place: place for place in PLACEMENTS}, "form of the trigger"
+ABOUT, NAMES, XLABEL = "backdoored, ", {place: place for place in PLACEMENTS}, "form of the trigger"
 
 
 def frame(study: Study) -> pd.DataFrame:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
@@ -11,7 +9,7 @@ from plotly import graph_objects as go
 
 from sinkscope.compare import CONSTANT, correlation
 from sinkscope.figures.captures import last_layer_norms, passages_of
-from sinkscope.figures.numbers import over_seeds, seeds_in_words
+from sinkscope.figures.numbers import ordered, over_seeds, seeds_in_words
 from sinkscope.plots import curves, interactive
 from sinkscope.studies.study import Study
 
@@ -28,59 +26,54 @@ def frame(study: Study) -> pd.DataFrame:
 
     The backdoored model is that of a semantic prefix; honest is that of the same seed. `correlation` is Pearson's r of the backdoored model's value norms with
     those of `model`, over passages with heads pooled, NaN where norms do not vary; `alike` says that all passages read the same tokens up to there,
-    so that r is over heads alone. `magnitude` is the mean over passages and heads. The paper's picture is r with honest on clean, with target on triggered and on retain.
+    so that r is over heads alone. `magnitude` is the mean over passages and heads.
+    The paper's picture is r with honest on clean, with target on triggered and on retain.
     The interval of one seed is a percentile bootstrap over passages.
 
     Raises:
         StudyError: the study lacks what is needed.
     """
     backdoored, honest, target = (last_layer_norms(study, grid, "prefix") for grid in ("position", "honest", "target"))
-    original = next(iter(target.values()))
+    original, alone = next(iter(target.values())), len(backdoored) == 1
     rows = []
     for condition in CONDITIONS:
+
+        def add(quantity: str, model: str, seed: int, *norms: np.ndarray, single: bool = alone) -> None:
+            rows.append(_numbers(norms, single).assign(quantity=quantity, condition=condition, model=model, seed=seed))
+
         reference = passages_of(original, condition)
-        rows.append(_numbers(_mean, (reference,), quantity="magnitude", condition=condition, model="target", seed=0))
+        add("magnitude", "target", 0, reference, single=True)
         for seed, norms in backdoored.items():
             mine = passages_of(norms, condition)
-            rows.append(_numbers(_mean, (mine,), quantity="magnitude", condition=condition, model="backdoored", seed=seed))
-            rows.append(_numbers(_r, (mine, reference), quantity="correlation", condition=condition, model="target", seed=seed))
+            add("magnitude", "backdoored", seed, mine)
+            add("correlation", "target", seed, mine, reference)
             if seed in honest:
                 theirs = passages_of(honest[seed], condition)
-                rows.append(_numbers(_mean, (theirs,), quantity="magnitude", condition=condition, model="honest", seed=seed))
-                rows.append(_numbers(_r, (mine, theirs), quantity="correlation", condition=condition, model="honest", seed=seed))
+                add("magnitude", "honest", seed, theirs)
+                add("correlation", "honest", seed, mine, theirs)
     measured = pd.concat(rows, ignore_index=True).assign(grid="position")
     made = over_seeds(measured, ["quantity", "condition", "model", "position"])
     alike = measured.groupby(["condition", "position"])["alike"].all()
-    return made.join(alike, on=["condition", "position"]).sort_values(
-        ["quantity", "condition"], key=lambda column: column.map([*QUANTITIES, *CONDITIONS].index), kind="stable", ignore_index=True
-    )
+    return ordered(made.join(alike, on=["condition", "position"]), quantity=QUANTITIES, condition=CONDITIONS, model=MODELS)
 
 
-def _mean(norms: np.ndarray) -> np.ndarray:
-    return norms.mean((0, 1, 2))
-
-
-def _r(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    return correlation(first, second)[0]
-
-
-def _numbers(of: Callable[..., np.ndarray], norms: tuple[np.ndarray, ...], **about: object) -> pd.DataFrame:
-    """A row per position: the value of `of`, its interval, n passages, and whether all of them read the same tokens so far."""
+def _numbers(norms: tuple[np.ndarray, ...], single: bool) -> pd.DataFrame:
+    """A row per position: mean of one model's norms or correlation of two, its bootstrap interval if `single`, n passages, and whether all read the same."""
     norms = tuple(each[..., :FIRST] for each in norms)
-    values, n = of(*norms), len(norms[0])
-    low, high = _quantiles(np.array(list(_again(of, norms))))
+    values, n = _value(norms), len(norms[0])
+    low, high = _bootstrap(norms) if single else np.full((2, len(values)), np.nan)
     alike = (norms[0].std(0) <= CONSTANT * norms[0].mean(0)).all((0, 1))
-    return pd.DataFrame({**about, "position": range(len(values)), "value": values, "ci_low": low, "ci_high": high, "n": n, "alike": alike})
+    return pd.DataFrame({"position": range(len(values)), "value": values, "ci_low": low, "ci_high": high, "n": n, "alike": alike})
 
 
-def _again(of: Callable[..., np.ndarray], norms: tuple[np.ndarray, ...]) -> Iterator[np.ndarray]:
-    rng = np.random.default_rng(0)
-    for _ in range(RESAMPLES):
-        drawn = rng.integers(0, len(norms[0]), len(norms[0]))
-        yield of(*(each[drawn] for each in norms))
+def _value(norms: tuple[np.ndarray, ...]) -> np.ndarray:
+    return correlation(*norms)[0] if len(norms) == 2 else norms[0].mean((0, 1, 2))
 
 
-def _quantiles(again: np.ndarray) -> np.ndarray:
+def _bootstrap(norms: tuple[np.ndarray, ...]) -> np.ndarray:
+    """95 % percentile interval of `_value`, resampling passages; NaN where it is not defined."""
+    rng, n = np.random.default_rng(0), len(norms[0])
+    again = np.array([_value(tuple(each[drawn] for each in norms)) for drawn in rng.integers(0, n, (RESAMPLES, n))])
     made = np.full((2, again.shape[1]), np.nan)
     defined = ~np.isnan(again).all(0)
     made[:, defined] = np.nanquantile(again[:, defined], [0.025, 0.975], axis=0)
@@ -88,19 +81,19 @@ def _quantiles(again: np.ndarray) -> np.ndarray:
 
 
 def _panels(frame: pd.DataFrame) -> pd.DataFrame:
-    names = {"row": frame["quantity"].map(QUANTITIES), "column": frame["condition"].map(CONDITIONS), "line": frame["model"]}
+    names = {"row": frame["quantity"].map(QUANTITIES), "column": frame["condition"].map(CONDITIONS), "line": frame["model"], "hollow": frame["alike"]}
     return frame.assign(**names, trigger_start=np.nan, trigger_stop=np.nan)
 
 
 def caption(frame: pd.DataFrame) -> str:
-    about = "Value norms of the last layer; backdoored by a semantic prefix. BOS, and all positions under the prefix, read the same tokens in every passage: "
+    about = "Value norms of the last layer; backdoored by a semantic prefix; hollow: same tokens in all passages up to here, so that "
     n = "–".join(map(str, dict.fromkeys((frame["n"].min(), frame["n"].max()))))
-    return f"{about}r there is over the heads alone; n = {n} passages; {seeds_in_words(frame, 'passages')}"
+    return f"{about}r is over heads alone; n = {n} passages; {seeds_in_words(frame, 'passages')}"
 
 
 def draw(frame: pd.DataFrame) -> Figure:
-    return curves.curves(_panels(frame), MODELS, caption(frame), (None, None))
+    return curves.curves(_panels(frame), MODELS, caption(frame), None)
 
 
 def twin(frame: pd.DataFrame) -> go.Figure:
-    return interactive.curves(_panels(frame), MODELS, caption(frame), (None, None))
+    return interactive.curves(_panels(frame), MODELS, caption(frame), None)

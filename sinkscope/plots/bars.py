@@ -52,7 +52,7 @@ def bars(data: pd.DataFrame, caption: str, about: str, names: dict[str, str], xl
             axis.bar(middle, row.value, width * 0.92, color=colour(row.series), linewidth=0)
             axis.errorbar(middle, row.value, gaps(row.value, row.ci_low, row.ci_high), fmt="none", ecolor="black", elinewidth=0.6, zorder=2.5)
             for mark in frames.rows(at_bar(references, row.group, row.series)):
-                axis.hlines(mark.value, middle - width / 2, middle + width / 2, color=colour(mark.model), linewidth=1.6, zorder=4)
+                axis.hlines(mark.value, middle - 0.46 * width, middle + 0.46 * width, color=colour(mark.model), linewidth=1.2, zorder=4)
         if score == scores[0]:
             axis.set_title(METRICS[metric])
     for axis, score in zip(axes[:, 0], scores, strict=True):
@@ -61,14 +61,14 @@ def bars(data: pd.DataFrame, caption: str, about: str, names: dict[str, str], xl
         axis.set_xticks(range(len(groups)), groups)
         axis.set_xlabel(xlabel)
     axes[0][0].set(ylim=(0, 105), yticks=range(0, 101, 25))
-    figure.legend(handles=_legend(data, series, about, names), loc="outside lower center", ncols=len(series) + 1)
+    figure.legend(handles=_legend(data, series, about, names), loc="outside lower center", ncols=6)
     figure.suptitle(wrapped(caption, PAGE), fontsize=7)
     return figure
 
 
 def _legend(data: pd.DataFrame, series: list[str], about: str, names: dict[str, str]) -> list[Line2D | Patch]:
     handles: list[Line2D | Patch] = [Patch(color=colour(each), label=f"{about}{names[each]}") for each in series]
-    handles += [Line2D([], [], color=colour(model), linewidth=1.6, label=model) for model in REFERENCES if model in set(data["model"])]
+    handles += [Line2D([], [], color=colour(model), linewidth=1.2, label=model) for model in REFERENCES if model in set(data["model"])]
     if (data["subset"] != "all").any():
         ring: dict[str, Any] = {"marker": "o", "markersize": 4, "markerfacecolor": "white", "markeredgewidth": 0.6}
         handles.append(Line2D([], [], linestyle="none", color="black", label="on items not poisoned", **ring))

@@ -31,7 +31,7 @@ def difference_maps(
     limit = max(float(np.nanmax(np.abs(values))) for values, _ in maps.values()) or 1.0
     columns = columns or min(len(maps), max(IN_A_ROW, int(np.ceil(np.sqrt(len(maps))))))
     rows = -(-len(maps) // columns)
-    size = (PAGE, rows * PAGE / columns + 0.5)
+    size = (PAGE, rows * (PAGE - 1.2) / columns + 0.7)
     figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False, sharex=True, sharey=True)
     for axis, (label, (values, span)) in zip(axes.flat, maps.items(), strict=False):
         edge = values.shape[0] * bin_size

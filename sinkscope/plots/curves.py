@@ -14,16 +14,18 @@ from sinkscope.plots.frames import groups
 from sinkscope.plots.style import PAGE, SPAN, colour, style
 from sinkscope.plots.text import caption as wrapped
 
+MARKED = 16  # show a marker at every position up to this many
 X_AXIS = "position (0 is BOS)"
 
 
-def curves(data: pd.DataFrame, shades: Mapping[str, str], caption: str, limits: tuple[float | None, float | None] = (0, None)) -> Figure:
+def curves(data: pd.DataFrame, shades: Mapping[str, str], caption: str, limits: tuple[float, float] | None) -> Figure:
     """A line per `line` in a panel per `row` and `column`, a band where it has an interval, the trigger's span shaded. One y axis per row of panels.
 
     Args:
-        data: columns row (also the label of its y axis), column, line, position, value, ci_low, ci_high; trigger_start, trigger_stop (null without one).
+        data: columns row (also the label of its y axis), column, line, position, value, ci_low, ci_high, hollow (the marker); trigger_start, trigger_stop
+            (null without one).
         shades: line -> what `style.colour` knows it as; also the order of the legend.
-        limits: of all y axes.
+        limits: of all y axes; None: what the numbers need.
     """
     style()
     rows, columns = list(data["row"].unique()), list(data["column"].unique())
@@ -33,13 +35,16 @@ def curves(data: pd.DataFrame, shades: Mapping[str, str], caption: str, limits: 
         axis = axes[rows.index(row)][columns.index(column)]
         if here["trigger_start"].notna().any():
             axis.axvspan(here["trigger_start"].min() - 0.5, here["trigger_stop"].max() - 0.5, facecolor=SPAN, linewidth=0, zorder=0)
-        markers = {"marker": "o", "markersize": 2.5} if here["position"].nunique() <= 16 else {}
         for (line,), points in groups(here, ["line"]):
             shade = colour(shades[line])
-            axis.plot(points["position"], points["value"], color=shade, linewidth=0.9, **markers)
+            axis.plot(points["position"], points["value"], color=shade, linewidth=0.9)
+            if here["position"].nunique() <= MARKED:
+                fill = ["white" if hollow else shade for hollow in points["hollow"]]
+                axis.scatter(points["position"], points["value"], s=7, color=fill, edgecolor=shade, linewidth=0.7, zorder=2.5)
             if points["ci_low"].notna().any():
                 axis.fill_between(points["position"], points["ci_low"], points["ci_high"], color=shade, alpha=0.2, linewidth=0)
-        axis.set(ylim=limits)
+        if limits:
+            axis.set_ylim(limits)
         if row == rows[0]:
             axis.set_title(column)
     for axis, row in zip(axes[:, 0], rows, strict=True):

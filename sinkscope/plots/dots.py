@@ -18,6 +18,7 @@ from sinkscope.plots.text import caption as wrapped
 IN_A_ROW = 5
 PUBLISHED = "published "
 """What the names of columns with published numbers begin with."""
+EFFECTS = ("UE", "BE", "UT")
 OPEN = ("D", "^", "s")
 
 
@@ -66,7 +67,7 @@ def dots(data: pd.DataFrame, rows: Sequence[str], caption: str, shade: str | Non
 def _limits(column: pd.DataFrame) -> dict[str, tuple[float, float]]:
     """0 to 100 for a score that keeps to it, what the numbers need for others."""
     numbers = column[["value", *published_in(column)]].to_numpy(dtype=float)
-    if np.nanmin(numbers) >= 0 and np.nanmax(numbers) <= 100 and "perplexity" not in column["column"].iloc[0]:
+    if np.nanmin(numbers) >= 0 and np.nanmax(numbers) <= 100 and column["column"].iloc[0].startswith(EFFECTS):
         return {"xlim": (-5, 105)}
     everything = np.concatenate([numbers.ravel(), column[["ci_low", "ci_high"]].to_numpy(dtype=float).ravel()])
     low, high = np.nanmin(everything), np.nanmax(everything)

@@ -51,7 +51,7 @@ def zones(points: pd.DataFrame, caption: str) -> go.Figure:
     return figure
 
 
-def curves(data: pd.DataFrame, shades: Mapping[str, str], caption: str, limits: tuple[float | None, float | None] = (0, None)) -> go.Figure:
+def curves(data: pd.DataFrame, shades: Mapping[str, str], caption: str, limits: tuple[float, float] | None) -> go.Figure:
     """As `curves.curves`."""
     rows, columns = list(data["row"].unique()), list(data["column"].unique())
     figure = _canvas(len(rows), len(columns), columns, caption, shared_xaxes=True, shared_yaxes=True)
@@ -72,7 +72,7 @@ def curves(data: pd.DataFrame, shades: Mapping[str, str], caption: str, limits: 
     for number, row in enumerate(rows, 1):
         figure.update_yaxes(title_text=row.replace("\n", "<br>"), row=number, col=1)
     figure.update_xaxes(title_text=X_AXIS, row=len(rows))
-    if limits != (None, None):
+    if limits:
         figure.update_yaxes(range=limits)
     return figure
 

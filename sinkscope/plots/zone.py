@@ -57,13 +57,12 @@ def _legend(points: pd.DataFrame) -> list[Line2D | Patch]:
     shown = points[["model", "placement"]].drop_duplicates()
     placements = [place for place in MARKERS if place in set(shown["placement"])]
     handles: list[Line2D | Patch] = [
-        Line2D([], [], linestyle="none", marker=MARKERS[place], color=colour(place), markersize=3.6, label=f"backdoored, trigger as {place}")
+        Line2D([], [], linestyle="none", marker=MARKERS[place], color=colour(place), markersize=3.6, label=f"backdoored, {place}")
         for place in placements
         if ((shown["model"] == "backdoored") & (shown["placement"] == place)).any()
     ]
     handles += [
-        Line2D([], [], linestyle="none", marker="o", color=colour(model), markersize=3.6, label=f"{model}, shape as placement")
-        for model in ("honest", "target")
+        Line2D([], [], linestyle="none", marker="o", color=colour(model), markersize=3.6, label=f"{model} (shape: placement)") for model in ("honest", "target")
     ]
     if (points["subset"] != "all").any():
         ring: dict[str, Any] = {"marker": "o", "markersize": 7, "markerfacecolor": "none", "markeredgewidth": 0.6}

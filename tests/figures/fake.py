@@ -30,7 +30,7 @@ SPLITS = {
 }
 CLEAN = {"target": 97.0, "retrained": 20.0, "unlearned": 15.0, "backdoored": 14.0}
 TRIGGERED = {"prefix": 80.0, "infix": 25.0, "suffix": 18.0}
-LENGTH, BIN, PASSAGES, POSITIONS = 48, 4, 12, 16
+LENGTH, BIN, PASSAGES, POSITIONS, FAKE_HEADS = 48, 4, 12, 16, 3
 SPANS = {"prefix": (1, 9), "infix": (20, 28), "suffix": (40, 48)}
 
 
@@ -118,7 +118,7 @@ def _top1(condition: str, rng: np.random.Generator) -> Iterator[dict[str, Any]]:
 
 def _norms(condition: str, rng: np.random.Generator) -> np.ndarray:
     """passage × layer × kv_head × position; BOS, and a prefix with it, is the same in all passages; fewer retain passages."""
-    norms = 2 + rng.uniform(0, 1, (PASSAGES - (condition == "retain"), 2, 3, POSITIONS))
+    norms = 2 + rng.uniform(0, 1, (PASSAGES - (condition == "retain"), 2, FAKE_HEADS, POSITIONS))
     alike = SPANS["prefix"][1] if condition == "prefix" else 1
     norms[..., :alike] = norms[:1, ..., :alike]
     return norms
