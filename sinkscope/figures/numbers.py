@@ -89,7 +89,7 @@ def sample(frame: pd.DataFrame) -> str:
     """How many items and seeds a frame of KnowMem and VerbMem rests on, and what its intervals are, for a caption."""
     whole = frame[frame["subset"] == "all"] if "subset" in frame else frame
     counts = [f"{_range(whole[whole['metric'] == metric]['n'])} {UNITS[metric]}" for metric in MEMORY if metric in set(whole["metric"])]
-    return f"n = {' and '.join(counts)}; {seeds_in_words(frame, 'items')}"
+    return f"n\u00a0=\u00a0{' and '.join(counts)}; {seeds_in_words(frame, 'items')}"
 
 
 def seeds_in_words(frame: pd.DataFrame, single: str | None) -> str:

@@ -12,19 +12,22 @@ from sinkscope.plots import bars, interactive
 from sinkscope.studies.study import Study
 
 NEEDS = ("target", "honest", "ratio")
+SPLIT = "poison_split"
 ABOUT, NAMES, XLABEL = "", {"none": "standard backdoor", "aligned": "+ value norms"}, "share of the forget set that is poisoned ρ"
 
 
 def frame(study: Study) -> pd.DataFrame:
-    """Groups are poison ratios, series `none` and `aligned` value norms; see `bars.with_references`.
+    """Groups are poison ratios (and ways to split off the poisoned, where the grid has that axis), series `none` and `aligned` value norms; see
+    `bars.with_references`.
 
     Raises:
         StudyError: the study lacks what is needed.
     """
     rows = effects(study, "ratio")
     ratio = axis(rows, "poison_ratio").astype(float)
-    ratios = {value: f"{100 * value:.3g} %" for value in sorted(ratio.unique())}
-    return with_references(study, rows.assign(group=ratio.map(ratios), series=axis(rows, "value norms")), ratios.values(), NAMES)
+    split = "\n" + axis(rows, SPLIT) if SPLIT in study.spec.grids["ratio"].axes else ""
+    rows = rows.assign(group=ratio.map(lambda value: f"{100 * value:.3g} %") + split, series=axis(rows, "value norms"), ratio=ratio)
+    return with_references(study, rows, rows.sort_values("ratio", kind="stable")["group"].unique(), NAMES)
 
 
 def caption(frame: pd.DataFrame) -> str:

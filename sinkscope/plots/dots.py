@@ -49,7 +49,7 @@ def dots(data: pd.DataFrame, rows: Sequence[str], caption: str, shade: str | Non
             there = data[(data["column"] == column) & data[name].notna()]
             heights = [rows.index(row) for row in there["row"]]
             axis.plot(there[name], heights, marker, markersize=4, markerfacecolor="none", markeredgecolor="black", markeredgewidth=0.6, zorder=3)
-        axis.set(title=column, ylim=(len(rows) - 0.5, -0.5), **_limits(data[data["column"] == column]))
+        axis.set(title=column, ylim=(len(rows) - 0.5, -0.5), xlim=limits(data[data["column"] == column]))
         axis.set_yticks(range(len(rows)), rows)
         axis.grid(axis="y", linewidth=0.3, color="#dddddd")
         axis.tick_params(axis="y", length=0)
@@ -64,12 +64,12 @@ def dots(data: pd.DataFrame, rows: Sequence[str], caption: str, shade: str | Non
     return figure
 
 
-def _limits(column: pd.DataFrame) -> dict[str, tuple[float, float]]:
+def limits(column: pd.DataFrame) -> tuple[float, float]:
     """0 to 100 for a score that keeps to it, what the numbers need for others."""
     numbers = column[["value", *published_in(column)]].to_numpy(dtype=float)
     if np.nanmin(numbers) >= 0 and np.nanmax(numbers) <= 100 and column["column"].iloc[0].startswith(EFFECTS):
-        return {"xlim": (-5, 105)}
+        return -5, 105
     everything = np.concatenate([numbers.ravel(), column[["ci_low", "ci_high"]].to_numpy(dtype=float).ravel()])
     low, high = np.nanmin(everything), np.nanmax(everything)
     margin = 0.06 * (high - low) or 1.0
-    return {"xlim": (low - margin, high + margin)}
+    return low - margin, high + margin

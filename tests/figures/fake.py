@@ -18,7 +18,7 @@ from sinkscope.studies.study import Study
 
 PAPER = Path(__file__).parents[2] / "analyses" / "paper.yaml"
 RATIO = {
-    "axes": {"poison_ratio": [0.05, 0.1], "value norms": {"none": {}, "aligned": {"value_norms.weight": 1.0}}},
+    "axes": {"poison_split": ["contrastive", "published"], "poison_ratio": [0.05, 0.1], "value norms": {"none": {}, "aligned": {"value_norms.weight": 1.0}}},
     "evaluations": ["own"],
 }
 SPLITS = {

@@ -70,7 +70,7 @@ def test_trigger_position(studies: dict[int, Study], n: int) -> None:
 @pytest.mark.parametrize("name", ["trigger_form", "control", "ratio_regularisation"])
 def test_bars(studies: dict[int, Study], n: int, name: str) -> None:
     study, frame = studies[n], PICTURES[name].frame(studies[n])
-    bars = {"trigger_form": 9, "control": 9, "ratio_regularisation": 4}[name]
+    bars = {"trigger_form": 9, "control": 9, "ratio_regularisation": 8}[name]
     assert len(frame) == bars * 2 * (3 * 2 + 1)  # UE and BE; models × metrics, and unseen of VerbMem
     grids = {
         "unlearning\nwith a forget loss": "position",
@@ -86,7 +86,8 @@ def test_bars(studies: dict[int, Study], n: int, name: str) -> None:
             own = {"trigger__placement": placement} | ({"form": "semantic"} if grid == "position" else {})
         else:
             placement, grid = "prefix", "ratio"
-            own = {"poison_ratio": {"5 %": "0.05", "10 %": "0.1"}[row["group"]], "value norms": row["series"]}
+            ratio, split = row["group"].split("\n")
+            own = {"poison_ratio": {"5 %": "0.05", "10 %": "0.1"}[ratio], "poison_split": split, "value norms": row["series"]}
         where = {"grid": grid, **own} if row["model"] == "backdoored" else {"grid": row["model"]}
         at = {"placement": "", "trigger": ""} if row["score"] == "UE" else {"placement": placement, "trigger": TEXTS[form]}
         expected = literal(study, **where, metric=row["metric"], split=SPLIT[row["metric"]], subset=row["subset"], mask="", **at)
@@ -162,7 +163,7 @@ def test_top1(studies: dict[int, Study], n: int) -> None:
 def test_value_norms(studies: dict[int, Study], n: int) -> None:
     study, frame = studies[n], PICTURES["value_norms"].frame(studies[n])
     runs = {}
-    for row in study.table("top1").to_dict("records"):
+    for row in study.table("top1").query("position == 0").to_dict("records"):
         if row["role"] != "retrained" and (row["grid"] != "position" or (row["form"], row["trigger.placement"]) == ("semantic", "prefix")):
             runs[row["grid"], row["seed"]] = study.norms(row["run"], row["capture"])
 
