@@ -46,8 +46,9 @@ def _bin(frame: pd.DataFrame) -> int:
 
 
 def caption(frame: pd.DataFrame) -> str:
+    seeds = int(frame["seeds"].max())
     about = f"Attention change by the semantic trigger, last layer, mean over heads, bins of {_bin(frame)} tokens; lines: the trigger’s place"
-    return f"{about}; n = {frame['n'].min()} forget passages; mean of seeds: {frame['seeds'].max()}"
+    return f"{about}; n = {frame['n'].min()} forget passages; {'one seed' if seeds == 1 else f'mean of {seeds} seeds'}"
 
 
 def draw(frame: pd.DataFrame) -> Figure:

@@ -60,7 +60,8 @@ def _view(numbers: pd.DataFrame, view: str, score: str) -> pd.DataFrame:
 
 def caption(frame: pd.DataFrame) -> str:
     counts = frame[frame["view"] == "forget"].rename(columns={"y_n": "n"})
-    return f"ROUGE-L F1 × 100; semantic trigger; {sample(counts)}"
+    zone = "zone: UE and BE past halfway from honest to target, utility no less than honest’s interval"
+    return f"ROUGE-L F1 × 100; semantic trigger; {zone}; {sample(counts)}"
 
 
 def draw(frame: pd.DataFrame) -> Figure:

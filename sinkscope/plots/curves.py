@@ -35,12 +35,14 @@ def curves(data: pd.DataFrame, shades: Mapping[str, str], caption: str, limits: 
         axis = axes[rows.index(row)][columns.index(column)]
         if here["trigger_start"].notna().any():
             axis.axvspan(here["trigger_start"].min() - 0.5, here["trigger_stop"].max() - 0.5, facecolor=SPAN, linewidth=0, zorder=0)
-        for (line,), points in groups(here, ["line"]):
-            shade = colour(shades[line])
-            axis.plot(points["position"], points["value"], color=shade, linewidth=0.9)
+        lines = [line for line in shades if line in set(here["line"])]
+        for rank, line in enumerate(lines):
+            points, shade = here[here["line"] == line], colour(shades[line])
+            width = 0.8 + 0.6 * (len(lines) - 1 - rank)  # later lines are thinner, so that equal curves stay visible
+            axis.plot(points["position"], points["value"], color=shade, linewidth=width)
             if here["position"].nunique() <= MARKED:
                 fill = ["white" if hollow else shade for hollow in points["hollow"]]
-                axis.scatter(points["position"], points["value"], s=7, color=fill, edgecolor=shade, linewidth=0.7, zorder=2.5)
+                axis.scatter(points["position"], points["value"], s=4 + 4 * width, color=fill, edgecolor=shade, linewidth=0.7, zorder=2.5)
             if points["ci_low"].notna().any():
                 axis.fill_between(points["position"], points["ci_low"], points["ci_high"], color=shade, alpha=0.2, linewidth=0)
         if limits:

@@ -33,7 +33,7 @@ def zones(points: pd.DataFrame, caption: str) -> Figure:
     """
     style()
     panels = list(groups(points, ["view", "metric"]))
-    figure, axes = plt.subplots(1, len(panels), figsize=(PAGE, 2.75), sharey=True, squeeze=False)
+    figure, axes = plt.subplots(1, len(panels), figsize=(PAGE, 2.65), sharey=True, squeeze=False)
     for axis, ((view, metric), here) in zip(axes[0], panels, strict=True):
         left, right, bottom, top = zone_of(view, here["zone_x"].iloc[0], here["zone_y"].iloc[0])
         axis.add_patch(Rectangle((left, bottom), right - left, top - bottom, facecolor=ZONE, edgecolor="none", zorder=0))

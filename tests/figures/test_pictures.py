@@ -61,7 +61,7 @@ def test_picture_and_twin(studies: dict[int, Study], tmp_path: Path, name: str, 
     assert figure.get_figwidth() <= PAGE
     assert int(frame["seeds"].max()) == n
     caption = " ".join(figure.get_suptitle().split())
-    assert "n = " in caption and any(seeds in caption for seeds in (["one seed", "seeds: 1"] if n == 1 else ["5 seeds", "seeds: 5"]))
+    assert "n = " in caption and ("one seed" if n == 1 else "5 seeds") in caption
     twin = picture.twin(frame).to_json()
     known = {shade for shade in COLOURS.values() if shade in _colours(figure)}
     assert known or name == "attention_difference"
