@@ -88,7 +88,7 @@ def over_seeds(rows: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
 def sample(frame: pd.DataFrame) -> str:
     """How many items and seeds a frame of KnowMem and VerbMem rests on, and what its intervals are, for a caption."""
     whole = frame[frame["subset"] == "all"] if "subset" in frame else frame
-    counts = [f"{_range(whole[whole['metric'] == metric]['n'])} {UNITS[metric]}" for metric in MEMORY if metric in set(whole["metric"])]
+    counts = [f"{counted(whole[whole['metric'] == metric]['n'])} {UNITS[metric]}" for metric in MEMORY if metric in set(whole["metric"])]
     return f"n\u00a0=\u00a0{' and '.join(counts)}; {seeds_in_words(frame, 'items')}"
 
 
@@ -109,6 +109,7 @@ def ordered(frame: pd.DataFrame, **orders: Iterable[object]) -> pd.DataFrame:
     return frame.loc[keys.sort_values(list(orders), kind="stable").index].reset_index(drop=True)
 
 
-def _range(n: pd.Series) -> str:
+def counted(n: pd.Series) -> str:
+    """One number, or the lowest and the highest."""
     low, high = int(n.min()), int(n.max())
     return str(low) if low == high else f"{low}–{high}"

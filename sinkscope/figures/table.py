@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from plotly import graph_objects as go
 
 from sinkscope.errors import StudyError
-from sinkscope.figures.numbers import of_grid, ordered, over_seeds, seeds_in_words, with_trigger_of
+from sinkscope.figures.numbers import counted, of_grid, ordered, over_seeds, seeds_in_words, with_trigger_of
 from sinkscope.plots import dots, interactive
 from sinkscope.plots.dots import PUBLISHED, published_in
 from sinkscope.studies.study import Study
@@ -76,7 +76,7 @@ class Table:
         return pd.concat(cells)
 
     def caption(self, frame: pd.DataFrame) -> str:
-        return f"{self.about}; trigger as prefix for BE; n = {frame['n'].min()}–{frame['n'].max()} items; {seeds_in_words(frame, 'items')}"
+        return f"{self.about}; trigger as prefix for BE; n = {counted(frame['n'])} items; {seeds_in_words(frame, 'items')}"
 
     def draw(self, frame: pd.DataFrame) -> Figure:
         return dots.dots(frame, list(self.rows), self.caption(frame), self.shade)

@@ -9,7 +9,7 @@ from plotly import graph_objects as go
 
 from sinkscope.compare import CONSTANT, correlation
 from sinkscope.figures.captures import last_layer_norms, passages_of
-from sinkscope.figures.numbers import ordered, over_seeds, seeds_in_words
+from sinkscope.figures.numbers import counted, ordered, over_seeds, seeds_in_words
 from sinkscope.plots import curves, interactive
 from sinkscope.studies.study import Study
 
@@ -87,8 +87,7 @@ def _panels(frame: pd.DataFrame) -> pd.DataFrame:
 
 def caption(frame: pd.DataFrame) -> str:
     about = "Value norms of the last layer; backdoored by a semantic prefix; hollow: same tokens in all passages up to here, so that "
-    n = "–".join(map(str, dict.fromkeys((frame["n"].min(), frame["n"].max()))))
-    return f"{about}r is over heads alone; n = {n} passages; {seeds_in_words(frame, 'passages')}"
+    return f"{about}r is over heads alone; n = {counted(frame['n'])} passages; {seeds_in_words(frame, 'passages')}"
 
 
 def draw(frame: pd.DataFrame) -> Figure:
