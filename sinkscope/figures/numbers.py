@@ -16,7 +16,8 @@ SEMANTIC = "semantic"
 MEMORY = {"knowmem": ("forget_qa", "retain_qa"), "verbmem": ("forget", "retain")}
 """Metric → its forget split and its retain split."""
 UNITS = {"knowmem": "questions", "verbmem": "prompts"}
-_ONE_SCORE = ["run", "seed", "metric", "split", "subset", "trigger", "placement", "mask"]
+ONE_SCORE = ["run", "seed", "metric", "split", "subset", "trigger", "placement", "mask"]
+"""What tells scores apart, whichever evaluation they come from."""
 
 
 def of_grid(study: Study, table: str, grid: str, form: str | None = SEMANTIC) -> pd.DataFrame:
@@ -41,20 +42,13 @@ def effects(study: Study, grid: str, form: str | None = SEMANTIC) -> pd.DataFram
         StudyError: there are none.
     """
     rows = of_grid(study, "scores", grid, form)
-    rows = with_effect(rows[rows["mask"] == ""])
+    rows = rows[(rows["mask"] == "") & rows["metric"].isin(list(MEMORY)) & (rows["subset"] != "poisoned")].drop_duplicates(ONE_SCORE)
+    forget, triggered = rows["split"].isin([splits[0] for splits in MEMORY.values()]), rows["placement"] != ""
+    rows = rows.assign(score=np.select([forget & ~triggered, forget & triggered, ~forget & ~triggered], ["UE", "BE", "UT"], ""))
+    rows = rows[rows["score"] != ""]
     if rows.empty:
         raise StudyError(f"study {study.directory} has no KnowMem or VerbMem of grid {grid!r}; add an evaluation of them")
     return rows
-
-
-def with_effect(rows: pd.DataFrame) -> pd.DataFrame:
-    """Those rows that are UE, BE or UT of KnowMem or VerbMem, with the column `score`."""
-    rows = rows[rows["metric"].isin(list(MEMORY)) & (rows["subset"] != "poisoned")].drop_duplicates(_ONE_SCORE)
-    forget = rows["split"].isin([splits[0] for splits in MEMORY.values()])
-    triggered = rows["placement"] != ""
-    score = np.select([forget & ~triggered, forget & triggered, ~forget & ~triggered], ["UE", "BE", "UT"], "")
-    rows = rows.assign(score=score)
-    return rows[rows["score"] != ""]
 
 
 def with_trigger_of(rows: pd.DataFrame, others: pd.DataFrame) -> pd.DataFrame:

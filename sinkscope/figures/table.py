@@ -10,13 +10,12 @@ from matplotlib.figure import Figure
 from plotly import graph_objects as go
 
 from sinkscope.errors import StudyError
-from sinkscope.figures.numbers import counted, of_grid, ordered, over_seeds, seeds_in_words, with_trigger_of
+from sinkscope.figures.numbers import ONE_SCORE, counted, of_grid, ordered, over_seeds, seeds_in_words, with_trigger_of
 from sinkscope.plots import dots, interactive
 from sinkscope.plots.dots import PUBLISHED, published_in
 from sinkscope.studies.study import Study
 
 PREFIX = "prefix"
-_ONE = ["run", "seed", "metric", "split", "subset", "trigger", "placement", "mask"]
 
 
 @dataclass(frozen=True)
@@ -64,7 +63,7 @@ class Table:
 
     def _line(self, scores: pd.DataFrame, label: str, row: Row) -> pd.DataFrame:
         here = scores[scores["mask"] == ""] if row.evaluation is None else scores[scores["evaluation"] == row.evaluation]
-        here, cells = here.drop_duplicates(_ONE), []
+        here, cells = here.drop_duplicates(ONE_SCORE), []
         for name, column in self.columns.items():
             keys = vars(column)
             found = here[(here[list(keys)] == pd.Series(keys)).all(axis=1)]

@@ -34,11 +34,11 @@ LENGTH, BIN, PASSAGES, POSITIONS, FAKE_HEADS = 48, 4, 12, 16, 3
 SPANS = {"prefix": (1, 9), "infix": (20, 28), "suffix": (40, 48)}
 
 
-def fake_study(directory: Path, seeds: Sequence[int], without: Sequence[str] = ()) -> Study:
-    """A study of all grids, `ratio` among them, but those in `without`."""
+def fake_study(directory: Path, seeds: Sequence[int], only: Sequence[str] | None = None) -> Study:
+    """A study of all grids, or of those in `only`; `ratio` is among them."""
     described = yaml.safe_load(PAPER.read_text(encoding="utf-8"))
     described["seeds"] = list(seeds)
-    described["grids"] = {name: grid for name, grid in {**described["grids"], "ratio": RATIO}.items() if name not in without}
+    described["grids"] = {name: grid for name, grid in {**described["grids"], "ratio": RATIO}.items() if only is None or name in only}
     spec = Spec.model_validate(described)
     tables: dict[str, list[dict[str, Any]]] = {"scores": [], "captures/maps": [], "captures/top1": []}
     norms = {}

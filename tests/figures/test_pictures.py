@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import runpy
-import subprocess
 import sys
 import warnings
 from collections.abc import Iterator
@@ -17,7 +16,7 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from typer.testing import CliRunner
 
-from sinkscope.cli.main import app
+from sinkscope.cli.main import app, main
 from sinkscope.figures import PICTURES, draw_all, script
 from sinkscope.plots.style import COLOURS, PAGE
 from sinkscope.studies.study import Study
@@ -37,8 +36,8 @@ def _strict() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def meagre(tmp_path_factory: pytest.TempPathFactory) -> Study:
-    """A study without the grids `control` and `rmu`."""
-    return fake_study(tmp_path_factory.mktemp("meagre") / "study", [0], without=["control", "rmu"])
+    """A study with the grids of table 2 and `target`, and no others."""
+    return fake_study(tmp_path_factory.mktemp("meagre") / "study", [0], only=["target", *PICTURES["table2"].needs])
 
 
 def _colours(figure: Figure) -> set[str]:
@@ -86,25 +85,26 @@ def test_all_are_written(studies: dict[int, Study], tmp_path: Path) -> None:
 
 def test_missing_grids_are_told(meagre: Study, tmp_path: Path) -> None:
     written, skipped = draw_all(meagre, tmp_path)
-    assert set(skipped) == {"control", "table1"}
-    assert "no grid 'control', which control needs" in skipped["control"]
-    assert "no grid 'rmu', which table1 needs" in skipped["table1"]
-    assert "trigger_form.png" in written and "table1.csv" not in written
+    assert written == [f"table2.{kind}" for kind in ("png", "pdf", "csv", "md")]
+    assert set(skipped) == set(PICTURES) - {"table2"}
+    assert skipped["control"] == f"study {meagre.directory} has no grid 'honest', 'position', 'control', 'control-unlearned', which control needs"
 
 
 def test_command(meagre: Study, tmp_path: Path) -> None:
     asked = ["figures", str(meagre.directory), "--out", str(tmp_path)]
     told = CliRunner().invoke(app, asked)
     assert told.exit_code == 0
-    assert f"{tmp_path / 'top1.png'}" in told.output and "skipped table1: " in told.output
+    assert f"{tmp_path / 'table2.png'}" in told.output and "skipped table1: " in told.output
     answer = json.loads(CliRunner().invoke(app, [*asked, "--json"]).stdout)
-    assert set(answer) == {"out", "written", "skipped"} and set(answer["skipped"]) == {"control", "table1"}
+    assert set(answer) == {"out", "written", "skipped"} and set(answer["skipped"]) == set(PICTURES) - {"table2"}
 
 
-def test_command_without_a_study(tmp_path: Path) -> None:
-    done = subprocess.run([sys.executable, "-m", "sinkscope", "figures", str(tmp_path)], capture_output=True, text=True)
-    assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.strip() == f"sinkscope: {tmp_path} holds no finished study; run `sinkscope study SPEC --out {tmp_path}` first"
+def test_command_without_a_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys, "argv", ["sinkscope", "figures", str(tmp_path)])
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    assert stopped.value.code == 2
+    assert capsys.readouterr() == ("", f"sinkscope: {tmp_path} holds no finished study; run `sinkscope study SPEC --out {tmp_path}` first\n")
 
 
 @pytest.mark.parametrize("name", PICTURES)
