@@ -23,6 +23,7 @@ from sinkscope.plots.zone import EDGES, X_AXES, Y_AXIS, zone_of
 
 SYMBOLS = {"prefix": "circle", "infix": "square", "suffix": "triangle-up"}
 OPEN = ("diamond-open", "triangle-up-open", "square-open")
+LATER = 1001  # in the legend, behind what has plotly's usual rank of 1000
 _WIDTH, _ROW = 130, 240  # characters of a caption's line, pixels of a row of panels
 
 
@@ -88,6 +89,7 @@ def curves(data: pd.DataFrame, shades: Mapping[str, str], caption: str, within: 
 
 def bars(data: pd.DataFrame, caption: str, about: str, names: dict[str, str], xlabel: str) -> go.Figure:
     """As `bars.bars`."""
+    data = data.assign(group=data["group"].str.replace("\n", "<br>"))
     scores, metrics = list(data["score"].unique()), list(data["metric"].unique())
     figure = _canvas(len(scores), len(metrics), [METRICS[metric] for metric in metrics], caption, shared_xaxes=True, shared_yaxes=True)
     told: set[str] = set()
@@ -98,22 +100,20 @@ def bars(data: pd.DataFrame, caption: str, about: str, names: dict[str, str], xl
             group = mine[mine["series"] == series]
             if group.empty:
                 continue
-            texts = []
-            for row in frames.rows(group):
-                texts.append(f"{about}{name}: {row.value:.1f} ({row.ci_low:.1f} to {row.ci_high:.1f})<br>n = {row.n}, seeds {row.seeds}")
-            error = _errors(group)
-            bar = go.Bar(
-                x=group["group"], y=group["value"], error_y=error, marker_color=colour(series), name=f"{about}{name}", hovertext=texts, hoverinfo="text"
-            )
+            texts = [f"{about}{name}: {row.value:.1f} ({row.ci_low:.1f} to {row.ci_high:.1f})<br>n = {row.n}, seeds {row.seeds}" for row in frames.rows(group)]
+            hover = {"hovertext": texts, "hoverinfo": "text"}
+            bar = go.Bar(x=group["group"], y=group["value"], error_y=_errors(group), marker_color=colour(series), name=f"{about}{name}", **hover)
             _add(figure, told, bar.update(offsetgroup=series), *place)
             for model in REFERENCES:
                 marks = references[(references["model"] == model) & (references["series"] == series)]
+                at = {"x": marks["group"], "y": marks["value"], "offsetgroup": series, "legendrank": LATER}
                 tick = {"symbol": "line-ew", "size": 18, "line": {"color": colour(model), "width": 2}}
-                _add(figure, told, go.Scatter(x=marks["group"], y=marks["value"], mode="markers", marker=tick, name=model, offsetgroup=series), *place)
+                _add(figure, told, go.Scatter(**at, mode="markers", marker=tick, name=model), *place)
             unseen = here[(here["subset"] == "unseen") & (here["series"] == series)]
             ring = {"color": "white", "size": 7, "line": {"color": "black", "width": 1}}
             if len(unseen):
-                rings = go.Scatter(x=unseen["group"], y=unseen["value"], mode="markers", marker=ring, name="on items not poisoned", offsetgroup=series)
+                at = {"x": unseen["group"], "y": unseen["value"], "offsetgroup": series, "legendrank": LATER}
+                rings = go.Scatter(**at, mode="markers", marker=ring, name="on items not poisoned")
                 _add(figure, told, rings, *place)
         figure.update_yaxes(title_text=LABELS[score] if place[1] == 1 else None, range=(0, 105), row=place[0], col=place[1])
     figure.update_xaxes(type="category")
