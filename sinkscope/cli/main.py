@@ -10,7 +10,7 @@ os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 
 import typer
 
-from sinkscope.cli import claims, compare, evaluate, locate, probe, quickstart, study, tiny, unlearn
+from sinkscope.cli import claims, compare, evaluate, figures, locate, probe, quickstart, study, tiny, unlearn
 from sinkscope.errors import OutputError, UserError
 
 app = typer.Typer(
@@ -28,6 +28,7 @@ app.command("unlearn")(unlearn.unlearn)
 app.command("evaluate")(evaluate.evaluate)
 app.command("probe")(probe.probe)
 app.command("study")(study.study)
+app.command("figures")(figures.figures)
 app.command("claims")(claims.claims)
 app.add_typer(tiny.app, name="tiny")
 

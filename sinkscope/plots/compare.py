@@ -20,13 +20,18 @@ IN_A_ROW = 6
 Span = tuple[int, int] | None
 
 
-def difference_maps(maps: Mapping[str, tuple[Float[np.ndarray, "bin bin"], Span]], bin_size: int, difference: str, caption: str) -> Figure:
-    """Attention differences side by side, on one scale; `maps[label]` is (map in bins, trigger span in tokens or None), `difference` says what minus what."""
+def difference_maps(
+    maps: Mapping[str, tuple[Float[np.ndarray, "bin bin"], Span]], bin_size: int, difference: str, caption: str, columns: int | None = None
+) -> Figure:
+    """Attention differences side by side, on one scale; `maps[label]` is (map in bins, trigger span in tokens or None), `difference` says what minus what.
+
+    `columns`: maps in a row; by default as many as fit.
+    """
     style()
     limit = max(float(np.nanmax(np.abs(values))) for values, _ in maps.values()) or 1.0
-    columns = min(len(maps), max(IN_A_ROW, int(np.ceil(np.sqrt(len(maps))))))
+    columns = columns or min(len(maps), max(IN_A_ROW, int(np.ceil(np.sqrt(len(maps))))))
     rows = -(-len(maps) // columns)
-    size = (PAGE, rows * PAGE / columns + 0.5)
+    size = (PAGE, rows * (PAGE - 1.2) / columns + 0.7)
     figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False, sharex=True, sharey=True)
     for axis, (label, (values, span)) in zip(axes.flat, maps.items(), strict=False):
         edge = values.shape[0] * bin_size

@@ -51,7 +51,16 @@ COLOURS = {
     "B": _PALETTE[0],
     "clean": "#333333",
     "triggered": _PALETTE[3],
+    "NPO": _PALETTE[0],
+    "RMU": _PALETTE[5],
+    "NPO-Backdoor": _PALETTE[3],
+    "RMU-Backdoor": "#6b4423",
+    "none": _PALETTE[3],
+    "aligned": _PALETTE[9],
 }
+METRICS = {"verbmem": "VerbMem", "knowmem": "KnowMem"}
+ZONE = "#e8e8e8"  # what an attacker desires
+SPAN = "#f7ef9f"  # where a trigger stands
 SEQUENTIAL = "viridis"
 SHADE = "Blues"  # behind text: weak is white
 DIVERGING = "RdBu_r"
@@ -60,6 +69,11 @@ DIVERGING = "RdBu_r"
 def colour(label: str) -> str:
     """The colour of a model or placement, the same in every picture; a stable one for labels not in the list."""
     return COLOURS.get(label) or _PALETTE[5 + sum(label.encode()) % 5]
+
+
+def gaps(value: float, low: float, high: float) -> list[list[float]] | None:
+    """An interval as matplotlib's errors of one point; None if there is none."""
+    return None if pd.isna(low) else [[max(0.0, value - low)], [max(0.0, high - value)]]
 
 
 def style() -> None:

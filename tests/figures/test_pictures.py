@@ -1,0 +1,121 @@
+"""Every picture and its interactive counterpart: drawn without a warning, in the same colours; what a study lacks is left out and told."""
+
+from __future__ import annotations
+
+import json
+import runpy
+import sys
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import pandas as pd
+import pytest
+from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
+from typer.testing import CliRunner
+
+from sinkscope.cli.main import app, main
+from sinkscope.figures import PICTURES, draw_all, script
+from sinkscope.plots.style import COLOURS, PAGE
+from sinkscope.studies.study import Study
+from tests.figures.fake import fake_study
+
+ANALYSES = Path(__file__).parents[2] / "analyses"
+TABLES = ("table1", "table2", "masking")
+
+
+@pytest.fixture(autouse=True)
+def _strict() -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        yield
+    plt.close("all")
+
+
+@pytest.fixture(scope="module")
+def meagre(tmp_path_factory: pytest.TempPathFactory) -> Study:
+    """A study with the grids of table 2 and `target`, and no others."""
+    return fake_study(tmp_path_factory.mktemp("meagre") / "study", [0], only=["target", *PICTURES["table2"].needs])
+
+
+def _colours(figure: Figure) -> set[str]:
+    """Colours of all lines, bars, points and bands."""
+    found = []
+    for axis in figure.axes:
+        found += [line.get_color() for line in axis.lines]
+        found += [patch.get_facecolor() for patch in axis.patches]
+        found += [colour for collection in axis.collections for colour in [*collection.get_edgecolor(), *collection.get_facecolor()]]
+    return {to_hex(colour) for colour in found}
+
+
+@pytest.mark.parametrize("n", [1, 5])
+@pytest.mark.parametrize("name", PICTURES)
+def test_picture_and_twin(studies: dict[int, Study], tmp_path: Path, name: str, n: int) -> None:
+    picture = PICTURES[name]
+    frame = picture.frame(studies[n])
+    figure = picture.draw(frame)
+    figure.savefig(tmp_path / "picture.pdf")
+    assert figure.get_figwidth() <= PAGE
+    assert int(frame["seeds"].max()) == n
+    caption = " ".join(figure.get_suptitle().split())
+    assert "n = " in caption and ("one seed" if n == 1 else "5 seeds") in caption
+    twin = picture.twin(frame).to_json()
+    known = {shade for shade in COLOURS.values() if shade in _colours(figure)}
+    assert known or name == "attention_difference"
+    assert not {shade for shade in known if shade not in twin.lower()}
+    assert not {shade for shade in COLOURS.values() if shade in twin.lower()} - _colours(figure)
+
+
+@pytest.mark.parametrize("name", PICTURES)
+def test_frames_have_what_a_reader_needs(studies: dict[int, Study], name: str) -> None:
+    columns = set(PICTURES[name].frame(studies[5]).columns)
+    assert {"value", "ci_low", "ci_high", "n", "seeds"} <= columns or {"x", "x_low", "x_high", "x_n", "y", "y_low", "y_high", "y_n", "seeds"} <= columns
+
+
+def test_all_are_written(studies: dict[int, Study], tmp_path: Path) -> None:
+    written, skipped = draw_all(studies[1], tmp_path)
+    assert not skipped
+    assert set(written) == {f"{name}.{kind}" for name in PICTURES for kind in ("png", "pdf", "csv")} | {f"{name}.md" for name in TABLES}
+    assert set(written) == {path.name for path in tmp_path.iterdir()}
+    numbers = PICTURES["control"].frame(studies[1])
+    assert pd.read_csv(tmp_path / "control.csv")["value"].tolist() == pytest.approx(numbers["value"].tolist(), rel=1e-5)
+
+
+def test_missing_grids_are_told(meagre: Study, tmp_path: Path) -> None:
+    written, skipped = draw_all(meagre, tmp_path)
+    assert written == [f"table2.{kind}" for kind in ("png", "pdf", "csv", "md")]
+    assert set(skipped) == set(PICTURES) - {"table2"}
+    assert skipped["control"] == f"study {meagre.directory} has no grid 'honest', 'position', 'control', 'control-unlearned', which control needs"
+
+
+def test_command(meagre: Study, tmp_path: Path) -> None:
+    asked = ["figures", str(meagre.directory), "--out", str(tmp_path)]
+    told = CliRunner().invoke(app, asked)
+    assert told.exit_code == 0
+    assert f"{tmp_path / 'table2.png'}" in told.output and "skipped table1: " in told.output
+    answer = json.loads(CliRunner().invoke(app, [*asked, "--json"]).stdout)
+    assert set(answer) == {"out", "written", "skipped"} and set(answer["skipped"]) == set(PICTURES) - {"table2"}
+
+
+def test_command_without_a_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys, "argv", ["sinkscope", "figures", str(tmp_path)])
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    assert stopped.value.code == 2
+    assert capsys.readouterr() == ("", f"sinkscope: {tmp_path} holds no finished study; run `sinkscope study SPEC --out {tmp_path}` first\n")
+
+
+@pytest.mark.parametrize("name", PICTURES)
+def test_every_picture_has_its_script(studies: dict[int, Study], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setattr(sys, "argv", [f"{name}.py", str(studies[1].directory), "--out", str(tmp_path)])
+    runpy.run_path(str(ANALYSES / f"{name}.py"), run_name="__main__")
+    assert {path.name for path in tmp_path.iterdir()} >= {f"{name}.png", f"{name}.pdf", f"{name}.csv"}
+
+
+def test_script_says_what_is_missing(meagre: Study, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        script("control", [str(meagre.directory), "--out", str(tmp_path)])
+    assert stopped.value.code == 2
+    assert capsys.readouterr().err.startswith("control: study ")
