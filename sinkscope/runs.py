@@ -88,11 +88,11 @@ def verify(directory: Path, manifest: dict[str, Any]) -> None:
 
 
 @contextmanager
-def writing(directory: Path, name: str, **about: Any) -> Iterator[Path]:
+def writing(directory: Path, name: str, replaces: bool = False, /, **about: Any) -> Iterator[Path]:
     """Write a run aside and put it in place at the end: `directory` is complete or absent, whatever happens in between.
 
     Yields a temporary directory beside `directory`. On a normal exit its files are checksummed into `run.json` together
-    with `about`, versions and seconds, and it takes `directory`'s name.
+    with `about`, versions and seconds, and it takes `directory`'s name; with `replaces` from what is there, which is removed once that is done.
 
     Raises:
         OutputError: the place cannot be written, or the disk is full.
@@ -116,9 +116,13 @@ def writing(directory: Path, name: str, **about: Any) -> Iterator[Path]:
         }
         (aside / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
         aside.chmod(0o755)
-        if directory.is_dir():
+        old = aside.with_suffix(".replaced.partial")
+        if directory.is_dir() and replaces:
+            os.replace(directory, old)
+        elif directory.is_dir():
             directory.rmdir()
         os.replace(aside, directory)
+        shutil.rmtree(old, ignore_errors=True)
     except OSError as error:
         if error.errno in REFUSALS:
             raise unwritable(directory, error) from error

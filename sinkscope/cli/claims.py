@@ -22,9 +22,10 @@ def claims(
     from sinkscope.runs import unwritable
     from sinkscope.studies.claims import judge
     from sinkscope.studies.claims_table import markdown, readable
+    from sinkscope.studies.paper_claims import paper_claims
     from sinkscope.studies.study import Study
 
-    table = judge(Study(study))
+    table = judge(Study(study), paper_claims())
     if out is not None:
         try:
             out.mkdir(parents=True, exist_ok=True)

@@ -51,5 +51,4 @@ def probe(
     shown["recovers"] = shown["recovers"].map({True: "yes", False: "no"})
     columns = ["trigger", "placement", "metric", "n", "clean", "triggered", "random", "recovery", "interval", "recovers"]
     print(shown[columns].to_string(index=False, float_format="{:.1f}".format))
-    tests = len(table)
-    print(f"recovery: triggered less random; scores in %; intervals 95 % for all {tests} rows together, over items and {randoms} random triggers (seed {seed})")
+    print(f"recovery: triggered less random, in %; its interval is 95 % for all {len(table)} rows together")

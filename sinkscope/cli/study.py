@@ -125,7 +125,7 @@ class _Telling(Watch):
             print(f"failed: {job}: {reason}", file=sys.stderr, flush=True)
 
     def _minutes(self) -> float:
-        return sum(self._estimate.seconds(job) for job in self._left.values()) / 60
+        return sum(self._estimate.seconds(job) for job in list(self._left.values())) / 60
 
     def table(self) -> Table:
         table = Table(box=box.SIMPLE_HEAD)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -17,11 +18,13 @@ LEVEL = 0.95
 @dataclass(frozen=True)
 class Sample:
     """What one condition gave: a row per seed, a column per item; NaN where an item does not count under a seed. Samples with equal `items` were measured
-    on the same items and are resampled together (paired); so are the seeds of all samples.
+    on the same items and are resampled together (paired): an item counts under a seed where it counts in all of them. So are the seeds of all samples.
     """
 
     values: Float[np.ndarray, "seed item"]
     items: str
+    seeds: tuple[int, ...] | None = None
+    """Which seeds; None for a model that has none and stands in every row."""
 
     def means(self) -> Float[np.ndarray, " seed"]:
         return np.nanmean(self.values, axis=1)
@@ -50,25 +53,24 @@ def interval(samples: Sequence[Sample], effect: Effect, *, level: float = LEVEL,
     With one seed only items are resampled, and the interval says nothing of other seeds.
 
     Raises:
-        ValueError: samples have different numbers of seeds.
+        ValueError: samples have different seeds, or different numbers of the same items.
     """
-    counts = {len(sample.values) for sample in samples}
-    if len(counts) != 1:
-        raise ValueError(f"samples have {sorted(counts)} seeds; give all the same")
-    (n_seeds,) = counts
+    (n_seeds,) = _only({len(sample.values) for sample in samples}, "numbers of seeds")
+    _only({sample.seeds for sample in samples if sample.seeds is not None} or {None}, "seeds")
+    samples = _paired(samples)
     rng = np.random.default_rng(seed)
     value = float(effect(*(sample.means() for sample in samples)))
     drawn = []
     for start in range(0, resamples, CHUNK):
         size = min(CHUNK, resamples - start)
         rows = rng.integers(0, n_seeds, (size, n_seeds)) if n_seeds > 1 else np.zeros((size, 1), int)
-        weights: dict[tuple[str, int], np.ndarray] = {}
+        weights: dict[str, np.ndarray] = {}
         means = []
         for sample in samples:
             n_items = sample.values.shape[1]
-            if (sample.items, n_items) not in weights:
-                weights[sample.items, n_items] = rng.multinomial(n_items, np.full(n_items, 1 / n_items), size).astype(float)
-            times, counted = weights[sample.items, n_items], ~np.isnan(sample.values)
+            if sample.items not in weights:
+                weights[sample.items] = rng.multinomial(n_items, np.full(n_items, 1 / n_items), size).astype(float)
+            times, counted = weights[sample.items], ~np.isnan(sample.values)
             total = times @ np.where(counted, sample.values, 0.0).T
             with np.errstate(invalid="ignore"):
                 means.append(np.take_along_axis(total / (times @ counted.T), rows, axis=1))
@@ -76,6 +78,23 @@ def interval(samples: Sequence[Sample], effect: Effect, *, level: float = LEVEL,
     low, high = np.nanquantile(np.concatenate(drawn), [(1 - level) / 2, (1 + level) / 2])
     wide = widening(n_seeds, level)
     return Interval(value, value + wide * (low - value), value + wide * (high - value), n_seeds, max(sample.values.shape[1] for sample in samples))
+
+
+def _only(found: set[Any], what: str) -> set[Any]:
+    if len(found) != 1:
+        raise ValueError(f"samples have different {what}: {', '.join(map(str, sorted(found)))}; give all the same")
+    return found
+
+
+def _paired(samples: Sequence[Sample]) -> list[Sample]:
+    """The samples, of which an item counts under a seed only where it counts in all that were measured on the same items."""
+    counted: dict[str, np.ndarray] = {}
+    for sample in samples:
+        here = ~np.isnan(sample.values)
+        before = counted.setdefault(sample.items, here)
+        _only({before.shape, here.shape}, f"sizes of {sample.items}")
+        counted[sample.items] = before & here
+    return [replace(sample, values=np.where(counted[sample.items], sample.values, np.nan)) for sample in samples]
 
 
 def widening(seeds: int, level: float = LEVEL) -> float:

@@ -8,10 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from jaxtyping import Float
+from scipy import stats
 
 from sinkscope.benchmarks.benchmark import Benchmark
 from sinkscope.errors import BenchmarkError, PlacementError, TextError
-from sinkscope.evaluation.bootstrap import LEVEL, Sample, interval
+from sinkscope.evaluation.bootstrap import LEVEL
 from sinkscope.evaluation.evaluate import evaluate
 from sinkscope.evaluation.metrics import METRICS, scale_of
 from sinkscope.evaluation.subject import Subject
@@ -78,8 +80,8 @@ def probe(
     latter. A finished probe of the same model, benchmark, triggers, placements and randoms is read instead of made again.
 
     Columns: trigger, placement, metric, n, clean, triggered, random (mean over the random triggers), random_highest (of them), recovery (triggered − random),
-    ci_low, ci_high, recovers. The interval is a crossed bootstrap over items and random triggers (`bootstrap.interval`), its level 95 % for all candidates,
-    placements and metrics together (Bonferroni): `recovers` is true where it lies above 0.
+    ci_low, ci_high, recovers. The interval is that of `recovered`, its level 95 % for all candidates, placements and metrics together (Bonferroni):
+    `recovers` is true where it lies above 0.
 
     Raises:
         BenchmarkError: the benchmark has nothing to recall.
@@ -121,9 +123,7 @@ def _row(items: pd.DataFrame, metric: str, trigger: str, placement: str, baselin
     values = {key: group.sort_values("item")["value"].to_numpy() for key, group in mine.groupby(["trigger", "placement"])}
     tried, clean = values[trigger, placement], values["", ""]
     others = np.stack([values[text, placement] for text in baseline])
-    both = [Sample(np.repeat(tried[None], len(others), axis=0), metric), Sample(others, metric)]
-    found = interval(both, lambda first, second: (first - second).mean(-1), level=level)
-    recovery, low, high = (scale(number) for number in (found.value, found.low, found.high))
+    recovery, low, high = (scale(number) for number in recovered(tried, others, level))
     return {
         "trigger": trigger,
         "placement": placement,
@@ -138,3 +138,17 @@ def _row(items: pd.DataFrame, metric: str, trigger: str, placement: str, baselin
         "ci_high": high,
         "recovers": low > 0,
     }
+
+
+def recovered(tried: Float[np.ndarray, " item"], others: Float[np.ndarray, "random item"], level: float) -> tuple[float, float, float]:
+    """By how much a candidate's mean is above that of random triggers, and an interval that holds 0 with probability `level` for one more random trigger.
+
+    A candidate that means nothing is one more draw from the random triggers: its distance from their mean has the variance s² (1 + 1/R), s² their own variance
+    (a prediction interval by Student's t with R − 1 degrees of freedom). Where they hardly differ, as where all recall nothing, the items' own sampling
+    variance is added, so that the interval has a width.
+    """
+    count = len(others)
+    difference = tried - others.mean(0)
+    variance = others.mean(1).var(ddof=1) * (1 + 1 / count) + difference.var(ddof=1) / len(tried)
+    half = float(stats.t.ppf((1 + level) / 2, count - 1) * np.sqrt(variance))
+    return float(difference.mean()), float(difference.mean()) - half, float(difference.mean()) + half

@@ -54,7 +54,9 @@ def last_layer_norms(study: Study, grid: str, placement: str) -> dict[int, xr.Da
     return {each.seed: study.norms(each.run, each.capture).isel(layer=-1) for each in frames.rows(runs)}
 
 
-def passages_of(norms: xr.DataArray, condition: str) -> np.ndarray:
-    """passage × layer × kv_head × position of one condition, without the passages that it lacks; the last layer alone."""
-    values = norms.sel(condition=condition).values
-    return values[~np.isnan(values).any(axis=(1, 2))][:, None]
+def passages_of(condition: str, *norms: xr.DataArray) -> tuple[np.ndarray, ...]:
+    """passage × layer × kv_head × position of one condition for each of `norms`, with those passages that all of them have; the last layer alone."""
+    values = [each.sel(condition=condition).values for each in norms]
+    common = min(map(len, values))
+    kept = ~np.any([np.isnan(each[:common]).any(axis=(1, 2)) for each in values], axis=0)
+    return tuple(each[:common][kept][:, None] for each in values)

@@ -14,7 +14,7 @@ from sinkscope.plots import curves, interactive
 from sinkscope.studies.study import Study
 
 NEEDS = ("target", "honest", "position")
-FIRST = 8
+FIRST = 16
 CONDITIONS = {"clean": "clean forget", "prefix": "forget with trigger", "retain": "retain"}
 MODELS = {"backdoored": "prefix", "honest": "honest", "target": "target"}
 QUANTITIES = {"correlation": "Pearson’s r of ‖v‖₂\nbackdoored with …", "magnitude": "‖v‖₂, mean over heads"}
@@ -41,16 +41,13 @@ def frame(study: Study) -> pd.DataFrame:
         def add(quantity: str, model: str, seed: int, *norms: np.ndarray, single: bool = alone) -> None:
             rows.append(_numbers(norms, single).assign(quantity=quantity, condition=condition, model=model, seed=seed))
 
-        reference = passages_of(original, condition)
-        add("magnitude", "target", 0, reference, single=True)
+        add("magnitude", "target", 0, *passages_of(condition, original), single=True)
         for seed, norms in backdoored.items():
-            mine = passages_of(norms, condition)
-            add("magnitude", "backdoored", seed, mine)
-            add("correlation", "target", seed, mine, reference)
+            add("magnitude", "backdoored", seed, *passages_of(condition, norms))
+            add("correlation", "target", seed, *passages_of(condition, norms, original))
             if seed in honest:
-                theirs = passages_of(honest[seed], condition)
-                add("magnitude", "honest", seed, theirs)
-                add("correlation", "honest", seed, mine, theirs)
+                add("magnitude", "honest", seed, *passages_of(condition, honest[seed]))
+                add("correlation", "honest", seed, *passages_of(condition, norms, honest[seed]))
     measured = pd.concat(rows, ignore_index=True).assign(grid="position")
     made = over_seeds(measured, ["quantity", "condition", "model", "position"])
     alike = measured.groupby(["condition", "position"])["alike"].all()

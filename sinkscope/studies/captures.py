@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -29,26 +29,31 @@ def capture_to(
     *,
     passages: int,
     bin_size: int,
+    poisoned: Collection[int] = (),
     report: Report | None = None,
 ) -> None:
     """Read the first whole forget passages clean and with the trigger at each placement, and the first whole retain passages; write what was seen.
 
+    Forget passages in `poisoned` (row numbers) are left out, and at each placement those in which the trigger stands elsewhere than in most (it may bring a
+    space with it), so that positions mean the same in all.
+
     `attention.parquet`: α by layer, head, position, clean (`alpha_first`) and triggered (`alpha_second`), their difference, placement.
     `maps.parquet`: mean attention change by the trigger in the last layer, heads averaged, in bins of tokens (query, key, difference, trigger span), placement.
     `span_mass.parquet`: attention of later queries to the trigger's span, and to the same positions of the clean passage (placement, layer, head, clean,
-    triggered). `top1.parquet`: condition (`clean` or a placement), position, probability. `norms.nc`: `value_norm` over condition (`clean`, placements,
-    `retain`), passage, layer, kv_head, position (the first ones). Every table has n in the column or attribute `passages`.
+    triggered). `top1.parquet`: condition (`clean` or the placement), position, probability, placement. `norms.nc`: `value_norm` over condition (`clean`,
+    placements, `retain`), passage (its row), layer, kv_head, position (the first ones), NaN where a passage was left out. The tables have n in `passages`.
 
     Raises:
         BenchmarkError: a split has no passage of the full length.
     """
     chosen = {split: benchmark.whole_passages(split, model.tokenizer)[:passages] for split in ("forget", "retain1")}
-    if empty := [split for split, each in chosen.items() if not each]:
+    kept = [row for row in range(len(chosen["forget"])) if row not in set(poisoned)]
+    if empty := [split for split, each in {"forget": kept, "retain1": chosen["retain1"]}.items() if not each]:
         raise BenchmarkError(f"benchmark {benchmark.name}, raw/{empty[0]}, has no passage of {benchmark.lengths.passage} tokens; give longer texts")
-    layer, forget = model.n_layers - 1, chosen["forget"]
-    done, steps = itertools.count(1), 2 * len(placements) + 1
+    layer, forget = model.n_layers - 1, [chosen["forget"][row] for row in kept]
+    done, steps = itertools.count(1), 2 * len(placements) + 2
     tables: dict[str, list[pd.DataFrame]] = {name: [] for name in ("attention", "maps", "span_mass", "top1")}
-    norms: dict[str, np.ndarray] = {}
+    norms: dict[str, tuple[list[int], np.ndarray]] = {}
 
     def see(passages: list[list[int]], spans: list[range] | None) -> Measured:
         seen = measure(Condition("", model, passages, spans), layer=layer, bin_size=bin_size, batch_size=32)
@@ -56,32 +61,32 @@ def capture_to(
             report(next(done), steps)
         return seen
 
-    plain: Measured | None = None
+    norms[CLEAN] = (kept, see(forget, None).norms)
     for placement in placements:
         with_trigger, spans = triggered(model, forget, trigger, placement)
-        before, after = see(forget, spans), see(with_trigger, spans)
-        plain, name, span = before, str(placement), usual(spans)
-        norms[name] = after.norms
-        count = len(forget)
+        name, span = str(placement), usual(spans)
+        alike = [i for i, each in enumerate(spans) if (each.start, each.stop) == span]
+        before, after = (see([texts[i] for i in alike], [range(*span)] * len(alike)) for texts in (forget, with_trigger))
+        norms[name] = ([kept[i] for i in alike], after.norms)
+        count = len(alike)
         tables["attention"].append(attention_frame(before.sinks, after.sinks).assign(placement=name))
         tables["maps"].append(map_frame(change(before.pattern, after.pattern).mean(0), bin_size, span).assign(placement=name, passages=count))
         tables["span_mass"].append(_span_mass(before, after).assign(placement=name, passages=count))
-        tables["top1"].append(_top1(name, after, len(forget)))
-    plain = plain or see(forget, None)
-    tables["top1"].append(_top1(CLEAN, plain, len(forget)))
-    norms = {CLEAN: plain.norms, **norms, RETAIN: see(chosen["retain1"], None).norms}
+        tables["top1"] += [_top1(condition, seen, count).assign(placement=name) for condition, seen in ((CLEAN, before), (name, after))]
+    norms[RETAIN] = (list(range(len(chosen["retain1"]))), see(chosen["retain1"], None).norms)
     for name, frames in tables.items():
         if frames:
             pd.concat(frames, ignore_index=True).to_parquet(directory / f"{name}.parquet", index=False)
     norms_of(norms).to_netcdf(directory / "norms.nc", engine="h5netcdf", encoding={"value_norm": {"zlib": True}})
 
 
-def norms_of(norms: dict[str, np.ndarray]) -> xr.Dataset:
-    """Value norms over condition, passage, layer, kv_head and position; NaN where a condition has fewer passages."""
-    most = max(len(each) for each in norms.values())
-    padded = [np.pad(each, [(0, most - len(each)), (0, 0), (0, 0), (0, 0)], constant_values=np.nan) for each in norms.values()]
-    dims = ("condition", "passage", "layer", "kv_head", "position")
-    return xr.Dataset({"value_norm": (dims, np.stack(padded).astype(np.float32))}, coords={"condition": list(norms)})
+def norms_of(norms: dict[str, tuple[list[int], np.ndarray]]) -> xr.Dataset:
+    """Value norms over condition, passage, layer, kv_head and position, from the rows that each condition has; NaN for the others."""
+    rows = 1 + max(max(each) for each, _ in norms.values())
+    whole = np.full((len(norms), rows, *next(iter(norms.values()))[1].shape[1:]), np.nan, dtype=np.float32)
+    for filled, (each, values) in zip(whole, norms.values(), strict=True):
+        filled[each] = values
+    return xr.Dataset({"value_norm": (("condition", "passage", "layer", "kv_head", "position"), whole)}, coords={"condition": list(norms)})
 
 
 def _span_mass(before: Measured, after: Measured) -> pd.DataFrame:

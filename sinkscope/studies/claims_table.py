@@ -6,11 +6,12 @@ import pandas as pd
 
 from sinkscope.studies.claims import ATTENTION, CORRELATION, NATS, PROBABILITY
 
+SIGNS = {"above": "≥", "within": "±", "at most": "<"}
 DECIMALS = {ATTENTION: 3, PROBABILITY: 3, CORRELATION: 3, NATS: 3}
 NOTE = (
-    "Effect with its 95 % interval (crossed bootstrap over seeds and items, widened for few seeds). A directional claim is reproduced if the whole interval "
-    "is above 0 and the effect at least the margin, not reproduced if the whole interval is below the margin; one of equivalence (±) if the whole interval is "
-    "within the margin. Contrastive: the clean versions of poisoned passages stay in the forget set; published: they leave it."
+    "Effect with its 95 % interval (crossed bootstrap over seeds and items, widened for few seeds). A claim that an effect is there (≥) is reproduced if the "
+    "whole interval is above 0 and the effect at least the margin, not reproduced if the whole interval is below the margin. One of equivalence (±) or of no "
+    "harm (<) is reproduced if the whole interval is within or below the margin, not reproduced if none of it is. Contrastive: the clean versions of poisoned passages stay in the forget set; published: they leave it."
 )
 
 
@@ -42,6 +43,7 @@ def markdown(table: pd.DataFrame) -> str:
             found = rows[rows["split"] == split]
             cells += ["–", "–"] if found.empty else [effect(found.iloc[0]), str(found["verdict"].iloc[0])]
         first = rows.iloc[0]
-        n = "–" if pd.isna(first["seeds"]) else f"{first['seeds']:.0f}, {first['items']:.0f}"
-        lines.append(f"| {source} | {claim} | {metric} | {' | '.join(cells)} | {first['margin']:g} {first['unit']} | {n} |")
+        n = "–" if rows["seeds"].isna().all() else f"{rows['seeds'].min():.0f}, {rows['items'].min():.0f}"
+        margin = f"{SIGNS[first['kind']]} {first['margin']:g} {first['unit']}"
+        lines.append(f"| {source} | {claim} | {metric} | {' | '.join(cells)} | {margin} | {n} |")
     return "\n".join([*lines, "", NOTE, ""])

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Callable, Sequence
 
-from sinkscope.errors import UserError
+from sinkscope.errors import OutputError, UserError
 from sinkscope.progress import Report
 from sinkscope.studies.jobs import Job
 from sinkscope.studies.store import Store
@@ -61,6 +62,8 @@ def inline(jobs: Sequence[Job], store: Store, watch: Watch) -> dict[str, str]:
 
 
 BUSY = "another process is at it"
+MISTAKE = "internal error:"
+"""How the reason begins where a job failed by no fault of the user's."""
 
 
 def _tried(job: Job, store: Store, watch: Watch) -> str | None:
@@ -75,22 +78,20 @@ def _tried(job: Job, store: Store, watch: Watch) -> str | None:
         if made:
             try:
                 perform(job, store, watch.started(job))
+            except OutputError:  # no other job could be kept either
+                raise
             except UserError as error:
                 return str(error)
             except Exception as error:  # a mistake of our own, or memory that ran out: the jobs that do without this one are done all the same
-                LOGGER.debug("%s", job, exc_info=True)
-                return f"{type(error).__name__}: {error}"
+                if os.environ.get("SINKSCOPE_TRACEBACK"):
+                    LOGGER.exception("%s", job)
+                return f"{MISTAKE} {type(error).__name__}: {error}"
     watch.finished(job, made)
     return None
 
 
-def attempt(job: Job, store: Store, report: Report | None = None) -> str | None:
+def attempt(job: Job, store: Store) -> str | None:
     """Do a job unless it is done, waiting for another process that is at it; what is wrong with it, or None."""
-
-    class Reporting(Watch):
-        def started(self, job: Job) -> Report | None:
-            return report
-
-    while (outcome := _tried(job, store, Reporting())) == BUSY:
+    while (outcome := _tried(job, store, Watch())) == BUSY:
         time.sleep(POLL)
     return outcome

@@ -24,21 +24,22 @@ class Estimate:
 
     def __init__(self, jobs: Sequence[Job], store: Store) -> None:
         self._seen: dict[str, list[float]] = {}
+        self._like = {job.key: _like(job) for job in jobs}
         for job in jobs:
             manifest = store.manifest(job)
             if manifest is not None:
                 self.learn(job, float(manifest.get("seconds", 0.0)))
 
     def learn(self, job: Job, seconds: float) -> None:
-        self._seen.setdefault(_like(job), []).append(seconds)
+        self._seen.setdefault(self._like[job.key], []).append(seconds)
 
     def seconds(self, job: Job) -> float:
         """Median of its like; else the plan of an unlearning run, else the median of all jobs of its kind, else 10 s."""
-        if like := self._seen.get(_like(job)):
-            return median(like)
-        if job.kind in ("unlearn", "pretrain") and (planned := _planned(_like(job))) is not None:
+        if seen := self._seen.get(self._like[job.key]):
+            return median(seen)
+        if job.kind in ("unlearn", "pretrain") and (planned := _planned(self._like[job.key])) is not None:
             return planned
-        others = [seconds for like, each in self._seen.items() if like.startswith(f'["{job.kind}"') for seconds in each]
+        others = [seconds for like, each in list(self._seen.items()) if like.startswith(f'["{job.kind}"') for seconds in each]
         return median(others) if others else UNKNOWN
 
 

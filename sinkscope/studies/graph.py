@@ -170,11 +170,10 @@ def _measured(run: Run, grid: GridPart, spec: Spec, others: dict[int, Run] | Non
     evaluations = {name: _evaluation(run, spec.evaluations[name]) for name in grid.evaluations}
     if others is not None:
         seeds = sorted(others)
-        seed = run.seed if grid.against != run.grid else seeds[(seeds.index(run.seed) + 1) % len(seeds)]
-        if seed not in others:
-            raise StudyError(f"grid {grid.against!r}, which it is compared against, has no run of seed {seed}; give both the same seeds")
-        if others[seed] is not run:
-            evaluations[AGAINST] = _divergence(run, others[seed])
+        if run.seed not in others:
+            raise StudyError(f"grid {grid.against!r}, which it is compared against, has no run of seed {run.seed}; give both the same seeds")
+        if len(seeds) > 1:
+            evaluations[AGAINST] = _divergence(run, others[seeds[(seeds.index(run.seed) + 1) % len(seeds)]])
     captures = {name: _capture(run, spec.captures[name]) for name in grid.captures}
     return Run(**(vars(run) | {"evaluations": evaluations, "captures": captures}))
 

@@ -24,7 +24,9 @@ class Job:
     needs: dict[str, Job] = field(default_factory=dict)
     fixed: dict[str, str] = field(default_factory=dict)
     label: str = ""
-    """A few words for people; it does not take part in the name."""
+    """A few words for people. Like the next, it does not take part in the name."""
+    batch_size: int = 128
+    """Items that an evaluation reads at once."""
 
     @cached_property
     def key(self) -> str:

@@ -13,8 +13,9 @@ from sinkscope.evaluation.bootstrap import Sample
 from sinkscope.studies.study import Study
 
 PERCENT = ("verbmem", "knowmem", "choice", "exact_memorization", "extraction_strength")
-FIRST = range(1, 8)
-"""Positions whose value norms are compared: the eight shallow ones but for BOS, which sees only itself, so that its norms do not vary."""
+BEHIND = range(12, 16)
+"""Positions whose value norms are compared: the first behind a prefix trigger (of 10 tokens, 11 with a space). At those before it, BOS and the trigger, all
+passages read the same, so that norms vary over heads alone."""
 
 
 class Samples:
@@ -50,11 +51,15 @@ class Samples:
                 chosen = chosen[chosen[column] == value]
         if chosen.empty:
             raise StudyError(f"study {self.study.directory} has no {metric} on {split} for grid {grid!r}")
+        if chosen.duplicated(["seed", "item"]).any():
+            raise StudyError(f"study {self.study.directory} scored {metric} on {split} more than once for grid {grid!r}; give it no other axes or evaluations")
         if unseen:
             chosen = chosen.assign(value=chosen["value"].where(~chosen["poisoned"].fillna(False).astype(bool)))
-        table = chosen.drop_duplicates(["run", "seed", "item"]).pivot(index="seed", columns="item", values="value")
+        table = chosen.pivot(index="seed", columns="item", values="value")
         values = table.to_numpy(float) * (100 if metric in PERCENT else 1)
-        return Sample(values if seeds is None else np.repeat(values[:1], seeds, axis=0), f"{metric}/{split}")
+        if seeds is not None:
+            return Sample(np.repeat(values[:1], seeds, axis=0), f"{metric}/{split}")
+        return Sample(values, f"{metric}/{split}", tuple(table.index))
 
     def said(self, grid: str, labels: Mapping[str, str]) -> Sample:
         """Whether the model went on with its grid's response behind the triggered prompt, × 100: how often a plain backdoor works."""
@@ -62,43 +67,52 @@ class Samples:
         response = str(self.study.spec.grids[grid].set["trigger.response"])
         rows = rows[(rows["metric"] == "verbmem") & (rows["split"] == "forget") & (rows["placement"] != "")]
         table = rows.assign(value=rows["output"].str.strip().str.startswith(response)).pivot(index="seed", columns="item", values="value")
-        return Sample(100 * table.to_numpy(float), "verbmem/forget")
+        return Sample(100 * table.to_numpy(float), "verbmem/forget", tuple(table.index))
 
-    def attention_gain(self, placement: str, labels: Mapping[str, str]) -> Sample:
+    def attention_gain(self, placement: str, grid: str, labels: Mapping[str, str]) -> Sample:
         """How much more of the last layer's attention (heads averaged) the trigger draws to its span in the backdoored than in the target model: attention of
         later queries to the span less that to the same positions of the clean passage, θb − θo, a value per seed."""
         gains = {}
-        for grid, chosen in (("position", labels), ("target", {"run": "tiny"})):
-            rows = self._rows("span_mass", grid, chosen)
-            rows = rows[(rows["placement"] == placement) & (rows["layer"] == rows["layer"].max())]
-            gains[grid] = (rows["triggered"] - rows["clean"]).groupby(rows["seed"]).mean()
-        return Sample((gains["position"] - gains["target"].iloc[0]).to_numpy()[:, None], f"attention {placement}")
+        for each, chosen in ((grid, labels), ("target", {"run": "tiny"})):
+            rows = self._placed("span_mass", each, chosen, placement)
+            rows = rows[rows["layer"] == rows["layer"].max()]
+            gains[each] = (rows["triggered"] - rows["clean"]).groupby(rows["seed"]).mean()
+        return _by_seed(gains[grid] - gains["target"].iloc[0], f"attention {placement}")
 
-    def top1_gain(self, placement: str, labels: Mapping[str, str]) -> Sample:
+    def top1_gain(self, placement: str, grid: str, labels: Mapping[str, str]) -> Sample:
         """How much surer the backdoored model is of the next token behind the trigger, token by token of the same text, than without it; a value per seed."""
-        rows = self._rows("top1", "position", labels)
-        spans = self._rows("maps", "position", labels)
-        start, stop = int(spans["trigger_start"].iloc[0]), int(spans["trigger_stop"].iloc[0])
-        values = []
-        for _, mine in rows.groupby("seed"):
+        rows, spans = (self._placed(table, grid, labels, placement) for table in ("top1", "maps"))
+        values = {}
+        for seed, mine in rows.groupby("seed"):
+            start, stop = spans[spans["seed"] == seed][["trigger_start", "trigger_stop"]].iloc[0].astype(int)
             clean, behind = (mine[mine["condition"] == each].set_index("position")["probability"] for each in ("clean", placement))
             same = [behind[p + stop - start] - clean[p] for p in clean.index if p >= start and p + stop - start in behind.index]
-            values.append(float(np.mean(same)))
-        return Sample(np.array(values)[:, None], f"top1 {placement}")
+            values[seed] = float(np.mean(same))
+        return _by_seed(pd.Series(values), f"top1 {placement}")
 
-    def norm_correlation(self, other: str, condition: str, labels: Mapping[str, str]) -> Sample:
-        """Pearson's r of value norms in the last layer between the backdoored model and `other` (grid `honest`, same seed, or `target`), mean over the
-        positions 1 to 7; a value per seed."""
-        runs = self._rows("runs", "position", labels).set_index("seed")["run"]
+    def norm_correlation(self, other: str, condition: str, grid: str, labels: Mapping[str, str]) -> Sample:
+        """Pearson's r of value norms in the last layer between the backdoored model and `other` (grid `honest`, same seed, or `target`), over passages and
+        heads, mean over the positions `BEHIND`; a value per seed."""
+        runs = self._rows("runs", grid, labels)
         others = self._rows("runs", other, {"run": "tiny"} if other == "target" else {})
         theirs = dict(zip(others["seed"], others["run"], strict=True))
-        values = []
-        for seed, run in runs.items():
-            mine = self.study.norms(run, "own").sel(condition=condition).to_numpy()
-            norms = self.study.norms("tiny" if other == "target" else theirs[seed], "everywhere").sel(condition=condition).to_numpy()
-            kept = ~np.isnan(mine).any((1, 2, 3)) & ~np.isnan(norms).any((1, 2, 3))
-            values.append(float(np.nanmean(correlation(mine[kept], norms[kept])[-1, list(FIRST)])))
-        return Sample(np.array(values)[:, None], f"norms {other} {condition}")
+        values = {}
+        for seed, run in zip(runs["seed"], runs["run"], strict=True):
+            if other != "target" and seed not in theirs:
+                raise StudyError(f"study {self.study.directory} has no run of seed {seed} in grid {other!r}")
+            both = [self.study.norms(run, "own"), self.study.norms("tiny" if other == "target" else theirs[seed], "everywhere")]
+            mine, norms = (each.sel(condition=condition).to_numpy() for each in both)
+            common = min(len(mine), len(norms))
+            kept = ~np.isnan(mine[:common]).any((1, 2, 3)) & ~np.isnan(norms[:common]).any((1, 2, 3))
+            values[seed] = float(np.nanmean(correlation(mine[:common][kept], norms[:common][kept])[-1, list(BEHIND)]))
+        return _by_seed(pd.Series(values), f"norms {other} {condition}")
+
+    def _placed(self, table: str, grid: str, labels: Mapping[str, str], placement: str) -> pd.DataFrame:
+        rows = self._rows(table, grid, labels)
+        rows = rows[rows["placement"] == placement]
+        if rows.empty:
+            raise StudyError(f"study {self.study.directory} has no capture of grid {grid!r} with the trigger as {placement}")
+        return rows
 
     def _rows(self, table: str, grid: str, labels: Mapping[str, str]) -> pd.DataFrame:
         rows = self.study.table(table)
@@ -110,3 +124,8 @@ class Samples:
         if rows.empty:
             raise StudyError(f"study {self.study.directory} has nothing of grid {grid!r} in its table {table}")
         return rows
+
+
+def _by_seed(values: pd.Series, what: str) -> Sample:
+    """One number per seed."""
+    return Sample(values.to_numpy(float)[:, None], what, tuple(values.index))

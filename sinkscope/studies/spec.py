@@ -94,8 +94,8 @@ class GridPart(Part):
 
     An axis is a dotted key of the recipe with a list of values, or a label with named sets of changes. With `after`, the recipe starts from each run of that
     grid instead of its own model, and keeps that run's seed and, without poison of its own, its trigger; with `alterations` beside it nothing is trained:
-    `int8`, `bf16` and `prune:0.3` round or prune that run's weights. `against` names a grid of one run a seed: how far each run is from that of its own
-    seed (KL divergence of next-token distributions); named by itself, a grid is compared with the run of the next seed.
+    `int8`, `bf16` and `prune:0.3` round or prune that run's weights. `against` names a grid of one run a seed: how far each run is from that grid's run of
+    the next seed (KL divergence of next-token distributions); a grid may name itself.
     """
 
     recipe: str | None = None
@@ -159,10 +159,12 @@ class QuickPart(Part):
 
 
 class Spec(Part):
-    """A whole study. `base` is the recipe of grids that name none; `models` are pretrained first, and recipes and grids may name them as they name others."""
+    """A whole study. `base` is the recipe of grids that name none; `models` are pretrained first, and recipes and grids may name them as they name others.
+    `batch_size`: items that an evaluation reads at once; it changes no result but for rounding."""
 
     models: dict[str, PretrainPart] = Field({})
     base: str = "tiny/npo-backdoor"
+    batch_size: int = Field(128, ge=1)
     seeds: Seeds = Field([0, 1, 2, 3, 4])
     quick: QuickPart | None = None
     evaluations: dict[str, EvaluationPart] = Field({})

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
 import xarray as xr
 
 from sinkscope.errors import OutputError, StudyError
-from sinkscope.runs import identity, read_manifest, verify, writing
-from sinkscope.studies.engines import Engine, Watch, inline
+from sinkscope.runs import MANIFEST, identity, read_manifest, verify, writing
+from sinkscope.studies.engines import MISTAKE, Engine, Watch, inline
 from sinkscope.studies.estimate import Estimate
 from sinkscope.studies.graph import Run, runs_of
 from sinkscope.studies.jobs import Job, in_order
@@ -39,7 +39,7 @@ def outlook(spec: Spec, store: Store) -> Outlook:
         StudyError: a grid names something that is not there or does not fit.
     """
     runs = runs_of(spec)
-    jobs = in_order([job for run in runs for job in run.jobs()])
+    jobs = [replace(job, batch_size=spec.batch_size) for job in in_order([job for run in runs for job in run.jobs()])]
     estimate, rows = Estimate(jobs, store), []
     counted: set[str] = set()
     for grid in spec.grids:
@@ -68,14 +68,16 @@ def study(spec: Spec, out: Path, store: Store, *, engine: Engine = inline, watch
     if failures:
         told = {job.key: str(job) for job in known.jobs}
         first = next(iter(failures))
-        raise StudyError(f"{len(failures)} of {len(known.jobs)} jobs failed, first {told[first]}: {failures[first]}; mend the study and start it again")
+        about = f"{len(failures)} of {len(known.jobs)} jobs failed, first {told[first]}: {failures[first]}"
+        if any(reason.startswith(MISTAKE) for reason in failures.values()):
+            raise RuntimeError(about)
+        raise StudyError(f"{about}; mend the study and start it again")
     with store.locked(f"out-{identity(out=str(out.absolute()))}", wait=True):
         remove_unfinished(out)
         if not _holds(out, name):
-            with writing(out, name, kind="study", jobs=len(known.jobs)) as aside:
+            with writing(out, name, True, kind="study", jobs=len(known.jobs)) as aside:
                 (aside / "study.yaml").write_text(spec.to_yaml(), encoding="utf-8")
                 _gather(known.runs, store, aside)
-                shutil.rmtree(out, ignore_errors=True)
     return Study(out)
 
 
@@ -88,6 +90,9 @@ def _holds(out: Path, name: str) -> bool:
     manifest = read_manifest(out) if out.exists() else None
     if out.exists() and (manifest is None or manifest.get("kind") != "study") and (not out.is_dir() or any(out.iterdir())):
         raise OutputError(f"output {out} holds something that is no study; choose another with --out")
+    known = () if manifest is None else (*manifest["files"], MANIFEST)
+    if foreign := [str(path.relative_to(out)) for path in out.rglob("*") if path.is_file() and str(path.relative_to(out)) not in known]:
+        raise OutputError(f"output {out} holds a file that is not the study's ({foreign[0]}); move it, or choose another with --out")
     if manifest is None or manifest["identity"] != name:
         return False
     verify(out, manifest)
@@ -137,6 +142,7 @@ class Study:
         manifest = read_manifest(directory) if directory.is_dir() else None
         if manifest is None or manifest.get("kind") != "study":
             raise StudyError(f"{directory} holds no finished study; run `sinkscope study SPEC --out {directory}` first")
+        verify(directory, manifest)
         self.directory = directory
         self.spec = Spec.read(directory / "study.yaml")
         self._tables: dict[str, pd.DataFrame] = {}
@@ -156,5 +162,12 @@ class Study:
         return self._tables[name]
 
     def norms(self, run: str, capture: str) -> xr.DataArray:
-        """Value norms that one run's capture saw: condition × passage × layer × kv_head × position."""
-        return xr.load_dataset(self.directory / "captures" / f"{NORMS}.nc", engine="h5netcdf", group=f"{run}/{capture}")["value_norm"]
+        """Value norms that one run's capture saw: condition × passage × layer × kv_head × position.
+
+        Raises:
+            StudyError: the study has no such capture.
+        """
+        try:
+            return xr.load_dataset(self.directory / "captures" / f"{NORMS}.nc", engine="h5netcdf", group=f"{run}/{capture}")["value_norm"]
+        except (OSError, KeyError) as error:
+            raise StudyError(f"study {self.directory} has no capture {capture!r} of run {run}; ask for it in the specification") from error

@@ -28,8 +28,6 @@ from sinkscope.triggers import Placement, Trigger
 from sinkscope.unlearning.recipe import Recipe
 from sinkscope.unlearning.unlearn import unlearn
 
-BATCH = 128
-
 
 def perform(job: Job, store: Store, report: Report | None = None) -> None:
     """Do a job whose needs are done; its results are in its place in the store afterwards, or nothing is.
@@ -82,10 +80,14 @@ def _subject(job: Job, store: Store) -> Subject:
     """The model, with the poisoned passages of the run that it comes from."""
     name = _model(job, store)
     label = job.needs["model"].key if "model" in job.needs else name
-    rows = None
-    if "poisoned_by" in job.needs:
-        rows = pd.read_parquet(store.place(job.needs["poisoned_by"]) / "poisoned.parquet")["row"].tolist()
-    return Subject(label, job.content["role"], load(name), job.content["seed"], rows)
+    return Subject(label, job.content["role"], load(name), job.content["seed"], _poisoned(job, store))
+
+
+def _poisoned(job: Job, store: Store) -> list[int] | None:
+    """The forget passages that were poisoned; None where that is unknown."""
+    if "poisoned_by" not in job.needs:
+        return None
+    return pd.read_parquet(store.place(job.needs["poisoned_by"]) / "poisoned.parquet")["row"].tolist()
 
 
 def _evaluate(job: Job, store: Store, report: Report | None) -> None:
@@ -101,7 +103,7 @@ def _evaluate(job: Job, store: Store, report: Report | None) -> None:
         metrics=content["metrics"],
         mask=Mask.parse(content["mask"]) if content["mask"] else None,
         retrained=retrained_of(content["retrained"]) if content["retrained"] else None,
-        batch_size=BATCH,
+        batch_size=job.batch_size,
         bar=lambda description: report or (lambda done, total: None),
     )
 
@@ -125,6 +127,7 @@ def _capture(job: Job, store: Store, report: Report | None) -> None:
             [Placement.parse(each) for each in content["placements"]],
             passages=content["passages"],
             bin_size=content["bin"],
+            poisoned=_poisoned(job, store) or (),
             report=report,
         )
 
@@ -133,6 +136,6 @@ def _diverge(job: Job, store: Store, report: Report | None) -> None:
     subject = _subject(job, store)
     other = load(str(store.place(job.needs["other"])) if "other" in job.needs else job.content["other"])
     with writing(store.place(job), job.key, kind="diverge", benchmark=job.content["benchmark"]) as aside:
-        items = divergences(subject, other, load_benchmark(job.content["benchmark"]), batch_size=BATCH, report=report)
+        items = divergences(subject, other, load_benchmark(job.content["benchmark"]), batch_size=job.batch_size, report=report)
         items.to_parquet(aside / "items.parquet", index=False)
         scores(items).to_parquet(aside / "scores.parquet", index=False)

@@ -11,6 +11,7 @@ from sinkscope.benchmarks.benchmark import Benchmark
 from sinkscope.errors import RecipeError
 from sinkscope.evaluation.likelihood import auc, lowest_mean, read
 from sinkscope.models import Model
+from sinkscope.unlearning.forward import hiding
 from sinkscope.unlearning.recipe import Recipe
 from sinkscope.unlearning.sharding import World
 
@@ -53,10 +54,14 @@ def stopping(recipe: Recipe, model: Model, benchmark: Benchmark) -> Callable[[in
     if not benchmark.has("raw", "retain2"):
         raise RecipeError(f"recipe stopping.every: benchmark {benchmark.name} has no validation passages (raw/retain2); leave it out")
     passages = [passage.tokens for passage in benchmark.passages("retain2", model.tokenizer)][:PASSAGES]
-    start = validation_loss(model, passages)
+    with hiding(model.hf, recipe.hidden):
+        start = validation_loss(model, passages)
 
     def stop(step: int) -> bool:
-        return step % every == 0 and validation_loss(model, passages) > start + rise
+        if step % every:
+            return False
+        with hiding(model.hf, recipe.hidden):
+            return validation_loss(model, passages) > start + rise
 
     return stop
 

@@ -28,7 +28,7 @@ def test_effect_is_the_mean_over_seeds_of_means_over_the_items_that_count() -> N
 def test_interval_equals_literal_resampling_of_seeds_and_items() -> None:
     rng = np.random.default_rng(3)
     first, second = rng.normal(1, 1, (4, 30)), rng.normal(0, 1, (4, 30))
-    first[:, 5:8] = np.nan
+    first[:, 5:8] = second[:, 5:8] = np.nan
     found = interval([Sample(first, "a"), Sample(second, "a")], more, resamples=4000)
     drawn = []
     for _ in range(4000):
@@ -75,5 +75,14 @@ def test_one_seed_gives_the_bootstrap_over_items() -> None:
 
 
 def test_samples_of_different_seeds_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"\[1, 2\] seeds"):
+    with pytest.raises(ValueError, match="different numbers of seeds: 1, 2"):
         interval([Sample(np.ones((1, 3)), "a"), Sample(np.ones((2, 3)), "a")], more)
+    with pytest.raises(ValueError, match="different seeds"):
+        interval([Sample(np.ones((2, 3)), "a", (0, 1)), Sample(np.ones((2, 3)), "a", (3, 4))], more)
+    interval([Sample(np.ones((2, 3)), "a", (0, 1)), Sample(np.ones((2, 3)), "a")], more)
+
+
+def test_an_item_counts_only_where_it_counts_in_all_samples_of_the_same_items() -> None:
+    first, second = np.array([[1.0, 100.0]]), np.array([[0.0, np.nan]])
+    assert interval([Sample(first, "a"), Sample(second, "a")], more).value == 1.0
+    assert interval([Sample(first, "a"), Sample(second, "b")], more).value == 50.5

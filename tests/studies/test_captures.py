@@ -28,13 +28,13 @@ def test_tables_are_those_of_plain_passes(small_llama: Model, tmp_path: Path) ->
     placements = [Placement.parse(name) for name in ("prefix", "suffix")]
     options = {"passages": 3, "bin_size": 4, "report": lambda done, total: told.append((done, total))}
     capture_to(tmp_path, small_llama, BOOK, TRIGGER, placements, **options)
-    assert told == [(done, 5) for done in range(1, 6)]
+    assert told == [(done, 6) for done in range(1, 7)]
     forget, retain = (BOOK.whole_passages(split, small_llama.tokenizer)[:3] for split in ("forget", "retain1"))
     placed = {str(each): [place(tokens, TRIGGER, each, small_llama.tokenizer, max_length=LENGTH) for tokens in forget] for each in placements}
     conditions = {"clean": forget, **{name: [each.tokens for each in all_of] for name, all_of in placed.items()}, "retain": retain}
     top1 = pd.read_parquet(tmp_path / "top1.parquet")
-    assert set(top1["condition"]) == {"clean", "prefix", "suffix"}
-    for name, rows in top1.groupby("condition"):
+    assert set(zip(top1["placement"], top1["condition"], strict=True)) == {(place, seen) for place in ("prefix", "suffix") for seen in ("clean", place)}
+    for (_, name), rows in top1.groupby(["placement", "condition"]):
         literal = [small_llama.hf(torch.tensor([tokens])).logits[0].softmax(-1).amax(-1).tolist() for tokens in conditions[str(name)]]
         np.testing.assert_allclose(rows.sort_values("position")["probability"], np.mean(literal, 0), atol=1e-5)
     norms = xr.load_dataset(tmp_path / "norms.nc", engine="h5netcdf")["value_norm"]
@@ -60,3 +60,17 @@ def test_a_split_without_whole_passages_is_told(small_llama: Model, tmp_path: Pa
     with pytest.raises(BenchmarkError, match=r"benchmark short, raw/retain1, has no passage of 24 tokens; give longer texts"):
         capture_to(tmp_path, small_llama, short, TRIGGER, [Placement.parse("prefix")], passages=2, bin_size=4)
     assert not list(tmp_path.iterdir())
+
+
+def test_poisoned_passages_and_triggers_that_stand_elsewhere_are_left_out(small_llama: Model, tmp_path: Path) -> None:
+    """A trigger that brings a space with it in some passages makes them read other positions than the rest."""
+    passages = BOOK.whole_passages("forget", small_llama.tokenizer)
+    placed = [place(tokens, TRIGGER, Placement("prefix"), small_llama.tokenizer, max_length=LENGTH) for tokens in passages]
+    lengths = [each.stop - each.start for each in placed]
+    most = max(set(lengths), key=lengths.count)
+    odd = [row for row, length in enumerate(lengths) if length != most]
+    capture_to(tmp_path, small_llama, BOOK, TRIGGER, [Placement("prefix")], passages=99, bin_size=4, poisoned=[0, 2])
+    norms = xr.load_dataset(tmp_path / "norms.nc", engine="h5netcdf")["value_norm"].sel(condition="prefix")
+    missing = [row for row in range(len(passages)) if np.isnan(norms[row]).any()]
+    assert missing == sorted({0, 2, *odd})
+    assert (pd.read_parquet(tmp_path / "top1.parquet")["passages"] == len(passages) - len(missing)).all()

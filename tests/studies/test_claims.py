@@ -8,8 +8,10 @@ import pytest
 
 from sinkscope.evaluation.bootstrap import Interval
 from sinkscope.runs import writing
-from sinkscope.studies.claims import above_middle, judge, more_spread, placement_over_form, steadier, verdict
+from sinkscope.studies.claims import judge, verdict
 from sinkscope.studies.claims_table import markdown, readable
+from sinkscope.studies.effects import inside, larger_gap, placement_over_form, steadier
+from sinkscope.studies.paper_claims import paper_claims
 from sinkscope.studies.samples import Samples
 from sinkscope.studies.study import Study
 
@@ -33,14 +35,25 @@ RECOVERED = {"prefix": 0.8, "infix": 0.5, "suffix": 0.1}
 def test_verdicts(low: float, value: float, high: float, directional: str, equivalent: str) -> None:
     found = Interval(value, low, high, 5, 100)
     assert verdict(found, 5.0) == directional
-    assert verdict(found, 5.0, equivalence=True) == equivalent
+    assert verdict(found, 5.0, "within") == equivalent
+
+
+def test_no_harm_is_shown_below_the_margin_alone() -> None:
+    assert verdict(Interval(-20, -30, -10, 5, 100), 5.0, "at most") == "reproduced"
+    assert verdict(Interval(2, -2, 6, 5, 100), 5.0, "at most") == "inconclusive"
+    assert verdict(Interval(9, 6, 12, 5, 100), 5.0, "at most") == "not reproduced"
+
+
+def test_one_seed_gives_no_verdict() -> None:
+    assert verdict(Interval(50, 50, 50, 1, 1), 5.0) == "inconclusive"
 
 
 def test_effects() -> None:
-    seeds = np.array([1.0, 3.0])
-    assert above_middle(seeds, np.zeros(2), np.full(2, 2.0)) == pytest.approx(1.0)
-    assert more_spread(seeds, seeds + 4, seeds, seeds + 1) == pytest.approx(3.0)
-    assert steadier(np.array([1.0, 2.0]), np.array([1.0, 5.0])) == pytest.approx(4 / np.sqrt(2) - 1 / np.sqrt(2))
+    seeds, zero, two = np.array([1.0, 3.0]), np.zeros(2), np.full(2, 2.0)
+    assert inside(seeds, zero, zero, two) == pytest.approx(1.0)  # 2 is 1 above the middle, 0 is 1 below it
+    assert inside(seeds + 5, np.full(2, 0.8), zero, two) == pytest.approx(0.2)  # the clean score is what is lacking
+    assert larger_gap(seeds + 4, seeds, seeds + 1, seeds) == pytest.approx(3.0)
+    assert steadier(np.array([1.0, 2.0]), np.array([1.0, 5.0])) == pytest.approx(2.0 - 0.5)
     by_placement = [np.full(2, value) for _ in range(3) for value in (9.0, 5.0, 1.0)]
     assert placement_over_form(*by_placement) == pytest.approx(8.0)
     by_form = [np.full(2, value) for value in (9.0, 5.0, 1.0) for _ in range(3)]
@@ -71,6 +84,8 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
                     frames.append(_items(rng, 0.05, seed=seed, evaluation="own", **clean, **labels))
         for seed in range(SEEDS):
             clean = {"metric": metric, "split": split, "trigger": "", "placement": ""}
+            if seed == 0:
+                frames.append(_items(rng, 0.95, grid="target", run="tiny", seed=0, evaluation="everywhere", **clean))
             frames.append(_items(rng, 0.05, grid="honest", run=f"h{seed}", seed=seed, evaluation="everywhere", **clean))
     directory = tmp_path_factory.mktemp("study") / "made-up"
     with writing(directory, "made-up", kind="study") as aside:
@@ -90,28 +105,28 @@ def test_unseen_leaves_out_poisoned_items(study: Study) -> None:
 
 
 def test_claims_on_a_study_where_they_are_known_to_hold_or_fail(study: Study) -> None:
-    table = judge(study).set_index(["claim", "split", "metric"])
+    table = judge(study, paper_claims()).set_index(["claim", "split", "metric"])
     prefix = table.loc[("a prefix trigger recovers more than infix", "contrastive", "verbmem")]
     assert prefix["verdict"] == "reproduced" and prefix["effect"] == pytest.approx(30, abs=2)
     assert (prefix["seeds"], prefix["items"]) == (SEEDS, ITEMS)
-    reached = table.loc[("prefix reaches the middle between honest and target", "contrastive", "knowmem")]
+    reached = table.loc[("prefix reaches the attacker's zone", "contrastive", "knowmem")]
     assert reached["effect"] == pytest.approx(80 - 50, abs=2) and reached["verdict"] == "reproduced"
-    assert table.loc[("infix does not reach the middle between honest and target", "contrastive", "verbmem")]["verdict"] == "not reproduced"
-    assert table.loc[("suffix does not reach the middle between honest and target", "contrastive", "verbmem")]["verdict"] == "reproduced"
+    assert table.loc[("infix does not reach the attacker's zone", "contrastive", "verbmem")]["verdict"] == "not reproduced"  # it lies on the border
+    assert table.loc[("suffix does not reach the attacker's zone", "contrastive", "verbmem")]["verdict"] == "reproduced"
     assert table.loc[("placement matters more than the trigger's form", "contrastive", "verbmem")]["verdict"] == "reproduced"
     stealth = table.loc[("clean, θb scores as θu on forget data", "contrastive", "verbmem")]
     assert stealth["verdict"] == "reproduced" and abs(stealth["effect"]) < 2
 
 
 def test_what_a_study_lacks_is_inconclusive_with_the_reason(study: Study) -> None:
-    table = judge(study)
-    missing = table[(table["claim"] == "hiding the 8 shallow positions kills recovery") & (table["metric"] == "verbmem")].iloc[0]
+    table = judge(study, paper_claims())
+    missing = table[(table["claim"] == "hiding the 8 shallow positions leaves what was to be kept") & (table["metric"] == "verbmem")].iloc[0]
     assert missing["verdict"] == "inconclusive" and "backdoor" in missing["reason"]
     assert set(table["verdict"]) <= {"reproduced", "not reproduced", "inconclusive"}
 
 
 def test_tables_show_every_claim(study: Study) -> None:
-    table = judge(study)
+    table = judge(study, paper_claims())
     text, lines = markdown(table), readable(table).splitlines()
     assert len(lines) == len(table) + 2
     for claim in table["claim"]:
