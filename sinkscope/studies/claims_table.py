@@ -11,7 +11,8 @@ DECIMALS = {ATTENTION: 3, PROBABILITY: 3, CORRELATION: 3, NATS: 3}
 NOTE = (
     "Effect with its 95 % interval (crossed bootstrap over seeds and items, widened for few seeds). A claim that an effect is there (≥) is reproduced if the "
     "whole interval is above 0 and the effect at least the margin, not reproduced if the whole interval is below the margin. One of equivalence (±) or of no "
-    "harm (<) is reproduced if the whole interval is within or below the margin, not reproduced if none of it is. Contrastive: the clean versions of poisoned passages stay in the forget set; published: they leave it."
+    "harm (<) is reproduced if the whole interval is within or below the margin, not reproduced if none of it is. Contrastive: the clean versions of "
+    "poisoned passages stay in the forget set; published: they leave it."
 )
 
 

@@ -50,8 +50,10 @@ def fake_study(directory: Path, seeds: Sequence[int], only: Sequence[str] | None
         for name in grid.captures:
             places = [placement if each == OWN else each for each in spec.captures[name].placements]
             tables["captures/maps"] += [about | {"capture": name} | row for place in places for row in _map(place, about["role"], rng)]
-            tables["captures/top1"] += [about | {"capture": name} | row for condition in (*places, "clean") for row in _top1(condition, rng)]
-            norms[f"{about['run']}/{name}"] = norms_of({each: _norms(each, rng) for each in ("clean", *places, "retain")})
+            seen = [(place, condition) for place in places for condition in ("clean", place)]
+            tables["captures/top1"] += [about | {"capture": name, "placement": place} | row for place, condition in seen for row in _top1(condition, rng)]
+            made = {each: _norms(each, rng) for each in ("clean", *places, "retain")}
+            norms[f"{about['run']}/{name}"] = norms_of({each: (list(range(len(values))), values) for each, values in made.items()})
     with writing(directory, "fake", kind="study") as aside:
         (aside / "study.yaml").write_text(spec.to_yaml(), encoding="utf-8")
         (aside / "captures").mkdir()

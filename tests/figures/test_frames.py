@@ -153,6 +153,7 @@ def test_top1(studies: dict[int, Study], n: int) -> None:
             row["probability"]
             for row in rows
             if row["grid"] == grid and row["role"] != "retrained" and (row["condition"], row["position"]) == (point["condition"], point["position"])
+            if row["placement"] == point["placement"]
             if grid != "position" or (row["form"], row["trigger.placement"]) == ("semantic", point["placement"])
         ]
         assert len(values) == point["seeds"] == (1 if grid == "target" else n)
