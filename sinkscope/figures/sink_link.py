@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,12 +16,14 @@ from sinkscope.evaluation.bootstrap import Sample, interval
 from sinkscope.figures.numbers import counted, of_grid, ordered, over_seeds, seeds_in_words
 from sinkscope.figures.positions import METRIC, RECITATION, TRAINED, UNSEEN, index_of, indices, recited, strength
 from sinkscope.plots import interactive_link, link
+from sinkscope.plots.frames import rows
 from sinkscope.studies.samples import Samples
 from sinkscope.studies.study import Study
 
 NEEDS = ("target", "honest", "index")
 MEAN, EARLINESS = "mean", "-index"
 SCOPES = ("tried there", "all")
+COLUMNS = ["quantity", "scope", "layer", "placement", "position", "evaluated", "value", "ci_low", "ci_high", "n", "seeds"]
 QUANTITIES = ("sink", "span", "BE", "UE", "honest BE", "correlation")
 
 
@@ -37,11 +40,11 @@ def frame(study: Study) -> pd.DataFrame:
         StudyError: the study lacks what is needed.
     """
     known, sinks = indices(study, "target"), strength(study, "target")
-    rows = recited(study, "index")
-    rows = rows.assign(placement=rows[TRAINED], evaluated=rows["placement"])
-    tried = set(rows["evaluated"])
-    at = rows["placement"].where(rows["placement"].isin(tried), link.BEYOND)
-    mine = rows[(rows["score"] == "UE") | (rows["evaluated"] == at)]
+    scored = recited(study, "index")
+    scored = scored.assign(placement=scored[TRAINED], evaluated=scored["placement"])
+    tried = set(scored["evaluated"])
+    at = scored["placement"].where(scored["placement"].isin(tried), link.BEYOND)
+    mine = scored[(scored["score"] == "UE") | (scored["evaluated"] == at)]
     made = over_seeds(mine, ["score", "placement", "evaluated"]).rename(columns={"score": "quantity"})
     used = made[made["quantity"] == "BE"][["placement", "evaluated"]]
     honest = recited(study, "honest")
@@ -49,7 +52,7 @@ def frame(study: Study) -> pd.DataFrame:
     scores = pd.concat([made, used.merge(honest, on="evaluated").assign(quantity="honest BE")])
     scores["position"] = scores["placement"].map(lambda placement: index_of(placement, known))
     parts = [_sinks(sinks, used["placement"], known), _spans(study, known, set(used["placement"])), scores.sort_values("position", kind="stable")]
-    return ordered(pd.concat([*parts, _correlations(study, used, sinks, known)]), quantity=QUANTITIES)
+    return ordered(pd.concat([*parts, _correlations(study, used, sinks, known)]), quantity=QUANTITIES)[COLUMNS]
 
 
 def _sinks(sinks: pd.DataFrame, placements: pd.Series, known: dict[str, int]) -> pd.DataFrame:
@@ -59,9 +62,9 @@ def _sinks(sinks: pd.DataFrame, placements: pd.Series, known: dict[str, int]) ->
 
 
 def _spans(study: Study, known: dict[str, int], placements: set[str]) -> pd.DataFrame:
-    rows = of_grid(study, "span_mass", "target")
-    rows = rows[rows["placement"].isin(placements)]
-    means = rows.groupby(["placement", "layer"], as_index=False, sort=False).agg(value=("triggered", "mean"), n=("passages", "min"))
+    masses = of_grid(study, "span_mass", "target")
+    masses = masses[masses["placement"].isin(placements)]
+    means = masses.groupby(["placement", "layer"], as_index=False, sort=False).agg(value=("triggered", "mean"), n=("passages", "min"))
     return means.assign(quantity="span", position=means["placement"].map(known), layer=means["layer"].astype(str), seeds=1)
 
 
@@ -75,11 +78,11 @@ def _correlations(study: Study, used: pd.DataFrame, sinks: pd.DataFrame, known: 
     by_layer = sinks.pivot(index="layer", columns="position", values="value")[positions]
     strengths = {str(layer): values.to_numpy() for layer, values in by_layer.iterrows()}
     strengths |= {MEAN: by_layer.mean().to_numpy(), EARLINESS: -np.array(positions, float)}
-    rows = []
+    made = []
     for scope, kept in zip(SCOPES, (np.array(own), np.full(len(own), True)), strict=True):
         for layer, values in strengths.items():
-            rows.append(rank_correlation([each for each, keep in zip(samples, kept, strict=True) if keep], values[kept]) | {"scope": scope, "layer": layer})
-    return pd.DataFrame(rows).assign(quantity="correlation")
+            made.append(rank_correlation([each for each, keep in zip(samples, kept, strict=True) if keep], values[kept]) | {"scope": scope, "layer": layer})
+    return pd.DataFrame(made).assign(quantity="correlation")
 
 
 def rank_correlation(samples: Sequence[Sample], strengths: Float[np.ndarray, " index"]) -> dict[str, float]:
@@ -102,19 +105,18 @@ def rank_correlation(samples: Sequence[Sample], strengths: Float[np.ndarray, " i
 
 
 def caption(frame: pd.DataFrame) -> str:
-    told = frame[frame["quantity"] == "correlation"].set_index(["scope", "layer"])
+    told = {(row.scope, row.layer): _rho(row) for row in rows(frame[frame["quantity"] == "correlation"])}
     compared = {MEAN: "sink strength (mean of layers)", EARLINESS: "earliness"}
-    found = "; ".join(f"with {name} {_rho(told.loc[(SCOPES[0], layer)])}" for layer, name in compared.items())
-    every = _rho(told.loc[(SCOPES[1], MEAN)])
+    found = "; ".join(f"with {name} {told[SCOPES[0], layer]}" for layer, name in compared.items())
     scores, passages = frame[frame["quantity"] == "BE"], frame[frame["quantity"] == "sink"]
     there = (scores["evaluated"] != link.BEYOND).sum()
     about = f"{RECITATION}; {UNSEEN}. Spearman’s ρ of BE-unseen over the {there} indices that the trigger was tried at: {found}; "
-    about += f"with sink strength over all {len(scores)}: {every}"
+    about += f"with sink strength over all {len(scores)}: {told[SCOPES[1], MEAN]}"
     return f"{about}. n\u00a0=\u00a0{counted(scores['n'])} prompts, {counted(passages['n'])} passages; {seeds_in_words(scores, 'items')}"
 
 
-def _rho(row: pd.Series) -> str:
-    return "not defined" if pd.isna(row["value"]) else f"{row['value']:.2f} ({row['ci_low']:.2f} to {row['ci_high']:.2f})"
+def _rho(row: Any) -> str:
+    return "not defined" if pd.isna(row.value) else f"{row.value:.2f} ({row.ci_low:.2f} to {row.ci_high:.2f})"
 
 
 def draw(frame: pd.DataFrame) -> Figure:

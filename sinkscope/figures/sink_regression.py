@@ -22,6 +22,7 @@ PREDICTORS = {
     "mismatch": "distance from the\ntrained index",
 }
 END = "suffix"
+COLUMNS = ["kind", "predictor", "target", "seed", "trained", "evaluated", "value", "ci_low", "ci_high", *PREDICTORS, "spread", "n", "seeds", "clusters"]
 KINDS = ("coefficient", "matched", "cell")
 
 
@@ -61,7 +62,7 @@ def frame(study: Study) -> pd.DataFrame:
     by = ["target", "trained", "evaluated"]
     matched = over_seeds(same, by).join(same.groupby(by)[list(PREDICTORS)].mean(), on=by)
     parts = [found.assign(kind="coefficient", seeds=seeds), matched.assign(kind="matched"), each.drop(columns="grid").assign(kind="cell", seeds=1)]
-    return ordered(pd.concat(parts), kind=KINDS)
+    return ordered(pd.concat(parts), kind=KINDS)[COLUMNS]
 
 
 def caption(frame: pd.DataFrame) -> str:
@@ -69,14 +70,18 @@ def caption(frame: pd.DataFrame) -> str:
     targets, prompts = frame[frame["kind"] == "matched"]["target"].nunique(), frame[frame["kind"] == "cell"]["n"]
     seeds = "one seed" if found["seeds"] == 1 else f"{found['seeds']} seeds"
     about = f"Left: least squares of BE-unseen on all {found['n']} cells (target, seed, trained index, index when asked), an intercept per target; "
-    about += f"95 % intervals over n\u00a0=\u00a0{found['clusters']:.0f} clusters ({targets} targets, {seeds}). Right: trigger asked at its trained index, mean"
-    shown = f"{'' if found['seeds'] == 1 else ' and 95 % t interval'}; one point per trained index. {RECITATION}; {UNSEEN}"
+    about += f"95 % intervals over n\u00a0=\u00a0{found['clusters']:.0f} clusters ({targets} targets, {seeds}). Right: trigger asked at its trained index"
+    shown = f"{'' if found['seeds'] == 1 else ', mean and 95 % t interval'}; hollow: suffix, which is further in when trained. {RECITATION}; {UNSEEN}"
     return f"{about}{shown}; {counted(prompts)} prompts a cell"
 
 
+def _marked(frame: pd.DataFrame) -> pd.DataFrame:
+    return frame.assign(hollow=frame["trained"] == END)
+
+
 def draw(frame: pd.DataFrame) -> Figure:
-    return regression.regression(frame, PREDICTORS, caption(frame))
+    return regression.regression(_marked(frame), PREDICTORS, caption(frame))
 
 
 def twin(frame: pd.DataFrame) -> go.Figure:
-    return interactive_link.regression(frame, PREDICTORS, caption(frame))
+    return interactive_link.regression(_marked(frame), PREDICTORS, caption(frame))

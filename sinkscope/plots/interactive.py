@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -161,9 +162,9 @@ def difference_maps(maps: Mapping[str, tuple[Float[np.ndarray, "bin bin"], Span]
     return figure
 
 
-def canvas(rows: int, columns: int, titles: Sequence[str], caption: str, **shared: bool) -> go.Figure:
-    """Empty panels in the house style."""
-    figure = make_subplots(rows, columns, subplot_titles=titles, vertical_spacing=0.25 / rows, horizontal_spacing=0.15 / columns, **shared)
+def canvas(rows: int, columns: int, titles: Sequence[str], caption: str, **more: Any) -> go.Figure:
+    """Empty panels in the house style; `more` is what `make_subplots` should know besides."""
+    figure = make_subplots(rows, columns, subplot_titles=titles, vertical_spacing=0.25 / rows, horizontal_spacing=0.15 / columns, **more)
     lines = textwrap.wrap(caption, _WIDTH)
     top = 30 + 16 * len(lines)
     figure.update_layout(

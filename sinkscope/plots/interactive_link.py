@@ -19,6 +19,7 @@ from sinkscope.plots.heat import ALPHA, labels_of
 from sinkscope.plots.interactive import add, canvas, errors
 from sinkscope.plots.style import MATCH, SEQUENTIAL, SHADE, colour, in_order
 
+ROW = 14  # more pixels for each row of text
 SYMBOLS = ("circle", "square", "triangle-up", "diamond", "triangle-down", "cross", "x")
 
 
@@ -30,7 +31,8 @@ def heatmaps(data: pd.DataFrame, caption: str, ylabel: str, *, columns: int, str
     for row in range(down):
         mine = names[row * columns : (row + 1) * columns]
         titles += [*mine, *[""] * (columns * parts - len(mine))]
-    figure = canvas(down * parts, columns, titles, caption)
+    heights = [data.groupby("panel")["y"].nunique().max(), 1][:parts] * down
+    figure = canvas(down * parts, columns, titles, caption, row_heights=heights)
     for number, name in enumerate(names):
         row, column = number // columns * parts + 1, number % columns + 1
         here, under = data[data["panel"] == name], None if strips is None else strips[strips["panel"] == name]
@@ -54,7 +56,7 @@ def sink_link(data: pd.DataFrame, caption: str) -> go.Figure:
     """As `link.sink_link`."""
     names = {position: name.replace("\n", "<br>") for position, name in link.position_names(data).items()}
     layers = sorted(data[data["quantity"] == "sink"]["layer"].unique(), key=int)
-    figure = canvas(3, 1, list(link.MAPS.values()), caption, shared_xaxes=True)
+    figure = canvas(3, 1, list(link.MAPS.values()), caption, shared_xaxes=True, row_heights=[1, 1, 2])
     for row, (quantity, axis) in enumerate(zip(link.MAPS, ("coloraxis", "coloraxis2"), strict=True), 1):
         here = data[data["quantity"] == quantity]
         _heat(figure, here.assign(x=here["position"].map(names), y=here["layer"]), list(names.values()), layers, axis, ".2f", row, 1)
@@ -87,8 +89,15 @@ def regression(data: pd.DataFrame, names: Mapping[str, str], caption: str) -> go
     figure.add_vline(0, line={"color": "black", "width": 1, "dash": "dot"}, row=1, col=1)
     for (target, shade), symbol in zip(in_order(points["target"].unique()).items(), SYMBOLS, strict=False):
         mine = points[points["target"] == target]
+        fill = ["white" if hollow else shade for hollow in mine["hollow"]]
         texts = [f"{target}, {row.trained}<br>α {getattr(row, first):.3f}, BE-unseen {row.value:.1f}<br>seeds {row.seeds}" for row in frames.rows(mine)]
-        kind = {"mode": "markers", "marker": {"color": shade, "symbol": symbol, "size": 8}, "name": target, "hovertext": texts, "hoverinfo": "text"}
+        kind = {
+            "mode": "markers",
+            "marker": {"color": fill, "symbol": symbol, "size": 8, "line": {"color": shade, "width": 1.5}},
+            "name": target,
+            "hovertext": texts,
+            "hoverinfo": "text",
+        }
         add(figure, told, go.Scatter(x=mine[first], y=mine["value"], error_y=errors(mine, shade), **kind), 1, 2)
     figure.update_xaxes(title_text=lines.COEFFICIENTS, row=1, col=1)
     figure.update_yaxes(categoryorder="array", categoryarray=labels[::-1], row=1, col=1)
@@ -98,33 +107,35 @@ def regression(data: pd.DataFrame, names: Mapping[str, str], caption: str) -> go
 
 
 def variations(data: pd.DataFrame, panels: Mapping[str, str], caption: str) -> go.Figure:
-    """As `variations.variations`, one panel under the other."""
-    figure, told = canvas(len(panels), 1, list(panels.values()), caption), set[str]()
+    """As `variations.variations`, one panel under the other; texts are rows there too."""
+    cases = data[data["score"] == "BE"].groupby("panel")["case"].nunique()
+    figure, told = canvas(len(panels), 1, list(panels.values()), caption, row_heights=[cases["text"], 10, 10]), set[str]()
+    figure.update_layout(height=figure.layout.height + ROW * cases["text"])
     data = data.assign(label=data["label"].str.replace("\n", "<br>"))
     for number, panel in enumerate(panels, 1):
-        here = data[data["panel"] == panel]
-        clean = here[(here["score"] == "UE") & (here["model"] == "backdoored")]
-        cases = here[here["score"] == "BE"]
+        here, flat = data[data["panel"] == panel], panel == "text"
+        clean, tried = here[(here["score"] == "UE") & (here["model"] == "backdoored")], here[here["score"] == "BE"]
+        place = {"row": number, "col": 1}
         for model, known in dots.SHADES.items():
-            mine, shade = cases[cases["model"] == model], colour(known)
+            mine, shade = tried[tried["model"] == model], colour(known)
             marker = {"color": "white" if model == "honest" else shade, "size": 7, "line": {"color": shade, "width": 1.5}}
             texts = [f"{row.label}<br>{dots.NAMES[model]}: {row.value:.1f}<br>n = {row.n}, seeds {row.seeds}" for row in frames.rows(mine)]
-            kind: dict[str, Any] = {"mode": "markers", "marker": marker, "name": dots.NAMES[model], "hovertext": texts, "hoverinfo": "text"}
-            if model != "honest":
-                kind["error_y"] = errors(mine, shade)
-            add(figure, told, go.Scatter(x=mine["label"], y=mine["value"], **kind), number, 1)
-        labels = clean["label"] if panel == "length" else cases["label"].unique()
-        level = clean["value"] if panel == "length" else [_clean_of(data)] * len(labels)
-        tick = {"symbol": "line-ew", "size": 14, "line": {"color": colour("clean"), "width": 2}}
-        add(figure, told, go.Scatter(x=labels, y=level, mode="markers", marker=tick, name=dots.NAMES["UE"]), number, 1)
-        order = list(dict.fromkeys(cases["label"]))
-        figure.update_xaxes(type="category", categoryorder="array", categoryarray=order, row=number, col=1)
-        figure.update_yaxes(title_text=dots.SCORE, range=dots.LIMITS, row=number, col=1)
+            at = {"x": mine["value"], "y": mine["label"]} if flat else {"x": mine["label"], "y": mine["value"]}
+            around = {} if model == "honest" else {"error_x" if flat else "error_y": errors(mine, shade)}
+            points = go.Scatter(**at, **around, mode="markers", marker=marker, name=dots.NAMES[model], hovertext=texts, hoverinfo="text")
+            add(figure, told, points, *place.values())
+        if panel == "length":
+            tick = {"symbol": "line-ew", "size": 14, "line": {"color": colour("clean"), "width": 2}}
+            add(figure, told, go.Scatter(x=clean["label"], y=clean["value"], mode="markers", marker=tick, name=dots.NAMES["UE"]), *place.values())
+        else:
+            line = {"line": {"color": colour("clean"), "width": 1, "dash": "dash"}, **place}
+            level = data[(data["panel"] == "text") & (data["score"] == "UE") & (data["model"] == "backdoored")]["value"].iloc[0]
+            (figure.add_vline if flat else figure.add_hline)(level, **line)
+        order = list(dict.fromkeys(tried["label"]))
+        along, upwards = (figure.update_yaxes, figure.update_xaxes) if flat else (figure.update_xaxes, figure.update_yaxes)
+        along(type="category", categoryorder="array", categoryarray=order[::-1] if flat else order, automargin=True, **place)
+        upwards(title_text=dots.SCORE, range=dots.LIMITS, **place)
     return figure
-
-
-def _clean_of(data: pd.DataFrame) -> float:
-    return float(data[(data["panel"] == "text") & (data["score"] == "UE") & (data["model"] == "backdoored")]["value"].iloc[0])
 
 
 def across(data: pd.DataFrame, stages: Mapping[str, str], labels: Mapping[str, str], chance: Mapping[str, float], caption: str) -> go.Figure:

@@ -19,7 +19,8 @@ TITLES = ("coefficients, all together", "trigger asked where it was trained")
 
 
 def regression(data: pd.DataFrame, names: Mapping[str, str], caption: str) -> Figure:
-    """Columns kind (`coefficient` rows by `predictor`; `matched` rows by `target`, with the predictors as columns), value, ci_low, ci_high.
+    """Columns kind (`coefficient` rows by `predictor`; `matched` rows by `target`, with the predictors and `hollow`, of the marker, as columns), value, ci_low,
+    ci_high.
 
     Args:
         names: predictor -> its label; the first is the x axis of the second panel.
@@ -40,7 +41,8 @@ def regression(data: pd.DataFrame, names: Mapping[str, str], caption: str) -> Fi
     for (target, shade), marker in zip(shades.items(), MARKERS, strict=False):
         for row in frames.rows(points[points["target"] == target]):
             error = gaps(row.value, row.ci_low, row.ci_high)
-            right.errorbar(getattr(row, first), row.value, error, fmt=marker, color=shade, markersize=3.6, elinewidth=0.6, markeredgewidth=0)
+            kind = {"fmt": marker, "markersize": 3.6, "elinewidth": 0.6, "markeredgewidth": 0.7, "markerfacecolor": "white" if row.hollow else shade}
+            right.errorbar(getattr(row, first), row.value, error, color=shade, **kind)
         right.plot([], [], marker, color=shade, markersize=3.6, label=target)
     right.set(xlabel=X_AXIS, ylabel=Y_AXIS, ylim=(-4, 104), yticks=range(0, 101, 25), title=TITLES[1])
     right.legend(title="target", loc="center left", bbox_to_anchor=(1.0, 0.5), title_fontsize=6)

@@ -65,7 +65,14 @@ def _dot(axis: Axes, row: Any, at: int, *, across: bool) -> None:
     """A score with its interval; hollow for the honest model."""
     shade = colour(SHADES[row.model])
     hollow = row.model == "honest"
-    kind = {"fmt": "o", "color": shade, "markersize": 3.6, "markerfacecolor": "white" if hollow else shade, "markeredgewidth": 0.7, "elinewidth": 0.8}
+    kind: dict[str, Any] = {
+        "fmt": "o",
+        "color": shade,
+        "markersize": 3.6,
+        "markerfacecolor": "white" if hollow else shade,
+        "markeredgewidth": 0.7,
+        "elinewidth": 0.8,
+    }
     error = None if hollow else gaps(row.value, row.ci_low, row.ci_high)
     if across:
         axis.errorbar(row.value, at, xerr=error, **kind, zorder=2 if hollow else 2.5)
