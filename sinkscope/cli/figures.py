@@ -15,7 +15,7 @@ def figures(
     out: Annotated[Path, typer.Option(help="directory to write pictures (PNG, PDF) and their numbers (CSV) to")] = Path("figures"),
     json: Annotated[bool, typer.Option(help="print one JSON object")] = False,
 ) -> None:
-    """Draw the paper's figures and tables from a study: all that it has the runs for. What is left out is told with the reason.
+    """Draw the paper's figures and tables, and those beyond it, from a study: all that it has the runs for. What is left out is told with the reason.
 
     Example: `sinkscope figures studies/paper-quick --out figures`
     """

@@ -1,4 +1,5 @@
-"""The paper's figures and tables from a finished study: one file each, `frame` (all its numbers), `draw` (a picture) and `twin` (an interactive one)."""
+"""The paper's figures and tables, and those beyond it, from a finished study: one file each, with `frame` (all its numbers), `draw` (a picture) and `twin`
+(an interactive one)."""
 
 from __future__ import annotations
 
@@ -15,16 +16,22 @@ from plotly import graph_objects as go
 
 from sinkscope.errors import StudyError, UserError
 from sinkscope.figures import (
+    across,
     attention_difference,
     control,
+    index_by_index,
     masking,
+    persistence,
     ratio_regularisation,
+    sink_link,
+    sink_regression,
     table1,
     table2,
     top1,
     trigger_form,
     trigger_position,
     value_norms,
+    variations,
 )
 from sinkscope.plots.style import save
 from sinkscope.runs import unwritable
@@ -76,6 +83,12 @@ _MODULES = (
     table1,
     table2,
     masking,
+    sink_link,
+    persistence,
+    index_by_index,
+    sink_regression,
+    variations,
+    across,
 )
 PICTURES = {module.__name__.rpartition(".")[2]: _picture(module) for module in _MODULES}
 

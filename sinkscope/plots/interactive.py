@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -30,7 +31,7 @@ _WIDTH, _ROW = 130, 240  # characters of a caption's line, pixels of a row of pa
 def zones(points: pd.DataFrame, caption: str) -> go.Figure:
     """As `zone.zones`."""
     panels = list(frames.groups(points, ["view", "metric"]))
-    figure = _canvas(1, len(panels), [METRICS[metric] for (_, metric), _ in panels], caption, shared_yaxes=True)
+    figure = canvas(1, len(panels), [METRICS[metric] for (_, metric), _ in panels], caption, shared_yaxes=True)
     told: set[str] = set()
     for column, ((view, _), here) in enumerate(panels, 1):
         left, right, bottom, top = zone_of(view, here["zone_x"].iloc[0], here["zone_y"].iloc[0])
@@ -44,11 +45,9 @@ def zones(points: pd.DataFrame, caption: str) -> go.Figure:
             shade = colour(row.placement if mine else row.model)
             symbol = SYMBOLS[row.placement]
             marker = {"color": shade, "symbol": symbol, "size": 8} if whole else {"color": shade, "symbol": f"{symbol}-open", "size": 14}
-            errors = {"error_x": _error(row.x, row.x_low, row.x_high, shade), "error_y": _error(row.y, row.y_low, row.y_high, shade)} if whole else {}
+            around = {"error_x": _error(row.x, row.x_low, row.x_high, shade), "error_y": _error(row.y, row.y_low, row.y_high, shade)} if whole else {}
             text = f"{name}<br>trigger as {row.placement}<br>x {row.x:.1f}, BE {row.y:.1f}<br>n = {row.y_n}, seeds {row.seeds}"
-            _add(
-                figure, told, go.Scatter(x=[row.x], y=[row.y], mode="markers", marker=marker, name=name, hovertext=text, hoverinfo="text", **errors), 1, column
-            )
+            add(figure, told, go.Scatter(x=[row.x], y=[row.y], mode="markers", marker=marker, name=name, hovertext=text, hoverinfo="text", **around), 1, column)
         figure.update_xaxes(title_text=X_AXES[view], range=EDGES, row=1, col=column)
         figure.update_yaxes(range=EDGES, row=1, col=column)
     figure.update_yaxes(title_text=Y_AXIS, row=1, col=1)
@@ -58,7 +57,7 @@ def zones(points: pd.DataFrame, caption: str) -> go.Figure:
 def curves(data: pd.DataFrame, shades: Mapping[str, str], caption: str, within: tuple[float, float] | None) -> go.Figure:
     """As `curves.curves`."""
     rows, columns = list(data["row"].unique()), list(data["column"].unique())
-    figure = _canvas(len(rows), len(columns), columns, caption, shared_xaxes=True, shared_yaxes=True)
+    figure = canvas(len(rows), len(columns), columns, caption, shared_xaxes=True, shared_yaxes=True)
     told: set[str] = set()
     for (row, column), here in frames.groups(data, ["row", "column"]):
         place = rows.index(row) + 1, columns.index(column) + 1
@@ -78,7 +77,7 @@ def curves(data: pd.DataFrame, shades: Mapping[str, str], caption: str, within: 
             if here["position"].nunique() <= MARKED:
                 fill = ["white" if hollow else shade for hollow in points["hollow"]]
                 curve.update(mode="lines+markers", marker={"color": fill, "line": {"color": shade, "width": 1.5}, "size": 6})
-            _add(figure, told, curve, *place)
+            add(figure, told, curve, *place)
     for number, row in enumerate(rows, 1):
         figure.update_yaxes(title_text=row.replace("\n", "<br>"), row=number, col=1)
     figure.update_xaxes(title_text=X_AXIS, row=len(rows))
@@ -91,7 +90,7 @@ def bars(data: pd.DataFrame, caption: str, about: str, names: dict[str, str], xl
     """As `bars.bars`."""
     data = data.assign(group=data["group"].str.replace("\n", "<br>"))
     scores, metrics = list(data["score"].unique()), list(data["metric"].unique())
-    figure = _canvas(len(scores), len(metrics), [METRICS[metric] for metric in metrics], caption, shared_xaxes=True, shared_yaxes=True)
+    figure = canvas(len(scores), len(metrics), [METRICS[metric] for metric in metrics], caption, shared_xaxes=True, shared_yaxes=True)
     told: set[str] = set()
     for (score, metric), here in frames.groups(data, ["score", "metric"]):
         place = scores.index(score) + 1, metrics.index(metric) + 1
@@ -102,19 +101,19 @@ def bars(data: pd.DataFrame, caption: str, about: str, names: dict[str, str], xl
                 continue
             texts = [f"{about}{name}: {row.value:.1f} ({row.ci_low:.1f} to {row.ci_high:.1f})<br>n = {row.n}, seeds {row.seeds}" for row in frames.rows(group)]
             hover = {"hovertext": texts, "hoverinfo": "text"}
-            bar = go.Bar(x=group["group"], y=group["value"], error_y=_errors(group), marker_color=colour(series), name=f"{about}{name}", **hover)
-            _add(figure, told, bar.update(offsetgroup=series), *place)
+            bar = go.Bar(x=group["group"], y=group["value"], error_y=errors(group), marker_color=colour(series), name=f"{about}{name}", **hover)
+            add(figure, told, bar.update(offsetgroup=series), *place)
             for model in REFERENCES:
                 marks = references[(references["model"] == model) & (references["series"] == series)]
                 at = {"x": marks["group"], "y": marks["value"], "offsetgroup": series, "legendrank": LATER}
                 tick = {"symbol": "line-ew", "size": 18, "line": {"color": colour(model), "width": 2}}
-                _add(figure, told, go.Scatter(**at, mode="markers", marker=tick, name=model), *place)
+                add(figure, told, go.Scatter(**at, mode="markers", marker=tick, name=model), *place)
             unseen = here[(here["subset"] == "unseen") & (here["series"] == series)]
             ring = {"color": "white", "size": 7, "line": {"color": "black", "width": 1}}
             if len(unseen):
                 at = {"x": unseen["group"], "y": unseen["value"], "offsetgroup": series, "legendrank": LATER}
                 rings = go.Scatter(**at, mode="markers", marker=ring, name="on items not poisoned")
-                _add(figure, told, rings, *place)
+                add(figure, told, rings, *place)
         figure.update_yaxes(title_text=LABELS[score] if place[1] == 1 else None, range=(0, 105), row=place[0], col=place[1])
     figure.update_xaxes(type="category")
     figure.update_xaxes(title_text=xlabel, row=len(scores))
@@ -126,17 +125,17 @@ def dots(data: pd.DataFrame, rows: Sequence[str], caption: str, shade: str | Non
     """As `dots.dots`."""
     columns = list(data["column"].unique())
     across = min(len(columns), IN_A_ROW)
-    figure = _canvas(-(-len(columns) // across), across, columns, caption, shared_yaxes=True)
+    figure = canvas(-(-len(columns) // across), across, columns, caption, shared_yaxes=True)
     told: set[str] = set()
     for number, column in enumerate(columns):
         place, here = (number // across + 1, number % across + 1), data[data["column"] == column]
         marker = {"color": [colour(shade or row) for row in here["row"]], "size": 8}
-        error = {"error_x": _errors(here)}
-        _add(figure, told, go.Scatter(x=here["value"], y=here["row"], mode="markers", marker=marker, name="here, 95 % interval", **error), *place)
+        error = {"error_x": errors(here)}
+        add(figure, told, go.Scatter(x=here["value"], y=here["row"], mode="markers", marker=marker, name="here, 95 % interval", **error), *place)
         for symbol, name in zip(OPEN, published_in(data), strict=False):
             there = here[here[name].notna()]
             open_marker = {"color": "black", "symbol": symbol, "size": 8}
-            _add(figure, told, go.Scatter(x=there[name], y=there["row"], mode="markers", marker=open_marker, name=name), *place)
+            add(figure, told, go.Scatter(x=there[name], y=there["row"], mode="markers", marker=open_marker, name=name), *place)
         figure.update_xaxes(range=limits(here), row=place[0], col=place[1])
         figure.update_yaxes(categoryorder="array", categoryarray=list(rows)[::-1], row=place[0], col=place[1])
     return figure
@@ -145,7 +144,7 @@ def dots(data: pd.DataFrame, rows: Sequence[str], caption: str, shade: str | Non
 def difference_maps(maps: Mapping[str, tuple[Float[np.ndarray, "bin bin"], Span]], bin_size: int, caption: str, columns: int) -> go.Figure:
     """As `compare.difference_maps`."""
     rows = -(-len(maps) // columns)
-    figure = _canvas(rows, columns, list(maps), caption, shared_xaxes=True, shared_yaxes=True)
+    figure = canvas(rows, columns, list(maps), caption, shared_xaxes=True, shared_yaxes=True)
     limit = max(float(np.nanmax(np.abs(values))) for values, _ in maps.values()) or 1.0
     steps = matplotlib.colormaps[DIVERGING](np.linspace(0, 1, 11))
     scale = [[step / 10, to_hex(shade)] for step, shade in enumerate(steps)]
@@ -163,9 +162,9 @@ def difference_maps(maps: Mapping[str, tuple[Float[np.ndarray, "bin bin"], Span]
     return figure
 
 
-def _canvas(rows: int, columns: int, titles: Sequence[str], caption: str, **shared: bool) -> go.Figure:
-    """Empty panels in the house style."""
-    figure = make_subplots(rows, columns, subplot_titles=titles, vertical_spacing=0.25 / rows, horizontal_spacing=0.15 / columns, **shared)
+def canvas(rows: int, columns: int, titles: Sequence[str], caption: str, **more: Any) -> go.Figure:
+    """Empty panels in the house style; `more` is what `make_subplots` should know besides."""
+    figure = make_subplots(rows, columns, subplot_titles=titles, vertical_spacing=0.25 / rows, horizontal_spacing=0.15 / columns, **more)
     lines = textwrap.wrap(caption, _WIDTH)
     top = 30 + 16 * len(lines)
     figure.update_layout(
@@ -180,7 +179,7 @@ def _canvas(rows: int, columns: int, titles: Sequence[str], caption: str, **shar
     return figure
 
 
-def _add(figure: go.Figure, told: set[str], trace: go.Scatter | go.Bar, row: int, column: int) -> None:
+def add(figure: go.Figure, told: set[str], trace: go.Scatter | go.Bar, row: int, column: int) -> None:
     """Add a trace whose name stands in the legend once."""
     trace.update(legendgroup=trace.name, showlegend=trace.name not in told)
     told.add(trace.name)
@@ -188,10 +187,10 @@ def _add(figure: go.Figure, told: set[str], trace: go.Scatter | go.Bar, row: int
 
 
 def _error(value: float, low: float, high: float, shade: str) -> dict[str, object]:
-    return _errors(pd.DataFrame({"value": [value], "ci_low": [low], "ci_high": [high]}), shade)
+    return errors(pd.DataFrame({"value": [value], "ci_low": [low], "ci_high": [high]}), shade)
 
 
-def _errors(data: pd.DataFrame, shade: str = "black") -> dict[str, object]:
+def errors(data: pd.DataFrame, shade: str = "black") -> dict[str, object]:
     """The intervals of points as plotly's errors."""
     up, down = (data["ci_high"] - data["value"]).clip(lower=0), (data["value"] - data["ci_low"]).clip(lower=0)
     return {"type": "data", "symmetric": False, "array": up, "arrayminus": down, "thickness": 1, "width": 2, "color": shade}

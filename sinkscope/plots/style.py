@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterable
 from pathlib import Path
 
 import matplotlib
@@ -61,6 +63,7 @@ COLOURS = {
 METRICS = {"verbmem": "VerbMem", "knowmem": "KnowMem"}
 ZONE = "#e8e8e8"  # what an attacker desires
 SPAN = "#f7ef9f"  # where a trigger stands
+MATCH = _PALETTE[3]  # around a cell where two things agree
 SEQUENTIAL = "viridis"
 SHADE = "Blues"  # behind text: weak is white
 DIVERGING = "RdBu_r"
@@ -69,6 +72,11 @@ DIVERGING = "RdBu_r"
 def colour(label: str) -> str:
     """The colour of a model or placement, the same in every picture; a stable one for labels not in the list."""
     return COLOURS.get(label) or _PALETTE[5 + sum(label.encode()) % 5]
+
+
+def in_order(labels: Iterable[str]) -> dict[str, str]:
+    """Colours for things that are only told apart within one picture."""
+    return dict(zip(labels, itertools.cycle(_PALETTE), strict=False))
 
 
 def gaps(value: float, low: float, high: float) -> list[list[float]] | None:

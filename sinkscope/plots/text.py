@@ -32,7 +32,7 @@ def drawable(text: str, font: str = SANS) -> str:
 
 def caption(text: str, width: float) -> str:
     """A caption over a picture `width` inches wide, in as many lines as it takes."""
-    return drawable(textwrap.fill(text, int(width * _PER_INCH)))
+    return drawable(textwrap.fill(text, int(width * _PER_INCH), break_on_hyphens=False))
 
 
 @cache

