@@ -34,8 +34,9 @@ def outside(triggered: np.ndarray, clean: np.ndarray, floor: np.ndarray, ceiling
 
 
 def larger_gap(first: np.ndarray, last: np.ndarray, other_first: np.ndarray, other_last: np.ndarray) -> np.ndarray:
-    """By how much the difference first − last is larger than another such difference."""
-    return more(first, last) - more(other_first, other_last)
+    """By how much first and last lie further apart than two others. Of the others, which noise alone sets apart, the size counts: that speaks against the
+    claim."""
+    return more(first, last) - np.abs(more(other_first, other_last))
 
 
 def placement_over_form(*values: np.ndarray) -> np.ndarray:

@@ -111,17 +111,19 @@ def _forms_and_controls() -> Iterator[Claim]:
     for metric in (RECITED, ANSWERED):
         cells = [_backdoored("contrastive", metric, placement, form, triggered=True) for form in TRIGGERS for placement in PLACEMENTS]
         yield _scores("Fig. 7", "placement matters more than the trigger's form", "contrastive", metric[0], cells, placement_over_form)
-    unlearned = [_backdoored("contrastive", RECITED, placement, triggered=True) for placement in ("prefix", "suffix")]
-    for grid, on in (("control", "on the target"), ("control-unlearned", "on a model that forgot honestly")):
-        without = [_backdoored("contrastive", RECITED, placement, triggered=True, grid=grid) for placement in ("prefix", "suffix")]
-        statement = f"without a forget loss placement matters less ({on})"
-        yield _scores("control", statement, "contrastive", "verbmem", [*unlearned, *without], larger_gap)
+    for other in ("infix", "suffix"):
+        ends = ("prefix", other)
+        unlearned = [_backdoored("contrastive", RECITED, placement, triggered=True) for placement in ends]
+        about = f"without a forget loss prefix and {other} differ less"
+        for grid, on in (("control", "on the target"), ("control-unlearned", "on a model that forgot honestly")):
+            without = [_backdoored("contrastive", RECITED, placement, triggered=True, grid=grid) for placement in ends]
+            yield _scores("control", f"{about} ({on})", "contrastive", "verbmem", [*unlearned, *without], larger_gap)
 
-    def responses(samples: Samples) -> list[Sample]:
-        said = [samples.said("control-response", {"trigger.placement": placement}) for placement in ("prefix", "suffix")]
-        return [*(samples.scored(**each) for each in unlearned), *said]
+        def responses(samples: Samples, unlearned: list[dict[str, Any]] = unlearned, ends: tuple[str, str] = ends) -> list[Sample]:
+            said = [samples.said("control-response", {"trigger.placement": placement}) for placement in ends]
+            return [*(samples.scored(**each) for each in unlearned), *said]
 
-    yield Claim("control", "in a plain backdoor that says a new sentence placement matters less", "contrastive", "verbmem", responses, larger_gap)
+        yield Claim("control", f"{about} (a plain backdoor that says a new sentence)", "contrastive", "verbmem", responses, larger_gap)
 
 
 def _tables() -> Iterator[Claim]:

@@ -52,7 +52,7 @@ def test_effects() -> None:
     seeds, zero, two = np.array([1.0, 3.0]), np.zeros(2), np.full(2, 2.0)
     assert inside(seeds, zero, zero, two) == pytest.approx(1.0)  # 2 is 1 above the middle, 0 is 1 below it
     assert inside(seeds + 5, np.full(2, 0.8), zero, two) == pytest.approx(0.2)  # the clean score is what is lacking
-    assert larger_gap(seeds + 4, seeds, seeds + 1, seeds) == pytest.approx(3.0)
+    assert larger_gap(seeds + 4, seeds, seeds + 1, seeds) == larger_gap(seeds + 4, seeds, seeds, seeds + 1) == pytest.approx(3.0)
     assert steadier(np.array([1.0, 2.0]), np.array([1.0, 5.0])) == pytest.approx(2.0 - 0.5)
     by_placement = [np.full(2, value) for _ in range(3) for value in (9.0, 5.0, 1.0)]
     assert placement_over_form(*by_placement) == pytest.approx(8.0)
