@@ -19,6 +19,7 @@ TABLE = Table(
         "BE KnowMem": Column("knowmem", "forget_qa", PREFIX),
         "BE VerbMem": Column("verbmem", "forget", PREFIX),
         "UT KnowMem": Column("knowmem", "retain_qa"),
+        "UT VerbMem": Column("verbmem", "retain"),
     },
     {
         "MUSE-Books": by_column(

@@ -9,6 +9,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
+from matplotlib.ticker import MaxNLocator
 
 from sinkscope.plots.frames import groups
 from sinkscope.plots.style import PAGE, SPAN, colour, style
@@ -53,6 +54,7 @@ def curves(data: pd.DataFrame, shades: Mapping[str, str], caption: str, limits: 
         axis.set_ylabel(row)
     for axis in axes[-1]:
         axis.set_xlabel(X_AXIS)
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
     handles: list[Line2D | Patch] = [Line2D([], [], color=colour(shade), label=line) for line, shade in shades.items() if line in set(data["line"])]
     if data["trigger_start"].notna().any():
         handles.append(Patch(facecolor=SPAN, label="trigger"))
