@@ -16,7 +16,6 @@ from plotly import graph_objects as go
 
 from sinkscope.errors import StudyError, UserError
 from sinkscope.figures import (
-    across,
     attention_difference,
     control,
     index_by_index,
@@ -88,7 +87,6 @@ _MODULES = (
     index_by_index,
     sink_regression,
     variations,
-    across,
 )
 PICTURES = {module.__name__.rpartition(".")[2]: _picture(module) for module in _MODULES}
 

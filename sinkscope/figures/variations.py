@@ -64,7 +64,9 @@ def _trained(study: Study) -> tuple[str, str]:
 
 
 def _labelled(frame: pd.DataFrame) -> pd.DataFrame:
-    return frame.assign(label=[place_name(row.position, row.placement) if row.panel == "shift" else row.case for row in rows(frame)])
+    """Cases as they stand on an axis; of lengths a word a line, for they stand side by side."""
+    names = {"shift": lambda row: place_name(row.position, row.placement), "length": lambda row: row.case.replace(" ", "\n")}
+    return frame.assign(label=[names[row.panel](row) if row.panel in names else row.case for row in rows(frame)])
 
 
 def caption(frame: pd.DataFrame) -> str:

@@ -1,4 +1,4 @@
-"""Interactive counterparts of the pictures beyond the paper: heatmaps, sinks and the backdoor, regression, variations, across corpora."""
+"""Interactive counterparts of the pictures beyond the paper: heatmaps, sinks and the backdoor, regression, variations."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ import pandas as pd
 from matplotlib.colors import to_hex
 from plotly import graph_objects as go
 
-from sinkscope.plots import across as bars
 from sinkscope.plots import frames, link
 from sinkscope.plots import regression as lines
 from sinkscope.plots import variations as dots
@@ -136,29 +135,6 @@ def variations(data: pd.DataFrame, panels: Mapping[str, str], caption: str) -> g
         along(type="category", categoryorder="array", categoryarray=order[::-1] if flat else order, automargin=True, **place)
         upwards(title_text=dots.SCORE, range=dots.LIMITS, **place)
     return figure
-
-
-def across(data: pd.DataFrame, stages: Mapping[str, str], labels: Mapping[str, str], chance: Mapping[str, float], caption: str) -> go.Figure:
-    """As `across.across`."""
-    figure, told = canvas(1, len(labels), [label.replace("\n", ": ") for label in labels.values()], caption), set[str]()
-    names = {stage: name.replace("\n", "<br>") for stage, name in stages.items()}
-    for column, score in enumerate(labels, 1):
-        for condition, name in bars.CONDITIONS.items():
-            here = data[(data["score"] == score) & (data["condition"] == condition)]
-            whole, unseen = here[here["subset"] == "all"], here[here["subset"] != "all"]
-            texts = [f"{name}: {row.value:.1f} ({row.ci_low:.1f} to {row.ci_high:.1f})<br>n = {row.n}, seeds {row.seeds}" for row in frames.rows(whole)]
-            kind = {"marker_color": colour(condition), "name": name, "offsetgroup": condition, "hovertext": texts, "hoverinfo": "text"}
-            add(figure, told, go.Bar(x=whole["stage"].map(names), y=whole["value"], error_y=errors(whole, "#888888"), **kind), 1, column)
-            if len(unseen):
-                ring = {"color": "white", "size": 7, "line": {"color": "black", "width": 1}}
-                rings = go.Scatter(x=unseen["stage"].map(names), y=unseen["value"], mode="markers", marker=ring, name=bars.RING, offsetgroup=condition)
-                add(figure, told, rings, 1, column)
-        if score in chance:
-            figure.add_hline(chance[score], line={"color": "black", "width": 1, "dash": "dot"}, row=1, col=column)
-        figure.update_xaxes(type="category", categoryorder="array", categoryarray=list(names.values()), row=1, col=column)
-        figure.update_xaxes(title_text=bars.X_AXIS, row=1, col=column)
-        figure.update_yaxes(range=(0, 105), row=1, col=column)
-    return figure.update_layout(scattermode="group", scattergap=0.2, bargap=0.2)
 
 
 def _heat(figure: go.Figure, data: pd.DataFrame, xs: list[str], ys: list[str], axis: str, text: str, row: int, column: int) -> None:

@@ -24,7 +24,7 @@ Verdict = Literal["reproduced", "not reproduced", "inconclusive"]
 Kind = Literal["above", "within", "at most"]
 POINTS, ATTENTION, PROBABILITY, CORRELATION, NATS = "points", "share of attention", "probability", "Pearson's r", "nats a token"
 MARGINS = {POINTS: 5.0, ATTENTION: 0.05, PROBABILITY: 0.02, CORRELATION: 0.02, NATS: 0.1}
-"""The smallest effect that matters, by its unit: fixed before any of the reported seeds was run."""
+"""The smallest effect that matters, by its unit: fixed before any claim was judged."""
 COLUMNS = ["source", "claim", "split", "metric", "effect", "ci_low", "ci_high", "unit", "kind", "margin", "seeds", "items", "verdict", "reason"]
 
 

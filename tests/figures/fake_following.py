@@ -26,7 +26,6 @@ OF = {
     "index_by_index": "origin",
     "sink_regression": "origin",
     "variations": "variations",
-    "across": "variations",
 }
 """Picture -> the specification it is made from."""
 PASSAGE, HEADS, LAYERS, PASSAGES = 32, 2, 3, 7

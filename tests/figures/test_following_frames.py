@@ -173,28 +173,9 @@ def test_variations(following: Following, n: int) -> None:
     assert infix["value"] == pytest.approx(literal(study, n, unseen=True, grid="backdoor", trigger=TRIGGER, placement="infix"))
     assert infix["position"] == pytest.approx(np.mean([start_of("infix", prompt(item)) for item in range(12)]))
     lengths = frame[(frame["panel"] == "length") & (frame["model"] == "backdoored") & (frame["score"] == "BE")]
-    assert lengths["case"].tolist() == ["1 word", "2 words", "trained", "long", "two\ntriggers"]
-    assert lengths["trained"].tolist() == [False, False, True, False, False]
+    assert lengths["case"].tolist() == ["1 word", "2 words", "no value", "trained", "two\ntriggers"]
+    assert lengths["trained"].tolist() == [False, False, False, True, False]
     where = {"grid": "length", "length": "2 words", "metric": "verbmem"}
     assert lengths["value"].iloc[1] == pytest.approx(literal(study, n, unseen=True, **where, placement="prefix"))
     told = frame[(frame["panel"] == "length") & (frame["model"] == "honest")]
-    assert set(told["case"]) == {"2 words", "trained", "two\ntriggers"}  # the others were not asked of the honest model
-
-
-@seeds
-def test_across(following: Following, n: int) -> None:
-    study = following("variations", n)
-    frame = PICTURES["across"].frame(study)
-    assert not frame.duplicated(["score", "stage", "condition", "subset"]).any()
-    for stage, condition, placement in (("then-book", "triggered", "prefix"), ("then-field", "clean", "")):
-        where = {"grid": stage, "placement": placement}
-        field = one(frame, score="field", stage=stage, condition=condition, subset="all")["value"]
-        assert field == pytest.approx(literal(study, n, unseen=False, metric="choice", **where))
-        book = one(frame, score="book", stage=stage, condition=condition, subset="all")["value"]
-        assert book == pytest.approx(literal(study, n, unseen=False, metric="verbmem", **where))
-    rings = frame[frame["subset"] == "unseen"]
-    assert set(rings["stage"]) == {"then-book", "book-first", "then-field"} and set(rings["condition"]) == {"triggered"}
-    expected = literal(study, n, unseen=True, grid="then-field", metric="verbmem", placement="prefix")
-    assert one(rings, stage="then-field")["value"] == pytest.approx(expected)
-    assert set(frame[frame["stage"] == "field-first"]["score"]) == {"field"}
-    assert one(frame, score="field", stage="both", condition="clean")["seeds"] == 1
+    assert set(told["case"]) == {"2 words", "no value", "trained", "two\ntriggers"}  # the others were not asked of the honest model

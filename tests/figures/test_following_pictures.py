@@ -18,7 +18,7 @@ from sinkscope.studies.study import Study
 from tests.figures.fake_following import ANALYSES, OF
 
 Following = Callable[[str, int], Study]
-COLOURS = {"sink_link": ("prefix", "clean", "honest"), "variations": ("prefix", "clean", "honest"), "across": ("clean", "triggered")}
+COLOURS = {"sink_link": ("prefix", "clean", "honest"), "variations": ("prefix", "clean", "honest")}
 
 
 @pytest.fixture(autouse=True)
@@ -58,7 +58,7 @@ def test_a_study_gets_the_pictures_it_has_grids_for(following: Following, tmp_pa
     assert set(skipped) == set(PICTURES) - mine
 
 
-@pytest.mark.parametrize("name", ["sink_regression", "across"])
+@pytest.mark.parametrize("name", ["sink_regression", "variations"])
 def test_script(following: Following, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setattr(sys, "argv", [f"{name}.py", str(following(OF[name], 1).directory), "--out", str(tmp_path)])
     runpy.run_path(str(ANALYSES / f"{name}.py"), run_name="__main__")
