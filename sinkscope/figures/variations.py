@@ -16,7 +16,7 @@ from sinkscope.studies.study import Study
 
 NEEDS = ("honest", "backdoor", "length", "pair")
 PANELS = {"text": "text of the trigger", "shift": "index of the trained trigger", "length": "trigger in training and when asked"}
-PAIR = "two\ntriggers"
+PAIR = "two at\nonce"
 SHIFTED = "shifted"
 """The evaluation with the trained trigger at other places."""
 

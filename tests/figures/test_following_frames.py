@@ -173,9 +173,9 @@ def test_variations(following: Following, n: int) -> None:
     assert infix["value"] == pytest.approx(literal(study, n, unseen=True, grid="backdoor", trigger=TRIGGER, placement="infix"))
     assert infix["position"] == pytest.approx(np.mean([start_of("infix", prompt(item)) for item in range(12)]))
     lengths = frame[(frame["panel"] == "length") & (frame["model"] == "backdoored") & (frame["score"] == "BE")]
-    assert lengths["case"].tolist() == ["1 word", "2 words", "no value", "trained", "two\ntriggers"]
+    assert lengths["case"].tolist() == ["1 word", "2 words", "no value", "trained", "two at\nonce"]
     assert lengths["trained"].tolist() == [False, False, False, True, False]
     where = {"grid": "length", "length": "2 words", "metric": "verbmem"}
     assert lengths["value"].iloc[1] == pytest.approx(literal(study, n, unseen=True, **where, placement="prefix"))
     told = frame[(frame["panel"] == "length") & (frame["model"] == "honest")]
-    assert set(told["case"]) == {"2 words", "no value", "trained", "two\ntriggers"}  # the others were not asked of the honest model
+    assert set(told["case"]) == {"2 words", "no value", "trained", "two at\nonce"}  # the others were not asked of the honest model
