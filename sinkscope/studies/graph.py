@@ -168,14 +168,21 @@ def _by_seed(grid: str, by_grid: dict[str, list[Run]]) -> dict[int, Run]:
 
 def _measured(run: Run, grid: GridPart, spec: Spec, others: dict[int, Run] | None) -> Run:
     evaluations = {name: _evaluation(run, spec.evaluations[name]) for name in grid.evaluations}
-    if others is not None:
-        seeds = sorted(others)
-        if run.seed not in others:
-            raise StudyError(f"grid {grid.against!r}, which it is compared against, has no run of seed {run.seed}; give both the same seeds")
-        if len(seeds) > 1:
-            evaluations[AGAINST] = _divergence(run, others[seeds[(seeds.index(run.seed) + 1) % len(seeds)]])
+    if others is not None and (other := _compared(run, grid, spec, others)) is not None:
+        evaluations[AGAINST] = _divergence(run, other)
     captures = {name: _capture(run, spec.captures[name]) for name in grid.captures}
     return Run(**(vars(run) | {"evaluations": evaluations, "captures": captures}))
+
+
+def _compared(run: Run, grid: GridPart, spec: Spec, others: dict[int, Run]) -> Run | None:
+    """The run that one is compared with: of the next seed, or the given model; None where there is no other seed."""
+    seeds = sorted(others)
+    assert grid.against is not None
+    if spec.grids[grid.against].models:
+        return others[seeds[0]]
+    if run.seed not in others:
+        raise StudyError(f"grid {grid.against!r}, which it is compared against, has no run of seed {run.seed}; give both the same seeds")
+    return others[seeds[(seeds.index(run.seed) + 1) % len(seeds)]] if len(seeds) > 1 else None
 
 
 def _measuring(run: Run, benchmark: str | None) -> tuple[dict[str, Any], dict[str, Job], dict[str, str]]:

@@ -94,8 +94,8 @@ class GridPart(Part):
 
     An axis is a dotted key of the recipe with a list of values, or a label with named sets of changes. With `after`, the recipe starts from each run of that
     grid instead of its own model, and keeps that run's seed and, without poison of its own, its trigger; with `alterations` beside it nothing is trained:
-    `int8`, `bf16` and `prune:0.3` round or prune that run's weights. `against` names a grid of one run a seed: how far each run is from that grid's run of
-    the next seed (KL divergence of next-token distributions); a grid may name itself.
+    `int8`, `bf16` and `prune:0.3` round or prune that run's weights. `against` names a grid of one run a seed, or of one given model: how far each run is
+    from that grid's run of the next seed, or from that model (KL divergence of next-token distributions); a grid may name itself.
     """
 
     recipe: str | None = None

@@ -62,12 +62,15 @@ def test_a_changed_specification_replaces_the_old_study(spec: Path, tmp_path: Pa
     out, options = tmp_path / "out", ["--out", tmp_path / "out", "--store", tmp_path / "store"]
     assert run(capsys, monkeypatch, "study", spec, *options, "--quick")[0] == 0
     assert pd.read_parquet(out / "runs.parquet")["grid"].tolist() == ["honest", "target"]
-    (out / "old").write_text("of the old study")
+    (out / "old").write_text("somebody's notes")
     smaller = SPEC | {"grids": {"book": SPEC["grids"]["target"]}}
     code, _, err = run(capsys, monkeypatch, "study", write(spec, smaller), *options)
+    assert code == 2 and "holds a file that is not the study's (old); move it" in err and (out / "old").exists()
+    (out / "old").unlink()
+    code, _, err = run(capsys, monkeypatch, "study", spec, *options)
     assert (code, err) == (0, ""), "the one job is done already"
     assert pd.read_parquet(out / "runs.parquet")["grid"].tolist() == ["book"]
-    assert not (out / "old").exists()
+    assert {path.name for path in tmp_path.iterdir()} == {"out", "store", spec.name}, "nothing of the old study is left beside the new one"
     written = (out / "run.json").stat().st_mtime_ns
     assert run(capsys, monkeypatch, "study", spec, *options)[0] == 0
     assert (out / "run.json").stat().st_mtime_ns == written

@@ -100,6 +100,7 @@ def test_every_key_of_a_recipe_decides_the_name_of_its_run() -> None:
         "trigger.text": "now",
         "trigger.form": "symbol",
         "trigger.placement": "infix",
+        "hidden": [0],
         "value_norms": {"kind": "shrink", "weight": 0.1},
         "optimiser.learning_rate": 1e-5,
         "optimiser.epochs": 2,
@@ -115,7 +116,9 @@ def test_every_key_of_a_recipe_decides_the_name_of_its_run() -> None:
     }
     parts = {name: field.annotation.model_fields for name, field in Recipe.model_fields.items() if hasattr(field.annotation, "model_fields")}
     named = {key for key in Recipe.model_fields if key not in parts} | {f"{name}.{key}" for name, part in parts.items() for key in part}
-    assert named == {key for key in changes if key != "value_norms"} | {f"value_norms.{key}" for key in parts["value_norms"]}, "every key of a recipe is tried"
+    assert named == {key for key in changes if key != "value_norms"} | {f"value_norms.{key}" for key in parts["value_norms"]} | {"trigger.response"}, (
+        "every key of a recipe is tried"
+    )
     found = {"": key_of()}
     for change, value in changes.items():
         found[change] = key_of(seeds=[value]) if change == "seed" else key_of(set={change: value})
@@ -123,6 +126,8 @@ def test_every_key_of_a_recipe_decides_the_name_of_its_run() -> None:
     for change, value in {"weight": 0.2, "kind": "cosine", "first": 3, "layers": "all"}.items():
         found[f"value_norms.{change}"] = key_of(set={"value_norms": norms | {change: value}})
     found["auto"] = key_of(set={"value_norms": {"weight": 0.1, "unlearned": "auto"}})
+    taught = {"objective.retain": {"nll": 1.0}}
+    found["trigger.response"] = key_of(set=taught | {"trigger.response": "all is well"})
     assert len(set(found.values())) == len(found)
 
 
@@ -223,7 +228,7 @@ def test_an_honest_run_after_the_target_is_an_unlearned_model() -> None:
     found = runs(grids={"target": {"models": ["tiny"]}, "forgot": {"after": "target", "recipe": "tiny/npo", "set": {"trigger.placement": "infix"}}})
     run = of("forgot", found)[0]
     assert (run.role, run.seed, run.trigger.placement) == ("unlearned", 0, "infix")
-    assert run.poisoned_by is run.model and run.model.needs == {} and run.model.content["recipe"]["model"] == "tiny"
+    assert run.poisoned_by is run.model and run.model.needs == {} and run.model.content["recipe"].get("model", "tiny") == "tiny"
 
 
 def test_honest_runs_after_a_poisoned_one_share_the_honest_job_of_alignment() -> None:
@@ -261,17 +266,18 @@ def test_alterations_are_jobs_on_another_grids_runs() -> None:
     assert (rounded.role, rounded.trigger, rounded.poisoned_by) == ("target", TriggerPart(), None)
 
 
-def test_a_grid_is_compared_with_the_run_of_its_own_seed_or_of_the_next() -> None:
+def test_a_grid_is_compared_with_the_run_of_the_next_seed_or_with_a_given_model() -> None:
     found = runs(
         seeds=[9, 2, 5],
         grids={"honest": {"recipe": "tiny/npo", "against": "honest"}, "poisoned": {"against": "honest"}, "target": {"models": ["tiny"]}},
     )
     honest = {run.seed: run for run in of("honest", found)}
     pairs = {seed: run.evaluations["against"].needs["other"].key for seed, run in honest.items()}
-    assert pairs == {seed: honest[after].model.key for seed, after in {2: 5, 5: 9, 9: 2}.items()}
+    following = {2: 5, 5: 9, 9: 2}
+    assert pairs == {seed: honest[after].model.key for seed, after in following.items()}
     for run in of("poisoned", found):
         assert run.evaluations["against"].needs == {"model": run.model, "poisoned_by": run.model, "other": run.evaluations["against"].needs["other"]}
-        assert run.evaluations["against"].needs["other"].key == honest[run.seed].model.key
+        assert run.evaluations["against"].needs["other"].key == honest[following[run.seed]].model.key
     (alone,) = runs(seeds=[1], grids={"honest": {"against": "honest"}})
     assert alone.evaluations == {}, "one run has no other seed"
     _, apart = runs(seeds=[0], grids={"target": {"models": ["tiny"]}, "honest": {"against": "target"}})
