@@ -11,8 +11,11 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that spin at barriers take ten times as long where others use the cores too
 os.environ["SINKSCOPE_CACHE"] = tempfile.mkdtemp(prefix="sinkscope-tests-")
 
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -76,3 +79,12 @@ def small_models(checkpoints: dict[str, Path]) -> dict[str, Model]:
 @pytest.fixture(scope="session")
 def small_llama(small_models: dict[str, Model]) -> Model:
     return small_models["llama"]
+
+
+@pytest.fixture
+def strict_pictures() -> Iterator[None]:
+    """A warning while something is drawn is an error; all figures are closed afterwards."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        yield
+    plt.close("all")

@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from plotly import graph_objects as go
 
-from sinkscope.figures.captures import captured
+from sinkscope.figures.captures import captured, spans
 from sinkscope.figures.numbers import PLACEMENTS, of_grid, over_seeds
 from sinkscope.plots import compare, interactive
 from sinkscope.studies.study import Study
@@ -28,8 +28,8 @@ def frame(study: Study) -> pd.DataFrame:
     for model, grid in GRIDS.items():
         for placement in filter(seen.__contains__, PLACEMENTS):
             rows = captured(study, "maps", grid, placement).rename(columns={"difference": "value"})
-            span = {name: rows[name].mode().iloc[0] for name in ("trigger_start", "trigger_stop")}
-            parts.append(over_seeds(rows, ["query", "key"]).assign(model=model, placement=placement, **span))
+            start, stop = spans(study, grid, placement)
+            parts.append(over_seeds(rows, ["query", "key"]).assign(model=model, placement=placement, trigger_start=start, trigger_stop=stop))
     return pd.concat(parts, ignore_index=True)
 
 

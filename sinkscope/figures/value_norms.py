@@ -8,9 +8,10 @@ from matplotlib.figure import Figure
 from plotly import graph_objects as go
 
 from sinkscope.compare import CONSTANT, correlation
-from sinkscope.figures.captures import last_layer_norms, passages_of
+from sinkscope.figures.captures import last_layer_norms
 from sinkscope.figures.numbers import counted, ordered, over_seeds, seeds_in_words
 from sinkscope.plots import curves, interactive
+from sinkscope.studies.captures import passages_of
 from sinkscope.studies.study import Study
 
 NEEDS = ("target", "honest", "position")

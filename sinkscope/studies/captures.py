@@ -89,6 +89,14 @@ def norms_of(norms: dict[str, tuple[list[int], np.ndarray]]) -> xr.Dataset:
     return xr.Dataset({"value_norm": (("condition", "passage", "layer", "kv_head", "position"), whole)}, coords={"condition": list(norms)})
 
 
+def passages_of(condition: str, *norms: xr.DataArray) -> tuple[np.ndarray, ...]:
+    """passage × layer × kv_head × position of one condition for each of `norms` (of one layer), with those passages that all of them have."""
+    values = [each.sel(condition=condition).values for each in norms]
+    common = min(map(len, values))
+    kept = ~np.any([np.isnan(each[:common]).any(axis=(1, 2)) for each in values], axis=0)
+    return tuple(each[:common][kept][:, None] for each in values)
+
+
 def _span_mass(before: Measured, after: Measured) -> pd.DataFrame:
     assert before.span_mass is not None and after.span_mass is not None
     layers, heads = np.indices(before.span_mass.shape)

@@ -10,6 +10,7 @@ import pandas as pd
 from sinkscope.compare import correlation
 from sinkscope.errors import StudyError
 from sinkscope.evaluation.bootstrap import Sample
+from sinkscope.studies.captures import passages_of
 from sinkscope.studies.study import Study
 
 PERCENT = ("verbmem", "knowmem", "choice", "exact_memorization", "extraction_strength")
@@ -101,10 +102,8 @@ class Samples:
             if other != "target" and seed not in theirs:
                 raise StudyError(f"study {self.study.directory} has no run of seed {seed} in grid {other!r}")
             both = [self.study.norms(run, "own"), self.study.norms("tiny" if other == "target" else theirs[seed], "everywhere")]
-            mine, norms = (each.sel(condition=condition).to_numpy() for each in both)
-            common = min(len(mine), len(norms))
-            kept = ~np.isnan(mine[:common]).any((1, 2, 3)) & ~np.isnan(norms[:common]).any((1, 2, 3))
-            values[seed] = float(np.nanmean(correlation(mine[:common][kept], norms[:common][kept])[-1, list(BEHIND)]))
+            mine, norms = passages_of(condition, *(each.isel(layer=-1) for each in both))
+            values[seed] = float(np.nanmean(correlation(mine, norms)[0, list(BEHIND)]))
         return _by_seed(pd.Series(values), f"norms {other} {condition}")
 
     def _placed(self, table: str, grid: str, labels: Mapping[str, str], placement: str) -> pd.DataFrame:

@@ -18,7 +18,7 @@ from sinkscope.evaluation.run import evaluate_to
 from sinkscope.evaluation.scores import scores
 from sinkscope.evaluation.subject import Subject
 from sinkscope.models import load
-from sinkscope.progress import Report
+from sinkscope.progress import Report, silent
 from sinkscope.robustness import alter
 from sinkscope.runs import writing
 from sinkscope.studies.captures import capture_to
@@ -38,9 +38,9 @@ def perform(job: Job, store: Store, report: Report | None = None) -> None:
     {"pretrain": _pretrain, "unlearn": _unlearn, "alter": _alter, "evaluate": _evaluate, "capture": _capture, "diverge": _diverge}[job.kind](job, store, report)
 
 
-def _model(job: Job, store: Store) -> str:
-    """The run directory or the name of the model that a job is about."""
-    return str(store.place(job.needs["model"])) if "model" in job.needs else job.content["model"]
+def _model(job: Job, store: Store, part: str = "model") -> str:
+    """The run directory or the name of the model that a job is about, or of another that takes part."""
+    return str(store.place(job.needs[part])) if part in job.needs else job.content[part]
 
 
 def _pretrain(job: Job, store: Store, report: Report | None) -> None:
@@ -52,18 +52,18 @@ def _pretrain(job: Job, store: Store, report: Report | None) -> None:
         tokenizer = load("tiny", "cpu").tokenizer
         if sink == "no-bos":
             tokenizer = without_bos(tokenizer, aside / "model")
-        network = load(str(store.place(job.needs["model"])), "cpu").hf if "model" in job.needs else new_network(tokenizer, seed, sink)
+        network = load(_model(job, store), "cpu").hf if "model" in job.needs else new_network(tokenizer, seed, sink)
         sides = ("retain",) if name == "base" else ("retain", "forget")
-        network, curve = continued(
-            network, corpora, tokenizer, sides, phase_of(content["settings"]), f"{name} {sink} {seed}", report or (lambda done, total: None)
-        )
+        network, curve = continued(network, corpora, tokenizer, sides, phase_of(content["settings"]), f"{name} {sink} {seed}", report or silent(job.label))
         network.save_pretrained(aside / "model")
         tokenizer.save_pretrained(aside / "model")
         curve.to_parquet(aside / "curve.parquet", index=False)
 
 
 def _unlearn(job: Job, store: Store, report: Report | None) -> None:
-    values = job.content["recipe"] | {key: str(store.place(needed)) for key, needed in job.needs.items() if key == "model"}
+    values = job.content["recipe"]
+    if "model" in job.needs:
+        values = values | {"model": _model(job, store)}
     if "unlearned" in job.needs:
         values = values | {"value_norms": values["value_norms"] | {"unlearned": str(store.place(job.needs["unlearned"]))}}
     unlearn(Recipe.parse(values), store.place(job), report)
@@ -104,7 +104,7 @@ def _evaluate(job: Job, store: Store, report: Report | None) -> None:
         mask=Mask.parse(content["mask"]) if content["mask"] else None,
         retrained=retrained_of(content["retrained"]) if content["retrained"] else None,
         batch_size=job.batch_size,
-        bar=lambda description: report or (lambda done, total: None),
+        bar=lambda description: report or silent(job.label),
     )
 
 
@@ -134,7 +134,7 @@ def _capture(job: Job, store: Store, report: Report | None) -> None:
 
 def _diverge(job: Job, store: Store, report: Report | None) -> None:
     subject = _subject(job, store)
-    other = load(str(store.place(job.needs["other"])) if "other" in job.needs else job.content["other"])
+    other = load(_model(job, store, "other"))
     with writing(store.place(job), job.key, kind="diverge", benchmark=job.content["benchmark"]) as aside:
         items = divergences(subject, other, load_benchmark(job.content["benchmark"]), batch_size=job.batch_size, report=report)
         items.to_parquet(aside / "items.parquet", index=False)

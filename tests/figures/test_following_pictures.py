@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import runpy
 import sys
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from itertools import combinations
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 import pytest
 
 from sinkscope.figures import PICTURES, draw_all
@@ -21,12 +19,7 @@ Following = Callable[[str, int], Study]
 COLOURS = {"sink_link": ("prefix", "clean", "honest"), "variations": ("prefix", "clean", "honest")}
 
 
-@pytest.fixture(autouse=True)
-def _strict() -> Iterator[None]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        yield
-    plt.close("all")
+pytestmark = pytest.mark.usefixtures("strict_pictures")
 
 
 @pytest.mark.parametrize("n", [1, 3])

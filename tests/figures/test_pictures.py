@@ -5,11 +5,8 @@ from __future__ import annotations
 import json
 import runpy
 import sys
-import warnings
-from collections.abc import Iterator
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 import pandas as pd
 import pytest
 from matplotlib.colors import to_hex
@@ -28,12 +25,7 @@ PAPER = [name for name in PICTURES if name not in OF]
 TABLES = ("table1", "table2", "masking")
 
 
-@pytest.fixture(autouse=True)
-def _strict() -> Iterator[None]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        yield
-    plt.close("all")
+pytestmark = pytest.mark.usefixtures("strict_pictures")
 
 
 @pytest.fixture(scope="module")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 
@@ -14,18 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sinkscope.plots import sinks, strip
-from sinkscope.plots.style import PAGE, plt, save
+from sinkscope.plots.style import PAGE, save
 from sinkscope.plots.text import MISSING, MONO, caption, clipped, drawable, visible
 
 HOSTILE = ["<s>", " $\\alpha$", "$", "\\$", " 😀", "\n", "", "\t", "\r", "\x00", "\u200d", "漢字", "e\u0301", "_x_", "%{}^", "=" * 200, "   ", "\ud83d"]
 
 
-@pytest.fixture(autouse=True)
-def _strict() -> Iterator[None]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        yield
-    plt.close("all")
+pytestmark = pytest.mark.usefixtures("strict_pictures")
 
 
 def atlas_data(n_layers: int, n_heads: int) -> pd.DataFrame:
