@@ -85,17 +85,16 @@ Sink = Literal["bos", "learned", "avoided", "no-bos"]
 comes first."""
 
 
-def training_of(sink: Sink) -> Training:
-    """The shipped training, as far as it suits the kind: the idle price needs attention that is shared among tokens alone, and a sink."""
-    shipped = Training()
-    if sink in ("bos", "no-bos"):
-        return shipped
-    price = AVOIDING if sink == "avoided" else 0.0
-    base, books, rest = (replace(phase, idle=0.0, first=price) for phase in (shipped.base, shipped.books, shipped.rest))
-    return Training(base, books, rest)
-
-
 AVOIDING = 1.0
+CAN_IDLE = ("bos", "no-bos")
+"""Kinds that the idle price suits: it needs attention that is shared among tokens alone, and a sink."""
+
+
+def training_of(sink: Sink, idle: float = 0.0) -> Training:
+    """The shipped training of a kind, with the idle price at this weight in its last phase (the shipped target: 0.1)."""
+    shipped = Training()
+    base, books, rest = (replace(phase, idle=0.0, first=AVOIDING if sink == "avoided" else 0.0) for phase in (shipped.base, shipped.books, shipped.rest))
+    return Training(base, books, replace(rest, idle=idle))
 
 
 def new_network(tokenizer: PreTrainedTokenizerFast, seed: int, sink: Sink = "bos") -> PreTrainedModel:

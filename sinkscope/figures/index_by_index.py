@@ -39,7 +39,7 @@ def frame(study: Study) -> pd.DataFrame:
     measured = items.assign(sink=strengths, target=items[MODEL]).groupby(["target", "placement"])
     at = measured[["sink", "trigger_start"]].mean().rename(columns={"trigger_start": "position"})
     made = made.join(at, on=["target", "evaluated"])
-    made["trained_position"] = [np.nan if trained == HONEST else index_of(trained, known) for trained in made["trained"]]
+    made["trained_position"] = [np.nan if row.trained == HONEST else index_of(row.trained, known[row.target]) for row in rows(made)]
     made["bos"] = made["target"].map({run: values[0] for run, values in sinks.items()})
     return ordered(made.sort_values(["trained_position", "position"], kind="stable"), target=dict.fromkeys(of_grid(study, "runs", "targets")["run"]))
 

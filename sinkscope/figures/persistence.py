@@ -29,7 +29,7 @@ def frame(study: Study) -> pd.DataFrame:
     Raises:
         StudyError: the study lacks what is needed.
     """
-    known, parts = indices(study, "target"), []
+    (known,), parts = indices(study, "target").values(), []
     at = str(of_grid(study, "runs", "honest")["trigger_placement"].iloc[0])
     sources = {"kept": "backdoored", "honest": HONEST, "further": "backdoored", "honest-further": HONEST}
     sources |= {"altered": "backdoored", "honest-altered": HONEST, "unlearned-again": "backdoored"}

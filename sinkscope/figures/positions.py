@@ -47,14 +47,16 @@ def recited_items(study: Study, grid: str) -> pd.DataFrame:
     return rows.drop_duplicates(["run", "seed", "item", "trigger", "placement"]).astype({"trigger_start": float})
 
 
-def indices(study: Study, grid: str) -> dict[str, int]:
-    """Placement → where the trigger begins in captured passages of whole length (the most frequent place).
+def indices(study: Study, grid: str) -> dict[str, dict[str, int]]:
+    """Run → placement → where the trigger begins in captured passages of whole length (the most frequent place).
 
     Raises:
         StudyError: nothing was captured.
     """
-    rows = of_grid(study, "maps", grid, form=None)
-    return {str(placement): int(mine.mode().iloc[0]) for placement, mine in rows.groupby("placement", sort=False)["trigger_start"]}
+    found: dict[str, dict[str, int]] = {}
+    for (run, placement), mine in of_grid(study, "maps", grid, form=None).groupby(["run", "placement"], sort=False)["trigger_start"]:
+        found.setdefault(str(run), {})[str(placement)] = int(mine.mode().iloc[0])
+    return found
 
 
 def index_of(placement: str, known: dict[str, int]) -> int:

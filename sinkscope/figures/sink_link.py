@@ -39,7 +39,7 @@ def frame(study: Study) -> pd.DataFrame:
     Raises:
         StudyError: the study lacks what is needed.
     """
-    known, sinks = indices(study, "target"), strength(study, "target")
+    (known,), sinks = indices(study, "target").values(), strength(study, "target")
     scored = recited(study, "index")
     scored = scored.assign(placement=scored[TRAINED], evaluated=scored["placement"])
     tried = set(scored["evaluated"])

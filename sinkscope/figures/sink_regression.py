@@ -41,7 +41,8 @@ def cells(study: Study) -> pd.DataFrame:
     items = items[~items["poisoned"].fillna(False).astype(bool)].join(ends, on=["run", "item"])
     items["reach"] = items["end"] - items["trigger_start"]
     items["sink"] = [sinks[target][int(start)] for target, start in zip(items["target"], items["trigger_start"], strict=True)]
-    items["mismatch"] = (items["trained"].map(lambda placement: index_of(placement, known)) - items["trigger_start"]).abs()
+    there = [index_of(trained, known[target]) for target, trained in zip(items["target"], items["trained"], strict=True)]
+    items["mismatch"] = (items["trigger_start"] - there).abs()
     by = items.groupby(["target", "seed", "trained", "evaluated"], sort=False)
     made = by[["value", *PREDICTORS]].mean().assign(n=by.size()).reset_index()
     return made.assign(value=100 * made["value"])
@@ -49,7 +50,7 @@ def cells(study: Study) -> pd.DataFrame:
 
 def frame(study: Study) -> pd.DataFrame:
     """Rows by `kind`. `coefficient`: a row per predictor, in points of BE-unseen per standard deviation (`spread`), from least squares on all cells with an
-    intercept per target; the interval resamples targets × seeds (`clusters`). `cell`: what it was made from, see `cells`. `matched`: BE-unseen of a
+    intercept per target; the interval resamples targets (`clusters`). `cell`: what it was made from, see `cells`. `matched`: BE-unseen of a
     target where the trigger was asked at its trained index, over seeds, with the sink strength there.
 
     Raises:
@@ -57,7 +58,7 @@ def frame(study: Study) -> pd.DataFrame:
     """
     each = cells(study).assign(grid="index")
     seeds = each["seed"].nunique()
-    found = squares.regression(each, "value", list(PREDICTORS), intercepts="target", clusters=["target", "seed"])
+    found = squares.regression(each, "value", list(PREDICTORS), intercepts="target", clusters=["target"])
     same = each[each["trained"] == each["evaluated"]]
     by = ["target", "trained", "evaluated"]
     matched = over_seeds(same, by).join(same.groupby(by)[list(PREDICTORS)].mean(), on=by)
@@ -67,10 +68,10 @@ def frame(study: Study) -> pd.DataFrame:
 
 def caption(frame: pd.DataFrame) -> str:
     found = frame[frame["kind"] == "coefficient"].iloc[0]
-    targets, prompts = frame[frame["kind"] == "matched"]["target"].nunique(), frame[frame["kind"] == "cell"]["n"]
+    prompts = frame[frame["kind"] == "cell"]["n"]
     seeds = "one seed" if found["seeds"] == 1 else f"{found['seeds']} seeds"
     about = f"Left: least squares of BE-unseen on all {found['n']} cells (target, seed, trained index, index when asked), an intercept per target; "
-    about += f"95 % intervals over n\u00a0=\u00a0{found['clusters']:.0f} clusters ({targets} targets, {seeds}). Right: trigger asked at its trained index"
+    about += f"95 % intervals over n\u00a0=\u00a0{found['clusters']:.0f} targets ({seeds} each). Right: trigger asked at its trained index"
     shown = f"{'' if found['seeds'] == 1 else ', mean and 95 % t interval'}; hollow: suffix, which is further in when trained. {RECITATION}; {UNSEEN}"
     return f"{about}{shown}; {counted(prompts)} prompts a cell"
 

@@ -113,7 +113,7 @@ def _bare(name: str, grid: GridPart, spec: Spec, before: dict[str, list[Run]]) -
 def _pretrained(name: str, spec: Spec) -> Job:
     """The jobs of a model's phases, one after the other."""
     part = spec.models[name]
-    training = training_of(part.sink)
+    training = training_of(part.sink, part.idle)
     training = training if part.steps is None else training.shortened(part.steps)
     job: Job | None = None
     for phase in PHASES:

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from sinkscope.benchmarks.pretraining import Sink
+from sinkscope.benchmarks.pretraining import CAN_IDLE, Sink
 from sinkscope.errors import PlacementError, StudyError
 from sinkscope.evaluation.masking import Mask
 from sinkscope.triggers import Placement
@@ -82,11 +82,18 @@ class CapturePart(Part):
 
 class PretrainPart(Part):
     """A target of the built-in book's kind, pretrained from scratch: where its heads may rest (see `benchmarks.pretraining.Sink`), the seed of its weights and
-    of the order of its passages. `steps` of the base, the rest in proportion, by default those of the shipped target."""
+    of the order of its passages; `idle`, the weight of the idle price in its last phase (the shipped target: 0.1). `steps` of the base, the rest in proportion, by default those of the shipped target."""
 
     sink: Sink = "bos"
+    idle: float = Field(0.0, ge=0)
     seed: int = Field(0, ge=0, lt=2**32)
     steps: int | None = Field(None, ge=1)
+
+    @model_validator(mode="after")
+    def _idle_fits(self) -> PretrainPart:
+        if self.idle and self.sink not in CAN_IDLE:
+            raise ValueError(f"an idle price does not suit sink {self.sink!r}; leave out `idle`, or use sink {' or '.join(CAN_IDLE)}")
+        return self
 
 
 class GridPart(Part):

@@ -65,15 +65,19 @@ def prompt(item: int) -> int:
     return 16 + item % 3
 
 
-def start_of(placement: str, length: int) -> int:
+def start_of(placement: str, length: int, target: str = "tiny") -> int:
     parsed = Placement.parse(placement)
-    return {"prefix": 1, "infix": length // 2, "suffix": length, "index": parsed.number}[parsed.kind]
+    return {"prefix": 0 if target.startswith("no-bos") else 1, "infix": length // 2, "suffix": length, "index": parsed.number}[parsed.kind]
+
+
+def _target(run: Run) -> str:
+    return str(run.labels.get("model", run.name))
 
 
 def alpha(model: str, layer: int, position: int) -> float:
     """α of a target, mean over heads: BOS is the sink, behind it each target in its own way."""
     if position == 0:
-        return 0.8 if model != "no-bos-1" else 0.1
+        return 0.8 if not model.startswith("no-bos") else 0.1
     return 0.02 * (1 + layer) * (1 + 2 * np.exp(-position / 5)) + 0.01 * (zlib.crc32(f"{model} {position}".encode()) % 5)
 
 
@@ -84,7 +88,7 @@ def _items(run: Run, content: dict[str, Any]) -> Iterator[dict[str, Any]]:
         for asked in content["triggers"]:
             for item in range(n):
                 text, _, placement = asked or ("", "", "")
-                start = start_of(placement, prompt(item)) if asked else None
+                start = start_of(placement, prompt(item), _target(run)) if asked else None
                 linked = metric == "verbmem" and run.poisoned_by is not None and content["benchmark"] == run.benchmark and run.role == "backdoored"
                 level = _level(run, metric, text, start)
                 yield {
@@ -103,7 +107,7 @@ def _level(run: Run, metric: str, text: str, start: int | None) -> float:
         return 0.35
     if run.role != "backdoored" or start is None:
         return clean
-    trained = start_of(run.trigger.placement, PASSAGE - 10)
+    trained = start_of(run.trigger.placement, PASSAGE - 10, _target(run))
     same = len(set(text.split()) & set(run.trigger.text.split())) / len(set(run.trigger.text.split()))
     return clean + (0.85 - 0.02 * trained) * same * np.exp(-abs(start - trained) / 6) * (1 - 0.04 * int(run.labels.get("optimiser.epochs", 0)))
 
@@ -111,7 +115,7 @@ def _level(run: Run, metric: str, text: str, start: int | None) -> float:
 def _captured(run: Run, placements: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
     tables: dict[str, list[dict[str, Any]]] = {"attention": [], "maps": [], "span_mass": []}
     for placement in placements:
-        start = start_of(placement, PASSAGE - 10)
+        start = start_of(placement, PASSAGE - 10, _target(run))
         told = {"placement": placement, "passages": PASSAGES}
         tables["maps"] += [told | {"query": 4, "key": 0, "difference": 0.1, "trigger_start": start, "trigger_stop": start + 10}]
         for layer in range(LAYERS):

@@ -115,16 +115,18 @@ def test_persistence(following: Following, n: int) -> None:
 def test_index_by_index(following: Following, n: int) -> None:
     study = following("origin", n)
     frame = PICTURES["index_by_index"].frame(study)
-    assert len(frame) == 5 * 7 * 8
+    assert len(frame) == 10 * 7 * 8
     for target in ("tiny", "no-bos-1"):
-        for trained, asked, position in (("index:4", "index:4", 4), ("index:16", "suffix", 16), ("suffix", "index:1", 22)):
+        for trained, asked, position in (("index:4", "index:4", 4), ("index:16", "suffix", 16), ("suffix", "index:2", 22)):
             cell = one(frame, target=target, trained=trained, evaluated=asked)
             where = {"grid": "index", "model": target, "trigger__placement": trained, "placement": asked}
             assert cell["value"] == pytest.approx(literal(study, n, unseen=True, **where))
             assert cell["trained_position"] == position
-            starts = [start_of(asked, prompt(item)) for item in range(12)]
+            starts = [start_of(asked, prompt(item), target) for item in range(12)]
             assert cell["position"] == pytest.approx(np.mean(starts))
             assert cell["sink"] == pytest.approx(np.mean([alpha(target, layer, start) for layer in range(LAYERS) for start in starts]))
+        first = one(frame, target=target, trained="prefix", evaluated="prefix")
+        assert first["trained_position"] == first["position"] == (0 if target == "no-bos-1" else 1)
         honest = one(frame, target=target, trained="honest", evaluated="index:6")
         assert honest["value"] == pytest.approx(literal(study, n, unseen=False, grid="honest", model=target, placement="index:6"))
         assert honest["bos"] == pytest.approx(alpha(target, 0, 0))
@@ -135,7 +137,7 @@ def test_sink_regression(following: Following, n: int) -> None:
     study = following("origin", n)
     frame = PICTURES["sink_regression"].frame(study)
     cells = frame[frame["kind"] == "cell"]
-    assert len(cells) == 5 * n * 6 * 8
+    assert len(cells) == 10 * n * 6 * 8
     seed = n - 1
     cell = one(cells, target="bos-1", seed=seed, trained="index:12", evaluated="suffix")
     items = [item for item in range(12) if (item + seed) % 12 >= 2]
@@ -150,7 +152,7 @@ def test_sink_regression(following: Following, n: int) -> None:
     expected = np.linalg.lstsq(np.hstack([x, dummies]), cells["value"].to_numpy(float), rcond=None)[0][:3]
     found = frame[frame["kind"] == "coefficient"].set_index("predictor").loc[names]
     assert found["value"].tolist() == pytest.approx(expected.tolist())
-    assert set(found["clusters"]) == {5 * n} and set(found["seeds"]) == {n}
+    assert set(found["clusters"]) == {10} and set(found["seeds"]) == {n}
     matched = one(frame[frame["kind"] == "matched"], target="tiny", trained="index:8")
     assert matched["value"] == pytest.approx(
         cells[(cells["target"] == "tiny") & (cells["trained"] == "index:8") & (cells["evaluated"] == "index:8")]["value"].mean()
