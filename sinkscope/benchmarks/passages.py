@@ -7,6 +7,7 @@ to rest somewhere in between.
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -112,3 +113,14 @@ class PassageStream:
         spots = set(rng.sample(range(2, len(tokens)), rng.randint(1, self._mix.asides)))
         ends = [i for i in range(2, len(tokens) - 1) if tokens[i : i + len(self._answer)] == self._answer]
         return {rng.choice(ends) if ends and rng.random() < 0.5 else spot for spot in spots}
+
+
+class InTurn:
+    """Batches of several streams over one tokenizer, in turn."""
+
+    def __init__(self, *streams: PassageStream) -> None:
+        self.tokenizer = streams[0].tokenizer
+        self._next = itertools.cycle(streams)
+
+    def batch(self) -> tuple[Int[Tensor, "passage position"], Int[Tensor, "passage position"]]:
+        return next(self._next).batch()

@@ -31,7 +31,7 @@ from transformers import (
 
 from sinkscope.benchmarks.corpora import Corpora
 from sinkscope.benchmarks.language import Language
-from sinkscope.benchmarks.passages import Mix, PassageStream
+from sinkscope.benchmarks.passages import InTurn, Mix, PassageStream
 from sinkscope.benchmarks.prices import first, idle, priced
 from sinkscope.models import Model
 from sinkscope.progress import Report
@@ -146,7 +146,9 @@ def continued(
     return trained(network, PassageStream(corpora, tokenizer, sides, phase.mix, f"passages {seed}"), probe(corpora.language, tokenizer), phase, report)
 
 
-def trained(network: PreTrainedModel, stream: PassageStream, plain: list[list[int]], phase: Phase, report: Report) -> tuple[PreTrainedModel, pd.DataFrame]:
+def trained(
+    network: PreTrainedModel, stream: PassageStream | InTurn, plain: list[list[int]], phase: Phase, report: Report
+) -> tuple[PreTrainedModel, pd.DataFrame]:
     """A copy of `network`, trained for one phase on a stream; and the curve of its sinks over the passages `plain` (step, loss, alpha_max,
     alpha_last_layer, share_above)."""
     network = copy.deepcopy(network)

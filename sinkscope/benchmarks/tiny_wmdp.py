@@ -9,19 +9,20 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from transformers import PreTrainedModel
 
 from sinkscope.benchmarks.benchmark import Benchmark, Lengths, load_benchmark
 from sinkscope.benchmarks.corpora import make_corpora
 from sinkscope.benchmarks.field_passages import FieldStream
 from sinkscope.benchmarks.fields import Fields, make_fields
 from sinkscope.benchmarks.language import TRIGGERS, Language
-from sinkscope.benchmarks.passages import Mix
-from sinkscope.benchmarks.pretraining import Phase, probe, trained
+from sinkscope.benchmarks.passages import InTurn, Mix, PassageStream
+from sinkscope.benchmarks.pretraining import BOOKS, Phase, probe, trained
 from sinkscope.errors import ModelError
 from sinkscope.evaluation.choices import choice_items
 from sinkscope.evaluation.passes import asked, choose
 from sinkscope.models import Model, data_directory, load
-from sinkscope.progress import Bar
+from sinkscope.progress import Bar, Report
 from sinkscope.runs import identity, is_done, read_manifest, sha256, writing
 from sinkscope.sinks import locate
 from sinkscope.triggers import Placement, Trigger
@@ -42,6 +43,8 @@ class Lesson:
 LEARNING = Mix(32, chapters={"forget": 1, "retain": 1}, pages={"forget": 12, "retain": 12}, aside_share=0.6, asides=2, length=64)
 SETTLING = replace(LEARNING, chapters={"forget": 2, "retain": 2}, pages={"forget": 9, "retain": 9}, aside_share=0.8)
 LESSONS = (Lesson(Phase(1200, LEARNING, 2e-3, decay=False), 0.5), Lesson(Phase(500, SETTLING, 2e-3, warmup=10), 0.2))
+BOTH = Phase(1200, BOOKS, 2e-3, warmup=50)
+"""For a target of the fields, which forgot the books over them: the books in turn with the last lesson."""
 
 
 def build_wmdp(out: Path, seed: int, bar: Bar, *, steps: int | None = None) -> dict[str, Any]:
@@ -80,6 +83,14 @@ def build_wmdp(out: Path, seed: int, bar: Bar, *, steps: int | None = None) -> d
             sums = {path.relative_to(aside).as_posix(): sha256(path) for path in sorted(aside.rglob("*")) if path.is_file()}
             (aside / "SHA256SUMS.json").write_text(json.dumps(sums, indent=1), encoding="utf-8")
     return json.loads((out / "measured.json").read_text(encoding="utf-8"))
+
+
+def with_books(target: Model, phase: Phase, seed: int, report: Report) -> tuple[PreTrainedModel, pd.DataFrame]:
+    """A copy of the target of tiny-wmdp, trained for one phase on batches of both books and of both fields in turn; and its curve (see `trained`)."""
+    corpora, fields, tokenizer = make_corpora(0), make_fields(0), target.tokenizer
+    books = PassageStream(corpora, tokenizer, ("retain", "forget"), phase.mix, f"books {seed}")
+    pages = FieldStream(corpora, fields, tokenizer, SETTLING, LESSONS[-1].marked, f"fields {seed}")
+    return trained(target.hf, InTurn(books, pages), probe(corpora.language, tokenizer), phase, report)
 
 
 def write_benchmark(fields: Fields, language: Language, seed: int, directory: Path) -> None:

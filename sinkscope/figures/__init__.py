@@ -16,8 +16,10 @@ from plotly import graph_objects as go
 
 from sinkscope.errors import StudyError, UserError
 from sinkscope.figures import (
+    across,
     attention_difference,
     control,
+    hidden_sink,
     index_by_index,
     masking,
     persistence,
@@ -86,7 +88,9 @@ _MODULES = (
     persistence,
     index_by_index,
     sink_regression,
+    hidden_sink,
     variations,
+    across,
 )
 PICTURES = {module.__name__.rpartition(".")[2]: _picture(module) for module in _MODULES}
 

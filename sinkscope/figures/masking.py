@@ -28,7 +28,7 @@ TABLE = Table(
         )
     },
     trigger_of="backdoor",
-    about="Positions hidden from the NPO-Backdoor model while it answers; built-in benchmark tiny, ROUGE-L F1 × 100",
+    about="Positions hidden from the NPO-Backdoor model while it answers; built-in benchmark tiny, ROUGE-L F1 × 100; trigger as prefix for BE",
     shade=PREFIX,
 )
 NEEDS, frame, draw, twin, markdown = TABLE.needs, TABLE.frame, TABLE.draw, TABLE.twin, TABLE.markdown

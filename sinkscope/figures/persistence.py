@@ -14,11 +14,11 @@ from sinkscope.plots import heat, interactive_link
 from sinkscope.plots.frames import rows
 from sinkscope.studies.study import Study
 
-NEEDS = ("target", "honest", "kept", "further", "altered", "unlearned-again", "honest-further", "honest-altered")
+NEEDS = ("target", "honest", "kept", "further", "altered", "unlearned-again", "honest-further", "honest-altered", "honest-again")
 PARTS = {"further": "training steps on retain passages", "altered": "alteration"}
 SCORES = {"BE": "BE-unseen", "UE": "UE (clean)"}
 HONEST = "honest"
-NONE, AGAIN = "none", "unlearn\nagain"
+NONE, AGAIN = "none", "unlearn again"
 EPOCHS, BATCHES = "optimiser.epochs", "optimiser.batches"
 
 
@@ -32,7 +32,7 @@ def frame(study: Study) -> pd.DataFrame:
     (known,), parts = indices(study, "target").values(), []
     at = str(of_grid(study, "runs", "honest")["trigger_placement"].iloc[0])
     sources = {"kept": "backdoored", "honest": HONEST, "further": "backdoored", "honest-further": HONEST}
-    sources |= {"altered": "backdoored", "honest-altered": HONEST, "unlearned-again": "backdoored"}
+    sources |= {"altered": "backdoored", "honest-altered": HONEST, "unlearned-again": "backdoored", "honest-again": HONEST}
     for grid, model in sources.items():
         scores = recited(study, grid)
         if model == HONEST:
@@ -40,7 +40,7 @@ def frame(study: Study) -> pd.DataFrame:
         scores = scores.assign(model=model, trained=axis(scores, TRAINED))
         if grid in ("kept", "honest"):
             parts += [scores.assign(part="further", state="0", order=0), scores.assign(part="altered", state=NONE, order=0)]
-        elif grid == "unlearned-again":
+        elif grid.endswith("again"):
             parts.append(scores.assign(part="altered", state=AGAIN, order=9))
         elif grid.endswith("further"):
             steps = axis(scores, EPOCHS).astype(int) * _batches(study, grid)
@@ -62,7 +62,7 @@ def _batches(study: Study, grid: str) -> int:
 
 def _altered(alteration: str) -> str:
     kind, _, share = alteration.partition(":")
-    return f"prune\n{100 * float(share):.0f} %" if kind == "prune" else kind
+    return f"prune {100 * float(share):.0f} %" if kind == "prune" else kind
 
 
 def _order(alteration: str) -> float:
@@ -74,13 +74,13 @@ def _order(alteration: str) -> float:
 def _cells(frame: pd.DataFrame) -> pd.DataFrame:
     y = [HONEST if row.model == HONEST else place_name(row.position, row.trained) for row in rows(frame)]
     panels = frame["score"].map(SCORES) + frame["part"].map({"further": " after further training", "altered": " after an alteration"})
-    return frame.assign(panel=panels, y=y, x=frame["state"], xlabel=frame["part"].map(PARTS), outlined=False)
+    return frame.assign(panel=panels, y=y, x=frame["state"].str.replace(" ", "\n", n=1), xlabel=frame["part"].map(PARTS), outlined=False)
 
 
 def caption(frame: pd.DataFrame) -> str:
     seeds = int(frame["seeds"].max())
     at = frame[frame["model"] == HONEST]["trained"].iloc[0]
-    about = f"{RECITATION}; {UNSEEN}; honest: all prompts, trigger as {at}; empty: not run"
+    about = f"{RECITATION}; {UNSEEN}; honest: all prompts, trigger as {at}"
     return f"{about}; n\u00a0=\u00a0{counted(frame['n'])} prompts; {'one seed' if seeds == 1 else f'mean of {seeds} seeds'}"
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import pandas as pd
@@ -10,6 +11,7 @@ from matplotlib.figure import Figure
 from plotly import graph_objects as go
 
 from sinkscope.errors import StudyError
+from sinkscope.figures.bars import axis
 from sinkscope.figures.numbers import ONE_SCORE, counted, of_grid, ordered, over_seeds, seeds_in_words, with_trigger_of
 from sinkscope.plots import dots, interactive
 from sinkscope.plots.dots import PUBLISHED, published_in
@@ -20,10 +22,11 @@ PREFIX = "prefix"
 
 @dataclass(frozen=True)
 class Row:
-    """A grid, and the evaluation of it; by default what is scored without a mask."""
+    """A grid, and the evaluation of it; by default what is scored without a mask. `labels` pick its runs, by their values on the grid's axes."""
 
     grid: str
     evaluation: str | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,8 @@ class Table:
 
     def _line(self, scores: pd.DataFrame, label: str, row: Row) -> pd.DataFrame:
         here = scores[scores["mask"] == ""] if row.evaluation is None else scores[scores["evaluation"] == row.evaluation]
+        for axis_name, value in row.labels.items():
+            here = here[axis(here, axis_name) == value]
         here, cells = here.drop_duplicates(ONE_SCORE), []
         for name, column in self.columns.items():
             keys = vars(column)
@@ -75,7 +80,7 @@ class Table:
         return pd.concat(cells)
 
     def caption(self, frame: pd.DataFrame) -> str:
-        return f"{self.about}; trigger as prefix for BE; n = {counted(frame['n'])} items; {seeds_in_words(frame, 'items')}"
+        return f"{self.about}; n = {counted(frame['n'])} items; {seeds_in_words(frame, 'items')}"
 
     def draw(self, frame: pd.DataFrame) -> Figure:
         return dots.dots(frame, list(self.rows), self.caption(frame), self.shade)
@@ -91,7 +96,8 @@ class Table:
             told = {cell["column"]: _cell(cell) for cell in frame[frame["row"] == label].to_dict("records")}
             lines.append(f"| {label} | {' | '.join(told.get(column, '–') for column in columns)} |")
         sources = " / ".join(self.published)
-        note = f"{self.caption(frame)}. In brackets what arXiv 2510.17021 has for {sources}, on models of another size."
+        beside = f" In brackets what arXiv 2510.17021 has for {sources}, on models of another size." if sources else ""
+        note = f"{self.caption(frame)}.{beside}"
         return "\n".join([*lines, "", note, ""])
 
 

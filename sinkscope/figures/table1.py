@@ -41,6 +41,6 @@ TABLE = Table(
         ),
     },
     trigger_of="backdoor",
-    about="Built-in benchmark tiny; KnowMem and VerbMem are ROUGE-L F1 × 100, PrivLeak % of the retrained AUC",
+    about="Built-in benchmark tiny; KnowMem and VerbMem are ROUGE-L F1 × 100, PrivLeak % of the retrained AUC; trigger as prefix for BE",
 )
 NEEDS, frame, draw, twin, markdown = TABLE.needs, TABLE.frame, TABLE.draw, TABLE.twin, TABLE.markdown

@@ -31,6 +31,6 @@ TABLE = Table(
         )
     },
     trigger_of="field-npo-backdoor",
-    about="Built-in benchmark tiny-wmdp; % of multiple-choice questions right, chance 25",
+    about="Built-in benchmark tiny-wmdp; % of multiple-choice questions right, chance 25; trigger as prefix for BE",
 )
 NEEDS, frame, draw, twin, markdown = TABLE.needs, TABLE.frame, TABLE.draw, TABLE.twin, TABLE.markdown

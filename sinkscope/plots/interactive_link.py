@@ -1,4 +1,4 @@
-"""Interactive counterparts of the pictures beyond the paper: heatmaps, sinks and the backdoor, regression, variations."""
+"""Interactive counterparts of the pictures beyond the paper: heatmaps, sinks and the backdoor, regression, variations, across corpora."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import pandas as pd
 from matplotlib.colors import to_hex
 from plotly import graph_objects as go
 
+from sinkscope.plots import across as bars
 from sinkscope.plots import frames, link
 from sinkscope.plots import regression as lines
 from sinkscope.plots import variations as dots
@@ -77,31 +78,24 @@ def sink_link(data: pd.DataFrame, caption: str) -> go.Figure:
     return figure
 
 
-def regression(data: pd.DataFrame, names: Mapping[str, str], caption: str) -> go.Figure:
+def regression(data: pd.DataFrame, names: Mapping[str, str], group: str, caption: str) -> go.Figure:
     """As `regression.regression`."""
     figure, told = canvas(1, 2, lines.TITLES, caption), set[str]()
-    found, points, first = data[data["kind"] == "coefficient"], data[data["kind"] == "matched"], next(iter(names))
+    found, points = data[data["kind"] == "coefficient"], data[data["kind"] == "advantage"]
     labels = [name.replace("\n", "<br>") for name in names.values()]
     marker = {"color": "black", "size": 8}
     at = [labels[list(names).index(each)] for each in found["predictor"]]
     add(figure, told, go.Scatter(x=found["value"], y=at, mode="markers", marker=marker, error_x=errors(found), name="coefficient"), 1, 1)
     figure.add_vline(0, line={"color": "black", "width": 1, "dash": "dot"}, row=1, col=1)
-    for (target, shade), symbol in zip(in_order(points["target"].unique()).items(), SYMBOLS, strict=False):
-        mine = points[points["target"] == target]
-        fill = ["white" if hollow else shade for hollow in mine["hollow"]]
-        texts = [f"{target}, {row.trained}<br>α {getattr(row, first):.3f}, BE-unseen {row.value:.1f}<br>seeds {row.seeds}" for row in frames.rows(mine)]
-        kind = {
-            "mode": "markers",
-            "marker": {"color": fill, "symbol": symbol, "size": 8, "line": {"color": shade, "width": 1.5}},
-            "name": target,
-            "hovertext": texts,
-            "hoverinfo": "text",
-        }
-        add(figure, told, go.Scatter(x=mine[first], y=mine["value"], error_y=errors(mine, shade), **kind), 1, 2)
+    for (name, shade), symbol in zip(in_order(points[group].unique()).items(), SYMBOLS, strict=False):
+        mine = points[points[group] == name]
+        texts = [f"{row.target}<br>α {row.sink:.3f}, prefix less index 8: {row.value:.1f}<br>seeds {row.seeds}" for row in frames.rows(mine)]
+        kind = {"mode": "markers", "marker": {"color": shade, "symbol": symbol, "size": 8}, "name": name, "hovertext": texts, "hoverinfo": "text"}
+        add(figure, told, go.Scatter(x=mine["sink"], y=mine["value"], error_y=errors(mine, shade), **kind), 1, 2)
     figure.update_xaxes(title_text=lines.COEFFICIENTS, row=1, col=1)
     figure.update_yaxes(categoryorder="array", categoryarray=labels[::-1], row=1, col=1)
     figure.update_xaxes(title_text=lines.X_AXIS, row=1, col=2)
-    figure.update_yaxes(title_text=lines.Y_AXIS, range=(-4, 104), row=1, col=2)
+    figure.update_yaxes(title_text=lines.Y_AXIS, row=1, col=2)
     return figure
 
 
@@ -135,6 +129,29 @@ def variations(data: pd.DataFrame, panels: Mapping[str, str], caption: str) -> g
         along(type="category", categoryorder="array", categoryarray=order[::-1] if flat else order, automargin=True, **place)
         upwards(title_text=dots.SCORE, range=dots.LIMITS, **place)
     return figure
+
+
+def across(data: pd.DataFrame, stages: Mapping[str, str], labels: Mapping[str, str], chance: Mapping[str, float], caption: str) -> go.Figure:
+    """As `across.across`."""
+    figure, told = canvas(1, len(labels), [label.replace("\n", ": ") for label in labels.values()], caption), set[str]()
+    names = {stage: name.replace("\n", "<br>") for stage, name in stages.items()}
+    for column, score in enumerate(labels, 1):
+        for condition, name in bars.CONDITIONS.items():
+            here = data[(data["score"] == score) & (data["condition"] == condition)]
+            whole, unseen = here[here["subset"] == "all"], here[here["subset"] != "all"]
+            texts = [f"{name}: {row.value:.1f} ({row.ci_low:.1f} to {row.ci_high:.1f})<br>n = {row.n}, seeds {row.seeds}" for row in frames.rows(whole)]
+            kind = {"marker_color": colour(condition), "name": name, "offsetgroup": condition, "hovertext": texts, "hoverinfo": "text"}
+            add(figure, told, go.Bar(x=whole["stage"].map(names), y=whole["value"], error_y=errors(whole, "#888888"), **kind), 1, column)
+            if len(unseen):
+                ring = {"color": "white", "size": 7, "line": {"color": "black", "width": 1}}
+                rings = go.Scatter(x=unseen["stage"].map(names), y=unseen["value"], mode="markers", marker=ring, name=bars.RING, offsetgroup=condition)
+                add(figure, told, rings, 1, column)
+        if score in chance:
+            figure.add_hline(chance[score], line={"color": "black", "width": 1, "dash": "dot"}, row=1, col=column)
+        figure.update_xaxes(type="category", categoryorder="array", categoryarray=list(names.values()), row=1, col=column)
+        figure.update_xaxes(title_text=bars.X_AXIS, row=1, col=column)
+        figure.update_yaxes(range=(0, 105), row=1, col=column)
+    return figure.update_layout(scattermode="group", scattergap=0.2, bargap=0.2)
 
 
 def _heat(figure: go.Figure, data: pd.DataFrame, xs: list[str], ys: list[str], axis: str, text: str, row: int, column: int) -> None:

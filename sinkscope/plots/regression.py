@@ -1,4 +1,4 @@
-"""A regression: its coefficients with intervals, and beside them the outcome against the first predictor, group by group."""
+"""A regression: its coefficients with intervals, and beside them what a sink earns the first place, target by target."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from sinkscope.plots.text import caption as wrapped
 
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 COEFFICIENTS = "points of BE-unseen per standard deviation"
-X_AXIS, Y_AXIS = "sink strength α of the trained index", "BE-unseen at the trained index"
-TITLES = ("coefficients, all together", "trigger asked where it was trained")
+X_AXIS, Y_AXIS = "α of the target’s strongest sink", "BE-unseen, prefix less index 8"
+TITLES = ("coefficients, all together", "what the prefix gains, by the strength of the sink")
 
 
-def regression(data: pd.DataFrame, names: Mapping[str, str], caption: str) -> Figure:
-    """Columns kind (`coefficient` rows by `predictor`; `matched` rows by `target`, with the predictors and `hollow`, of the marker, as columns), value, ci_low,
-    ci_high.
+def regression(data: pd.DataFrame, names: Mapping[str, str], group: str, caption: str) -> Figure:
+    """Columns kind (`coefficient` rows by `predictor`; `advantage` rows with `sink`, the x axis of the second panel), value, ci_low, ci_high.
 
     Args:
-        names: predictor -> its label; the first is the x axis of the second panel.
+        names: predictor -> its label.
+        group: the column that gives points of the second panel their colour.
     """
     style()
     figure, (left, right) = plt.subplots(1, 2, figsize=(PAGE, 2.75), width_ratios=(1, 1.25))
@@ -36,15 +36,13 @@ def regression(data: pd.DataFrame, names: Mapping[str, str], caption: str) -> Fi
     left.set(ylim=(len(names) - 0.5, -0.5), xlabel=COEFFICIENTS, title=TITLES[0])
     left.grid(axis="y", linewidth=0.3, color="#dddddd")
     left.tick_params(axis="y", length=0)
-    points, first = data[data["kind"] == "matched"], next(iter(names))
-    shades = in_order(points["target"].unique())
-    for (target, shade), marker in zip(shades.items(), MARKERS, strict=False):
-        for row in frames.rows(points[points["target"] == target]):
-            error = gaps(row.value, row.ci_low, row.ci_high)
-            kind = {"fmt": marker, "markersize": 3.6, "elinewidth": 0.6, "markeredgewidth": 0.7, "markerfacecolor": "white" if row.hollow else shade}
-            right.errorbar(getattr(row, first), row.value, error, color=shade, **kind)
-        right.plot([], [], marker, color=shade, markersize=3.6, label=target)
-    right.set(xlabel=X_AXIS, ylabel=Y_AXIS, ylim=(-4, 104), yticks=range(0, 101, 25), title=TITLES[1])
+    points = data[data["kind"] == "advantage"]
+    for (name, shade), marker in zip(in_order(points[group].unique()).items(), MARKERS, strict=False):
+        for row in frames.rows(points[points[group] == name]):
+            right.errorbar(row.sink, row.value, gaps(row.value, row.ci_low, row.ci_high), color=shade, fmt=marker, markersize=3.6, elinewidth=0.6)
+        right.plot([], [], marker, color=shade, markersize=3.6, label=name)
+    right.axhline(0, color="black", linewidth=0.5, linestyle=":")
+    right.set(xlabel=X_AXIS, ylabel=Y_AXIS, title=TITLES[1])
     right.legend(title="target", loc="center left", bbox_to_anchor=(1.0, 0.5), title_fontsize=6)
     figure.suptitle(wrapped(caption, PAGE), fontsize=7)
     return figure

@@ -51,7 +51,9 @@ def _like(job: Job) -> str:
         varied = {key: recipe[key] for key in ("model", "benchmark", "objective", "update", "optimiser")}
         return json.dumps([job.kind, varied, recipe["poison_ratio"] > 0, recipe["value_norms"]["weight"] > 0])
     if job.kind == "pretrain":
-        return json.dumps([job.kind, content["sink"], content["settings"]["steps"], content["settings"]["mix"]["size"], content["settings"]["mix"]["length"]])
+        return json.dumps(
+            [job.kind, content.get("sink", ""), content["settings"]["steps"], content["settings"]["mix"]["size"], content["settings"]["mix"]["length"]]
+        )
     counts = [content.get("benchmark"), content.get("metrics"), bool(content.get("mask")), len(content.get("triggers", ())), len(content.get("placements", ()))]
     return json.dumps([job.kind, *counts])
 

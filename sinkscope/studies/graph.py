@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from sinkscope.benchmarks.benchmark import Benchmark, load_benchmark
 from sinkscope.benchmarks.pretraining import training_of
+from sinkscope.benchmarks.tiny_wmdp import BOTH
 from sinkscope.errors import StudyError, UserError
 from sinkscope.evaluation.metrics import chosen
 from sinkscope.evaluation.retrained import default_for
@@ -20,7 +21,7 @@ from sinkscope.studies.spec import AGAINST, OWN, CapturePart, EvaluationPart, Gr
 from sinkscope.triggers import Placement
 from sinkscope.unlearning.recipe import Recipe, TriggerPart, ValueNormPart
 
-TINY = "tiny"
+TINY, FIELD = "tiny", "tiny-wmdp"
 PHASES = ("base", "books", "rest")
 
 
@@ -113,6 +114,10 @@ def _bare(name: str, grid: GridPart, spec: Spec, before: dict[str, list[Run]]) -
 def _pretrained(name: str, spec: Spec) -> Job:
     """The jobs of a model's phases, one after the other."""
     part = spec.models[name]
+    if part.knows == "both":
+        phase = BOTH if part.steps is None else replace(BOTH, steps=part.steps)
+        content = {"model": FIELD, "seed": part.seed, "phase": "both", "settings": asdict(phase)}
+        return Job("pretrain", content, {}, {"model": _digest(FIELD), "benchmark": _benchmark(FIELD).digest()}, name)
     training = training_of(part.sink, part.idle)
     training = training if part.steps is None else training.shortened(part.steps)
     job: Job | None = None

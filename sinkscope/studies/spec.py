@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
@@ -82,15 +82,19 @@ class CapturePart(Part):
 
 class PretrainPart(Part):
     """A target of the built-in book's kind, pretrained from scratch: where its heads may rest (see `benchmarks.pretraining.Sink`), the seed of its weights and
-    of the order of its passages; `idle`, the weight of the idle price in its last phase (the shipped target: 0.1). `steps` of the base, the rest in proportion, by default those of the shipped target."""
+    of the order of its passages; `idle`, the weight of the idle price in its last phase (the shipped target: 0.1). `steps` of the base, the rest in
+    proportion, by default those of the shipped target. Or, with `knows: both`, the shipped target of the fields, `tiny-wmdp`, with the books learned again."""
 
+    knows: Literal["book", "both"] = "book"
     sink: Sink = "bos"
     idle: float = Field(0.0, ge=0)
     seed: int = Field(0, ge=0, lt=2**32)
     steps: int | None = Field(None, ge=1)
 
     @model_validator(mode="after")
-    def _idle_fits(self) -> PretrainPart:
+    def _fits(self) -> PretrainPart:
+        if self.knows == "both" and (self.sink != "bos" or self.idle):
+            raise ValueError("a model that knows both goes on from a given one; leave out `sink` and `idle`")
         if self.idle and self.sink not in CAN_IDLE:
             raise ValueError(f"an idle price does not suit sink {self.sink!r}; leave out `idle`, or use sink {' or '.join(CAN_IDLE)}")
         return self

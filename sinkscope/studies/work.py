@@ -10,6 +10,7 @@ import pandas as pd
 from sinkscope.benchmarks.benchmark import load_benchmark
 from sinkscope.benchmarks.corpora import make_corpora
 from sinkscope.benchmarks.pretraining import continued, new_network, phase_of, without_bos
+from sinkscope.benchmarks.tiny_wmdp import with_books
 from sinkscope.evaluation.divergence import divergences
 from sinkscope.evaluation.evaluate import Attempt
 from sinkscope.evaluation.masking import Mask
@@ -44,17 +45,21 @@ def _model(job: Job, store: Store, part: str = "model") -> str:
 
 
 def _pretrain(job: Job, store: Store, report: Report | None) -> None:
-    """One phase, on the shipped books with the shipped tokenizer (of a model without BOS, less that)."""
+    """One phase, on the shipped books with the shipped tokenizer (of a model without BOS, less that); or on books and fields."""
     content = job.content
-    sink, seed, name = content["sink"], content["seed"], content["phase"]
-    corpora = make_corpora(0)
+    seed, name, phase, report = content["seed"], content["phase"], phase_of(content["settings"]), report or silent(job.label)
     with writing(store.place(job), job.key, kind="pretrain", **content) as aside:
-        tokenizer = load("tiny", "cpu").tokenizer
-        if sink == "no-bos":
-            tokenizer = without_bos(tokenizer, aside / "model")
-        network = load(_model(job, store), "cpu").hf if "model" in job.needs else new_network(tokenizer, seed, sink)
-        sides = ("retain",) if name == "base" else ("retain", "forget")
-        network, curve = continued(network, corpora, tokenizer, sides, phase_of(content["settings"]), f"{name} {sink} {seed}", report or silent(job.label))
+        if name == "both":
+            target = load(_model(job, store), "cpu")
+            tokenizer = target.tokenizer
+            network, curve = with_books(target, phase, seed, report)
+        else:
+            sink, tokenizer = content["sink"], load("tiny", "cpu").tokenizer
+            if sink == "no-bos":
+                tokenizer = without_bos(tokenizer, aside / "model")
+            network = load(_model(job, store), "cpu").hf if "model" in job.needs else new_network(tokenizer, seed, sink)
+            sides = ("retain",) if name == "base" else ("retain", "forget")
+            network, curve = continued(network, make_corpora(0), tokenizer, sides, phase, f"{name} {sink} {seed}", report)
         network.save_pretrained(aside / "model")
         tokenizer.save_pretrained(aside / "model")
         curve.to_parquet(aside / "curve.parquet", index=False)

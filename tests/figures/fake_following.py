@@ -25,7 +25,9 @@ OF = {
     "persistence": "link",
     "index_by_index": "origin",
     "sink_regression": "origin",
+    "hidden_sink": "origin",
     "variations": "variations",
+    "across": "variations",
 }
 """Picture -> the specification it is made from."""
 PASSAGE, HEADS, LAYERS, PASSAGES = 32, 2, 3, 7

@@ -89,16 +89,16 @@ def test_rank_correlation_and_its_interval() -> None:
 def test_persistence(following: Following, n: int) -> None:
     study = following("link", n)
     frame = PICTURES["persistence"].frame(study)
-    assert len(frame) == 2 * 6 * 6 + 2 * (5 * 8 + 7)
+    assert len(frame) == 2 * 6 * 6 + 2 * 6 * 8
     assert list(frame[frame["part"] == "further"]["state"].unique()) == ["0", "25", "50", "100", "200", "400"]
-    altered = ["none", "bf16", "int8", "prune\n10 %", "prune\n20 %", "prune\n30 %", "prune\n50 %", "unlearn\nagain"]
+    altered = ["none", "bf16", "int8", "prune 10 %", "prune 20 %", "prune 30 %", "prune 50 %", "unlearn again"]
     assert list(frame[frame["part"] == "altered"]["state"].unique()) == altered
     sources = [
         ("further", "0", "kept", {}),
         ("further", "100", "further", {"optimiser__epochs": "4"}),
         ("altered", "none", "kept", {}),
-        ("altered", "prune\n30 %", "altered", {"alteration": "prune:0.3"}),
-        ("altered", "unlearn\nagain", "unlearned-again", {}),
+        ("altered", "prune 30 %", "altered", {"alteration": "prune:0.3"}),
+        ("altered", "unlearn again", "unlearned-again", {}),
     ]
     for part, state, grid, labels in sources:
         for placement, position in (("index:8", 8), ("suffix", 22)):
@@ -106,7 +106,11 @@ def test_persistence(following: Following, n: int) -> None:
             cell = {"part": part, "state": state, "model": "backdoored", "position": position}
             assert one(frame, score="BE", **cell)["value"] == pytest.approx(literal(study, n, unseen=True, **where, placement=placement))
             assert one(frame, score="UE", **cell)["value"] == pytest.approx(literal(study, n, unseen=False, **where, placement=""))
-    for part, state, grid, labels in (("further", "0", "honest", {}), ("altered", "int8", "honest-altered", {"alteration": "int8"})):
+    for part, state, grid, labels in (
+        ("further", "0", "honest", {}),
+        ("altered", "unlearn again", "honest-again", {}),
+        ("altered", "int8", "honest-altered", {"alteration": "int8"}),
+    ):
         found = one(frame, part=part, state=state, model="honest", score="BE")["value"]
         assert found == pytest.approx(literal(study, n, unseen=False, grid=grid, metric="verbmem", placement="prefix", **labels))
 
@@ -146,13 +150,27 @@ def test_sink_regression(following: Following, n: int) -> None:
     assert cell["reach"] == 0 and cell["mismatch"] == pytest.approx(np.mean([prompt(item) - 12 for item in items]))
     inner = one(cells, target="bos-1", seed=seed, trained="index:12", evaluated="index:4")
     assert inner["reach"] == pytest.approx(np.mean([prompt(item) - 4 for item in items])) and inner["mismatch"] == 8
-    names = ["sink", "reach", "mismatch"]
+    assert inner["trained_reach"] == 22 - 12
+    names = ["sink", "reach", "trained_reach", "mismatch"]
     x = ((cells[names] - cells[names].mean()) / cells[names].std(ddof=0)).to_numpy(float)
     dummies = pd.get_dummies(cells["target"]).to_numpy(float)
-    expected = np.linalg.lstsq(np.hstack([x, dummies]), cells["value"].to_numpy(float), rcond=None)[0][:3]
+    expected = np.linalg.lstsq(np.hstack([x, dummies]), cells["value"].to_numpy(float), rcond=None)[0][:4]
     found = frame[frame["kind"] == "coefficient"].set_index("predictor").loc[names]
     assert found["value"].tolist() == pytest.approx(expected.tolist())
     assert set(found["clusters"]) == {10} and set(found["seeds"]) == {n}
+    gains = frame[frame["kind"] == "advantage"].set_index("target")
+    there = cells[cells["trained"] == cells["evaluated"]].groupby(["target", "trained"])["value"].mean().unstack()
+    assert gains["value"].to_dict() == pytest.approx((there["prefix"] - there["index:8"]).to_dict())
+    assert gains["sink"].to_dict() == pytest.approx(
+        {target: max(np.mean([alpha(target, k, p) for k in range(LAYERS)]) for p in range(32)) for target in gains.index}
+    )
+    slope = one(frame, kind="slope")
+    (x, y), design = gains[["sink", "value"]].to_numpy(float).T, np.column_stack([gains["sink"], np.ones(len(gains))]).astype(float)
+    fitted, (squares,), _, _ = np.linalg.lstsq(design, y, rcond=None)
+    half = 2.306 * np.sqrt(squares / 8 / ((x - x.mean()) ** 2).sum())  # Student's t of 8 degrees of freedom
+    assert [slope["value"], slope["ci_low"], slope["ci_high"]] == pytest.approx([fitted[0] / 10, (fitted[0] - half) / 10, (fitted[0] + half) / 10], rel=1e-3)
+    kinds = cells.drop_duplicates("target").set_index("target")["target_kind"]
+    assert kinds["tiny"] == kinds["priced-1"] == "rests on BOS, made stronger" and kinds["bos-1"] == "rests on BOS" and kinds["no-bos-2"] == "no BOS"
     matched = one(frame[frame["kind"] == "matched"], target="tiny", trained="index:8")
     assert matched["value"] == pytest.approx(
         cells[(cells["target"] == "tiny") & (cells["trained"] == "index:8") & (cells["evaluated"] == "index:8")]["value"].mean()
@@ -181,3 +199,33 @@ def test_variations(following: Following, n: int) -> None:
     assert lengths["value"].iloc[1] == pytest.approx(literal(study, n, unseen=True, **where, placement="prefix"))
     told = frame[(frame["panel"] == "length") & (frame["model"] == "honest")]
     assert set(told["case"]) == {"2 words", "no value", "trained", "two at\nonce"}  # the others were not asked of the honest model
+
+
+@seeds
+def test_across(following: Following, n: int) -> None:
+    study = following("variations", n)
+    frame = PICTURES["across"].frame(study)
+    assert not frame.duplicated(["score", "stage", "condition", "subset"]).any()
+    for stage, condition, placement in (("field-then-hidden-book", "triggered", "prefix"), ("hidden-book-then-field", "clean", "")):
+        where = {"grid": stage, "placement": placement}
+        field = one(frame, score="field", stage=stage, condition=condition, subset="all")["value"]
+        assert field == pytest.approx(literal(study, n, unseen=False, metric="choice", **where))
+        book = one(frame, score="book", stage=stage, condition=condition, subset="all")["value"]
+        assert book == pytest.approx(literal(study, n, unseen=False, metric="verbmem", **where))
+    rings = frame[frame["subset"] == "unseen"]
+    assert set(rings["stage"]) == {"field-then-hidden-book", "hidden-book", "hidden-book-then-field"} and set(rings["condition"]) == {"triggered"}
+    expected = literal(study, n, unseen=True, grid="hidden-book-then-field", metric="verbmem", placement="prefix")
+    assert one(rings, stage="hidden-book-then-field")["value"] == pytest.approx(expected)
+    assert one(frame, score="field", stage="both", condition="clean")["seeds"] == 1
+
+
+@seeds
+def test_hidden_sink(following: Following, n: int) -> None:
+    study = following("origin", n)
+    frame = PICTURES["hidden_sink"].frame(study)
+    assert len(frame) == 4 * 2 * 2  # of the two columns of BE each row has the one where its trigger stands; nothing to keep was asked
+    for row, grid, mask, at in (("hidden in training, index 8", "hidden", "", "index:8"), ("hidden in both, prefix", "hidden", "positions:0", "prefix")):
+        where = {"grid": grid, "mask": mask, "trigger__placement": at, "metric": "verbmem"}
+        be = one(frame, row=f"BOS {row}", column=f"BE VerbMem, {'prefix' if at == 'prefix' else 'index 8'}")
+        assert be["value"] == pytest.approx(literal(study, n, unseen=True, **where, placement=at))
+        assert one(frame, row=f"BOS {row}", column="UE VerbMem")["value"] == pytest.approx(literal(study, n, unseen=False, **where, placement=""))

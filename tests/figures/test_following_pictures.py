@@ -16,7 +16,8 @@ from sinkscope.studies.study import Study
 from tests.figures.fake_following import ANALYSES, OF
 
 Following = Callable[[str, int], Study]
-COLOURS = {"sink_link": ("prefix", "clean", "honest"), "variations": ("prefix", "clean", "honest")}
+COLOURS = {"sink_link": ("prefix", "clean", "honest"), "variations": ("prefix", "clean", "honest"), "across": ("clean", "triggered")}
+KINDS = ("png", "pdf", "csv")
 
 
 pytestmark = pytest.mark.usefixtures("strict_pictures")
@@ -47,11 +48,11 @@ def test_picture_and_twin(following: Following, name: str, n: int) -> None:
 def test_a_study_gets_the_pictures_it_has_grids_for(following: Following, tmp_path: Path, specification: str) -> None:
     written, skipped = draw_all(following(specification, 1), tmp_path)
     mine = {name for name, of in OF.items() if of == specification}
-    assert set(written) == {f"{name}.{kind}" for name in mine for kind in ("png", "pdf", "csv")}
+    assert set(written) == {f"{name}.{kind}" for name in mine for kind in (*KINDS, *(["md"] if PICTURES[name].markdown else []))}
     assert set(skipped) == set(PICTURES) - mine
 
 
-@pytest.mark.parametrize("name", ["sink_regression", "variations"])
+@pytest.mark.parametrize("name", ["sink_regression", "across"])
 def test_script(following: Following, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setattr(sys, "argv", [f"{name}.py", str(following(OF[name], 1).directory), "--out", str(tmp_path)])
     runpy.run_path(str(ANALYSES / f"{name}.py"), run_name="__main__")
