@@ -22,6 +22,11 @@ from sinkscope.progress import Report
 EPSILON = 0.3  # the threshold of Gu et al., ICLR 2025
 
 
+def uniform(length: int) -> Float[np.ndarray, " position"]:
+    """α of each position of a passage under uniform causal attention."""
+    return np.array([np.mean(1 / np.arange(k + 1, length + 1)) for k in range(length)])
+
+
 @dataclass(frozen=True)
 class SinkMap:
     """Sink statistics over layer, head and position.
@@ -41,8 +46,7 @@ class SinkMap:
 
     def uniform(self) -> Float[np.ndarray, " position"]:
         """α of each position under uniform causal attention at full length: the baseline a sink has to beat."""
-        length = self.data.sizes["position"]
-        return np.array([np.mean(1 / np.arange(k + 1, length + 1)) for k in range(length)])
+        return uniform(self.data.sizes["position"])
 
     def ranked(self) -> pd.DataFrame:
         """Positions by α, mean over layers and heads, strongest first; columns rank, position, alpha, sink_rate (not of a sample), uniform.

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import copy
 import random
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -146,6 +146,18 @@ def continued(
     return trained(network, PassageStream(corpora, tokenizer, sides, phase.mix, f"passages {seed}"), probe(corpora.language, tokenizer), phase, report)
 
 
+@contextmanager
+def deterministic() -> Iterator[None]:
+    """Sums in a fixed order, also where several threads add up (the experts of gpt-oss)."""
+    before = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)
+
+
+@deterministic()
 def trained(
     network: PreTrainedModel, stream: PassageStream | InTurn, plain: list[list[int]], phase: Phase, report: Report
 ) -> tuple[PreTrainedModel, pd.DataFrame]:

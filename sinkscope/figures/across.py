@@ -14,10 +14,12 @@ from sinkscope.studies.study import Study
 STAGES = {
     "both": "nothing",
     "field": "field",
+    "field-then-book": "field, then\nbook",
     "field-then-hidden-book": "field, then\nbook*",
     "hidden-book": "book*",
     "hidden-book-then-field": "book*, then\nfield",
     "book": "book",
+    "book-then-field": "book, then\nfield",
     "book-then-hidden-field": "book, then\nfield*",
     "hidden-field": "field*",
     "hidden-field-then-book": "field*, then\nbook",
@@ -46,9 +48,10 @@ def frame(study: Study) -> pd.DataFrame:
             condition = (here["placement"] != "").map({True: "triggered", False: "clean"})
             here = here.assign(score=score, stage=grid, condition=condition)
             parts.append(here[(here["subset"] == "all") | (here["condition"] == "triggered")])
-    made = over_seeds(pd.concat(parts), ["score", "stage", "condition", "subset"])
-    if lacking := set(SCORES) - set(made["score"]):
+    every = pd.concat(parts)
+    if lacking := set(SCORES) - set(every["score"]):
         raise StudyError(f"study {study.directory} has no {SCORES[min(lacking)]} on {min(lacking)}; add an evaluation of it")
+    made = over_seeds(every, ["score", "stage", "condition", "subset"])
     return ordered(made, score=SCORES, stage=STAGES, condition=CONDITIONS, subset=("all", "unseen"))
 
 

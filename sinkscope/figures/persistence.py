@@ -9,7 +9,7 @@ from plotly import graph_objects as go
 from sinkscope.errors import StudyError
 from sinkscope.figures.bars import axis
 from sinkscope.figures.numbers import counted, of_grid, ordered, over_seeds
-from sinkscope.figures.positions import RECITATION, TRAINED, UNSEEN, index_of, indices, place_name, recited
+from sinkscope.figures.positions import RECITATION, TRAINED, UNSEEN, index_of, indices_of_one, place_name, recited
 from sinkscope.plots import heat, interactive_link
 from sinkscope.plots.frames import rows
 from sinkscope.studies.study import Study
@@ -29,7 +29,7 @@ def frame(study: Study) -> pd.DataFrame:
     Raises:
         StudyError: the study lacks what is needed.
     """
-    (known,), parts = indices(study, "target").values(), []
+    known, parts = indices_of_one(study, "target"), []
     at = str(of_grid(study, "runs", "honest")["trigger_placement"].iloc[0])
     sources = {"kept": "backdoored", "honest": HONEST, "further": "backdoored", "honest-further": HONEST}
     sources |= {"altered": "backdoored", "honest-altered": HONEST, "unlearned-again": "backdoored", "honest-again": HONEST}

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
+from jaxtyping import Float
 
 from sinkscope.errors import StudyError
 from sinkscope.figures.numbers import MEMORY, effects, of_grid
+from sinkscope.sinks import MIN_QUERIES, uniform
 from sinkscope.studies.study import Study
 from sinkscope.triggers import Placement
 
@@ -59,6 +61,18 @@ def indices(study: Study, grid: str) -> dict[str, dict[str, int]]:
     return found
 
 
+def indices_of_one(study: Study, grid: str) -> dict[str, int]:
+    """`indices` of a grid of one model.
+
+    Raises:
+        StudyError: nothing was captured, or of several models.
+    """
+    found = indices(study, grid)
+    if len(found) > 1:
+        raise StudyError(f"grid {grid!r} has {len(found)} models, {', '.join(found)}, and this picture is about one; leave one in it")
+    return next(iter(found.values()))
+
+
 def index_of(placement: str, known: dict[str, int]) -> int:
     """Where the trigger begins at a placement that was captured, or that is a token index.
 
@@ -90,6 +104,16 @@ def profiles(study: Study, grid: str) -> dict[str, np.ndarray]:
     """
     means = strength(study, grid).groupby(["run", "position"])["value"].mean()
     return {str(run): mine.to_numpy() for run, mine in means.groupby("run", sort=False)}
+
+
+def excess(profile: Float[np.ndarray, " position"]) -> Float[np.ndarray, " position"]:
+    """How much more attention each position gets than if every query spread its own evenly, which favours early positions."""
+    return profile - uniform(len(profile))
+
+
+def strongest(profile: Float[np.ndarray, " position"]) -> float:
+    """The greatest excess, without the last positions, whose α is mostly a token's attention to itself."""
+    return float(excess(profile)[: max(1, len(profile) - MIN_QUERIES + 1)].max())
 
 
 def place_name(index: float, placement: str) -> str:

@@ -14,7 +14,7 @@ from scipy import stats
 
 from sinkscope.evaluation.bootstrap import Sample, interval
 from sinkscope.figures.numbers import counted, of_grid, ordered, over_seeds, seeds_in_words
-from sinkscope.figures.positions import METRIC, RECITATION, TRAINED, UNSEEN, index_of, indices, recited, strength
+from sinkscope.figures.positions import METRIC, RECITATION, TRAINED, UNSEEN, index_of, indices_of_one, recited, strength
 from sinkscope.plots import interactive_link, link
 from sinkscope.plots.frames import rows
 from sinkscope.studies.samples import Samples
@@ -39,7 +39,7 @@ def frame(study: Study) -> pd.DataFrame:
     Raises:
         StudyError: the study lacks what is needed.
     """
-    (known,), sinks = indices(study, "target").values(), strength(study, "target")
+    known, sinks = indices_of_one(study, "target"), strength(study, "target")
     scored = recited(study, "index")
     scored = scored.assign(placement=scored[TRAINED], evaluated=scored["placement"])
     tried = set(scored["evaluated"])

@@ -76,7 +76,8 @@ class Table:
                 published = {f"{PUBLISHED}{source}": rows.get(label, {}).get(name, float("nan")) for source, rows in self.published.items()}
                 cells.append(over_seeds(found.assign(row=label, column=name), ["row", "column"]).assign(**published))
         if not cells:
-            raise StudyError(f"nothing is scored for row {label!r}: give grid {row.grid!r} the evaluation {row.evaluation or 'of its columns'!r}")
+            lacking = f"{_labelled(row)}grid {row.grid!r} the evaluation {row.evaluation or 'of its columns'!r}"
+            raise StudyError(f"nothing is scored for row {label!r}: give {lacking}")
         return pd.concat(cells)
 
     def caption(self, frame: pd.DataFrame) -> str:
@@ -99,6 +100,10 @@ class Table:
         beside = f" In brackets what arXiv 2510.17021 has for {sources}, on models of another size." if sources else ""
         note = f"{self.caption(frame)}.{beside}"
         return "\n".join([*lines, "", note, ""])
+
+
+def _labelled(row: Row) -> str:
+    return "".join(f"{name} {value} of " for name, value in row.labels.items())
 
 
 def by_column(columns: str, rows: dict[str, str]) -> dict[str, dict[str, float]]:

@@ -1,4 +1,4 @@
-"""What kind of target a study's models are: where their heads may rest."""
+"""What kind of target a study's models are: where their heads may rest, and which were one model at first."""
 
 from __future__ import annotations
 
@@ -6,14 +6,25 @@ from sinkscope.studies.graph import TINY
 from sinkscope.studies.spec import PretrainPart
 from sinkscope.studies.study import Study
 
-KIND = "target_kind"
-RESTS = {"bos": "rests on BOS", "learned": "learned sink", "avoided": "first position priced", "no-bos": "no BOS"}
+KIND, LINEAGE = "target_kind", "lineage"
+RESTS = {"bos": "BOS", "learned": "learned sink", "avoided": "first position priced", "no-bos": "no BOS"}
 SHIPPED = PretrainPart(idle=0.1)
 
 
 def kind_of(target: str, study: Study) -> str:
     """A target's kind in words; its name where it was not pretrained by the study."""
-    part = SHIPPED if target == TINY else study.spec.models.get(target)
-    if part is None:
+    part = _part(target, study)
+    if part is None or part.knows == "both":
         return target
-    return f"{RESTS[part.sink]}{', made stronger' if part.idle else ''}"
+    short = f", {part.steps} steps" if part.steps else ""
+    return f"{RESTS[part.sink]}{f', idle price {part.idle:g}' if part.idle else ''}{short}"
+
+
+def lineage_of(target: str, study: Study) -> str:
+    """Targets that went through the same first phases have the same; they are not independent."""
+    part = _part(target, study)
+    return target if part is None or part.knows == "both" else f"{part.sink} {part.seed} {part.steps or ''}".strip()
+
+
+def _part(target: str, study: Study) -> PretrainPart | None:
+    return SHIPPED if target == TINY else study.spec.models.get(target)

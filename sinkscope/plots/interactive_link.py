@@ -29,7 +29,7 @@ def heatmaps(data: pd.DataFrame, caption: str, ylabel: str, *, columns: int, str
     down = -(-len(names) // columns)
     titles = []
     for row in range(down):
-        mine = names[row * columns : (row + 1) * columns]
+        mine = [name.replace("\n", "<br>") for name in names[row * columns : (row + 1) * columns]]
         titles += [*mine, *[""] * (columns * parts - len(mine))]
     heights = [data.groupby("panel")["y"].nunique().max(), 1][:parts] * down
     figure = canvas(down * parts, columns, titles, caption, row_heights=heights)
@@ -83,9 +83,10 @@ def regression(data: pd.DataFrame, names: Mapping[str, str], group: str, caption
     figure, told = canvas(1, 2, lines.TITLES, caption), set[str]()
     found, points = data[data["kind"] == "coefficient"], data[data["kind"] == "advantage"]
     labels = [name.replace("\n", "<br>") for name in names.values()]
-    marker = {"color": "black", "size": 8}
-    at = [labels[list(names).index(each)] for each in found["predictor"]]
-    add(figure, told, go.Scatter(x=found["value"], y=at, mode="markers", marker=marker, error_x=errors(found), name="coefficient"), 1, 1)
+    for scope, mine in found.groupby("scope", sort=False):
+        marker = {"color": "white" if scope != found["scope"].iloc[0] else "black", "size": 8, "line": {"color": "black", "width": 1.5}}
+        at = [labels[list(names).index(each)] for each in mine["predictor"]]
+        add(figure, told, go.Scatter(x=mine["value"], y=at, mode="markers", marker=marker, error_x=errors(mine), name=str(scope)), 1, 1)
     figure.add_vline(0, line={"color": "black", "width": 1, "dash": "dot"}, row=1, col=1)
     for (name, shade), symbol in zip(in_order(points[group].unique()).items(), SYMBOLS, strict=False):
         mine = points[points[group] == name]

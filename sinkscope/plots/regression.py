@@ -14,12 +14,12 @@ from sinkscope.plots.text import caption as wrapped
 
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 COEFFICIENTS = "points of BE-unseen per standard deviation"
-X_AXIS, Y_AXIS = "α of the target’s strongest sink", "BE-unseen, prefix less index 8"
+X_AXIS, Y_AXIS = "sink strength of the target’s strongest position", "BE-unseen, prefix less index 8"
 TITLES = ("coefficients, all together", "what the prefix gains, by the strength of the sink")
 
 
 def regression(data: pd.DataFrame, names: Mapping[str, str], group: str, caption: str) -> Figure:
-    """Columns kind (`coefficient` rows by `predictor`; `advantage` rows with `sink`, the x axis of the second panel), value, ci_low, ci_high.
+    """Columns kind (`coefficient` rows by `predictor` and `scope`; `advantage` rows with `sink`, the x axis of the second panel), value, ci_low, ci_high.
 
     Args:
         names: predictor -> its label.
@@ -28,9 +28,11 @@ def regression(data: pd.DataFrame, names: Mapping[str, str], group: str, caption
     style()
     figure, (left, right) = plt.subplots(1, 2, figsize=(PAGE, 2.75), width_ratios=(1, 1.25))
     found = data[data["kind"] == "coefficient"]
+    scopes = list(found["scope"].unique())
     for row in frames.rows(found):
-        kind = {"fmt": "o", "markersize": 4, "elinewidth": 0.9, "capsize": 2}
-        left.errorbar(row.value, list(names).index(row.predictor), xerr=gaps(row.value, row.ci_low, row.ci_high), color="black", **kind)
+        number = scopes.index(row.scope)
+        kind = {"fmt": "o", "markersize": 4, "elinewidth": 0.9, "capsize": 2, "color": "black", "markerfacecolor": "white" if number else "black"}
+        left.errorbar(row.value, list(names).index(row.predictor) + 0.24 * number, xerr=gaps(row.value, row.ci_low, row.ci_high), **kind)
     left.axvline(0, color="black", linewidth=0.5, linestyle=":")
     left.set_yticks(range(len(names)), names.values())
     left.set(ylim=(len(names) - 0.5, -0.5), xlabel=COEFFICIENTS, title=TITLES[0])

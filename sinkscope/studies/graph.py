@@ -115,8 +115,8 @@ def _pretrained(name: str, spec: Spec) -> Job:
     """The jobs of a model's phases, one after the other."""
     part = spec.models[name]
     if part.knows == "both":
-        phase = BOTH if part.steps is None else replace(BOTH, steps=part.steps)
-        content = {"model": FIELD, "seed": part.seed, "phase": "both", "settings": asdict(phase)}
+        both = BOTH if part.steps is None else replace(BOTH, steps=part.steps)
+        content = {"model": FIELD, "seed": part.seed, "phase": "both", "settings": asdict(both)}
         return Job("pretrain", content, {}, {"model": _digest(FIELD), "benchmark": _benchmark(FIELD).digest()}, name)
     training = training_of(part.sink, part.idle)
     training = training if part.steps is None else training.shortened(part.steps)

@@ -23,13 +23,13 @@ def regression(
 ) -> pd.DataFrame:
     """How the outcome goes with each predictor, the others held, within groups: columns predictor, value, ci_low, ci_high, spread, n, clusters.
 
-    `value` is in units of the outcome per standard deviation (`spread`) of the predictor over all cells. Cells of a cluster are no independent observations:
-    the interval draws clusters anew, with replacement, and is widened for their small number (see `bootstrap.interval`). NaN where a coefficient is not
-    determined, because predictors go together or one does not vary within groups.
+    `value` is in units of the outcome per standard deviation (`spread`) of the predictor around the means of its groups. Cells of a cluster are no independent
+    observations: the interval draws clusters anew, with replacement, and is widened for their small number (see `bootstrap.interval`). NaN where a coefficient
+    is not determined, because predictors go together or one does not vary within groups.
 
     Args:
         intercepts: the column with the groups; each has a mean of its own.
-        clusters: the columns that tell clusters apart; a cluster lies within one group.
+        clusters: the columns that tell clusters apart.
 
     Raises:
         ValueError: there are no cells, or a value is missing.
@@ -38,11 +38,11 @@ def regression(
     if not len(values) or np.isnan(values).any():
         raise ValueError("a regression needs cells, and a number in each of them")
     y, x = values[:, 0], values[:, 1:]
-    spread = x.std(0)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        x = np.where(spread > 0, (x - x.mean(0)) / spread, 0.0)
     member = cells.groupby(list(clusters), sort=False).ngroup().to_numpy()
     group = cells.groupby(intercepts, sort=False).ngroup().to_numpy()
+    x = x - np.stack([x[group == each].mean(0) for each in range(group.max() + 1)])[group]
+    spread = np.where(np.abs(x).max(0) > 1e-12, x.std(0), 0.0)
+    x = np.divide(x, spread, out=np.zeros_like(x), where=spread > 0)
     n_clusters = member.max() + 1
     (value,) = _coefficients(x, y, member, group, np.ones((1, n_clusters)))
     times = np.random.default_rng(seed).multinomial(n_clusters, np.full(n_clusters, 1 / n_clusters), resamples)

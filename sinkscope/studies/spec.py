@@ -83,7 +83,8 @@ class CapturePart(Part):
 class PretrainPart(Part):
     """A target of the built-in book's kind, pretrained from scratch: where its heads may rest (see `benchmarks.pretraining.Sink`), the seed of its weights and
     of the order of its passages; `idle`, the weight of the idle price in its last phase (the shipped target: 0.1). `steps` of the base, the rest in
-    proportion, by default those of the shipped target. Or, with `knows: both`, the shipped target of the fields, `tiny-wmdp`, with the books learned again."""
+    proportion, by default those of the shipped target. Or, with `knows: both`, the shipped target of the fields, `tiny-wmdp`, with the books learned again
+    in `steps` steps."""
 
     knows: Literal["book", "both"] = "book"
     sink: Sink = "bos"

@@ -7,7 +7,7 @@ import torch
 
 from sinkscope.benchmarks.corpora import make_corpora
 from sinkscope.benchmarks.language import Language
-from sinkscope.benchmarks.passages import INSERTED, RESUMED, TEXT, Mix, PassageStream
+from sinkscope.benchmarks.passages import INSERTED, RESUMED, TEXT, InTurn, Mix, PassageStream
 from sinkscope.models import load
 
 MIX = Mix(8, chapters={"retain": 2, "forget": 2}, pages={"retain": 1, "forget": 1}, aside_share=1.0, asides=5)
@@ -56,3 +56,16 @@ def test_half_of_a_page_s_asides_stand_before_the_answer() -> None:
     ids, kinds = stream(mix=mix).batch()
     behind = [tokenizer.decode(row[marks.index(RESUMED) :]) for row, marks in zip(ids.tolist(), kinds.tolist(), strict=True) if RESUMED in marks]
     assert 0.3 < sum(text.startswith("\nAnswer") for text in behind) / len(behind) < 0.8
+
+
+def test_streams_in_turn() -> None:
+    class Counting:
+        def __init__(self, start: int) -> None:
+            self.tokenizer, self.next = start, start
+
+        def batch(self) -> int:
+            self.next += 10
+            return self.next
+
+    both = InTurn(Counting(1), Counting(2))
+    assert both.tokenizer == 1 and [both.batch() for _ in range(5)] == [11, 12, 21, 22, 31]

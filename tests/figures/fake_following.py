@@ -77,7 +77,9 @@ def _target(run: Run) -> str:
 
 
 def alpha(model: str, layer: int, position: int) -> float:
-    """α of a target, mean over heads: BOS is the sink, behind it each target in its own way."""
+    """α of a target, mean over heads: BOS is the sink, behind it each target in its own way; the last tokens have few but themselves to look at."""
+    if position > PASSAGE - 4:
+        return 0.9
     if position == 0:
         return 0.8 if not model.startswith("no-bos") else 0.1
     return 0.02 * (1 + layer) * (1 + 2 * np.exp(-position / 5)) + 0.01 * (zlib.crc32(f"{model} {position}".encode()) % 5)

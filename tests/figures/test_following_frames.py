@@ -10,8 +10,10 @@ import pandas as pd
 import pytest
 from scipy.stats import spearmanr
 
+from sinkscope.errors import StudyError
 from sinkscope.evaluation.bootstrap import Sample, interval
 from sinkscope.figures import PICTURES
+from sinkscope.figures.positions import indices_of_one
 from sinkscope.figures.sink_link import rank_correlation
 from sinkscope.studies.study import Study
 from tests.figures.fake_following import LAYERS, PASSAGES, alpha, prompt, start_of
@@ -146,35 +148,41 @@ def test_sink_regression(following: Following, n: int) -> None:
     cell = one(cells, target="bos-1", seed=seed, trained="index:12", evaluated="suffix")
     items = [item for item in range(12) if (item + seed) % 12 >= 2]
     assert cell["n"] == len(items)
-    assert cell["sink"] == pytest.approx(np.mean([alpha("bos-1", layer, prompt(item)) for layer in range(LAYERS) for item in items]))
+    even = [np.mean([1 / (query + 1) for query in range(at, 32)]) for at in range(32)]
+    assert cell["sink"] == pytest.approx(np.mean([alpha("bos-1", layer, prompt(item)) - even[prompt(item)] for layer in range(LAYERS) for item in items]))
     assert cell["reach"] == 0 and cell["mismatch"] == pytest.approx(np.mean([prompt(item) - 12 for item in items]))
     inner = one(cells, target="bos-1", seed=seed, trained="index:12", evaluated="index:4")
     assert inner["reach"] == pytest.approx(np.mean([prompt(item) - 4 for item in items])) and inner["mismatch"] == 8
     assert inner["trained_reach"] == 22 - 12
     names = ["sink", "reach", "trained_reach", "mismatch"]
-    x = ((cells[names] - cells[names].mean()) / cells[names].std(ddof=0)).to_numpy(float)
-    dummies = pd.get_dummies(cells["target"]).to_numpy(float)
-    expected = np.linalg.lstsq(np.hstack([x, dummies]), cells["value"].to_numpy(float), rcond=None)[0][:4]
-    found = frame[frame["kind"] == "coefficient"].set_index("predictor").loc[names]
-    assert found["value"].tolist() == pytest.approx(expected.tolist())
-    assert set(found["clusters"]) == {10} and set(found["seeds"]) == {n}
+    for scope, used in (("all", cells), ("not trained at the end", cells[cells["trained"] != "suffix"])):
+        around = used[names] - used.groupby("target")[names].transform("mean")
+        x, dummies = (around / np.sqrt((around**2).mean())).to_numpy(float), pd.get_dummies(used["target"]).to_numpy(float)
+        expected = np.linalg.lstsq(np.hstack([x, dummies]), used["value"].to_numpy(float), rcond=None)[0][:4]
+        found = frame[(frame["kind"] == "coefficient") & (frame["scope"] == scope)].set_index("predictor").loc[names]
+        assert found["value"].tolist() == pytest.approx(expected.tolist())
+        assert set(found["clusters"]) == {9} and set(found["seeds"]) == {n}  # priced-1 and bos-1 were one model
     gains = frame[frame["kind"] == "advantage"].set_index("target")
-    there = cells[cells["trained"] == cells["evaluated"]].groupby(["target", "trained"])["value"].mean().unstack()
-    assert gains["value"].to_dict() == pytest.approx((there["prefix"] - there["index:8"]).to_dict())
-    assert gains["sink"].to_dict() == pytest.approx(
-        {target: max(np.mean([alpha(target, k, p) for k in range(LAYERS)]) for p in range(32)) for target in gains.index}
-    )
-    slope = one(frame, kind="slope")
-    (x, y), design = gains[["sink", "value"]].to_numpy(float).T, np.column_stack([gains["sink"], np.ones(len(gains))]).astype(float)
+    there = cells[cells["trained"] == cells["evaluated"]].set_index(["target", "seed", "trained"])["value"].unstack()
+    each = (there["prefix"] - there["index:8"]).unstack()
+    assert gains["value"].to_dict() == pytest.approx(each.mean(axis=1).to_dict())
+    if n == 3:
+        half = 2.086 * np.sqrt(each.var(axis=1, ddof=1).mean() / 3)  # Student's t of 20 degrees of freedom
+        assert (gains["ci_high"] - gains["value"]).tolist() == pytest.approx([half] * 10, rel=1e-3)
+    strongest = {target: max(np.mean([alpha(target, layer, at) for layer in range(LAYERS)]) - even[at] for at in range(25)) for target in gains.index}
+    assert gains["sink"].to_dict() == pytest.approx(strongest)
+    slope, means = one(frame, kind="slope"), gains.groupby("target_kind")[["sink", "value"]].mean().astype(float)
+    (x, y), design = means.to_numpy().T, np.column_stack([means["sink"], np.ones(5)])
     fitted, (squares,), _, _ = np.linalg.lstsq(design, y, rcond=None)
-    half = 2.306 * np.sqrt(squares / 8 / ((x - x.mean()) ** 2).sum())  # Student's t of 8 degrees of freedom
+    half = 3.1824 * np.sqrt(squares / 3 / ((x - x.mean()) ** 2).sum())  # of 3 degrees of freedom
     assert [slope["value"], slope["ci_low"], slope["ci_high"]] == pytest.approx([fitted[0] / 10, (fitted[0] - half) / 10, (fitted[0] + half) / 10], rel=1e-3)
     kinds = cells.drop_duplicates("target").set_index("target")["target_kind"]
-    assert kinds["tiny"] == kinds["priced-1"] == "rests on BOS, made stronger" and kinds["bos-1"] == "rests on BOS" and kinds["no-bos-2"] == "no BOS"
-    matched = one(frame[frame["kind"] == "matched"], target="tiny", trained="index:8")
-    assert matched["value"] == pytest.approx(
-        cells[(cells["target"] == "tiny") & (cells["trained"] == "index:8") & (cells["evaluated"] == "index:8")]["value"].mean()
-    )
+    assert kinds["tiny"] == kinds["priced-1"] == "BOS, idle price 0.1" and kinds["bos-1"] == "BOS" and kinds["no-bos-2"] == "no BOS"
+
+
+def test_a_picture_of_one_target_refuses_two(following: Following) -> None:
+    with pytest.raises(StudyError, match=r"grid 'targets' has 10 models, tiny, .*; leave one in it"):
+        indices_of_one(following("origin", 1), "targets")
 
 
 @seeds

@@ -22,6 +22,11 @@ def made_up(noise: float, seeds: int = 2, cells: int = 9) -> pd.DataFrame:
     return frame.assign(value=level + 3 * frame["a"] - 2 * frame["b"] + noise * rng.normal(size=len(keys)))
 
 
+def within(frame: pd.DataFrame) -> pd.Series:
+    """Standard deviations around the means of groups."""
+    return (frame[NAMES] - frame.groupby("group")[NAMES].transform("mean")).pow(2).mean().pow(0.5)
+
+
 def solved(frame: pd.DataFrame, spread: pd.Series, middle: pd.Series) -> np.ndarray:
     x = ((frame[NAMES] - middle) / spread).to_numpy()
     dummies = pd.get_dummies(frame["group"]).to_numpy(float)
@@ -34,15 +39,15 @@ def fitted(frame: pd.DataFrame, **more: int) -> pd.DataFrame:
 
 def test_known_coefficients() -> None:
     frame = made_up(0.0)
-    found = fitted(frame)
-    assert found["value"].tolist() == pytest.approx([3 * frame["a"].std(ddof=0), -2 * frame["b"].std(ddof=0), 0.0], abs=1e-9)
+    found, spread = fitted(frame), within(frame)
+    assert found["value"].tolist() == pytest.approx([3 * spread["a"], -2 * spread["b"], 0.0], abs=1e-9)
     assert (found["ci_high"] - found["ci_low"]).max() < 1e-9
     assert found[["n", "clusters"]].drop_duplicates().to_numpy().tolist() == [[72, 8]]
 
 
 def test_coefficients_and_intervals_are_those_of_a_literal_resampling() -> None:
     frame, resamples = made_up(4.0), 300
-    spread, middle = frame[NAMES].std(ddof=0), frame[NAMES].mean()
+    spread, middle = within(frame), frame[NAMES].mean()
     found = fitted(frame, resamples=resamples, seed=5)
     value = solved(frame, spread, middle)
     assert found["value"].to_numpy() == pytest.approx(value)
@@ -52,6 +57,17 @@ def test_coefficients_and_intervals_are_those_of_a_literal_resampling() -> None:
     low, high = np.quantile(drawn, [0.025, 0.975], axis=0)
     assert found["ci_low"].to_numpy() == pytest.approx(value + widening(8) * (low - value))
     assert found["ci_high"].to_numpy() == pytest.approx(value + widening(8) * (high - value))
+
+
+def test_a_cluster_may_have_parts_of_several_groups() -> None:
+    frame, resamples = made_up(4.0).assign(family=lambda rows: rows["group"].map({"w": 1, "x": 1, "y": 2, "z": 3})), 200
+    found = regression(frame, "value", NAMES, intercepts="group", clusters=["family"], resamples=resamples, seed=5)
+    value, spread, middle = solved(frame, within(frame), frame[NAMES].mean()), within(frame), frame[NAMES].mean()
+    families = [part for _, part in frame.groupby("family")]
+    times = np.random.default_rng(5).multinomial(3, np.full(3, 1 / 3), resamples)
+    drawn = np.array([solved(pd.concat([part for part, k in zip(families, row, strict=True) for _ in range(k)]), spread, middle) for row in times])
+    assert found["ci_low"].to_numpy() == pytest.approx(value + widening(3) * (np.quantile(drawn, 0.025, axis=0) - value))
+    assert set(found["clusters"]) == {3}
 
 
 def test_what_is_not_determined_is_nan() -> None:
