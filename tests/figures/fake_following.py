@@ -38,6 +38,8 @@ POISONED = 2
 def following_study(directory: Path, name: str, seeds: Sequence[int]) -> Study:
     """A study of all grids in one of the three specifications."""
     described = yaml.safe_load((ANALYSES / f"{name}.yaml").read_text(encoding="utf-8"))
+    for grid in described["grids"].values():
+        grid.pop("seeds", None)
     spec = Spec.model_validate(described | {"seeds": list(seeds)})
     tables: dict[str, list[pd.DataFrame]] = {}
     for run in runs_of(spec):
