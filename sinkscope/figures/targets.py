@@ -14,7 +14,7 @@ SHIPPED = PretrainPart(idle=0.1)
 def kind_of(target: str, study: Study) -> str:
     """A target's kind in words; its name where it was not pretrained by the study."""
     part = _part(target, study)
-    if part is None or part.knows == "both":
+    if part is None:
         return target
     short = f", {part.steps} steps" if part.steps else ""
     return f"{RESTS[part.sink]}{f', idle price {part.idle:g}' if part.idle else ''}{short}"
@@ -23,8 +23,10 @@ def kind_of(target: str, study: Study) -> str:
 def lineage_of(target: str, study: Study) -> str:
     """Targets that went through the same first phases have the same; they are not independent."""
     part = _part(target, study)
-    return target if part is None or part.knows == "both" else f"{part.sink} {part.seed} {part.steps or ''}".strip()
+    return target if part is None else f"{part.sink} {part.seed} {part.steps or ''}".strip()
 
 
 def _part(target: str, study: Study) -> PretrainPart | None:
-    return SHIPPED if target == TINY else study.spec.models.get(target)
+    """How a target was pretrained from scratch; None if it was not."""
+    part = SHIPPED if target == TINY else study.spec.models.get(target)
+    return None if part is None or part.knows == "both" else part

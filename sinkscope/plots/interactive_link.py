@@ -90,7 +90,7 @@ def regression(data: pd.DataFrame, names: Mapping[str, str], group: str, caption
     figure.add_vline(0, line={"color": "black", "width": 1, "dash": "dot"}, row=1, col=1)
     for (name, shade), symbol in zip(in_order(points[group].unique()).items(), SYMBOLS, strict=False):
         mine = points[points[group] == name]
-        texts = [f"{row.target}<br>α {row.sink:.3f}, prefix less index 8: {row.value:.1f}<br>seeds {row.seeds}" for row in frames.rows(mine)]
+        texts = [f"{row.target}<br>sink strength {row.sink:.3f}, prefix less index 8: {row.value:.1f}<br>seeds {row.seeds}" for row in frames.rows(mine)]
         kind = {"mode": "markers", "marker": {"color": shade, "symbol": symbol, "size": 8}, "name": name, "hovertext": texts, "hoverinfo": "text"}
         add(figure, told, go.Scatter(x=mine["sink"], y=mine["value"], error_y=errors(mine, shade), **kind), 1, 2)
     figure.update_xaxes(title_text=lines.COEFFICIENTS, row=1, col=1)
