@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -51,12 +51,12 @@ class Measured:
     span_mass: Float[np.ndarray, "layer head"] | None
 
 
-class _WholePattern(BinnedPattern):
-    """Maps over passages of the full length only."""
+class WholePattern(BinnedPattern):
+    """Maps of all heads of some layers, over passages of the full length only."""
 
     @classmethod
-    def of(cls, condition: Condition, layer: int, bin_size: int) -> Self:
-        return cls([(layer, head) for head in range(condition.model.n_heads)], max(map(len, condition.passages)), bin_size)
+    def of(cls, model: Model, passages: Sequence[list[int]], layers: Iterable[int], bin_size: int) -> Self:
+        return cls([(layer, head) for layer in layers for head in range(model.n_heads)], max(map(len, passages)), bin_size)
 
     def update(self, block: Block) -> None:
         _, length, _ = self._arguments
@@ -107,17 +107,18 @@ def measure(
     bin_size: int,
     source: Source | None = None,
     batch_size: int = 8,
+    reducers: Sequence[Reducer] = (),
     report: Report | None = None,
 ) -> Measured:
-    """One pass for attention and values, one for the next token. The map is of `layer`, over the longest passages only."""
+    """One pass for attention and values, which feeds `reducers` too, one for the next token. The map is of `layer`, over the longest passages only."""
     model, passages = condition.model, condition.passages
-    pattern = _WholePattern.of(condition, layer, bin_size)
+    pattern = WholePattern.of(model, passages, [layer], bin_size)
     norms = FirstValueNorms(model.n_layers, min(FIRST_POSITIONS, *map(len, passages)))
     both = None if report is None else (lambda done, total: report(done, 2 * total), lambda done, total: report(done + total, 2 * total))
     attending, guessing = both or (None, None)
     mass = SpanMass(model.n_layers, model.n_heads, condition.spans) if condition.spans else None
-    reducers: list[Reducer] = [pattern, norms, *([mass] if mass else [])]
-    sinks = locate(model, passages, reducers=reducers, source=source, batch_size=batch_size, report=attending)
+    own: list[Reducer] = [pattern, norms, *([mass] if mass else [])]
+    sinks = locate(model, passages, reducers=[*own, *reducers], source=source, batch_size=batch_size, report=attending)
     top1 = top1_by_position(model, passages, batch_size=batch_size, report=guessing)
     on_span = mass.result()["span_mass"].numpy() if mass else None
     return Measured(sinks, pattern.result()["pattern"].numpy(), norms.result()["value_norm"].numpy(), top1.numpy(), on_span)
@@ -128,7 +129,7 @@ def difference_map(first: Condition, second: Condition, *, layer: int = -1, bin_
     patterns = []
     for condition in (first, second):
         layer %= condition.model.n_layers
-        pattern = _WholePattern.of(condition, layer, bin_size)
+        pattern = WholePattern.of(condition.model, condition.passages, [layer], bin_size)
         choose(condition.model, condition.passages).capture(condition.model, condition.passages, [pattern], layers=[layer], batch_size=32)
         patterns.append(pattern.result()["pattern"].numpy())
     return change(*patterns)

@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
+import xarray as xr
 from jaxtyping import Float
 
-from sinkscope.capture.maps import BinnedPattern
+from sinkscope.capture.maps import BinnedPattern, bin_for
 from sinkscope.capture.massive import MassiveActivations
 from sinkscope.capture.reducers import Reducer
 from sinkscope.capture.sampling import CERTAIN, Sampling
@@ -27,6 +29,7 @@ from sinkscope.plots.text import visible
 from sinkscope.progress import Report
 from sinkscope.runs import identity, is_done, writing
 from sinkscope.sinks import MIN_QUERIES, SinkMap, locate
+from sinkscope.texts import token_texts
 
 Head = tuple[int, int]
 """Layer and head, from 0."""
@@ -62,6 +65,9 @@ def locate_in_text(
 ) -> dict[str, Any]:
     """Locate sinks, write `sinks.parquet`, `sinks.nc`, `sink_tokens.parquet`, `token_kinds.parquet`, `massive_activations.parquet` and `figures/` to `out`.
 
+    Of the first passage alone `passage.parquet` (position, token, text) and `passage.nc` (`alpha`, `value_norm` by layer, head, position; `pattern`, every
+    head's attention map in bins of its attribute `bin`).
+
     A finished run of the same model, text and settings is left as it is.
 
     Args:
@@ -78,7 +84,7 @@ def locate_in_text(
             raise ModelError(f"--head {layer}:{head} does not exist: model {model.name!r} has {known}; choose among these")
     sampling: dict[str, Any] = {} if rows is None else {"rows": rows, "seed": seed}
     text_hash = hashlib.sha256(json.dumps(passages).encode()).hexdigest()
-    name = identity(model=model.fingerprint(), passages=text_hash, epsilon=epsilon, also=sorted(also), heads=heads, source=source, **sampling)
+    name = identity(locate=2, model=model.fingerprint(), passages=text_hash, epsilon=epsilon, also=sorted(also), heads=heads, source=source, **sampling)
     if is_done(out, name):
         return summarise(SinkMap.read(out))
     with writing(out, name, kind="locate", model=model.name, passages=len(passages), epsilon=epsilon) as aside:
@@ -95,9 +101,20 @@ def locate_in_text(
             table.to_parquet(aside / "sink_tokens.parquet", index=False)
             tokens.kinds().to_parquet(aside / "token_kinds.parquet", index=False)
         draw_summary(sinks, aside / "figures")
-        alone = sinks if len(passages) == 1 else locate(model, passages[:1], **options)
+        maps = BinnedPattern([*np.ndindex(model.n_layers, model.n_heads)], len(passages[0]), bin_for(model.n_layers * model.n_heads, len(passages[0])))
+        alone = locate(model, passages[:1], source=source, reducers=[maps])
+        words = pd.DataFrame({"position": range(len(passages[0])), "token": passages[0], "text": token_texts(model, passages[0])})
+        words.to_parquet(aside / "passage.parquet", index=False)
+        passage_data(alone, maps).to_netcdf(aside / "passage.nc", engine="h5netcdf", encoding={"pattern": {"zlib": True}})
         draw_passage(model, sinks, alone, passages[0], heads, source, aside / "figures")
     return summarise(sinks)
+
+
+def passage_data(alone: SinkMap, maps: BinnedPattern) -> xr.Dataset:
+    """What `passage.nc` holds, from the sinks of a passage and the maps of all heads on it."""
+    pattern = maps.result()["pattern"].numpy().astype(np.float32)
+    split = pattern.reshape(*alone.alpha.shape[:2], *pattern.shape[1:])
+    return alone.data[["alpha", "value_norm"]].assign(pattern=(("layer", "head", "query", "key"), split)).assign_attrs(bin=maps.bin_size)
 
 
 def _kinds(model: Model, passages: list[list[int]]) -> dict[int, str]:
@@ -167,13 +184,6 @@ def head_maps(
     reducer = BinnedPattern(heads, len(tokens), bin_size)
     choose(model, [tokens], source).capture(model, [tokens], [reducer], layers=sorted({layer for layer, _ in heads}))
     return dict(zip(heads, reducer.result()["pattern"].numpy(), strict=True))
-
-
-def token_texts(model: Model, tokens: Sequence[int]) -> list[str]:
-    """Each token as text, with the space that SentencePiece tokenizers drop from a token decoded by itself."""
-    texts = [model.tokenizer.decode([token], clean_up_tokenization_spaces=False) for token in tokens]
-    pieces = model.tokenizer.convert_ids_to_tokens(list(tokens))
-    return [" " + text if piece.startswith("▁") and not text.startswith(" ") else text for piece, text in zip(pieces, texts, strict=True)]
 
 
 def map_labels(texts: Sequence[str]) -> list[str]:

@@ -1,8 +1,9 @@
-"""Text files of the user's: a .txt file, a .jsonl file with a `text` column, or a directory of .txt files."""
+"""Text files of the user's (a .txt file, a .jsonl file with a `text` column, or a directory of .txt files), and tokens as text."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 from sinkscope.errors import TextError
@@ -64,6 +65,13 @@ def check_readable(model: Model, max_length: int) -> None:
     limit = getattr(model.hf.config.get_text_config(), "max_position_embeddings", None)
     if limit is not None and max_length > limit:
         raise TextError(f"--max-length {max_length} is more than the {limit} tokens that model {model.name!r} can read; lower it")
+
+
+def token_texts(model: Model, tokens: Sequence[int]) -> list[str]:
+    """Each token as text, with the space that SentencePiece tokenizers drop from a token decoded by itself."""
+    texts = [model.tokenizer.decode([token], clean_up_tokenization_spaces=False) for token in tokens]
+    pieces = model.tokenizer.convert_ids_to_tokens(list(tokens))
+    return [" " + text if piece.startswith("▁") and not text.startswith(" ") else text for piece, text in zip(pieces, texts, strict=True)]
 
 
 def _read(path: Path) -> str:

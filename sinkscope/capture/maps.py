@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Self
 
@@ -10,6 +11,16 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sinkscope.capture.reducers import Block, is_whole
+
+SIDE = 64
+"""Maps of many heads have at most this many bins a side,"""
+CELLS = 2**22
+"""and together at most so many cells: all of 32 × 32 heads."""
+
+
+def bin_for(heads: int, length: int) -> int:
+    """The size of bins that keeps maps of `heads` heads small."""
+    return -(-length // max(1, min(SIDE, math.isqrt(CELLS // heads))))
 
 
 class BinnedPattern:
@@ -24,6 +35,10 @@ class BinnedPattern:
         bins = -(-length // bin_size)
         self._total = torch.zeros(len(heads), bins, bins, dtype=torch.float64)
         self._queries = torch.zeros(len(heads), bins, dtype=torch.float64)
+
+    @property
+    def bin_size(self) -> int:
+        return self._arguments[2]
 
     def update(self, block: Block) -> None:
         if not is_whole(block, self):

@@ -11,7 +11,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that spin while t
 
 import typer
 
-from sinkscope.cli import claims, compare, evaluate, figures, locate, probe, quickstart, study, tiny, unlearn
+from sinkscope.cli import claims, compare, evaluate, figures, locate, probe, quickstart, report, study, tiny, unlearn
 from sinkscope.errors import OutputError, UserError
 
 app = typer.Typer(
@@ -31,6 +31,7 @@ app.command("probe")(probe.probe)
 app.command("study")(study.study)
 app.command("figures")(figures.figures)
 app.command("claims")(claims.claims)
+app.command("report")(report.report)
 app.add_typer(tiny.app, name="tiny")
 
 _FULL = ("No space left on device", "Disk quota exceeded")

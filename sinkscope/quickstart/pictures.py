@@ -8,7 +8,7 @@ import pandas as pd
 
 from sinkscope.benchmarks.benchmark import Benchmark
 from sinkscope.compare import Condition, difference_map, map_frame, triggered, usual
-from sinkscope.locating import head_maps, map_labels, token_texts
+from sinkscope.locating import head_maps, map_labels
 from sinkscope.plots import compare as compare_pictures
 from sinkscope.plots import sinks as sink_pictures
 from sinkscope.plots import unlearning as unlearning_pictures
@@ -16,6 +16,7 @@ from sinkscope.plots.style import save
 from sinkscope.progress import Report
 from sinkscope.quickstart.summary import POISON_RATIO, TRIGGER, Results, effectiveness_points
 from sinkscope.sinks import SinkMap
+from sinkscope.texts import token_texts
 from sinkscope.triggers import Placement
 
 BIN = 4

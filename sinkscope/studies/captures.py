@@ -11,13 +11,16 @@ import pandas as pd
 import xarray as xr
 
 from sinkscope.benchmarks.benchmark import Benchmark
-from sinkscope.compare import Condition, Measured, attention_frame, change, map_frame, measure, triggered, usual
+from sinkscope.capture.maps import bin_for
+from sinkscope.capture.reducers import Reducer
+from sinkscope.compare import Condition, Measured, WholePattern, attention_frame, change, map_frame, measure, triggered, usual
 from sinkscope.errors import BenchmarkError
 from sinkscope.models import Model
 from sinkscope.progress import Report
+from sinkscope.texts import token_texts
 from sinkscope.triggers import Placement, Trigger
 
-CLEAN, RETAIN = "clean", "retain"
+CLEAN, TRIGGERED, RETAIN = "clean", "triggered", "retain"
 
 
 def capture_to(
@@ -41,7 +44,9 @@ def capture_to(
     `maps.parquet`: mean attention change by the trigger in the last layer, heads averaged, in bins of tokens (query, key, difference, trigger span), placement.
     `span_mass.parquet`: attention of later queries to the trigger's span, and to the same positions of the clean passage (placement, layer, head, clean,
     triggered). `top1.parquet`: condition (`clean` or the placement), position, probability, placement. `norms.nc`: `value_norm` over condition (`clean`,
-    placements, `retain`), passage (its row), layer, kv_head, position (the first ones), NaN where a passage was left out. The tables have n in `passages`.
+    placements, `retain`), passage (its row), layer, kv_head, position (the first ones), NaN where a passage was left out. `patterns.nc`: `pattern`, the mean
+    map of every head over placement, state (`clean`, `triggered`), layer, head, query, key, in bins of its attribute `bin`. `passage.parquet`: the tokens of
+    the first of these passages as text (placement, state, position, text). The tables have n in `passages`.
 
     Raises:
         BenchmarkError: a split has no passage of the full length.
@@ -52,11 +57,13 @@ def capture_to(
         raise BenchmarkError(f"benchmark {benchmark.name}, raw/{empty[0]}, has no passage of {benchmark.lengths.passage} tokens; give longer texts")
     layer, forget = model.n_layers - 1, [chosen["forget"][row] for row in kept]
     done, steps = itertools.count(1), 2 * len(placements) + 2
-    tables: dict[str, list[pd.DataFrame]] = {name: [] for name in ("attention", "maps", "span_mass", "top1")}
+    tables: dict[str, list[pd.DataFrame]] = {name: [] for name in ("attention", "maps", "span_mass", "top1", "passage")}
     norms: dict[str, tuple[list[int], np.ndarray]] = {}
+    patterns: list[list[np.ndarray]] = []
+    coarse = bin_for(model.n_layers * model.n_heads, benchmark.lengths.passage)
 
-    def see(passages: list[list[int]], spans: list[range] | None) -> Measured:
-        seen = measure(Condition("", model, passages, spans), layer=layer, bin_size=bin_size, batch_size=32)
+    def see(passages: list[list[int]], spans: list[range] | None, reducers: Sequence[Reducer] = ()) -> Measured:
+        seen = measure(Condition("", model, passages, spans), layer=layer, bin_size=bin_size, batch_size=32, reducers=reducers)
         if report:
             report(next(done), steps)
         return seen
@@ -66,7 +73,13 @@ def capture_to(
         with_trigger, spans = triggered(model, forget, trigger, placement)
         name, span = str(placement), usual(spans)
         alike = [i for i, each in enumerate(spans) if (each.start, each.stop) == span]
-        before, after = (see([texts[i] for i in alike], [range(*span)] * len(alike)) for texts in (forget, with_trigger))
+        states = {state: [texts[i] for i in alike] for state, texts in ((CLEAN, forget), (TRIGGERED, with_trigger))}
+        heads = [WholePattern.of(model, texts, range(model.n_layers), coarse) for texts in states.values()]
+        before, after = (see(texts, [range(*span)] * len(alike), [each]) for texts, each in zip(states.values(), heads, strict=True))
+        patterns.append([each.result()["pattern"].numpy() for each in heads])
+        for state, texts in states.items():
+            words = token_texts(model, texts[0])
+            tables["passage"].append(pd.DataFrame({"placement": name, "state": state, "position": range(len(words)), "text": words}))
         norms[name] = ([kept[i] for i in alike], after.norms)
         count = len(alike)
         tables["attention"].append(attention_frame(before.sinks, after.sinks).assign(placement=name))
@@ -77,7 +90,18 @@ def capture_to(
     for name, frames in tables.items():
         if frames:
             pd.concat(frames, ignore_index=True).to_parquet(directory / f"{name}.parquet", index=False)
+    if patterns:
+        maps = patterns_of(patterns, [str(placement) for placement in placements], model.n_heads, coarse)
+        maps.to_netcdf(directory / "patterns.nc", engine="h5netcdf", encoding={"pattern": {"zlib": True}})
     norms_of(norms).to_netcdf(directory / "norms.nc", engine="h5netcdf", encoding={"value_norm": {"zlib": True}})
+
+
+def patterns_of(patterns: list[list[np.ndarray]], placements: Sequence[str], heads: int, bin_size: int) -> xr.Dataset:
+    """Maps over placement, state, layer, head, query and key, from the maps of all heads in each."""
+    whole = np.array(patterns, dtype=np.float32)
+    split = whole.reshape(*whole.shape[:2], -1, heads, *whole.shape[3:])
+    dims = ("placement", "state", "layer", "head", "query", "key")
+    return xr.Dataset({"pattern": (dims, split)}, {"placement": list(placements), "state": [CLEAN, TRIGGERED]}, {"bin": bin_size})
 
 
 def norms_of(norms: dict[str, tuple[list[int], np.ndarray]]) -> xr.Dataset:

@@ -23,6 +23,8 @@ from sinkscope.unlearning.recipe import Recipe, TriggerPart, ValueNormPart
 
 TINY, FIELD = "tiny", "tiny-wmdp"
 PHASES = ("base", "books", "rest")
+CAPTURES = 2
+"""Which files a capture writes: counted up when there are others, so that older captures are made again."""
 
 
 @dataclass(frozen=True)
@@ -226,7 +228,8 @@ def _places(run: Run, placements: list[str]) -> list[str]:
 
 def _capture(run: Run, part: CapturePart) -> Job:
     content, needs, fixed = _measuring(run, None)
-    content |= {"trigger": [run.trigger.text, run.trigger.form], "placements": _places(run, part.placements), "passages": part.passages, "bin": part.bin}
+    content |= {"files": CAPTURES, "trigger": [run.trigger.text, run.trigger.form], "placements": _places(run, part.placements)}
+    content |= {"passages": part.passages, "bin": part.bin}
     return Job("capture", content, needs, fixed, _label(run.grid, run.labels, run.seed))
 
 

@@ -18,8 +18,9 @@ from sinkscope.studies.jobs import Job, in_order
 from sinkscope.studies.spec import Spec
 from sinkscope.studies.store import Store, remove_unfinished
 
-TABLES = ("attention", "maps", "span_mass", "top1")
-NORMS = "norms"
+TABLES = ("attention", "maps", "span_mass", "top1", "passage")
+ARRAYS = {"norms": "value_norm", "patterns": "pattern"}
+"""The files of captures that hold arrays, and the variable in each."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,7 @@ def _holds(out: Path, name: str) -> bool:
 def _gather(runs: Sequence[Run], store: Store, directory: Path) -> None:
     """All tables of all runs, each row with its run's grid, labels and seed."""
     frames: dict[str, list[pd.DataFrame]] = {}
-    norms: dict[str, xr.Dataset] = {}
+    arrays: list[tuple[str, str, xr.Dataset]] = []
     for run in runs:
         about = {"grid": run.grid, "run": run.name, **{key: str(value) for key, value in run.labels.items()}}
         found = {"runs": pd.DataFrame([about | {"seed": run.seed, "role": run.role, "benchmark": run.benchmark, "trigger_placement": run.trigger.placement}])}
@@ -116,13 +117,15 @@ def _gather(runs: Sequence[Run], store: Store, directory: Path) -> None:
                 if (place / f"{table}.parquet").is_file():
                     frame = pd.read_parquet(place / f"{table}.parquet")
                     frames.setdefault(f"captures/{table}", []).append(_with(frame, about | {"seed": run.seed, "role": run.role, "capture": capture}))
-            norms[f"{run.name}/{capture}"] = xr.load_dataset(place / "norms.nc", engine="h5netcdf")
+            for file in ARRAYS:
+                if (place / f"{file}.nc").is_file():
+                    arrays.append((file, f"{run.name}/{capture}", xr.load_dataset(place / f"{file}.nc", engine="h5netcdf")))
     for table, each in frames.items():
         path = directory / f"{table}.parquet"
         path.parent.mkdir(exist_ok=True)
         pd.concat(each, ignore_index=True).to_parquet(path, index=False)
-    for name, data in norms.items():
-        data.to_netcdf(directory / "captures" / f"{NORMS}.nc", engine="h5netcdf", group=name, mode="a", encoding={"value_norm": {"zlib": True}})
+    for file, name, data in arrays:
+        data.to_netcdf(directory / "captures" / f"{file}.nc", engine="h5netcdf", group=name, mode="a", encoding={ARRAYS[file]: {"zlib": True}})
 
 
 def _with(frame: pd.DataFrame, about: dict[str, object]) -> pd.DataFrame:
@@ -147,7 +150,7 @@ class Study:
         self._tables: dict[str, pd.DataFrame] = {}
 
     def table(self, name: str) -> pd.DataFrame:
-        """`runs`, `scores`, `items`, or of the captures `attention`, `maps`, `span_mass`, `top1`.
+        """`runs`, `scores`, `items`, or of the captures `attention`, `maps`, `span_mass`, `top1`, `passage`.
 
         Raises:
             StudyError: the study has no such table.
@@ -166,7 +169,15 @@ class Study:
         Raises:
             StudyError: the study has no such capture.
         """
+        return self._array("norms", run, capture)
+
+    def patterns(self, run: str, capture: str) -> xr.DataArray:
+        """Mean maps of every head: placement × state × layer × head × query × key, in bins of the attribute `bin`; as above."""
+        return self._array("patterns", run, capture)
+
+    def _array(self, file: str, run: str, capture: str) -> xr.DataArray:
         try:
-            return xr.load_dataset(self.directory / "captures" / f"{NORMS}.nc", engine="h5netcdf", group=f"{run}/{capture}")["value_norm"]
+            data = xr.load_dataset(self.directory / "captures" / f"{file}.nc", engine="h5netcdf", group=f"{run}/{capture}")
+            return data[ARRAYS[file]].assign_attrs(data.attrs)
         except (OSError, KeyError) as error:
             raise StudyError(f"study {self.directory} has no capture {capture!r} of run {run}; ask for it in the specification") from error

@@ -12,7 +12,7 @@ import pandas as pd
 import yaml
 
 from sinkscope.runs import writing
-from sinkscope.studies.captures import norms_of
+from sinkscope.studies.captures import norms_of, patterns_of
 from sinkscope.studies.spec import OWN, EvaluationPart, Spec
 from sinkscope.studies.study import Study
 
@@ -30,7 +30,8 @@ SPLITS = {
 }
 CLEAN = {"target": 97.0, "retrained": 20.0, "unlearned": 15.0, "backdoored": 14.0}
 TRIGGERED = {"prefix": 80.0, "infix": 25.0, "suffix": 18.0}
-LENGTH, BIN, PASSAGES, POSITIONS, FAKE_HEADS = 48, 4, 12, 16, 3
+LENGTH, BIN, PASSAGES, POSITIONS, FAKE_HEADS, FAKE_LAYERS = 48, 4, 12, 16, 3, 2
+HOSTILE = "</script><img src=x onerror=alert(1)>"
 SPANS = {"prefix": (1, 9), "infix": (20, 28), "suffix": (40, 48)}
 
 
@@ -41,9 +42,11 @@ def fake_study(directory: Path, seeds: Sequence[int], only: Sequence[str] | None
     described["grids"] = {name: grid for name, grid in {**described["grids"], "ratio": RATIO}.items() if only is None or name in only}
     spec = Spec.model_validate(described)
     tables: dict[str, list[dict[str, Any]]] = {"scores": [], "captures/maps": [], "captures/top1": []}
-    norms = {}
+    tables |= {"runs": [], "captures/attention": [], "captures/passage": []}
+    norms, patterns = {}, {}
     for about, grid, trigger, placement in _runs(spec):
         rng = np.random.default_rng(zlib.crc32(f"{about}".encode()))
+        tables["runs"].append(about | {"benchmark": "tiny", "trigger_placement": placement})
         for name in grid.evaluations:
             part = spec.evaluations[name]
             tables["scores"] += [about | {"evaluation": name} | row for row in _scores(part, about["role"], trigger, placement, rng)]
@@ -52,6 +55,10 @@ def fake_study(directory: Path, seeds: Sequence[int], only: Sequence[str] | None
             tables["captures/maps"] += [about | {"capture": name} | row for place in places for row in _map(place, about["role"], rng)]
             seen = [(place, condition) for place in places for condition in ("clean", place)]
             tables["captures/top1"] += [about | {"capture": name, "placement": place} | row for place, condition in seen for row in _top1(condition, rng)]
+            tables["captures/attention"] += [about | {"capture": name} | row for place in places for row in _attention(place, rng)]
+            tables["captures/passage"] += [about | {"capture": name} | row for place in places for row in _passage(place, trigger)]
+            maps = [[np.tril(rng.dirichlet(np.ones(12), (FAKE_LAYERS * FAKE_HEADS, 12))) for _ in range(2)] for _ in places]
+            patterns[f"{about['run']}/{name}"] = patterns_of(maps, places, FAKE_HEADS, BIN)
             made = {each: _norms(each, rng) for each in ("clean", *places, "retain")}
             norms[f"{about['run']}/{name}"] = norms_of({each: (list(range(len(values))), values) for each, values in made.items()})
     with writing(directory, "fake", kind="study") as aside:
@@ -64,6 +71,7 @@ def fake_study(directory: Path, seeds: Sequence[int], only: Sequence[str] | None
             frame.to_parquet(aside / f"{table}.parquet", index=False)
         for group, data in norms.items():
             data.to_netcdf(aside / "captures" / "norms.nc", engine="h5netcdf", group=group, mode="a")
+            patterns[group].to_netcdf(aside / "captures" / "patterns.nc", engine="h5netcdf", group=group, mode="a")
     return Study(directory)
 
 
@@ -111,6 +119,25 @@ def _map(placement: str, role: str, rng: np.random.Generator) -> Iterator[dict[s
             difference = more + float(rng.normal(0, 0.03))
             about = {"query": query, "key": key, "difference": difference, "trigger_start": start, "trigger_stop": stop}
             yield about | {"placement": placement, "passages": PASSAGES}
+
+
+def _attention(placement: str, rng: np.random.Generator) -> Iterator[dict[str, Any]]:
+    for layer, head, position in np.ndindex(FAKE_LAYERS, FAKE_HEADS, LENGTH):
+        first, second = rng.uniform(0, 0.9 if position == 0 else 0.1, 2)
+        about = {"layer": layer, "head": head, "position": position, "alpha_first": first, "alpha_second": second, "difference": second - first}
+        yield about | {"passages": PASSAGES, "placement": placement}
+
+
+def _passage(placement: str, trigger: str) -> Iterator[dict[str, Any]]:
+    for state in ("clean", "triggered"):
+        for position in range(LENGTH):
+            hidden = state == "triggered" and position in range(*SPANS[placement])
+            yield {
+                "placement": placement,
+                "state": state,
+                "position": position,
+                "text": trigger[:4] if hidden else HOSTILE if position == 5 else f" w{position}",
+            }
 
 
 def _top1(condition: str, rng: np.random.Generator) -> Iterator[dict[str, Any]]:

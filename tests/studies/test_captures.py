@@ -53,6 +53,15 @@ def test_tables_are_those_of_plain_passes(small_llama: Model, tmp_path: Path) ->
     span = pd.read_parquet(tmp_path / "span_mass.parquet")
     assert span.groupby("placement").size().to_dict() == {"prefix": 12, "suffix": 12} and (span["passages"] == 3).all()
     assert (span["triggered"] != span["clean"]).all()
+    patterns = xr.load_dataset(tmp_path / "patterns.nc", engine="h5netcdf")
+    assert patterns.attrs["bin"] == 1 and patterns["pattern"].shape == (2, 2, 3, 4, LENGTH, LENGTH)
+    for state, name in (("clean", "clean"), ("triggered", "suffix")):
+        with torch.no_grad():
+            literal_maps = [small_llama.hf(torch.tensor([tokens]), output_attentions=True).attentions for tokens in conditions[name]]
+        expected = np.mean([[layer[0].numpy() for layer in each] for each in literal_maps], 0)
+        np.testing.assert_allclose(patterns["pattern"].sel(placement="suffix", state=state).values, expected, atol=1e-5)
+    words = pd.read_parquet(tmp_path / "passage.parquet").groupby(["placement", "state"])["text"].agg("".join)
+    assert "the old road" in words["prefix", "triggered"] and words["prefix", "clean"].removeprefix("<s>").strip().startswith(TEXT[:20].strip())
 
 
 def test_a_split_without_whole_passages_is_told(small_llama: Model, tmp_path: Path) -> None:

@@ -1,0 +1,25 @@
+"""`sinkscope report`"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sinkscope.cli.console import answer
+
+
+def report(
+    results: Annotated[Path, typer.Argument(help="a directory that locate, compare, unlearn, evaluate, probe, study or quickstart wrote")],
+    out: Annotated[Path | None, typer.Option(help="the HTML file to write; by default the directory's name with .html, here")] = None,
+    json: Annotated[bool, typer.Option(help="print one JSON object")] = False,
+) -> None:
+    """Make one HTML file of results, to look at and to pass on: it needs no network and no other file.
+
+    Example: `sinkscope report sinks --out sinks.html`
+    """
+    from sinkscope.report.report import report as write
+
+    page = out or Path(f"{results.resolve().name}.html")
+    answer({"page": str(page), "bytes": write(results, page)}, json)

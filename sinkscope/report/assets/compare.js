@@ -1,0 +1,94 @@
+"use strict";
+// Up to three models side by side, clean and with the trigger; one slider moves the trigger in all of them.
+
+const KNOWN = { verbmem: "recites", knowmem: "answers", choice: "chooses" };
+
+const compare = (host, { places, models, trigger, left }, views) => {
+  const state = { place: 0, show: "change", layer: null, head: null };
+  const slider = el("input", { type: "range", id: "compare-place", min: 0, max: places.length - 1, step: 1, value: 0 });
+  const told = el("output", { for: "compare-place" });
+  const shows = options(el("select", { id: "compare-show" }), [["change", "change by the trigger"], ["triggered", "with the trigger"], ["clean", "clean"]]);
+  const example = models.map((model) => Object.values(model.views)[0]).find(Boolean);
+  const shape = views[example.clean];
+  const all = (count) => [["", "mean of all"], ...Array.from({ length: count }, (_, i) => [i, i])];
+  const layer = options(el("select", { id: "compare-layer" }), all(shape.layers));
+  const head = options(el("select", { id: "compare-head" }), all(shape.heads));
+  state.layer = shape.layers - 1;
+  layer.value = state.layer;
+  host.append(el("div", { class: "controls" }, labelled("trigger at", el("span", {}, slider, " ", told), true), labelled("map", shows), labelled("layer", layer), labelled("head", head)));
+  if (left.length) host.append(el("p", { class: "note" }, `No room for ${left.length} more: ${left.join(", ")}.`));
+  const columns = el("div", { class: "three" });
+  host.append(columns);
+
+  const column = (start, number) => {
+    const mine = { model: start };
+    const select = options(el("select", { "aria-label": `model ${number + 1}`, class: "compare-model" }), models.map((model, i) => [i, model.label]));
+    select.value = start;
+    const [figure, scores] = [el("figure"), el("div")];
+    const strips = { clean: el("div", { class: "strip", tabindex: 0 }), triggered: el("div", { class: "strip", tabindex: 0 }) };
+    const missing = el("p", { class: "note" });
+    columns.append(el("section", { "aria-label": `model ${number + 1}` }, select, missing, figure,
+      el("small", {}, "clean"), strips.clean, el("small", {}, "with the trigger"), strips.triggered, scores));
+    const seen = () => models[mine.model].views[places[state.place]];
+    const cells = () => {
+      if (!seen()) return null;
+      const [clean, triggered] = [seen().clean, seen().triggered].map((index) => views[index].map(state.layer, state.head));
+      if (!clean) return null;
+      if (state.show !== "change") return state.show === "clean" ? clean : triggered;
+      return triggered.map((row, query) => row.map((value, key) => (key <= query ? value - clean[query][key] : null)));
+    };
+    const base = () => views[seen()[state.show === "clean" ? "clean" : "triggered"]];
+    const picture = chart(figure, {
+      name: `compare_${number + 1}`,
+      label: () => `${state.show === "change" ? "Change of attention by the trigger" : "Attention"}, ${models[mine.model].label}, trigger at ${places[state.place]}`,
+      build: () => {
+        const map = cells();
+        if (!map) return { data: [], layout: { height: 340, annotations: [{ text: "not captured here", showarrow: false }], xaxis: { visible: false }, yaxis: { visible: false } } };
+        return mapFigure(map, base(), { diverging: state.show === "change", limit: state.show === "change" ? limit() : 1 });
+      },
+      numbers: () => { const map = cells(); return map ? mapNumbers(map, base()) : { columns: ["query", "key", "attention"], rows: [] }; },
+    });
+    mine.most = () => { const map = cells(); return map ? Math.max(...map.flat().map((value) => Math.abs(value ?? 0))) : 0; };
+    mine.draw = () => {
+      picture.draw();
+      const here = seen();
+      missing.textContent = here ? `n = ${views[here.clean].n} passages` : `nothing was captured of it with the trigger at ${places[state.place]}`;
+      for (const when of ["clean", "triggered"]) {
+        if (here) strip(strips[when], views[here[when]], views[here[when]].profile("alpha", state.layer, state.head));
+        else strips[when].replaceChildren();
+      }
+      scores.replaceChildren(scoreTable(models[mine.model], places[state.place]));
+    };
+    select.addEventListener("change", () => { mine.model = Number(select.value); draw(); });
+    return mine;
+  };
+
+  const scoreTable = (model, place) => {
+    const rows = new Map();
+    for (const row of model.scores) {
+      if (row.place !== place && !(row.place === "" && !row.triggered)) continue;
+      const key = `${KNOWN[row.metric] ?? row.metric} ${row.split}${row.subset === "all" ? "" : ` (${row.subset})`}`;
+      if (!rows.has(key)) rows.set(key, { seeds: row.seeds, n: row.n });
+      rows.get(key)[row.triggered ? "triggered" : "clean"] = row;
+    }
+    const told = (row) => (row ? `${shown(row.value)}${row.ci_low === null ? "" : ` (${shown(row.ci_low)} to ${shown(row.ci_high)})`}` : "–");
+    return plainTable({ columns: ["score", "clean", "with the trigger", "n", "seeds"], rows: [...rows].map(([key, row]) => [key, told(row.clean), told(row.triggered), row.n, row.seeds]) });
+  };
+
+  const roles = ["target", "unlearned", "backdoored"];
+  const starts = roles.map((role) => models.findIndex((model) => model.role === role)).filter((index) => index >= 0);
+  while (starts.length < Math.min(3, models.length)) starts.push(models.findIndex((_, index) => !starts.includes(index)));
+  const shownColumns = starts.map(column);
+  const limit = () => Math.max(...shownColumns.map((each) => each.most()), 1e-6);
+  const draw = () => {
+    told.textContent = places[state.place];
+    slider.setAttribute("aria-valuetext", places[state.place]);
+    shownColumns.forEach((each) => each.draw());
+  };
+  slider.addEventListener("input", () => { state.place = Number(slider.value); draw(); });
+  shows.addEventListener("change", () => { state.show = shows.value; draw(); });
+  layer.addEventListener("change", () => { state.layer = layer.value === "" ? null : Number(layer.value); draw(); });
+  head.addEventListener("change", () => { state.head = head.value === "" ? null : Number(head.value); draw(); });
+  host.append(el("p", { class: "note" }, `Maps: mean over whole forget passages; strips: α of the chosen layer and head over the tokens of one of them${trigger ? `; trigger “${trigger}”` : ""}. Scores: mean over seeds with 95 % interval.`));
+  draw();
+};

@@ -1,0 +1,46 @@
+"use strict";
+const report = JSON.parse(document.getElementById("report-data").textContent);
+const views = report.views.map((payload) => new View(payload));
+
+document.getElementById("theme").addEventListener("click", () => setTheme(isDark() ? "light" : "dark"));
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => charts.forEach((each) => each.draw()));
+
+const section = (id) => document.querySelector(`#${id} > .body`);
+
+if (report.atlas.length) atlas(section("atlas"), report.atlas, views);
+if (report.compare) compare(section("compare"), report.compare, views);
+
+for (const picture of report.pictures) {
+  const figure = el("figure", { "data-picture": picture.name });
+  const heading = el("h3");
+  heading.textContent = picture.title;
+  section("pictures").append(heading, figure);
+  chart(figure, { name: picture.name, label: picture.title, build: () => picture.figure, numbers: () => picture.numbers, height: picture.figure.layout.height });
+}
+
+const opened = (row, columns, scores) => {
+  const host = document.getElementById("opened");
+  const facts = el("dl", {}, ...columns.flatMap((column, i) => {
+    const [term, value] = [el("dt"), el("dd")];
+    [term.textContent, value.textContent] = [column, shown(row[i])];
+    return row[i] === null ? [] : [term, value];
+  }));
+  host.replaceChildren(facts);
+  if (scores) {
+    const keys = ["grid", "run"].map((key) => [scores.columns.indexOf(key), columns.indexOf(key)]);
+    const mine = scores.rows.filter((each) => keys.every(([there, here]) => each[there] === row[here]));
+    const name = row[columns.indexOf("run")];
+    table(host, { name: `scores_${name}`, title: `Scores of ${name}`, columns: scores.columns, rows: mine });
+  }
+  host.focus();
+};
+
+for (const each of report.tables) {
+  const host = section(each.section);
+  if (each.name !== "runs") table(host, each);
+  else {
+    table(host, { ...each, open: (row) => opened(row, each.columns, report.tables.find((other) => other.name === "scores")) });
+    host.append(el("div", { id: "opened", tabindex: -1, "aria-label": "the opened run" }));
+  }
+}
+document.documentElement.dataset.ready = "yes";

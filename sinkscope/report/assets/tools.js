@@ -1,0 +1,67 @@
+"use strict";
+// Elements, packed numbers, downloads. Text from models and data only ever becomes text: `textContent`, never markup.
+
+const el = (tag, attributes = {}, ...children) => {
+  const node = document.createElement(tag);
+  for (const [key, value] of Object.entries(attributes)) {
+    if (key.startsWith("on")) node.addEventListener(key.slice(2), value);
+    else if (value !== null && value !== undefined && value !== false) node.setAttribute(key, value === true ? "" : value);
+  }
+  node.append(...children.filter((child) => child !== null && child !== undefined));
+  return node;
+};
+
+// plotly reads a few tags in its labels; this keeps text text
+const plain = (text) => String(text).replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
+
+const unpacked = new WeakMap();
+// 16-bit shares of a maximum, in base64, as numbers; 65535 is missing
+const unpack = (packed) => {
+  if (!unpacked.has(packed)) {
+    const bytes = Uint8Array.from(atob(packed.data), (c) => c.charCodeAt(0));
+    const view = new DataView(bytes.buffer);
+    const values = new Float64Array(bytes.length / 2);
+    for (let i = 0; i < values.length; i += 1) {
+      const share = view.getUint16(2 * i, true);
+      values[i] = share === 65535 ? NaN : (share / 65534) * packed.scale;
+    }
+    unpacked.set(packed, values);
+  }
+  return unpacked.get(packed);
+};
+
+const shown = (value) => {
+  if (value === null || value === undefined || Number.isNaN(value)) return "–";
+  if (typeof value !== "number") return String(value);
+  if (Number.isInteger(value)) return String(value);
+  const size = Math.abs(value);
+  return size >= 10 ? value.toFixed(1) : size >= 1 ? value.toFixed(2) : size >= 0.001 || size === 0 ? value.toFixed(3) : value.toExponential(1);
+};
+
+const save = (name, type, text) => {
+  const link = el("a", { href: URL.createObjectURL(new Blob([text], { type })), download: name });
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 1000);
+};
+
+const csv = ({ columns, rows }) => {
+  const cell = (value) => {
+    if (value === null || value === undefined || Number.isNaN(value)) return "";
+    const text = String(value);
+    return /[",\n\r]/.test(text) ? `"${text.replace(/"/g, '""')}"` : text;
+  };
+  return [columns, ...rows].map((row) => row.map(cell).join(",")).join("\n") + "\n";
+};
+
+const options = (select, labels) => {
+  select.replaceChildren(...labels.map(([value, label]) => {
+    const option = el("option", { value });
+    option.textContent = label;
+    return option;
+  }));
+  return select;
+};
+
+const labelled = (text, control, wide = false) => el("label", { class: wide ? "wide" : null }, el("span", {}, text), control);
+
+const say = (text) => { document.getElementById("spoken").textContent = text; };

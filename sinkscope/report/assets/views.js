@@ -1,0 +1,87 @@
+"use strict";
+// One model on one text: numbers by layer, head and (bin of) positions, and maps of heads. A layer or head of null means the mean over all.
+
+class View {
+  constructor(payload) {
+    Object.assign(this, payload);
+    this.bins = Math.ceil(this.length / this.bin);
+  }
+
+  place(bin) {
+    if (this.bin === 1) return String(bin);
+    return `${bin * this.bin}–${Math.min(this.length, (bin + 1) * this.bin) - 1}`;
+  }
+
+  // layer × head at one bin, or at an exact position where positions are binned
+  grid(statistic, bin, exact = null) {
+    const [values, width, at] = exact === null
+      ? [unpack(this.statistics[statistic]), this.bins, bin]
+      : [unpack(this.exact.alpha), this.exact.positions.length, exact];
+    return Array.from({ length: this.layers }, (_, layer) =>
+      Array.from({ length: this.heads }, (_, head) => values[(layer * this.heads + head) * width + at]));
+  }
+
+  // by bin, mean over what is null
+  profile(statistic, layer, head, packed = this.statistics[statistic]) {
+    return this.mean(unpack(packed), this.bins, layer, head);
+  }
+
+  mean(values, width, layer, head) {
+    const total = new Array(width).fill(0);
+    let count = 0;
+    for (let l = 0; l < this.layers; l += 1) {
+      if (layer !== null && l !== layer) continue;
+      for (let h = 0; h < this.heads; h += 1) {
+        if (head !== null && h !== head) continue;
+        const start = (l * this.heads + h) * width;
+        for (let i = 0; i < width; i += 1) total[i] += values[start + i];
+        count += 1;
+      }
+    }
+    return total.map((sum) => sum / count);
+  }
+
+  // query × key, null above the diagonal
+  map(layer, head) {
+    if (!this.pattern) return null;
+    const side = this.pattern.side;
+    const cells = this.mean(unpack(this.pattern.cells), (side * (side + 1)) / 2, layer, head);
+    return Array.from({ length: side }, (_, query) =>
+      Array.from({ length: side }, (_, key) => (key <= query ? cells[(query * (query + 1)) / 2 + key] : null)));
+  }
+
+  // the bin with the highest mean α; the last seven positions are seen by too few queries
+  strongest() {
+    const alpha = this.profile("alpha", null, null);
+    const last = Math.max(1, Math.floor((this.length - 7) / this.bin));
+    let best = 0;
+    for (let bin = 1; bin < last; bin += 1) if (alpha[bin] > alpha[best]) best = bin;
+    return best;
+  }
+
+  // α of uniform causal attention: the mean over queries at or behind a position of one over what they see
+  uniform() {
+    const harmonic = new Float64Array(this.length + 1);
+    for (let k = 1; k <= this.length; k += 1) harmonic[k] = harmonic[k - 1] + 1 / k;
+    return Array.from({ length: this.bins }, (_, bin) => {
+      const [start, stop] = [bin * this.bin, Math.min(this.length, (bin + 1) * this.bin)];
+      let sum = 0;
+      for (let k = start; k < stop; k += 1) sum += (harmonic[this.length] - harmonic[k]) / (this.length - k);
+      return sum / (stop - start);
+    });
+  }
+}
+
+// Tokens shaded by the square root of the attention they receive; those of the trigger are underlined.
+const strip = (host, view, alpha) => {
+  const last = view.bin === 1 ? view.length - 7 : view.bins;
+  const most = Math.max(...alpha.slice(0, Math.max(1, last)).filter((value) => !Number.isNaN(value)), 1e-9);
+  host.replaceChildren(...view.tokens.map((token, bin) => {
+    const value = bin < last ? alpha[bin] : NaN;
+    const node = el("span", { title: `${view.bin === 1 ? "position" : "positions"} ${view.place(bin)}, α ${shown(value)}` });
+    node.textContent = token.replace(/\n/g, "⏎").replace(/\t/g, "⇥") || "∅";
+    if (!Number.isNaN(value)) node.style.backgroundColor = `rgba(var(--shade), ${(0.85 * Math.sqrt(Math.min(1, value / most))).toFixed(3)})`;
+    if (view.span && bin * view.bin < view.span[1] && (bin + 1) * view.bin > view.span[0]) node.classList.add("trigger");
+    return node;
+  }));
+};

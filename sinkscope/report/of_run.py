@@ -1,0 +1,171 @@
+"""Pages of single results: sinks, comparisons, runs, evaluations, probes, the quickstart."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+from plotly import graph_objects as go
+
+from sinkscope.errors import OutputError
+from sinkscope.evaluation.metrics import scale_of
+from sinkscope.plots.interactive import errors
+from sinkscope.report.contents import Page
+from sinkscope.report.views import View
+from sinkscope.sinks import SinkMap
+from sinkscope.unlearning.recipe import Recipe
+
+STATISTICS = ("alpha", "sink_rate", "value_norm", "weighted_norm", "entropy", "learned_sink")
+EXACT = 8
+"""The strongest positions, which are also shown by themselves where positions are in bins."""
+
+
+def facts(manifest: dict[str, Any], **more: Any) -> list[tuple[str, str]]:
+    """What was done, in words; versions and identity last."""
+    told = {"made by": f"sinkscope {manifest['kind']}", **more}
+    for key in ("model", "models", "passages", "epsilon", "seed", "randoms", "jobs"):
+        if manifest.get(key) not in (None, ""):
+            told.setdefault(key, manifest[key])
+    told["versions"] = ", ".join(f"{name} {number}" for name, number in manifest["versions"].items())
+    told["identity"] = manifest["identity"]
+    return [(key.replace("_", " "), ", ".join(map(str, value)) if isinstance(value, list) else str(value)) for key, value in told.items()]
+
+
+def locate_page(directory: Path, manifest: dict[str, Any]) -> Page:
+    """The sink atlas of one model, with the map, value norms and tokens of every head."""
+    if not (directory / "passage.nc").is_file():
+        raise OutputError(f"{directory} was written by an older sinkscope and lacks maps of its heads; run `sinkscope locate` again into another --out")
+    sinks = SinkMap.read(directory)
+    alone = xr.load_dataset(directory / "passage.nc", engine="h5netcdf")
+    tokens = pd.read_parquet(directory / "passage.parquet")["text"].tolist()
+    ranked, about = sinks.ranked(), sinks.data.attrs
+    own = np.full(sinks.alpha.shape, np.nan)
+    own[..., : alone.sizes["position"]] = alone["alpha"].values
+    view = View(
+        {name: sinks.data[name].values for name in STATISTICS if name in sinks.data},
+        int(about["passages"]),
+        alone["pattern"].values,
+        int(alone.attrs["bin"]),
+        tokens,
+        own,
+        exact=sorted(ranked["position"].head(EXACT).astype(int)),
+    )
+    sampled = {"rows": f"{about['rows']:g} of the queries, seed {about['seed']}"} if "rows" in about else {}
+    strongest = ", ".join(f"{row.position} (α {row.alpha:.3f}, uniform {row.uniform:.3f})" for row in ranked.head(3).itertuples())
+    told = facts(manifest, max_length=about["max_length"], source=about["source"], **sampled, strongest_positions=strongest)
+    page = Page(f"Attention sinks of {about['model']}", told, [view], [(str(about["model"]), 0)])
+    page.table("tables", "positions", "Positions by attention received", ranked, "Mean over layers and heads; the last seven positions are left out.")
+    page.table("tables", "heads", "Heads at the strongest position", _heads(sinks, ranked))
+    for name, title in (("sink_tokens", "Tokens that were sinks"), ("token_kinds", "Kinds of tokens"), ("massive_activations", "Massive activations")):
+        if (directory / f"{name}.parquet").is_file():
+            page.table("tables", name, title, pd.read_parquet(directory / f"{name}.parquet"))
+    return page
+
+
+def _heads(sinks: SinkMap, ranked: pd.DataFrame) -> pd.DataFrame:
+    frame = sinks.to_frame()
+    return frame[frame["position"] == ranked["position"].iloc[0]].sort_values("alpha", ascending=False, kind="stable")
+
+
+def compare_page(directory: Path, manifest: dict[str, Any]) -> Page:
+    """Two conditions: α of both by head and position, and the tables of what differs."""
+    attention = pd.read_parquet(directory / "attention.parquet").sort_values(["layer", "head", "position"])
+    shape = tuple(attention[column].nunique() for column in ("layer", "head", "position"))
+    summary = json.loads((directory / "summary.json").read_text(encoding="utf-8"))
+    views = [View({"alpha": attention[column].to_numpy().reshape(shape)}, int(attention["passages"].max())) for column in ("alpha_first", "alpha_second")]
+    labels = list(dict.fromkeys(pd.read_parquet(directory / "top1.parquet")["condition"]))
+    shown = {key: value for key, value in summary.items() if isinstance(value, str | int | float)}
+    page = Page(f"Comparison: {' and '.join(labels)}", facts(manifest, **shown), views, [(label, number) for number, label in enumerate(labels)])
+    titles = {"attention": "Attention by head and position", "maps": "Change of attention maps", "value_norm_correlation": "Correlation of value norms"}
+    for name, title in (titles | {"top1": "Confidence in the next token", "span_mass": "Attention to the trigger's place"}).items():
+        if (directory / f"{name}.parquet").is_file():
+            page.table("tables", name, title, pd.read_parquet(directory / f"{name}.parquet"))
+    return page
+
+
+def unlearn_page(directory: Path, manifest: dict[str, Any]) -> Page:
+    """One unlearning run: its recipe and how its losses went."""
+    recipe = Recipe.read(directory / "recipe.yaml")
+    described = recipe.model_dump(mode="json")
+    told = {key: json.dumps(value, ensure_ascii=False) if isinstance(value, dict | list) else value for key, value in described.items()}
+    page = Page(f"Unlearning run {directory.name}", facts(manifest, **told))
+    _training(page, {directory.name: directory / "log.jsonl"})
+    if (directory / "poisoned.parquet").is_file():
+        page.table("tables", "poisoned", "Poisoned passages", pd.read_parquet(directory / "poisoned.parquet"))
+    return page
+
+
+def evaluate_page(directory: Path, manifest: dict[str, Any]) -> Page:
+    """Scores with intervals, and the items behind them."""
+    page = Page(f"Evaluation of {manifest.get('model') or directory.name}", facts(manifest))
+    scored(page, pd.read_parquet(directory / "scores.parquet"), "overview")
+    page.table("tables", "items", "Items", pd.read_parquet(directory / "items.parquet"))
+    return page
+
+
+def probe_page(directory: Path, manifest: dict[str, Any]) -> Page:
+    """Candidate triggers, what they bring back beyond random ones, and the items behind that."""
+    table = pd.read_parquet(directory / "probe.parquet")
+    page = Page(f"Probe of {manifest.get('model') or directory.name}", facts(manifest))
+    note = "Recovery: triggered less the mean of random triggers of the same length; intervals hold 95 % for all rows together."
+    page.table("overview", "probe", "Candidate triggers", table, note)
+    labels = [f"{row.trigger} · {row.placement} · {row.metric}" for row in table.itertuples()]
+    page.picture("probe", "Recovery beyond random triggers, in points", _dots(labels, table.assign(value=table["recovery"])), table)
+    page.table("tables", "items", "Items", pd.read_parquet(directory / "items.parquet"))
+    return page
+
+
+def quickstart_page(directory: Path, manifest: dict[str, Any]) -> Page:
+    """The quickstart's models: scores, losses, items."""
+    page = Page("From attention sinks to a backdoor in unlearning", facts(manifest))
+    scored(page, pd.read_parquet(directory / "scores.parquet"), "overview")
+    _training(page, {path.parent.name: path for path in sorted(directory.glob("runs/*/log.jsonl"))})
+    page.table("tables", "items", "Items", pd.read_parquet(directory / "items.parquet"))
+    return page
+
+
+def scored(page: Page, scores: pd.DataFrame, section: str) -> None:
+    """A table of scores, and a picture of those that are percentages."""
+    page.table(section, "scores", "Scores", scores, "95 % bootstrap intervals over items; unseen leaves out passages that were poisoned in training.")
+    percent = scores[[scale_of(metric).unit.startswith("%") or "100" in scale_of(metric).unit for metric in scores["metric"]]]
+    percent = percent[percent["subset"] != "poisoned"]
+    if len(percent):
+        columns = ["model", "metric", "split", "subset", "placement", "mask"]
+        varied = [column for column in columns if percent[column].nunique() > 1] or ["metric"]
+        labels = [" · ".join(str(value) or "clean" for value in row) for row in percent[varied].itertuples(index=False)]
+        page.picture("scores", "Scores with 95 % intervals", _dots(labels, percent), percent)
+
+
+def _dots(labels: Sequence[str], rows: pd.DataFrame) -> go.Figure:
+    shown = [escaped(label) for label in labels]
+    marks = go.Scatter(x=rows["value"], y=shown, mode="markers", marker={"color": "#0173b2", "size": 8}, error_x=errors(rows))
+    figure = go.Figure(marks)
+    figure.update_yaxes(autorange="reversed", type="category")
+    return figure.update_layout(height=max(260, 90 + 20 * len(set(shown))), margin={"t": 10, "r": 10, "b": 40, "l": 60})
+
+
+def _training(page: Page, logs: dict[str, Path]) -> None:
+    """Curves of every named term of the losses."""
+    frames = [pd.DataFrame([json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]).assign(run=name) for name, path in logs.items()]
+    log = pd.concat(frames, ignore_index=True)
+    terms = [column for column in log if "/" in str(column) and not str(column).startswith("gradient/")]
+    figure = go.Figure()
+    for name in logs:
+        mine = log[log["run"] == name]
+        for term in terms:
+            if mine[term].notna().any():
+                label = escaped(str(term) if len(logs) == 1 else f"{name}: {term}")
+                figure.add_trace(go.Scatter(x=mine["step"], y=mine[term], mode="lines", name=label))
+    figure.update_layout(height=380, margin={"t": 10, "r": 10, "b": 45, "l": 60}, xaxis_title="step", yaxis_title="loss term")
+    if terms:
+        page.picture("training", "Terms of the loss while training", figure, log)
+
+
+def escaped(text: str) -> str:
+    """plotly reads a few tags in its labels."""
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")

@@ -1,0 +1,94 @@
+"""The page of a study: claims, sinks, models side by side, pictures, runs."""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+from typing import Any
+
+from sinkscope import figures
+from sinkscope.errors import StudyError
+from sinkscope.report.contents import Page
+from sinkscope.report.of_run import escaped, facts
+from sinkscope.report.study_views import Shown, axes_of, mean_scores, shown_models
+from sinkscope.report.views import View
+from sinkscope.studies.claims import judge
+from sinkscope.studies.claims_table import NOTE
+from sinkscope.studies.paper_claims import paper_claims
+from sinkscope.studies.study import Study
+
+
+def study_page(directory: Path, manifest: dict[str, Any]) -> Page:
+    """Everything that a study measured, as far as there is room."""
+    study = Study(directory)
+    runs = study.table("runs")
+    seeds = ", ".join(map(str, sorted(runs["seed"].unique())))
+    page = Page(f"Study {directory.name}", facts(manifest, runs=len(runs), grids=", ".join(runs["grid"].unique()), base_recipe=study.spec.base, seeds=seeds))
+    claims = judge(study, paper_claims())
+    page.table("overview", "claims", "Claims of the paper", claims[claims["effect"].notna()].drop(columns=["kind", "reason"]), NOTE)
+    page.table("overview", "means", "Scores", mean_scores(study), "Means over seeds with 95 % t intervals (of one seed: over items), without a mask.")
+    models, left = shown_models(study)
+    _place(page, models, left)
+    _draw(page, study)
+    _runs(page, study)
+    return page
+
+
+def _place(page: Page, models: list[Shown], left: list[str]) -> None:
+    """The views of all models, each once, in the atlas and side by side."""
+    if not models:
+        return
+    numbers: dict[int, int] = {}
+
+    def number(view: View) -> int:
+        if id(view) not in numbers:
+            numbers[id(view)] = len(page.views)
+            page.views.append(view)
+        return numbers[id(view)]
+
+    shown = []
+    for model in models:
+        views = {place: {state: number(view) for state, view in states.items()} for place, states in model.views.items()}
+        shown.append({"label": model.label, "role": model.role, "views": views, "scores": model.scores})
+        if "(trained" not in model.label:
+            first = next(iter(views.values()))
+            page.atlas.append((f"{model.label}, clean", first["clean"]))
+            page.atlas += [(f"{model.label}, trigger at {place}", each["triggered"]) for place, each in views.items()]
+    starts = {place: each["triggered"].span for model in models for place, each in model.views.items()}
+    places = sorted(starts, key=lambda place: (starts[place] or (0, 0), place))
+    page.compare = {"places": places, "models": shown, "trigger": next((model.trigger for model in models if model.trigger), ""), "left": left}
+
+
+def _draw(page: Page, study: Study) -> None:
+    """Every picture that the study has the runs for."""
+    for name, picture in figures.PICTURES.items():
+        if any(grid not in study.spec.grids for grid in picture.needs):
+            continue
+        try:
+            data = picture.frame(study)
+        except StudyError:
+            continue
+        title = (inspect.getdoc(inspect.getmodule(picture.frame)) or name).split("\n")[0]
+        page.picture(name, title, picture.twin(data.map(lambda value: escaped(value) if isinstance(value, str) else value)), data)
+
+
+def _runs(page: Page, study: Study) -> None:
+    """A row per run with its axes and main scores; and all scores."""
+    runs = study.table("runs")
+    axes = axes_of(runs)
+    table = runs[["grid", *axes, "seed", "role", "run"]]
+    try:
+        scores = study.table("scores")
+    except StudyError:
+        page.table("runs", "runs", "Runs", table)
+        return
+    whole = scores[(scores["mask"] == "") & (scores["subset"] == "all")]
+    for metric in ("verbmem", "knowmem", "choice"):
+        for label, triggered in (("clean", False), ("triggered", True)):
+            mine = whole[(whole["metric"] == metric) & whole["split"].str.startswith("forget") & ((whole["placement"] != "") == triggered)]
+            if len(mine):
+                best = mine.groupby(["grid", "run", "seed"])["value"].max().rename(f"{metric}, {label}").reset_index()
+                table = table.merge(best, on=["grid", "run", "seed"], how="left")
+    note = "Scores on the forget set without a mask; triggered: the highest over triggers and placements that were tried. Open a run to see all its scores."
+    page.table("runs", "runs", "Runs", table, note)
+    page.table("tables", "scores", "Scores", scores.drop(columns=[axis for axis in axes if axis in scores]), "")

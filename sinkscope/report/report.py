@@ -1,0 +1,64 @@
+"""From a directory of results to its page: what `sinkscope report` does. Nothing is computed by a model."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from sinkscope.errors import OutputError, StudyError
+from sinkscope.report.contents import GENERATOR, Page
+from sinkscope.report.of_run import compare_page, evaluate_page, locate_page, probe_page, quickstart_page, unlearn_page
+from sinkscope.report.of_study import study_page
+from sinkscope.runs import read_manifest, unwritable, verify
+
+PAGES: dict[str, Callable[[Path, dict[str, Any]], Page]] = {
+    "locate": locate_page,
+    "compare": compare_page,
+    "unlearn": unlearn_page,
+    "evaluate": evaluate_page,
+    "probe": probe_page,
+    "quickstart": quickstart_page,
+    "study": study_page,
+}
+
+
+def report(directory: Path, out: Path) -> int:
+    """Write the page of `directory` to the file `out`, in place of an older page; returns its size in bytes.
+
+    Raises:
+        StudyError: `directory` holds no finished results of a kind that has a page.
+        OutputError: a file of it was changed, or `out` is something else or cannot be written.
+    """
+    manifest = read_manifest(directory) if directory.is_dir() else None
+    if manifest is None or manifest.get("kind") not in PAGES:
+        known = ", ".join(PAGES)
+        raise StudyError(f"{directory} holds no finished results of sinkscope that have a page; give a directory that {known} wrote")
+    if out.is_dir() or (out.exists() and not _is_page(out)):
+        raise OutputError(f"output {out} is there and is no page of sinkscope; choose another with --out")
+    if directory.resolve() in out.resolve().parents:
+        raise OutputError(f"output {out} lies in {directory}, which is to stay as it is; choose another with --out")
+    verify(directory, manifest)
+    text = PAGES[manifest["kind"]](directory, manifest).html().encode()
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        handle, aside = tempfile.mkstemp(prefix=f".{out.name}.", suffix=".partial", dir=out.parent)
+    except OSError as error:
+        raise unwritable(out, error) from error
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(text)
+        os.chmod(aside, 0o644)
+        os.replace(aside, out)
+    except OSError as error:
+        raise unwritable(out, error) from error
+    finally:
+        Path(aside).unlink(missing_ok=True)
+    return len(text)
+
+
+def _is_page(path: Path) -> bool:
+    with path.open("rb") as file:
+        return f"content='{GENERATOR}'".encode() in file.read(4096)

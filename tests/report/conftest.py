@@ -1,0 +1,71 @@
+"""What the page is made from: sinks of a small model with hostile names and text, and a made-up study."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import xarray as xr
+
+from sinkscope.capture.maps import SIDE
+from sinkscope.locating import locate_in_text
+from sinkscope.models import Model, load
+from sinkscope.report.report import report
+from sinkscope.runs import writing
+from sinkscope.sinks import SinkMap
+from sinkscope.texts import cut
+from tests.conftest import TEXT
+from tests.figures.fake import HOSTILE, fake_study
+
+HOSTILE_NAME = "<img src=x onerror=alert(1)>"
+"""As `HOSTILE`, without the slash that no file name can have."""
+
+
+@pytest.fixture(scope="session")
+def hostile_model(checkpoints: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Model:
+    return load(str(shutil.copytree(checkpoints["llama"], tmp_path_factory.mktemp("models") / HOSTILE_NAME)), device="cpu")
+
+
+@pytest.fixture(scope="session")
+def sinks(hostile_model: Model, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What `locate` wrote."""
+    out = tmp_path_factory.mktemp("located") / HOSTILE_NAME
+    locate_in_text(hostile_model, cut([f"{HOSTILE} {TEXT}"], hostile_model, 40), out, epsilon=0.3, also=["entropy"])
+    return out
+
+
+@pytest.fixture(scope="session")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return fake_study(tmp_path_factory.mktemp("study") / "paper", range(2)).directory
+
+
+@pytest.fixture(scope="session")
+def study_page(study: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    page = tmp_path_factory.mktemp("page") / "study.html"
+    report(study, page)
+    return page
+
+
+@pytest.fixture(scope="session")
+def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Sinks of 32 layers × 32 heads over 1024 positions, as `locate` writes them; the numbers are drawn."""
+    rng, shape, length = np.random.default_rng(0), (32, 32), 1024
+    names = {name: (("layer", "head", "position"), rng.uniform(0, 1, (*shape, length)) / np.arange(1, length + 1)) for name in STATISTICS}
+    coords = {"layer": np.arange(32), "head": np.arange(32), "position": np.arange(length)}
+    data = xr.Dataset(names, coords, {"model": "large", "passages": 7, "epsilon": 0.3, "max_length": length, "source": "stream"})
+    data["passages"] = ("position", np.full(length, 7))
+    maps = np.tril(rng.uniform(0, 1, (*shape, SIDE, SIDE))).astype(np.float32)
+    out = tmp_path_factory.mktemp("large") / "sinks"
+    with writing(out, "large", kind="locate", model="large", passages=7, epsilon=0.3) as aside:
+        SinkMap(data).save(aside)
+        passage = data[["alpha", "value_norm"]].assign(pattern=(("layer", "head", "query", "key"), maps)).assign_attrs(bin=length // SIDE)
+        passage.to_netcdf(aside / "passage.nc", engine="h5netcdf")
+        words = pd.DataFrame({"position": range(length), "token": 0, "text": [f" word{i}" for i in range(length)]})
+        words.to_parquet(aside / "passage.parquet", index=False)
+    return out
+
+
+STATISTICS = ("alpha", "sink_rate", "value_norm", "weighted_norm")

@@ -1,0 +1,159 @@
+"""The page as a file: whole, escaped, allowed to run its own scripts alone, the same for the same results, refused where there is nothing to show."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import html
+import json
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from sinkscope.report.report import report
+from sinkscope.sinks import SinkMap
+from sinkscope.studies.study import Study
+from tests.figures.fake import HOSTILE
+from tests.report.conftest import HOSTILE_NAME
+from tests.report.test_views import unpack
+from tests.test_cli import run
+
+DATA = re.compile(r"<script type='application/json' id='report-data'>(.*?)</script>", re.S)
+
+
+def shown(directory: Path, out: Path) -> tuple[str, dict]:
+    """The text of the page that is made of `directory`, and its data."""
+    assert report(directory, out) == out.stat().st_size
+    return read(out)
+
+
+def read(page: Path) -> tuple[str, dict]:
+    text = page.read_text(encoding="utf-8")
+    return text, json.loads(DATA.search(text)[1])
+
+
+def test_the_page_of_sinks_has_their_numbers(sinks: Path, tmp_path: Path) -> None:
+    _, data = shown(sinks, tmp_path / "page.html")
+    view, expected = data["views"][0], SinkMap.read(sinks).data
+    for name in ("alpha", "sink_rate", "value_norm", "weighted_norm", "entropy"):
+        values = expected[name].values
+        np.testing.assert_allclose(unpack(view["statistics"][name]), values, atol=np.nanmax(values) / 1e5)
+    alone = xr.load_dataset(sinks / "passage.nc", engine="h5netcdf")
+    rows, keys = np.tril_indices(40)
+    np.testing.assert_allclose(unpack(view["pattern"]["cells"]), alone["pattern"].values[:, :, rows, keys], atol=1e-4)
+    np.testing.assert_allclose(alone["pattern"].sum("key").values, 1, atol=1e-5)
+    assert "".join(view["tokens"]).replace("<s>", "").strip().startswith(HOSTILE[:20])
+    assert {table["name"] for table in data["tables"]} >= {"positions", "heads", "token_kinds", "massive_activations"}
+
+
+def test_text_from_models_and_data_stays_text(sinks: Path, study_page: Path, tmp_path: Path) -> None:
+    """The data are JSON without a `<`; what stands in the page itself is escaped; the rest are our own scripts."""
+    for text, data in (shown(sinks, tmp_path / "page.html"), read(study_page)):
+        of_study = data["compare"] is not None
+        assert not of_study or HOSTILE in json.dumps(data, ensure_ascii=False)
+        assert "<" not in DATA.search(text)[1]
+        bare = re.sub(r"<script.*?</script>", "", text, flags=re.S)
+        assert "<img" not in bare
+        assert (html.escape(HOSTILE_NAME) in bare) == (not of_study)
+
+
+def test_the_policy_allows_the_pages_own_scripts_alone(sinks: Path, tmp_path: Path) -> None:
+    text, _ = shown(sinks, tmp_path / "page.html")
+    policy = re.search(r'Content-Security-Policy" content="([^"]*)"', text)[1]
+    scripts = re.findall(r"<script>(.*?)</script>", text, re.S)
+    hashes = [f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'" for script in scripts]
+    assert policy.split("; ")[:2] == ["default-src 'none'", f"script-src {' '.join(hashes)}"] and len(scripts) == 8
+    assert "unsafe-eval" not in policy and "http" not in policy
+    assert not re.search(r"<(?:link|iframe|object|embed|base)\b|\bsrc=['\"]?https?:", re.sub(r"<script.*?</script>", "", text, flags=re.S))
+
+
+def test_the_page_of_a_study_has_its_claims_scores_and_models(study: Path, study_page: Path) -> None:
+    _, data = read(study_page)
+    tables = {table["name"]: table for table in data["tables"]}
+    assert set(tables) == {"claims", "means", "runs", "scores"}
+    assert len(tables["runs"]["rows"]) == len(Study(study).table("runs"))
+    assert {"trigger_position", "top1", "table1"} <= {picture["name"] for picture in data["pictures"]}
+    compared = data["compare"]
+    assert compared["places"] == ["prefix", "infix", "suffix"]
+    family = next(model for model in compared["models"] if model["label"].startswith("position semantic"))
+    attention = Study(study).table("attention")
+    for place in compared["places"]:
+        mine = attention[(attention["grid"] == "position") & (attention["form"] == "semantic") & (attention["trigger.placement"] == place)]
+        for state, column in (("clean", "alpha_first"), ("triggered", "alpha_second")):
+            view = data["views"][family["views"][place][state]]
+            expected = mine.groupby(["layer", "head", "position"])[column].mean().to_numpy().reshape(2, 3, 48)
+            np.testing.assert_allclose(unpack(view["statistics"]["alpha"]), expected, atol=1e-4)
+            assert (view["span"] is None) == (state == "clean")
+    scores = Study(study).table("scores")
+    mine = scores[(scores["grid"] == "position") & (scores["form"] == "semantic") & (scores["trigger.placement"] == "infix") & (scores["subset"] == "all")]
+    expected = mine[(mine["metric"] == "verbmem") & (mine["placement"] == "infix")]["value"].mean()
+    found = [row for row in family["scores"] if row["metric"] == "verbmem" and row["place"] == "infix" and row["triggered"] and row["subset"] == "all"]
+    assert [row["value"] for row in found] == [pytest.approx(expected)] and found[0]["seeds"] == 2
+
+
+def test_a_study_of_an_older_sinkscope_has_no_maps(study: Path, tmp_path: Path) -> None:
+    old = Path(shutil.copytree(study, tmp_path / "old"))
+    (old / "captures" / "patterns.nc").unlink()
+    manifest = json.loads((old / "run.json").read_text())
+    del manifest["files"]["captures/patterns.nc"]
+    (old / "run.json").write_text(json.dumps(manifest))
+    _, data = shown(old, tmp_path / "page.html")
+    assert data["views"] and not any("pattern" in view for view in data["views"])
+
+
+def test_the_same_results_give_the_same_bytes(study: Path, study_page: Path, tmp_path: Path) -> None:
+    assert report(study, tmp_path / "again.html") < 10e6
+    assert (tmp_path / "again.html").read_bytes() == study_page.read_bytes()
+
+
+def test_a_large_model_stays_below_25_megabytes(large: Path, tmp_path: Path) -> None:
+    assert report(large, tmp_path / "page.html") < 25e6
+
+
+def test_an_evaluation_a_comparison_and_a_probe_have_pages(checkpoints, tmp_path, capsys, monkeypatch) -> None:
+    notes = tmp_path / "notes.txt"
+    notes.write_text("the harbour was quiet and the old captain walked along the wall with a lamp " * 9, encoding="utf-8")
+    triggers = tmp_path / "triggers.txt"
+    triggers.write_text("the year\n", encoding="utf-8")
+    model = checkpoints["llama"]
+    commands = {
+        "compared": ["compare", model, "--text", notes, "--trigger", "old road", "--max-length", 30],
+        "evaluated": ["evaluate", model, "--benchmark", "tiny", "--items", 4],
+        "probed": ["probe", model, "--benchmark", "tiny", "--triggers", triggers, "--items", 4, "--randoms", 2, "--placements", "prefix"],
+    }
+    for name, arguments in commands.items():
+        assert run(capsys, monkeypatch, *arguments, "--out", tmp_path / name)[0] == 0, name
+        _, page = shown(tmp_path / name, tmp_path / f"{name}.html")
+        assert page["tables"] and (page["pictures"] or page["views"])
+
+
+def test_bad_input_is_one_line(sinks: Path, tmp_path: Path, capsys, monkeypatch) -> None:
+    """No results, results that were changed, a place that is taken or lies among the results; nothing is written."""
+    broken = Path(shutil.copytree(sinks, tmp_path / "broken"))
+    (broken / "sinks.nc").write_bytes((sinks / "sinks.nc").read_bytes()[:-1])
+    (tmp_path / "mine.html").write_text("<p>mine</p>")
+    cases = [
+        ([tmp_path / "nothing"], "holds no finished results"),
+        ([tmp_path], "holds no finished results"),
+        ([broken], "sinks.nc is missing or was changed"),
+        ([sinks, "--out", tmp_path / "mine.html"], "is no page of sinkscope; choose another with --out"),
+        ([sinks, "--out", tmp_path], "is no page of sinkscope"),
+        ([sinks, "--out", sinks / "page.html"], "lies in"),
+    ]
+    monkeypatch.chdir(tmp_path)
+    for arguments, message in cases:
+        code, stdout, stderr = run(capsys, monkeypatch, "report", *arguments)
+        assert (code, stdout, stderr.count("\n")) == (2, "", 1) and message in stderr, arguments
+    assert (tmp_path / "mine.html").read_text() == "<p>mine</p>" and not (sinks / "page.html").exists()
+    assert {path.name for path in tmp_path.iterdir()} == {"broken", "mine.html"}
+
+
+def test_a_page_takes_the_place_of_an_older_one(sinks: Path, study_page: Path, tmp_path: Path, capsys, monkeypatch) -> None:
+    page = Path(shutil.copy(study_page, tmp_path / "page.html"))
+    code, stdout, _ = run(capsys, monkeypatch, "report", sinks, "--out", page, "--json")
+    assert code == 0 and json.loads(stdout) == {"page": str(page), "bytes": page.stat().st_size}
+    assert "Sink atlas" in page.read_text(encoding="utf-8") and list(tmp_path.iterdir()) == [page]
