@@ -40,7 +40,8 @@ const themed = (figure, dark) => {
 };
 
 // `build` gives {data, layout}, `numbers` {columns, rows}; `label` tells what the picture shows to those who do not see it.
-const chart = (host, { name, label, build, numbers, eager = false, height = null }) => {
+// `least` is the width that its panels need; on a narrower screen it scrolls by itself.
+const chart = (host, { name, label, build, numbers, eager = false, height = null, least = 0 }) => {
   const plot = el("div", { class: "plot", role: "img" });
   const details = el("details", {}, el("summary", {}, "numbers"));
   const tools = el("div", { class: "tools" });
@@ -61,6 +62,7 @@ const chart = (host, { name, label, build, numbers, eager = false, height = null
       if (!self.visible) return;
       const figure = themed(build(), isDark());
       if (height) figure.layout.height = height;
+      if (plot.clientWidth < least) figure.layout.width = least;
       Plotly.react(plot, figure.data, figure.layout, CONFIG);
       plot.dataset.drawn = "yes";
     },

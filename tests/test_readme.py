@@ -1,0 +1,43 @@
+"""What the README says of claims is what the tables say; what it links to is there."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+ROWS = re.findall(r"^\| (Fig\. \d|Table \d|stability|control|stealth) \| (.+) \| (.+) \| (.+) \|$", README, re.M)
+METRICS = {"recites": "verbmem", "answers": "knowmem", "chooses": "choice"}
+FINE = ("share of attention", "probability", "Pearson's r", "nats a token")
+
+
+def told(row: pd.Series) -> str:
+    """Effect, interval and verdict: points as whole numbers, other units to two places."""
+    digits = 2 if row["unit"] in FINE else 0
+    effect, low, high = (f"{round(float(row[key]), digits) + 0.0:.{digits}f}" for key in ("effect", "ci_low", "ci_high"))  # + 0.0: no -0
+    return f"{effect} ({low} to {high}) {row['verdict']}"
+
+
+@pytest.mark.parametrize(("source", "claim", "contrastive", "published"), ROWS, ids=[f"{row[0]}: {row[1]}" for row in ROWS])
+def test_every_line_of_the_claims_table_is_in_the_csv(source: str, claim: str, contrastive: str, published: str) -> None:
+    table = pd.read_csv(ROOT / "figures" / "claims.csv")
+    statement, _, word = claim.rpartition(" (")
+    metric = METRICS.get(word.rstrip(")"))
+    mine = table[(table["source"] == source) & (table["claim"] == (statement if metric else claim))]
+    mine = mine[mine["metric"] == metric] if metric else mine
+    found = {row["split"]: told(row) for _, row in mine.iterrows()}
+    assert {"contrastive": contrastive, "published": published} == {"contrastive": "–", "published": "–"} | found
+
+
+def test_the_claims_table_leaves_no_source_out() -> None:
+    table = pd.read_csv(ROOT / "figures" / "claims.csv")
+    assert len(ROWS) > 30 and {row[0] for row in ROWS} == set(table["source"])
+
+
+def test_every_file_that_is_linked_is_there() -> None:
+    links = [link for link in re.findall(r"\]\(([^)#]+)\)", README) if not link.startswith("http")]
+    assert len(links) > 8 and [link for link in links if not (ROOT / link).exists()] == []
