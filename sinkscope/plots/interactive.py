@@ -164,7 +164,8 @@ def difference_maps(maps: Mapping[str, tuple[Float[np.ndarray, "bin bin"], Span]
 
 def canvas(rows: int, columns: int, titles: Sequence[str], caption: str, **more: Any) -> go.Figure:
     """Empty panels in the house style; `more` is what `make_subplots` should know besides."""
-    figure = make_subplots(rows, columns, subplot_titles=titles, vertical_spacing=0.25 / rows, horizontal_spacing=0.15 / columns, **more)
+    gaps = {"vertical_spacing": 0.25 / rows, "horizontal_spacing": 0.15 / columns}
+    figure = make_subplots(rows, columns, subplot_titles=titles, **(gaps | more))
     lines = textwrap.wrap(caption, _WIDTH)
     top = 30 + 16 * len(lines)
     figure.update_layout(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import cycle
 from typing import Any
 
 import matplotlib
@@ -32,7 +33,7 @@ def heatmaps(data: pd.DataFrame, caption: str, ylabel: str, *, columns: int, str
         mine = [name.replace("\n", "<br>") for name in names[row * columns : (row + 1) * columns]]
         titles += [*mine, *[""] * (columns * parts - len(mine))]
     heights = [data.groupby("panel")["y"].nunique().max(), 1][:parts] * down
-    figure = canvas(down * parts, columns, titles, caption, row_heights=heights)
+    figure = canvas(down * parts, columns, titles, caption, row_heights=heights, vertical_spacing=0.42 / (down * parts))
     for number, name in enumerate(names):
         row, column = number // columns * parts + 1, number % columns + 1
         here, under = data[data["panel"] == name], None if strips is None else strips[strips["panel"] == name]
@@ -88,7 +89,7 @@ def regression(data: pd.DataFrame, names: Mapping[str, str], group: str, caption
         at = [labels[list(names).index(each)] for each in mine["predictor"]]
         add(figure, told, go.Scatter(x=mine["value"], y=at, mode="markers", marker=marker, error_x=errors(mine), name=str(scope)), 1, 1)
     figure.add_vline(0, line={"color": "black", "width": 1, "dash": "dot"}, row=1, col=1)
-    for (name, shade), symbol in zip(in_order(points[group].unique()).items(), SYMBOLS, strict=False):
+    for (name, shade), symbol in zip(in_order(points[group].unique()).items(), cycle(SYMBOLS), strict=False):
         mine = points[points[group] == name]
         texts = [f"{row.target}<br>sink strength {row.sink:.3f}, prefix less index 8: {row.value:.1f}<br>seeds {row.seeds}" for row in frames.rows(mine)]
         kind = {"mode": "markers", "marker": {"color": shade, "symbol": symbol, "size": 8}, "name": name, "hovertext": texts, "hoverinfo": "text"}
@@ -134,24 +135,24 @@ def variations(data: pd.DataFrame, panels: Mapping[str, str], caption: str) -> g
 
 def across(data: pd.DataFrame, stages: Mapping[str, str], labels: Mapping[str, str], chance: Mapping[str, float], caption: str) -> go.Figure:
     """As `across.across`."""
-    figure, told = canvas(1, len(labels), [label.replace("\n", ": ") for label in labels.values()], caption), set[str]()
+    figure, told = canvas(len(labels), 1, [label.replace("\n", ": ") for label in labels.values()], caption), set[str]()
     names = {stage: name.replace("\n", "<br>") for stage, name in stages.items()}
-    for column, score in enumerate(labels, 1):
+    for number, score in enumerate(labels, 1):
         for condition, name in bars.CONDITIONS.items():
             here = data[(data["score"] == score) & (data["condition"] == condition)]
             whole, unseen = here[here["subset"] == "all"], here[here["subset"] != "all"]
             texts = [f"{name}: {row.value:.1f} ({row.ci_low:.1f} to {row.ci_high:.1f})<br>n = {row.n}, seeds {row.seeds}" for row in frames.rows(whole)]
             kind = {"marker_color": colour(condition), "name": name, "offsetgroup": condition, "hovertext": texts, "hoverinfo": "text"}
-            add(figure, told, go.Bar(x=whole["stage"].map(names), y=whole["value"], error_y=errors(whole, "#888888"), **kind), 1, column)
+            add(figure, told, go.Bar(x=whole["stage"].map(names), y=whole["value"], error_y=errors(whole, "#888888"), **kind), number, 1)
             if len(unseen):
                 ring = {"color": "white", "size": 7, "line": {"color": "black", "width": 1}}
                 rings = go.Scatter(x=unseen["stage"].map(names), y=unseen["value"], mode="markers", marker=ring, name=bars.RING, offsetgroup=condition)
-                add(figure, told, rings, 1, column)
+                add(figure, told, rings, number, 1)
         if score in chance:
-            figure.add_hline(chance[score], line={"color": "black", "width": 1, "dash": "dot"}, row=1, col=column)
-        figure.update_xaxes(type="category", categoryorder="array", categoryarray=list(names.values()), row=1, col=column)
-        figure.update_xaxes(title_text=bars.X_AXIS, row=1, col=column)
-        figure.update_yaxes(range=(0, 105), row=1, col=column)
+            figure.add_hline(chance[score], line={"color": "black", "width": 1, "dash": "dot"}, row=number, col=1)
+        figure.update_xaxes(type="category", categoryorder="array", categoryarray=list(names.values()), row=number, col=1)
+        figure.update_yaxes(range=(0, 105), row=number, col=1)
+    figure.update_xaxes(title_text=bars.X_AXIS, row=len(labels))
     return figure.update_layout(scattermode="group", scattergap=0.2, bargap=0.2)
 
 

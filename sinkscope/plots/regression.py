@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import cycle
 
 import matplotlib.pyplot as plt
 import pandas as pd
@@ -39,7 +40,7 @@ def regression(data: pd.DataFrame, names: Mapping[str, str], group: str, caption
     left.grid(axis="y", linewidth=0.3, color="#dddddd")
     left.tick_params(axis="y", length=0)
     points = data[data["kind"] == "advantage"]
-    for (name, shade), marker in zip(in_order(points[group].unique()).items(), MARKERS, strict=False):
+    for (name, shade), marker in zip(in_order(points[group].unique()).items(), cycle(MARKERS), strict=False):
         for row in frames.rows(points[points[group] == name]):
             right.errorbar(row.sink, row.value, gaps(row.value, row.ci_low, row.ci_high), color=shade, fmt=marker, markersize=3.6, elinewidth=0.6)
         right.plot([], [], marker, color=shade, markersize=3.6, label=name)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import inspect
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +68,8 @@ def _draw(page: Page, study: Study) -> None:
             data = picture.frame(study)
         except StudyError:
             continue
-        title = (inspect.getdoc(inspect.getmodule(picture.frame)) or name).split("\n")[0]
+        about = import_module(f"sinkscope.figures.{name}").__doc__ or name
+        title = about.strip().split("\n")[0]
         page.picture(name, title, picture.twin(data.map(lambda value: escaped(value) if isinstance(value, str) else value)), data)
 
 
