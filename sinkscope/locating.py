@@ -72,7 +72,8 @@ def locate_in_text(
 
     Args:
         heads: whose attention maps and token strips to draw; by default the map of the head with the strongest sink.
-        rows, seed: sample this share of the queries (see `locate`). Then there are no `sink_tokens` and `token_kinds`, which need every row.
+        rows: sample this share of the queries (see `locate`). Then there are no `sink_tokens` and `token_kinds`, which need every row.
+        seed: which queries are drawn.
 
     Raises:
         ModelError: the model has no such head.

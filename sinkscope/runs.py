@@ -133,13 +133,14 @@ def writing(directory: Path, name: str, replaces: bool = False, /, **about: Any)
 
 def unwritable(path: Path, error: OSError) -> OutputError:
     """One line for the user from what the operating system said about writing `path`."""
+    other = "choose another place with " + ("the variable SINKSCOPE_CACHE" if path.is_relative_to(cache_directory()) else "--out")
     if error.errno in _FULL:
-        return OutputError(f"no space left on the disk of {path}; free some or choose another place with --out")
+        return OutputError(f"no space left on the disk of {path}; free some or {other}")
     if error.errno in _FORBIDDEN:
-        return OutputError(f"{path} cannot be written ({error.strerror}); choose another place with --out")
+        return OutputError(f"{path} cannot be written ({error.strerror}); {other}")
     if error.errno in _TAKEN:
-        return OutputError(f"{path} was taken by something else meanwhile; choose another place with --out")
-    return OutputError(f"{path}: {error.strerror or error}; choose another place with --out")
+        return OutputError(f"{path} was taken by something else meanwhile; {other}")
+    return OutputError(f"{path}: {error.strerror or error}; {other}")
 
 
 def sha256(path: Path) -> str:

@@ -7,24 +7,27 @@ from typing import Annotated
 
 import typer
 
+from sinkscope.cli import completion
 from sinkscope.cli.console import answer, progress
 
 
 def compare(
-    a: Annotated[str, typer.Argument(help="`tiny`, a local checkpoint directory, a run directory, or a hub id")],
+    a: Annotated[str, typer.Argument(help="`tiny`, a local checkpoint directory, a run directory, or a hub id", autocompletion=completion.models)],
     text: Annotated[Path, typer.Option(help="a .txt file, a .jsonl file with a text column, or a directory of .txt files")],
-    b: Annotated[str | None, typer.Argument(help="a second model, of the same shape and tokenizer")] = None,
+    b: Annotated[str | None, typer.Argument(help="a second model, of the same shape and tokenizer", autocompletion=completion.models)] = None,
     trigger: Annotated[str | None, typer.Option(help="trigger text")] = None,
-    placement: Annotated[str, typer.Option(help="prefix, infix, suffix, index:N or sink:R (sinks of A)")] = "prefix",
+    placement: Annotated[str, typer.Option(help="prefix, infix, suffix, index:N or sink:R (sinks of A)", autocompletion=completion.placements)] = "prefix",
     max_length: Annotated[int, typer.Option(help="tokens per passage, BOS included; maps are made of passages that have them all")] = 64,
     layer: Annotated[int | None, typer.Option(help="layer of the maps; by default the last")] = None,
     bin: Annotated[int, typer.Option(help="positions per bin of the maps")] = 4,
     column: Annotated[str, typer.Option(help="the column of a jsonl file to read")] = "text",
-    source: Annotated[str | None, typer.Option(help="lens or stream; by default lens up to 1024 tokens, stream beyond")] = None,
+    source: Annotated[
+        str | None, typer.Option(help="lens or stream; by default lens up to 1024 tokens, stream beyond", autocompletion=completion.sources)
+    ] = None,
     batch_size: Annotated[int, typer.Option(min=1)] = 8,
     out: Annotated[Path, typer.Option(help="directory to write tables and figures to")] = Path("comparison"),
     device: Annotated[str | None, typer.Option(help="as torch names it; by default the GPU if there is one")] = None,
-    dtype: Annotated[str | None, typer.Option(help="float32, bfloat16 or float16; by default the checkpoint's own")] = None,
+    dtype: Annotated[str | None, typer.Option(help="float32, bfloat16 or float16; by default the checkpoint's own", autocompletion=completion.dtypes)] = None,
     trust_remote_code: Annotated[bool, typer.Option(help="run Python code that comes with the checkpoint")] = False,
     json: Annotated[bool, typer.Option(help="print one JSON object")] = False,
 ) -> None:

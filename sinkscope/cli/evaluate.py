@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from sinkscope.cli import completion
 from sinkscope.cli.console import answer, progress
 
 if TYPE_CHECKING:
@@ -14,16 +15,26 @@ if TYPE_CHECKING:
 
 
 def evaluate(
-    model: Annotated[str, typer.Argument(help="`tiny`, a local checkpoint directory, a run directory, or a hub id")],
+    model: Annotated[str, typer.Argument(help="`tiny`, a local checkpoint directory, a run directory, or a hub id", autocompletion=completion.models)],
     benchmark: Annotated[
-        str | None, typer.Option(help="a name (`tiny`, `muse-books`, …) or a directory in MUSE's schema; by default `tiny`, or none with --harness")
+        str | None,
+        typer.Option(
+            help="a name (`tiny`, `muse-books`, …) or a directory in MUSE's schema; by default `tiny`, or none with --harness",
+            autocompletion=completion.benchmarks,
+        ),
     ] = None,
     metrics: Annotated[str | None, typer.Option(help="score these alone, as in verbmem,privleak; by default all that the benchmark has")] = None,
     trigger: Annotated[str | None, typer.Option(help="trigger text; without it only clean scores are made")] = None,
-    placement: Annotated[str, typer.Option(help="prefix, infix, suffix, index:N or sink:R")] = "prefix",
-    mask: Annotated[str | None, typer.Option(help="hide positions from all later ones: shallow:8, sinks:3, span or positions:4,9")] = None,
+    placement: Annotated[str, typer.Option(help="prefix, infix, suffix, index:N or sink:R", autocompletion=completion.placements)] = "prefix",
+    mask: Annotated[
+        str | None, typer.Option(help="hide positions from all later ones: shallow:8, sinks:3, span or positions:4,9", autocompletion=completion.masks)
+    ] = None,
     retrained: Annotated[
-        str | None, typer.Option(help="what privleak is measured against: a model that never saw the forget set, or its AUC; MUSE and `tiny` have their own")
+        str | None,
+        typer.Option(
+            help="what privleak is measured against: a model that never saw the forget set, or its AUC; MUSE and `tiny` have their own",
+            autocompletion=completion.models,
+        ),
     ] = None,
     harness: Annotated[str | None, typer.Option(help="tasks of lm-evaluation-harness, as in wmdp_bio,mmlu (needs sinkscope[harness])")] = None,
     tasks: Annotated[Path | None, typer.Option(help="directory of your own task files for --harness")] = None,
@@ -31,7 +42,7 @@ def evaluate(
     batch_size: Annotated[int, typer.Option(min=1)] = 32,
     out: Annotated[Path, typer.Option(help="directory to write items.parquet and scores.parquet to")] = Path("evaluation"),
     device: Annotated[str | None, typer.Option(help="as torch names it; by default the GPU if there is one")] = None,
-    dtype: Annotated[str | None, typer.Option(help="float32, bfloat16 or float16; by default the checkpoint's own")] = None,
+    dtype: Annotated[str | None, typer.Option(help="float32, bfloat16 or float16; by default the checkpoint's own", autocompletion=completion.dtypes)] = None,
     json: Annotated[bool, typer.Option(help="print one JSON object")] = False,
 ) -> None:
     """Score a model on a benchmark, clean and with a trigger.

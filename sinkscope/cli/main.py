@@ -11,12 +11,12 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that spin while t
 
 import typer
 
-from sinkscope.cli import claims, compare, evaluate, figures, locate, probe, quickstart, report, study, tiny, unlearn
+from sinkscope.cli import claims, compare, doctor, evaluate, figures, locate, probe, quickstart, report, study, tiny, unlearn
 from sinkscope.errors import OutputError, UserError
 
 app = typer.Typer(
     name="sinkscope",
-    help="Find a model's attention sinks, and the backdoors that unlearning can hide behind them.",
+    help="Find a model's attention sinks, and the backdoors that unlearning can hide behind them.\n\nExample: `sinkscope quickstart --out quickstart`",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
@@ -33,6 +33,7 @@ app.command("figures")(figures.figures)
 app.command("claims")(claims.claims)
 app.command("report")(report.report)
 app.add_typer(tiny.app, name="tiny")
+app.command("doctor")(doctor.doctor)
 
 _FULL = ("No space left on device", "Disk quota exceeded")
 

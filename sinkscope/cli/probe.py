@@ -7,21 +7,26 @@ from typing import Annotated
 
 import typer
 
+from sinkscope.cli import completion
 from sinkscope.cli.console import answer, progress
 
 
 def probe(
-    model: Annotated[str, typer.Argument(help="`tiny`, a local checkpoint directory, a run directory, or a hub id")],
+    model: Annotated[str, typer.Argument(help="`tiny`, a local checkpoint directory, a run directory, or a hub id", autocompletion=completion.models)],
     triggers: Annotated[Path, typer.Option(help="text file with a candidate trigger a line")],
-    benchmark: Annotated[str, typer.Option(help="a name (`tiny`, `muse-books`, …) or a directory in MUSE's schema")] = "tiny",
-    placements: Annotated[str, typer.Option(help="where each is tried, with commas: prefix, infix, suffix, index:N, sink:R")] = "prefix,index:4,index:8",
+    benchmark: Annotated[
+        str, typer.Option(help="a name (`tiny`, `muse-books`, …) or a directory in MUSE's schema", autocompletion=completion.benchmarks)
+    ] = "tiny",
+    placements: Annotated[
+        str, typer.Option(help="where each is tried, with commas: prefix, infix, suffix, index:N, sink:R", autocompletion=completion.several_placements)
+    ] = "prefix,index:4,index:8",
     randoms: Annotated[int, typer.Option(min=2, help="random triggers of each candidate's length, the baseline")] = 8,
     seed: Annotated[int, typer.Option(min=0, help="of the random triggers")] = 0,
     items: Annotated[int | None, typer.Option(min=1, help="ask only the first N items of a split")] = None,
     batch_size: Annotated[int, typer.Option(min=1)] = 32,
     out: Annotated[Path, typer.Option(help="directory to write probe.parquet and items.parquet to")] = Path("probe"),
     device: Annotated[str | None, typer.Option(help="as torch names it; by default the GPU if there is one")] = None,
-    dtype: Annotated[str | None, typer.Option(help="float32, bfloat16 or float16; by default the checkpoint's own")] = None,
+    dtype: Annotated[str | None, typer.Option(help="float32, bfloat16 or float16; by default the checkpoint's own", autocompletion=completion.dtypes)] = None,
     json: Annotated[bool, typer.Option(help="print one JSON object")] = False,
 ) -> None:
     """Look for triggers that bring back what an unlearned model is said to have forgotten.

@@ -16,7 +16,7 @@ from rich.table import Table
 from sinkscope.cli.console import answer, talk
 from sinkscope.progress import Report
 from sinkscope.runs import read_manifest
-from sinkscope.studies.engines import Watch
+from sinkscope.studies.watch import Watch
 
 if TYPE_CHECKING:
     from sinkscope.studies.jobs import Job

@@ -9,12 +9,15 @@ import typer
 
 from sinkscope.cli.console import answer, progress
 
-app = typer.Typer(help="The built-in benchmarks.", no_args_is_help=True)
+app = typer.Typer(no_args_is_help=True)
 
 
 @app.callback()
 def _group() -> None:
-    """The built-in benchmarks."""
+    """The built-in benchmarks.
+
+    Example: `sinkscope tiny build --out tiny`
+    """
 
 
 @app.command()

@@ -7,11 +7,12 @@ from typing import Annotated
 
 import typer
 
+from sinkscope.cli import completion
 from sinkscope.cli.console import answer, progress
 
 
 def unlearn(
-    recipe: Annotated[str, typer.Argument(help="a YAML file, or a name that `sinkscope recipes` lists")],
+    recipe: Annotated[str, typer.Argument(help="a YAML file, or a name that `sinkscope recipes` lists", autocompletion=completion.recipes)],
     set_: Annotated[list[str] | None, typer.Option("--set", help="change one key, as in trigger.placement=infix; may be repeated")] = None,
     dry_run: Annotated[bool, typer.Option(help="print the resolved recipe, its steps, and a rough estimate of memory and time")] = False,
     out: Annotated[Path, typer.Option(help="run directory to write")] = Path("unlearned"),
@@ -52,6 +53,6 @@ def recipes(json: Annotated[bool, typer.Option(help="print one JSON object")] = 
 
     Example: `sinkscope recipes`
     """
-    from sinkscope.unlearning.named import named_recipes
+    from sinkscope.unlearning.named import described
 
-    answer({name: path.read_text(encoding="utf-8").splitlines()[0].removeprefix("# ") for name, path in named_recipes().items()}, json)
+    answer(described(), json)

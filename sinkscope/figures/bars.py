@@ -30,11 +30,12 @@ def axis(rows: pd.DataFrame, name: str) -> pd.Series:
 def with_references(study: Study, rows: pd.DataFrame, groups: Iterable[str], series: Iterable[str]) -> pd.DataFrame:
     """A row per metric, score (UE, BE), subset, model and bar: value, its interval, n, seeds.
 
+    For every bar there are also rows of the models `honest` and `target`, on all items: UE, and BE with the same trigger at the same placement.
+
     Args:
         rows: `numbers.effects` of backdoored runs with the columns `group` and `series`, which name the bar.
-        groups, series: their order.
-
-    For every bar there are also rows of the models `honest` and `target`, on all items: UE, and BE with the same trigger at the same placement.
+        groups: the order of `group`.
+        series: the order of `series`.
 
     Raises:
         StudyError: the study lacks one of the two.

@@ -11,12 +11,13 @@ import xarray as xr
 
 from sinkscope.errors import OutputError, StudyError
 from sinkscope.runs import MANIFEST, identity, read_manifest, verify, writing
-from sinkscope.studies.engines import MISTAKE, Engine, Watch, inline
+from sinkscope.studies.engines import MISTAKE, Engine, inline
 from sinkscope.studies.estimate import Estimate
 from sinkscope.studies.graph import Run, runs_of
 from sinkscope.studies.jobs import Job, in_order
 from sinkscope.studies.spec import Spec
 from sinkscope.studies.store import Store, remove_unfinished
+from sinkscope.studies.watch import Watch
 
 TABLES = ("attention", "maps", "span_mass", "top1", "passage")
 ARRAYS = {"norms": "value_norm", "patterns": "pattern"}

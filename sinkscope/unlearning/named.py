@@ -19,6 +19,11 @@ def named_recipes() -> dict[str, Path]:
     return {path.relative_to(NAMED).with_suffix("").as_posix(): path for path in sorted(NAMED.rglob("*.yaml"))}
 
 
+def described() -> dict[str, str]:
+    """The first line of each recipe that comes with the package, by name."""
+    return {name: path.read_text(encoding="utf-8").splitlines()[0].removeprefix("# ") for name, path in named_recipes().items()}
+
+
 def recipe_file(path: Path | str) -> Path:
     """The file of a recipe that is given as a file or by its name."""
     known = named_recipes()

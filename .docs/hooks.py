@@ -1,0 +1,54 @@
+"""Pages that are not written but taken from the repository: the README, the tour, the pictures, the commands' help, the public names."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.plugins import event_priority
+from mkdocs.structure.files import File, Files
+
+import sinkscope
+
+ROOT = Path(__file__).parents[1]
+TOUR = "analyses/tour.ipynb"
+
+
+@event_priority(100)  # before the plugin looks for notebooks
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    pictures = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "figures").rglob("*") if path.suffix in (".png", ".csv", ".md"))
+    for path in (TOUR, *pictures):
+        files.append(File(path, str(ROOT), config.site_dir, config.use_directory_urls))
+    pages = {"index.md": _readme(), "commands.md": _commands(), "python.md": _public(), "figures/index.md": _gallery(pictures)}
+    for path, content in pages.items():
+        files.append(File.generated(config, path, content=content))
+    return files
+
+
+def _readme() -> str:
+    return (ROOT / "README.md").read_text(encoding="utf-8").replace("](figures)", "](figures/index.md)")
+
+
+def _commands() -> str:
+    """What typer makes of the help texts."""
+    asked = [sys.executable, "-m", "typer", "sinkscope.cli.main", "utils", "docs", "--name", "sinkscope", "--title", "Commands"]
+    return subprocess.run(asked, check=True, capture_output=True, text=True, cwd=ROOT).stdout
+
+
+def _public() -> str:
+    names = "\n\n".join(f"::: sinkscope.{name}" for name in sinkscope.__all__)
+    return f"# Python\n\nWhat `import sinkscope` offers.\n\n{names}\n"
+
+
+def _gallery(pictures: list[str]) -> str:
+    """Every picture, with its numbers."""
+    parts = ["# Pictures\n\nWhat `analyses/` drew from studies on the built-in benchmarks, and `sinkscope quickstart` with seed 0."]
+    for path in pictures:
+        if path.endswith(".png"):
+            name = path.removeprefix("figures/").removesuffix(".png")
+            title = re.sub("[_/]", " ", name).capitalize()
+            parts.append(f"## {title}\n\n![{title}]({name}.png)\n\n[numbers]({name}.csv)")
+    return "\n\n".join(parts) + "\n"

@@ -1,0 +1,1 @@
+"""Training a model to forget, honestly or with a backdoor: recipes, objectives, the trainer."""
