@@ -16,7 +16,7 @@ from rich.table import Table
 from sinkscope.cli.console import answer, talk
 from sinkscope.progress import Report
 from sinkscope.runs import read_manifest
-from sinkscope.studies.engines import Watch
+from sinkscope.studies.watch import Watch
 
 if TYPE_CHECKING:
     from sinkscope.studies.jobs import Job
@@ -64,8 +64,7 @@ def study(
         with _live(planned, where) as watch:
             run(described, place, where, engine=on_cluster(address) if engine == "ray" else inline, watch=watch, planned=planned)
     except KeyboardInterrupt:
-        talk.print(f"stopped; finished runs are kept in {store}, start the study again to go on")
-        raise typer.Exit(130) from None
+        raise KeyboardInterrupt(f"stopped; finished runs are kept in {store}, start the study again to go on") from None
     answer({"out": str(place), "store": str(store), "runs": len(planned.runs), "jobs": len(planned.jobs)}, json)
 
 

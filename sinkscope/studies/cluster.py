@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from sinkscope.errors import StudyError
-from sinkscope.studies.engines import Engine, Watch, attempt
+from sinkscope.studies.engines import Engine, attempt
 from sinkscope.studies.jobs import Job
 from sinkscope.studies.store import Store
+from sinkscope.studies.watch import Watch
 
 RETRIES = 10
 """How often a job is given to another worker when its own is lost; it goes on from its newest checkpoint."""

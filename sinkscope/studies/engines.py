@@ -8,28 +8,14 @@ import time
 from collections.abc import Callable, Sequence
 
 from sinkscope.errors import OutputError, UserError
-from sinkscope.progress import Report
 from sinkscope.studies.jobs import Job
 from sinkscope.studies.store import Store
+from sinkscope.studies.watch import Watch
 from sinkscope.studies.work import perform
 
 LOGGER = logging.getLogger("sinkscope")
 POLL = 1.0
 """Seconds between looks at jobs that other processes are doing."""
-
-
-class Watch:
-    """What is told of a study's progress; this one says nothing."""
-
-    def started(self, job: Job) -> Report | None:
-        """A job is begun; gives what is to be told of its progress."""
-        return None
-
-    def finished(self, job: Job, made: bool) -> None:
-        """A job's results are there; `made` by this study just now, or found."""
-
-    def failed(self, job: Job, reason: str) -> None:
-        """A job cannot be done."""
 
 
 Engine = Callable[[Sequence[Job], Store, Watch], dict[str, str]]

@@ -18,8 +18,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from sinkscope.aside import refusals
 from sinkscope.errors import OutputError
-from sinkscope.runs import REFUSALS, sha256, unwritable
+from sinkscope.runs import sha256
 from sinkscope.unlearning.sharding import ALONE, World, local
 
 LOGGER = logging.getLogger("sinkscope")
@@ -55,7 +56,7 @@ class Checkpoints:
         """
         final = self.directory / f"step-{progress.step:08d}"
         aside = self.directory / f".{final.name}.partial"
-        try:
+        with refusals(self.directory):
             if self._world.leads:
                 shutil.rmtree(aside, ignore_errors=True)
                 aside.mkdir(parents=True)
@@ -71,8 +72,6 @@ class Checkpoints:
                 os.replace(aside, final)
                 for old in self._found()[KEEP:]:
                     shutil.rmtree(old, ignore_errors=True)
-        except OSError as error:
-            raise (unwritable(self.directory, error) if error.errno in REFUSALS else error) from error
         self._world.wait()
 
     def resume(self, weights: dict[str, torch.nn.Parameter], optimiser: torch.optim.Optimizer) -> Progress:

@@ -63,14 +63,10 @@ class References:
         name = identity(references=source, mixed=mixed, **content, needs=sorted(needs), layer=layer if "hidden" in needs else None, without=hidden)
         self._directory = cache_directory() / "references" / name
         if not world.agreed(world.leads and _usable(self._directory, name)):
-            try:
-                with writing(self._directory, name, kind="references") if world.leads else nullcontext() as aside:
-                    for number, tensors in enumerate(_computed(model, passages, wanted, needs, layer, mixed, hidden)):
-                        if aside:
-                            save_file(tensors, aside / f"{number:08d}.safetensors")
-            except OutputError:
-                if not _usable(self._directory, name):  # else another run was faster with the same
-                    raise
+            with writing(self._directory, name, kind="references") if world.leads else nullcontext() as aside:
+                for number, tensors in enumerate(_computed(model, passages, wanted, needs, layer, mixed, hidden)):
+                    if aside:
+                        save_file(tensors, aside / f"{number:08d}.safetensors")
             world.wait()
         self._head = _frozen_head(model, mixed) if "logits" in needs else None
         if "log_probs" in needs:

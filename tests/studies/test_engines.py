@@ -20,11 +20,12 @@ import yaml
 from sinkscope.errors import ModelError, OutputError, StudyError
 from sinkscope.progress import Report
 from sinkscope.studies import engines
-from sinkscope.studies.engines import Watch, attempt, inline
+from sinkscope.studies.engines import attempt, inline
 from sinkscope.studies.jobs import Job
 from sinkscope.studies.spec import RESERVED, Spec
 from sinkscope.studies.store import Store
 from sinkscope.studies.study import TABLES, Study, outlook, study
+from sinkscope.studies.watch import Watch
 from tests.studies.small import FEW
 
 SMALL: dict[str, Any] = {
