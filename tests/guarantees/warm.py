@@ -8,6 +8,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,22 +43,22 @@ class Started:
         return (self.log / "err").read_text(encoding="utf-8")
 
 
-def start(arguments: list[str], log: Path, environment: Mapping[str, str] | None = None, before: Callable[[], None] | None = None) -> Started:
+def start(arguments: list[str], log: Path, environment: Mapping[str, str], within: Callable[[], AbstractContextManager[None]] = nullcontext) -> Started:
     """Start a command of sinkscope; returns once it is about to run.
 
     Args:
-        before: called in the process before the command is.
+        within: gives a context that the process enters before the command, and leaves after it.
     """
     log.mkdir(exist_ok=True)
     (log / "begun").unlink(missing_ok=True)
-    process = CONTEXT.Process(target=_run, args=(arguments, log, dict(environment or {}), before))
+    process = CONTEXT.Process(target=_run, args=(arguments, log, environment, within))
     process.start()
     while not (log / "begun").exists() and process.is_alive():
         time.sleep(0.002)
     return Started(process, log)
 
 
-def _run(arguments: list[str], log: Path, environment: dict[str, str], before: Callable[[], None] | None) -> None:
+def _run(arguments: list[str], log: Path, environment: Mapping[str, str], within: Callable[[], AbstractContextManager[None]]) -> None:
     from sinkscope.cli import main
 
     os.environ.update(environment)
@@ -65,10 +66,9 @@ def _run(arguments: list[str], log: Path, environment: dict[str, str], before: C
     for number, name in ((1, "out"), (2, "err")):
         with (log / name).open("w") as file:
             os.dup2(file.fileno(), number)
-    if before:
-        before()
     try:
-        (log / "begun").touch()
-        main()
+        with within():
+            (log / "begun").touch()
+            main()
     finally:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # what is to be seen of the command has been
