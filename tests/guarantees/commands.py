@@ -52,11 +52,15 @@ def give(directory: Path) -> Path:
     return directory
 
 
+def arguments(name: str, given: Path, at: Path) -> list[str]:
+    """What a command is called with to write to `at` alone: its output is `at/out`. Its cache ought to be `at/cache`."""
+    return [*map(str, (COMMANDS | OTHERS)[name](given, at)), "--out", str(at / "out")]
+
+
 def begin(name: str, given: Path, at: Path, within: Callable[[], AbstractContextManager[None]] = nullcontext) -> Started:
-    """Start a command that writes to `at` alone: its output is `at/out`, its cache `at/cache`. What it says lies beside `at`."""
+    """Start a command that writes to `at` alone. What it says lies beside `at`."""
     at.mkdir(exist_ok=True)
-    arguments = [*map(str, (COMMANDS | OTHERS)[name](given, at)), "--out", str(at / "out")]
-    return start(arguments, at.parent / f"{at.name}.log", {"SINKSCOPE_CACHE": str(at / "cache")}, within)
+    return start(arguments(name, given, at), at.parent / f"{at.name}.log", {"SINKSCOPE_CACHE": str(at / "cache")}, within)
 
 
 def contents(at: Path) -> dict[str, object]:
