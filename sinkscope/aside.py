@@ -65,10 +65,27 @@ def filling(directory: Path) -> Iterator[Path]:
 
 def remove_abandoned(target: Path, place: Path) -> None:
     """Remove what killed processes left in `place` of what was meant for `target`."""
-    for left in place.glob(f".{glob.escape(target.absolute().name)}.*.partial"):
-        with suppress(OSError), (left / MARK).open("a") as mark:
+    for directory in _directories(target, place):
+        with suppress(OSError), (directory / MARK).open("a") as mark:
             fcntl.flock(mark, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(left, ignore_errors=True)
+            shutil.rmtree(directory, ignore_errors=True)
+
+
+def is_being_written(target: Path) -> bool:
+    """Whether a process is at work beside `target` on what is meant for it."""
+    for directory in _directories(target, target.parent):
+        try:
+            with (directory / MARK).open("a") as mark:
+                fcntl.flock(mark, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        except OSError:
+            continue
+    return False
+
+
+def _directories(target: Path, place: Path) -> list[Path]:
+    return list(place.glob(f".{glob.escape(target.absolute().name)}.*.partial"))
 
 
 def _begin(target: Path, place: Path) -> tuple[Path, IO[str]]:
