@@ -18,7 +18,7 @@ from sinkscope.errors import UserError
 
 
 class _Commands(TyperGroup):
-    def invoke(self, ctx: typer.Context) -> Any:
+    def invoke(self, ctx: Any) -> Any:
         """Say what became of a command that Ctrl-C stopped, before typer ends it without a word."""
         try:
             return super().invoke(ctx)

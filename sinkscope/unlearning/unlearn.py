@@ -159,7 +159,7 @@ def _unlearn(given: Recipe, recipe: Recipe, out: Path, report: Report | None, ch
     if world.agreed(is_done(out, name)):
         Checkpoints(folder, 1, world).remove()
         return out
-    if world.agreed(is_being_written(out)):  # they would share their checkpoints
+    if world.agreed(world.leads and is_being_written(out)):  # they would share their checkpoints
         raise OutputError(f"{out} is being made by another process; wait until that has ended, or choose another place")
     about = {"kind": "unlearn", "seed": recipe.seed, "benchmark": benchmark.digest(), "base_model": base, "processes": world.size}
     with _told(recipe, folder), writing(out, name, **about) if world.leads else nullcontext(out) as aside:

@@ -7,18 +7,28 @@ import random
 import signal
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
+import matplotlib.pyplot as plt
+import pandas as pd
 import pytest
+from plotly import graph_objects as go
 
-from tests.guarantees.commands import COMMANDS, assert_same, assert_whole_or_absent, begin, contents
+from sinkscope import figures
+from sinkscope.figures import Picture
+from sinkscope.studies.study import Study
+from sinkscope.unlearning.recipe import Recipe
+from sinkscope.unlearning.unlearn import unlearn
+from tests.guarantees.commands import COMMANDS, RECIPE, assert_same, assert_whole_or_absent, begin, contents
 from tests.guarantees.conftest import Undisturbed
 from tests.guarantees.soak_log import record
 from tests.guarantees.touching import into, killed, new, replacing
 from tests.guarantees.warm import CONTEXT, Started
 
 KILLS, SOAK_KILLS = 2, 30
-STOPS, SOAK_STOPS = 1, 10
+STOPS, SOAK_STOPS = 1, 30
 Whole = Callable[[str], Undisturbed]
 
 
@@ -80,6 +90,30 @@ def _expected(name: str, at: Path) -> str:
     return "sinkscope: stopped; nothing half-written is left"
 
 
+def test_who_stops_the_second_of_two_trainings_is_told_that_the_first_is_kept(tmp_path: Path) -> None:
+    def stop(done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    recipe = Recipe.parse(RECIPE | {"value_norms": {"weight": 1.0, "unlearned": "auto"}})
+    with pytest.raises(KeyboardInterrupt, match="what is done of the run is kept, start it again to go on"):
+        unlearn(recipe, tmp_path / "out", stop)
+    assert [path.name for path in tmp_path.iterdir()] == ["out-unlearned"]
+    with pytest.raises(KeyboardInterrupt, match=r"^$"):
+        unlearn(Recipe.parse(RECIPE), tmp_path / "other", stop)
+    assert [path.name for path in tmp_path.iterdir()] == ["out-unlearned"]
+
+
+def test_pictures_that_are_drawn_when_the_user_stops_are_kept_and_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(study: object) -> pd.DataFrame:
+        raise KeyboardInterrupt
+
+    drawn = Picture(lambda study: pd.DataFrame({"x": [1]}), lambda data: plt.figure(), go.Figure, (), None)
+    monkeypatch.setattr(figures, "PICTURES", {"first": drawn, "second": replace(drawn, frame=stop)})
+    with pytest.raises(KeyboardInterrupt, match="stopped; 3 files were written to"):
+        figures.draw_all(cast(Study, None), tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["first.csv", "first.pdf", "first.png"]
+
+
 @pytest.mark.parametrize("write", [new, replacing, into])
 def test_killed_at_every_touch_of_the_file_system(write: Callable[..., None], tmp_path: Path) -> None:
     """What was there before is still there, or gone as a whole, or replaced; and the next one to write there leaves nothing beside it."""
@@ -87,7 +121,7 @@ def test_killed_at_every_touch_of_the_file_system(write: Callable[..., None], tm
     while True:
         steps += 1
         at = tmp_path / str(steps)
-        out = at / "out"
+        out = at / "out [*]"
         at.mkdir()
         if write is not new:
             write(out, "old")

@@ -69,6 +69,16 @@ def test_read_only(name: str, given: Path, tmp_path: Path) -> None:
     refused(name, given, tmp_path / "at", "cannot be written (Read-only file system)", functools.partial(disk, size=None))
 
 
+@pytest.mark.usefixtures("mounts")
+def test_a_cache_that_cannot_be_written_is_named(given: Path, tmp_path: Path) -> None:
+    at = tmp_path / "at"
+    (at / "cache").mkdir(parents=True)
+    command = begin("unlearn", given, at, functools.partial(disk, at / "cache", tmp_path / "kept", None))
+    assert command.end() == 2
+    assert f"sinkscope: {at / 'cache' / 'references'}" in command.said and command.said.count("\n") == 1
+    assert sorted(path.name for path in at.iterdir()) == ["cache"]
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_files_may_not_grow(name: str, given: Path, undisturbed: Callable[[str], Undisturbed], tmp_path: Path) -> None:
     largest = max(path.stat().st_size for path in undisturbed(name).at.rglob("*") if path.is_file())
