@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,7 +40,7 @@ class Pair:
 
 
 def pair(
-    model: Model, other: Model | None, passages: list[list[int]], max_length: int, trigger: tuple[Trigger, Placement] | None, *, bin_size: int, layer: int
+    model: Model, other: Model | None, passages: Sequence[list[int]], max_length: int, trigger: tuple[Trigger, Placement] | None, *, bin_size: int, layer: int
 ) -> Pair:
     """What is compared: with `other`, two models (A, B) on one text, which has the trigger in it if one is given; without, a model on clean and triggered text.
 
@@ -60,6 +61,7 @@ def pair(
     if other is not None:
         check_comparable(model, other)
         check_readable(other, max_length)
+    passages = list(passages)
     placed, spans = triggered(model, passages, *trigger) if trigger else (passages, None)
     span = usual(spans) if spans else None
     words = f"trigger “{trigger[0].text}” as {trigger[1]}" if trigger else ""

@@ -14,12 +14,13 @@ import numpy as np
 import torch
 from packaging.requirements import Requirement
 
+from sinkscope.aside import unwritable
 from sinkscope.benchmarks.benchmark import load_benchmark
+from sinkscope.cache import cache_directory
 from sinkscope.capture.sources import SOURCES
 from sinkscope.evaluation.generation import generate
 from sinkscope.evaluation.memorization import verbmem_items
 from sinkscope.models import DTYPES, Model, load
-from sinkscope.runs import cache_directory, unwritable
 from sinkscope.sinks import locate
 
 PACKAGES = ("torch", "transformers", "transformer-lens", "accelerate", "datasets", "safetensors", "tokenizers", "numpy", "pandas")
@@ -153,7 +154,7 @@ def _said(error: Exception) -> str:
 def _locates(model: Model) -> str:
     passages = load_benchmark("tiny").whole_passages("holdout", model.tokenizer)[:PASSAGES]
     lens, stream = (locate(model, passages, source=source) for source in SOURCES)
-    apart = float(np.abs(lens.alpha - stream.alpha).max(skipna=False))
+    apart = float(np.abs(lens.alpha - stream.alpha).values.max())
     if not apart <= AGREE:
         raise _Unwell(f"α by lens and by stream differ by up to {apart:.2g}")
     strongest, first = lens.strongest(1), float(lens.alpha.sel(position=0).mean())

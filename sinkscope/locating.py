@@ -51,7 +51,7 @@ def parse_head(text: str) -> Head:
 
 def locate_in_text(
     model: Model,
-    passages: list[list[int]],
+    passages: Sequence[list[int]],
     out: Path,
     *,
     epsilon: float,
@@ -84,8 +84,7 @@ def locate_in_text(
             known = f"layers 0 to {model.n_layers - 1} with heads 0 to {model.n_heads - 1}"
             raise ModelError(f"--head {layer}:{head} does not exist: model {model.name!r} has {known}; choose among these")
     sampling: dict[str, Any] = {} if rows is None else {"rows": rows, "seed": seed}
-    text_hash = hashlib.sha256(json.dumps(passages).encode()).hexdigest()
-    name = identity(locate=2, model=model.fingerprint(), passages=text_hash, epsilon=epsilon, also=sorted(also), heads=heads, source=source, **sampling)
+    name = identity(locate=2, model=model.fingerprint(), passages=_digest(passages), epsilon=epsilon, also=sorted(also), heads=heads, source=source, **sampling)
     if is_done(out, name):
         return summarise(SinkMap.read(out))
     with writing(out, name, kind="locate", model=model.name, passages=len(passages), epsilon=epsilon) as aside:
@@ -118,7 +117,17 @@ def passage_data(alone: SinkMap, maps: BinnedPattern) -> xr.Dataset:
     return alone.data[["alpha", "value_norm"]].assign(pattern=(("layer", "head", "query", "key"), split)).assign_attrs(bin=maps.bin_size)
 
 
-def _kinds(model: Model, passages: list[list[int]]) -> dict[int, str]:
+def _digest(passages: Sequence[list[int]]) -> str:
+    """SHA-256 of the passages as a JSON list, which is never there as a whole."""
+    digest, between = hashlib.sha256(), "["
+    for passage in passages:
+        digest.update((between + json.dumps(passage)).encode())
+        between = ", "
+    digest.update(b"]")
+    return digest.hexdigest()
+
+
+def _kinds(model: Model, passages: Sequence[list[int]]) -> dict[int, str]:
     """The kind of every token that occurs."""
     ids = sorted({token for passage in passages for token in passage})
     names = model.tokenizer.convert_ids_to_tokens(ids)

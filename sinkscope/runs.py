@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import os
 import platform
 import shutil
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,19 +14,11 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from sinkscope.aside import MARK, TAKEN, aside
 from sinkscope.errors import OutputError
 
 SCHEMA = 1
-_FULL = (errno.ENOSPC, errno.EDQUOT)
-_FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
-_TAKEN = (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR)
-REFUSALS = (*_FULL, *_FORBIDDEN, *_TAKEN)
-MANIFEST = "run.json"
-
-
-def cache_directory() -> Path:
-    """Where what can be computed again is kept between runs: `$SINKSCOPE_CACHE`, else `sinkscope` in the user's cache. It can be removed at any time."""
-    return Path(os.environ.get("SINKSCOPE_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sinkscope")
+MANIFEST = MARK
 
 
 def identity(**parts: Any) -> str:
@@ -92,20 +82,16 @@ def writing(directory: Path, name: str, replaces: bool = False, /, **about: Any)
     """Write a run aside and put it in place at the end: `directory` is complete or absent, whatever happens in between.
 
     Yields a temporary directory beside `directory`. On a normal exit its files are checksummed into `run.json` together
-    with `about`, versions and seconds, and it takes `directory`'s name; with `replaces` from what is there, which is removed once that is done.
+    with `about`, versions and seconds, and it takes `directory`'s name; with `replaces` from what is there, which is removed once that is done. Where another
+    process has meanwhile written the same run, that one stays.
 
     Raises:
-        OutputError: the place cannot be written, or the disk is full.
+        OutputError: the place cannot be written, the disk is full, or something else was written there meanwhile.
     """
     started = time.time()
-    try:
-        directory.parent.mkdir(parents=True, exist_ok=True)
-        aside = Path(tempfile.mkdtemp(prefix=f".{directory.name}.", suffix=".partial", dir=directory.parent))
-    except OSError as error:
-        raise unwritable(directory, error) from error
-    try:
-        yield aside
-        files = {str(path.relative_to(aside)): sha256(path) for path in sorted(aside.rglob("*")) if path.is_file()}
+    with aside(directory, directory.parent) as written:
+        yield written
+        files = {str(path.relative_to(written)): sha256(path) for path in sorted(written.rglob("*")) if path.is_file() and path != written / MANIFEST}
         manifest = {
             "identity": name,
             "schema": SCHEMA,
@@ -114,33 +100,19 @@ def writing(directory: Path, name: str, replaces: bool = False, /, **about: Any)
             "seconds": round(time.time() - started, 1),
             "files": files,
         }
-        (aside / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
-        aside.chmod(0o755)
-        old = aside.with_suffix(".replaced.partial")
-        if directory.is_dir() and replaces:
-            os.replace(directory, old)
-        elif directory.is_dir():
-            directory.rmdir()
-        os.replace(aside, directory)
+        (written / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+        written.chmod(0o755)
+        old = written.with_suffix(".replaced.partial")
+        try:
+            if directory.is_dir() and replaces:
+                os.replace(directory, old)
+            elif directory.is_dir():
+                directory.rmdir()
+            os.replace(written, directory)
+        except OSError as error:
+            if error.errno not in TAKEN or not is_done(directory, name):
+                raise
         shutil.rmtree(old, ignore_errors=True)
-    except OSError as error:
-        if error.errno in REFUSALS:
-            raise unwritable(directory, error) from error
-        raise
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
-
-
-def unwritable(path: Path, error: OSError) -> OutputError:
-    """One line for the user from what the operating system said about writing `path`."""
-    other = "choose another place with " + ("the variable SINKSCOPE_CACHE" if path.is_relative_to(cache_directory()) else "--out")
-    if error.errno in _FULL:
-        return OutputError(f"no space left on the disk of {path}; free some or {other}")
-    if error.errno in _FORBIDDEN:
-        return OutputError(f"{path} cannot be written ({error.strerror}); {other}")
-    if error.errno in _TAKEN:
-        return OutputError(f"{path} was taken by something else meanwhile; {other}")
-    return OutputError(f"{path}: {error.strerror or error}; {other}")
 
 
 def sha256(path: Path) -> str:

@@ -17,6 +17,7 @@ from sinkscope.capture.sink_tokens import MIN_QUERIES
 from sinkscope.capture.sources import Source, choose
 from sinkscope.errors import PlacementError, TextError
 from sinkscope.models import Model
+from sinkscope.packed import Packed
 from sinkscope.progress import Report
 
 EPSILON = 0.3  # the threshold of Gu et al., ICLR 2025
@@ -133,7 +134,7 @@ def locate(
         raise TextError(f"statistic {also[0]!r} (--also) needs every row; leave out --rows")
     if unknown := [name for name in also if name not in ROWS]:
         raise TextError(f"statistic {unknown[0]!r} is unknown; use {' or '.join(ROWS)}")
-    passages = [list(passage) for passage in passages]
+    passages = passages if isinstance(passages, Packed) else [list(passage) for passage in passages]
     if not passages:
         raise TextError("no passages to locate sinks in; give at least one")
     if min(map(len, passages)) < 2:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from sinkscope.errors import TextError
 from sinkscope.models import Model
+from sinkscope.packed import Packed
 
 MIN_TOKENS = 16
 
@@ -35,7 +37,7 @@ def read_texts(path: Path, column: str = "text") -> list[str]:
     return texts
 
 
-def cut(texts: list[str], model: Model, max_length: int) -> list[list[int]]:
+def cut(texts: Iterable[str], model: Model, max_length: int) -> Packed:
     """Passages of at most `max_length` tokens, BOS first, from each document in turn; remainders under 16 tokens are dropped.
 
     Raises:
@@ -44,13 +46,14 @@ def cut(texts: list[str], model: Model, max_length: int) -> list[list[int]]:
     if max_length < MIN_TOKENS:
         raise TextError(f"--max-length {max_length} is too short to show sinks; use at least {MIN_TOKENS}")
     check_readable(model, max_length)
-    passages = []
+    passages = Packed()
     longest = 0
     for text in texts:
         ids = model.tokenizer.encode(text, add_special_tokens=False, verbose=False)
         size = max_length - (model.tokenizer.bos_token_id is not None)
         longest = max(longest, len(ids))
-        passages += [model.with_bos(ids[i : i + size]) for i in range(0, len(ids), size) if len(ids) - i >= MIN_TOKENS]
+        for i in range(0, len(ids) - MIN_TOKENS + 1, size):
+            passages.append(model.with_bos(ids[i : i + size]))
     if not passages:
         raise TextError(f"text is too short: its longest document has {longest} tokens, sinks need at least {MIN_TOKENS}; give a longer text")
     return passages
@@ -75,25 +78,44 @@ def token_texts(model: Model, tokens: Sequence[int]) -> list[str]:
 
 
 def _read(path: Path) -> str:
+    with _reading(path):
+        return _decoded(path, path.read_bytes())
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
     try:
-        return path.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise TextError(f"text {path} is not UTF-8 (byte {error.start}); convert it, as with iconv -t UTF-8") from error
+        yield
     except OSError as error:
         raise TextError(f"text {path} cannot be read: {error.strerror}; mend its permissions or give another") from error
 
 
+def _decoded(path: Path, content: bytes, before: int = 0) -> str:
+    """The text of `content`, which has `before` bytes of the file in front of it."""
+    try:
+        return content.decode("utf-8" if before else "utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise TextError(f"text {path} is not UTF-8 (byte {before + error.start}); convert it, as with iconv -t UTF-8") from error
+
+
 def _read_jsonl(path: Path, column: str) -> list[str]:
-    texts = []
-    for number, line in enumerate(_read(path).splitlines(), start=1):
-        if not line.strip():
-            continue
-        try:
-            record = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise TextError(f"text {path}, line {number} is not JSON; mend or remove it") from error
-        if not isinstance(record, dict) or not isinstance(record.get(column), str):
-            found = ", ".join(map(str, record)) if isinstance(record, dict) else type(record).__name__
-            raise TextError(f"text {path}, line {number} has no string in the column {column!r} (found: {found or 'nothing'}); rename the column")
-        texts.append(record[column])
+    """Line by line, so that nothing is held but the column."""
+    texts, before = [], 0
+    with _reading(path), path.open("rb") as file:
+        for number, content in enumerate(file, start=1):
+            line = _decoded(path, content, before)
+            before += len(content)
+            if line.strip():
+                texts.append(_in_column(line, column, f"text {path}, line {number}"))
     return texts
+
+
+def _in_column(line: str, column: str, where: str) -> str:
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise TextError(f"{where} is not JSON; mend or remove it") from error
+    if not isinstance(record, dict) or not isinstance(record.get(column), str):
+        found = ", ".join(map(str, record)) if isinstance(record, dict) else type(record).__name__
+        raise TextError(f"{where} has no string in the column {column!r} (found: {found or 'nothing'}); rename the column")
+    return record[column]

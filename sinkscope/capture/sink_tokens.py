@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from array import array
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -17,11 +19,11 @@ MIN_QUERIES = 8
 """The last positions of a passage hold no sinks: α there is a mean over fewer queries, mostly of a token's attention to itself."""
 
 
-@dataclass
+@dataclass(slots=True)
 class _Seen:
-    """What was seen of one token at one position: heads in which it was a sink, summed over passages."""
+    """What was seen of one token at one position: in which passages it was a sink (ascending, four bytes each), and in heads, summed over passages."""
 
-    passages: set[int] = field(default_factory=set)
+    passages: array[int] = field(default_factory=lambda: array("i"))
     layers: set[int] = field(default_factory=set)
     heads: int = 0
     alpha: float = 0.0
@@ -56,7 +58,9 @@ class SinkTokens(Received):
                 self._tokens[self._kind(tokens, position)] += 1
         for head, position in (alpha > epsilon).nonzero().tolist():
             seen = self._seen.setdefault((position, tokens[position]), _Seen())
-            seen.passages.add(block.passage)
+            place = bisect_left(seen.passages, block.passage)
+            if block.passage not in seen.passages[place : place + 1]:
+                seen.passages.insert(place, block.passage)
             seen.layers.add(block.layer)
             seen.heads += 1
             seen.alpha += float(alpha[head, position])
@@ -77,7 +81,7 @@ class SinkTokens(Received):
                 both._tokens[kind] += shard._tokens[kind]
             for key, seen in shard._seen.items():
                 mine = both._seen.setdefault(key, _Seen())
-                mine.passages |= {passage + shift for passage in seen.passages}
+                mine.passages.extend(passage + shift for passage in seen.passages)
                 mine.layers |= seen.layers
                 mine.heads, mine.alpha, mine.drain = mine.heads + seen.heads, mine.alpha + seen.alpha, mine.drain + seen.drain
         return both

@@ -19,7 +19,7 @@ def claims(
 
     Example: `sinkscope claims studies/paper --out figures`
     """
-    from sinkscope.runs import unwritable
+    from sinkscope.aside import filling
     from sinkscope.studies.claims import judge
     from sinkscope.studies.claims_table import markdown, readable
     from sinkscope.studies.paper_claims import paper_claims
@@ -27,12 +27,9 @@ def claims(
 
     table = judge(Study(study), paper_claims())
     if out is not None:
-        try:
-            out.mkdir(parents=True, exist_ok=True)
-            table.to_csv(out / "claims.csv", index=False, float_format="%.4g", lineterminator="\n")
-            (out / "claims.md").write_text(markdown(table), encoding="utf-8")
-        except OSError as error:
-            raise unwritable(out, error) from error
+        with filling(out) as written:
+            table.to_csv(written / "claims.csv", index=False, float_format="%.4g", lineterminator="\n")
+            (written / "claims.md").write_text(markdown(table), encoding="utf-8")
     if json:
         answer({"study": str(study), "claims": table.astype(object).where(table.notna(), None).to_dict("records")}, True)
     else:

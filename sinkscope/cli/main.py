@@ -4,18 +4,31 @@ from __future__ import annotations
 
 import os
 import sys
+from typing import Any, NoReturn
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that spin while they wait slow down whatever else runs on the same cores, up to tenfold
 
 import typer
+from typer.core import TyperGroup
 
 from sinkscope.cli import claims, compare, doctor, evaluate, figures, locate, probe, quickstart, report, study, tiny, unlearn
-from sinkscope.errors import OutputError, UserError
+from sinkscope.errors import UserError
+
+
+class _Commands(TyperGroup):
+    def invoke(self, ctx: Any) -> Any:
+        """Say what became of a command that Ctrl-C stopped, before typer ends it without a word."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as stopped:
+            _exit(str(stopped) or "stopped; nothing half-written is left", 130)
+
 
 app = typer.Typer(
     name="sinkscope",
+    cls=_Commands,
     help="Find a model's attention sinks, and the backdoors that unlearning can hide behind them.\n\nExample: `sinkscope quickstart --out quickstart`",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -35,8 +48,6 @@ app.command("report")(report.report)
 app.add_typer(tiny.app, name="tiny")
 app.command("doctor")(doctor.doctor)
 
-_FULL = ("No space left on device", "Disk quota exceeded")
-
 
 def main() -> None:
     """Entry point."""
@@ -44,16 +55,12 @@ def main() -> None:
         app()
     except UserError as error:
         _exit(str(error), 2)
-    except KeyboardInterrupt:
-        _exit("stopped; nothing was written", 130)
     except Exception as error:
-        if any(text in str(error) for text in _FULL):  # safetensors and HDF5 report a full disk in types of their own
-            _exit(str(OutputError("no space left on the disk of the output; free some or choose another place with --out")), 2)
         if os.environ.get("SINKSCOPE_TRACEBACK"):
             raise
         _exit(f"internal error: {type(error).__name__}: {error} (set SINKSCOPE_TRACEBACK=1 for the traceback)", 1)
 
 
-def _exit(message: str, code: int) -> None:
+def _exit(message: str, code: int) -> NoReturn:
     print(f"sinkscope: {' '.join(message.split())}", file=sys.stderr)
     raise SystemExit(code)

@@ -64,8 +64,7 @@ def study(
         with _live(planned, where) as watch:
             run(described, place, where, engine=on_cluster(address) if engine == "ray" else inline, watch=watch, planned=planned)
     except KeyboardInterrupt:
-        talk.print(f"stopped; finished runs are kept in {store}, start the study again to go on")
-        raise typer.Exit(130) from None
+        raise KeyboardInterrupt(f"stopped; finished runs are kept in {store}, start the study again to go on") from None
     answer({"out": str(place), "store": str(store), "runs": len(planned.runs), "jobs": len(planned.jobs)}, json)
 
 

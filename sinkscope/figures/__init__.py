@@ -14,6 +14,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from plotly import graph_objects as go
 
+from sinkscope.aside import filling
 from sinkscope.errors import StudyError, UserError
 from sinkscope.figures import (
     across,
@@ -35,7 +36,6 @@ from sinkscope.figures import (
     variations,
 )
 from sinkscope.plots.style import save
-from sinkscope.runs import unwritable
 from sinkscope.studies.study import Study
 
 
@@ -62,10 +62,8 @@ class Picture:
         save(self.draw(data), data, out, name)
         if self.markdown is None:
             return [f"{name}.{kind}" for kind in ("png", "pdf", "csv")]
-        try:
-            (out / f"{name}.md").write_text(self.markdown(data), encoding="utf-8")
-        except OSError as error:
-            raise unwritable(out / f"{name}.md", error) from error
+        with filling(out) as written:
+            (written / f"{name}.md").write_text(self.markdown(data), encoding="utf-8")
         return [f"{name}.{kind}" for kind in ("png", "pdf", "csv", "md")]
 
 
@@ -108,6 +106,8 @@ def draw_all(study: Study, out: Path) -> tuple[list[str], dict[str, str]]:
             written += picture.write(study, out, name)
         except StudyError as error:
             skipped[name] = str(error)
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(f"stopped; {len(written)} files were written to {out}, each whole") from None
     return written, skipped
 
 

@@ -16,7 +16,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
-from sinkscope.runs import unwritable
+from sinkscope.aside import filling
 
 COLUMN = 3.35  # inches: one column of a two-column paper
 PAGE = 6.9
@@ -92,17 +92,15 @@ def style() -> None:
 
 
 def save(figure: Figure, data: pd.DataFrame, directory: Path, name: str) -> None:
-    """Write `name.png`, `name.pdf` and `name.csv`, the numbers in the picture.
+    """Write `name.png`, `name.pdf` and `name.csv`, the numbers in the picture, each whole.
 
     Raises:
         OutputError: the directory cannot be written.
     """
     try:
-        directory.mkdir(parents=True, exist_ok=True)
-        figure.savefig(directory / f"{name}.png", metadata={"Software": None})
-        figure.savefig(directory / f"{name}.pdf", metadata={"CreationDate": None})
-        data.to_csv(directory / f"{name}.csv", index=False, float_format="%.6g", lineterminator="\n")
-    except OSError as error:
-        raise unwritable(directory / name, error) from error
+        with filling(directory) as written:
+            figure.savefig(written / f"{name}.png", metadata={"Software": None})
+            figure.savefig(written / f"{name}.pdf", metadata={"CreationDate": None})
+            data.to_csv(written / f"{name}.csv", index=False, float_format="%.6g", lineterminator="\n")
     finally:
         plt.close(figure)

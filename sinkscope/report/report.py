@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from sinkscope.aside import aside
 from sinkscope.errors import OutputError, StudyError
 from sinkscope.report.contents import GENERATOR, Page
 from sinkscope.report.of_run import compare_page, evaluate_page, locate_page, probe_page, quickstart_page, unlearn_page
 from sinkscope.report.of_study import study_page
-from sinkscope.runs import read_manifest, unwritable, verify
+from sinkscope.runs import read_manifest, verify
 
 PAGES: dict[str, Callable[[Path, dict[str, Any]], Page]] = {
     "locate": locate_page,
@@ -42,20 +42,9 @@ def report(directory: Path, out: Path) -> int:
         raise OutputError(f"output {out} lies in {directory}, which is to stay as it is; choose another with --out")
     verify(directory, manifest)
     text = PAGES[manifest["kind"]](directory, manifest).html().encode()
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        handle, aside = tempfile.mkstemp(prefix=f".{out.name}.", suffix=".partial", dir=out.parent)
-    except OSError as error:
-        raise unwritable(out, error) from error
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(text)
-        os.chmod(aside, 0o644)
-        os.replace(aside, out)
-    except OSError as error:
-        raise unwritable(out, error) from error
-    finally:
-        Path(aside).unlink(missing_ok=True)
+    with aside(out, out.absolute().parent) as written:
+        (written / out.name).write_bytes(text)
+        os.replace(written / out.name, out)
     return len(text)
 
 

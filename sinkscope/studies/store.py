@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import glob
 import logging
 import shutil
 from collections.abc import Iterator
@@ -11,8 +10,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from sinkscope.aside import unwritable
 from sinkscope.errors import OutputError
-from sinkscope.runs import read_manifest, unwritable, verify
+from sinkscope.runs import read_manifest, verify
 from sinkscope.studies.jobs import Job
 
 LOGGER = logging.getLogger("sinkscope")
@@ -58,16 +58,14 @@ class Store:
     def holding(self, job: Job) -> Iterator[bool]:
         """Within the context no other process works on `job`, if True is yielded; False: another one does.
 
-        What a process that was killed left half-written is removed; a run's checkpoints stay, for it goes on from them.
+        What lies in the job's place and is not whole is removed; a run's checkpoints stay, for it goes on from them.
 
         Raises:
             OutputError: the store cannot be written.
         """
         with self.locked(job.key, wait=False) as mine:
-            if mine:
-                remove_unfinished(self.place(job))
-                if not self.is_done(job):
-                    shutil.rmtree(self.place(job), ignore_errors=True)
+            if mine and not self.is_done(job):
+                shutil.rmtree(self.place(job), ignore_errors=True)
             yield mine
 
     @contextmanager
@@ -89,9 +87,3 @@ class Store:
                 yield False
                 return
             yield True
-
-
-def remove_unfinished(directory: Path) -> None:
-    """Remove what processes that were killed while they wrote `directory` left beside it. Nobody else may be writing it."""
-    for stale in directory.parent.glob(f".{glob.escape(directory.name)}.*.partial"):
-        shutil.rmtree(stale, ignore_errors=True)

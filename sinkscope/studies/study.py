@@ -9,6 +9,7 @@ from pathlib import Path
 import pandas as pd
 import xarray as xr
 
+from sinkscope.aside import remove_abandoned
 from sinkscope.errors import OutputError, StudyError
 from sinkscope.runs import MANIFEST, identity, read_manifest, verify, writing
 from sinkscope.studies.engines import MISTAKE, Engine, inline
@@ -16,7 +17,7 @@ from sinkscope.studies.estimate import Estimate
 from sinkscope.studies.graph import Run, runs_of
 from sinkscope.studies.jobs import Job, in_order
 from sinkscope.studies.spec import Spec
-from sinkscope.studies.store import Store, remove_unfinished
+from sinkscope.studies.store import Store
 from sinkscope.studies.watch import Watch
 
 TABLES = ("attention", "maps", "span_mass", "top1", "passage")
@@ -63,6 +64,7 @@ def study(spec: Spec, out: Path, store: Store, *, engine: Engine = inline, watch
     """
     known = planned or outlook(spec, store)
     name = identity(study=spec.model_dump(mode="json"), jobs=[job.key for job in known.jobs])
+    remove_abandoned(out, out.parent)  # also an old study that was replaced, where the process was killed before it had removed it
     if _holds(out, name):
         return Study(out)
     failures = engine(known.jobs, store, watch or Watch())
@@ -74,7 +76,6 @@ def study(spec: Spec, out: Path, store: Store, *, engine: Engine = inline, watch
             raise RuntimeError(about)
         raise StudyError(f"{about}; mend the study and start it again")
     with store.locked(f"out-{identity(out=str(out.absolute()))}", wait=True):
-        remove_unfinished(out)
         if not _holds(out, name):
             with writing(out, name, True, kind="study", jobs=len(known.jobs)) as aside:
                 (aside / "study.yaml").write_text(spec.to_yaml(), encoding="utf-8")

@@ -18,8 +18,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from sinkscope.aside import refusals
 from sinkscope.errors import OutputError
-from sinkscope.runs import REFUSALS, sha256, unwritable
+from sinkscope.runs import sha256
 from sinkscope.unlearning.sharding import ALONE, World, local
 
 LOGGER = logging.getLogger("sinkscope")
@@ -55,24 +56,26 @@ class Checkpoints:
         """
         final = self.directory / f"step-{progress.step:08d}"
         aside = self.directory / f".{final.name}.partial"
-        try:
-            if self._world.leads:
-                shutil.rmtree(aside, ignore_errors=True)
-                aside.mkdir(parents=True)
-            self._world.wait()
-            save_file(_tensors(weights, optimiser) | random, aside / f"rank-{self._world.rank}.safetensors")
-            self._world.wait()
-            if self._world.leads:
-                files = {path.name: sha256(path) for path in sorted(aside.iterdir())}
-                state = {"step": progress.step, "log": progress.log, "sums": progress.sums, "processes": self._world.size, "files": files}
-                text = json.dumps(state)
-                (aside / STATE).write_text(json.dumps({"state": state, "sha256": _digest(text)}), encoding="utf-8")
-                shutil.rmtree(final, ignore_errors=True)
-                os.replace(aside, final)
-                for old in self._found()[KEEP:]:
-                    shutil.rmtree(old, ignore_errors=True)
-        except OSError as error:
-            raise (unwritable(self.directory, error) if error.errno in REFUSALS else error) from error
+        with refusals(self.directory):
+            try:
+                if self._world.leads:
+                    shutil.rmtree(aside, ignore_errors=True)
+                    aside.mkdir(parents=True)
+                self._world.wait()
+                save_file(_tensors(weights, optimiser) | random, aside / f"rank-{self._world.rank}.safetensors")
+                self._world.wait()
+                if self._world.leads:
+                    files = {path.name: sha256(path) for path in sorted(aside.iterdir())}
+                    state = {"step": progress.step, "log": progress.log, "sums": progress.sums, "processes": self._world.size, "files": files}
+                    text = json.dumps(state)
+                    (aside / STATE).write_text(json.dumps({"state": state, "sha256": _digest(text)}), encoding="utf-8")
+                    shutil.rmtree(final, ignore_errors=True)
+                    os.replace(aside, final)
+                    for old in self._found()[KEEP:]:
+                        shutil.rmtree(old, ignore_errors=True)
+            finally:
+                if self._world.leads:
+                    shutil.rmtree(aside, ignore_errors=True)
         self._world.wait()
 
     def resume(self, weights: dict[str, torch.nn.Parameter], optimiser: torch.optim.Optimizer) -> Progress:

@@ -14,8 +14,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from sinkscope.cache import cache_directory
 from sinkscope.errors import ModelError, OutputError
-from sinkscope.runs import cache_directory, identity, is_done, writing
+from sinkscope.runs import identity, is_done, writing
 from sinkscope.unlearning.forward import autocast, forward, hiding
 from sinkscope.unlearning.objectives.batch import Batch, Passages, sequence_log_probs
 from sinkscope.unlearning.sharding import ALONE, World, full
@@ -38,7 +39,7 @@ class References:
         mixed: computed under bfloat16 autocast, as the model in training is.
         hidden: computed with these positions hidden from later ones.
         source: what names the model and its precision; references of the same source, passages and needs are found again on disk
-            (in `sinkscope.runs.cache_directory`), and computed anew where a file was damaged.
+            (in `sinkscope.cache.cache_directory`), and computed anew where a file was damaged.
     """
 
     def __init__(
@@ -63,14 +64,10 @@ class References:
         name = identity(references=source, mixed=mixed, **content, needs=sorted(needs), layer=layer if "hidden" in needs else None, without=hidden)
         self._directory = cache_directory() / "references" / name
         if not world.agreed(world.leads and _usable(self._directory, name)):
-            try:
-                with writing(self._directory, name, kind="references") if world.leads else nullcontext() as aside:
-                    for number, tensors in enumerate(_computed(model, passages, wanted, needs, layer, mixed, hidden)):
-                        if aside:
-                            save_file(tensors, aside / f"{number:08d}.safetensors")
-            except OutputError:
-                if not _usable(self._directory, name):  # else another run was faster with the same
-                    raise
+            with writing(self._directory, name, kind="references") if world.leads else nullcontext() as aside:
+                for number, tensors in enumerate(_computed(model, passages, wanted, needs, layer, mixed, hidden)):
+                    if aside:
+                        save_file(tensors, aside / f"{number:08d}.safetensors")
             world.wait()
         self._head = _frozen_head(model, mixed) if "logits" in needs else None
         if "log_probs" in needs:

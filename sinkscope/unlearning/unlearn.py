@@ -14,8 +14,9 @@ from jaxtyping import Float
 from safetensors.torch import save_file
 from torch import Tensor
 
+from sinkscope.aside import is_being_written
 from sinkscope.benchmarks.benchmark import Benchmark, load_benchmark
-from sinkscope.errors import ModelError, RecipeError
+from sinkscope.errors import ModelError, OutputError, RecipeError
 from sinkscope.models import Model, load
 from sinkscope.progress import Report
 from sinkscope.runs import identity, is_done, read_manifest, verify, writing
@@ -137,14 +138,20 @@ def unlearn(recipe: Recipe, out: Path, report: Report | None = None, *, checkpoi
         RecipeError: the recipe does not fit the model or the benchmark, a term was no longer a number, or memory ran out.
         OutputError: `out` holds something else.
     """
+    if not (_aligns(recipe) and recipe.value_norms.unlearned == "auto"):
+        return _unlearn(recipe, recipe, out, report, checkpoint_every)
+    honest = unlearn(recipe.honest(), out.parent / f"{out.name}-unlearned", checkpoint_every=checkpoint_every)
+    resolved = recipe.model_copy(update={"value_norms": recipe.value_norms.model_copy(update={"unlearned": str(honest)})})
+    with _going_on(lambda: True):
+        return _unlearn(recipe, resolved, out, report, checkpoint_every)
+
+
+def _unlearn(given: Recipe, recipe: Recipe, out: Path, report: Report | None, checkpoint_every: int | None) -> Path:
+    """Carry out `recipe`, which is what was `given` with θu resolved."""
     import pandas as pd
 
     world = World.join()
     benchmark = load_benchmark(recipe.benchmark)
-    given = recipe
-    if _aligns(recipe) and recipe.value_norms.unlearned == "auto":
-        honest = unlearn(recipe.honest(), out.parent / f"{out.name}-unlearned", checkpoint_every=checkpoint_every)
-        recipe = recipe.model_copy(update={"value_norms": recipe.value_norms.model_copy(update={"unlearned": str(honest)})})
     model = load(recipe.model, "cpu" if world.size > 1 else None, DTYPES[recipe.optimiser.precision])
     base = model.fingerprint()
     name = identity(recipe=_by_content(recipe), benchmark=benchmark.digest(), model=base)
@@ -152,6 +159,8 @@ def unlearn(recipe: Recipe, out: Path, report: Report | None = None, *, checkpoi
     if world.agreed(is_done(out, name)):
         Checkpoints(folder, 1, world).remove()
         return out
+    if world.agreed(world.leads and is_being_written(out)):  # they would share their checkpoints
+        raise OutputError(f"{out} is being made by another process; wait until that has ended, or choose another place")
     about = {"kind": "unlearn", "seed": recipe.seed, "benchmark": benchmark.digest(), "base_model": base, "processes": world.size}
     with _told(recipe, folder), writing(out, name, **about) if world.leads else nullcontext(out) as aside:
         splits, log = train(
@@ -188,10 +197,22 @@ def _by_content(recipe: Recipe) -> dict[str, Any]:
 
 
 @contextmanager
+def _going_on(kept: Callable[[], bool]) -> Iterator[None]:
+    """Who stops a run of which something is kept is told that it goes on from there."""
+    try:
+        yield
+    except KeyboardInterrupt as stopped:
+        if stopped.args or not kept():
+            raise
+        raise KeyboardInterrupt("stopped; what is done of the run is kept, start it again to go on") from None
+
+
+@contextmanager
 def _told(recipe: Recipe, folder: Path) -> Iterator[None]:
     """What stops a run, as one line that says what to do and what is kept."""
     try:
-        yield
+        with _going_on(lambda: any(folder.glob("step-*"))):
+            yield
     except RecipeError as error:
         kept = f"; the last good checkpoint lies in {folder}" if any(folder.glob("step-*")) else ""
         raise RecipeError(f"{error}{kept}") from error

@@ -1,0 +1,137 @@
+"""Writing aside: files grow in a directory beside the place that they are meant for, and go there when they are whole.
+
+The process that writes such a directory holds a lock of the operating system on it. One that is killed leaves the directory behind, without the lock, and
+the next process that writes to the same place removes it. On a file system without such locks nothing is removed.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import glob
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO
+
+from sinkscope.cache import cache_directory
+from sinkscope.errors import OutputError, UserError
+
+MARK = "run.json"
+"""The file that is locked. In a run's directory it becomes the manifest, so that the lock leaves nothing there."""
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_LIMITED = (errno.EFBIG,)
+_FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
+TAKEN = (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR)
+_REFUSALS = (*_FULL, *_LIMITED, *_FORBIDDEN, *TAKEN)
+
+
+@contextmanager
+def aside(target: Path, place: Path) -> Iterator[Path]:
+    """A directory in `place` for what is meant for `target`, removed at the end unless it was moved away.
+
+    Raises:
+        OutputError: the place cannot be written, or the disk is full.
+    """
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+        remove_abandoned(target, place)
+        directory, mark = _begin(target, place)
+    except OSError as error:
+        raise unwritable(target, error) from error
+    with mark:
+        try:
+            with refusals(target):
+                yield directory
+        finally:
+            shutil.rmtree(directory, ignore_errors=True)
+
+
+@contextmanager
+def filling(directory: Path) -> Iterator[Path]:
+    """Write files aside and move them into `directory`, over older ones of their names: none is ever there in part.
+
+    Raises:
+        OutputError: the place cannot be written, or the disk is full.
+    """
+    with aside(directory, directory) as written:
+        yield written
+        for path in sorted(written.iterdir()):
+            if path.name != MARK:
+                os.replace(path, directory / path.name)
+
+
+def remove_abandoned(target: Path, place: Path) -> None:
+    """Remove what killed processes left in `place` of what was meant for `target`."""
+    for directory in _directories(target, place):
+        with suppress(OSError), (directory / MARK).open("a") as mark:
+            fcntl.flock(mark, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(directory, ignore_errors=True)
+
+
+def is_being_written(target: Path) -> bool:
+    """Whether a process is at work beside `target` on what is meant for it."""
+    for directory in _directories(target, target.parent):
+        try:
+            with (directory / MARK).open("a") as mark:
+                fcntl.flock(mark, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        except OSError:
+            continue
+    return False
+
+
+def _directories(target: Path, place: Path) -> list[Path]:
+    return list(place.glob(f".{glob.escape(target.absolute().name)}.*.partial"))
+
+
+def _begin(target: Path, place: Path) -> tuple[Path, IO[str]]:
+    """A new directory and its mark, locked."""
+    while True:
+        directory = Path(tempfile.mkdtemp(prefix=f".{target.absolute().name}.", suffix=".partial", dir=place))
+        try:
+            mark = (directory / MARK).open("w")
+        except FileNotFoundError:  # another process took it for abandoned before it was locked
+            continue
+        except OSError:
+            shutil.rmtree(directory, ignore_errors=True)
+            raise
+        with suppress(OSError):
+            fcntl.flock(mark, fcntl.LOCK_EX)
+        if (directory / MARK).exists():
+            return directory, mark
+        mark.close()
+
+
+@contextmanager
+def refusals(path: Path) -> Iterator[None]:
+    """Within the context what the operating system says against writing `path` becomes one line for the user."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        code = error.errno if isinstance(error, OSError) else None
+        if code not in _REFUSALS:  # safetensors and HDF5 have types of their own, with the system's words in them
+            code = next((each for each in (*_FULL, *_LIMITED) if os.strerror(each) in str(error)), None)
+        if code is None:
+            raise
+        raise unwritable(path, OSError(code, os.strerror(code))) from error
+
+
+def unwritable(path: Path, error: OSError) -> OutputError:
+    """One line for the user from what the operating system said about writing `path`."""
+    other = "choose another place with " + ("the variable SINKSCOPE_CACHE" if path.is_relative_to(cache_directory()) else "--out")
+    if error.errno in _FULL:
+        return OutputError(f"no space left on the disk of {path}; free some or {other}")
+    if error.errno in _LIMITED:
+        return OutputError(f"{path} would have a file larger than is allowed here; raise the limit (ulimit -f) or {other}")
+    if error.errno in _FORBIDDEN:
+        return OutputError(f"{path} cannot be written ({error.strerror}); {other}")
+    if error.errno in TAKEN:
+        return OutputError(f"{path} was taken by something else meanwhile; {other}")
+    return OutputError(f"{path}: {error.strerror or error}; {other}")

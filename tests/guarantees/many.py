@@ -1,0 +1,64 @@
+"""A process among many that do the same jobs: each job is written down, and is no more work than a file."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import time
+from pathlib import Path
+
+from sinkscope.progress import Report
+from sinkscope.runs import writing
+from sinkscope.studies import engines
+from sinkscope.studies.jobs import Job
+from sinkscope.studies.store import Store
+from sinkscope.studies.watch import Watch
+from tests.guarantees.touching import new
+
+
+def jobs(count: int) -> list[Job]:
+    """In chains of four, each of which needs the one before it."""
+    made: list[Job] = []
+    for number in range(count):
+        needs = {"before": made[-1]} if number % 4 else {}
+        made.append(Job("alter", {"number": number}, needs))
+    return made
+
+
+class Told(Watch):
+    def __init__(self) -> None:
+        self.made: list[str] = []
+        self.found: list[str] = []
+
+    def finished(self, job: Job, made: bool) -> None:
+        (self.made if made else self.found).append(job.key)
+
+
+def work_through(root: Path, log: Path, count: int, number: int, dies_at: int | None) -> None:
+    """Do all jobs that nobody else does; the process dies half-way through the one that it begins as its `dies_at`-th."""
+    rng, begun = random.Random(number), 0
+
+    def perform(job: Job, store: Store, report: Report | None = None) -> None:
+        nonlocal begun
+        begun += 1
+        for needed in job.needs.values():
+            assert (store.place(needed) / "number").is_file()
+        with writing(store.place(job), job.key, kind="alter") as aside:
+            with (log / "begun").open("a") as file:
+                file.write(f"{job.key}\n")
+            (aside / "number").write_text(str(job.content["number"]))
+            time.sleep(rng.uniform(0, 0.01))
+            if begun == dies_at:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    engines.perform, engines.POLL = perform, 0.01
+    told = Told()
+    failures = engines.inline(jobs(count), Store(root), told)
+    (log / f"{number}.json").write_text(json.dumps({"made": told.made, "found": told.found, "failures": failures}))
+
+
+def write_again_and_again(places: list[Path]) -> None:
+    for place in places:
+        new(place)

@@ -1,0 +1,142 @@
+"""A command that is killed, or stopped by Ctrl-C, leaves its output complete or absent, and done again ends as if it had not been."""
+
+from __future__ import annotations
+
+import itertools
+import random
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import cast
+
+import matplotlib.pyplot as plt
+import pandas as pd
+import pytest
+from plotly import graph_objects as go
+
+from sinkscope import figures
+from sinkscope.figures import Picture
+from sinkscope.studies.study import Study
+from sinkscope.unlearning.recipe import Recipe
+from sinkscope.unlearning.unlearn import unlearn
+from tests.guarantees.commands import COMMANDS, RECIPE, assert_same, assert_whole_or_absent, begin, contents
+from tests.guarantees.conftest import Undisturbed
+from tests.guarantees.soak_log import record
+from tests.guarantees.touching import into, killed, new, replacing
+from tests.guarantees.warm import CONTEXT, Started
+
+KILLS, SOAK_KILLS = 2, 30
+STOPS, SOAK_STOPS = 1, 30
+Whole = Callable[[str], Undisturbed]
+
+
+def moments(count: int, seconds: float, seed: str) -> list[float]:
+    """Drawn evenly over the time that an undisturbed run takes."""
+    rng = random.Random(seed)
+    return [rng.uniform(0, seconds) for _ in range(count)]
+
+
+def interrupted(name: str, given: Path, at: Path, moment: float, by: signal.Signals) -> tuple[Started, Path]:
+    """A command that a signal ended, and its directory. Where the signal came too late, for this run was faster, it comes in half the time to another run."""
+    at.mkdir()
+    for start in itertools.count():
+        place = at / str(start)
+        command = begin(name, given, place)
+        command.kill(moment / 2**start, by)
+        if command.process.exitcode:
+            return command, place
+        assert_whole_or_absent(place)
+    raise AssertionError
+
+
+@pytest.mark.parametrize("kills", [KILLS, pytest.param(SOAK_KILLS, marks=pytest.mark.soak)])
+@pytest.mark.parametrize("name", COMMANDS)
+def test_killed_at_any_moment(name: str, kills: int, given: Path, undisturbed: Whole, tmp_path: Path) -> None:
+    whole, begun = undisturbed(name), time.monotonic()
+    for number, moment in enumerate(moments(kills, whole.seconds, f"kill {name} {kills}")):
+        command, at = interrupted(name, given, tmp_path / str(number), moment, signal.SIGKILL)
+        assert command.process.exitcode == -signal.SIGKILL
+        assert_whole_or_absent(at)
+        again = begin(name, given, at)
+        assert again.end() == 0, again.said
+        assert_same(contents(at), whole.contents)
+    record("crash", f"SIGKILL {name}", kills, 0, time.monotonic() - begun)
+
+
+@pytest.mark.parametrize("stops", [STOPS, pytest.param(SOAK_STOPS, marks=pytest.mark.soak)])
+@pytest.mark.parametrize("name", COMMANDS)
+def test_stopped_by_the_user(name: str, stops: int, given: Path, undisturbed: Whole, tmp_path: Path) -> None:
+    """One line says what is kept; nothing else is left, and no half of anything."""
+    whole, begun = undisturbed(name), time.monotonic()
+    for number, moment in enumerate(moments(stops, whole.seconds, f"stop {name} {stops}")):
+        command, at = interrupted(name, given, tmp_path / str(number), moment, signal.SIGINT)
+        assert command.process.exitcode == 130, command.said
+        assert command.said.splitlines()[-1] == _expected(name, at)
+        assert_whole_or_absent(at)
+        assert not list(at.rglob("*.partial"))
+        again = begin(name, given, at)
+        assert again.end() == 0, again.said
+        assert_same(contents(at), whole.contents)
+    record("crash", f"SIGINT {name}", stops, 0, time.monotonic() - begun)
+
+
+def _expected(name: str, at: Path) -> str:
+    if name == "study" and (at / "store").exists():
+        return f"sinkscope: stopped; finished runs are kept in {at / 'store'}, start the study again to go on"
+    if list(at.glob(".out.*.checkpoints/step-*")):
+        return "sinkscope: stopped; what is done of the run is kept, start it again to go on"
+    return "sinkscope: stopped; nothing half-written is left"
+
+
+def test_who_stops_the_second_of_two_trainings_is_told_that_the_first_is_kept(tmp_path: Path) -> None:
+    def stop(done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    recipe = Recipe.parse(RECIPE | {"value_norms": {"weight": 1.0, "unlearned": "auto"}})
+    with pytest.raises(KeyboardInterrupt, match="what is done of the run is kept, start it again to go on"):
+        unlearn(recipe, tmp_path / "out", stop)
+    assert [path.name for path in tmp_path.iterdir()] == ["out-unlearned"]
+    with pytest.raises(KeyboardInterrupt, match=r"^$"):
+        unlearn(Recipe.parse(RECIPE), tmp_path / "other", stop)
+    assert [path.name for path in tmp_path.iterdir()] == ["out-unlearned"]
+
+
+def test_pictures_that_are_drawn_when_the_user_stops_are_kept_and_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(study: object) -> pd.DataFrame:
+        raise KeyboardInterrupt
+
+    drawn = Picture(lambda study: pd.DataFrame({"x": [1]}), lambda data: plt.figure(), go.Figure, (), None)
+    monkeypatch.setattr(figures, "PICTURES", {"first": drawn, "second": replace(drawn, frame=stop)})
+    with pytest.raises(KeyboardInterrupt, match="stopped; 3 files were written to"):
+        figures.draw_all(cast(Study, None), tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["first.csv", "first.pdf", "first.png"]
+
+
+@pytest.mark.parametrize("write", [new, replacing, into])
+def test_killed_at_every_touch_of_the_file_system(write: Callable[..., None], tmp_path: Path) -> None:
+    """What was there before is still there, or gone as a whole, or replaced; and the next one to write there leaves nothing beside it."""
+    steps = 0
+    while True:
+        steps += 1
+        at = tmp_path / str(steps)
+        out = at / "out [*]"
+        at.mkdir()
+        if write is not new:
+            write(out, "old")
+        process = CONTEXT.Process(target=killed, args=(write, out, steps))
+        process.start()
+        process.join()
+        if process.exitcode == 0:
+            break
+        assert process.exitcode == -signal.SIGKILL
+        texts = [path.read_text() for path in out.rglob("*.txt") if ".partial" not in str(path)]
+        assert len(texts) == 2 or (write is not into and not out.exists())
+        assert set(texts) <= {"old" * 1000, "new" * 1000} and (write is into or len(set(texts)) <= 1)
+        if write is not into:
+            assert_whole_or_absent(at)
+        write(out)
+        assert {path.read_text() for path in out.rglob("*.txt")} == {"new" * 1000}
+        assert not list(at.rglob(".*")), "nothing is left of the killed one"
+    assert steps > 10

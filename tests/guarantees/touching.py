@@ -1,0 +1,53 @@
+"""Writing a directory in the three ways there are, by a process that dies at a chosen touch of the file system."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from sinkscope.aside import filling
+from sinkscope.runs import writing
+
+TOUCHING = ("open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.chmod", "shutil.rmtree", "fcntl.flock")
+"""Python's audit events before it asks for what changes files."""
+
+
+def new(out: Path, text: str = "new") -> None:
+    with writing(out, text) as aside:
+        _files(aside, text)
+
+
+def replacing(out: Path, text: str = "new") -> None:
+    with writing(out, text, True) as aside:
+        _files(aside, text)
+
+
+def into(out: Path, text: str = "new") -> None:
+    with filling(out) as aside:
+        (aside / "first.txt").write_text(text * 1000)
+        (aside / "second.txt").write_text(text * 1000)
+
+
+def _files(directory: Path, text: str) -> None:
+    (directory / "deep").mkdir()
+    (directory / "deep" / "first.txt").write_text(text * 1000)
+    (directory / "second.txt").write_text(text * 1000)
+
+
+def killed(write: Callable[..., None], out: Path, step: int) -> None:
+    """Write, and die at the `step`-th touch; whoever gets to the end has exit code 0."""
+    count = 0
+
+    def touched(event: str, arguments: tuple[object, ...]) -> None:
+        nonlocal count
+        if event in TOUCHING:
+            count += 1
+            if count == step:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.addaudithook(touched)
+    write(out)
+    os._exit(0)
