@@ -11,6 +11,7 @@ import transformers
 
 from sinkscope.errors import ModelError
 from sinkscope.models import data_directory, digest
+from sinkscope.runs import writing
 
 
 def test_a_digest_is_that_of_the_files_and_not_of_their_place(checkpoints: dict[str, Path], tmp_path: Path) -> None:
@@ -20,8 +21,8 @@ def test_a_digest_is_that_of_the_files_and_not_of_their_place(checkpoints: dict[
         if path.suffix in (".json", ".safetensors"):
             literal.update(path.name.encode() + hashlib.sha256(path.read_bytes()).digest())
     assert digest(str(checkpoints["llama"])) == literal.hexdigest()
-    shutil.copytree(checkpoints["llama"], tmp_path / "run" / "model")
-    (tmp_path / "run" / "run.json").write_text("{}")
+    with writing(tmp_path / "run", "name") as aside:
+        shutil.copytree(checkpoints["llama"], aside / "model")
     (tmp_path / "run" / "model" / "README.md").write_text("about it")
     assert digest(str(tmp_path / "run")) == literal.hexdigest()
     assert digest("tiny") == digest(str(data_directory() / "target")) != digest("tiny-retrained")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 
@@ -34,6 +35,10 @@ app.command("claims")(claims.claims)
 app.add_typer(tiny.app, name="tiny")
 
 _FULL = ("No space left on device", "Disk quota exceeded")
+_NO_PATH = (errno.ENAMETOOLONG, errno.ELOOP, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR)
+"""What the operating system says of paths that only the user can mend."""
+_LONGEST = 2000
+"""Characters of an error's line."""
 
 
 def main() -> None:
@@ -45,6 +50,8 @@ def main() -> None:
     except KeyboardInterrupt:
         _exit("stopped; nothing was written", 130)
     except Exception as error:
+        if isinstance(error, OSError) and error.filename is not None and error.errno in _NO_PATH:
+            _exit(f"{str(error.filename)[:200]} cannot be used ({error.strerror}); give another path", 2)
         if any(text in str(error) for text in _FULL):  # safetensors and HDF5 report a full disk in types of their own
             _exit(str(OutputError("no space left on the disk of the output; free some or choose another place with --out")), 2)
         if os.environ.get("SINKSCOPE_TRACEBACK"):
@@ -53,5 +60,6 @@ def main() -> None:
 
 
 def _exit(message: str, code: int) -> None:
-    print(f"sinkscope: {' '.join(message.split())}", file=sys.stderr)
+    line = "".join(each if each.isprintable() else "?" for each in " ".join(message.split()))  # names of files may hold what steers a terminal
+    print(f"sinkscope: {line if len(line) <= _LONGEST else line[:_LONGEST] + '…'}", file=sys.stderr)
     raise SystemExit(code)

@@ -57,8 +57,9 @@ def study(spec: Spec, out: Path, store: Store, *, engine: Engine = inline, watch
 
     Raises:
         StudyError: the specification does not fit, or jobs failed; what the others made stays in the store.
-        OutputError: `out` holds something that is no study.
+        OutputError: `out` holds something that is no study, or is no place apart from the store.
     """
+    check_apart(out, store)
     known = planned or outlook(spec, store)
     name = identity(study=spec.model_dump(mode="json"), jobs=[job.key for job in known.jobs])
     if _holds(out, name):
@@ -78,6 +79,17 @@ def study(spec: Spec, out: Path, store: Store, *, engine: Engine = inline, watch
                 (aside / "study.yaml").write_text(spec.to_yaml(), encoding="utf-8")
                 _gather(known.runs, store, aside)
     return Study(out)
+
+
+def check_apart(out: Path, store: Store) -> None:
+    """Whether a study's tables and the store of finished runs have places of their own.
+
+    Raises:
+        OutputError: one lies in the other.
+    """
+    one, other = out.resolve(), store.root.resolve()
+    if one == other or one in other.parents or other in one.parents:
+        raise OutputError(f"output {out} and the store of finished runs {store.root} lie in one another; choose another place with --out")
 
 
 def _holds(out: Path, name: str) -> bool:
@@ -140,7 +152,7 @@ class Study:
     def __init__(self, directory: Path) -> None:
         manifest = read_manifest(directory) if directory.is_dir() else None
         if manifest is None or manifest.get("kind") != "study":
-            raise StudyError(f"{directory} holds no finished study; run `sinkscope study SPEC --out {directory}` first")
+            raise StudyError(f"{directory} holds no finished study (no {MANIFEST} of one); run `sinkscope study SPEC --out {directory}` first")
         verify(directory, manifest)
         self.directory = directory
         self.spec = Spec.read(directory / "study.yaml")
