@@ -118,10 +118,10 @@ def load(name: str, device: str | None = None, dtype: str | None = None, trust_r
         torch.empty(0, device=place)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise ModelError(f"device {place!r} cannot be used here ({first_line(error)[:120]}); use cpu, or leave --device out") from error
-    options = {"use_safetensors": True, "trust_remote_code": trust_remote_code, "output_loading_info": True}
+    options = {"use_safetensors": True, "output_loading_info": True}
     try:
         tokenizer = AutoTokenizer.from_pretrained(source.place, trust_remote_code=trust_remote_code)
-        hf, info = AutoModelForCausalLM.from_pretrained(source.place, dtype=DTYPES[dtype] if dtype else "auto", **options)
+        hf, info = AutoModelForCausalLM.from_pretrained(source.place, dtype=DTYPES[dtype] if dtype else "auto", trust_remote_code=trust_remote_code, **options)
         hf.to(place)
     except Exception as error:  # files from anywhere, and libraries that say what is wrong with them in many types
         raise _unloadable(name, source, error) from error
