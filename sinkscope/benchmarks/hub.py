@@ -98,5 +98,7 @@ def read_hub(name: str) -> tuple[Rows, Lengths, Cut]:
 
 def _fetch(repository: str, config: str | None) -> DatasetDict:
     from datasets import load_dataset
+    from huggingface_hub.utils import logging
 
+    logging.set_verbosity_error()  # else it tells of every try
     return load_dataset(repository, config)

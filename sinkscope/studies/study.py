@@ -100,7 +100,7 @@ def _holds(out: Path, name: str) -> bool:
     """
     manifest = read_manifest(out) if out.exists() else None
     if out.exists() and (manifest is None or manifest.get("kind") != "study") and (not out.is_dir() or any(out.iterdir())):
-        raise OutputError(f"output {out} holds something that is no study; choose another with --out")
+        raise OutputError(f"output {out} has no {MANIFEST} of a study, and holds something that is no study; choose another with --out")
     known = () if manifest is None else (*manifest["files"], MANIFEST)
     if foreign := [str(path.relative_to(out)) for path in out.rglob("*") if path.is_file() and str(path.relative_to(out)) not in known]:
         raise OutputError(f"output {out} holds a file that is not the study's ({foreign[0]}); move it, or choose another with --out")

@@ -62,13 +62,12 @@ def test_the_bomb_works(tmp_path: Path) -> None:
 
 
 def test_pickled_weights_are_refused_by_every_command(own: Path, tmp_path: Path, marker: Path, checkpoints: dict[str, Path]) -> None:
-    shutil.copytree(checkpoints["llama"], tmp_path / "given")
-    (tmp_path / "given" / "model.safetensors").unlink()
-    plant(tmp_path / "given", marker)
+    path, out = tmp_path / "given", tmp_path / "out"
+    shutil.copytree(checkpoints["llama"], path)
+    (path / "model.safetensors").unlink()
+    plant(path, marker)
     for arguments in COMMANDS["model"].values():
-        check_refused(
-            sinkscope(*arguments(tmp_path / "given", own), "--out", tmp_path / "out"), tmp_path / "out", f"{tmp_path / 'given'} holds pickled weights"
-        )
+        check_refused(sinkscope(*arguments(path, own), "--out", out), out, f"{path} holds pickled weights only")
 
 
 def test_a_pickle_that_is_called_safetensors_is_refused(own: Path, tmp_path: Path, marker: Path, checkpoints: dict[str, Path]) -> None:
@@ -127,6 +126,8 @@ class SneakyForCausalLM(LlamaForCausalLM):
     config_class = SneakyConfig
 class SneakyTokenizer(PreTrainedTokenizerFast):
     pass
+def generate(model, **options):
+    pass
 """
 
 
@@ -177,7 +178,7 @@ def test_trusted_code_is_run_and_announced(own: Path, tmp_path: Path, checkpoint
     code, err, _, _ = measured([*arguments, "--trust-remote-code"], tmp_path, HF_HOME=str(tmp_path / "home"))
     assert (code, marker.exists()) == (2, True), err
     announced, refused = err.splitlines()
-    assert announced == f"model {path}: Python code that comes with it may run now (--trust-remote-code)"
+    assert announced.endswith(f"model {path}: Python code that comes with it may run now (--trust-remote-code)")
     assert "has nothing to be compared with" in refused
 
 
@@ -212,7 +213,7 @@ def faults(source: str) -> list[str]:
             found.append(name)
         if keywords.get("allow_pickle", "False") != "False" or keywords.get("shell", "False") != "False":
             found.append(f"{name} with {keywords}")
-        if last in ("from_pretrained", "from_config") and keywords.get("trust_remote_code") not in ("False", "trust_remote_code"):
+        if name.startswith("Auto") and last in ("from_pretrained", "from_config") and keywords.get("trust_remote_code") not in ("False", "trust_remote_code"):
             found.append(f"{name} leaves trust_remote_code open")
     return found
 
