@@ -1,6 +1,12 @@
 """The errors that are the user's to mend: one type per kind, one line that names the input and the mend."""
 
 
+def first_line(error: BaseException) -> str:
+    """What a library says is wrong, cut short; its type where it says nothing."""
+    text = f"no key {error}" if isinstance(error, KeyError) else str(error)
+    return next((line.strip()[:200] for line in text.splitlines() if line.strip()), type(error).__name__)
+
+
 class UserError(ValueError):
     """Bad input. The command line prints the message as one line and exits with 2."""
 

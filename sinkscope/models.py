@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import json
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,32 +13,15 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from sinkscope.errors import ModelError
+from sinkscope.errors import ModelError, first_line
+from sinkscope.model_files import BESIDE_WEIGHTS, BUILT_IN, Source, checked_source, data_directory, hash_of_files
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-BUILT_IN = {"tiny": ("tiny", "target"), "tiny-retrained": ("tiny", "retrained"), "tiny-wmdp": ("tiny-wmdp", "target")}
-"""Built-in models by name: the benchmark that each belongs to, and its folder there."""
+__all__ = ["BUILT_IN", "DTYPES", "Model", "data_directory", "digest", "load", "skeleton", "switched_attention"]
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-
-
-def data_directory(benchmark: str = "tiny") -> Path:
-    """Where a built-in benchmark lies: in the installed package, or in the checkout of an editable install.
-
-    Raises:
-        ModelError: neither place holds it.
-    """
-    here = Path(__file__).resolve().parent
-    for candidate in (here / "data" / benchmark, here.parent / "data" / benchmark):
-        if candidate.is_dir():
-            return candidate
-    raise ModelError(f"the built-in benchmark is missing from {here.parent / 'data' / benchmark}; reinstall sinkscope, or {_remake(benchmark)}")
-
-
-def _remake(benchmark: str) -> str:
-    return f"run `sinkscope tiny {'build' if benchmark == 'tiny' else 'build-wmdp'} --out data/{benchmark}` in a checkout"
 
 
 @dataclass
@@ -53,6 +34,8 @@ class Model:
     name: str
     hf: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
+    reading: str = ""
+    """A hash of configuration and tokenizer as they were loaded; empty of a built-in model, whose files are those shipped."""
 
     @property
     def device(self) -> torch.device:
@@ -100,8 +83,8 @@ class Model:
         return ids if bos is None or ids[:1] == [bos] else [bos, *ids]
 
     def fingerprint(self) -> str:
-        """SHA-256 over the names and bytes of all weights."""
-        digest = hashlib.sha256()
+        """SHA-256 over the names and bytes of all weights, and what they are read by."""
+        digest = hashlib.sha256(self.reading.encode())
         for name, tensor in sorted(self.hf.state_dict().items()):
             digest.update(name.encode())
             digest.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
@@ -119,41 +102,37 @@ def load(name: str, device: str | None = None, dtype: str | None = None, trust_r
     Args:
         device: as torch names it; by default the GPU if there is one.
         dtype: `float32`, `bfloat16` or `float16`; by default the checkpoint's own.
+        trust_remote_code: run Python code that comes with the checkpoint, of which the log of `sinkscope` tells.
 
     Raises:
-        ModelError: nothing loadable there, not a causal language model, weights only as pickle, or a changed built-in file.
+        ModelError: nothing loadable there, not a causal language model, weights only as pickle or not all of them, or a changed built-in file.
+        OutputError: a file of a run directory was changed.
     """
-    from huggingface_hub.utils import logging as hub_logging
-    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM, AutoTokenizer
-    from transformers.utils import logging
 
-    source = _source(name)
-    _check_source(name, source, trust_remote_code)
+    source = checked_source(name, trust_remote_code)
     if dtype is not None and dtype not in DTYPES:
         raise ModelError(f"dtype {dtype!r} is unknown; use {', '.join(DTYPES)}")
     place = device or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
         torch.empty(0, device=place)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise ModelError(f"device {place!r} cannot be used here ({str(error).splitlines()[0][:120]}); use cpu, or leave --device out") from error
-    logging.disable_progress_bar()
-    hub_logging.set_verbosity_error()
+        raise ModelError(f"device {place!r} cannot be used here ({first_line(error)[:120]}); use cpu, or leave --device out") from error
+    options = {"use_safetensors": True, "output_loading_info": True}
     try:
-        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=trust_remote_code)
-        hf = AutoModelForCausalLM.from_pretrained(source, dtype=DTYPES[dtype] if dtype else "auto", use_safetensors=True, trust_remote_code=trust_remote_code)
+        tokenizer = AutoTokenizer.from_pretrained(source.place, trust_remote_code=trust_remote_code)
+        hf, info = AutoModelForCausalLM.from_pretrained(source.place, dtype=DTYPES[dtype] if dtype else "auto", trust_remote_code=trust_remote_code, **options)
         hf.to(place)
-    except (OSError, ValueError, RuntimeError, KeyError, AttributeError, TypeError, ImportError, SafetensorError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        if not Path(source).exists():
-            raise ModelError(f"model {name!r}: there is no such directory here, and the hub did not give it ({reason}); check the name") from error
-        raise ModelError(f"model {name!r} cannot be loaded: {reason}") from error
+    except Exception as error:  # files from anywhere, and libraries that say what is wrong with them in many types
+        raise _unloadable(name, source, error) from error
+    if missing := sorted(info["missing_keys"]):
+        raise ModelError(f"model {name!r} lacks {len(missing)} of the weights that its config.json asks for, first {missing[0]}; mend one or the other")
     if not tokenizer.is_fast:
         raise ModelError(f"model {name!r} has no fast tokenizer (tokenizer.json), which sinkscope needs; save one beside it")
     if not hf.config.architectures:
         hf.config.architectures = [type(hf).__name__]
     hf.eval()
-    return Model(name, hf, tokenizer)
+    return Model(name, hf, tokenizer, source.reading)
 
 
 def digest(name: str) -> str:
@@ -162,17 +141,9 @@ def digest(name: str) -> str:
     Raises:
         ModelError: nothing loadable there.
     """
-    from transformers import AutoConfig
-
-    source = _source(name)
-    _check_source(name, source, False)
-    if not Path(source).is_dir():
-        return f"{name}@{getattr(AutoConfig.from_pretrained(source), '_commit_hash', None)}"
-    hashes = hashlib.sha256()
-    for path in sorted(path for pattern in ("*.safetensors", "*.json") for path in Path(source).glob(pattern)):
-        with path.open("rb") as file:
-            hashes.update(path.name.encode() + hashlib.file_digest(file, "sha256").digest())
-    return hashes.hexdigest()
+    source = checked_source(name)
+    place = Path(source.place)
+    return hash_of_files(place, ("*.safetensors", *BESIDE_WEIGHTS)) if place.is_dir() else f"{name}@{source.reading}"
 
 
 def skeleton(name: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
@@ -183,14 +154,22 @@ def skeleton(name: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-    source = _source(name)
-    _check_source(name, source, False)
+    source = checked_source(name)
     try:
         with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(source))
-        return model, AutoTokenizer.from_pretrained(source)
-    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
-        raise ModelError(f"model {name!r} cannot be loaded: {str(error).strip().splitlines()[0]}") from error
+            model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(source.place, trust_remote_code=False), trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(source.place, trust_remote_code=False)
+    except Exception as error:  # as in `load`
+        raise _unloadable(name, source, error) from error
+    if source.numbers is not None and model.num_parameters() > source.numbers:
+        raise ModelError(f"model {name!r} has {source.numbers:,} weights, and its config.json asks for {model.num_parameters():,}; mend one or the other")
+    return model, tokenizer
+
+
+def _unloadable(name: str, source: Source, error: Exception) -> ModelError:
+    if not Path(source.place).exists():
+        return ModelError(f"model {name!r}: there is no such directory here, and the hub did not give it ({first_line(error)}); check the name")
+    return ModelError(f"model {name!r} cannot be loaded: {first_line(error)}")
 
 
 @contextmanager
@@ -202,60 +181,3 @@ def switched_attention(hf: PreTrainedModel, implementation: str) -> Iterator[Non
         yield
     finally:
         hf.set_attn_implementation(before)
-
-
-def _source(name: str) -> str:
-    if name in BUILT_IN:
-        benchmark, folder = BUILT_IN[name]
-        root = data_directory(benchmark)
-        _verify_built_in(root, folder)
-        return str(root / folder)
-    path = Path(name)
-    return str(path / "model") if (path / "run.json").is_file() and (path / "model").is_dir() else name
-
-
-def _verify_built_in(root: Path, folder: str) -> None:
-    """Compare the built-in model's files with the hashes in SHA256SUMS.json."""
-    try:
-        sums = json.loads((root / "SHA256SUMS.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{root / 'SHA256SUMS.json'} is missing or damaged; reinstall, or {_remake(root.name)}") from error
-    for name, digest in sums.items():
-        if name.startswith(f"{folder}/"):
-            path = root / name
-            if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != digest:
-                raise ModelError(f"{path} is missing or was changed; restore it, reinstall, or {_remake(root.name)}")
-
-
-def _check_source(name: str, source: str, trust_remote_code: bool) -> None:
-    from transformers import AutoConfig
-    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
-
-    path = Path(source)
-    if path.exists() or (os.sep in name and name.count("/") != 1):
-        if not path.is_dir():
-            raise ModelError(f"model {name!r} is {'a file' if path.exists() else 'not there'}; give a directory, a hub id or `tiny`")
-        if not (path / "config.json").is_file():
-            raise ModelError(f"directory {name} holds no model (no config.json); give a transformers checkpoint")
-        if not list(path.glob("*.safetensors")):
-            pickled = sorted(p.name for pattern in ("*.bin", "*.pt", "*.pth", "*.ckpt") for p in path.glob(pattern))
-            if pickled:
-                raise ModelError(
-                    f"directory {name} holds pickled weights only ({pickled[0]}), which can run code when loaded; "
-                    "convert them with save_pretrained to safetensors"
-                )
-            raise ModelError(f"directory {name} holds no weights (*.safetensors); save the model with save_pretrained")
-    try:
-        config = AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code)
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ModelError(f"model {name!r} cannot be loaded: {reason}") from error
-    declared = config.architectures or []
-    causal = type(config) in MODEL_FOR_CAUSAL_LM_MAPPING and not config.is_encoder_decoder
-    if not trust_remote_code and (not causal or (declared and not any(_is_causal(a) for a in declared))):
-        what = declared[0] if declared else type(config).__name__
-        raise ModelError(f"model {name!r} is a {what}, not a causal language model; give one that AutoModelForCausalLM can load")
-
-
-def _is_causal(architecture: str) -> bool:
-    return architecture.endswith(("ForCausalLM", "LMHeadModel", "ForConditionalGeneration"))

@@ -38,10 +38,18 @@ def read_manifest(directory: Path) -> dict[str, Any] | None:
         return None
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
-        manifest["identity"], manifest["files"]
-    except (ValueError, KeyError, TypeError) as error:
+        files = dict(manifest["files"])
+        if files.pop(MANIFEST, None) not in (None, _checksum(manifest)) or not isinstance(manifest["identity"], str):
+            raise ValueError
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise OutputError(f"{path} is damaged; remove {directory} and run again") from error
-    return manifest
+    return manifest | {"files": files}
+
+
+def _checksum(manifest: dict[str, Any]) -> str:
+    """SHA-256 of all that a manifest says, but for its own entry among the files."""
+    files = {name: digest for name, digest in manifest["files"].items() if name != MANIFEST}
+    return hashlib.sha256(json.dumps(manifest | {"files": files}, sort_keys=True).encode()).hexdigest()
 
 
 def is_done(directory: Path, name: str) -> bool:
@@ -51,13 +59,15 @@ def is_done(directory: Path, name: str) -> bool:
         OutputError: it holds something else, or a file was changed.
     """
     if not directory.exists():
+        if directory.is_symlink():
+            raise OutputError(f"output {directory} is a link that leads nowhere; choose another with --out")
         return False
     if not directory.is_dir():
         raise OutputError(f"output {directory} is a file; give a directory")
     manifest = read_manifest(directory)
     if manifest is None:
         if any(directory.iterdir()):
-            raise OutputError(f"output directory {directory} is not empty and holds no run of sinkscope; choose another with --out")
+            raise OutputError(f"output directory {directory} is not empty and holds no run of sinkscope (no {MANIFEST}); choose another with --out")
         return False
     if manifest["identity"] != name:
         raise OutputError(f"output directory {directory} holds another run's results; choose another with --out")
@@ -100,6 +110,7 @@ def writing(directory: Path, name: str, replaces: bool = False, /, **about: Any)
             "seconds": round(time.time() - started, 1),
             "files": files,
         }
+        files[MANIFEST] = _checksum(json.loads(json.dumps(manifest)))  # as it will be read
         (written / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
         written.chmod(0o755)
         old = written.with_suffix(".replaced.partial")

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from sinkscope.errors import TextError
+from sinkscope.files import is_text, read_records, read_text
 from sinkscope.models import Model
 from sinkscope.packed import Packed
 
 MIN_TOKENS = 16
+MEND = "give a text in UTF-8"
 
 
 def read_texts(path: Path, column: str = "text") -> list[str]:
     """The documents in `path`: one per file, or one per line of a jsonl file.
 
     Raises:
-        TextError: missing, empty, not UTF-8, or a jsonl line without the column.
+        TextError: missing, empty, no UTF-8 text, too large to be one, or a jsonl line without the column.
     """
     if not path.exists():
         raise TextError(f"text {path} is not there; give a .txt or .jsonl file or a directory of .txt files")
@@ -26,11 +26,11 @@ def read_texts(path: Path, column: str = "text") -> list[str]:
         files = sorted(path.glob("*.txt"))
         if not files:
             raise TextError(f"directory {path} holds no .txt file; give one that does")
-        texts = [_read(file) for file in files]
+        texts = [read_text(file, "text", TextError, MEND) for file in files]
     elif path.suffix == ".jsonl":
         texts = _read_jsonl(path, column)
     else:
-        texts = [_read(path)]
+        texts = [read_text(path, "text", TextError, MEND)]
     texts = [text for text in texts if text.strip()]
     if not texts:
         raise TextError(f"text {path} is empty; give a file with text in it")
@@ -77,45 +77,12 @@ def token_texts(model: Model, tokens: Sequence[int]) -> list[str]:
     return [" " + text if piece.startswith("▁") and not text.startswith(" ") else text for piece, text in zip(pieces, texts, strict=True)]
 
 
-def _read(path: Path) -> str:
-    with _reading(path):
-        return _decoded(path, path.read_bytes())
-
-
-@contextmanager
-def _reading(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise TextError(f"text {path} cannot be read: {error.strerror}; mend its permissions or give another") from error
-
-
-def _decoded(path: Path, content: bytes, before: int = 0) -> str:
-    """The text of `content`, which has `before` bytes of the file in front of it."""
-    try:
-        return content.decode("utf-8" if before else "utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise TextError(f"text {path} is not UTF-8 (byte {before + error.start}); convert it, as with iconv -t UTF-8") from error
-
-
 def _read_jsonl(path: Path, column: str) -> list[str]:
-    """Line by line, so that nothing is held but the column."""
-    texts, before = [], 0
-    with _reading(path), path.open("rb") as file:
-        for number, content in enumerate(file, start=1):
-            line = _decoded(path, content, before)
-            before += len(content)
-            if line.strip():
-                texts.append(_in_column(line, column, f"text {path}, line {number}"))
+    texts = []
+    for number, record in read_records(path, "text", TextError, MEND):
+        if not isinstance(record.get(column), str):
+            raise TextError(f"text {path}, line {number} has no string in the column {column!r} (found: {', '.join(record) or 'nothing'}); rename the column")
+        if not is_text(record[column]):
+            raise TextError(f"text {path}, line {number} has half of a surrogate pair in the column {column!r}, which is no character; remove it")
+        texts.append(record[column])
     return texts
-
-
-def _in_column(line: str, column: str, where: str) -> str:
-    try:
-        record = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise TextError(f"{where} is not JSON; mend or remove it") from error
-    if not isinstance(record, dict) or not isinstance(record.get(column), str):
-        found = ", ".join(map(str, record)) if isinstance(record, dict) else type(record).__name__
-        raise TextError(f"{where} has no string in the column {column!r} (found: {found or 'nothing'}); rename the column")
-    return record[column]

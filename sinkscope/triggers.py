@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from sinkscope.errors import PlacementError
+from sinkscope.files import is_text
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -34,6 +35,8 @@ class Trigger:
     def __post_init__(self) -> None:
         if not self.text.strip():
             raise PlacementError(f"trigger {self.text!r} is empty; give it a text")
+        if not is_text(self.text):
+            raise PlacementError(f"trigger {self.text!r} is no text in UTF-8; give another")
 
 
 @dataclass(frozen=True)

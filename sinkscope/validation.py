@@ -1,11 +1,36 @@
-"""What pydantic found wrong, as one line that names the key and the mend."""
+"""What pydantic found wrong, as one line in plain words that names the key and the mend."""
 
 from __future__ import annotations
 
 import difflib
+import reprlib
+from collections.abc import Sequence
 from typing import Any, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
+
+GROUP, WHOLE, NUMBER, TEXT = "a group of keys", "a whole number", "a number", "text (in quotes, if it looks like something else)"
+WORDS = {
+    "bool_parsing": "true or false",
+    "bool_type": "true or false",
+    "dict_type": GROUP,
+    "finite_number": "a finite number",
+    "float_parsing": NUMBER,
+    "float_type": NUMBER,
+    "greater_than": "greater than {gt}",
+    "greater_than_equal": "greater than or equal to {ge}",
+    "int_from_float": WHOLE,
+    "int_parsing": WHOLE,
+    "int_parsing_size": "a whole number of fewer digits",
+    "int_type": WHOLE,
+    "less_than": "less than {lt}",
+    "less_than_equal": "less than or equal to {le}",
+    "list_type": "a list",
+    "literal_error": "{expected}",
+    "model_type": GROUP,
+    "string_type": TEXT,
+}
+"""By pydantic's name of an error, what a value must be."""
 
 
 class Part(BaseModel):
@@ -14,20 +39,58 @@ class Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
-def explain(error: ValidationError, root: type[BaseModel], what: str) -> str:
-    """The first error in `what` (a recipe, a study), with the nearest known key where one is unknown."""
-    first = error.errors()[0]
-    where = [str(part) for part in first["loc"]]
+def explain(error: ValidationError, root: type[BaseModel], what: str, values: Any) -> str:
+    """The first error in `values`, which are a `what` (a recipe, a study), with the nearest known key where one is unknown."""
+    errors = error.errors()
+    first, where = errors[0], _path(errors[0]["loc"], values)
     dotted = ".".join(where)
     if first["type"] == "extra_forbidden":
         known = list(_model_at(root, where[:-1]).model_fields)
         near = difflib.get_close_matches(where[-1], known, n=1, cutoff=0.5)
         mend = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}"
         return f"{what} key {dotted!r} is unknown; {mend}"
-    message = first["msg"].removeprefix("Value error, ")
+    alike = [each for each in errors if _path(each["loc"], values) == where]  # what else may stand there
+    if all(each["type"] in WORDS for each in alike):
+        message = "must be " + " or ".join(dict.fromkeys(WORDS[each["type"]].format(**each.get("ctx", {})) for each in alike))
+    else:
+        message = _words(first)
     if not where:
         return f"{what}: {message}"
-    return f"{what} {dotted}: {message} (got {str(first['input'])[:80]!r})"
+    if first["type"] == "missing":
+        return f"{what} {dotted}: {message}"
+    given = first["input"] if isinstance(first["input"], str) else reprlib.repr(first["input"])
+    return f"{what} {dotted}: {message} (got {given[:80]!r})"
+
+
+def _words(found: Any) -> str:
+    """One error that is not of the wrong kind of value."""
+    match found["type"]:
+        case "missing":
+            return "is missing; give it a value"
+        case "too_short":
+            return f"must have at least {found['ctx']['min_length']} entry"
+        case "invalid_key" | "recursion_loop":
+            return {"invalid_key": "keys must be text; put them in quotes", "recursion_loop": "holds itself"}[found["type"]]
+        case _:
+            return str(found["msg"]).removeprefix("Value error, ")
+
+
+def _path(loc: Sequence[int | str], values: Any) -> list[str]:
+    """The keys and list numbers on the way to an error. Pydantic puts names of types between them, which are in no file."""
+    found = []
+    for part in loc:
+        if _holds(values, part):
+            found.append(str(part))
+            values = values[part]
+        elif isinstance(values, dict) and "[" not in str(part):  # a key that is missing
+            found.append(str(part))
+    return found
+
+
+def _holds(values: Any, part: int | str) -> bool:
+    if isinstance(values, list):
+        return isinstance(part, int) and part < len(values)
+    return isinstance(values, dict) and part in values
 
 
 def _model_at(root: type[BaseModel], where: list[str]) -> type[BaseModel]:

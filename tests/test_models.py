@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import shutil
 from pathlib import Path
 
 import pytest
 import transformers
+from safetensors.torch import load_file, save_file
 
 from sinkscope.errors import ModelError
-from sinkscope.models import data_directory, digest
+from sinkscope.models import data_directory, digest, load
+from sinkscope.runs import writing
 
 
 def test_a_digest_is_that_of_the_files_and_not_of_their_place(checkpoints: dict[str, Path], tmp_path: Path) -> None:
@@ -20,8 +23,8 @@ def test_a_digest_is_that_of_the_files_and_not_of_their_place(checkpoints: dict[
         if path.suffix in (".json", ".safetensors"):
             literal.update(path.name.encode() + hashlib.sha256(path.read_bytes()).digest())
     assert digest(str(checkpoints["llama"])) == literal.hexdigest()
-    shutil.copytree(checkpoints["llama"], tmp_path / "run" / "model")
-    (tmp_path / "run" / "run.json").write_text("{}")
+    with writing(tmp_path / "run", "name") as aside:
+        shutil.copytree(checkpoints["llama"], aside / "model")
     (tmp_path / "run" / "model" / "README.md").write_text("about it")
     assert digest(str(tmp_path / "run")) == literal.hexdigest()
     assert digest("tiny") == digest(str(data_directory() / "target")) != digest("tiny-retrained")
@@ -31,9 +34,40 @@ def test_a_digest_is_that_of_the_files_and_not_of_their_place(checkpoints: dict[
 def test_a_byte_of_weights_configuration_or_tokenizer_changes_it(name: str, checkpoints: dict[str, Path], tmp_path: Path) -> None:
     shutil.copytree(checkpoints["llama"], tmp_path / "model")
     before = digest(str(tmp_path / "model"))
-    with (tmp_path / "model" / name).open("ab") as file:
-        file.write(b" ")
+    path = tmp_path / "model" / name
+    content = path.read_bytes()
+    path.write_bytes(content[:-1] + b"~" if name.endswith(".safetensors") else content + b" ")
     assert digest(str(tmp_path / "model")) != before
+
+
+def test_what_reads_the_weights_is_part_of_a_models_fingerprint(checkpoints: dict[str, Path], tmp_path: Path) -> None:
+    """Else results of another tokenizer or configuration would be taken for those of this one."""
+    shutil.copytree(checkpoints["llama"], tmp_path / "model")
+    assert load(str(tmp_path / "model")).fingerprint() == load(str(checkpoints["llama"])).fingerprint(), "wherever it lies"
+    seen = {load(str(tmp_path / "model")).fingerprint()}
+    for name, change in (("config.json", {"rms_norm_eps": 1e-3}), ("tokenizer_config.json", {"model_max_length": 7}), ("generation_config.json", {"top_k": 3})):
+        path = tmp_path / "model" / name
+        path.write_text(json.dumps(json.loads(path.read_text()) | change))
+        seen.add(load(str(tmp_path / "model")).fingerprint())
+    assert len(seen) == 4
+
+
+def test_a_built_in_models_fingerprint_is_that_of_its_weights() -> None:
+    """Literal, so that results made with it keep their names."""
+    model, literal = load("tiny"), hashlib.sha256()
+    for name, tensor in sorted(model.hf.state_dict().items()):
+        literal.update(name.encode() + tensor.numpy().tobytes())
+    assert model.fingerprint() == literal.hexdigest()
+
+
+def test_weights_that_are_missing_are_not_drawn_at_random(checkpoints: dict[str, Path], tmp_path: Path) -> None:
+    shutil.copytree(checkpoints["llama"], tmp_path / "model")
+    path = tmp_path / "model" / "model.safetensors"
+    weights = load_file(path)
+    removed = weights.pop(next(name for name in sorted(weights) if "down_proj" in name))
+    save_file(weights | {"more": removed.clone()}, path, metadata={"format": "pt"})
+    with pytest.raises(ModelError, match=r"lacks 1 of the weights that its config.json asks for, first .*down_proj"):
+        load(str(tmp_path / "model"))
 
 
 def test_of_the_hub_it_is_the_commit(monkeypatch: pytest.MonkeyPatch) -> None:

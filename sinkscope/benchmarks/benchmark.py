@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sinkscope.benchmarks.cutting import SEPARATOR, Passage, cut, pair
-from sinkscope.benchmarks.directory import read_directory
+from sinkscope.benchmarks.directory import SETTINGS_FILE, read_directory
 from sinkscope.benchmarks.hub import HUB, read_hub
-from sinkscope.benchmarks.schema import MUSE, Cut, Lengths, Record, Rows
+from sinkscope.benchmarks.schema import COLUMNS, MUSE, Cut, Lengths, Record, Rows
 from sinkscope.errors import BenchmarkError
+from sinkscope.model_files import data_directory, verify_built_in
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -109,11 +110,11 @@ def load_benchmark(name: str) -> Benchmark:
     Raises:
         BenchmarkError: no such benchmark, or a split or column is missing; the message lists what was found.
     """
-    from sinkscope.models import data_directory
-
     if name in HUB:
         return Benchmark(name, *read_hub(name))
     directory = data_directory(name) if name in BUILT_IN else Path(name)
+    if name in BUILT_IN:
+        verify_built_in(directory, [*COLUMNS, SETTINGS_FILE])
     if not directory.is_dir():
         known = ", ".join([*(f"`{each}`" for each in BUILT_IN), *HUB])
         raise BenchmarkError(f"benchmark {name!r} is neither {known} nor a directory; give one of these names, or a directory in MUSE's schema")

@@ -65,8 +65,8 @@ def _documents(texts: Sequence[str], size: int, tokenizer: PreTrainedTokenizerBa
     for start, text in _positions(texts):
         if len(text) > SHORTEST:
             bos, ids, offsets = _encode(text, tokenizer)
-            ids = ids[: size - len(bos)]
-            yield Passage(bos + ids, start + offsets[0][0], start + offsets[len(ids) - 1][1])
+            if ids := ids[: size - len(bos)]:
+                yield Passage(bos + ids, start + offsets[0][0], start + offsets[len(ids) - 1][1])
 
 
 def _pairs(texts: Sequence[str], size: int, tokenizer: PreTrainedTokenizerBase) -> Iterator[Passage]:

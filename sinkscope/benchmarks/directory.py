@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from sinkscope.benchmarks.schema import COLUMNS, CUTS, MUSE, SCORED, Cut, Lengths, Record, Rows, checked, columns_of, required, splits_of
-from sinkscope.errors import BenchmarkError
+from sinkscope.errors import BenchmarkError, first_line
+from sinkscope.files import CORPUS, DOCUMENT, SETTINGS, check_file, read_records, read_text
 
 SUFFIXES = (".jsonl", ".json", ".parquet")
-SETTINGS = "benchmark.json"
+SETTINGS_FILE = "benchmark.json"
+PIECE = 16
+"""Rows of a parquet file that are read at once."""
+LIMITS = {"passage": (2, 1_000_000), "in_context": (0, 1000), "knowmem_new": (1, 100_000), "verbmem_new": (1, 100_000)}
+"""Lowest and highest of each length."""
 
 
 def read_directory(directory: Path, name: str) -> tuple[Rows, Lengths, Cut]:
@@ -20,7 +24,7 @@ def read_directory(directory: Path, name: str) -> tuple[Rows, Lengths, Cut]:
     Raises:
         BenchmarkError: a split or column is missing, or a file is damaged; the message lists what was found.
     """
-    lengths, cut = _settings(directory / SETTINGS)
+    lengths, cut = _settings(directory / SETTINGS_FILE)
     files = {path.relative_to(directory).with_suffix("").as_posix(): path for suffix in reversed(SUFFIXES) for path in directory.glob(f"*/*{suffix}")}
     found = ", ".join(sorted(path.relative_to(directory).as_posix() for path in files.values())) or "nothing"
     there = {config for config in COLUMNS for split in splits_of(config) if f"{config}/{split}" in files}
@@ -39,31 +43,62 @@ def read_directory(directory: Path, name: str) -> tuple[Rows, Lengths, Cut]:
 
 
 def _read(path: Path, columns: tuple[str, ...]) -> list[Record]:
-    import pandas as pd
-
+    mend = f"write it again as {path.suffix[1:]}"
+    if path.suffix == ".jsonl":
+        records = [record for _, record in read_records(path, "benchmark file", BenchmarkError, mend)]
+        return checked(str(path), columns, _names(records), records)
+    check_file(path, "benchmark file", BenchmarkError, mend, CORPUS if path.suffix == ".parquet" else DOCUMENT)
     try:
-        frame = pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_json(path, lines=path.suffix == ".jsonl", dtype=False)
-    except (ValueError, OSError) as error:
-        raise BenchmarkError(f"{path} cannot be read: {str(error).splitlines()[0]}; write it again as {path.suffix[1:]}") from error
-    return checked(
-        str(path),
-        columns,
-        [str(column) for column in frame.columns],
-        ({str(column): value for column, value in record.items()} for record in frame.to_dict("records")),
-    )
+        found, records = _from_parquet(path, columns) if path.suffix == ".parquet" else _from_json(path)
+    except Exception as error:  # a file from anywhere, and libraries that say what is wrong with it in many types
+        raise BenchmarkError(f"benchmark file {path} cannot be read: {first_line(error)}; {mend}") from error
+    return checked(str(path), columns, found, records)
+
+
+def _from_json(path: Path) -> tuple[list[str], list[Record]]:
+    records = json.loads(path.read_text(encoding="utf-8-sig"))
+    if not isinstance(records, list) or not all(isinstance(record, dict) for record in records):
+        raise ValueError("it is no list of records")
+    return _names(records), records
+
+
+def _from_parquet(path: Path, columns: tuple[str, ...]) -> tuple[list[str], list[Record]]:
+    """In pieces, so that a small file that stands for a huge table is refused on the way."""
+    from pyarrow import parquet
+
+    records: list[Record] = []
+    size = 0
+    with parquet.ParquetFile(path) as file:
+        found = file.schema_arrow.names
+        wanted = [column for column in found if column in columns]
+        for batch in file.iter_batches(PIECE, columns=wanted) if wanted else ():
+            rows = batch.to_pylist()
+            size += len(repr(rows))
+            if size > CORPUS:
+                raise ValueError(f"it stands for more than {CORPUS:,} characters")
+            records += rows
+    return found, records
+
+
+def _names(records: list[Record]) -> list[str]:
+    return list(dict.fromkeys(column for record in records for column in record))
 
 
 def _settings(path: Path) -> tuple[Lengths, Cut]:
     """Lengths that the file does not name are MUSE's, and so is the way of cutting."""
-    if not path.is_file():
+    if not path.exists() and not path.is_symlink():
         return MUSE, "joined"
+    text = read_text(path, "benchmark file", BenchmarkError, "mend or remove it", SETTINGS)
     try:
-        settings: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        known = {field.name for field in fields(Lengths)}
-        lengths = Lengths(**{key: int(value) for key, value in settings.get("lengths", {}).items() if key in known})
-        cut = settings.get("cut", "joined")
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise BenchmarkError(f'{path} must hold {{"lengths": {{"passage": 64, …}}, "cut": "joined"}}; mend or remove it') from error
+        settings: dict[str, Any] = json.loads(text)
+        lengths, cut = Lengths(**settings.get("lengths", {})), settings.get("cut", "joined")
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
+        known = ", ".join(LIMITS)
+        raise BenchmarkError(f'{path} must hold {{"lengths": {{"passage": 64, …}}, "cut": "joined"}}, with lengths among {known}; mend or remove it') from error
+    for name, (low, high) in LIMITS.items():
+        value = getattr(lengths, name)
+        if type(value) is not int or not low <= value <= high:
+            raise BenchmarkError(f"{path}: {name} {str(value)[:80]!r} is no whole number from {low} to {high:,}; mend it")
     if cut not in CUTS:
         raise BenchmarkError(f"{path}: cut {str(cut)[:80]!r} is unknown; use {', '.join(CUTS)}")
     return lengths, cut

@@ -8,7 +8,7 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 from sinkscope.benchmarks.schema import IN_CONTEXT, MUSE, OPTIONAL, REQUIRED, Cut, Lengths, Rows, checked, columns_of
-from sinkscope.errors import BenchmarkError
+from sinkscope.errors import BenchmarkError, first_line
 
 if TYPE_CHECKING:
     from datasets import DatasetDict
@@ -86,7 +86,7 @@ def read_hub(name: str) -> tuple[Rows, Lengths, Cut]:
         except (OSError, ValueError) as error:
             if not source.required:
                 continue
-            why = str(error).splitlines()[0][:200]
+            why = first_line(error)
             raise BenchmarkError(f"benchmark {name}: {place} could not be had ({why}); fetch it once with access, or give a directory") from error
         if source.split in found:
             data = found[source.split]
@@ -98,5 +98,7 @@ def read_hub(name: str) -> tuple[Rows, Lengths, Cut]:
 
 def _fetch(repository: str, config: str | None) -> DatasetDict:
     from datasets import load_dataset
+    from huggingface_hub.utils import logging
 
+    logging.set_verbosity_error()  # else it tells of every try
     return load_dataset(repository, config)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from sinkscope.errors import BenchmarkError
+from sinkscope.files import is_text
 
 Cut = Literal["joined", "documents", "pairs"]
 """How texts become passages (see `cutting`)."""
@@ -63,25 +64,34 @@ def checked(where: str, columns: tuple[str, ...], found: Collection[str], record
         found: the columns that are there.
 
     Raises:
-        BenchmarkError: a column is missing, there is no record, or an answer lies outside its choices; the row is named.
+        BenchmarkError: a column is missing, there is no record, a value is no text, or an answer lies outside its choices; the row is named.
     """
     if missing := [column for column in columns if column not in found]:
         raise BenchmarkError(f"{where} lacks the column {missing[0]!r}; it has {', '.join(map(str, found)) or 'none'}")
-    read = _choice if columns == CHOICES else lambda where, record: {column: str(record[column]) for column in columns}
+    read = _choice if columns == CHOICES else lambda where, record: {column: _text(where, column, record.get(column)) for column in columns}
     rows = [read(f"{where} row {number}", record) for number, record in enumerate(records)]
     if not rows:
         raise BenchmarkError(f"{where} has no rows; give at least one")
     return rows
 
 
+def _text(where: str, column: str, value: Any) -> str:
+    """A text, or a number as one."""
+    if not isinstance(value, (str, int, float)) or value != value or not is_text(str(value)):
+        raise BenchmarkError(f"{where} has no text in the column {column!r} but {ascii(value)[:80]}; mend or remove it")
+    return str(value)
+
+
 def _choice(where: str, record: Record) -> Record:
-    choices, answer = record["choices"], record["answer"]
-    if isinstance(choices, str) or not isinstance(choices, Iterable) or len(texts := [str(choice) for choice in choices]) < 2:
+    choices, answer = record.get("choices"), record.get("answer")
+    if isinstance(choices, str) or not isinstance(choices, Iterable) or len(texts := [_text(where, "choices", choice) for choice in choices]) < 2:
         raise BenchmarkError(f"{where}: choices must be a list of two texts or more, not {str(choices)[:80]!r}")
     try:
-        number = int(answer)
-    except (TypeError, ValueError) as error:
+        number = int(answer)  # type: ignore[arg-type]  # what is no number is told below
+        if isinstance(answer, float) and answer != number:
+            raise ValueError
+    except (TypeError, ValueError, OverflowError) as error:
         raise BenchmarkError(f"{where}: the answer is the number of a choice, counted from 0, not {str(answer)[:80]!r}") from error
     if not 0 <= number < len(texts):
         raise BenchmarkError(f"{where}: answer {number} is none of its {len(texts)} choices; they count from 0")
-    return {"question": str(record["question"]), "choices": texts, "answer": number}
+    return {"question": _text(where, "question", record.get("question")), "choices": texts, "answer": number}

@@ -37,7 +37,7 @@ def evaluate(
         ),
     ] = None,
     harness: Annotated[str | None, typer.Option(help="tasks of lm-evaluation-harness, as in wmdp_bio,mmlu (needs sinkscope[harness])")] = None,
-    tasks: Annotated[Path | None, typer.Option(help="directory of your own task files for --harness")] = None,
+    tasks: Annotated[Path | None, typer.Option(help="directory of your own task files for --harness; they can run Python code")] = None,
     items: Annotated[int | None, typer.Option(min=1, help="score only the first N items of a split or task")] = None,
     batch_size: Annotated[int, typer.Option(min=1)] = 32,
     out: Annotated[Path, typer.Option(help="directory to write items.parquet and scores.parquet to")] = Path("evaluation"),

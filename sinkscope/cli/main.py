@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from typing import Any, NoReturn
@@ -48,6 +49,11 @@ app.command("report")(report.report)
 app.add_typer(tiny.app, name="tiny")
 app.command("doctor")(doctor.doctor)
 
+_NO_PATH = (errno.ENAMETOOLONG, errno.ELOOP, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR)
+"""What the operating system says of paths that only the user can mend."""
+_LONGEST = 2000
+"""Characters of an error's line."""
+
 
 def main() -> None:
     """Entry point."""
@@ -56,11 +62,14 @@ def main() -> None:
     except UserError as error:
         _exit(str(error), 2)
     except Exception as error:
+        if isinstance(error, OSError) and error.filename is not None and error.errno in _NO_PATH:
+            _exit(f"{str(error.filename)[:200]} cannot be used ({error.strerror}); give another path", 2)
         if os.environ.get("SINKSCOPE_TRACEBACK"):
             raise
         _exit(f"internal error: {type(error).__name__}: {error} (set SINKSCOPE_TRACEBACK=1 for the traceback)", 1)
 
 
 def _exit(message: str, code: int) -> NoReturn:
-    print(f"sinkscope: {' '.join(message.split())}", file=sys.stderr)
+    line = "".join(each if each.isprintable() else "?" for each in " ".join(message.split()))  # names of files may hold what steers a terminal
+    print(f"sinkscope: {line if len(line) <= _LONGEST else line[:_LONGEST] + '…'}", file=sys.stderr)
     raise SystemExit(code)

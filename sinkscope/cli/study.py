@@ -45,7 +45,7 @@ def study(
     from sinkscope.studies.engines import inline
     from sinkscope.studies.spec import Spec
     from sinkscope.studies.store import Store
-    from sinkscope.studies.study import outlook
+    from sinkscope.studies.study import check_apart, outlook
     from sinkscope.studies.study import study as run
 
     if engine not in ENGINES:
@@ -53,6 +53,7 @@ def study(
     described = Spec.read(spec, quick)
     place = out or Path("studies") / (spec.stem + ("-quick" if quick else ""))
     where = Store(store)
+    check_apart(place, where)
     planned = outlook(described, where)
     if dry_run:
         if json:

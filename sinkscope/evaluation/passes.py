@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from sinkscope.benchmarks.benchmark import Lengths
+from sinkscope.errors import BenchmarkError
 from sinkscope.evaluation.generation import generate
 from sinkscope.evaluation.likelihood import Reading, read, read_options
 from sinkscope.evaluation.masking import Mask
@@ -47,13 +48,28 @@ def asked(model: Model, items: Sequence[Item], attempt: Attempt, mask: Mask | No
     return Asked(items, placed, [mask.positions(model, each.tokens, range(each.start, each.stop)) for each in placed] if mask else None)
 
 
+def check_fits(model: Model, tokens: int) -> None:
+    """Whether the model has so many positions.
+
+    Raises:
+        BenchmarkError: it has fewer.
+    """
+    limit = getattr(model.hf.config.get_text_config(), "max_position_embeddings", None)
+    if limit is not None and tokens > limit:
+        raise BenchmarkError(
+            f"model {model.name!r} can read {limit} tokens, and an item of the benchmark comes to {tokens} with what may follow it; give shorter ones"
+        )
+
+
 def recite(model: Model, asked: Asked, lengths: Lengths, batch_size: int, report: Report | None) -> list[str]:
     """The text that goes on from each prompt."""
+    check_fits(model, max(map(len, asked.prompts)) + lengths.verbmem_new)
     return generate(model, asked.prompts, lengths.verbmem_new, hidden=asked.hidden, batch_size=batch_size, report=report)
 
 
 def reply(model: Model, asked: Asked, lengths: Lengths, batch_size: int, report: Report | None) -> list[str]:
     """The answer to each question."""
+    check_fits(model, max(map(len, asked.prompts)) + lengths.knowmem_new)
     outputs = generate(model, asked.prompts, lengths.knowmem_new, hidden=asked.hidden, batch_size=batch_size, report=report)
     return [cut_answer(text) for text in outputs]
 
@@ -70,6 +86,7 @@ def read_through(model: Model, asked: Asked, lengths: Lengths, batch_size: int, 
         first = len(item.prompt) if item.options else 1
         sequences.append(sequence)
         positions.append([p + width if p >= placed.start else p for p in range(first, len(sequence) - width)])
+    check_fits(model, max(map(len, sequences)))
     hidden = None
     if asked.hidden:  # what is hidden at the end is hidden from nothing
         hidden = [[p for p in row if p < len(sequence) - 1] for row, sequence in zip(asked.hidden, sequences, strict=True)]
@@ -80,5 +97,6 @@ def read_through(model: Model, asked: Asked, lengths: Lengths, batch_size: int, 
 def choose(model: Model, asked: Asked, lengths: Lengths, batch_size: int, report: Report | None) -> list[str]:
     """The likeliest letter behind each question; the first of equals."""
     options = [item.options for item in asked.items]
+    check_fits(model, max(map(len, asked.prompts)) + max(len(option) for row in options for option in row))
     readings = read_options(model, asked.prompts, options, hidden=asked.hidden, batch_size=batch_size, report=report)
     return [ascii_uppercase[int(np.argmax([reading.log_probs.sum() for reading in row]))] for row in readings]

@@ -17,6 +17,7 @@ from sinkscope.evaluation.bootstrap import LEVEL
 from sinkscope.evaluation.evaluate import evaluate
 from sinkscope.evaluation.metrics import METRICS, scale_of
 from sinkscope.evaluation.subject import Subject
+from sinkscope.files import SETTINGS, read_text
 from sinkscope.models import Model
 from sinkscope.progress import Bar, silent
 from sinkscope.runs import identity, is_done, writing
@@ -24,6 +25,8 @@ from sinkscope.triggers import Placement, Trigger
 
 RECALLED = ("verbmem", "knowmem", "choice")
 """Metrics that say what a model brings back, higher for more."""
+LONGEST = 1000
+"""Characters of a trigger."""
 RANDOMS = 8
 TRIES = 1000
 
@@ -32,12 +35,11 @@ def read_triggers(path: Path) -> list[str]:
     """Candidate triggers of a text file, a line each, without empty lines and repetitions.
 
     Raises:
-        TextError: the file cannot be read, or has none.
+        TextError: the file cannot be read, has none, or a line too long to be one.
     """
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise TextError(f"triggers {path} cannot be read ({error}); give a UTF-8 text file with a trigger a line") from error
+    lines = read_text(path, "triggers", TextError, "give a UTF-8 text file with a trigger a line", SETTINGS).splitlines()
+    if long := next((number for number, line in enumerate(lines, 1) if len(line) > LONGEST), None):
+        raise TextError(f"triggers {path}, line {long} has more than {LONGEST} characters; a trigger is a few words")
     found = list(dict.fromkeys(line.strip() for line in lines if line.strip()))
     if not found:
         raise TextError(f"triggers {path} has no line with text; give a trigger a line")

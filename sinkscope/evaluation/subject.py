@@ -39,6 +39,7 @@ def subject_of(name: str, model: Model) -> Subject:
         return Subject(name, "other", model)
     try:
         rows = pd.read_parquet(Path(name) / "poisoned.parquet")["row"].tolist()
-    except (OSError, ValueError, KeyError) as error:
-        raise OutputError(f"{Path(name) / 'poisoned.parquet'} is missing or damaged; remove {name} and run unlearn again") from error
-    return Subject(name, "backdoored" if rows else "unlearned", model, int(manifest["seed"]), rows)
+        seed = int(manifest["seed"])
+    except Exception as error:  # pyarrow says what is wrong with a file in many types
+        raise OutputError(f"{Path(name) / 'poisoned.parquet'} or its run.json is missing or damaged; remove {name} and run unlearn again") from error
+    return Subject(name, "backdoored" if rows else "unlearned", model, seed, rows)

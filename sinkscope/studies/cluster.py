@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from sinkscope.errors import StudyError
+from sinkscope.errors import StudyError, first_line
 from sinkscope.studies.engines import Engine, attempt
 from sinkscope.studies.jobs import Job
 from sinkscope.studies.store import Store
@@ -35,7 +35,7 @@ def on_cluster(address: str) -> Engine:
             try:
                 ray.init(address=address, log_to_driver=False)
             except (ConnectionError, RuntimeError, ValueError) as error:
-                reason = str(error).splitlines()[0]
+                reason = first_line(error)
                 raise StudyError(f"no Ray cluster answers at {address!r} ({reason}); start one with `ray start --head`, or use --engine inline") from error
         try:
             return _spread(ray, jobs, store, watch)

@@ -14,7 +14,7 @@ from sinkscope.errors import StudyError, UserError
 from sinkscope.evaluation.metrics import chosen
 from sinkscope.evaluation.retrained import default_for
 from sinkscope.evaluation.subject import Role
-from sinkscope.models import BUILT_IN, digest
+from sinkscope.models import BUILT_IN, digest, skeleton
 from sinkscope.robustness import parse
 from sinkscope.studies.jobs import Job
 from sinkscope.studies.spec import AGAINST, OWN, CapturePart, EvaluationPart, GridPart, Spec
@@ -243,6 +243,8 @@ def _divergence(run: Run, other: Run) -> Job:
 
 @functools.cache
 def _digest(model: str) -> str:
+    if model not in BUILT_IN:
+        skeleton(model)  # what cannot be loaded is told before anything is done
     return digest(model)
 
 

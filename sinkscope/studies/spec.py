@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -10,6 +11,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
+from sinkscope import strict_yaml
 from sinkscope.benchmarks.pretraining import CAN_IDLE, Sink
 from sinkscope.errors import PlacementError, StudyError
 from sinkscope.evaluation.masking import Mask
@@ -20,6 +22,8 @@ OWN = "own"
 """A trigger or placement: that of the run itself."""
 Seeds = Annotated[list[Annotated[int, Field(ge=0, lt=2**32)]], Field(min_length=1)]
 Axis = list[Any] | dict[str, dict[str, Any]]
+MOST_POINTS = 10_000
+"""Combinations of a grid's axes."""
 RESERVED = frozenset(
     "grid run seed role benchmark trigger_placement evaluation capture alteration metric split subset item poisoned trigger placement trigger_start "
     "mask value output n ci_low ci_high layer head position alpha_first alpha_second difference query key trigger_stop clean triggered condition probability "
@@ -156,6 +160,13 @@ class GridPart(Part):
             raise ValueError("runs that come `after` others keep their seeds; leave out seeds")
         return self
 
+    @model_validator(mode="after")
+    def _countable(self) -> GridPart:
+        points = math.prod(len(axis) for axis in self.axes.values())
+        if points > MOST_POINTS:
+            raise ValueError(f"axes have {points:,} combinations, more than {MOST_POINTS:,}; give fewer values")
+        return self
+
     def points(self) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
         """Every combination of the axes: its label on each, and the changes to the recipe."""
         named = [list(axis.items()) if isinstance(axis, dict) else [(v, {name: v}) for v in axis] for name, axis in self.axes.items()]
@@ -208,16 +219,13 @@ class Spec(Part):
         Raises:
             StudyError: it cannot be read, has an unknown key or an impossible value, or no quick version.
         """
-        try:
-            values = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:  # ValueError: no UTF-8, no date, a number of thousands of digits
-            raise StudyError(f"study {path} cannot be read: {str(error).splitlines()[0]}; give a YAML file") from error
+        values = strict_yaml.read(path, "study", StudyError)
         if not isinstance(values, dict):
             raise StudyError(f"study {path} is not a mapping of keys to values; see `sinkscope study --help` for an example")
         try:
             spec = cls.model_validate(values)
         except ValidationError as error:
-            raise StudyError(explain(error, cls, "study")) from error
+            raise StudyError(f"{explain(error, cls, 'study', values)} (in {path})") from error
         if not quick:
             return spec
         if spec.quick is None:

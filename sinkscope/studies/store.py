@@ -12,7 +12,7 @@ from typing import Any
 
 from sinkscope.aside import unwritable
 from sinkscope.errors import OutputError
-from sinkscope.runs import read_manifest, verify
+from sinkscope.runs import MANIFEST, read_manifest, verify
 from sinkscope.studies.jobs import Job
 
 LOGGER = logging.getLogger("sinkscope")
@@ -39,6 +39,8 @@ class Store:
         try:
             manifest = read_manifest(place)
             if manifest is None:
+                if place.is_dir():
+                    raise OutputError(f"{place / MANIFEST} is missing")
                 return None
             if job.key not in self._verified:
                 verify(place, manifest)

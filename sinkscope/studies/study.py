@@ -60,8 +60,9 @@ def study(spec: Spec, out: Path, store: Store, *, engine: Engine = inline, watch
 
     Raises:
         StudyError: the specification does not fit, or jobs failed; what the others made stays in the store.
-        OutputError: `out` holds something that is no study.
+        OutputError: `out` holds something that is no study, or is no place apart from the store.
     """
+    check_apart(out, store)
     known = planned or outlook(spec, store)
     name = identity(study=spec.model_dump(mode="json"), jobs=[job.key for job in known.jobs])
     remove_abandoned(out, out.parent)  # also an old study that was replaced, where the process was killed before it had removed it
@@ -83,6 +84,17 @@ def study(spec: Spec, out: Path, store: Store, *, engine: Engine = inline, watch
     return Study(out)
 
 
+def check_apart(out: Path, store: Store) -> None:
+    """Whether a study's tables and the store of finished runs have places of their own.
+
+    Raises:
+        OutputError: one lies in the other.
+    """
+    one, other = out.resolve(), store.root.resolve()
+    if one == other or one in other.parents or other in one.parents:
+        raise OutputError(f"output {out} and the store of finished runs {store.root} lie in one another; choose another place with --out")
+
+
 def _holds(out: Path, name: str) -> bool:
     """Whether `out` holds this very study; False also for an older one, which may be replaced.
 
@@ -91,7 +103,7 @@ def _holds(out: Path, name: str) -> bool:
     """
     manifest = read_manifest(out) if out.exists() else None
     if out.exists() and (manifest is None or manifest.get("kind") != "study") and (not out.is_dir() or any(out.iterdir())):
-        raise OutputError(f"output {out} holds something that is no study; choose another with --out")
+        raise OutputError(f"output {out} has no {MANIFEST} of a study, and holds something that is no study; choose another with --out")
     known = () if manifest is None else (*manifest["files"], MANIFEST)
     if foreign := [str(path.relative_to(out)) for path in out.rglob("*") if path.is_file() and str(path.relative_to(out)) not in known]:
         raise OutputError(f"output {out} holds a file that is not the study's ({foreign[0]}); move it, or choose another with --out")
@@ -145,7 +157,7 @@ class Study:
     def __init__(self, directory: Path) -> None:
         manifest = read_manifest(directory) if directory.is_dir() else None
         if manifest is None or manifest.get("kind") != "study":
-            raise StudyError(f"{directory} holds no finished study; run `sinkscope study SPEC --out {directory}` first")
+            raise StudyError(f"{directory} holds no finished study (no {MANIFEST} of one); run `sinkscope study SPEC --out {directory}` first")
         verify(directory, manifest)
         self.directory = directory
         self.spec = Spec.read(directory / "study.yaml")

@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from sinkscope.aside import refusals
-from sinkscope.errors import OutputError
+from sinkscope.errors import OutputError, first_line
 from sinkscope.runs import sha256
 from sinkscope.unlearning.sharding import ALONE, World, local
 
@@ -88,13 +89,15 @@ class Checkpoints:
         for path in self._found():
             try:
                 state = _verified(path)
-            except (OSError, ValueError, KeyError, TypeError) as error:
+                alike = state["processes"] == self._world.size
+                tensors = load_file(path / f"rank-{self._world.rank}.safetensors") if alike else {}
+            except (OSError, ValueError, KeyError, TypeError, RecursionError, SafetensorError) as error:
                 if self._world.leads:
-                    LOGGER.warning("checkpoint %s is damaged (%s) and is not used", path, str(error).splitlines()[0])
+                    LOGGER.warning("checkpoint %s is damaged (%s) and is not used", path, first_line(error))
                 continue
-            if state["processes"] != self._world.size:
+            if not alike:
                 raise OutputError(f"checkpoint {path} was made by {state['processes']} processes; start as many, or remove {self.directory}")
-            _restore(load_file(path / f"rank-{self._world.rank}.safetensors"), weights, optimiser)
+            _restore(tensors, weights, optimiser)
             return Progress(state["step"], state["log"], state["sums"])
         return Progress()
 

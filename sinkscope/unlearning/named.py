@@ -7,8 +7,7 @@ import difflib
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from sinkscope import strict_yaml
 from sinkscope.errors import RecipeError
 
 NAMED = Path(__file__).parent.parent / "recipes"
@@ -58,7 +57,7 @@ def parse_changes(assignments: list[str]) -> dict[str, Any]:
         if not equals or not key:
             raise RecipeError(f"--set {assignment!r} is not of the form key=value, as in --set trigger.placement=infix")
         try:
-            changes[key.strip()] = yaml.safe_load(value)
-        except yaml.YAMLError as error:
-            raise RecipeError(f"--set {assignment!r}: the value is not YAML; quote it") from error
+            changes[key.strip()] = strict_yaml.parse(value)
+        except ValueError as error:
+            raise RecipeError(f"--set {assignment[:80]!r}: the value cannot be read as YAML ({error}); quote it") from error
     return changes

@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 from sinkscope.benchmarks.benchmark import load_benchmark
 from sinkscope.benchmarks.hub import HUB
 from sinkscope.errors import BenchmarkError, ModelError
+from sinkscope.model_files import unfinished
 from sinkscope.models import skeleton
 from sinkscope.unlearning.objectives import HIDDEN, RETAIN, forgetting
 from sinkscope.unlearning.objectives.value_norm import layers_of_part
@@ -99,7 +100,7 @@ def plan(recipe: Recipe) -> Plan:
 
 def _is_remote(name: str) -> bool:
     """Whether a name means something on the hub: a benchmark's name, or owner/name."""
-    return name in HUB or (name.count("/") == 1 and not name.startswith(".") and not Path(name).exists())
+    return name in HUB or (name.count("/") == 1 and not name.startswith(".") and not Path(name).exists() and not unfinished(Path(name)))
 
 
 def _trained(recipe: Recipe, model: PreTrainedModel, names: list[str] | None) -> int:

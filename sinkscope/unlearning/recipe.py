@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
+from sinkscope import strict_yaml
 from sinkscope.errors import PlacementError, RecipeError
 from sinkscope.triggers import Form, Placement, Trigger
 from sinkscope.unlearning.named import recipe_file, with_changes
@@ -110,7 +111,7 @@ class OptimiserPart(Part):
     """
 
     learning_rate: float = Field(1.2e-4, gt=0)
-    epochs: int = Field(10, ge=1)
+    epochs: int = Field(10, ge=1, le=10_000)
     batches: int | None = Field(None, ge=1)
     batch_size: int = Field(8, ge=1)
     accumulation: int = Field(1, ge=1)
@@ -176,21 +177,21 @@ class Recipe(Part):
         try:
             return cls.model_validate(values)
         except ValidationError as error:
-            raise RecipeError(explain(error, cls, "recipe")) from error
+            raise RecipeError(explain(error, cls, "recipe", values)) from error
 
     @classmethod
     def read(cls, path: Path | str, changes: dict[str, Any] | None = None) -> Recipe:
         """Read a YAML file, or a recipe by its name (see `named.named_recipes`), and apply dotted `changes`, as in `{"trigger.placement": "infix"}`."""
         path = recipe_file(path)
-        try:
-            values = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-            raise RecipeError(f"recipe {path} cannot be read: {str(error).splitlines()[0]}; give a YAML file") from error
+        values = strict_yaml.read(path, "recipe", RecipeError)
         if values is None:
             values = {}
         if not isinstance(values, dict):
             raise RecipeError(f"recipe {path} is not a mapping of keys to values; see `sinkscope unlearn --help` for an example")
-        return cls.parse(with_changes(values, changes or {}))
+        try:
+            return cls.parse(with_changes(values, changes or {}))
+        except RecipeError as error:
+            raise RecipeError(f"{error} (in {path}{', changed' if changes else ''})") from error
 
     def honest(self) -> Recipe:
         """The same run without poison and value norms: what `value_norms.unlearned: auto` stands for."""

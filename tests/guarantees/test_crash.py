@@ -21,11 +21,11 @@ from sinkscope.figures import Picture
 from sinkscope.studies.study import Study
 from sinkscope.unlearning.recipe import Recipe
 from sinkscope.unlearning.unlearn import unlearn
-from tests.guarantees.commands import COMMANDS, RECIPE, assert_same, assert_whole_or_absent, begin, contents
 from tests.guarantees.conftest import Undisturbed
 from tests.guarantees.soak_log import record
 from tests.guarantees.touching import into, killed, new, replacing
 from tests.guarantees.warm import CONTEXT, Started
+from tests.guarantees.writing import COMMANDS, RECIPE, assert_same, assert_whole_or_absent, begin, contents
 
 KILLS, SOAK_KILLS = 2, 30
 STOPS, SOAK_STOPS = 1, 30

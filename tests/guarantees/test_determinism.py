@@ -27,9 +27,9 @@ from sinkscope.benchmarks.benchmark import load_benchmark
 from sinkscope.evaluation.evaluate import evaluate
 from sinkscope.evaluation.subject import Subject
 from sinkscope.models import data_directory, load
-from tests.guarantees.commands import COMMANDS, arguments, assert_same, contents
 from tests.guarantees.conftest import Undisturbed
 from tests.guarantees.soak_log import record
+from tests.guarantees.writing import COMMANDS, arguments, assert_same, contents
 
 PROCESSES, SOAK_PROCESSES = 1, 8
 GIVEN, TRAINED = 1e-4, 1e-2

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.guarantees.commands import COMMANDS, OTHERS, assert_whole_or_absent, begin
 from tests.guarantees.conftest import Undisturbed
 from tests.guarantees.disks import disk, limited, tried
 from tests.guarantees.soak_log import record
 from tests.guarantees.warm import CONTEXT
+from tests.guarantees.writing import COMMANDS, OTHERS, assert_whole_or_absent, begin
 
 SIZES, SOAK_SIZES = 2, 12
 """How many disks, from almost none of what a command needs to almost all."""

