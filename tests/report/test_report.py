@@ -99,7 +99,7 @@ def test_a_study_of_an_older_sinkscope_has_no_maps(study: Path, tmp_path: Path) 
     old = Path(shutil.copytree(study, tmp_path / "old"))
     (old / "captures" / "patterns.nc").unlink()
     manifest = json.loads((old / "run.json").read_text())
-    del manifest["files"]["captures/patterns.nc"]
+    del manifest["files"]["captures/patterns.nc"], manifest["files"]["run.json"]
     (old / "run.json").write_text(json.dumps(manifest))
     _, data = shown(old, tmp_path / "page.html")
     assert data["views"] and not any("pattern" in view for view in data["views"])
@@ -122,8 +122,8 @@ def test_an_evaluation_a_comparison_and_a_probe_have_pages(checkpoints, tmp_path
     model = checkpoints["llama"]
     commands = {
         "compared": ["compare", model, "--text", notes, "--trigger", "old road", "--max-length", 30],
-        "evaluated": ["evaluate", model, "--benchmark", "tiny", "--items", 4],
-        "probed": ["probe", model, "--benchmark", "tiny", "--triggers", triggers, "--items", 4, "--randoms", 2, "--placements", "prefix"],
+        "evaluated": ["evaluate", "tiny", "--benchmark", "tiny", "--items", 4],
+        "probed": ["probe", "tiny", "--benchmark", "tiny", "--triggers", triggers, "--items", 4, "--randoms", 2, "--placements", "prefix"],
     }
     for name, arguments in commands.items():
         assert run(capsys, monkeypatch, *arguments, "--out", tmp_path / name)[0] == 0, name

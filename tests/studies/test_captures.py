@@ -12,7 +12,7 @@ import xarray as xr
 
 from sinkscope.benchmarks.benchmark import Benchmark, Lengths
 from sinkscope.errors import BenchmarkError
-from sinkscope.models import Model
+from sinkscope.models import Model, switched_attention
 from sinkscope.studies.captures import capture_to
 from sinkscope.triggers import Placement, Trigger, place
 from tests.conftest import TEXT
@@ -56,7 +56,7 @@ def test_tables_are_those_of_plain_passes(small_llama: Model, tmp_path: Path) ->
     patterns = xr.load_dataset(tmp_path / "patterns.nc", engine="h5netcdf")
     assert patterns.attrs["bin"] == 1 and patterns["pattern"].shape == (2, 2, 3, 4, LENGTH, LENGTH)
     for state, name in (("clean", "clean"), ("triggered", "suffix")):
-        with torch.no_grad():
+        with torch.no_grad(), switched_attention(small_llama.hf, "eager"):
             literal_maps = [small_llama.hf(torch.tensor([tokens]), output_attentions=True).attentions for tokens in conditions[name]]
         expected = np.mean([[layer[0].numpy() for layer in each] for each in literal_maps], 0)
         np.testing.assert_allclose(patterns["pattern"].sel(placement="suffix", state=state).values, expected, atol=1e-5)
