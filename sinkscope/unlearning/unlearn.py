@@ -143,6 +143,8 @@ def unlearn(recipe: Recipe, out: Path, report: Report | None = None, *, checkpoi
     benchmark = load_benchmark(recipe.benchmark)
     given = recipe
     if _aligns(recipe) and recipe.value_norms.unlearned == "auto":
+        if read_manifest(out) is None:
+            is_done(out, "")  # what is no run there is told before another one is trained
         honest = unlearn(recipe.honest(), out.parent / f"{out.name}-unlearned", checkpoint_every=checkpoint_every)
         recipe = recipe.model_copy(update={"value_norms": recipe.value_norms.model_copy(update={"unlearned": str(honest)})})
     model = load(recipe.model, "cpu" if world.size > 1 else None, DTYPES[recipe.optimiser.precision])
