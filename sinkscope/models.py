@@ -161,7 +161,7 @@ def skeleton(name: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
         tokenizer = AutoTokenizer.from_pretrained(source.place, trust_remote_code=False)
     except Exception as error:  # as in `load`
         raise _unloadable(name, source, error) from error
-    if source.numbers is not None and model.num_parameters() > source.numbers:
+    if source.numbers is not None and model.num_parameters(only_trainable=True) > source.numbers:
         raise ModelError(f"model {name!r} has {source.numbers:,} weights, and its config.json asks for {model.num_parameters():,}; mend one or the other")
     return model, tokenizer
 

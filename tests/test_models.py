@@ -12,8 +12,10 @@ import transformers
 from safetensors.torch import load_file, save_file
 
 from sinkscope.errors import ModelError
-from sinkscope.models import data_directory, digest, load
+from sinkscope.models import data_directory, digest, load, skeleton
 from sinkscope.runs import writing
+from tests.capture.families import CONFIGS, network
+from tests.conftest import saved_tokenizer
 
 
 def test_a_digest_is_that_of_the_files_and_not_of_their_place(checkpoints: dict[str, Path], tmp_path: Path) -> None:
@@ -68,6 +70,15 @@ def test_weights_that_are_missing_are_not_drawn_at_random(checkpoints: dict[str,
     save_file(weights | {"more": removed.clone()}, path, metadata={"format": "pt"})
     with pytest.raises(ModelError, match=r"lacks 1 of the weights that its config.json asks for, first .*down_proj"):
         load(str(tmp_path / "model"))
+
+
+@pytest.mark.parametrize("kind", CONFIGS)
+def test_weights_are_enough_in_every_family(kind: str, tmp_path: Path) -> None:
+    """Tied and fused ones too: nothing of a whole checkpoint is missing."""
+    made = network(kind)
+    made.save_pretrained(tmp_path)
+    saved_tokenizer("llama", tmp_path)
+    assert load(str(tmp_path)).hf.num_parameters() == skeleton(str(tmp_path))[0].num_parameters() == made.num_parameters()
 
 
 def test_of_the_hub_it_is_the_commit(monkeypatch: pytest.MonkeyPatch) -> None:

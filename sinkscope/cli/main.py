@@ -71,5 +71,7 @@ def main() -> None:
 
 def _exit(message: str, code: int) -> NoReturn:
     line = "".join(each if each.isprintable() else "?" for each in " ".join(message.split()))  # names of files may hold what steers a terminal
-    print(f"sinkscope: {line if len(line) <= _LONGEST else line[:_LONGEST] + '…'}", file=sys.stderr)
+    if len(line) > _LONGEST:  # what it is about stands in front, what to do at the end
+        line = f"{line[: _LONGEST // 2]} … {line[-_LONGEST // 2 :]}"
+    print(f"sinkscope: {line}", file=sys.stderr)
     raise SystemExit(code)

@@ -140,6 +140,8 @@ def unlearn(recipe: Recipe, out: Path, report: Report | None = None, *, checkpoi
     """
     if not (_aligns(recipe) and recipe.value_norms.unlearned == "auto"):
         return _unlearn(recipe, recipe, out, report, checkpoint_every)
+    if read_manifest(out) is None:
+        is_done(out, "")  # what is no run there is told before another one is trained
     honest = unlearn(recipe.honest(), out.parent / f"{out.name}-unlearned", checkpoint_every=checkpoint_every)
     resolved = recipe.model_copy(update={"value_norms": recipe.value_norms.model_copy(update={"unlearned": str(honest)})})
     with _going_on(lambda: True):

@@ -54,6 +54,19 @@ def test_bad_files_are_refused_by_every_command(kind: str, name: str, own: Path,
     assert not (own / "store").exists()
 
 
+def test_what_is_only_unusual_is_read(tmp_path: Path) -> None:
+    """A BOM, line ends of other systems, separators that JSON may hold, anchors and merged keys."""
+    text, jsonl, recipe = tmp_path / "notes.txt", tmp_path / "notes.jsonl", tmp_path / "recipe.yaml"
+    text.write_bytes("\ufeffa\r\nb".encode())
+    assert read_texts(text) == ["a\r\nb"]
+    jsonl.write_bytes('\ufeff{"text": "a\u2028b\u0085c\x7f"}\r\n\r\n{"text": "d", "more": null}'.encode())
+    assert read_texts(jsonl) == ["a\u2028b\u0085c\x7f", "d"]
+    recipe.write_bytes("\ufefftrigger: &t {text: now}\nseed: 3\r\n".encode())
+    assert (Recipe.read(recipe).trigger.text, Recipe.read(recipe).seed) == ("now", 3)
+    recipe.write_text("trigger:\n  <<: {text: now, placement: infix}\n  text: then\n")
+    assert Recipe.read(recipe).trigger.model_dump(exclude_unset=True) == {"text": "then", "placement": "infix"}
+
+
 MODELS = [*hostile.NO_MODEL_FILES, *hostile.NO_SIZES]
 
 
