@@ -16,6 +16,8 @@ from typer.core import TyperGroup
 from sinkscope.cli import claims, compare, evaluate, figures, locate, probe, quickstart, study, tiny, unlearn
 from sinkscope.errors import UserError
 
+STOPPED = "stopped; nothing half-written is left"
+
 
 class _Commands(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
@@ -23,7 +25,7 @@ class _Commands(TyperGroup):
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt as stopped:
-            _exit(str(stopped) or "stopped; nothing half-written is left", 130)
+            _exit(str(stopped) or STOPPED, 130)
 
 
 app = typer.Typer(
@@ -53,6 +55,8 @@ def main() -> None:
         app()
     except UserError as error:
         _exit(str(error), 2)
+    except KeyboardInterrupt:  # before or after the command itself
+        _exit(STOPPED, 130)
     except Exception as error:
         if os.environ.get("SINKSCOPE_TRACEBACK"):
             raise
