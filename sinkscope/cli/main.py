@@ -17,6 +17,8 @@ from typer.core import TyperGroup
 from sinkscope.cli import claims, compare, doctor, evaluate, figures, locate, probe, quickstart, report, study, tiny, unlearn
 from sinkscope.errors import UserError
 
+STOPPED = "stopped; nothing half-written is left"
+
 
 class _Commands(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
@@ -24,7 +26,7 @@ class _Commands(TyperGroup):
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt as stopped:
-            _exit(str(stopped) or "stopped; nothing half-written is left", 130)
+            _exit(str(stopped) or STOPPED, 130)
 
 
 app = typer.Typer(
@@ -61,6 +63,8 @@ def main() -> None:
         app()
     except UserError as error:
         _exit(str(error), 2)
+    except KeyboardInterrupt:  # before or after the command itself
+        _exit(STOPPED, 130)
     except Exception as error:
         if isinstance(error, OSError) and error.filename is not None and error.errno in _NO_PATH:
             _exit(f"{str(error.filename)[:200]} cannot be used ({error.strerror}); give another path", 2)

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -223,28 +220,6 @@ def test_without_a_whole_checkpoint_a_run_starts_anew(name: str, harm: str, whol
     unlearn(Recipe.parse(SHORT), out, lambda done, total: steps.append(done))
     assert steps[0] == 1
     assert_same(weights(out), whole)
-
-
-@pytest.mark.slow
-def test_sigkill_at_any_moment_loses_nothing(whole, tmp_path: Path) -> None:
-    """The process is killed again and again, a little later each time, until one gets through."""
-    recipe = tmp_path / "recipe.yaml"
-    recipe.write_text(Recipe.parse(SHORT).to_yaml())
-    command = [sys.executable, "-m", "sinkscope", "unlearn", str(recipe), "--checkpoint-every", "1", "--out", str(tmp_path / "run")]
-    kills, patience = 0, 4.0
-    while True:
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-        try:
-            process.wait(timeout=patience)
-            break
-        except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGKILL)
-            process.wait()
-            kills += 1
-            patience += 1.0
-    assert process.returncode == 0, process.stderr.read().decode()
-    assert kills >= 1
-    assert_same(weights(tmp_path / "run"), whole)
 
 
 def test_what_is_kept_when_a_term_is_no_number_is_still_good(tmp_path: Path, monkeypatch) -> None:
