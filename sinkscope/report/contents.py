@@ -46,13 +46,13 @@ class Page:
     pictures: list[dict[str, Any]] = field(default_factory=list)
     tables: list[dict[str, Any]] = field(default_factory=list)
 
-    def table(self, section: str, name: str, title: str, data: pd.DataFrame, note: str = "") -> None:
-        """Add a table to a section, its first rows if it is long."""
+    def table(self, section: str, name: str, title: str, data: pd.DataFrame, note: str = "", *, rows: int | None = ROWS) -> None:
+        """Add a table to a section, its first `rows` if it is longer."""
         if data.empty:
             return
-        if len(data) > ROWS:
-            note = f"{note} The first {ROWS} of {len(data)} rows.".strip()
-        self.tables.append({"section": section, "name": name, "title": title, "note": note, **cells(data.head(ROWS))})
+        if rows is not None and len(data) > rows:
+            note = f"{note} The first {rows} of {len(data)} rows; the directory has all.".strip()
+        self.tables.append({"section": section, "name": name, "title": title, "note": note, **cells(data if rows is None else data.head(rows))})
 
     def picture(self, name: str, title: str, figure: Figure, numbers: pd.DataFrame) -> None:
         """Add a plotly figure and its numbers."""

@@ -48,7 +48,7 @@ def locate_page(directory: Path, manifest: dict[str, Any]) -> Page:
     own[..., : alone.sizes["position"]] = alone["alpha"].values
     view = View(
         {name: sinks.data[name].values for name in STATISTICS if name in sinks.data},
-        int(about["passages"]),
+        sinks.data["passages"].values,
         alone["pattern"].values,
         int(alone.attrs["bin"]),
         tokens,
@@ -68,8 +68,8 @@ def locate_page(directory: Path, manifest: dict[str, Any]) -> Page:
 
 
 def _heads(sinks: SinkMap, ranked: pd.DataFrame) -> pd.DataFrame:
-    frame = sinks.to_frame()
-    return frame[frame["position"] == ranked["position"].iloc[0]].sort_values("alpha", ascending=False, kind="stable")
+    frame = sinks.data.sel(position=int(ranked["position"].iloc[0])).drop_vars("passages").to_dataframe().reset_index()
+    return frame.sort_values("alpha", ascending=False, kind="stable")
 
 
 def compare_page(directory: Path, manifest: dict[str, Any]) -> Page:
@@ -77,7 +77,8 @@ def compare_page(directory: Path, manifest: dict[str, Any]) -> Page:
     attention = pd.read_parquet(directory / "attention.parquet").sort_values(["layer", "head", "position"])
     shape = tuple(attention[column].nunique() for column in ("layer", "head", "position"))
     summary = json.loads((directory / "summary.json").read_text(encoding="utf-8"))
-    views = [View({"alpha": attention[column].to_numpy().reshape(shape)}, int(attention["passages"].max())) for column in ("alpha_first", "alpha_second")]
+    n = attention["passages"].to_numpy().reshape(shape)[0, 0]
+    views = [View({"alpha": attention[column].to_numpy().reshape(shape)}, n) for column in ("alpha_first", "alpha_second")]
     labels = list(dict.fromkeys(pd.read_parquet(directory / "top1.parquet")["condition"]))
     shown = {key: value for key, value in summary.items() if isinstance(value, str | int | float)}
     page = Page(f"Comparison: {' and '.join(labels)}", facts(manifest, **shown), views, [(label, number) for number, label in enumerate(labels)])
@@ -135,7 +136,7 @@ def scored(page: Page, scores: pd.DataFrame, section: str) -> None:
     percent = scores[[scale_of(metric).unit.startswith("%") or "100" in scale_of(metric).unit for metric in scores["metric"]]]
     percent = percent[percent["subset"] != "poisoned"]
     if len(percent):
-        columns = ["model", "metric", "split", "subset", "placement", "mask"]
+        columns = ["model", "metric", "split", "subset", "trigger", "placement", "mask"]
         varied = [column for column in columns if percent[column].nunique() > 1] or ["metric"]
         labels = [" · ".join(str(value) or "clean" for value in row) for row in percent[varied].itertuples(index=False)]
         page.picture("scores", "Scores with 95 % intervals", _dots(labels, percent), percent)

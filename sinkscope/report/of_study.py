@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from sinkscope import figures
-from sinkscope.errors import StudyError
+from sinkscope.errors import StudyError, first_line
 from sinkscope.report.contents import Page
 from sinkscope.report.of_run import escaped, facts
-from sinkscope.report.study_views import Shown, axes_of, mean_scores, shown_models
+from sinkscope.report.study_views import Shown, asked_apart, axes_of, mean_scores, shown_models
 from sinkscope.report.views import View
 from sinkscope.studies.claims import judge
-from sinkscope.studies.claims_table import NOTE
+from sinkscope.studies.claims_table import NOTE, SIGNS
 from sinkscope.studies.paper_claims import paper_claims
 from sinkscope.studies.study import Study
 
@@ -24,8 +24,7 @@ def study_page(directory: Path, manifest: dict[str, Any]) -> Page:
     runs = study.table("runs")
     seeds = ", ".join(map(str, sorted(runs["seed"].unique())))
     page = Page(f"Study {directory.name}", facts(manifest, runs=len(runs), grids=", ".join(runs["grid"].unique()), base_recipe=study.spec.base, seeds=seeds))
-    claims = judge(study, paper_claims())
-    page.table("overview", "claims", "Claims of the paper", claims[claims["effect"].notna()].drop(columns=["kind", "reason"]), NOTE)
+    _claims(page, study)
     page.table("overview", "means", "Scores", mean_scores(study), "Means over seeds with 95 % t intervals (of one seed: over items), without a mask.")
     models, left = shown_models(study)
     _place(page, models, left)
@@ -34,8 +33,19 @@ def study_page(directory: Path, manifest: dict[str, Any]) -> Page:
     return page
 
 
+def _claims(page: Page, study: Study) -> None:
+    """The claims that the study can tell something of."""
+    claims = judge(study, paper_claims())
+    told = claims[claims["effect"].notna()]
+    margins = [f"{SIGNS[str(kind)]} {margin:g}" for kind, margin in zip(told["kind"], told["margin"], strict=True)]
+    told = told.assign(margin=margins).drop(columns="kind").dropna(axis="columns", how="all")
+    page.table("overview", "claims", "Claims of the paper", told, f"{NOTE} {len(told)} of {len(claims)} could be measured here.")
+
+
 def _place(page: Page, models: list[Shown], left: list[str]) -> None:
     """The views of all models, each once, in the atlas and side by side."""
+    if left:
+        page.facts.append(("no room for", ", ".join(left)))
     if not models:
         return
     numbers: dict[int, int] = {}
@@ -49,28 +59,29 @@ def _place(page: Page, models: list[Shown], left: list[str]) -> None:
     shown = []
     for model in models:
         views = {place: {state: number(view) for state, view in states.items()} for place, states in model.views.items()}
-        shown.append({"label": model.label, "role": model.role, "views": views, "scores": model.scores})
+        shown.append({"label": model.label, "role": model.role, "trigger": model.trigger, "views": views, "scores": model.scores})
         if "(trained" not in model.label:
             first = next(iter(views.values()))
             page.atlas.append((f"{model.label}, clean", first["clean"]))
             page.atlas += [(f"{model.label}, trigger at {place}", each["triggered"]) for place, each in views.items()]
     starts = {place: each["triggered"].span for model in models for place, each in model.views.items()}
     places = sorted(starts, key=lambda place: (starts[place] or (0, 0), place))
-    page.compare = {"places": places, "models": shown, "trigger": next((model.trigger for model in models if model.trigger), ""), "left": left}
+    page.compare = {"places": places, "models": shown}
 
 
 def _draw(page: Page, study: Study) -> None:
-    """Every picture that the study has the runs for."""
+    """Every picture that the study has the runs for. One that cannot be drawn is named, and takes no other with it."""
     for name, picture in figures.PICTURES.items():
         if any(grid not in study.spec.grids for grid in picture.needs):
             continue
+        about = import_module(f"sinkscope.figures.{name}").__doc__ or name
         try:
             data = picture.frame(study)
-        except StudyError:
+            twin = picture.twin(data.map(lambda value: escaped(value) if isinstance(value, str) else value))
+        except Exception as error:  # studies that people write have axes and placements that a picture does not know
+            page.facts.append((f"not drawn: {name}", first_line(error)))
             continue
-        about = import_module(f"sinkscope.figures.{name}").__doc__ or name
-        title = about.strip().split("\n")[0]
-        page.picture(name, title, picture.twin(data.map(lambda value: escaped(value) if isinstance(value, str) else value)), data)
+        page.picture(name, about.strip().split("\n")[0], twin, data)
 
 
 def _runs(page: Page, study: Study) -> None:
@@ -83,13 +94,16 @@ def _runs(page: Page, study: Study) -> None:
     except StudyError:
         page.table("runs", "runs", "Runs", table)
         return
-    whole = scores[(scores["mask"] == "") & (scores["subset"] == "all")]
+    whole = scores[(scores["mask"] == "") & (scores["subset"] == "all") & scores["split"].str.startswith("forget")]
+    apart = asked_apart(study)
     for metric in ("verbmem", "knowmem", "choice"):
         for label, triggered in (("clean", False), ("triggered", True)):
-            mine = whole[(whole["metric"] == metric) & whole["split"].str.startswith("forget") & ((whole["placement"] != "") == triggered)]
-            if len(mine):
-                best = mine.groupby(["grid", "run", "seed"])["value"].max().rename(f"{metric}, {label}").reset_index()
-                table = table.merge(best, on=["grid", "run", "seed"], how="left")
+            mine = whole[(whole["metric"] == metric) & ((whole["placement"] != "") == triggered)]
+            for name, each in mine.groupby(apart[0]) if apart else [("", mine)]:
+                if len(each):
+                    title = ", ".join(filter(None, (metric, label, str(name))))
+                    best = each.groupby(["grid", "run", "seed"])["value"].max().rename(title).reset_index()
+                    table = table.merge(best, on=["grid", "run", "seed"], how="left")
     note = "Scores on the forget set without a mask; triggered: the highest over triggers and placements that were tried. Open a run to see all its scores."
     page.table("runs", "runs", "Runs", table, note)
-    page.table("tables", "scores", "Scores", scores.drop(columns=[axis for axis in axes if axis in scores]), "")
+    page.table("tables", "scores", "Scores", scores.drop(columns=[axis for axis in axes if axis in scores]), "", rows=None)

@@ -3,69 +3,94 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import xarray as xr
 
-from sinkscope.errors import StudyError
+from sinkscope.errors import StudyError, UserError
 from sinkscope.figures.numbers import ONE_SCORE, over_seeds
 from sinkscope.report.views import View, mean_of
 from sinkscope.studies.captures import CLEAN, TRIGGERED
 from sinkscope.studies.study import Study
+from sinkscope.unlearning.recipe import Recipe
 
 AXIS = "trigger.placement"
-SCORED = ["metric", "split", "subset", "placement"]
 BUDGET = 6_000_000
 """Numbers of all views together at most: some 16 MB of the page."""
+ONE_CAPTURE = ["run", "capture", "placement"]
 
 
 @dataclass
 class Shown:
-    """A model, or a family of backdoored models that differ in where the trigger was trained: place → state → view, and scores by place (`""`: clean)."""
+    """A model, or a family of backdoored models that differ in where the trigger was trained: place → state → view, and scores.
+
+    A score counts at the trigger's `place`; a clean one of a family at the place where that member was trained, of a single model everywhere (`""`).
+    """
 
     label: str
     role: str
+    trigger: str
     views: dict[str, dict[str, View]] = field(default_factory=dict)
     scores: list[dict[str, Any]] = field(default_factory=list)
-    trigger: str = ""
+
+    def size(self) -> int:
+        return sum(view.size() for states in self.views.values() for view in states.values())
+
+    def without_maps(self) -> Shown:
+        views = {place: {state: replace(view, pattern=None) for state, view in states.items()} for place, states in self.views.items()}
+        return replace(self, views=views)
+
+
+@dataclass(frozen=True)
+class Group:
+    """Runs that differ in the seed alone. `alone`: one of several models, which seeds do not tell apart."""
+
+    label: str
+    runs: pd.DataFrame
+    alone: bool
 
 
 def shown_models(study: Study) -> tuple[list[Shown], list[str]]:
-    """The models of which something was captured, and the labels of those that had no room."""
+    """The models of which something was captured, families first; and the labels of those that had no room. Maps are left out before a model is."""
     try:
         attention = study.table("attention")
     except StudyError:
         return [], []
     models: list[Shown] = []
-    for label, runs in _groups(study):
-        captured = attention[attention["run"].isin(runs["run"]) & (attention["grid"] == runs["grid"].iloc[0])]
-        if len(captured):
-            models.append(Shown(label, str(runs["role"].iloc[0]), _views(study, captured), *_scores(study, runs)))
-    models = [*_families(study, models), *models]
-    kept, left, room = [], [], BUDGET
-    for model in models:
-        room -= sum(_size(view) for states in model.views.values() for view in states.values())
-        if room >= 0:
-            kept.append(model)
-        else:
-            left.append(model.label)
-    return kept, left
+    families: dict[str, Shown] = {}
+    left, room = [], BUDGET
+    for group in groups(study):
+        grid = str(group.runs["grid"].iloc[0])
+        captured = attention[attention["run"].isin(group.runs["run"]) & (attention["grid"] == grid)]
+        if captured.empty:
+            continue
+        trigger = _trigger(study, group)
+        model = Shown(group.label, str(group.runs["role"].iloc[0]), trigger, _views(study, captured), _scores(study, group, trigger))
+        chosen = next((each for each in (model, model.without_maps()) if each.size() <= room), None)
+        if chosen is None:
+            left.append(group.label)
+            continue
+        room -= chosen.size()
+        models.append(chosen)
+        _join(study, families, chosen, group)
+    return [*(family for family in families.values() if len(family.views) > 1), *models], left
 
 
-def _groups(study: Study) -> Iterator[tuple[str, pd.DataFrame]]:
-    """Runs that differ in the seed alone, with a label."""
+def groups(study: Study) -> Iterator[Group]:
+    """The models of a study."""
     runs = study.table("runs")
     axes = axes_of(runs)
     for _, group in runs.groupby(["grid", *axes, "role"], sort=False, dropna=False):
         first = group.iloc[0]
         words = " ".join([str(first["grid"]), *(str(first[axis]) for axis in axes if not pd.isna(first[axis]))])
-        if group["seed"].duplicated().any():
+        if group["seed"].duplicated().any() or _several(study, str(first["grid"])):
             for name, each in group.groupby("run", sort=False):
-                yield f"{words} {name}", each
+                yield Group(f"{words} {name}", each, True)
         else:
-            yield words, group
+            yield Group(words, group, False)
 
 
 def axes_of(runs: pd.DataFrame) -> list[str]:
@@ -73,102 +98,132 @@ def axes_of(runs: pd.DataFrame) -> list[str]:
     return [column for column in runs.columns if column not in ("grid", "run", "seed", "role", "benchmark", "trigger_placement")]
 
 
+def mean_scores(study: Study) -> pd.DataFrame:
+    """A row per model and score without a mask, over seeds: model, metric, split, subset, trigger, placement, value, ci_low, ci_high, n, seeds; `evaluation`
+    where evaluations differ in what they ask."""
+    try:
+        scores = study.table("scores")
+    except StudyError:
+        return pd.DataFrame()
+    keys = [*asked_apart(study), "metric", "split", "subset", "trigger", "placement"]
+    made = [pd.DataFrame()]
+    for group in groups(study):
+        mine = _of(study, group, scores)
+        if len(mine):
+            made.append(over_seeds(mine, keys).assign(model=group.label))
+    whole = pd.concat(made, ignore_index=True)
+    return whole[["model", *whole.columns.drop("model")]] if len(whole) else whole
+
+
+def asked_apart(study: Study) -> list[str]:
+    """`evaluation`, if some of a study's evaluations ask another benchmark or other items than others, so that equal metrics are not equal scores."""
+    asked = {(part.benchmark, part.items) for part in study.spec.evaluations.values()}
+    return ["evaluation"] if len(asked) > 1 else []
+
+
+def _several(study: Study, grid: str) -> bool:
+    """Whether runs of a grid come from several given models."""
+    part = study.spec.grids.get(grid)
+    if part is None:
+        return False
+    return len(part.models or ()) > 1 or (part.after is not None and _several(study, part.after))
+
+
+def _trigger(study: Study, group: Group) -> str:
+    """The trigger that the group's runs were captured with: that of their recipe."""
+    first = group.runs.iloc[0]
+    part = study.spec.grids[str(first["grid"])]
+    changes = [set_ for labels, set_ in part.points() if all(str(first.get(axis)) == str(value) for axis, value in labels.items())]
+    try:
+        return str(Recipe.read(part.recipe or study.spec.base, changes[0] if changes else {}).trigger.text)
+    except UserError:  # the recipe's file is no longer there
+        return ""
+
+
 def _views(study: Study, captured: pd.DataFrame) -> dict[str, dict[str, View]]:
     """Of every place the mean over runs, clean and with the trigger; of each run the first capture that has the place."""
-    views: dict[str, dict[str, View]] = {}
-    for place, rows in captured.groupby("placement", sort=False):
-        first = rows[rows["capture"] == rows.groupby("run")["capture"].transform("first")]
-        seen = [_seen(study, str(place), each) for _, each in first.groupby("run", sort=False)]
-        views[str(place)] = {state: mean_of([both[state] for both in seen]) for state in (CLEAN, TRIGGERED)}
-    return views
+    captured = captured.drop_duplicates([*ONE_CAPTURE, "layer", "head", "position"])
+    seen: dict[str, list[dict[str, View]]] = {}
+    known: set[tuple[str, str]] = set()
+    for (run, capture), rows in captured.groupby(["run", "capture"], sort=False):
+        norms, maps = study.norms(str(run), str(capture)), _maps(study, str(run), str(capture))
+        for place, here in rows.groupby("placement", sort=False):
+            if (str(run), str(place)) not in known:
+                known.add((str(run), str(place)))
+                seen.setdefault(str(place), []).append(_seen(study, here, norms, maps))
+    return {place: {state: mean_of([both[state] for both in each]) for state in (CLEAN, TRIGGERED)} for place, each in seen.items()}
 
 
-def _seen(study: Study, place: str, rows: pd.DataFrame) -> dict[str, View]:
-    """What one capture saw at one place."""
-    run, capture = str(rows["run"].iloc[0]), str(rows["capture"].iloc[0])
-    rows = rows.sort_values(["layer", "head", "position"])
-    shape = tuple(rows[column].nunique() for column in ("layer", "head", "position"))
-    norms, maps = study.norms(run, capture), study.table("maps")
+def _maps(study: Study, run: str, capture: str) -> xr.DataArray | None:
     try:
-        pattern, words = study.patterns(run, capture), study.table("passage")
+        return study.patterns(run, capture)
     except StudyError:  # of an older sinkscope
-        pattern, words = None, pd.DataFrame({"run": [], "capture": [], "placement": [], "state": [], "position": [], "text": []})
-    words = words[(words["run"] == run) & (words["capture"] == capture) & (words["placement"] == place)].sort_values("position")
-    there = maps[(maps["run"] == run) & (maps["capture"] == capture) & (maps["placement"] == place)].iloc[0]
+        return None
+
+
+def _seen(study: Study, rows: pd.DataFrame, norms: xr.DataArray, maps: xr.DataArray | None) -> dict[str, View]:
+    """What one capture saw at one place; value norms of the passages that it read with the trigger."""
+    rows = rows.sort_values(["layer", "head", "position"])
+    place = str(rows["placement"].iloc[0])
+    shape = tuple(rows[column].nunique() for column in ("layer", "head", "position"))
+    there = _same(study, "maps", rows).iloc[0]
+    words = _same(study, "passage", rows)
+    has_norms, has_maps = place in norms["condition"].values, maps is not None and place in maps["placement"].values
+    read = ~np.isnan(norms.sel(condition=place).values).any(axis=(1, 2, 3)) if has_norms else None
     views = {}
     for state, column, condition in ((CLEAN, "alpha_first", CLEAN), (TRIGGERED, "alpha_second", place)):
-        of_heads = np.nanmean(norms.sel(condition=condition).values, axis=0).repeat(shape[1] // norms.sizes["kv_head"], axis=1)
         whole = np.full(shape, np.nan)
-        whole[..., : of_heads.shape[-1]] = of_heads
+        if has_norms:
+            of_heads = norms.sel(condition=condition).values[read].mean(axis=0).repeat(shape[1] // norms.sizes["kv_head"], axis=1)
+            whole[..., : of_heads.shape[-1]] = of_heads
         views[state] = View(
             {"alpha": rows[column].to_numpy().reshape(shape), "value_norm": whole},
-            int(rows["passages"].iloc[0]),
-            None if pattern is None else pattern.sel(placement=place, state=state).values,
-            1 if pattern is None else int(pattern.attrs["bin"]),
-            words[words["state"] == state]["text"].tolist(),
+            rows["passages"].to_numpy().reshape(shape)[0, 0],
+            maps.sel(placement=place, state=state).values if maps is not None and has_maps else None,
+            int(maps.attrs["bin"]) if maps is not None else 1,
+            words[words["state"] == state].drop_duplicates("position").sort_values("position")["text"].tolist() if len(words) else [],
             span=(int(there["trigger_start"]), int(there["trigger_stop"])) if state == TRIGGERED else None,
         )
     return views
 
 
-def mean_scores(study: Study) -> pd.DataFrame:
-    """A row per model and score without a mask, over seeds: model, metric, split, subset, trigger, placement, value, ci_low, ci_high, n, seeds."""
+def _same(study: Study, table: str, rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows of a table of captures that belong to the same run, capture and place; none where the study lacks the table."""
     try:
-        scores = study.table("scores")
+        whole = study.table(table)
     except StudyError:
         return pd.DataFrame()
-    made = [pd.DataFrame()]
-    for label, runs in _groups(study):
-        mine = _of(runs, scores).drop_duplicates(ONE_SCORE)
-        if len(mine):
-            made.append(over_seeds(mine, ["metric", "split", "subset", "trigger", "placement"]).assign(model=label))
-    whole = pd.concat(made, ignore_index=True)
-    return whole[["model", *whole.columns.drop("model")]] if len(whole) else whole
+    return whole[(whole[[*ONE_CAPTURE, "grid"]] == rows[[*ONE_CAPTURE, "grid"]].iloc[0]).all(axis=1)]
 
 
-def _of(runs: pd.DataFrame, scores: pd.DataFrame) -> pd.DataFrame:
-    """The scores of runs of one grid, without a mask."""
-    return scores[scores["run"].isin(runs["run"]) & (scores["grid"] == runs["grid"].iloc[0]) & (scores["mask"] == "")]
+def _of(study: Study, group: Group, scores: pd.DataFrame) -> pd.DataFrame:
+    """The scores of a group's runs without a mask, each once."""
+    mine = scores[scores["run"].isin(group.runs["run"]) & (scores["grid"] == group.runs["grid"].iloc[0]) & (scores["mask"] == "")]
+    return mine.drop_duplicates([*ONE_SCORE, *asked_apart(study)])
 
 
-def _scores(study: Study, runs: pd.DataFrame) -> tuple[list[dict[str, Any]], str]:
-    """Means over seeds without a mask, clean and with the first trigger that was tried, and that trigger.
-
-    `n` and `seeds` say of how many, `place` where a score counts (`""`: everywhere).
-    """
+def _scores(study: Study, group: Group, trigger: str) -> list[dict[str, Any]]:
+    """Means over seeds without a mask, clean and with `trigger`; `n` and `seeds` say of how many."""
     try:
         scores = study.table("scores")
     except StudyError:
-        return [], ""
-    mine = _of(runs, scores[scores["subset"] != "poisoned"]).drop_duplicates(ONE_SCORE)
-    trigger = next((str(text) for text in mine["trigger"] if text), "")
-    mine = mine[mine["trigger"].isin(["", trigger])]
-    if mine.empty:
-        return [], trigger
-    means = over_seeds(mine, SCORED)
-    means = means.assign(place=means["placement"], triggered=means["placement"] != "").drop(columns="placement")
-    return [{str(key): value for key, value in row.items()} for row in means.to_dict("records")], trigger
-
-
-def _families(study: Study, models: list[Shown]) -> list[Shown]:
-    """Backdoored models of one grid that differ only in where their trigger was trained, as one: at every place the model trained there."""
-    runs = study.table("runs")
-    if AXIS not in runs:
         return []
-    by_label = {model.label: model for model in models}
-    families: dict[str, Shown] = {}
-    for label, group in _groups(study):
-        place, model = group[AXIS].iloc[0], by_label.get(label)
-        if model is None or pd.isna(place) or str(place) not in model.views or model.role != "backdoored":
-            continue
-        rest = [str(group[axis].iloc[0]) for axis in axes_of(runs) if axis != AXIS and not pd.isna(group[axis].iloc[0])]
-        name = " ".join([str(group["grid"].iloc[0]), *rest, "(trained where the slider stands)"])
-        family = families.setdefault(name, Shown(name, "backdoored", trigger=model.trigger))
-        family.views[str(place)] = model.views[str(place)]
-        family.scores += [row | {"place": str(place)} for row in model.scores if row["place"] in ("", str(place))]
-    return [family for family in families.values() if len(family.views) > 1]
+    mine = _of(study, group, scores[(scores["subset"] != "poisoned") & scores["trigger"].isin(["", trigger])])
+    if mine.empty:
+        return []
+    means = over_seeds(mine, [*asked_apart(study), "metric", "split", "subset", "placement"])
+    means = means.assign(place=means["placement"], triggered=means["placement"] != "").drop(columns="placement")
+    return [{str(key): value for key, value in row.items()} for row in means.to_dict("records")]
 
 
-def _size(view: View) -> int:
-    cells = sum(values.size for values in view.statistics.values())
-    return cells + (0 if view.pattern is None else view.pattern.size // 2)
+def _join(study: Study, families: dict[str, Shown], model: Shown, group: Group) -> None:
+    """Add a backdoored model to the family of those that differ from it in the trigger's place alone."""
+    first = group.runs.iloc[0]
+    place = first.get(AXIS)
+    if group.alone or place is None or pd.isna(place) or str(place) not in model.views or model.role != "backdoored":
+        return
+    rest = [str(first[axis]) for axis in axes_of(study.table("runs")) if axis != AXIS and not pd.isna(first[axis])]
+    name = " ".join([str(first["grid"]), *rest, "(trained where the slider stands)"])
+    family = families.setdefault(name, Shown(name, "backdoored", model.trigger))
+    family.views[str(place)] = model.views[str(place)]
+    family.scores += [row | {"place": str(place)} for row in model.scores if row["place"] in ("", str(place))]

@@ -9,8 +9,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 
+from sinkscope.report.contents import Page
 from sinkscope.report.report import report
 from tests.figures.fake import HOSTILE
 from tests.report.conftest import HOSTILE_NAME
@@ -66,6 +68,11 @@ def to_the_end(page: Any) -> None:
     for index in range(page.locator(".plot").count()):
         page.locator(".plot").nth(index).scroll_into_view_if_needed()
         page.wait_for_function("i => document.querySelectorAll('.plot')[i].dataset.drawn", arg=index)
+
+
+def to_compare(page: Any) -> None:
+    page.locator("#compare .plot").first.scroll_into_view_if_needed()
+    page.wait_for_function("() => [...document.querySelectorAll('#compare .plot')].every(plot => plot.dataset.drawn)")
 
 
 def text_of(download: Any) -> str:
@@ -125,7 +132,7 @@ def test_every_control_and_picture_has_a_name(opened: Open) -> None:
 
 def test_the_slider_moves_map_strip_and_scores_together(opened: Open) -> None:
     page = opened("study")
-    page.locator("#compare").scroll_into_view_if_needed()
+    to_compare(page)
     assert [page.locator(".compare-model").nth(i).evaluate("e => e.selectedOptions[0].textContent.split(' ')[0]") for i in range(3)] == [
         "target",
         "honest",
@@ -137,7 +144,7 @@ def test_the_slider_moves_map_strip_and_scores_together(opened: Open) -> None:
         state = page.evaluate(
             "[...document.querySelectorAll('#compare .three > section')].map(s => ({z: JSON.stringify(s.querySelector('.plot').data[0].z),"
             " box: s.querySelector('.plot').layout.shapes.map(b => [b.x0 + .5, b.x1 + .5])[0], scores: s.querySelector('table').textContent,"
-            " marked: [...s.querySelectorAll('.strip')].map(t => [...t.children].flatMap((e, i) => e.classList.contains('trigger') ? [i] : []))}))"
+            " marked: [...s.querySelectorAll('.strip .text')].map(t => [...t.children].flatMap((e, i) => e.classList.contains('trigger') ? [i] : []))}))"
         )
         assert [column["box"] for column in state] == [list(span)] * 3
         assert [column["marked"] for column in state] == [[[], list(range(*span))]] * 3
@@ -151,7 +158,7 @@ def test_the_slider_moves_map_strip_and_scores_together(opened: Open) -> None:
 
 def test_the_map_shows_clean_triggered_and_their_difference(opened: Open) -> None:
     page = opened("study")
-    page.locator("#compare").scroll_into_view_if_needed()
+    to_compare(page)
     maps = {}
     for show in ("clean", "triggered", "change"):
         page.select_option("#compare-show", show)
@@ -193,6 +200,20 @@ def test_tables_sort_filter_and_open(opened: Open) -> None:
     assert name in page.text_content("#opened") and page.locator("#opened tbody tr").count() > 2
 
 
+def test_names_of_javascript_are_text_like_any_other(browser: Any, sinks: Path, tmp_path: Path) -> None:
+    page = Page("constructor", [("toString", "valueOf")])
+    page.table("tables", "words", "Words", pd.DataFrame({"word": ["constructor", "toString", "__proto__", "black", "=1+1"], "n": range(5)}))
+    (tmp_path / "page.html").write_text(page.html(), encoding="utf-8")
+    shown = browser.new_page(color_scheme="dark")
+    shown.goto((tmp_path / "page.html").as_uri())
+    shown.wait_for_selector("html[data-ready]")
+    assert shown.locator("[data-table=words] tbody tr td:first-child").all_text_contents() == ["constructor", "toString", "__proto__", "black", "=1+1"]
+    with shown.expect_download() as table:
+        shown.click("[data-format=csv]")
+    assert text_of(table.value).splitlines()[-1] == "'=1+1,4", "no formula for a spreadsheet"
+    shown.close()
+
+
 def test_pictures_and_tables_can_be_taken_along(opened: Open) -> None:
     page = opened("study")
     figure = page.locator("[data-picture=trigger_position]")
@@ -225,7 +246,9 @@ def test_the_first_view_of_32_by_32_heads_is_there_in_two_seconds(opened: Open) 
 
 def test_positions_of_long_passages_are_binned_and_the_strongest_shown_alone(opened: Open) -> None:
     page = opened("large")
+    assert "at position 0," in page.text_content("#atlas .body > p.note"), "the strongest position by itself"
+    page.select_option("#atlas-statistic", "sink_rate")
+    assert "sink rate at position 0," in page.text_content("#atlas .body > p.note")
+    page.select_option("#atlas-exact", label="– (bins)")
     assert page.get_attribute("#atlas-position", "aria-valuetext") == "positions 0–3"
-    page.select_option("#atlas-exact", label="0")
-    assert "at position 0," in page.text_content("#atlas .body > p.note")
     assert page.locator("#atlas .strip span").count() == 256

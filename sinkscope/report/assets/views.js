@@ -12,11 +12,17 @@ class View {
     return `${bin * this.bin}–${Math.min(this.length, (bin + 1) * this.bin) - 1}`;
   }
 
+  // the smallest and largest number of passages that reach the positions of a bin
+  reached(bin) {
+    const [least, most] = this.n[bin];
+    return least === most ? String(least) : `${least}–${most}`;
+  }
+
   // layer × head at one bin, or at an exact position where positions are binned
   grid(statistic, bin, exact = null) {
     const [values, width, at] = exact === null
       ? [unpack(this.statistics[statistic]), this.bins, bin]
-      : [unpack(this.exact.alpha), this.exact.positions.length, exact];
+      : [unpack(this.exact.statistics[statistic]), this.exact.positions.length, exact];
     return Array.from({ length: this.layers }, (_, layer) =>
       Array.from({ length: this.heads }, (_, head) => values[(layer * this.heads + head) * width + at]));
   }
@@ -43,15 +49,20 @@ class View {
 
   // query × key, null above the diagonal
   map(layer, head) {
-    if (!this.pattern) return null;
+    if (!this.pattern || layer >= this.layers || head >= this.heads) return null;
     const side = this.pattern.side;
     const cells = this.mean(unpack(this.pattern.cells), (side * (side + 1)) / 2, layer, head);
     return Array.from({ length: side }, (_, query) =>
       Array.from({ length: side }, (_, key) => (key <= query ? cells[(query * (query + 1)) / 2 + key] : null)));
   }
 
-  // the bin with the highest mean α; the last seven positions are seen by too few queries
+  // the bin, or the exact position, with the highest mean α; the last seven positions are seen by too few queries
   strongest() {
+    if (this.exact) {
+      const width = this.exact.positions.length;
+      const alpha = this.mean(unpack(this.exact.statistics.alpha), width, null, null);
+      return alpha.indexOf(Math.max(...alpha));
+    }
     const alpha = this.profile("alpha", null, null);
     const last = Math.max(1, Math.floor((this.length - 7) / this.bin));
     let best = 0;
@@ -72,16 +83,28 @@ class View {
   }
 }
 
-// Tokens shaded by the square root of the attention they receive; those of the trigger are underlined.
-const strip = (host, view, alpha) => {
-  const last = view.bin === 1 ? view.length - 7 : view.bins;
-  const most = Math.max(...alpha.slice(0, Math.max(1, last)).filter((value) => !Number.isNaN(value)), 1e-9);
-  host.replaceChildren(...view.tokens.map((token, bin) => {
-    const value = bin < last ? alpha[bin] : NaN;
-    const node = el("span", { title: `${view.bin === 1 ? "position" : "positions"} ${view.place(bin)}, α ${shown(value)}` });
+// How many bins of the shown passage are seen by enough queries to be shaded.
+const shadedBins = (view) => Math.max(0, Math.floor((view.text - 7) / view.bin));
+
+// Tokens shaded by the square root of the attention they receive; those of the trigger are underlined. The same as a table below.
+const strip = (host, view, alpha, label) => {
+  const last = shadedBins(view);
+  const shades = view.tokens.map((_, bin) => (bin < last ? alpha[bin] : NaN));
+  const most = Math.max(...shades.filter((value) => !Number.isNaN(value)), 1e-9);
+  const hidden = (bin) => Boolean(view.span && bin * view.bin < view.span[1] && (bin + 1) * view.bin > view.span[0]);
+  const text = el("div", { class: "text", tabindex: 0, role: "group", "aria-label": label });
+  text.replaceChildren(...view.tokens.map((token, bin) => {
+    const node = el("span", { title: `${view.bin === 1 ? "position" : "positions"} ${view.place(bin)}, α ${shown(shades[bin])}${hidden(bin) ? ", trigger" : ""}` });
     node.textContent = token.replace(/\n/g, "⏎").replace(/\t/g, "⇥") || "∅";
-    if (!Number.isNaN(value)) node.style.backgroundColor = `rgba(var(--shade), ${(0.85 * Math.sqrt(Math.min(1, value / most))).toFixed(3)})`;
-    if (view.span && bin * view.bin < view.span[1] && (bin + 1) * view.bin > view.span[0]) node.classList.add("trigger");
+    if (!Number.isNaN(shades[bin])) node.style.backgroundColor = `rgba(var(--shade), ${(0.85 * Math.sqrt(Math.min(1, shades[bin] / most))).toFixed(3)})`;
+    if (hidden(bin)) node.classList.add("trigger");
     return node;
   }));
+  const numbers = () => ({ columns: ["position", "token", "alpha", "trigger"], rows: view.tokens.map((token, bin) => [view.place(bin), token, shades[bin], hidden(bin) ? "yes" : ""]) });
+  const details = el("details", {}, el("summary", {}, "numbers"));
+  details.addEventListener("toggle", () => {
+    if (details.open) details.replaceChildren(details.firstChild, plainTable(numbers()));
+  });
+  host.replaceChildren(text, ...(view.tokens.length ? [el("div", { class: "tools" },
+    el("button", { type: "button", "data-format": "csv", "aria-label": `${label} as CSV`, onclick: () => save("tokens.csv", "text/csv", csv(numbers())) }, "CSV"), details)] : []));
 };
