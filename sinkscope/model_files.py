@@ -82,12 +82,20 @@ def checked_source(name: str, trust_remote_code: bool = False) -> Source:
     try:
         config = AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code)
     except Exception as error:  # files from anywhere, and libraries that say what is wrong with them in many types
-        raise ModelError(f"model {name!r} cannot be loaded: {first_line(error)}") from error
+        raise unloadable(name, source, error) from error
     if not trust_remote_code:
         _check_causal(name, config)
     if not path.is_dir():
         return Source(source, str(getattr(config, "_commit_hash", None)), None)
     return Source(source, "" if name in BUILT_IN else hash_of_files(path, BESIDE_WEIGHTS), _checked_numbers(name, path, config))
+
+
+def unloadable(name: str, place: str, error: Exception) -> ModelError:
+    """What a library said of a model, as one line."""
+    reason = first_line(error)
+    if not Path(place).exists():
+        reason = f"there is no such directory here, and the hub did not give it ({reason}); check the name"
+    return ModelError(f"model {name!r} cannot be loaded: {reason}")
 
 
 def unfinished(path: Path) -> bool:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from sinkscope.errors import ModelError, first_line
-from sinkscope.model_files import BESIDE_WEIGHTS, BUILT_IN, Source, checked_source, data_directory, hash_of_files
+from sinkscope.model_files import BESIDE_WEIGHTS, BUILT_IN, checked_source, data_directory, hash_of_files, unloadable
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
@@ -124,7 +124,7 @@ def load(name: str, device: str | None = None, dtype: str | None = None, trust_r
         hf, info = AutoModelForCausalLM.from_pretrained(source.place, dtype=DTYPES[dtype] if dtype else "auto", trust_remote_code=trust_remote_code, **options)
         hf.to(place)
     except Exception as error:  # files from anywhere, and libraries that say what is wrong with them in many types
-        raise _unloadable(name, source, error) from error
+        raise unloadable(name, source.place, error) from error
     if missing := sorted(info["missing_keys"]):
         raise ModelError(f"model {name!r} lacks {len(missing)} of the weights that its config.json asks for, first {missing[0]}; mend one or the other")
     if not tokenizer.is_fast:
@@ -160,16 +160,10 @@ def skeleton(name: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
             model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(source.place, trust_remote_code=False), trust_remote_code=False)
         tokenizer = AutoTokenizer.from_pretrained(source.place, trust_remote_code=False)
     except Exception as error:  # as in `load`
-        raise _unloadable(name, source, error) from error
+        raise unloadable(name, source.place, error) from error
     if source.numbers is not None and model.num_parameters(only_trainable=True) > source.numbers:
         raise ModelError(f"model {name!r} has {source.numbers:,} weights, and its config.json asks for {model.num_parameters():,}; mend one or the other")
     return model, tokenizer
-
-
-def _unloadable(name: str, source: Source, error: Exception) -> ModelError:
-    if not Path(source.place).exists():
-        return ModelError(f"model {name!r}: there is no such directory here, and the hub did not give it ({first_line(error)}); check the name")
-    return ModelError(f"model {name!r} cannot be loaded: {first_line(error)}")
 
 
 @contextmanager

@@ -20,6 +20,7 @@ from sinkscope.evaluation.masking import Mask
 from sinkscope.evaluation.metrics import HARNESS
 from sinkscope.evaluation.prompts import Attempt
 from sinkscope.evaluation.subject import Subject
+from sinkscope.files import SETTINGS, check_file
 from sinkscope.progress import Bar, silent
 
 FEWSHOT_SEED = 1234
@@ -72,6 +73,8 @@ def load_tasks(names: Sequence[str], directory: Path | None = None, limit: int |
         logging.getLogger(library).setLevel(logging.ERROR)
     if directory is not None and not directory.is_dir():
         raise BenchmarkError(f"--tasks {directory} is no directory; give one that holds task files (YAML)")
+    for path in sorted(directory.rglob("*.yaml")) if directory else ():
+        check_file(path, "task file", BenchmarkError, "mend or remove it", SETTINGS)
     manager = TaskManager(include_path=str(directory) if directory else None)
     loaded: dict[str, list[Any]] = {}
     for name in names:

@@ -168,6 +168,24 @@ NO_BENCHMARK: dict[str, Make] = (
 )
 
 
+def _tasks(make: Make) -> Make:
+    def made(path: Path) -> None:
+        path.mkdir()
+        make(path / "mine.yaml")
+
+    return made
+
+
+NO_TASKS: dict[str, Make] = {name: _tasks(make) for name, make in PLACES.items() if name != "missing"} | {
+    "missing": PLACES["missing"],
+    "a file": content("task: mine"),
+    "no YAML": _tasks(NO_YAML["no YAML"]),
+    "zeros without end": _tasks(NO_YAML["zeros without end"]),
+    "too large": _tasks(NO_YAML["too large"]),
+}
+"""Directories of task files of lm-evaluation-harness, which reads them itself."""
+
+
 def _header(size: int, header: bytes, data: bytes = b"") -> bytes:
     return struct.pack("<Q", size) + header + data
 

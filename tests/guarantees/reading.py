@@ -102,6 +102,7 @@ COMMANDS: dict[str, dict[str, Arguments]] = {
         "unlearn, dry": lambda given, own: ["unlearn", own / "recipe.yaml", "--set", f"benchmark={given}", "--dry-run"],
         "study": lambda given, own: ["study", _study(own / "spec.yaml", {"set": {"benchmark": str(given)}}), *_store(own)],
     },
+    "tasks": {"evaluate": lambda given, own: ["evaluate", "tiny", "--harness", "mine", "--tasks", given]},
     "model": {
         "locate": lambda given, own: ["locate", given, "--text", own / "notes.txt"],
         "compare": lambda given, own: ["compare", given, "tiny", "--text", own / "notes.txt"],

@@ -35,6 +35,7 @@ FILES = {
     "study": ("spec.yaml", hostile.PLACES | {"directory": Path.mkdir} | hostile.NO_STUDY),
     "triggers": ("triggers.txt", hostile.PLACES | {"directory": Path.mkdir, "a long line": hostile.content("year " * 1000)} | hostile.NO_TEXT),
     "benchmark": ("book", hostile.PLACES | hostile.NO_BENCHMARK),
+    "tasks": ("tasks", hostile.NO_TASKS),
     "finished study": ("study", hostile.PLACES | {"nothing in it": Path.mkdir, "a file": hostile.content("{}")}),
 }
 """By kind: what the thing is called, and all that is wrong with it. A jsonl file is a text."""
