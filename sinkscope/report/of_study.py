@@ -38,7 +38,7 @@ def _claims(page: Page, study: Study) -> None:
     claims = judge(study, paper_claims())
     told = claims[claims["effect"].notna()]
     margins = [f"{SIGNS[str(kind)]} {margin:g}" for kind, margin in zip(told["kind"], told["margin"], strict=True)]
-    told = told.assign(margin=margins).drop(columns="kind").dropna(axis="columns", how="all")
+    told = told.assign(margin=margins).drop(columns="kind").replace("", None).dropna(axis="columns", how="all")
     page.table("overview", "claims", "Claims of the paper", told, f"{NOTE} {len(told)} of {len(claims)} could be measured here.")
 
 
