@@ -13,9 +13,10 @@ import pytest
 import torch
 import yaml
 
+from sinkscope.cache import cache_directory
 from sinkscope.errors import OutputError
 from sinkscope.models import Model, data_directory, load
-from sinkscope.runs import cache_directory, read_manifest, verify
+from sinkscope.runs import read_manifest, verify
 from sinkscope.studies.spec import Spec
 from sinkscope.studies.store import Store
 from sinkscope.studies.study import outlook
