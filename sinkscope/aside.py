@@ -115,12 +115,20 @@ def refusals(path: Path) -> Iterator[None]:
     except UserError:
         raise
     except Exception as error:
-        code = error.errno if isinstance(error, OSError) else None
-        if code not in _REFUSALS:  # safetensors and HDF5 have types of their own, with the system's words in them
-            code = next((each for each in (*_FULL, *_LIMITED) if os.strerror(each) in str(error)), None)
+        code = _refusal(error)
         if code is None:
             raise
         raise unwritable(path, OSError(code, os.strerror(code))) from error
+
+
+def _refusal(error: BaseException) -> int | None:
+    """The system's number for what it refused, in an error or in what led to it: matplotlib stumbles over itself where it cannot end a PDF."""
+    if isinstance(error, OSError) and error.errno in _REFUSALS:
+        return error.errno
+    for each in (*_FULL, *_LIMITED):  # safetensors and HDF5 have types of their own, with the system's words in them
+        if os.strerror(each) in str(error):
+            return each
+    return _refusal(error.__context__) if error.__context__ else None
 
 
 def unwritable(path: Path, error: OSError) -> OutputError:

@@ -12,7 +12,7 @@ from sinkscope.errors import OutputError, StudyError
 from sinkscope.report.contents import GENERATOR, Page
 from sinkscope.report.of_run import compare_page, evaluate_page, locate_page, probe_page, quickstart_page, unlearn_page
 from sinkscope.report.of_study import study_page
-from sinkscope.runs import read_manifest, verify
+from sinkscope.runs import MANIFEST, read_manifest, verify
 
 PAGES: dict[str, Callable[[Path, dict[str, Any]], Page]] = {
     "locate": locate_page,
@@ -35,7 +35,7 @@ def report(directory: Path, out: Path) -> int:
     manifest = read_manifest(directory) if directory.is_dir() else None
     if manifest is None or manifest.get("kind") not in PAGES:
         known = ", ".join(PAGES)
-        raise StudyError(f"{directory} holds no finished results of sinkscope that have a page; give a directory that {known} wrote")
+        raise StudyError(f"{directory} holds no finished results of sinkscope that have a page (no {MANIFEST} of any); give a directory that {known} wrote")
     if out.is_dir() or (out.exists() and not _is_page(out)):
         raise OutputError(f"output {out} is there and is no page of sinkscope; choose another with --out")
     if directory.resolve() in out.resolve().parents:

@@ -78,7 +78,7 @@ def test_another_machine_differs_in_the_last_digits(given: Path, undisturbed: Wh
     for name in COMMANDS:
         here, there = undisturbed(name).at, tmp_path / name
         tables = sorted(path.relative_to(here) for path in here.rglob("*.parquet"))
-        assert tables
+        assert tables or name == "report"  # which makes a page of tables that are given
         for table in tables:
             close(pd.read_parquet(here / table), pd.read_parquet(there / table), TRAINED if name in TRAINING else GIVEN)
         for weights in sorted(path.relative_to(here) for path in here.rglob("model/model.safetensors")):
