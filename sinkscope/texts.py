@@ -81,7 +81,8 @@ def _read_jsonl(path: Path, column: str) -> list[str]:
     texts = []
     for number, record in read_records(path, "text", TextError, MEND):
         if not isinstance(record.get(column), str):
-            raise TextError(f"text {path}, line {number} has no string in the column {column!r} (found: {', '.join(record) or 'nothing'}); rename the column")
+            found = ", ".join(record)[:200] or "nothing"
+            raise TextError(f"text {path}, line {number} has no string in the column {column!r} (found: {found}); rename the column")
         if not is_text(record[column]):
             raise TextError(f"text {path}, line {number} has half of a surrogate pair in the column {column!r}, which is no character; remove it")
         texts.append(record[column])

@@ -55,7 +55,7 @@ class Placement:
         """
         match = re.fullmatch(r"(prefix|infix|suffix)|(index|sink):(\d{1,9})", text.strip())
         if match is None:
-            raise PlacementError(f"placement {text!r} is unknown; use prefix, infix, suffix, index:N or sink:R (as in index:8, sink:1)")
+            raise PlacementError(f"placement {text[:80]!r} is unknown; use prefix, infix, suffix, index:N or sink:R (as in index:8, sink:1)")
         if match[1]:
             return cls(match[1])  # type: ignore[arg-type]
         number = int(match[3])

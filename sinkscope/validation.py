@@ -43,7 +43,7 @@ def explain(error: ValidationError, root: type[BaseModel], what: str, values: An
     """The first error in `values`, which are a `what` (a recipe, a study), with the nearest known key where one is unknown."""
     errors = error.errors()
     first, where = errors[0], _path(errors[0]["loc"], values)
-    dotted = ".".join(where)
+    dotted = ".".join(part[:80] for part in where)
     if first["type"] == "extra_forbidden":
         known = list(_model_at(root, where[:-1]).model_fields)
         near = difflib.get_close_matches(where[-1], known, n=1, cutoff=0.5)

@@ -67,7 +67,7 @@ def checked(where: str, columns: tuple[str, ...], found: Collection[str], record
         BenchmarkError: a column is missing, there is no record, a value is no text, or an answer lies outside its choices; the row is named.
     """
     if missing := [column for column in columns if column not in found]:
-        raise BenchmarkError(f"{where} lacks the column {missing[0]!r}; it has {', '.join(map(str, found)) or 'none'}")
+        raise BenchmarkError(f"{where} lacks the column {missing[0]!r}; it has {', '.join(map(str, found))[:200] or 'none'}")
     read = _choice if columns == CHOICES else lambda where, record: {column: _text(where, column, record.get(column)) for column in columns}
     rows = [read(f"{where} row {number}", record) for number, record in enumerate(records)]
     if not rows:

@@ -30,7 +30,7 @@ class Mask:
         """
         match = re.fullmatch(r"(span)|(shallow|sinks):([1-9]\d{0,5})|(positions):(\d{1,6}(?:,\d{1,6})*)", text.strip())
         if match is None:
-            raise PlacementError(f"mask {text!r} is unknown; use shallow:8, sinks:3, span or positions:4,9")
+            raise PlacementError(f"mask {text[:80]!r} is unknown; use shallow:8, sinks:3, span or positions:4,9")
         kind = match[1] or match[2] or match[4]
         numbers = (match[3] or match[5] or "").split(",")
         return cls(kind, tuple(int(number) for number in numbers if number))  # type: ignore[arg-type]

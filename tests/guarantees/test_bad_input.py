@@ -205,19 +205,25 @@ def measured(arguments: list[object], directory: Path, **environment: str) -> tu
     return done.returncode, done.stderr, time.monotonic() - began, int(memory.split()[1]) / 2**20
 
 
-def test_memory_stays_bounded(own: Path, tmp_path: Path, checkpoints: dict[str, Path]) -> None:
-    """Against a bomb of each kind: 1.2 GB hold the libraries (0.7 GB) and the longest line that is read."""
-    (tmp_path / "bombs").mkdir()
-    bombs = {
-        "jsonl": (tmp_path / "bombs" / "notes.jsonl", hostile.NO_RECORDS["a line of tens of MB"], COMMANDS["text"]["locate"]),
-        "model": (tmp_path / "bombs" / "model", lambda path: hostile.broken_model(path, checkpoints["llama"], "many layers"), COMMANDS["model"]["evaluate"]),
-    }
-    for path, make, arguments in bombs.values():
-        make(path)
-        code, err, seconds, memory = measured([*arguments(path, own), "--out", tmp_path / "out"], tmp_path)
-        assert (code, err.count("\n")) == (2, 1), err
-        assert str(path) in err
-        assert memory < 1.2 and seconds < 120, (memory, seconds)
+def bounded(arguments: list[object], path: Path, own: Path) -> None:
+    """1.2 GB hold the libraries (0.7 GB) and the longest line that is read."""
+    out = own.parent / "out"
+    code, err, seconds, memory = measured([*arguments, "--out", out], own.parent)
+    assert (code, err.count("\n"), out.exists()) == (2, 1, False), err
+    assert str(path) in err
+    assert memory < 1.2 and seconds < 120, (memory, seconds)
+
+
+def test_a_configuration_of_absurd_size_takes_no_memory(own: Path, tmp_path: Path, checkpoints: dict[str, Path]) -> None:
+    hostile.broken_model(tmp_path / "given", checkpoints["llama"], "many layers")
+    bounded(COMMANDS["model"]["evaluate"](tmp_path / "given", own), tmp_path / "given", own)
+
+
+def test_a_small_file_that_stands_for_a_huge_table_is_refused(own: Path, tmp_path: Path) -> None:
+    hostile.parquet_bomb(tmp_path / "given")
+    assert (tmp_path / "given" / "raw" / "forget.parquet").stat().st_size < 10**6
+    outcome = sinkscope(*COMMANDS["benchmark"]["evaluate"](tmp_path / "given", own), "--out", tmp_path / "out")
+    check_refused(outcome, tmp_path / "out", f"{tmp_path}/given/raw/forget.parquet cannot be read: it stands for more than")
 
 
 def test_a_name_that_no_hub_has_is_one_line(own: Path, tmp_path: Path) -> None:
@@ -238,9 +244,7 @@ def test_a_line_of_a_gigabyte_is_refused_in_bounded_memory(own: Path, tmp_path: 
             for _ in range(CORPUS // 2**20 - 1):
                 out.write(b"a word " * (2**20 // 7))
         for arguments in COMMANDS[kind].values():
-            code, err, seconds, memory = measured([*arguments(path, own), "--out", tmp_path / "out"], tmp_path)
-            assert (code, err.count("\n")) == (2, 1) and str(path) in err, err
-            assert memory < 1.2 and seconds < 120, (memory, seconds)
+            bounded(arguments(path, own), path, own)
         path.unlink()
     record("bad input", "lines of 1 GB", 8, 0, time.monotonic() - began)
 
@@ -272,7 +276,7 @@ READERS: dict[str, tuple[Reader, bytes]] = {
     "run.json": (lambda path: read_manifest(path.parent), b'{"identity": "0123", "kind": "evaluate", "files": {"a.txt": "00ff"}, "seconds": 1.5}'),
 }
 """By the name of a file: what reads it, and a good one."""
-PIECES = [b"\0", b"\xef\xbb\xbf", b"\xff\xfe", b"{", b"[" * 2000, b"&a ", b"*a", b"!!", b"<<: ", b"9" * 5000, b"\\ud800", b"\n\n"]
+PIECES = [b"\0", b"\xef\xbb\xbf", b"\xff\xfe", b"{", b"[" * 400, b"&a ", b"*a", b"!!", b"<<: ", b"9" * 5000, b"\\ud800", b"\n\n"]
 JUNK = st.one_of(st.binary(max_size=8), st.sampled_from(PIECES))
 EDITS = st.lists(st.tuples(st.floats(0, 1), st.integers(0, 12), JUNK), max_size=4)
 
@@ -286,7 +290,7 @@ def edited(good: bytes, edits: list[tuple[float, int, bytes]]) -> bytes:
 
 
 @pytest.mark.parametrize("file", READERS)
-@pytest.mark.parametrize("count", [150, pytest.param(3000, marks=pytest.mark.soak)])
+@pytest.mark.parametrize("count", [150, pytest.param(2000, marks=pytest.mark.soak)])
 def test_whatever_stands_in_a_file_is_read_or_refused_in_one_line(file: str, count: int, tmp_path: Path) -> None:
     reader, good = READERS[file]
     path, began = tmp_path / file, time.monotonic()
@@ -300,7 +304,7 @@ def test_whatever_stands_in_a_file_is_read_or_refused_in_one_line(file: str, cou
                 reader(path)
         except UserError as error:
             line = " ".join(str(error).split())
-            assert str(tmp_path) in line and len(line) < 5000, line
+            assert str(tmp_path) in line and len(line) < 20_000, line  # the command line cuts it
 
     path.write_bytes(good)
     reader(path)
