@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from sinkscope import netcdf
 from sinkscope.benchmarks.benchmark import Benchmark
 from sinkscope.compare import Condition, Measured, attention_frame, change, map_frame, measure, triggered, usual
 from sinkscope.errors import BenchmarkError
@@ -77,7 +78,7 @@ def capture_to(
     for name, frames in tables.items():
         if frames:
             pd.concat(frames, ignore_index=True).to_parquet(directory / f"{name}.parquet", index=False)
-    norms_of(norms).to_netcdf(directory / "norms.nc", engine="h5netcdf", encoding={"value_norm": {"zlib": True}})
+    netcdf.write({"/": norms_of(norms)}, directory / "norms.nc", {"value_norm": {"zlib": True}})
 
 
 def norms_of(norms: dict[str, tuple[list[int], np.ndarray]]) -> xr.Dataset:

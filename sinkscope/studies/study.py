@@ -9,6 +9,7 @@ from pathlib import Path
 import pandas as pd
 import xarray as xr
 
+from sinkscope import netcdf
 from sinkscope.aside import remove_abandoned
 from sinkscope.errors import OutputError, StudyError
 from sinkscope.runs import MANIFEST, identity, read_manifest, verify, writing
@@ -123,8 +124,8 @@ def _gather(runs: Sequence[Run], store: Store, directory: Path) -> None:
         path = directory / f"{table}.parquet"
         path.parent.mkdir(exist_ok=True)
         pd.concat(each, ignore_index=True).to_parquet(path, index=False)
-    for name, data in norms.items():
-        data.to_netcdf(directory / "captures" / f"{NORMS}.nc", engine="h5netcdf", group=name, mode="a", encoding={"value_norm": {"zlib": True}})
+    if norms:
+        netcdf.write(norms, directory / "captures" / f"{NORMS}.nc", {"value_norm": {"zlib": True}})
 
 
 def _with(frame: pd.DataFrame, about: dict[str, object]) -> pd.DataFrame:
