@@ -114,12 +114,22 @@ def refusals(path: Path) -> Iterator[None]:
     except UserError:
         raise
     except Exception as error:
-        code = error.errno if isinstance(error, OSError) else None
-        if code not in _REFUSALS:  # safetensors and HDF5 have types of their own, with the system's words in them
-            code = next((each for each in (*_FULL, *_LIMITED) if os.strerror(each) in str(error)), None)
+        code = _refusal(error)
         if code is None:
             raise
         raise unwritable(path, OSError(code, os.strerror(code))) from error
+
+
+def _refusal(error: BaseException | None) -> int | None:
+    """The number of the system's error that this one is or comes of, where it is a refusal; None where it is none."""
+    if isinstance(error, OSError) and error.errno in _REFUSALS:
+        return error.errno
+    while error is not None:  # safetensors has a type of its own with the system's words in it, matplotlib fails once more while it closes its file
+        for code in (*_FULL, *_LIMITED):
+            if os.strerror(code) in str(error):
+                return code
+        error = error.__cause__ or error.__context__
+    return None
 
 
 def unwritable(path: Path, error: OSError) -> OutputError:
