@@ -121,14 +121,16 @@ def refusals(path: Path) -> Iterator[None]:
         raise unwritable(path, OSError(code, os.strerror(code))) from error
 
 
-def _refusal(error: BaseException) -> int | None:
-    """The system's number for what it refused, in an error or in what led to it: matplotlib stumbles over itself where it cannot end a PDF."""
+def _refusal(error: BaseException | None) -> int | None:
+    """The number of the system's error that this one is or comes of, where it is a refusal; None where it is none."""
     if isinstance(error, OSError) and error.errno in _REFUSALS:
         return error.errno
-    for each in (*_FULL, *_LIMITED):  # safetensors and HDF5 have types of their own, with the system's words in them
-        if os.strerror(each) in str(error):
-            return each
-    return _refusal(error.__context__) if error.__context__ else None
+    while error is not None:  # safetensors has a type of its own with the system's words in it, matplotlib fails once more while it closes its file
+        for code in (*_FULL, *_LIMITED):
+            if os.strerror(code) in str(error):
+                return code
+        error = error.__cause__ or error.__context__
+    return None
 
 
 def unwritable(path: Path, error: OSError) -> OutputError:

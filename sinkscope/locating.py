@@ -14,6 +14,7 @@ import pandas as pd
 import xarray as xr
 from jaxtyping import Float
 
+from sinkscope import netcdf
 from sinkscope.capture.maps import BinnedPattern, bin_for
 from sinkscope.capture.massive import MassiveActivations
 from sinkscope.capture.reducers import Reducer
@@ -105,7 +106,7 @@ def locate_in_text(
         alone = locate(model, passages[:1], source=source, reducers=[maps])
         words = pd.DataFrame({"position": range(len(passages[0])), "token": passages[0], "text": token_texts(model, passages[0])})
         words.to_parquet(aside / "passage.parquet", index=False)
-        passage_data(alone, maps).to_netcdf(aside / "passage.nc", engine="h5netcdf", encoding={"pattern": {"zlib": True}})
+        netcdf.write({"/": passage_data(alone, maps)}, aside / "passage.nc", {"pattern": {"zlib": True}})
         draw_passage(model, sinks, alone, passages[0], heads, source, aside / "figures")
     return summarise(sinks)
 

@@ -11,6 +11,7 @@ import pandas as pd
 import xarray as xr
 from jaxtyping import Float
 
+from sinkscope import netcdf
 from sinkscope.capture.reducers import ROWS, ColumnMass, Reducer
 from sinkscope.capture.sampling import SampledMass, Sampling
 from sinkscope.capture.sink_tokens import MIN_QUERIES
@@ -86,7 +87,7 @@ class SinkMap:
 
     def save(self, directory: Path) -> None:
         """Write `sinks.nc` (HDF5) and `sinks.parquet`."""
-        self.data.to_netcdf(directory / "sinks.nc", engine="h5netcdf")
+        netcdf.write({"/": self.data}, directory / "sinks.nc")
         self.to_frame().to_parquet(directory / "sinks.parquet", index=False)
 
     @classmethod

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from sinkscope import netcdf
 from sinkscope.benchmarks.benchmark import Benchmark
 from sinkscope.capture.maps import bin_for
 from sinkscope.capture.reducers import Reducer
@@ -92,8 +93,8 @@ def capture_to(
             pd.concat(frames, ignore_index=True).to_parquet(directory / f"{name}.parquet", index=False)
     if patterns:
         maps = patterns_of(patterns, [str(placement) for placement in placements], model.n_heads, coarse)
-        maps.to_netcdf(directory / "patterns.nc", engine="h5netcdf", encoding={"pattern": {"zlib": True}})
-    norms_of(norms).to_netcdf(directory / "norms.nc", engine="h5netcdf", encoding={"value_norm": {"zlib": True}})
+        netcdf.write({"/": maps}, directory / "patterns.nc", {"pattern": {"zlib": True}})
+    netcdf.write({"/": norms_of(norms)}, directory / "norms.nc", {"value_norm": {"zlib": True}})
 
 
 def patterns_of(patterns: list[list[np.ndarray]], placements: Sequence[str], heads: int, bin_size: int) -> xr.Dataset:

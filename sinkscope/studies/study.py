@@ -9,6 +9,7 @@ from pathlib import Path
 import pandas as pd
 import xarray as xr
 
+from sinkscope import netcdf
 from sinkscope.aside import remove_abandoned
 from sinkscope.errors import OutputError, StudyError
 from sinkscope.runs import MANIFEST, identity, read_manifest, verify, writing
@@ -116,7 +117,7 @@ def _holds(out: Path, name: str) -> bool:
 def _gather(runs: Sequence[Run], store: Store, directory: Path) -> None:
     """All tables of all runs, each row with its run's grid, labels and seed."""
     frames: dict[str, list[pd.DataFrame]] = {}
-    arrays: list[tuple[str, str, xr.Dataset]] = []
+    arrays: dict[str, dict[str, xr.Dataset]] = {file: {} for file in ARRAYS}
     for run in runs:
         about = {"grid": run.grid, "run": run.name, **{key: str(value) for key, value in run.labels.items()}}
         found = {"runs": pd.DataFrame([about | {"seed": run.seed, "role": run.role, "benchmark": run.benchmark, "trigger_placement": run.trigger.placement}])}
@@ -133,13 +134,14 @@ def _gather(runs: Sequence[Run], store: Store, directory: Path) -> None:
                     frames.setdefault(f"captures/{table}", []).append(_with(frame, about | {"seed": run.seed, "role": run.role, "capture": capture}))
             for file in ARRAYS:
                 if (place / f"{file}.nc").is_file():
-                    arrays.append((file, f"{run.name}/{capture}", xr.load_dataset(place / f"{file}.nc", engine="h5netcdf")))
+                    arrays[file][f"{run.name}/{capture}"] = xr.load_dataset(place / f"{file}.nc", engine="h5netcdf")
     for table, each in frames.items():
         path = directory / f"{table}.parquet"
         path.parent.mkdir(exist_ok=True)
         pd.concat(each, ignore_index=True).to_parquet(path, index=False)
-    for file, name, data in arrays:
-        data.to_netcdf(directory / "captures" / f"{file}.nc", engine="h5netcdf", group=name, mode="a", encoding={ARRAYS[file]: {"zlib": True}})
+    for file, variable in ARRAYS.items():
+        if arrays[file]:
+            netcdf.write(arrays[file], directory / "captures" / f"{file}.nc", {variable: {"zlib": True}})
 
 
 def _with(frame: pd.DataFrame, about: dict[str, object]) -> pd.DataFrame:
