@@ -4,33 +4,21 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Any, NoReturn
+from typing import NoReturn
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that spin while they wait slow down whatever else runs on the same cores, up to tenfold
 
 import typer
-from typer.core import TyperGroup
 
 from sinkscope.cli import claims, compare, evaluate, figures, locate, probe, quickstart, study, tiny, unlearn
 from sinkscope.errors import UserError
 
 STOPPED = "stopped; nothing half-written is left"
 
-
-class _Commands(TyperGroup):
-    def invoke(self, ctx: Any) -> Any:
-        """Say what became of a command that Ctrl-C stopped, before typer ends it without a word."""
-        try:
-            return super().invoke(ctx)
-        except KeyboardInterrupt as stopped:
-            _exit(str(stopped) or STOPPED, 130)
-
-
 app = typer.Typer(
     name="sinkscope",
-    cls=_Commands,
     help="Find a model's attention sinks, and the backdoors that unlearning can hide behind them.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -55,12 +43,19 @@ def main() -> None:
         app()
     except UserError as error:
         _exit(str(error), 2)
-    except KeyboardInterrupt:  # before or after the command itself
-        _exit(STOPPED, 130)
-    except Exception as error:
-        if os.environ.get("SINKSCOPE_TRACEBACK"):
+    except BaseException as error:
+        if (stopped := _stop(error)) is not None:
+            _exit(str(stopped) or STOPPED, 130)
+        if isinstance(error, SystemExit) or os.environ.get("SINKSCOPE_TRACEBACK"):
             raise
         _exit(f"internal error: {type(error).__name__}: {error} (set SINKSCOPE_TRACEBACK=1 for the traceback)", 1)
+
+
+def _stop(error: BaseException | None) -> KeyboardInterrupt | None:
+    """The Ctrl-C that an error comes of: typer makes an exit without a word of it, other libraries errors of their own."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__cause__ or error.__context__
+    return error
 
 
 def _exit(message: str, code: int) -> NoReturn:
