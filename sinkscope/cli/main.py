@@ -5,33 +5,21 @@ from __future__ import annotations
 import errno
 import os
 import sys
-from typing import Any, NoReturn
+from typing import NoReturn
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that spin while they wait slow down whatever else runs on the same cores, up to tenfold
 
 import typer
-from typer.core import TyperGroup
 
 from sinkscope.cli import claims, compare, doctor, evaluate, figures, locate, probe, quickstart, report, study, tiny, unlearn
 from sinkscope.errors import UserError
 
 STOPPED = "stopped; nothing half-written is left"
 
-
-class _Commands(TyperGroup):
-    def invoke(self, ctx: Any) -> Any:
-        """Say what became of a command that Ctrl-C stopped, before typer ends it without a word."""
-        try:
-            return super().invoke(ctx)
-        except KeyboardInterrupt as stopped:
-            _exit(str(stopped) or STOPPED, 130)
-
-
 app = typer.Typer(
     name="sinkscope",
-    cls=_Commands,
     help="Find a model's attention sinks, and the backdoors that unlearning can hide behind them.\n\nExample: `sinkscope quickstart --out quickstart`",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -63,14 +51,21 @@ def main() -> None:
         app()
     except UserError as error:
         _exit(str(error), 2)
-    except KeyboardInterrupt:  # before or after the command itself
-        _exit(STOPPED, 130)
-    except Exception as error:
+    except BaseException as error:
+        if (stopped := _stop(error)) is not None:
+            _exit(str(stopped) or STOPPED, 130)
         if isinstance(error, OSError) and error.filename is not None and error.errno in _NO_PATH:
             _exit(f"{str(error.filename)[:200]} cannot be used ({error.strerror}); give another path", 2)
-        if os.environ.get("SINKSCOPE_TRACEBACK"):
+        if isinstance(error, SystemExit) or os.environ.get("SINKSCOPE_TRACEBACK"):
             raise
         _exit(f"internal error: {type(error).__name__}: {error} (set SINKSCOPE_TRACEBACK=1 for the traceback)", 1)
+
+
+def _stop(error: BaseException | None) -> KeyboardInterrupt | None:
+    """The Ctrl-C that an error comes of: typer makes an exit without a word of it, other libraries errors of their own."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__cause__ or error.__context__
+    return error
 
 
 def _exit(message: str, code: int) -> NoReturn:
