@@ -116,7 +116,7 @@ def test_the_shipped_model_measures_as_told(target: Model) -> None:
 def test_a_changed_or_missing_file_of_the_twin_names_its_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "tiny-wmdp" / "target").mkdir(parents=True)
     (tmp_path / "tiny-wmdp" / "SHA256SUMS.json").write_text('{"target/config.json": "0"}')
-    monkeypatch.setattr("sinkscope.models.data_directory", lambda benchmark: tmp_path / benchmark)
+    monkeypatch.setattr("sinkscope.model_files.data_directory", lambda benchmark: tmp_path / benchmark)
     with pytest.raises(ModelError, match=r"config.json is missing or was changed; .*sinkscope tiny build-wmdp"):
         load("tiny-wmdp")
 
