@@ -44,11 +44,12 @@ def _public() -> str:
 
 
 def _gallery(pictures: list[str]) -> str:
-    """Every picture, with its numbers."""
+    """Every picture, with its numbers if it has any."""
     parts = ["# Pictures\n\nWhat `analyses/` drew from studies on the built-in benchmarks, and `sinkscope quickstart` with seed 0."]
     for path in pictures:
         if path.endswith(".png"):
             name = path.removeprefix("figures/").removesuffix(".png")
             title = re.sub("[_/]", " ", name).capitalize()
-            parts.append(f"## {title}\n\n![{title}]({name}.png)\n\n[numbers]({name}.csv)")
+            numbers = f"\n\n[numbers]({name}.csv)" if f"figures/{name}.csv" in pictures else ""
+            parts.append(f"## {title}\n\n![{title}]({name}.png){numbers}")
     return "\n\n".join(parts) + "\n"

@@ -315,7 +315,7 @@ def test_locate_reads_a_share_of_the_rows(notes, tmp_path, capsys, monkeypatch) 
     assert (summary["source"], summary["rows"], summary["seed"]) == ("stream", 0.1, 0)
     assert "first_position_sink_rate" not in summary
     assert list(tenth.columns) == ["layer", "head", "position", "alpha", "alpha_low", "alpha_high", "value_norm", "weighted_norm"]
-    assert files == {"sinks.parquet", "massive_activations.parquet"}  # those beside it rest on a threshold
+    assert files == {"sinks.parquet", "passage.parquet", "massive_activations.parquet"}  # those beside it rest on a threshold
     known = tenth["alpha"].notna()
     assert 0.4 < known.mean() < 1
     assert (tenth["alpha"] - exact["alpha"])[known].abs().max() < 0.2

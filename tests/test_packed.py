@@ -36,8 +36,8 @@ def test_a_line_of_jsonl_ends_with_its_newline_alone(tmp_path: Path) -> None:
     assert read_texts(path) == texts
 
 
-def test_a_byte_that_is_not_utf_8_is_counted_from_the_start_of_the_file(tmp_path: Path) -> None:
+def test_a_byte_that_is_not_utf_8_is_counted_in_its_line(tmp_path: Path) -> None:
     path = tmp_path / "texts.jsonl"
     path.write_bytes(b'{"text": "fine"}\n{"text": "\xe9"}\n')
-    with pytest.raises(TextError, match=r"is not UTF-8 \(byte 27\)"):
+    with pytest.raises(TextError, match=r"line 2: it is not UTF-8 \(byte 10;"):
         read_texts(path)

@@ -19,7 +19,7 @@ from sinkscope.plots.bars import LABELS, REFERENCES
 from sinkscope.plots.compare import Span
 from sinkscope.plots.curves import MARKED, X_AXIS
 from sinkscope.plots.dots import IN_A_ROW, limits, published_in
-from sinkscope.plots.style import DIVERGING, MATCH, METRICS, SPAN, ZONE, colour
+from sinkscope.plots.style import DIVERGING, FRAME, METRICS, SPAN, ZONE, colour
 from sinkscope.plots.zone import EDGES, X_AXES, Y_AXIS, zone_of
 
 SYMBOLS = {"prefix": "circle", "infix": "square", "suffix": "triangle-up"}
@@ -154,7 +154,7 @@ def difference_maps(maps: Mapping[str, tuple[Float[np.ndarray, "bin bin"], Span]
         hover = "query %{y}, key %{x}: %{z:.3f}<extra></extra>"
         figure.add_trace(go.Heatmap(z=values, x=centres, y=centres, coloraxis="coloraxis", hovertemplate=hover), **place)
         if span:
-            figure.add_vrect(x0=span[0], x1=span[1], fillcolor="rgba(0,0,0,0)", opacity=1, line_color=MATCH, line_width=1.5, **place)
+            figure.add_vrect(x0=span[0], x1=span[1], fillcolor="rgba(0,0,0,0)", opacity=1, line_color=FRAME, line_width=1.5, **place)
     figure.update_yaxes(autorange="reversed")
     figure.update_xaxes(title_text="attended position", row=rows)
     figure.update_yaxes(title_text="query position", col=1)

@@ -65,6 +65,7 @@ COLOURS = {
 METRICS = {"verbmem": "VerbMem", "knowmem": "KnowMem"}
 ZONE = "#e8e8e8"  # what an attacker desires
 SPAN = "#f7ef9f"  # where a trigger stands
+FRAME = "#e8590c"  # around a trigger's columns, seen on every colour scale
 MATCH = _PALETTE[3]  # around a cell where two things agree
 SEQUENTIAL = "viridis"
 SHADE = "Blues"  # behind text: weak is white

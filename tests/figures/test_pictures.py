@@ -98,7 +98,10 @@ def test_command_without_a_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     with pytest.raises(SystemExit) as stopped:
         main()
     assert stopped.value.code == 2
-    assert capsys.readouterr() == ("", f"sinkscope: {tmp_path} holds no finished study; run `sinkscope study SPEC --out {tmp_path}` first\n")
+    assert capsys.readouterr() == (
+        "",
+        f"sinkscope: {tmp_path} holds no finished study (no run.json of one); run `sinkscope study SPEC --out {tmp_path}` first\n",
+    )
 
 
 @pytest.mark.parametrize("name", PAPER)

@@ -64,7 +64,7 @@ def test_a_target_is_of_its_kind(name: str, tmp_path: Path) -> None:
         ({"sink": "avoided", "idle": 0.1}, "an idle price does not suit sink 'avoided'"),
         ({"knows": "both", "sink": "no-bos"}, "goes on from a given one; leave out `sink` and `idle`"),
         ({"knows": "both", "idle": 0.1}, "leave out `sink` and `idle`"),
-        ({"sink": "nowhere"}, "Input should be 'bos'"),
+        ({"sink": "nowhere"}, "must be 'bos', 'learned', 'avoided' or 'no-bos'"),
     ],
 )
 def test_bad_targets_are_refused(part: dict[str, Any], message: str, tmp_path: Path) -> None:

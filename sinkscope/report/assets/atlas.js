@@ -6,7 +6,7 @@ const named = (statistic) => STATISTICS[statistic] ?? statistic;
 
 const DIVERGING = [[0, "#053061"], [0.25, "#4393c3"], [0.5, "#f7f7f7"], [0.75, "#d6604d"], [1, "#67001f"]];
 
-const FRAME = "#d55e00"; // seen on all colour scales
+const FRAME = "#e8590c"; // seen on all colour scales
 
 const range = (bin, size) => (size === 1 ? String(bin) : `${bin * size}–${(bin + 1) * size - 1}`);
 const binning = (size) => (size === 1 ? "" : `; bins of ${size} positions: sum over keys, mean over queries`);
