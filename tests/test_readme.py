@@ -38,6 +38,13 @@ def test_the_claims_table_leaves_no_source_out() -> None:
     assert len(ROWS) > 30 and {row[0] for row in ROWS} == set(table["source"])
 
 
+def test_the_guarantees_have_the_counts_of_the_soak() -> None:
+    log = pd.read_csv(ROOT / "tests" / "guarantees" / "soak.tsv", sep="\t", names=["guarantee", "what", "count", "failures", "seconds"])
+    told = {row[0]: (int(row[1].replace(",", "")), int(row[2])) for row in re.findall(r"^\| ([a-z ]+) \| .+ \| ([\d,]+) \| (\d+) \|$", README, re.M)}
+    sums = log.groupby("guarantee")[["count", "failures"]].sum()
+    assert told == {str(name): (int(row["count"]), int(row["failures"])) for name, row in sums.iterrows()}
+
+
 def test_every_file_that_is_linked_is_there() -> None:
     links = [link for link in re.findall(r"\]\(([^)#]+)\)", README) if not link.startswith("http")]
     assert len(links) > 8 and [link for link in links if not (ROOT / link).exists()] == []

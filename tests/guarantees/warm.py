@@ -66,6 +66,7 @@ def _run(arguments: list[str], log: Path, environment: Mapping[str, str], within
     for number, name in ((1, "out"), (2, "err")):
         with (log / name).open("w") as file:
             os.dup2(file.fileno(), number)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell that started the tests in the background has made them ignore it
     try:
         with within():
             (log / "begun").touch()
