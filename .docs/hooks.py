@@ -14,13 +14,13 @@ from mkdocs.structure.files import File, Files
 import sinkscope
 
 ROOT = Path(__file__).parents[1]
-TOUR = "analyses/tour.ipynb"
+TOUR, LOG = "analyses/tour.ipynb", "tests/guarantees/soak.tsv"
 
 
 @event_priority(100)  # before the plugin looks for notebooks
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     pictures = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "figures").rglob("*") if path.suffix in (".png", ".csv", ".md"))
-    for path in (TOUR, *pictures):
+    for path in (TOUR, LOG, *pictures):
         files.append(File(path, str(ROOT), config.site_dir, config.use_directory_urls))
     pages = {"index.md": _readme(), "commands.md": _commands(), "python.md": _public(), "figures/index.md": _gallery(pictures)}
     for path, content in pages.items():
