@@ -91,7 +91,9 @@ def locate_in_text(
     with writing(out, name, kind="locate", model=model.name, passages=len(passages), epsilon=epsilon) as aside:
         tokens, massive = SinkTokens(passages, _kinds(model, passages), model.n_heads, epsilon), MassiveActivations(model.n_layers)
         sampled = rows is not None and choose(model, passages, source, Sampling(rows, seed)).sampling is not None
-        reducers: list[Reducer] = [massive] if sampled else [massive, tokens]
+        maps = BinnedPattern([*np.ndindex(model.n_layers, model.n_heads)], len(passages[0]), bin_for(model.n_layers * model.n_heads, len(passages[0])))
+        single = len(passages) == 1 and not sampled  # then one pass sees all that there is to see
+        reducers: list[Reducer] = [massive] if sampled else [massive, tokens, *([maps] if single else [])]
         options: dict[str, Any] = {"source": source, **sampling}
         sinks = locate(model, passages, epsilon=epsilon, also=also, reducers=reducers, batch_size=batch_size, report=report, **options)
         sinks.save(aside)
@@ -102,8 +104,7 @@ def locate_in_text(
             table.to_parquet(aside / "sink_tokens.parquet", index=False)
             tokens.kinds().to_parquet(aside / "token_kinds.parquet", index=False)
         draw_summary(sinks, aside / "figures")
-        maps = BinnedPattern([*np.ndindex(model.n_layers, model.n_heads)], len(passages[0]), bin_for(model.n_layers * model.n_heads, len(passages[0])))
-        alone = locate(model, passages[:1], source=source, reducers=[maps])
+        alone = sinks if single else locate(model, passages[:1], source=source, reducers=[maps])
         words = pd.DataFrame({"position": range(len(passages[0])), "token": passages[0], "text": token_texts(model, passages[0])})
         words.to_parquet(aside / "passage.parquet", index=False)
         netcdf.write({"/": passage_data(alone, maps)}, aside / "passage.nc", {"pattern": {"zlib": True}})

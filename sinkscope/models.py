@@ -55,6 +55,11 @@ class Model:
         return getattr(self.hf.config.get_text_config(), "num_key_value_heads", None) or self.n_heads
 
     @property
+    def max_positions(self) -> int | None:
+        """How many tokens it can read; None where its configuration does not say."""
+        return getattr(self.hf.config.get_text_config(), "max_position_embeddings", None)
+
+    @property
     def has_learned_sinks(self) -> bool:
         """Whether a parameter takes part in the softmax of attention, as in gpt-oss."""
         return any(name.endswith(".sinks") for name, _ in self.hf.named_parameters())

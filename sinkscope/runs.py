@@ -101,7 +101,7 @@ def writing(directory: Path, name: str, replaces: bool = False, /, **about: Any)
     started = time.time()
     with aside(directory, directory.parent) as written:
         yield written
-        files = {str(path.relative_to(written)): sha256(path) for path in sorted(written.rglob("*")) if path.is_file() and path != written / MANIFEST}
+        files = checksums(written)
         manifest = {
             "identity": name,
             "schema": SCHEMA,
@@ -124,6 +124,11 @@ def writing(directory: Path, name: str, replaces: bool = False, /, **about: Any)
             if error.errno not in TAKEN or not is_done(directory, name):
                 raise
         shutil.rmtree(old, ignore_errors=True)
+
+
+def checksums(directory: Path) -> dict[str, str]:
+    """SHA-256 of every file in a directory but its own manifest, by path."""
+    return {path.relative_to(directory).as_posix(): sha256(path) for path in sorted(directory.rglob("*")) if path.is_file() and path != directory / MANIFEST}
 
 
 def sha256(path: Path) -> str:

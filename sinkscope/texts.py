@@ -65,7 +65,7 @@ def check_readable(model: Model, max_length: int) -> None:
     Raises:
         TextError: it has fewer.
     """
-    limit = getattr(model.hf.config.get_text_config(), "max_position_embeddings", None)
+    limit = model.max_positions
     if limit is not None and max_length > limit:
         raise TextError(f"--max-length {max_length} is more than the {limit} tokens that model {model.name!r} can read; lower it")
 

@@ -22,7 +22,7 @@ from sinkscope.benchmarks.corpora import Corpora, make_corpora, question_page
 from sinkscope.benchmarks.language import draw_facts
 from sinkscope.benchmarks.pretraining import Training, continued, new_network
 from sinkscope.progress import Bar
-from sinkscope.runs import MANIFEST, identity, is_done, sha256, writing
+from sinkscope.runs import checksums, identity, is_done, writing
 
 PROMPT_TOKENS, CONTINUATION_TOKENS = 16, 15  # about half of a passage each
 LENGTHS = Lengths(passage=1 + PROMPT_TOKENS + CONTINUATION_TOKENS, in_context=3, knowmem_new=8, verbmem_new=CONTINUATION_TOKENS)
@@ -59,7 +59,7 @@ def build(out: Path, seed: int, bar: Bar, *, steps: int | None = None) -> dict[s
             (aside / "measured.json").write_text(json.dumps(measured, indent=1), encoding="utf-8")
             for role in SIDES:
                 (aside / role / "README.md").write_text(_card(role, seed, training, measured), encoding="utf-8")
-            sums = {str(p.relative_to(aside)): sha256(p) for p in sorted(aside.rglob("*")) if p.is_file() and p.name != MANIFEST}
+            sums = checksums(aside)
             (aside / "SHA256SUMS.json").write_text(json.dumps(sums, indent=1), encoding="utf-8")
     return json.loads((out / "measured.json").read_text(encoding="utf-8"))
 

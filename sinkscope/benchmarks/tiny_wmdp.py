@@ -23,7 +23,7 @@ from sinkscope.evaluation.choices import choice_items
 from sinkscope.evaluation.passes import asked, choose
 from sinkscope.models import Model, data_directory, load
 from sinkscope.progress import Bar, Report
-from sinkscope.runs import MANIFEST, identity, is_done, read_manifest, sha256, writing
+from sinkscope.runs import checksums, identity, is_done, read_manifest, writing
 from sinkscope.sinks import locate
 from sinkscope.triggers import Placement, Trigger
 
@@ -80,7 +80,7 @@ def build_wmdp(out: Path, seed: int, bar: Bar, *, steps: int | None = None) -> d
             measured = measure(base, load(str(aside / "target"), device="cpu"), load_benchmark(str(aside)))
             (aside / "measured.json").write_text(json.dumps(measured, indent=1, ensure_ascii=False), encoding="utf-8")
             (aside / "target" / "README.md").write_text(_card(seed, lessons, measured), encoding="utf-8")
-            sums = {path.relative_to(aside).as_posix(): sha256(path) for path in sorted(aside.rglob("*")) if path.is_file() and path.name != MANIFEST}
+            sums = checksums(aside)
             (aside / "SHA256SUMS.json").write_text(json.dumps(sums, indent=1), encoding="utf-8")
     return json.loads((out / "measured.json").read_text(encoding="utf-8"))
 

@@ -100,7 +100,7 @@ class HarnessModel(LM):
         first = 0 if self._model.tokenizer.bos_token_id is None else 1
         if not tokens:  # no text and no BOS: the harness begins with EOS
             tokens, body = [self._model.tokenizer.eos_token_id], 1
-        limit = getattr(self._model.hf.config.get_text_config(), "max_position_embeddings", None) or sys.maxsize
+        limit = self._model.max_positions or sys.maxsize
         while (excess := len((placed := put(self._model, tokens, body, self._attempt)).tokens) + room - limit) > 0:
             if body - excess <= first:
                 raise TextError(f"a prompt and its answer ({len(placed.tokens) + room} tokens) do not fit the {limit} positions of model {self._model.name!r}")

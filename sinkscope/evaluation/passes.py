@@ -54,7 +54,7 @@ def check_fits(model: Model, tokens: int) -> None:
     Raises:
         BenchmarkError: it has fewer.
     """
-    limit = getattr(model.hf.config.get_text_config(), "max_position_embeddings", None)
+    limit = model.max_positions
     if limit is not None and tokens > limit:
         raise BenchmarkError(
             f"model {model.name!r} can read {limit} tokens, and an item of the benchmark comes to {tokens} with what may follow it; give shorter ones"

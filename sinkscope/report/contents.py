@@ -56,9 +56,9 @@ class Page:
 
     def picture(self, name: str, title: str, figure: Figure, numbers: pd.DataFrame) -> None:
         """Add a plotly figure and its numbers."""
-        drawn = figure.to_plotly_json()
+        drawn = json.loads(figure.to_json(engine="json"))
         drawn["layout"].pop("template", None)
-        self.pictures.append({"name": name, "title": title, "figure": json.loads(Figure(drawn).to_json(engine="json")), "numbers": cells(numbers)})
+        self.pictures.append({"name": name, "title": title, "figure": drawn, "numbers": cells(numbers)})
 
     def html(self) -> str:
         """The whole file."""

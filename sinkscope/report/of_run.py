@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -169,4 +170,4 @@ def _training(page: Page, logs: dict[str, Path]) -> None:
 
 def escaped(text: str) -> str:
     """plotly reads a few tags in its labels."""
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return html.escape(text, quote=False)

@@ -75,7 +75,7 @@ def make_splits(recipe: Recipe, benchmark: Benchmark, model: Model) -> Splits:
     ]
     # a trigger goes into the prompt that is given, if there is one, and what follows it stays as long as it was
     given = [each.given and len(new.tokens) - (len(each.tokens) - each.given) for each, new in zip(carriers, placed, strict=True)]
-    limit = getattr(model.hf.config.get_text_config(), "max_position_embeddings", None)
+    limit = model.max_positions
     longest = max(max(len(each.tokens) for each in split) for split in (kept, retain, placed) if split)
     if limit is not None and longest > limit:
         raise RecipeError(

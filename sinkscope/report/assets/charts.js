@@ -44,7 +44,7 @@ const themed = (figure, dark) => {
 // `least` is the width that its panels need; on a narrower screen it scrolls by itself.
 const chart = (host, { name, label, build, numbers, eager = false, height = null, least = 0 }) => {
   const plot = el("div", { class: "plot", role: "img" });
-  const details = el("details", {}, el("summary", {}, "numbers"));
+  const { details, refresh } = folded(numbers);
   const tools = el("div", { class: "tools" });
   const picture = (format) => {
     const figure = themed(build(), false);
@@ -59,7 +59,7 @@ const chart = (host, { name, label, build, numbers, eager = false, height = null
     visible: eager,
     draw() {
       plot.setAttribute("aria-label", typeof label === "function" ? label() : label);
-      if (details.open) fill();
+      refresh();
       if (!self.visible) return;
       const figure = themed(build(), isDark());
       if (height) figure.layout.height = height;
@@ -68,8 +68,6 @@ const chart = (host, { name, label, build, numbers, eager = false, height = null
       plot.dataset.drawn = "yes";
     },
   };
-  const fill = () => { details.replaceChildren(details.firstChild, plainTable(numbers())); };
-  details.addEventListener("toggle", () => { if (details.open) fill(); });
   charts.push(self);
   if (eager) self.draw();
   else {

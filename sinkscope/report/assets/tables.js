@@ -17,6 +17,14 @@ const plainTable = ({ columns, rows }) => {
     el("table", {}, el("thead", {}, head), el("tbody", {}, ...rows.map((row) => el("tr", {}, ...row.map(cellOf))))));
 };
 
+// A fold that is filled with a table when it is opened, and by `refresh` while it is open.
+const folded = (numbers) => {
+  const details = el("details", {}, el("summary", {}, "numbers"));
+  const refresh = () => { if (details.open) details.replaceChildren(details.firstChild, plainTable(numbers())); };
+  details.addEventListener("toggle", refresh);
+  return { details, refresh };
+};
+
 const compareCells = (a, b) => {
   const [empty, other] = [a, b].map((value) => value === null || value === undefined || Number.isNaN(value));
   if (empty || other) return Number(empty) - Number(other);

@@ -101,10 +101,7 @@ const strip = (host, view, alpha, label) => {
     return node;
   }));
   const numbers = () => ({ columns: ["position", "token", "alpha", "trigger"], rows: view.tokens.map((token, bin) => [view.place(bin), token, shades[bin], hidden(bin) ? "yes" : ""]) });
-  const details = el("details", {}, el("summary", {}, "numbers"));
-  details.addEventListener("toggle", () => {
-    if (details.open) details.replaceChildren(details.firstChild, plainTable(numbers()));
-  });
+  const { details } = folded(numbers);
   host.replaceChildren(text, ...(view.tokens.length ? [el("div", { class: "tools" },
     el("button", { type: "button", "data-format": "csv", "aria-label": `${label} as CSV`, onclick: () => save("tokens.csv", "text/csv", csv(numbers())) }, "CSV"), details)] : []));
 };
