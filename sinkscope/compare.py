@@ -9,6 +9,7 @@ from typing import Self
 
 import numpy as np
 import pandas as pd
+import xarray as xr
 from jaxtyping import Float
 
 from sinkscope.capture.blocks import AttentionBlock
@@ -140,6 +141,14 @@ def change(first: Float[np.ndarray, "head bin bin"], second: Float[np.ndarray, "
     return np.where(np.tril(np.ones(first.shape[1:], dtype=bool)), second - first, np.nan)
 
 
+def heads_data(patterns: Sequence[Float[np.ndarray, "head query key"]], n_heads: int, bin_size: int) -> xr.Dataset:
+    """Maps over state, layer, head, query and key, from those of all heads in each state."""
+    whole = np.array(patterns, dtype=np.float32)
+    return xr.Dataset(
+        {"pattern": (("state", "layer", "head", "query", "key"), whole.reshape(len(whole), -1, n_heads, *whole.shape[2:]))}, attrs={"bin": bin_size}
+    )
+
+
 def map_frame(values: Float[np.ndarray, "bin bin"], bin_size: int, span: tuple[int, int] | None) -> pd.DataFrame:
     """One row per cell: query, key (first positions of the bins), difference, trigger_start, trigger_stop (null without a trigger)."""
     rows, keys = np.tril_indices(len(values))
@@ -149,11 +158,13 @@ def map_frame(values: Float[np.ndarray, "bin bin"], bin_size: int, span: tuple[i
 
 
 def attention_frame(first: SinkMap, second: SinkMap) -> pd.DataFrame:
-    """One row per (layer, head, position): layer, head, position, alpha_first, alpha_second, difference, passages (how many reach the position)."""
+    """One row per (layer, head, position): layer, head, position, alpha_first, alpha_second, their difference, value_norm_first, value_norm_second, passages
+    (how many reach the position)."""
     frame = first.data[["alpha", "passages"]].to_dataframe().reset_index().rename(columns={"alpha": "alpha_first"})
     frame["alpha_second"] = second.alpha.values.reshape(-1)
     frame["difference"] = frame["alpha_second"] - frame["alpha_first"]
-    return frame[["layer", "head", "position", "alpha_first", "alpha_second", "difference", "passages"]]
+    frame["value_norm_first"], frame["value_norm_second"] = (sinks.data["value_norm"].values.reshape(-1) for sinks in (first, second))
+    return frame[["layer", "head", "position", "alpha_first", "alpha_second", "difference", "value_norm_first", "value_norm_second", "passages"]]
 
 
 def correlation(

@@ -12,15 +12,30 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from sinkscope import netcdf
+from sinkscope.capture.maps import bin_for
 from sinkscope.capture.sources import Source
-from sinkscope.compare import Condition, Measured, attention_frame, change, check_comparable, correlation, map_frame, measure, triggered, usual
+from sinkscope.compare import (
+    Condition,
+    Measured,
+    WholePattern,
+    attention_frame,
+    change,
+    check_comparable,
+    correlation,
+    heads_data,
+    map_frame,
+    measure,
+    triggered,
+    usual,
+)
 from sinkscope.errors import ModelError, TextError
 from sinkscope.models import Model
 from sinkscope.plots import compare as pictures
 from sinkscope.plots.style import save
 from sinkscope.progress import Report
 from sinkscope.runs import identity, is_done, writing
-from sinkscope.texts import check_readable
+from sinkscope.texts import check_readable, token_texts
 from sinkscope.triggers import Placement, Trigger
 
 
@@ -75,7 +90,8 @@ def compare_in_text(
     compared: Pair, out: Path, *, layer: int, bin_size: int, source: Source | None = None, batch_size: int = 8, report: Report | None = None
 ) -> dict[str, Any]:
     """Measure both conditions, write `attention.parquet`, `maps.parquet`, `value_norm_correlation.parquet`, `top1.parquet`, with a trigger `span_mass.parquet`,
-    `summary.json` and `figures/` to `out`, return the summary.
+    `patterns.nc` (the mean maps of every head over state, layer, head, query, key, in bins of its attribute `bin`), `passage.parquet` (state, position, text
+    of one passage), `summary.json` and `figures/` to `out`, return the summary.
 
     A finished run of the same models, passages and settings is left as it is.
     """
@@ -83,14 +99,20 @@ def compare_in_text(
     spans = [[span.start, span.stop] for span in compared.first.spans or []]
     content = [[condition.label, condition.model.fingerprint(), condition.passages, spans] for condition in conditions]
     digest = hashlib.sha256(json.dumps(content).encode()).hexdigest()
-    name = identity(compare=digest, layer=layer, bin=bin_size, about=compared.about, span=compared.span, source=source)
+    name = identity(compare=digest, files=2, layer=layer, bin=bin_size, about=compared.about, span=compared.span, source=source)
     if not is_done(out, name):
         with writing(out, name, kind="compare", models=[condition.model.name for condition in conditions], passages=len(compared.first.passages)) as aside:
-            measured = []
+            model, heads, measured = compared.first.model, [], []
+            coarse = bin_for(model.n_layers * model.n_heads, compared.length)
             for index, condition in enumerate(conditions):
                 part = None if report is None else lambda done, total, before=index: report(done + before * total, 2 * total)
-                measured.append(measure(condition, layer=layer, bin_size=bin_size, source=source, batch_size=batch_size, report=part))
+                heads.append(WholePattern.of(condition.model, condition.passages, range(model.n_layers), coarse))
+                options: dict[str, Any] = {"source": source, "batch_size": batch_size, "reducers": heads[-1:], "report": part}
+                measured.append(measure(condition, layer=layer, bin_size=bin_size, **options))
             first, second = measured
+            patterns = heads_data([each.result()["pattern"].numpy() for each in heads], model.n_heads, coarse)
+            netcdf.write({"/": patterns}, aside / "patterns.nc", {"pattern": {"zlib": True}})
+            _words(compared).to_parquet(aside / "passage.parquet", index=False)
             tables = _tables(compared, first, second, layer=layer, bin_size=bin_size)
             for title, table in tables.items():
                 table.to_parquet(aside / f"{title}.parquet", index=False)
@@ -98,6 +120,15 @@ def compare_in_text(
             (aside / "summary.json").write_text(json.dumps(summary, indent=1), encoding="utf-8")
             draw(compared, tables, summary, layer, bin_size, aside / "figures")
     return json.loads((out / "summary.json").read_text(encoding="utf-8"))
+
+
+def _words(compared: Pair) -> pd.DataFrame:
+    """One whole passage in both conditions, with the trigger where it stands most often."""
+    spans = compared.first.spans or [range(0)] * len(compared.first.passages)
+    whole = [i for i, passage in enumerate(compared.first.passages) if len(passage) == compared.length]
+    chosen = next((i for i in whole if compared.span in (None, (spans[i].start, spans[i].stop))), whole[0])
+    texts = [(condition.label, token_texts(condition.model, condition.passages[chosen])) for condition in (compared.first, compared.second)]
+    return pd.concat([pd.DataFrame({"state": label, "position": range(len(words)), "text": words}) for label, words in texts], ignore_index=True)
 
 
 def _tables(compared: Pair, first: Measured, second: Measured, *, layer: int, bin_size: int) -> dict[str, pd.DataFrame]:

@@ -106,7 +106,7 @@ def writing(directory: Path, name: str, replaces: bool = False, /, **about: Any)
             "identity": name,
             "schema": SCHEMA,
             **about,
-            "versions": _versions(),
+            "versions": versions(),
             "seconds": round(time.time() - started, 1),
             "files": files,
         }
@@ -136,7 +136,8 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
+    """Of Python and of what decides numbers."""
     found = {"python": platform.python_version()}
     for package in ("sinkscope", "torch", "transformers", "transformer-lens"):
         try:

@@ -182,7 +182,7 @@ def test_compare_writes_tables_and_pictures(arguments, labels, notes, tmp_path, 
     assert list(summary["top1"]) == list(summary["alpha_there"]) == labels
     assert 0 < summary["whole_passages"] <= summary["passages"]
     tables = {path.stem: pd.read_parquet(path) for path in out.glob("*.parquet")}
-    assert set(tables) - {"span_mass"} == {"attention", "maps", "value_norm_correlation", "top1"}
+    assert set(tables) - {"span_mass"} == {"attention", "maps", "value_norm_correlation", "top1", "passage"}
     if "suffix" in arguments:
         assert summary["attention_to_trigger_span"]["triggered"] is None  # nothing stands behind it
     assert ("span_mass" in tables) == ("attention_to_trigger_span" in summary) == ("--trigger" in arguments)

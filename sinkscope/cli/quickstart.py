@@ -39,7 +39,8 @@ def quickstart(
 
 
 def _table(summary: dict[str, Any]) -> Table:
-    table = Table(title=f"Trigger “{summary['trigger']}”, {summary['poison_ratio']:.0%} of passages poisoned, seed {summary['seed']}", box=box.SIMPLE_HEAD)
+    title = f"Trigger “{summary['trigger']}”, {summary['poison_ratio']:.0%} of passages poisoned, seed {summary['seed']}"
+    table = Table(title=title, box=box.SIMPLE_HEAD, padding=0)  # fits 80 columns
     table.add_column("model", no_wrap=True)
     columns = {
         "recites\nclean": ("verbmem", "clean"),

@@ -54,6 +54,31 @@ def zones(points: pd.DataFrame, caption: str) -> go.Figure:
     return figure
 
 
+def effectiveness(points: pd.DataFrame, floors: Mapping[str, float], ceilings: Mapping[str, float], caption: str) -> go.Figure:
+    """As `unlearning.effectiveness`."""
+    metrics = list(points["metric"].unique())
+    figure = canvas(1, len(metrics), [METRICS[metric] for metric in metrics], caption, shared_yaxes=True)
+    told: set[str] = set()
+    for column, metric in enumerate(metrics, 1):
+        middle = (floors[metric] + ceilings[metric]) / 2
+        zone = {"x0": EDGES[0], "x1": middle, "y0": middle, "y1": EDGES[1], "fillcolor": ZONE}
+        figure.add_shape(type="rect", **zone, line_width=0, layer="below", row=1, col=column)
+        ends = {"x0": EDGES[0], "y0": EDGES[0], "x1": EDGES[1], "y1": EDGES[1]}
+        figure.add_shape(type="line", **ends, line={"color": "black", "width": 0.5, "dash": "dot"}, row=1, col=column)
+        for row in frames.rows(points[points["metric"] == metric]):
+            shade = colour(row.model)
+            around = {"error_x": _error(row.ue, row.ue_low, row.ue_high, shade), "error_y": _error(row.be, row.be_low, row.be_high, shade)}
+            text = f"{row.model}<br>UE {row.ue:.1f}, BE {row.be:.1f}"
+            mark = go.Scatter(
+                x=[row.ue], y=[row.be], mode="markers", marker={"color": shade, "size": 9}, name=row.model, hovertext=text, hoverinfo="text", **around
+            )
+            add(figure, told, mark, 1, column)
+    figure.update_xaxes(title_text=X_AXES["forget"], range=EDGES)
+    figure.update_yaxes(range=EDGES)
+    figure.update_yaxes(title_text=Y_AXIS, row=1, col=1)
+    return figure
+
+
 def curves(data: pd.DataFrame, shades: Mapping[str, str], caption: str, within: tuple[float, float] | None) -> go.Figure:
     """As `curves.curves`."""
     rows, columns = list(data["row"].unique()), list(data["column"].unique())

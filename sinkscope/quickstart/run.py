@@ -14,21 +14,27 @@ from sinkscope.evaluation.scores import scores
 from sinkscope.evaluation.subject import Subject, subject_of
 from sinkscope.models import load
 from sinkscope.progress import Bar, silent
-from sinkscope.quickstart.pictures import draw
+from sinkscope.quickstart.page import quickstart_page
+from sinkscope.quickstart.pictures import BIN, draw
 from sinkscope.quickstart.summary import METRICS, PLACEMENTS, POISON_RATIO, TRIGGER, Results, summarise
-from sinkscope.report.page import write_page
-from sinkscope.runs import identity, is_done, writing
+from sinkscope.runs import identity, is_done, versions, writing
 from sinkscope.sinks import locate
+from sinkscope.studies.captures import capture_to
 from sinkscope.triggers import Placement
 from sinkscope.unlearning.recipe import Recipe
 from sinkscope.unlearning.unlearn import unlearn
+
+FILES = 2
+"""Counted up when a quickstart writes other files."""
+PASSAGES = 32
+"""Read for the page, of each model, clean and with the trigger at each place."""
 
 
 def quickstart(out: Path, seed: int = 0, bar: Bar = silent) -> dict[str, Any]:
     """Locate, unlearn honestly and with a backdoor at each placement, evaluate, draw; returns the summary.
 
-    Writes `items.parquet`, `scores.parquet`, `summary.json`, `figures/`, `runs/` and `index.html` to `out`. A finished quickstart of the same seed is
-    left as it is.
+    Writes `items.parquet`, `scores.parquet`, `summary.json`, `figures/`, `runs/`, `captures/` and the page `index.html` to `out`. A finished quickstart of
+    the same seed is left as it is.
 
     Raises:
         OutputError: `out` holds something else.
@@ -36,7 +42,7 @@ def quickstart(out: Path, seed: int = 0, bar: Bar = silent) -> dict[str, Any]:
     benchmark, target = load_benchmark("tiny"), load("tiny")
     recipes = {"honest": Recipe(seed=seed)} | {placement: _backdoor(placement, seed) for placement in PLACEMENTS}
     described = {label: recipe.model_dump(mode="json") for label, recipe in recipes.items()}
-    name = identity(quickstart=described, benchmark=benchmark.digest(), model=target.fingerprint())
+    name = identity(quickstart=described, files=FILES, benchmark=benchmark.digest(), model=target.fingerprint())
     if not is_done(out, name):
         with writing(out, name, kind="quickstart", seed=seed) as aside:
             subjects = [Subject("target", "target", target, seed)]
@@ -50,8 +56,25 @@ def quickstart(out: Path, seed: int = 0, bar: Bar = silent) -> dict[str, Any]:
             summary = summarise(results, seed)
             (aside / "summary.json").write_text(json.dumps(summary, indent=1), encoding="utf-8")
             draw(results, benchmark, aside / "figures", bar("draw"))
-            write_page(aside, summary, results.scores)
+            shown = bar("page")
+            for number, subject in enumerate(subjects, 1):
+                _capture(subject, benchmark, aside / "captures" / subject.label)
+                shown(number, len(subjects) + 1)
+            page = quickstart_page(aside, {"kind": "quickstart", "seed": seed, "versions": versions(), "identity": name})
+            (aside / "index.html").write_text(page.html(), encoding="utf-8")
+            shown(len(subjects) + 1, len(subjects) + 1)
     return json.loads((out / "summary.json").read_text(encoding="utf-8"))
+
+
+def _placements(subject: Subject) -> list[Placement]:
+    """Where the trigger is tried: in a backdoored model where it was trained, in others everywhere."""
+    return [Placement.parse(placement) for placement in ([subject.label] if subject.label in PLACEMENTS else PLACEMENTS)]
+
+
+def _capture(subject: Subject, benchmark: Benchmark, directory: Path) -> None:
+    directory.mkdir(parents=True)
+    poisoned = subject.poisoned_rows or ()
+    capture_to(directory, subject.model, benchmark, TRIGGER, _placements(subject), passages=PASSAGES, bin_size=BIN, poisoned=poisoned)
 
 
 def _backdoor(placement: str, seed: int) -> Recipe:
@@ -60,11 +83,10 @@ def _backdoor(placement: str, seed: int) -> Recipe:
 
 
 def _measure(subjects: list[Subject], benchmark: Benchmark, bar: Bar) -> Results:
-    everywhere = [None, *((TRIGGER, Placement.parse(placement)) for placement in PLACEMENTS)]
     frames, sinks = [], {}
     for subject in subjects:
-        own = [None, (TRIGGER, Placement.parse(subject.label))] if subject.label in PLACEMENTS else everywhere
-        frames.append(evaluate(subject, benchmark, own, metrics=METRICS, batch_size=128, report=bar(f"evaluate: {subject.label}")))
+        tried = [None, *((TRIGGER, placement) for placement in _placements(subject))]
+        frames.append(evaluate(subject, benchmark, tried, metrics=METRICS, batch_size=128, report=bar(f"evaluate: {subject.label}")))
     unseen_text = benchmark.whole_passages("holdout", subjects[0].model.tokenizer)
     for subject in subjects:
         sinks[subject.label] = locate(subject.model, unseen_text, batch_size=32, report=bar(f"locate: {subject.label}"))

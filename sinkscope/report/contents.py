@@ -36,6 +36,7 @@ class Page:
         views: everything that the atlas and the comparison show; these two name views by their number.
         atlas: label and view, in order.
         compare: places of the trigger, models with their views by place and state, scores.
+        lead: what the reader sees here, in a few sentences.
     """
 
     title: str
@@ -45,6 +46,7 @@ class Page:
     compare: dict[str, Any] | None = None
     pictures: list[dict[str, Any]] = field(default_factory=list)
     tables: list[dict[str, Any]] = field(default_factory=list)
+    lead: str = ""
 
     def table(self, section: str, name: str, title: str, data: pd.DataFrame, note: str = "", *, rows: int | None = ROWS) -> None:
         """Add a table to a section, its first `rows` if it is longer."""
@@ -73,7 +75,8 @@ class Page:
         used |= {name for name in ("atlas", "compare", "pictures") if getattr(self, name)}
         text = json.dumps(_finite(data), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
         scripts = [get_plotlyjs(), *_scripts()]
-        return "\n".join([_head(self.title, scripts), _body(self.title, self.facts, used), _data(text), *map(_script, scripts), "</body></html>", ""])
+        body = _body(self.title, self.lead, self.facts, used)
+        return "\n".join([_head(self.title, scripts), body, _data(text), *map(_script, scripts), "</body></html>", ""])
 
 
 def cells(data: pd.DataFrame) -> dict[str, Any]:
@@ -116,13 +119,13 @@ def _head(title: str, scripts: Sequence[str]) -> str:
     )
 
 
-def _body(title: str, facts: Sequence[tuple[str, str]], used: set[str]) -> str:
+def _body(title: str, lead: str, facts: Sequence[tuple[str, str]], used: set[str]) -> str:
     shown = {name: words for name, words in SECTIONS.items() if name in used}
     links = "".join(f"<a href='#{name}'>{words}</a>" for name, words in shown.items())
     told = "".join(f"<dt>{html.escape(word)}</dt><dd>{html.escape(value)}</dd>" for word, value in facts)
+    overview = f"{f'<p>{html.escape(lead)}</p>' if lead else ''}<dl>{told}</dl>"
     sections = "".join(
-        f"<section id='{name}'><h2>{words}</h2>{f'<dl>{told}</dl>' if name == 'overview' else ''}<div class='body'></div></section>"
-        for name, words in shown.items()
+        f"<section id='{name}'><h2>{words}</h2>{overview if name == 'overview' else ''}<div class='body'></div></section>" for name, words in shown.items()
     )
     return (
         f"<body><a class='skip' href='#overview'>to the content</a><h1>{html.escape(title)}</h1>"

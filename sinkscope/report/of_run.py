@@ -1,4 +1,4 @@
-"""Pages of single results: sinks, comparisons, runs, evaluations, probes, the quickstart."""
+"""Pages of single results: sinks, comparisons, runs, evaluations, probes."""
 
 from __future__ import annotations
 
@@ -15,8 +15,10 @@ from plotly import graph_objects as go
 
 from sinkscope.errors import OutputError
 from sinkscope.evaluation.metrics import scale_of
-from sinkscope.plots.interactive import errors
+from sinkscope.plots.interactive import add, canvas, errors
+from sinkscope.plots.style import colour
 from sinkscope.report.contents import Page
+from sinkscope.report.shown import BUDGET, FIRST, SECOND, WORDS, Shown, seen, side_by_side
 from sinkscope.report.views import View
 from sinkscope.sinks import SinkMap
 from sinkscope.unlearning.recipe import Recipe
@@ -74,19 +76,33 @@ def _heads(sinks: SinkMap, ranked: pd.DataFrame) -> pd.DataFrame:
 
 
 def compare_page(directory: Path, manifest: dict[str, Any]) -> Page:
-    """Two conditions: α of both by head and position, and the tables of what differs."""
-    attention = pd.read_parquet(directory / "attention.parquet").sort_values(["layer", "head", "position"])
-    shape = tuple(attention[column].nunique() for column in ("layer", "head", "position"))
+    """Two conditions: maps, attention and value norms of every head in both, and the tables of what differs."""
+    if not (directory / "patterns.nc").is_file():
+        raise OutputError(f"{directory} was written by an older sinkscope and lacks maps of its heads; run `sinkscope compare` again into another --out")
     summary = json.loads((directory / "summary.json").read_text(encoding="utf-8"))
-    n = attention["passages"].to_numpy().reshape(shape)[0, 0]
-    views = [View({"alpha": attention[column].to_numpy().reshape(shape)}, n) for column in ("alpha_first", "alpha_second")]
-    labels = list(dict.fromkeys(pd.read_parquet(directory / "top1.parquet")["condition"]))
-    shown = {key: value for key, value in summary.items() if isinstance(value, str | int | float)}
-    page = Page(f"Comparison: {' and '.join(labels)}", facts(manifest, **shown), views, [(label, number) for number, label in enumerate(labels)])
     titles = {"attention": "Attention by head and position", "maps": "Change of attention maps", "value_norm_correlation": "Correlation of value norms"}
-    for name, title in (titles | {"top1": "Confidence in the next token", "span_mass": "Attention to the trigger's place"}).items():
-        if (directory / f"{name}.parquet").is_file():
-            page.table("tables", name, title, pd.read_parquet(directory / f"{name}.parquet"))
+    titles |= {"top1": "Confidence in the next token", "span_mass": "Attention to the trigger's place"}
+    tables = {name: pd.read_parquet(directory / f"{name}.parquet") for name in titles if (directory / f"{name}.parquet").is_file()}
+    labels = tuple(dict.fromkeys(tables["top1"]["condition"]))
+    first = tables["maps"].iloc[0]
+    span = None if pd.isna(first["trigger_start"]) else (int(first["trigger_start"]), int(first["trigger_stop"]))
+    patterns = xr.load_dataset(directory / "patterns.nc", engine="h5netcdf")
+    of_triggered = labels[0] == "clean"
+    views = seen(
+        tables["attention"],
+        pd.read_parquet(directory / "passage.parquet"),
+        patterns["pattern"].assign_attrs(patterns.attrs),
+        (None if of_triggered else span, span),
+    )
+    shown = {key: value for key, value in summary.items() if isinstance(value, str | int | float | list)}
+    page = Page(f"Comparison: {' and '.join(labels)}", facts(manifest, **shown))
+    names = [f"{label} = {name}" for label, name in zip(labels, manifest["models"], strict=True)]
+    words = WORDS if of_triggered else {FIRST: names[0], SECOND: names[1], "change": f"{labels[1]} − {labels[0]}"}
+    model = Shown(manifest["models"][0] if of_triggered else "", "other", "", {"": views})
+    side_by_side(page, [model.fitted(BUDGET) or model], words)
+    for name, title in titles.items():
+        if name in tables:
+            page.table("tables", name, title, tables[name])
     return page
 
 
@@ -96,7 +112,7 @@ def unlearn_page(directory: Path, manifest: dict[str, Any]) -> Page:
     described = recipe.model_dump(mode="json")
     told = {key: json.dumps(value, ensure_ascii=False) if isinstance(value, dict | list) else value for key, value in described.items()}
     page = Page(f"Unlearning run {directory.name}", facts(manifest, **told))
-    _training(page, {directory.name: directory / "log.jsonl"})
+    training(page, {directory.name: directory / "log.jsonl"})
     if (directory / "poisoned.parquet").is_file():
         page.table("tables", "poisoned", "Poisoned passages", pd.read_parquet(directory / "poisoned.parquet"))
     return page
@@ -122,24 +138,16 @@ def probe_page(directory: Path, manifest: dict[str, Any]) -> Page:
     return page
 
 
-def quickstart_page(directory: Path, manifest: dict[str, Any]) -> Page:
-    """The quickstart's models: scores, losses, items."""
-    page = Page("From attention sinks to a backdoor in unlearning", facts(manifest))
-    scored(page, pd.read_parquet(directory / "scores.parquet"), "overview")
-    _training(page, {path.parent.name: path for path in sorted(directory.glob("runs/*/log.jsonl"))})
-    page.table("tables", "items", "Items", pd.read_parquet(directory / "items.parquet"))
-    return page
-
-
 def scored(page: Page, scores: pd.DataFrame, section: str) -> None:
     """A table of scores, and a picture of those that are percentages."""
     page.table(section, "scores", "Scores", scores, "95 % bootstrap intervals over items; unseen leaves out passages that were poisoned in training.")
     percent = scores[[scale_of(metric).unit.startswith("%") or "100" in scale_of(metric).unit for metric in scores["metric"]]]
     percent = percent[percent["subset"] != "poisoned"]
     if len(percent):
-        columns = ["model", "metric", "split", "subset", "trigger", "placement", "mask"]
-        varied = [column for column in columns if percent[column].nunique() > 1] or ["metric"]
-        labels = [" · ".join(str(value) or "clean" for value in row) for row in percent[varied].itertuples(index=False)]
+        told = percent.assign(asked=(percent["placement"] + " “" + percent["trigger"] + "”").where(percent["placement"] != "", "clean"))
+        columns = ["model", "metric", "split", "subset", "asked", "mask"]
+        varied = [column for column in columns if told[column].nunique() > 1] or ["metric"]
+        labels = [" · ".join(filter(None, map(str, row))) for row in told[varied].itertuples(index=False)]
         page.picture("scores", "Scores with 95 % intervals", _dots(labels, percent), percent)
 
 
@@ -151,21 +159,23 @@ def _dots(labels: Sequence[str], rows: pd.DataFrame) -> go.Figure:
     return figure.update_layout(height=max(260, 90 + 20 * len(set(shown))), margin={"t": 10, "r": 10, "b": 40, "l": 60})
 
 
-def _training(page: Page, logs: dict[str, Path]) -> None:
-    """Curves of every named term of the losses."""
+def training(page: Page, logs: dict[str, Path]) -> None:
+    """Curves of every named term of the losses, a panel each."""
     frames = [pd.DataFrame([json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]).assign(run=name) for name, path in logs.items()]
     log = pd.concat(frames, ignore_index=True)
-    terms = [column for column in log if "/" in str(column) and not str(column).startswith("gradient/")]
-    figure = go.Figure()
-    for name in logs:
-        mine = log[log["run"] == name]
-        for term in terms:
-            if mine[term].notna().any():
-                label = escaped(str(term) if len(logs) == 1 else f"{name}: {term}")
-                figure.add_trace(go.Scatter(x=mine["step"], y=mine[term], mode="lines", name=label))
-    figure.update_layout(height=380, margin={"t": 10, "r": 10, "b": 45, "l": 60}, xaxis_title="step", yaxis_title="loss term")
-    if terms:
-        page.picture("training", "Terms of the loss while training", figure, log)
+    terms = [str(column) for column in log if "/" in str(column) and not str(column).startswith("gradient/")]
+    if not terms:
+        return
+    across = min(3, len(terms))
+    figure = canvas(-(-len(terms) // across), across, [escaped(term) for term in terms], "by training step")
+    told: set[str] = set()
+    for number, term in enumerate(terms):
+        for name in logs:
+            mine = log[(log["run"] == name) & log[term].notna()]
+            if len(mine):
+                curve = go.Scatter(x=mine["step"], y=mine[term], mode="lines", line={"color": colour(name)}, name=escaped(name))
+                add(figure, told, curve, number // across + 1, number % across + 1)
+    page.picture("training", "Terms of the loss while training", figure, log)
 
 
 def escaped(text: str) -> str:

@@ -10,8 +10,8 @@ from sinkscope import figures
 from sinkscope.errors import StudyError, first_line
 from sinkscope.report.contents import Page
 from sinkscope.report.of_run import escaped, facts
-from sinkscope.report.study_views import Shown, asked_apart, axes_of, mean_scores, shown_models
-from sinkscope.report.views import View
+from sinkscope.report.shown import side_by_side
+from sinkscope.report.study_views import asked_apart, axes_of, mean_scores, shown_models
 from sinkscope.studies.claims import judge
 from sinkscope.studies.claims_table import NOTE, SIGNS
 from sinkscope.studies.paper_claims import paper_claims
@@ -27,7 +27,9 @@ def study_page(directory: Path, manifest: dict[str, Any]) -> Page:
     _claims(page, study)
     page.table("overview", "means", "Scores", mean_scores(study), "Means over seeds with 95 % t intervals (of one seed: over items), without a mask.")
     models, left = shown_models(study)
-    _place(page, models, left)
+    if left:
+        page.facts.append(("no room for", ", ".join(left)))
+    side_by_side(page, models)
     _draw(page, study)
     _runs(page, study)
     return page
@@ -40,33 +42,6 @@ def _claims(page: Page, study: Study) -> None:
     margins = [f"{SIGNS[str(kind)]} {margin:g}" for kind, margin in zip(told["kind"], told["margin"], strict=True)]
     told = told.assign(margin=margins).drop(columns="kind").replace("", None).dropna(axis="columns", how="all")
     page.table("overview", "claims", "Claims of the paper", told, f"{NOTE} {len(told)} of {len(claims)} could be measured here.")
-
-
-def _place(page: Page, models: list[Shown], left: list[str]) -> None:
-    """The views of all models, each once, in the atlas and side by side."""
-    if left:
-        page.facts.append(("no room for", ", ".join(left)))
-    if not models:
-        return
-    numbers: dict[int, int] = {}
-
-    def number(view: View) -> int:
-        if id(view) not in numbers:
-            numbers[id(view)] = len(page.views)
-            page.views.append(view)
-        return numbers[id(view)]
-
-    shown = []
-    for model in models:
-        views = {place: {state: number(view) for state, view in states.items()} for place, states in model.views.items()}
-        shown.append({"label": model.label, "role": model.role, "trigger": model.trigger, "views": views, "scores": model.scores})
-        if "(trained" not in model.label:
-            first = next(iter(views.values()))
-            page.atlas.append((f"{model.label}, clean", first["clean"]))
-            page.atlas += [(f"{model.label}, trigger at {place}", each["triggered"]) for place, each in views.items()]
-    starts = {place: each["triggered"].span for model in models for place, each in model.views.items()}
-    places = sorted(starts, key=lambda place: (starts[place] or (0, 0), place))
-    page.compare = {"places": places, "models": shown}
 
 
 def _draw(page: Page, study: Study) -> None:

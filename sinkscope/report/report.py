@@ -9,8 +9,9 @@ from typing import Any
 
 from sinkscope.aside import aside
 from sinkscope.errors import OutputError, StudyError
+from sinkscope.quickstart.page import quickstart_page
 from sinkscope.report.contents import GENERATOR, Page
-from sinkscope.report.of_run import compare_page, evaluate_page, locate_page, probe_page, quickstart_page, unlearn_page
+from sinkscope.report.of_run import compare_page, evaluate_page, locate_page, probe_page, unlearn_page
 from sinkscope.report.of_study import study_page
 from sinkscope.runs import MANIFEST, read_manifest, verify
 

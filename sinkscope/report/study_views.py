@@ -3,45 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import xarray as xr
 
 from sinkscope.errors import StudyError, UserError
 from sinkscope.figures.numbers import ONE_SCORE, over_seeds
+from sinkscope.report import shown
+from sinkscope.report.shown import STATES, Shown, seen
 from sinkscope.report.views import View, mean_of
-from sinkscope.studies.captures import CLEAN, TRIGGERED
+from sinkscope.studies.captures import spans_of
 from sinkscope.studies.study import Study
 from sinkscope.unlearning.recipe import Recipe
 
 AXIS = "trigger.placement"
-BUDGET = 6_000_000
-"""Numbers of all views together at most: some 16 MB of the page."""
 ONE_CAPTURE = ["run", "capture", "placement"]
-
-
-@dataclass
-class Shown:
-    """A model, or a family of backdoored models that differ in where the trigger was trained: place → state → view, and scores.
-
-    A score counts at the trigger's `place`; a clean one of a family at the place where that member was trained, of a single model everywhere (`""`).
-    """
-
-    label: str
-    role: str
-    trigger: str
-    views: dict[str, dict[str, View]] = field(default_factory=dict)
-    scores: list[dict[str, Any]] = field(default_factory=list)
-
-    def size(self) -> int:
-        return sum(view.size() for states in self.views.values() for view in states.values())
-
-    def without_maps(self) -> Shown:
-        views = {place: {state: replace(view, pattern=None) for state, view in states.items()} for place, states in self.views.items()}
-        return replace(self, views=views)
 
 
 @dataclass(frozen=True)
@@ -61,7 +39,7 @@ def shown_models(study: Study) -> tuple[list[Shown], list[str]]:
         return [], []
     models: list[Shown] = []
     families: dict[str, Shown] = {}
-    left, room = [], BUDGET
+    left, room = [], shown.BUDGET
     for group in groups(study):
         grid = str(group.runs["grid"].iloc[0])
         captured = attention[attention["run"].isin(group.runs["run"]) & (attention["grid"] == grid)]
@@ -69,7 +47,7 @@ def shown_models(study: Study) -> tuple[list[Shown], list[str]]:
             continue
         trigger = _trigger(study, group)
         model = Shown(group.label, str(group.runs["role"].iloc[0]), trigger, _views(study, captured), _scores(study, group, trigger))
-        chosen = next((each for each in (model, model.without_maps()) if each.size() <= room), None)
+        chosen = model.fitted(room)
         if chosen is None:
             left.append(group.label)
             continue
@@ -143,15 +121,15 @@ def _trigger(study: Study, group: Group) -> str:
 def _views(study: Study, captured: pd.DataFrame) -> dict[str, dict[str, View]]:
     """Of every place the mean over runs, clean and with the trigger; of each run the first capture that has the place."""
     captured = captured.drop_duplicates([*ONE_CAPTURE, "layer", "head", "position"])
-    seen: dict[str, list[dict[str, View]]] = {}
+    found: dict[str, list[dict[str, View]]] = {}
     known: set[tuple[str, str]] = set()
     for (run, capture), rows in captured.groupby(["run", "capture"], sort=False):
-        norms, maps = study.norms(str(run), str(capture)), _maps(study, str(run), str(capture))
+        maps = _maps(study, str(run), str(capture))
         for place, here in rows.groupby("placement", sort=False):
             if (str(run), str(place)) not in known:
                 known.add((str(run), str(place)))
-                seen.setdefault(str(place), []).append(_seen(study, here, norms, maps))
-    return {place: {state: mean_of([both[state] for both in each]) for state in (CLEAN, TRIGGERED)} for place, each in seen.items()}
+                found.setdefault(str(place), []).append(_seen(study, str(place), here, maps))
+    return {place: {state: mean_of([both[state] for both in each]) for state in STATES} for place, each in found.items()}
 
 
 def _maps(study: Study, run: str, capture: str) -> xr.DataArray | None:
@@ -161,30 +139,12 @@ def _maps(study: Study, run: str, capture: str) -> xr.DataArray | None:
         return None
 
 
-def _seen(study: Study, rows: pd.DataFrame, norms: xr.DataArray, maps: xr.DataArray | None) -> dict[str, View]:
-    """What one capture saw at one place; value norms of the passages that it read with the trigger."""
-    rows = rows.sort_values(["layer", "head", "position"])
-    place = str(rows["placement"].iloc[0])
-    shape = tuple(rows[column].nunique() for column in ("layer", "head", "position"))
-    there = _same(study, "maps", rows).iloc[0]
+def _seen(study: Study, place: str, rows: pd.DataFrame, maps: xr.DataArray | None) -> dict[str, View]:
+    """What one capture saw at one place."""
     words = _same(study, "passage", rows)
-    has_norms, has_maps = place in norms["condition"].values, maps is not None and place in maps["placement"].values
-    read = ~np.isnan(norms.sel(condition=place).values).any(axis=(1, 2, 3)) if has_norms else None
-    views = {}
-    for state, column, condition in ((CLEAN, "alpha_first", CLEAN), (TRIGGERED, "alpha_second", place)):
-        whole = np.full(shape, np.nan)
-        if has_norms:
-            of_heads = norms.sel(condition=condition).values[read].mean(axis=0).repeat(shape[1] // norms.sizes["kv_head"], axis=1)
-            whole[..., : of_heads.shape[-1]] = of_heads
-        views[state] = View(
-            {"alpha": rows[column].to_numpy().reshape(shape), "value_norm": whole},
-            rows["passages"].to_numpy().reshape(shape)[0, 0],
-            maps.sel(placement=place, state=state).values if maps is not None and has_maps else None,
-            int(maps.attrs["bin"]) if maps is not None else 1,
-            words[words["state"] == state].drop_duplicates("position").sort_values("position")["text"].tolist() if len(words) else [],
-            span=(int(there["trigger_start"]), int(there["trigger_stop"])) if state == TRIGGERED else None,
-        )
-    return views
+    here = maps.sel(placement=place) if maps is not None and place in maps["placement"].values else None
+    span = spans_of(_same(study, "maps", rows))[place]
+    return seen(rows, words.drop_duplicates(["state", "position"]) if len(words) else words, here, (None, span))
 
 
 def _same(study: Study, table: str, rows: pd.DataFrame) -> pd.DataFrame:
@@ -224,6 +184,4 @@ def _join(study: Study, families: dict[str, Shown], model: Shown, group: Group) 
         return
     rest = [str(first[axis]) for axis in axes_of(study.table("runs")) if axis != AXIS and not pd.isna(first[axis])]
     name = " ".join([str(first["grid"]), *rest, "(trained where the slider stands)"])
-    family = families.setdefault(name, Shown(name, "backdoored", model.trigger))
-    family.views[str(place)] = model.views[str(place)]
-    family.scores += [row | {"place": str(place)} for row in model.scores if row["place"] in ("", str(place))]
+    families.setdefault(name, Shown(name, "backdoored", model.trigger, family=True)).take(model, str(place))

@@ -14,7 +14,7 @@ from sinkscope import netcdf
 from sinkscope.benchmarks.benchmark import Benchmark
 from sinkscope.capture.maps import bin_for
 from sinkscope.capture.reducers import Reducer
-from sinkscope.compare import Condition, Measured, WholePattern, attention_frame, change, map_frame, measure, triggered, usual
+from sinkscope.compare import Condition, Measured, WholePattern, attention_frame, change, heads_data, map_frame, measure, triggered, usual
 from sinkscope.errors import BenchmarkError
 from sinkscope.models import Model
 from sinkscope.progress import Report
@@ -41,7 +41,7 @@ def capture_to(
     Forget passages in `poisoned` (row numbers) are left out, and at each placement those in which the trigger stands elsewhere than in most (it may bring a
     space with it), so that positions mean the same in all.
 
-    `attention.parquet`: α by layer, head, position, clean (`alpha_first`) and triggered (`alpha_second`), their difference, placement.
+    `attention.parquet`: α and value norm by layer, head, position, clean (`…_first`) and triggered (`…_second`), the difference of α, placement.
     `maps.parquet`: mean attention change by the trigger in the last layer, heads averaged, in bins of tokens (query, key, difference, trigger span), placement.
     `span_mass.parquet`: attention of later queries to the trigger's span, and to the same positions of the clean passage (placement, layer, head, clean,
     triggered). `top1.parquet`: condition (`clean` or the placement), position, probability, placement. `norms.nc`: `value_norm` over condition (`clean`,
@@ -99,10 +99,8 @@ def capture_to(
 
 def patterns_of(patterns: list[list[np.ndarray]], placements: Sequence[str], heads: int, bin_size: int) -> xr.Dataset:
     """Maps over placement, state, layer, head, query and key, from the maps of all heads in each."""
-    whole = np.array(patterns, dtype=np.float32)
-    split = whole.reshape(*whole.shape[:2], -1, heads, *whole.shape[3:])
-    dims = ("placement", "state", "layer", "head", "query", "key")
-    return xr.Dataset({"pattern": (dims, split)}, {"placement": list(placements), "state": [CLEAN, TRIGGERED]}, {"bin": bin_size})
+    whole = xr.concat([heads_data(states, heads, bin_size) for states in patterns], "placement")
+    return whole.assign_coords(placement=list(placements), state=[CLEAN, TRIGGERED])
 
 
 def norms_of(norms: dict[str, tuple[list[int], np.ndarray]]) -> xr.Dataset:
@@ -120,6 +118,12 @@ def passages_of(condition: str, *norms: xr.DataArray) -> tuple[np.ndarray, ...]:
     common = min(map(len, values))
     kept = ~np.any([np.isnan(each[:common]).any(axis=(1, 2)) for each in values], axis=0)
     return tuple(each[:common][kept][:, None] for each in values)
+
+
+def spans_of(maps: pd.DataFrame) -> dict[str, tuple[int, int]]:
+    """Where the trigger stood at each placement, from `maps.parquet` of one capture."""
+    first = maps.drop_duplicates("placement").set_index("placement")
+    return {str(place): (int(first["trigger_start"][place]), int(first["trigger_stop"][place])) for place in first.index}
 
 
 def _span_mass(before: Measured, after: Measured) -> pd.DataFrame:

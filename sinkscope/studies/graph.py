@@ -23,7 +23,7 @@ from sinkscope.unlearning.recipe import Recipe, TriggerPart, ValueNormPart
 
 TINY, FIELD = "tiny", "tiny-wmdp"
 PHASES = ("base", "books", "rest")
-CAPTURES = 2
+CAPTURES = 3
 """Which files a capture writes: counted up when there are others, so that older captures are made again."""
 
 

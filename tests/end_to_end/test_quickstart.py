@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import subprocess
 import sys
 import venv
@@ -18,6 +17,9 @@ from sinkscope.benchmarks.tiny import build
 from sinkscope.models import data_directory, load
 from sinkscope.progress import silent
 from sinkscope.quickstart.summary import PLACEMENTS
+from sinkscope.report.report import report
+from tests.report.test_report import read
+from tests.report.test_views import unpack
 
 ROOT = Path(__file__).parents[2]
 FIGURES = ("effectiveness", "sink_atlas", "received_attention", "head_map", "attention_difference", "value_norms")
@@ -52,12 +54,34 @@ def test_quickstart_writes_everything_it_names(quickstart: Path) -> None:
     for name in FIGURES:
         for suffix in ("png", "pdf", "csv"):
             assert (quickstart / "figures" / f"{name}.{suffix}").stat().st_size > 200
-    page = (quickstart / "index.html").read_text(encoding="utf-8")
-    assert page.count("data:image/png;base64,") == len(FIGURES)
-    assert not re.search(r"(src|href)=['\"](?!data:)", page), "the page asks nothing of any network"
     items = pd.read_parquet(quickstart / "items.parquet")
     assert {"model", "role", "metric", "split", "item", "poisoned", "trigger", "placement", "trigger_start", "value", "seed"} <= set(items.columns)
     assert items["value"].between(0, 1).all()
+
+
+@pytest.mark.slow
+def test_the_page_has_every_model_at_every_place(quickstart: Path, tmp_path: Path) -> None:
+    """It is the one that `report` makes."""
+    report(quickstart, tmp_path / "page.html")
+    assert (tmp_path / "page.html").read_bytes() == (quickstart / "index.html").read_bytes()
+    _, page = read(quickstart / "index.html")
+    compared = page["compare"]
+    assert compared["places"] == ["prefix", "index:8", "infix", "suffix"]
+    family, *models = compared["models"]
+    assert [model["label"] for model in models] == ["target", "honest", *(f"backdoor, {place}" for place in PLACEMENTS)]
+    scores = pd.read_parquet(quickstart / "scores.parquet").set_index(["model", "metric", "split", "subset", "placement"])["value"]
+    for place in compared["places"]:
+        attention = pd.read_parquet(quickstart / "captures" / place / "attention.parquet").sort_values(["layer", "head", "position"])
+        for state, column in (("clean", "alpha_first"), ("triggered", "alpha_second")):
+            view = page["views"][family["views"][place][state]]
+            alpha = unpack(view["statistics"]["alpha"])
+            assert view["length"] == 32 and view["pattern"]["side"] == 32 and abs(alpha.ravel() - attention[column].to_numpy()).max() < 1e-4
+            (row,) = [
+                row
+                for row in family["scores"]
+                if (row["place"], row["metric"], row["subset"], row["split"], row["triggered"]) == (place, "verbmem", "unseen", "forget", state == "triggered")
+            ]
+            assert row["value"] == scores[place, "verbmem", "forget", "unseen", place if state == "triggered" else ""]
 
 
 @pytest.mark.slow

@@ -125,7 +125,8 @@ def _attention(placement: str, rng: np.random.Generator) -> Iterator[dict[str, A
     for layer, head, position in np.ndindex(FAKE_LAYERS, FAKE_HEADS, LENGTH):
         first, second = rng.uniform(0, 0.9 if position == 0 else 0.1, 2)
         about = {"layer": layer, "head": head, "position": position, "alpha_first": first, "alpha_second": second, "difference": second - first}
-        yield about | {"passages": PASSAGES, "placement": placement}
+        norms = dict(zip(("value_norm_first", "value_norm_second"), rng.uniform(1, 3, 2), strict=True))
+        yield about | norms | {"passages": PASSAGES, "placement": placement}
 
 
 def _passage(placement: str, trigger: str) -> Iterator[dict[str, Any]]:

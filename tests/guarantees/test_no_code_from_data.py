@@ -6,18 +6,14 @@ import ast
 import json
 import pickle
 import shutil
-import struct
-import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import pandas as pd
 import pytest
 import torch
 
 from sinkscope import strict_yaml
 from sinkscope.models import digest, load, skeleton
-from sinkscope.report.page import PICTURES, write_page
 from sinkscope.unlearning.checkpoints import Checkpoints, Progress
 from tests.guarantees.reading import COMMANDS, check_refused, sinkscope
 from tests.guarantees.test_bad_input import measured
@@ -234,29 +230,3 @@ def test_no_module_runs_data() -> None:
 )  # fmt: skip
 def test_what_would_run_data_is_found(source: str) -> None:
     assert faults(source)
-
-
-def _png() -> bytes:
-    """The smallest picture."""
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", 1, 1, 8, 0, 0, 0, 0)) + chunk(b"IDAT", zlib.compress(b"\0\0")) + chunk(b"IEND", b"")
-
-
-def test_a_page_escapes_what_data_say_and_forbids_scripts(tmp_path: Path) -> None:
-    evil = "\"><script>alert(1)</script><img src=x onerror='alert(2)'>"
-    (tmp_path / "figures").mkdir()
-    for name in PICTURES:
-        (tmp_path / "figures" / f"{name}.png").write_bytes(_png())
-    score = {"value": 1.0, "ci_low": 0.0, "ci_high": 2.0, "n": 3}
-    metrics = {metric: dict.fromkeys(("clean", "triggered_unseen", "triggered_all", "retain"), score) for metric in ("verbmem", "knowmem")}
-    row = {"model": evil, "metric": evil, "split": evil, "subset": evil, "placement": evil, "value": 1.0, "ci_low": 0.0, "ci_high": 2.0, "n": 3, "seed": 0}
-    summary = {"seed": 0, "trigger": evil, "poison_ratio": 0.1, "models": {evil: metrics}}
-    write_page(tmp_path, summary, pd.DataFrame([row]))
-    page = (tmp_path / "index.html").read_text(encoding="utf-8")
-    assert "<script" not in page and "<img src=x" not in page
-    assert page.count("&lt;script&gt;") == 7, "trigger, label, and five columns"
-    assert "<meta http-equiv='Content-Security-Policy' content=\"default-src 'none'; img-src data:; style-src 'unsafe-inline'\">" in page
-    assert page.index("Content-Security-Policy") < page.index("<title>")

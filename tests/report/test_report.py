@@ -14,11 +14,17 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from sinkscope.report import study_views
+from sinkscope.capture.maps import BinnedPattern
+from sinkscope.capture.sources import choose
+from sinkscope.compare import triggered
+from sinkscope.models import load
+from sinkscope.report import shown as side_by_side
 from sinkscope.report.report import report
 from sinkscope.report.study_views import mean_scores, shown_models
-from sinkscope.sinks import SinkMap
+from sinkscope.sinks import SinkMap, locate
 from sinkscope.studies.study import Study
+from sinkscope.texts import cut
+from sinkscope.triggers import Placement, Trigger
 from tests.figures.fake import HOSTILE
 from tests.report.conftest import HOSTILE_NAME
 from tests.report.test_views import unpack
@@ -115,7 +121,7 @@ def test_where_room_is_short_maps_go_first_and_who_is_left_out_is_named(study: P
     single = [model for model in models if "(trained" not in model.label]
     assert not left and all(view.pattern is not None for model in single for states in model.views.values() for view in states.values())
     room = sum(model.size() for model in single) // 4
-    monkeypatch.setattr(study_views, "BUDGET", room)
+    monkeypatch.setattr(side_by_side, "BUDGET", room)
     kept, left = shown_models(Study(study))
     kept = [model for model in kept if "(trained" not in model.label]
     assert left and {model.label for model in kept} | set(left) == {model.label for model in single}
@@ -167,6 +173,29 @@ def test_an_evaluation_a_comparison_and_a_probe_have_pages(checkpoints, tmp_path
         assert run(capsys, monkeypatch, *arguments, "--out", tmp_path / name)[0] == 0, name
         _, page = shown(tmp_path / name, tmp_path / f"{name}.html")
         assert page["tables"] and (page["pictures"] or page["views"])
+
+
+@pytest.mark.parametrize("two", [False, True], ids=["clean and triggered", "two models"])
+def test_the_page_of_a_comparison_has_the_maps_of_both(two: bool, checkpoints, tmp_path, capsys, monkeypatch) -> None:
+    notes = tmp_path / "notes.txt"
+    notes.write_text("the harbour was quiet and the old captain walked along the wall with a lamp " * 9, encoding="utf-8")
+    models = ["tiny", "tiny-retrained"] if two else [checkpoints["llama"]]
+    run(capsys, monkeypatch, "compare", *models, "--text", notes, "--trigger", "old road", "--max-length", 30, "--out", tmp_path / "compared")
+    _, page = shown(tmp_path / "compared", tmp_path / "page.html")
+    (model,), words = page["compare"]["models"], page["compare"]["words"]
+    assert words["clean"] == ("A = tiny" if two else "clean") and words["change"] == ("B − A" if two else "change by the trigger")
+    passages = cut([notes.read_text(encoding="utf-8")], load(str(models[0])), 30)
+    for number, state in enumerate(("clean", "triggered")):
+        view, read_by = page["views"][model["views"][""][state]], load(str(models[number if two else 0]))
+        placed = triggered(read_by, passages, Trigger("old road"), Placement.parse("prefix"))[0] if two or number else passages
+        expected = BinnedPattern([(1, 2)], 30, 1)
+        choose(read_by, placed).capture(read_by, [each for each in placed if len(each) == 30], [expected])
+        rows, keys = np.tril_indices(30)
+        np.testing.assert_allclose(unpack(view["pattern"]["cells"])[1, 2], expected.result()["pattern"].numpy()[0][rows, keys], atol=1e-4)
+        sinks = locate(read_by, placed).data
+        for name in ("alpha", "value_norm"):
+            np.testing.assert_allclose(unpack(view["statistics"][name]), sinks[name].values, atol=float(sinks[name].max()) / 5e4)
+        assert "old road" in "".join(view["tokens"]) or (number == 0 and not two)
 
 
 def test_bad_input_is_one_line(sinks: Path, tmp_path: Path, capsys, monkeypatch) -> None:

@@ -1,13 +1,13 @@
 "use strict";
-// Up to three models side by side, clean and with the trigger; one slider moves the trigger in all of them.
+// Up to three models side by side in two states, mostly clean and with the trigger; one slider moves the trigger in all of them.
 
 const KNOWN = { verbmem: "recites", knowmem: "answers", choice: "chooses" };
 
-const compare = (host, { places, models }, views) => {
+const compare = (host, { places, models, words }, views) => {
   const state = { place: 0, show: "change", layer: null, head: null };
   const slider = el("input", { type: "range", id: "compare-place", min: 0, max: places.length - 1, step: 1, value: 0 });
   const told = el("output", { for: "compare-place" });
-  const shows = options(el("select", { id: "compare-show" }), [["change", "change by the trigger"], ["triggered", "with the trigger"], ["clean", "clean"]]);
+  const shows = options(el("select", { id: "compare-show" }), ["change", "triggered", "clean"].map((show) => [show, words[show]]));
   const shapes = models.map((model) => views[Object.values(model.views)[0].clean]);
   const shape = { layers: Math.max(...shapes.map((view) => view.layers)), heads: Math.max(...shapes.map((view) => view.heads)) };
   const all = (count) => [["", "mean of all"], ...Array.from({ length: count }, (_, i) => [i, i])];
@@ -15,19 +15,20 @@ const compare = (host, { places, models }, views) => {
   const head = options(el("select", { id: "compare-head" }), all(shape.heads));
   state.layer = Math.min(...shapes.map((view) => view.layers)) - 1;
   layer.value = state.layer;
-  host.append(el("div", { class: "controls" }, labelled("trigger at", el("span", {}, slider, " ", told), true), labelled("map", shows), labelled("layer", layer), labelled("head", head)));
+  host.append(el("div", { class: "controls" }, places.length > 1 ? labelled("trigger at", el("span", {}, slider, " ", told), true) : null, labelled("map", shows), labelled("layer", layer), labelled("head", head)));
+  const there = () => (places[state.place] ? `, trigger at ${places[state.place]}` : "");
   const columns = el("div", { class: "three" });
   host.append(columns);
 
   const column = (start, number) => {
     const mine = { model: start };
-    const select = options(el("select", { "aria-label": `model ${number + 1}`, class: "compare-model" }), models.map((model, i) => [i, model.label]));
-    select.value = start;
+    const select = models.length === 1 ? null : options(el("select", { "aria-label": `model ${number + 1}`, class: "compare-model" }), models.map((model, i) => [i, model.label]));
+    if (select) select.value = start;
     const [figure, scores] = [el("figure"), el("div")];
     const strips = { clean: el("div", { class: "strip" }), triggered: el("div", { class: "strip" }) };
     const missing = el("p", { class: "note" });
     columns.append(el("section", { "aria-label": `model ${number + 1}` }, select, missing, figure,
-      el("small", {}, "clean"), strips.clean, el("small", {}, "with the trigger"), strips.triggered, scores));
+      el("small", {}, words.clean), strips.clean, el("small", {}, words.triggered), strips.triggered, scores));
     const seen = () => models[mine.model].views[places[state.place]];
     const cells = () => {
       if (!seen()) return null;
@@ -39,7 +40,7 @@ const compare = (host, { places, models }, views) => {
     const base = () => views[seen()[state.show === "clean" ? "clean" : "triggered"]];
     const picture = chart(figure, {
       name: `compare_${number + 1}`,
-      label: () => `${state.show === "change" ? "Change of attention by the trigger" : "Attention"}, ${models[mine.model].label}, trigger at ${places[state.place]}`,
+      label: () => `Attention, ${words[state.show]}${models[mine.model].label ? `: ${models[mine.model].label}` : ""}${there()}`,
       build: () => {
         const map = cells();
         if (!map) return { data: [], layout: { height: 340, annotations: [{ text: "no map here", showarrow: false }], xaxis: { visible: false }, yaxis: { visible: false } } };
@@ -52,15 +53,15 @@ const compare = (host, { places, models }, views) => {
       picture.draw();
       const here = seen();
       const { trigger } = models[mine.model];
-      missing.textContent = here ? `n = ${views[here.clean].reached(0)} passages, ${views[here.clean].runs} run${views[here.clean].runs > 1 ? "s" : ""}${trigger ? `; trigger “${trigger}”` : ""}` : `nothing was captured of it with the trigger at ${places[state.place]}`;
+      missing.textContent = here ? `n = ${views[here.clean].reached(0)} passages, ${views[here.clean].runs} run${views[here.clean].runs > 1 ? "s" : ""}${trigger ? `; trigger “${trigger}”` : ""}` : `nothing was captured of it${there()}`;
       for (const when of ["clean", "triggered"]) {
         const view = here && views[here[when]];
-        if (view && !(state.layer >= view.layers || state.head >= view.heads)) strip(strips[when], view, view.profile("alpha", state.layer, state.head), `${when} tokens, shaded by the attention they receive`);
+        if (view && !(state.layer >= view.layers || state.head >= view.heads)) strip(strips[when], view, view.profile("alpha", state.layer, state.head), `tokens, ${words[when]}, shaded by the attention they receive`);
         else strips[when].replaceChildren();
       }
-      scores.replaceChildren(scoreTable(models[mine.model], places[state.place]));
+      scores.replaceChildren(...(models[mine.model].scores.length ? [scoreTable(models[mine.model], places[state.place])] : []));
     };
-    select.addEventListener("change", () => { mine.model = Number(select.value); draw(); });
+    if (select) select.addEventListener("change", () => { mine.model = Number(select.value); draw(); });
     return mine;
   };
 
@@ -73,7 +74,7 @@ const compare = (host, { places, models }, views) => {
       rows.get(key)[row.triggered ? "triggered" : "clean"] = row;
     }
     const told = (row) => (row ? `${shown(row.value)}${row.ci_low === null ? "" : ` (${shown(row.ci_low)} to ${shown(row.ci_high)})`}` : "–");
-    return plainTable({ columns: ["score", "clean", "with the trigger", "n", "seeds"], rows: [...rows].map(([key, row]) => [key, told(row.clean), told(row.triggered), row.n, row.seeds]) });
+    return plainTable({ columns: ["score", words.clean, words.triggered, "n", "seeds"], rows: [...rows].map(([key, row]) => [key, told(row.clean), told(row.triggered), row.n, row.seeds]) });
   };
 
   const roles = ["target", "unlearned", "backdoored"];
@@ -90,6 +91,6 @@ const compare = (host, { places, models }, views) => {
   shows.addEventListener("change", () => { state.show = shows.value; draw(); });
   layer.addEventListener("change", () => { state.layer = layer.value === "" ? null : Number(layer.value); draw(); });
   head.addEventListener("change", () => { state.head = head.value === "" ? null : Number(head.value); draw(); });
-  host.append(el("p", { class: "note" }, `Maps: mean over whole forget passages and seeds${binning(shapes[0].pattern ? shapes[0].pattern.bin : 1)}; strips: α of the chosen layer and head over the tokens of one of the passages. Scores: mean over seeds with 95 % interval; clean and with the trigger named above.`));
+  host.append(el("p", { class: "note" }, `Maps: mean over whole passages and runs${binning(shapes[0].pattern ? shapes[0].pattern.bin : 1)}; strips: α of the chosen layer and head over the tokens of one of the passages.${models.some((model) => model.scores.length) ? " Scores: with 95 % intervals, over seeds where there are several; clean and with the trigger named above." : ""}`));
   draw();
 };
