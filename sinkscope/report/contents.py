@@ -20,7 +20,7 @@ from plotly.offline import get_plotlyjs
 from sinkscope.report.views import View
 
 ASSETS = Path(__file__).parent / "assets"
-SCRIPTS = ("tools", "views", "charts", "tables", "atlas", "compare", "main")
+SCRIPTS = ("tools", "views", "charts", "tables", "strip", "atlas", "compare", "main")
 SECTIONS = {"overview": "Overview", "atlas": "Sink atlas", "compare": "Compare", "pictures": "Pictures", "runs": "Runs", "tables": "Tables"}
 GENERATOR = "sinkscope report"
 ROWS = 5000

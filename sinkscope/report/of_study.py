@@ -15,13 +15,15 @@ from sinkscope.report.study_views import asked_apart, axes_of, mean_scores, show
 from sinkscope.studies.claims import judge
 from sinkscope.studies.claims_table import NOTE, SIGNS
 from sinkscope.studies.paper_claims import paper_claims
-from sinkscope.studies.study import Study
+from sinkscope.studies.study import OTHERWISE, Study
 
 
 def study_page(directory: Path, manifest: dict[str, Any]) -> Page:
     """Everything that a study measured, as far as there is room."""
     study = Study(directory)
     runs = study.table("runs")
+    if "trigger" not in runs:
+        raise StudyError(f"{directory} was gathered by an older sinkscope; run `sinkscope study` again: what is done is not done again")
     seeds = ", ".join(map(str, sorted(runs["seed"].unique())))
     page = Page(f"Study {directory.name}", facts(manifest, runs=len(runs), grids=", ".join(runs["grid"].unique()), base_recipe=study.spec.base, seeds=seeds))
     _claims(page, study)
@@ -53,7 +55,7 @@ def _draw(page: Page, study: Study) -> None:
         try:
             data = picture.frame(study)
             twin = picture.twin(data.map(lambda value: escaped(value) if isinstance(value, str) else value))
-        except Exception as error:  # studies that people write have axes and placements that a picture does not know
+        except (StudyError, *OTHERWISE) as error:
             page.facts.append((f"not drawn: {name}", first_line(error)))
             continue
         page.picture(name, about.strip().split("\n")[0], twin, data)

@@ -51,29 +51,23 @@ class Shown:
         return replace(self, views=views)
 
 
-def seen(attention: pd.DataFrame, words: pd.DataFrame, maps: xr.DataArray | None, spans: tuple[Span | None, Span | None]) -> dict[str, View]:
+def seen(attention: pd.DataFrame, words: pd.DataFrame, maps: xr.DataArray, spans: tuple[Span | None, Span | None]) -> dict[str, View]:
     """Two states of one model at one place.
 
     Args:
-        attention: as `attention_frame` has it; without value norms in results of an older sinkscope.
-        words: state, position, text of a passage in both states; may be empty.
+        attention: as `attention_frame` has it.
+        words: state, position, text of a passage in both states.
         maps: state × layer × head × query × key in bins of its attribute `bin`.
         spans: where the trigger stands in the first state and in the second.
     """
     rows = attention.sort_values(["layer", "head", "position"])
     shape = tuple(rows[column].nunique() for column in ("layer", "head", "position"))
-    texts = {state: mine.sort_values("position")["text"].tolist() for state, mine in words.groupby("state", sort=False)} if len(words) else {}
+    texts = [mine.sort_values("position")["text"].tolist() for _, mine in words.groupby("state", sort=False)]
     views = {}
     for number, (state, side, span) in enumerate(zip(STATES, ("first", "second"), spans, strict=True)):
-        statistics = {name: rows[f"{name}_{side}"].to_numpy().reshape(shape) for name in ("alpha", "value_norm") if f"{name}_{side}" in rows}
-        views[state] = View(
-            statistics,
-            rows["passages"].to_numpy().reshape(shape)[0, 0],
-            None if maps is None else maps.isel(state=number).values,
-            1 if maps is None else int(maps.attrs["bin"]),
-            list(texts.values())[number] if texts else [],
-            span=span,
-        )
+        statistics = {name: rows[f"{name}_{side}"].to_numpy().reshape(shape) for name in ("alpha", "value_norm")}
+        n = rows["passages"].to_numpy().reshape(shape)[0, 0]
+        views[state] = View(statistics, n, maps.isel(state=number).values, int(maps.attrs["bin"]), texts[number], span=span)
     return views
 
 

@@ -9,14 +9,13 @@ from typing import Any
 import pandas as pd
 import xarray as xr
 
-from sinkscope.errors import StudyError, UserError
+from sinkscope.errors import StudyError
 from sinkscope.figures.numbers import ONE_SCORE, over_seeds
 from sinkscope.report import shown
 from sinkscope.report.shown import STATES, Shown, seen
 from sinkscope.report.views import View, mean_of
 from sinkscope.studies.captures import spans_of
 from sinkscope.studies.study import Study
-from sinkscope.unlearning.recipe import Recipe
 
 AXIS = "trigger.placement"
 ONE_CAPTURE = ["run", "capture", "placement"]
@@ -45,7 +44,7 @@ def shown_models(study: Study) -> tuple[list[Shown], list[str]]:
         captured = attention[attention["run"].isin(group.runs["run"]) & (attention["grid"] == grid)]
         if captured.empty:
             continue
-        trigger = _trigger(study, group)
+        trigger = str(group.runs["trigger"].iloc[0])
         model = Shown(group.label, str(group.runs["role"].iloc[0]), trigger, _views(study, captured), _scores(study, group, trigger))
         chosen = model.fitted(room)
         if chosen is None:
@@ -73,7 +72,7 @@ def groups(study: Study) -> Iterator[Group]:
 
 def axes_of(runs: pd.DataFrame) -> list[str]:
     """The axes of a study's grids."""
-    return [column for column in runs.columns if column not in ("grid", "run", "seed", "role", "benchmark", "trigger_placement")]
+    return [column for column in runs.columns if column not in ("grid", "run", "seed", "role", "benchmark", "trigger", "trigger_placement")]
 
 
 def mean_scores(study: Study) -> pd.DataFrame:
@@ -107,24 +106,13 @@ def _several(study: Study, grid: str) -> bool:
     return len(part.models or ()) > 1 or (part.after is not None and _several(study, part.after))
 
 
-def _trigger(study: Study, group: Group) -> str:
-    """The trigger that the group's runs were captured with: that of their recipe."""
-    first = group.runs.iloc[0]
-    part = study.spec.grids[str(first["grid"])]
-    changes = [set_ for labels, set_ in part.points() if all(str(first.get(axis)) == str(value) for axis, value in labels.items())]
-    try:
-        return str(Recipe.read(part.recipe or study.spec.base, changes[0] if changes else {}).trigger.text)
-    except UserError:  # the recipe's file is no longer there
-        return ""
-
-
 def _views(study: Study, captured: pd.DataFrame) -> dict[str, dict[str, View]]:
     """Of every place the mean over runs, clean and with the trigger; of each run the first capture that has the place."""
     captured = captured.drop_duplicates([*ONE_CAPTURE, "layer", "head", "position"])
     found: dict[str, list[dict[str, View]]] = {}
     known: set[tuple[str, str]] = set()
     for (run, capture), rows in captured.groupby(["run", "capture"], sort=False):
-        maps = _maps(study, str(run), str(capture))
+        maps = study.patterns(str(run), str(capture))
         for place, here in rows.groupby("placement", sort=False):
             if (str(run), str(place)) not in known:
                 known.add((str(run), str(place)))
@@ -132,27 +120,16 @@ def _views(study: Study, captured: pd.DataFrame) -> dict[str, dict[str, View]]:
     return {place: {state: mean_of([both[state] for both in each]) for state in STATES} for place, each in found.items()}
 
 
-def _maps(study: Study, run: str, capture: str) -> xr.DataArray | None:
-    try:
-        return study.patterns(run, capture)
-    except StudyError:  # of an older sinkscope
-        return None
-
-
-def _seen(study: Study, place: str, rows: pd.DataFrame, maps: xr.DataArray | None) -> dict[str, View]:
+def _seen(study: Study, place: str, rows: pd.DataFrame, maps: xr.DataArray) -> dict[str, View]:
     """What one capture saw at one place."""
     words = _same(study, "passage", rows)
-    here = maps.sel(placement=place) if maps is not None and place in maps["placement"].values else None
     span = spans_of(_same(study, "maps", rows))[place]
-    return seen(rows, words.drop_duplicates(["state", "position"]) if len(words) else words, here, (None, span))
+    return seen(rows, words.drop_duplicates(["state", "position"]), maps.sel(placement=place), (None, span))
 
 
 def _same(study: Study, table: str, rows: pd.DataFrame) -> pd.DataFrame:
-    """The rows of a table of captures that belong to the same run, capture and place; none where the study lacks the table."""
-    try:
-        whole = study.table(table)
-    except StudyError:
-        return pd.DataFrame()
+    """The rows of a table of captures that belong to the same run, capture and place."""
+    whole = study.table(table)
     return whole[(whole[[*ONE_CAPTURE, "grid"]] == rows[[*ONE_CAPTURE, "grid"]].iloc[0]).all(axis=1)]
 
 

@@ -15,10 +15,10 @@ from typing import Literal
 
 import pandas as pd
 
-from sinkscope.errors import StudyError
+from sinkscope.errors import StudyError, first_line
 from sinkscope.evaluation.bootstrap import Effect, Interval, Sample, interval
 from sinkscope.studies.samples import Samples
-from sinkscope.studies.study import Study
+from sinkscope.studies.study import OTHERWISE, Study
 
 Verdict = Literal["reproduced", "not reproduced", "inconclusive"]
 Kind = Literal["above", "within", "at most"]
@@ -52,12 +52,11 @@ class Claim:
         row |= {"kind": self.kind, "margin": margin}
         try:
             chosen = self.samples(samples)
+            found = interval(chosen, self.effect)
         except StudyError as error:
             return row | {"verdict": "inconclusive", "reason": str(error)}
-        try:
-            found = interval(chosen, self.effect)
-        except ValueError as error:
-            return row | {"verdict": "inconclusive", "reason": f"study {samples.study.directory}: {error}"}
+        except OTHERWISE as error:
+            return row | {"verdict": "inconclusive", "reason": f"study {samples.study.directory}: {first_line(error)}"}
         numbers = {"effect": found.value, "ci_low": found.low, "ci_high": found.high, "seeds": found.seeds, "items": found.items}
         reason = "one seed says nothing of others" if found.seeds == 1 else ""
         return row | numbers | {"verdict": verdict(found, margin, self.kind), "reason": reason}

@@ -22,8 +22,8 @@ OWN = "own"
 """A trigger or placement: that of the run itself."""
 Seeds = Annotated[list[Annotated[int, Field(ge=0, lt=2**32)]], Field(min_length=1)]
 Axis = list[Any] | dict[str, dict[str, Any]]
-MOST_POINTS = 10_000
-"""Combinations of a grid's axes."""
+MOST_RUNS = 10_000
+"""Of one study."""
 RESERVED = frozenset(
     "grid run seed role benchmark trigger_placement evaluation capture alteration metric split subset item poisoned trigger placement trigger_start "
     "mask value output n ci_low ci_high layer head position alpha_first alpha_second difference value_norm_first value_norm_second query key trigger_stop "
@@ -160,12 +160,14 @@ class GridPart(Part):
             raise ValueError("runs that come `after` others keep their seeds; leave out seeds")
         return self
 
-    @model_validator(mode="after")
-    def _countable(self) -> GridPart:
+    def count(self, seeds: int, quick: int, parents: int) -> int:
+        """How many runs it has at most, where the study and its quick version have so many seeds, and the grid that it comes after so many runs."""
+        if self.models:
+            return len(self.models)
+        if self.alterations:
+            return parents * len(self.alterations)
         points = math.prod(len(axis) for axis in self.axes.values())
-        if points > MOST_POINTS:
-            raise ValueError(f"axes have {points:,} combinations, more than {MOST_POINTS:,}; give fewer values")
-        return self
+        return points * (parents if self.after else max(quick, len(self.seeds) if self.seeds else seeds))
 
     def points(self) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
         """Every combination of the axes: its label on each, and the changes to the recipe."""
@@ -210,6 +212,15 @@ class Spec(Part):
             if grid.after is not None and grid.after not in before:
                 raise ValueError(f"grid {name!r} comes after {grid.after!r}, which is no grid above it; known: {', '.join(before) or 'none'}")
             before.append(name)
+        return self
+
+    @model_validator(mode="after")
+    def _countable(self) -> Spec:
+        counts: dict[str, int] = {}
+        for name, grid in self.grids.items():
+            counts[name] = grid.count(len(self.seeds), len(self.quick.seeds) if self.quick else 0, counts.get(grid.after or "", 0))
+            if sum(counts.values()) > MOST_RUNS:
+                raise ValueError(f"grid {name!r} brings the study to {sum(counts.values()):,} runs, more than {MOST_RUNS:,}; give fewer values or seeds")
         return self
 
     @classmethod

@@ -56,6 +56,19 @@ class Store:
         """Whether the job's results are there, with unchanged files (looked at once by each process)."""
         return self.manifest(job) is not None
 
+    def whole(self, job: Job) -> Path:
+        """The place of a finished job, whose files are looked at now.
+
+        Raises:
+            OutputError: one of them is missing or was changed.
+        """
+        place = self.place(job)
+        manifest = read_manifest(place)
+        if manifest is None:
+            raise OutputError(f"{place / MANIFEST} is missing; remove {place} and run the study again")
+        verify(place, manifest)
+        return place
+
     @contextmanager
     def holding(self, job: Job) -> Iterator[bool]:
         """Within the context no other process works on `job`, if True is yielded; False: another one does.

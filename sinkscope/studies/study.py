@@ -25,6 +25,9 @@ TABLES = ("attention", "maps", "span_mass", "top1", "passage")
 ARRAYS = {"norms": "value_norm", "patterns": "pattern"}
 """The files of captures that hold arrays, and the variable in each."""
 
+OTHERWISE = (LookupError, ValueError, TypeError)
+"""What reading a study raises that was described otherwise than the reader expects: other metrics, placements or lengths of passages."""
+
 
 @dataclass(frozen=True)
 class Outlook:
@@ -65,7 +68,7 @@ def study(spec: Spec, out: Path, store: Store, *, engine: Engine = inline, watch
     """
     check_apart(out, store)
     known = planned or outlook(spec, store)
-    name = identity(study=spec.model_dump(mode="json"), jobs=[job.key for job in known.jobs])
+    name = identity(study=spec.model_dump(mode="json"), tables=2, jobs=[job.key for job in known.jobs])
     remove_abandoned(out, out.parent)  # also an old study that was replaced, where the process was killed before it had removed it
     if _holds(out, name):
         return Study(out)
@@ -115,19 +118,23 @@ def _holds(out: Path, name: str) -> bool:
 
 
 def _gather(runs: Sequence[Run], store: Store, directory: Path) -> None:
-    """All tables of all runs, each row with its run's grid, labels and seed."""
+    """All tables of all runs, each row with its run's grid, labels and seed.
+
+    Raises:
+        OutputError: a file of the store was changed since it was looked at.
+    """
     frames: dict[str, list[pd.DataFrame]] = {}
     arrays: dict[str, dict[str, xr.Dataset]] = {file: {} for file in ARRAYS}
     for run in runs:
         about = {"grid": run.grid, "run": run.name, **{key: str(value) for key, value in run.labels.items()}}
-        found = {"runs": pd.DataFrame([about | {"seed": run.seed, "role": run.role, "benchmark": run.benchmark, "trigger_placement": run.trigger.placement}])}
-        frames.setdefault("runs", []).append(found["runs"])
+        told = {"seed": run.seed, "role": run.role, "benchmark": run.benchmark, "trigger": run.trigger.text, "trigger_placement": run.trigger.placement}
+        frames.setdefault("runs", []).append(pd.DataFrame([about | told]))
         for evaluation, job in run.evaluations.items():
             for table in ("scores", "items"):
-                frame = pd.read_parquet(store.place(job) / f"{table}.parquet").drop(columns=["model", "seed"])
+                frame = pd.read_parquet(store.whole(job) / f"{table}.parquet").drop(columns=["model", "seed"])
                 frames.setdefault(table, []).append(_with(frame, about | {"seed": run.seed, "evaluation": evaluation}))
         for capture, job in run.captures.items():
-            place = store.place(job)
+            place = store.whole(job)
             for table in TABLES:
                 if (place / f"{table}.parquet").is_file():
                     frame = pd.read_parquet(place / f"{table}.parquet")

@@ -92,7 +92,7 @@ def _poisoned(job: Job, store: Store) -> list[int] | None:
     """The forget passages that were poisoned; None where that is unknown."""
     if "poisoned_by" not in job.needs:
         return None
-    return pd.read_parquet(store.place(job.needs["poisoned_by"]) / "poisoned.parquet")["row"].tolist()
+    return pd.read_parquet(store.whole(job.needs["poisoned_by"]) / "poisoned.parquet")["row"].tolist()
 
 
 def _evaluate(job: Job, store: Store, report: Report | None) -> None:

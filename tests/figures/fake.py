@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,7 @@ def fake_study(directory: Path, seeds: Sequence[int], only: Sequence[str] | None
     norms, patterns = {}, {}
     for about, grid, trigger, placement in _runs(spec):
         rng = np.random.default_rng(zlib.crc32(f"{about}".encode()))
-        tables["runs"].append(about | {"benchmark": "tiny", "trigger_placement": placement})
+        tables["runs"].append(about | {"benchmark": "tiny", "trigger": trigger, "trigger_placement": placement})
         for name in grid.evaluations:
             part = spec.evaluations[name]
             tables["scores"] += [about | {"evaluation": name} | row for row in _scores(part, about["role"], trigger, placement, rng)]
@@ -72,6 +73,16 @@ def fake_study(directory: Path, seeds: Sequence[int], only: Sequence[str] | None
         for group, data in norms.items():
             data.to_netcdf(aside / "captures" / "norms.nc", engine="h5netcdf", group=group, mode="a")
             patterns[group].to_netcdf(aside / "captures" / "patterns.nc", engine="h5netcdf", group=group, mode="a")
+    return Study(directory)
+
+
+def altered(study: Study, directory: Path, **changes: Callable[[pd.DataFrame], pd.DataFrame]) -> Study:
+    """The same study with other tables."""
+    with writing(directory, "altered", kind="study") as aside:
+        shutil.copytree(study.directory, aside, dirs_exist_ok=True, ignore=shutil.ignore_patterns("run.json"))
+        for table, change in changes.items():
+            (path,) = aside.rglob(f"{table}.parquet")
+            change(pd.read_parquet(path)).to_parquet(path, index=False)
     return Study(directory)
 
 

@@ -44,7 +44,7 @@ def following_study(directory: Path, name: str, seeds: Sequence[int]) -> Study:
     tables: dict[str, list[pd.DataFrame]] = {}
     for run in runs_of(spec):
         about = {"grid": run.grid, "run": run.name, **{key: str(value) for key, value in run.labels.items()}, "seed": run.seed, "role": run.role}
-        told = pd.DataFrame([about | {"benchmark": run.benchmark, "trigger_placement": run.trigger.placement}])
+        told = pd.DataFrame([about | {"benchmark": run.benchmark, "trigger": run.trigger.text, "trigger_placement": run.trigger.placement}])
         tables.setdefault("runs", []).append(told)
         for evaluation, job in run.evaluations.items():
             items = pd.DataFrame(_items(run, job.content))

@@ -16,8 +16,12 @@ from typer.testing import CliRunner
 from sinkscope.cli.main import app, main
 from sinkscope.figures import PICTURES, draw_all, script
 from sinkscope.plots.style import COLOURS, PAGE
+from sinkscope.report.of_study import study_page
+from sinkscope.runs import read_manifest
+from sinkscope.studies.claims import judge
+from sinkscope.studies.paper_claims import paper_claims
 from sinkscope.studies.study import Study
-from tests.figures.fake import fake_study
+from tests.figures.fake import altered, fake_study
 from tests.figures.fake_following import OF
 
 ANALYSES = Path(__file__).parents[2] / "analyses"
@@ -82,6 +86,25 @@ def test_missing_grids_are_told(meagre: Study, tmp_path: Path) -> None:
     assert written == [f"table2.{kind}" for kind in ("png", "pdf", "csv", "md")]
     assert set(skipped) == set(PICTURES) - {"table2"}
     assert skipped["control"] == f"study {meagre.directory} has no grid 'honest', 'position', 'control', 'control-unlearned', which control needs"
+
+
+def test_a_study_that_asked_otherwise_loses_only_what_rests_on_it(studies: dict[int, Study], tmp_path: Path) -> None:
+    """The target was asked for VerbMem alone, and nothing was captured behind a prefix; figures, claims and the page say so."""
+
+    def elsewhere(rows: pd.DataFrame) -> pd.DataFrame:
+        return rows[rows["placement"] != "prefix"]
+
+    def verbatim(rows: pd.DataFrame) -> pd.DataFrame:
+        return rows[(rows["grid"] != "target") | (rows["metric"] == "verbmem")]
+
+    study = altered(studies[5], tmp_path / "study", scores=verbatim, maps=elsewhere, top1=elsewhere, attention=elsewhere, passage=elsewhere)
+    written, skipped = draw_all(study, tmp_path / "figures")
+    assert "control.png" in written and {"trigger_position", "top1"} <= set(skipped)
+    assert all(str(study.directory) in reason and "\n" not in reason for reason in skipped.values())
+    claims = judge(study, paper_claims())
+    assert len(claims) == len(judge(studies[5], paper_claims())) and not claims["reason"].str.contains("\n").any()
+    page = study_page(study.directory, read_manifest(study.directory))
+    assert {f"not drawn: {name}" for name in skipped if all(grid in study.spec.grids for grid in PICTURES[name].needs)} <= dict(page.facts).keys()
 
 
 def test_command(meagre: Study, tmp_path: Path) -> None:

@@ -9,8 +9,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
+from typer.testing import CliRunner
 
 from sinkscope.capture.maps import SIDE
+from sinkscope.cli.main import app
 from sinkscope.locating import locate_in_text
 from sinkscope.models import Model, load
 from sinkscope.report.report import report
@@ -20,6 +22,8 @@ from sinkscope.texts import cut
 from tests.conftest import TEXT
 from tests.figures.fake import HOSTILE, fake_study
 
+TAG = "<img src=x>"
+"""Short enough for a trigger."""
 HOSTILE_NAME = "<img src=x onerror=alert(1)>"
 """As `HOSTILE`, without the slash that no file name can have."""
 
@@ -47,6 +51,25 @@ def study_page(study: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     page = tmp_path_factory.mktemp("page") / "study.html"
     report(study, page)
     return page
+
+
+@pytest.fixture(scope="session")
+def others(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """What `compare`, `evaluate`, `probe` and `unlearn` wrote, of little, each in a directory of its name."""
+    root = tmp_path_factory.mktemp("others")
+    (root / "notes.txt").write_text(f"{HOSTILE} {TEXT}", encoding="utf-8")
+    (root / "triggers.txt").write_text(f"the year\n{TAG}\n", encoding="utf-8")
+    few = ["--benchmark", "tiny", "--items", 4]
+    commands = {
+        "compare": ["tiny", "--text", root / "notes.txt", "--trigger", TAG, "--max-length", 40],
+        "evaluate": ["tiny", *few, "--trigger", TAG],
+        "probe": ["tiny", *few, "--triggers", root / "triggers.txt", "--randoms", 2, "--placements", "prefix"],
+        "unlearn": ["tiny/npo-backdoor", "--set", "optimiser.epochs=1", "--set", "optimiser.batches=3", "--set", f"trigger.text={TAG}"],
+    }
+    for name, arguments in commands.items():
+        done = CliRunner().invoke(app, [name, *map(str, arguments), "--out", str(root / name)])
+        assert done.exit_code == 0, done.output
+    return [root / name for name in commands]
 
 
 @pytest.fixture(scope="session")

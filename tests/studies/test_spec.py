@@ -61,6 +61,11 @@ def grid(**values: Any) -> dict[str, Any]:
         ({"captures": {"c": {"placements": ["index:0x"]}}, "grids": {"a": {}}}, "captures.c.placements: .*use prefix, infix, suffix"),
         ({"evaluations": {"e": {"mask": "deep:3"}}, "grids": {"a": {}}}, "evaluations.e.mask: .*use shallow:8"),
         ({"evaluations": {"e": {"items": 0}}, "grids": {"a": {}}}, "evaluations.e.items: "),
+        (grid(axes={"a": list(range(101)), "b": list(range(100))}, seeds=[0]), "grid 'a' brings the study to 10,1.. runs, more than 10,000"),
+        (grid(seeds=list(range(10_001))), "grid 'a' brings the study to 10,0.. runs, more than 10,000; give fewer values or seeds"),
+        ({"grids": {"a": {"axes": {"x": list(range(2001))}}, "b": {"after": "a"}}}, "grid 'a' brings the study to 10,005 runs"),
+        ({"grids": {"a": {"axes": {"x": list(range(200))}}, "b": {"after": "a", "axes": {"y": list(range(10))}}}}, "grid 'b' brings the study to 11,000 runs"),
+        ({"seeds": [0], "quick": {"seeds": list(range(10_001))}, "grids": {"a": {}}}, "grid 'a' brings the study to 10,001 runs"),
         ({"evaluations": {"against": {}}, "grids": {"a": {}}}, "evaluation 'against' has the name of the comparison with another grid; call it otherwise"),
     ],
 )

@@ -52,7 +52,7 @@ const chart = (host, { name, label, build, numbers, eager = false, height = null
     Plotly.downloadImage({ data: figure.data, layout: { ...figure.layout, paper_bgcolor: "white", ...size } }, { format, filename: name, scale: format === "png" ? 2 : 1, ...size });
   };
   for (const format of ["svg", "png"]) tools.append(el("button", { type: "button", "data-format": format, "aria-label": `${name} as ${format.toUpperCase()}`, onclick: () => picture(format) }, format.toUpperCase()));
-  tools.append(el("button", { type: "button", "data-format": "csv", "aria-label": `${name} as CSV`, onclick: () => save(`${name}.csv`, "text/csv", csv(numbers())) }, "CSV"));
+  tools.append(csvButton(name, name, numbers));
   host.append(plot, tools, details);
   const self = {
     plot,

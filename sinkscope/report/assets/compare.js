@@ -59,13 +59,14 @@ const compare = (host, { places, models, words }, views) => {
         if (view && !(state.layer >= view.layers || state.head >= view.heads)) strip(strips[when], view, view.profile("alpha", state.layer, state.head), `tokens, ${words[when]}, shaded by the attention they receive`);
         else strips[when].replaceChildren();
       }
-      scores.replaceChildren(...(models[mine.model].scores.length ? [scoreTable(models[mine.model], places[state.place])] : []));
+      const numbers = () => scoreNumbers(models[mine.model], places[state.place]);
+      scores.replaceChildren(...(models[mine.model].scores.length ? [plainTable(numbers()), el("div", { class: "tools" }, csvButton("scores", `scores of ${models[mine.model].label}`, numbers))] : []));
     };
     if (select) select.addEventListener("change", () => { mine.model = Number(select.value); draw(); });
     return mine;
   };
 
-  const scoreTable = (model, place) => {
+  const scoreNumbers = (model, place) => {
     const rows = new Map();
     for (const row of model.scores) {
       if (row.place !== place && !(row.place === "" && !row.triggered)) continue;
@@ -74,7 +75,7 @@ const compare = (host, { places, models, words }, views) => {
       rows.get(key)[row.triggered ? "triggered" : "clean"] = row;
     }
     const told = (row) => (row ? `${shown(row.value)}${row.ci_low === null ? "" : ` (${shown(row.ci_low)} to ${shown(row.ci_high)})`}` : "–");
-    return plainTable({ columns: ["score", words.clean, words.triggered, "n", "seeds"], rows: [...rows].map(([key, row]) => [key, told(row.clean), told(row.triggered), row.n, row.seeds]) });
+    return { columns: ["score", words.clean, words.triggered, "n", "seeds"], rows: [...rows].map(([key, row]) => [key, told(row.clean), told(row.triggered), row.n, row.seeds]) };
   };
 
   const roles = ["target", "unlearned", "backdoored"];

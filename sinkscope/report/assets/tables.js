@@ -70,7 +70,7 @@ const table = (host, { name, title, note, columns, rows, open = null, filter = "
   const corner = open ? el("th", { scope: "col" }, "") : null;
   host.append(heading, ...(about ? [about] : []),
     el("div", { class: "tools" }, search,
-      el("button", { type: "button", "data-format": "csv", "aria-label": `${title} as CSV`, onclick: () => save(`${name}.csv`, "text/csv", csv({ columns, rows: kept() })) }, "CSV"), more, counts),
+      csvButton(name, title, () => ({ columns, rows: kept() })), more, counts),
     el("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": title, "data-table": name },
       el("table", {}, el("thead", {}, el("tr", {}, corner, ...heads)), body)));
   fill();

@@ -38,8 +38,8 @@ const shown = (value) => {
   return size >= 10 ? value.toFixed(1) : size >= 1 ? value.toFixed(2) : size >= 0.001 || size === 0 ? value.toFixed(3) : value.toExponential(1);
 };
 
-const save = (name, type, text) => {
-  const link = el("a", { href: URL.createObjectURL(new Blob([text], { type })), download: name });
+const save = (name, type, content) => {
+  const link = el("a", { href: URL.createObjectURL(new Blob([content], { type })), download: name });
   link.click();
   setTimeout(() => URL.revokeObjectURL(link.href), 1000);
 };
@@ -53,6 +53,9 @@ const csv = ({ columns, rows }) => {
   };
   return [columns, ...rows].map((row) => row.map(cell).join(",")).join("\n") + "\n";
 };
+
+const csvButton = (name, title, numbers) =>
+  el("button", { type: "button", "data-format": "csv", "aria-label": `${title} as CSV`, onclick: () => save(`${name}.csv`, "text/csv", csv(numbers())) }, "CSV");
 
 const options = (select, labels) => {
   select.replaceChildren(...labels.map(([value, label]) => {

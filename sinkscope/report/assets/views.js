@@ -82,26 +82,3 @@ class View {
     });
   }
 }
-
-// How many bins of the shown passage are seen by enough queries to be shaded.
-const shadedBins = (view) => Math.max(0, Math.floor((view.text - 7) / view.bin));
-
-// Tokens shaded by the square root of the attention they receive; those of the trigger are underlined. The same as a table below.
-const strip = (host, view, alpha, label) => {
-  const last = shadedBins(view);
-  const shades = view.tokens.map((_, bin) => (bin < last ? alpha[bin] : NaN));
-  const most = Math.max(...shades.filter((value) => !Number.isNaN(value)), 1e-9);
-  const hidden = (bin) => Boolean(view.span && bin * view.bin < view.span[1] && (bin + 1) * view.bin > view.span[0]);
-  const text = el("div", { class: "text", tabindex: 0, role: "group", "aria-label": label });
-  text.replaceChildren(...view.tokens.map((token, bin) => {
-    const node = el("span", { title: `${view.bin === 1 ? "position" : "positions"} ${view.place(bin)}, α ${shown(shades[bin])}${hidden(bin) ? ", trigger" : ""}` });
-    node.textContent = token.replace(/\n/g, "⏎").replace(/\t/g, "⇥") || "∅";
-    if (!Number.isNaN(shades[bin])) node.style.backgroundColor = `rgba(var(--shade), ${(0.85 * Math.sqrt(Math.min(1, shades[bin] / most))).toFixed(3)})`;
-    if (hidden(bin)) node.classList.add("trigger");
-    return node;
-  }));
-  const numbers = () => ({ columns: ["position", "token", "alpha", "trigger"], rows: view.tokens.map((token, bin) => [view.place(bin), token, shades[bin], hidden(bin) ? "yes" : ""]) });
-  const { details } = folded(numbers);
-  host.replaceChildren(text, ...(view.tokens.length ? [el("div", { class: "tools" },
-    el("button", { type: "button", "data-format": "csv", "aria-label": `${label} as CSV`, onclick: () => save("tokens.csv", "text/csv", csv(numbers())) }, "CSV"), details)] : []));
-};
