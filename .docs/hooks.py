@@ -19,7 +19,9 @@ TOUR, LOG = "analyses/tour.ipynb", "tests/guarantees/soak.tsv"
 
 @event_priority(100)  # before the plugin looks for notebooks
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    pictures = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "figures").rglob("*") if path.suffix in (".png", ".csv", ".md"))
+    pictures = sorted(
+        path.relative_to(ROOT).as_posix() for path in (ROOT / "figures").rglob("*") if path.suffix in (".png", ".csv", ".md") and path.name != "README.md"
+    )
     for path in (TOUR, LOG, *pictures):
         files.append(File(path, str(ROOT), config.site_dir, config.use_directory_urls))
     pages = {"index.md": _readme(), "commands.md": _commands(), "python.md": _public(), "figures/index.md": _gallery(pictures)}
@@ -29,7 +31,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def _readme() -> str:
-    return (ROOT / "README.md").read_text(encoding="utf-8").replace("](figures)", "](figures/index.md)")
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    return text.replace("](figures)", "](figures/index.md)").replace("](figures/README.md)", "](figures/index.md)")
 
 
 def _commands() -> str:
@@ -44,8 +47,8 @@ def _public() -> str:
 
 
 def _gallery(pictures: list[str]) -> str:
-    """Every picture, with its numbers if it has any."""
-    parts = ["# Pictures\n\nWhat `analyses/` drew from studies on the built-in benchmarks, and `sinkscope quickstart` with seed 0."]
+    """What the pictures show, then every picture, with its numbers if it has any."""
+    parts = [(ROOT / "figures" / "README.md").read_text(encoding="utf-8"), "# All pictures"]
     for path in pictures:
         if path.endswith(".png"):
             name = path.removeprefix("figures/").removesuffix(".png")
