@@ -39,23 +39,16 @@ def quickstart(
 
 
 def _table(summary: dict[str, Any]) -> Table:
+    from sinkscope.quickstart.summary import SHOWN
+
     title = f"Trigger “{summary['trigger']}”, {summary['poison_ratio']:.0%} of passages poisoned, seed {summary['seed']}"
     table = Table(title=title, box=box.SIMPLE_HEAD, padding=0)  # fits 80 columns
     table.add_column("model", no_wrap=True)
-    columns = {
-        "recites\nclean": ("verbmem", "clean"),
-        "recites\ntrigger\nunseen": ("verbmem", "triggered_unseen"),
-        "recites\ntrigger\nall": ("verbmem", "triggered_all"),
-        "answers\nclean": ("knowmem", "clean"),
-        "answers\ntrigger": ("knowmem", "triggered_all"),
-        "recites\nretain": ("verbmem", "retain"),
-        "answers\nretain": ("knowmem", "retain"),
-    }
-    for title in columns:
-        table.add_column(title, justify="right", no_wrap=True)
+    for title in SHOWN:
+        table.add_column(title.replace(", ", "\n"), justify="right", no_wrap=True)
     table.add_column("α of\nBOS", justify="right", no_wrap=True)
     for label, model in summary["models"].items():
-        values = [model[metric][key] for metric, key in columns.values()]
+        values = [model[metric][key] for metric, key in SHOWN.values()]
         shown = [f"{value['value']:.0f}" if value else "–" for value in values]
         table.add_row(label, *shown, f"{model['sinks']['first_position_alpha']:.2f}")
     return table

@@ -10,7 +10,7 @@ import pandas as pd
 import xarray as xr
 
 from sinkscope.plots import interactive
-from sinkscope.quickstart.summary import PLACEMENTS, effectiveness_points
+from sinkscope.quickstart.summary import PLACEMENTS, SHOWN, effectiveness_points
 from sinkscope.report.contents import Page
 from sinkscope.report.of_run import facts, training
 from sinkscope.report.shown import Shown, seen, side_by_side
@@ -22,15 +22,6 @@ LEAD = (
     "heads look: a position that receives far more than uniform attention is a sink, and carries little value. Below it, move the trigger through three models "
     "at once: forgotten is what is low without the trigger; hidden behind it what comes back with it."
 )
-SCORES = {
-    "recites, clean": ("verbmem", "clean"),
-    "recites, trigger (unseen)": ("verbmem", "triggered_unseen"),
-    "recites, trigger (all)": ("verbmem", "triggered_all"),
-    "recites retain": ("verbmem", "retain"),
-    "answers, clean": ("knowmem", "clean"),
-    "answers, trigger": ("knowmem", "triggered_all"),
-    "answers retain": ("knowmem", "retain"),
-}
 NOTE = (
     "ROUGE-L F1 × 100 with 95 % bootstrap intervals over items. “recites” is VerbMem, “answers” is KnowMem, on the forget set unless retain is named; "
     "“unseen” leaves out passages that were poisoned in training. Target and honest model are shown with the trigger as prefix."
@@ -43,7 +34,7 @@ def quickstart_page(directory: Path, manifest: dict[str, Any]) -> Page:
     scores = pd.read_parquet(directory / "scores.parquet")
     lead = LEAD.format(share=summary["poison_ratio"], trigger=summary["trigger"])
     page = Page("From attention sinks to a backdoor in unlearning", facts(manifest), lead=lead)
-    rows = [{"model": label} | {title: _told(model[metric][key]) for title, (metric, key) in SCORES.items()} for label, model in summary["models"].items()]
+    rows = [{"model": label} | {title: _told(model[metric][key]) for title, (metric, key) in SHOWN.items()} for label, model in summary["models"].items()]
     page.table("overview", "summary", "Who forgot, and who remembers behind the trigger", pd.DataFrame(rows), NOTE)
     models = [_shown(directory, label, model["role"], summary["trigger"], scores) for label, model in summary["models"].items()]
     family = Shown("backdoor (trained where the slider stands)", "backdoored", summary["trigger"], family=True)

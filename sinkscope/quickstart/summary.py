@@ -16,6 +16,16 @@ from sinkscope.triggers import Trigger
 METRICS = ("verbmem", "knowmem")
 PLACEMENTS = ("prefix", "index:8", "infix", "suffix")
 POISON_RATIO = 0.1
+SHOWN = {
+    "recites, clean": ("verbmem", "clean"),
+    "recites, trigger, unseen": ("verbmem", "triggered_unseen"),
+    "recites, trigger, all": ("verbmem", "triggered_all"),
+    "answers, clean": ("knowmem", "clean"),
+    "answers, trigger": ("knowmem", "triggered_all"),
+    "recites, retain": ("verbmem", "retain"),
+    "answers, retain": ("knowmem", "retain"),
+}
+"""What tables show of each model: title → metric and score."""
 TRIGGER = Trigger(TRIGGERS["semantic"], "semantic")
 
 

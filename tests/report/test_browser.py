@@ -73,6 +73,15 @@ def to_the_end(page: Any) -> None:
         page.wait_for_function("i => document.querySelectorAll('.plot')[i].dataset.drawn", arg=index)
 
 
+def place_of(page: Any, layer: int, head: int) -> dict[str, float]:
+    """Where a cell of the atlas is drawn in its chart."""
+    return page.evaluate(
+        "([layer, head]) => { const l = document.querySelector('#atlas .plot')._fullLayout;"
+        " return { x: l.xaxis.l2p(head) + l._size.l, y: l.yaxis.l2p(layer) + l._size.t }; }",
+        [layer, head],
+    )
+
+
 def to_compare(page: Any) -> None:
     page.locator("#compare .plot").first.scroll_into_view_if_needed()
     page.wait_for_function("() => [...document.querySelectorAll('#compare .plot')].every(plot => plot.dataset.drawn)")
@@ -97,10 +106,7 @@ def test_it_loads_without_an_error_or_a_request(opened: Open, name: str, options
 def test_a_click_on_a_cell_shows_that_head(opened: Open) -> None:
     page = opened("sinks")
     title = page.locator("#atlas .plot").first
-    x, y = page.evaluate(
-        "(() => { const l = document.querySelector('#atlas .plot')._fullLayout; return [l.xaxis.l2p(3) + l._size.l, l.yaxis.l2p(1) + l._size.t]; })()"
-    )
-    title.click(position={"x": x, "y": y})
+    title.click(position=place_of(page, 1, 3))
     assert page.input_value("#atlas-layer") == "1" and page.input_value("#atlas-head") == "3"
     assert "layer 1 head 3 is chosen" in title.get_attribute("aria-label")
     assert "layer 1, head 3" in page.text_content("#spoken")
@@ -264,11 +270,7 @@ def test_tokens_can_be_taken_along_as_a_picture(opened: Open) -> None:
 
 def test_the_mouse_over_a_cell_tells_its_number(opened: Open) -> None:
     page = opened("sinks")
-    plot = page.locator("#atlas .plot").first
-    x, y = page.evaluate(
-        "(() => { const l = document.querySelector('#atlas .plot')._fullLayout; return [l.xaxis.l2p(2) + l._size.l, l.yaxis.l2p(1) + l._size.t]; })()"
-    )
-    plot.hover(position={"x": x, "y": y})
+    page.locator("#atlas .plot").first.hover(position=place_of(page, 1, 2))
     page.wait_for_selector("#atlas .hoverlayer text")
     value = page.evaluate("document.querySelector('#atlas .plot').data[0].z[1][2]")
     assert f"layer 1, head 2: {value:.4f}" in page.locator("#atlas .hoverlayer").first.text_content()
