@@ -24,7 +24,7 @@ MARK = "run.json"
 """The file that is locked. In a run's directory it becomes the manifest, so that the lock leaves nothing there."""
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _LIMITED = (errno.EFBIG,)
-_FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
+_FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EBUSY)
 TAKEN = (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR)
 _REFUSALS = (*_FULL, *_LIMITED, *_FORBIDDEN, *TAKEN)
 

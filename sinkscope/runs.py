@@ -56,23 +56,35 @@ def is_done(directory: Path, name: str) -> bool:
     """Whether `directory` holds this very run, complete and with unchanged files.
 
     Raises:
-        OutputError: it holds something else, or a file was changed.
+        OutputError: it holds something else, a file was changed, or no run can be put there.
     """
-    if not directory.exists():
-        if directory.is_symlink():
-            raise OutputError(f"output {directory} is a link that leads nowhere; choose another with --out")
-        return False
-    if not directory.is_dir():
+    if directory.exists() and not directory.is_dir():
         raise OutputError(f"output {directory} is a file; give a directory")
     manifest = read_manifest(directory)
     if manifest is None:
-        if any(directory.iterdir()):
+        if directory.exists() and any(directory.iterdir()):
             raise OutputError(f"output directory {directory} is not empty and holds no run of sinkscope (no {MANIFEST}); choose another with --out")
+        check_place(directory)
         return False
     if manifest["identity"] != name:
         raise OutputError(f"output directory {directory} holds another run's results; choose another with --out")
     verify(directory, manifest)
     return True
+
+
+def check_place(directory: Path) -> None:
+    """Whether a directory that was written aside can take this one's name.
+
+    Raises:
+        OutputError: it is a link that leads nowhere, a mount point or the current directory, which cannot be replaced.
+    """
+    if not directory.exists():
+        if directory.is_symlink():
+            raise OutputError(f"output {directory} is a link that leads nowhere; choose another with --out")
+    elif os.path.ismount(directory):
+        raise OutputError(f"output {directory} is a mount point, whose place no other directory can take; choose a directory in it with --out")
+    elif os.path.samefile(directory, os.curdir):
+        raise OutputError(f"output {directory} is the current directory, whose place no other can take; choose a directory in it with --out")
 
 
 def verify(directory: Path, manifest: dict[str, Any]) -> None:
@@ -93,12 +105,13 @@ def writing(directory: Path, name: str, replaces: bool = False, /, **about: Any)
 
     Yields a temporary directory beside `directory`. On a normal exit its files are checksummed into `run.json` together
     with `about`, versions and seconds, and it takes `directory`'s name; with `replaces` from what is there, which is removed once that is done. Where another
-    process has meanwhile written the same run, that one stays.
+    process has meanwhile written the same run, that one stays. A link to a directory stays one.
 
     Raises:
         OutputError: the place cannot be written, the disk is full, or something else was written there meanwhile.
     """
     started = time.time()
+    directory = directory.resolve() if directory.is_symlink() else directory
     with aside(directory, directory.parent) as written:
         yield written
         files = checksums(written)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+from pathlib import Path
 
 import pytest
 
@@ -53,6 +54,33 @@ def test_directories_with_other_things_are_not_touched(tmp_path) -> None:
     assert not is_done(empty, "abc")
     write(empty)
     assert is_done(empty, "abc")
+
+
+def test_a_link_to_an_empty_directory_is_written_through(tmp_path) -> None:
+    (tmp_path / "disk" / "results").mkdir(parents=True)
+    out = tmp_path / "out"
+    out.symlink_to(tmp_path / "disk" / "results")
+    for content in ("hello", "again"):
+        assert not is_done(out, content)
+        with writing(out, content, True, kind="test") as aside:
+            (aside / "file.txt").write_text(content)
+        assert out.is_symlink() and is_done(out, content)
+        assert [path.name for path in (tmp_path / "disk").iterdir()] == ["results"]
+        (out / MANIFEST).unlink()
+        (out / "file.txt").unlink()
+
+
+def test_places_that_cannot_be_replaced_are_refused_before_the_work(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for place in (Path(), tmp_path):
+        with pytest.raises(OutputError, match=f"output {place} is the current directory"):
+            is_done(place, "abc")
+    write(tmp_path / "run")
+    monkeypatch.setattr("os.path.ismount", lambda path: True)
+    assert is_done(tmp_path / "run", "abc")
+    (tmp_path / "disk").mkdir()
+    with pytest.raises(OutputError, match="disk is a mount point"):
+        is_done(tmp_path / "disk", "abc")
 
 
 @pytest.mark.parametrize("damage", ["change", "delete", "manifest"])
