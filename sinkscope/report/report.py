@@ -37,9 +37,9 @@ def report(directory: Path, out: Path) -> int:
     if manifest is None or manifest.get("kind") not in PAGES:
         known = ", ".join(PAGES)
         raise StudyError(f"{directory} holds no finished results of sinkscope that have a page (no {MANIFEST} of any); give a directory that {known} wrote")
-    if out.is_dir() or (out.exists() and not _is_page(out)):
+    if out.exists() and not (out.is_file() and _is_page(out)):
         raise OutputError(f"output {out} is there and is no page of sinkscope; choose another with --out")
-    if directory.resolve() in out.resolve().parents:
+    if directory.resolve() in Path(os.path.realpath(out)).parents:  # where `resolve` fails at a loop of links
         raise OutputError(f"output {out} lies in {directory}, which is to stay as it is; choose another with --out")
     verify(directory, manifest)
     text = PAGES[manifest["kind"]](directory, manifest).html().encode()
