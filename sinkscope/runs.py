@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from sinkscope.aside import MARK, TAKEN, aside
-from sinkscope.errors import OutputError
+from sinkscope.errors import OutputError, UserError, first_line
+from sinkscope.files import DOCUMENT, check_file
 
 SCHEMA = 1
 MANIFEST = MARK
@@ -36,14 +37,31 @@ def read_manifest(directory: Path) -> dict[str, Any] | None:
     path = directory / MANIFEST
     if not path.is_file():
         return None
+    check_file(path, "manifest", OutputError, f"remove {directory} and run again", DOCUMENT)
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
         files = dict(manifest["files"])
-        if files.pop(MANIFEST, None) not in (None, _checksum(manifest)) or not isinstance(manifest["identity"], str):
+        types = {str: (manifest["identity"], manifest.get("kind", "")), dict: (manifest.get("versions", {}),)}
+        if files.pop(MANIFEST, None) not in (None, _checksum(manifest)) or not all(isinstance(each, kind) for kind in types for each in types[kind]):
             raise ValueError
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise OutputError(f"{path} is damaged; remove {directory} and run again") from error
     return manifest | {"files": files}
+
+
+@contextmanager
+def understanding(directory: Path) -> Iterator[None]:
+    """Within the context what goes wrong with whole results that say something else than they should becomes one line for the user.
+
+    Raises:
+        OutputError: they cannot be understood.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:  # files from anywhere, or of another version
+        raise OutputError(f"{directory} holds results that cannot be read ({first_line(error)}); make them again with this version of sinkscope") from error
 
 
 def _checksum(manifest: dict[str, Any]) -> str:

@@ -98,6 +98,20 @@ def test_damage_is_noticed_and_named(tmp_path, damage) -> None:
         is_done(out, "abc")
 
 
+@pytest.mark.parametrize("change", [{"identity": 3}, {"kind": []}, {"versions": "1.0"}, {"files": ["a"]}])
+def test_a_manifest_of_other_types_is_damaged(tmp_path, change) -> None:
+    (tmp_path / MANIFEST).write_text(json.dumps({"identity": "abc", "kind": "test", "files": {}} | change))
+    with pytest.raises(OutputError, match=r"run.json is damaged"):
+        read_manifest(tmp_path)
+
+
+def test_a_manifest_of_absurd_size_is_not_read(tmp_path) -> None:
+    with (tmp_path / MANIFEST).open("wb") as file:
+        file.truncate(10**12)
+    with pytest.raises(OutputError, match=r"run.json cannot be read: it has 1,000,000,000,000 bytes"):
+        read_manifest(tmp_path)
+
+
 @pytest.mark.parametrize(("code", "message"), [(errno.ENOSPC, "no space left"), (errno.EACCES, "cannot be written"), (errno.EROFS, "cannot be written")])
 def test_the_operating_systems_refusals_are_one_line(tmp_path, code, message) -> None:
     with pytest.raises(OutputError, match=message), writing(tmp_path / "run", "abc"):

@@ -20,7 +20,7 @@ from sinkscope.errors import UserError
 from sinkscope.evaluation.probe import read_triggers
 from sinkscope.files import CORPUS, is_text
 from sinkscope.models import data_directory
-from sinkscope.runs import read_manifest
+from sinkscope.runs import checksums, read_manifest
 from sinkscope.studies.spec import Spec
 from sinkscope.texts import read_texts
 from sinkscope.unlearning.recipe import Recipe
@@ -215,6 +215,24 @@ def test_a_run_without_a_model_says_what_it_is(own: Path, tmp_path: Path) -> Non
     (path / "model").mkdir()
     for arguments in COMMANDS["model"].values():
         check_refused(sinkscope(*arguments(path, own), "--out", tmp_path / "out"), tmp_path / "out", f"{path}/run.json is missing")
+
+
+@pytest.mark.parametrize("kind", ["evaluate", "locate", "study", "quickstart", "sonnet", []])
+@pytest.mark.parametrize("table", [None, b"PAR1 rubbish"])
+def test_results_that_say_something_else_are_refused(kind: object, table: bytes | None, own: Path, tmp_path: Path) -> None:
+    """Whole by their checksums, but by another version or another hand."""
+    path = tmp_path / "given"
+    path.mkdir()
+    if table:
+        for file in ("items", "scores", "runs", "sinks"):
+            (path / f"{file}.parquet").write_bytes(table)
+        grids = ("target", "honest", "rmu", "backdoor", "rmu-backdoor")  # of table 1
+        (path / "study.yaml").write_text(json.dumps({"grids": {grid: {"recipe": "tiny/npo"} for grid in grids}}))
+    versions = {"versions": {"python": "3"}} if table else {}
+    (path / "run.json").write_text(json.dumps({"identity": "x", "kind": kind, "files": checksums(path)} | versions))
+    for name, arguments in COMMANDS["finished study"].items():
+        if name == "report" or kind == "study":
+            check_refused(sinkscope(*arguments(path, own), "--out", tmp_path / "out"), tmp_path / "out", str(path))
 
 
 LAUNCH = """
