@@ -180,6 +180,9 @@ NO_TASKS: dict[str, Make] = {name: _tasks(make) for name, make in PLACES.items()
     "a file": content("task: mine"),
     "zeros without end": _tasks(NO_YAML["zeros without end"]),
     "too large": _tasks(NO_YAML["too large"]),
+    "aliases that multiply": _tasks(NO_YAML["aliases that multiply"]),
+    "deep": _tasks(NO_YAML["deep"]),
+    "binary": _tasks(NO_YAML["binary"]),
 }
 """Directories of task files of lm-evaluation-harness, which reads them itself."""
 
@@ -218,6 +221,7 @@ NO_MODEL_FILES: dict[str, tuple[str, Make]] = {
     "config, empty": ("config.json", content("{}")),
     "config, not UTF-8": ("config.json", content(b'{"model_type": "\xff"}')),
     "config, zeros without end": ("config.json", sparse(CORPUS * 1000)),
+    "notes, zeros without end": ("notes.txt", sparse(CORPUS * 1000)),
     "tokenizer in a pipe": ("tokenizer.json", os.mkfifo),
     "tokenizer of rubbish": ("tokenizer.json", content("{}")),
     "tokenizer, deep": ("tokenizer.json", content("[" * 100_000)),
@@ -234,6 +238,7 @@ NO_SIZES: dict[str, dict[str, Any]] = {
     "layers as text": {"num_hidden_layers": "three"},
     "absurd width": {"hidden_size": 10**12},
     "another width": {"hidden_size": 64},
+    "wide layers": {"intermediate_size": 30_000},
     "absurd vocabulary": {"vocab_size": 10**15},
     "absurd positions": {"max_position_embeddings": 10**15},
     "absurd head": {"head_dim": 10**12},
