@@ -121,6 +121,15 @@ def test_names_that_cannot_be_files_are_refused_by_every_command(kind: str, own:
             assert "\x1b" not in outcome.err
 
 
+@pytest.mark.parametrize("kind", COMMANDS)
+def test_names_that_are_not_utf_8_are_refused_before_the_work(kind: str, own: Path, tmp_path: Path) -> None:
+    """As the operating system hands them over; the last place is that of an output."""
+    name, out = os.fsdecode(b"b\xff"), tmp_path / "out"
+    for arguments in COMMANDS[kind].values():
+        check_refused(sinkscope(*arguments(Path(name), own), "--out", out), out, r"b\udcff' is not UTF-8", "is no text")
+    check_refused(sinkscope("locate", "tiny", "--text", own / "notes.txt", "--out", name), out, r"argument 'b\udcff' is not UTF-8")
+
+
 def _no_place(root: Path) -> Iterator[Path]:
     """Places where nothing can be written, or something lies that is not ours."""
     for name, make in hostile.PLACES.items():
