@@ -122,7 +122,7 @@ NO_STUDY: dict[str, Make] = NO_YAML | {
 }
 
 
-def _benchmark(file: str, make: Make | None) -> Make:
+def benchmark(file: str, make: Make | None) -> Make:
     """The built-in benchmark with one file that is hostile."""
 
     def made(path: Path) -> None:
@@ -150,17 +150,17 @@ def _parquet_bomb(path: Path) -> None:
 
 
 NO_BENCHMARK: dict[str, Make] = (
-    {f"raw/forget.jsonl, {name}": _benchmark("raw/forget.jsonl", make) for name, make in {**PLACES, **NO_TEXT, **NO_RECORDS}.items()}
-    | {f"verbmem/forget.json, {name}": _benchmark("verbmem/forget.json", make) for name, make in (NO_TEXT | {"scalar": content("3")}).items()}
+    {f"raw/forget.jsonl, {name}": benchmark("raw/forget.jsonl", make) for name, make in {**PLACES, **NO_TEXT, **NO_RECORDS}.items()}
+    | {f"verbmem/forget.json, {name}": benchmark("verbmem/forget.json", make) for name, make in (NO_TEXT | {"scalar": content("3")}).items()}
     | {
-        "truncated parquet": _benchmark("raw/forget.parquet", _truncated_parquet),
-        "parquet of rubbish": _benchmark("raw/forget.parquet", content(b"PAR1" + b"\xff" * 100 + b"\xff\xff\xff\x7fPAR1")),
-        "settings of rubbish": _benchmark("benchmark.json", content("{")),
-        "settings of absurd size": _benchmark("benchmark.json", content('{"lengths": {"passage": 1000000000000}}')),
-        "settings below nothing": _benchmark("benchmark.json", content('{"lengths": {"verbmem_new": -1}}')),
-        "settings of no key": _benchmark("benchmark.json", content('{"lengths": {"pasage": 32}}')),
-        "deep settings": _benchmark("benchmark.json", content("[" * 100_000)),
-        "settings in a pipe": _benchmark("benchmark.json", os.mkfifo),
+        "truncated parquet": benchmark("raw/forget.parquet", _truncated_parquet),
+        "parquet of rubbish": benchmark("raw/forget.parquet", content(b"PAR1" + b"\xff" * 100 + b"\xff\xff\xff\x7fPAR1")),
+        "settings of rubbish": benchmark("benchmark.json", content("{")),
+        "settings of absurd size": benchmark("benchmark.json", content('{"lengths": {"passage": 1000000000000}}')),
+        "settings below nothing": benchmark("benchmark.json", content('{"lengths": {"verbmem_new": -1}}')),
+        "settings of no key": benchmark("benchmark.json", content('{"lengths": {"pasage": 32}}')),
+        "deep settings": benchmark("benchmark.json", content("[" * 100_000)),
+        "settings in a pipe": benchmark("benchmark.json", os.mkfifo),
         "nothing in it": Path.mkdir,
         "a file": content("{}"),
     }
@@ -187,7 +187,7 @@ NO_TASKS: dict[str, Make] = {name: _tasks(make) for name, make in PLACES.items()
 """Directories of task files of lm-evaluation-harness, which reads them itself."""
 
 
-parquet_bomb = _benchmark("raw/forget.parquet", _parquet_bomb)
+parquet_bomb = benchmark("raw/forget.parquet", _parquet_bomb)
 
 
 def _header(size: int, header: bytes, data: bytes = b"") -> bytes:

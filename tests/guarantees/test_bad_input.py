@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -283,6 +284,46 @@ def test_a_small_file_that_stands_for_a_huge_table_is_refused(own: Path, tmp_pat
     assert (tmp_path / "given" / "raw" / "forget.parquet").stat().st_size < 10**6
     outcome = sinkscope(*COMMANDS["benchmark"]["evaluate"](tmp_path / "given", own), "--out", tmp_path / "out")
     check_refused(outcome, tmp_path / "out", f"{tmp_path}/given/raw/forget.parquet cannot be read: it stands for more than")
+
+
+def test_more_rows_than_memory_could_hold_are_refused(own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small ones take far more memory than bytes."""
+    for module in ("files", "benchmarks.directory"):
+        monkeypatch.setattr(f"sinkscope.{module}.ROWS", 200)
+    text, out, rows = tmp_path / "notes.jsonl", tmp_path / "out", [{"text": "ab"}] * 201
+    lines = "".join(json.dumps(row) + "\n" for row in rows)
+    text.write_text(lines)
+    refused = sinkscope(*COMMANDS["text"]["locate"](text, own), "--out", out)
+    check_refused(refused, out, f"text {text} cannot be read: it has more than 200 lines; give a part of it")
+    for suffix, write in {
+        "jsonl": hostile.content(lines),
+        "json": hostile.content(json.dumps(rows)),
+        "parquet": lambda path: pd.DataFrame(rows).to_parquet(path),
+    }.items():
+        file = f"raw/forget.{suffix}"
+        hostile.benchmark(file, write)(tmp_path / suffix)
+        outcome = sinkscope(*COMMANDS["benchmark"]["evaluate"](tmp_path / suffix, own), "--out", out)
+        check_refused(
+            outcome,
+            out,
+            f"{tmp_path / suffix / file} cannot be read: it has more than 200 lines",
+            f"{tmp_path / suffix / file} cannot be read: it has 201 rows",
+        )
+
+
+def test_records_are_checked_as_they_are_read(own: Path, tmp_path: Path) -> None:
+    hostile.benchmark("raw/forget.jsonl", hostile.content('{"text": null}\nno JSON\n'))(tmp_path / "book")
+    outcome = sinkscope(*COMMANDS["benchmark"]["evaluate"](tmp_path / "book", own), "--out", tmp_path / "out")
+    check_refused(outcome, tmp_path / "out", f"{tmp_path}/book/raw/forget.jsonl row 0 has no text")
+
+
+def test_texts_in_a_directory_have_a_limit_together(own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sinkscope.texts.CORPUS", 1000)
+    (tmp_path / "texts").mkdir()
+    for number in range(3):
+        (tmp_path / "texts" / f"{number}.txt").write_text("a" * 400)
+    outcome = sinkscope(*COMMANDS["text"]["locate"](tmp_path / "texts", own), "--out", tmp_path / "out")
+    check_refused(outcome, tmp_path / "out", f"directory {tmp_path}/texts holds texts of more than 1,000 characters; give a part of them")
 
 
 def test_a_name_that_no_hub_has_is_one_line(own: Path, tmp_path: Path) -> None:
