@@ -118,19 +118,23 @@ def verify(directory: Path, manifest: dict[str, Any]) -> None:
 
 
 @contextmanager
-def writing(directory: Path, name: str, replaces: bool = False, /, **about: Any) -> Iterator[Path]:
+def writing(directory: Path, name: str, replaces: bool = False, /, *, alone: bool = False, **about: Any) -> Iterator[Path]:
     """Write a run aside and put it in place at the end: `directory` is complete or absent, whatever happens in between.
 
     Yields a temporary directory beside `directory`. On a normal exit its files are checksummed into `run.json` together
     with `about`, versions and seconds, and it takes `directory`'s name; with `replaces` from what is there, which is removed once that is done. Where another
     process has meanwhile written the same run, that one stays. A link to a directory stays one.
 
+    Args:
+        alone: refuse where another process is at work on the same place.
+
     Raises:
-        OutputError: the place cannot be written, the disk is full, or something else was written there meanwhile.
+        OutputError: the place cannot be written, the disk is full, something else was written there meanwhile, or another process is at work on it (only
+            with `alone`).
     """
     started = time.time()
     directory = directory.resolve() if directory.is_symlink() else directory
-    with aside(directory, directory.parent) as written:
+    with aside(directory, directory.parent, alone) as written:
         yield written
         files = checksums(written)
         manifest = {
@@ -150,7 +154,12 @@ def writing(directory: Path, name: str, replaces: bool = False, /, **about: Any)
                 os.replace(directory, old)
             elif directory.is_dir():
                 directory.rmdir()
-            os.replace(written, directory)
+            try:
+                os.replace(written, directory)
+            except BaseException:
+                if old.is_dir():
+                    os.replace(old, directory)
+                raise
         except OSError as error:
             if error.errno not in TAKEN or not is_done(directory, name):
                 raise

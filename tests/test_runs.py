@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -117,6 +118,31 @@ def test_the_operating_systems_refusals_are_one_line(tmp_path, code, message) ->
     with pytest.raises(OutputError, match=message), writing(tmp_path / "run", "abc"):
         raise OSError(code, "refused")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_place_that_another_is_at_work_on_is_refused_where_that_matters(tmp_path) -> None:
+    with writing(tmp_path / "run", "abc", alone=True) as aside:
+        (aside / "file.txt").write_text("x")
+        with pytest.raises(OutputError, match="run is being made by another process"), writing(tmp_path / "run", "abc", alone=True):
+            pass
+        with writing(tmp_path / "another", "abc", alone=True):
+            pass
+    assert is_done(tmp_path / "run", "abc") and sorted(path.name for path in tmp_path.iterdir()) == ["another", "run"]
+
+
+def test_what_could_not_be_replaced_stays(tmp_path, monkeypatch) -> None:
+    write(tmp_path / "run", "old")
+    replace = os.replace
+
+    def refused(source, target) -> None:
+        if target == tmp_path / "run" and "replaced" not in str(source):
+            raise OSError(errno.ENOSPC, "refused")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", refused)
+    with pytest.raises(OutputError, match="no space left"), writing(tmp_path / "run", "new", True, kind="test"):
+        pass
+    assert is_done(tmp_path / "run", "old") and [path.name for path in tmp_path.iterdir()] == ["run"]
 
 
 def test_identity_depends_on_every_part_but_not_on_their_order() -> None:
