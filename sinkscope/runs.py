@@ -118,7 +118,7 @@ def verify(directory: Path, manifest: dict[str, Any]) -> None:
 
 
 @contextmanager
-def writing(directory: Path, name: str, replaces: bool = False, /, *, alone: bool = False, **about: Any) -> Iterator[Path]:
+def writing(directory: Path, name: str, replaces: bool = False, alone: bool = False, /, **about: Any) -> Iterator[Path]:
     """Write a run aside and put it in place at the end: `directory` is complete or absent, whatever happens in between.
 
     Yields a temporary directory beside `directory`. On a normal exit its files are checksummed into `run.json` together

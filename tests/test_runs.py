@@ -121,11 +121,11 @@ def test_the_operating_systems_refusals_are_one_line(tmp_path, code, message) ->
 
 
 def test_a_place_that_another_is_at_work_on_is_refused_where_that_matters(tmp_path) -> None:
-    with writing(tmp_path / "run", "abc", alone=True) as aside:
+    with writing(tmp_path / "run", "abc", False, True) as aside:
         (aside / "file.txt").write_text("x")
-        with pytest.raises(OutputError, match="run is being made by another process"), writing(tmp_path / "run", "abc", alone=True):
+        with pytest.raises(OutputError, match="run is being made by another process"), writing(tmp_path / "run", "abc", False, True):
             pass
-        with writing(tmp_path / "another", "abc", alone=True):
+        with writing(tmp_path / "another", "abc", False, True):
             pass
     assert is_done(tmp_path / "run", "abc") and sorted(path.name for path in tmp_path.iterdir()) == ["another", "run"]
 

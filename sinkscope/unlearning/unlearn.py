@@ -164,7 +164,7 @@ def _unlearn(given: Recipe, recipe: Recipe, out: Path, report: Report | None, ch
     if world.agreed(world.leads and is_being_written(out)):  # they would share their checkpoints
         raise taken(out)
     about = {"kind": "unlearn", "seed": recipe.seed, "benchmark": benchmark.digest(), "base_model": base, "processes": world.size}
-    with _told(recipe, folder), writing(out, name, alone=True, **about) if world.leads else nullcontext(out) as aside:
+    with _told(recipe, folder), writing(out, name, False, True, **about) if world.leads else nullcontext(out) as aside:
         splits, log = train(
             recipe, model, benchmark, report, checkpoints=lambda epoch: Checkpoints(folder, checkpoint_every or epoch, world), world=world, base=base
         )
