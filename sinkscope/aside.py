@@ -13,7 +13,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import IO
 
@@ -24,22 +24,25 @@ MARK = "run.json"
 """The file that is locked. In a run's directory it becomes the manifest, so that the lock leaves nothing there."""
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _LIMITED = (errno.EFBIG,)
-_FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
+_FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EBUSY)
 TAKEN = (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR)
 _REFUSALS = (*_FULL, *_LIMITED, *_FORBIDDEN, *TAKEN)
 
 
 @contextmanager
-def aside(target: Path, place: Path) -> Iterator[Path]:
+def aside(target: Path, place: Path, alone: bool = False) -> Iterator[Path]:
     """A directory in `place` for what is meant for `target`, removed at the end unless it was moved away.
 
     Raises:
-        OutputError: the place cannot be written, or the disk is full.
+        OutputError: the place cannot be written, the disk is full, or another process is at work on `target` (only with `alone`).
     """
     try:
         place.mkdir(parents=True, exist_ok=True)
-        remove_abandoned(target, place)
-        directory, mark = _begin(target, place)
+        with _turn(place) if alone else nullcontext():
+            if alone and is_being_written(target):
+                raise taken(target)
+            remove_abandoned(target, place)
+            directory, mark = _begin(target, place)
     except OSError as error:
         raise unwritable(target, error) from error
     with mark:
@@ -52,7 +55,8 @@ def aside(target: Path, place: Path) -> Iterator[Path]:
 
 @contextmanager
 def filling(directory: Path) -> Iterator[Path]:
-    """Write files aside and move them into `directory`, over older ones of their names: none is ever there in part.
+    """Write files aside and move them into `directory`, over older ones of their names: none is ever there in part. One after another: a process that is killed
+    meanwhile leaves new ones beside old ones.
 
     Raises:
         OutputError: the place cannot be written, or the disk is full.
@@ -83,6 +87,23 @@ def is_being_written(target: Path) -> bool:
         except OSError:
             continue
     return False
+
+
+def taken(target: Path) -> OutputError:
+    """One line for the user where another process is at work on `target`."""
+    return OutputError(f"{target} is being made by another process; wait until that has ended, or choose another place")
+
+
+@contextmanager
+def _turn(place: Path) -> Iterator[None]:
+    """Within the context no other process that waits for its turn is in it."""
+    handle = os.open(place, os.O_RDONLY)
+    try:
+        with suppress(OSError):
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
 
 
 def _directories(target: Path, place: Path) -> list[Path]:

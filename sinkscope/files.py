@@ -15,6 +15,8 @@ DOCUMENT = 64 * 2**20
 """Bytes of the longest text, and of the longest line of a jsonl file."""
 CORPUS = 2**30
 """Bytes of the largest jsonl file."""
+ROWS = 10**6
+"""Lines of the longest text that is read by lines, and rows of the longest table: small ones take far more memory than bytes."""
 SETTINGS = 2**20
 """Bytes of the largest file of keys, values or triggers, which people write by hand."""
 
@@ -53,7 +55,7 @@ def read_lines(path: Path, what: str, kind: type[UserError], mend: str, limit: i
     """The lines of a UTF-8 text one by one, with their numbers from 1. Only a line feed ends one: JSON may hold all others.
 
     Raises:
-        `kind`: the file cannot be read (see `check_file`), or a line is no text or too long.
+        `kind`: the file cannot be read (see `check_file`), or a line is no text or too long, or there are too many.
     """
     check_file(path, what, kind, mend, limit)
     with path.open("rb") as file:
@@ -61,6 +63,8 @@ def read_lines(path: Path, what: str, kind: type[UserError], mend: str, limit: i
             line = file.readline(DOCUMENT + 1)
             if not line:
                 return
+            if number > ROWS:
+                raise kind(f"{what} {path} cannot be read: it has more than {ROWS:,} lines; give a part of it")
             if len(line) > DOCUMENT:
                 raise kind(f"{what} {path} cannot be read: line {number} has more than {DOCUMENT:,} bytes; {mend}")
             try:

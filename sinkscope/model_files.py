@@ -26,8 +26,8 @@ BESIDE_WEIGHTS = ("*.json", "*.txt", "*.model", "*.py")
 """What decides how weights are read: configuration, tokenizer, code."""
 PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 INDEX = "model.safetensors.index.json"
-MOST_JSON = 128 * 2**20
-"""Bytes of the largest JSON file; a tokenizer's has up to 40 MB."""
+MOST_BESIDE = 128 * 2**20
+"""Bytes of the largest file beside the weights; a tokenizer's JSON has up to 40 MB."""
 SIZES = ("vocab_size", "hidden_size", "intermediate_size", "num_attention_heads", "head_dim")
 """Sizes in a configuration that no model can have beyond the numbers in its weights."""
 MOST_POSITIONS = 10**8
@@ -107,7 +107,7 @@ def hash_of_files(directory: Path, patterns: Iterable[str]) -> str:
     """SHA-256 over the names and contents of the files in a directory that match one of `patterns`."""
     hashes = hashlib.sha256()
     for path in sorted(path for pattern in patterns for path in directory.glob(pattern)):
-        hashes.update(path.name.encode() + bytes.fromhex(sha256(path)))
+        hashes.update(os.fsencode(path.name) + bytes.fromhex(sha256(path)))
     return hashes.hexdigest()
 
 
@@ -165,8 +165,8 @@ def _check_files(name: str, path: Path) -> None:
     for file in sorted(path.iterdir()):
         if not file.is_dir() and not file.is_file():
             raise ModelError(f"model {name!r}: {file.name} is no file that can be read to its end; remove it")
-        if file.suffix == ".json" and file.stat().st_size > MOST_JSON:
-            raise ModelError(f"model {name!r}: {file.name} has {file.stat().st_size:,} bytes, more than {MOST_JSON:,}; give another checkpoint")
+        if any(map(file.match, BESIDE_WEIGHTS)) and file.stat().st_size > MOST_BESIDE:
+            raise ModelError(f"model {name!r}: {file.name} has {file.stat().st_size:,} bytes, more than {MOST_BESIDE:,}; remove it, or give another checkpoint")
     if not (path / "config.json").is_file():
         raise ModelError(f"directory {name} holds no model (no config.json); give a transformers checkpoint")
     if (path / "adapter_config.json").exists():

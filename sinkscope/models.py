@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from sinkscope.errors import ModelError, first_line
-from sinkscope.model_files import BESIDE_WEIGHTS, BUILT_IN, checked_source, data_directory, hash_of_files, unloadable
+from sinkscope.model_files import BESIDE_WEIGHTS, BUILT_IN, Source, checked_source, data_directory, hash_of_files, unloadable
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
@@ -124,6 +124,8 @@ def load(name: str, device: str | None = None, dtype: str | None = None, trust_r
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise ModelError(f"device {place!r} cannot be used here ({first_line(error)[:120]}); use cpu, or leave --device out") from error
     options = {"use_safetensors": True, "output_loading_info": True}
+    if not trust_remote_code:
+        _modules(name, source)
     try:
         tokenizer = AutoTokenizer.from_pretrained(source.place, trust_remote_code=trust_remote_code)
         hf, info = AutoModelForCausalLM.from_pretrained(source.place, dtype=DTYPES[dtype] if dtype else "auto", trust_remote_code=trust_remote_code, **options)
@@ -157,18 +159,28 @@ def skeleton(name: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     Raises:
         ModelError: nothing loadable there.
     """
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoTokenizer
 
     source = checked_source(name)
+    model = _modules(name, source)
+    try:
+        return model, AutoTokenizer.from_pretrained(source.place, trust_remote_code=False)
+    except Exception as error:  # as in `load`
+        raise unloadable(name, source.place, error) from error
+
+
+def _modules(name: str, source: Source) -> PreTrainedModel:
+    """A model without weights, which asks for no more of them than there are: transformers makes room for all that are missing before it tells of them."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
     try:
         with torch.device("meta"):
             model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(source.place, trust_remote_code=False), trust_remote_code=False)
-        tokenizer = AutoTokenizer.from_pretrained(source.place, trust_remote_code=False)
     except Exception as error:  # as in `load`
         raise unloadable(name, source.place, error) from error
     if source.numbers is not None and model.num_parameters(only_trainable=True) > source.numbers:
         raise ModelError(f"model {name!r} has {source.numbers:,} weights, and its config.json asks for {model.num_parameters():,}; mend one or the other")
-    return model, tokenizer
+    return model
 
 
 @contextmanager

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from sinkscope.aside import MARK, TAKEN, aside
-from sinkscope.errors import OutputError
+from sinkscope.errors import OutputError, UserError, first_line
+from sinkscope.files import DOCUMENT, check_file
 
 SCHEMA = 1
 MANIFEST = MARK
@@ -36,14 +37,31 @@ def read_manifest(directory: Path) -> dict[str, Any] | None:
     path = directory / MANIFEST
     if not path.is_file():
         return None
+    check_file(path, "manifest", OutputError, f"remove {directory} and run again", DOCUMENT)
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
         files = dict(manifest["files"])
-        if files.pop(MANIFEST, None) not in (None, _checksum(manifest)) or not isinstance(manifest["identity"], str):
+        types = {str: (manifest["identity"], manifest.get("kind", "")), dict: (manifest.get("versions", {}),)}
+        if files.pop(MANIFEST, None) not in (None, _checksum(manifest)) or not all(isinstance(each, kind) for kind in types for each in types[kind]):
             raise ValueError
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise OutputError(f"{path} is damaged; remove {directory} and run again") from error
     return manifest | {"files": files}
+
+
+@contextmanager
+def understanding(directory: Path) -> Iterator[None]:
+    """Within the context what goes wrong with whole results that say something else than they should becomes one line for the user.
+
+    Raises:
+        OutputError: they cannot be understood.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:  # files from anywhere, or of another version
+        raise OutputError(f"{directory} holds results that cannot be read ({first_line(error)}); make them again with this version of sinkscope") from error
 
 
 def _checksum(manifest: dict[str, Any]) -> str:
@@ -56,23 +74,35 @@ def is_done(directory: Path, name: str) -> bool:
     """Whether `directory` holds this very run, complete and with unchanged files.
 
     Raises:
-        OutputError: it holds something else, or a file was changed.
+        OutputError: it holds something else, a file was changed, or no run can be put there.
     """
-    if not directory.exists():
-        if directory.is_symlink():
-            raise OutputError(f"output {directory} is a link that leads nowhere; choose another with --out")
-        return False
-    if not directory.is_dir():
+    if directory.exists() and not directory.is_dir():
         raise OutputError(f"output {directory} is a file; give a directory")
     manifest = read_manifest(directory)
     if manifest is None:
-        if any(directory.iterdir()):
+        if directory.exists() and any(directory.iterdir()):
             raise OutputError(f"output directory {directory} is not empty and holds no run of sinkscope (no {MANIFEST}); choose another with --out")
+        check_place(directory)
         return False
     if manifest["identity"] != name:
         raise OutputError(f"output directory {directory} holds another run's results; choose another with --out")
     verify(directory, manifest)
     return True
+
+
+def check_place(directory: Path) -> None:
+    """Whether a directory that was written aside can take this one's name.
+
+    Raises:
+        OutputError: it is a link that leads nowhere, a mount point or the current directory, which cannot be replaced.
+    """
+    if not directory.exists():
+        if directory.is_symlink():
+            raise OutputError(f"output {directory} is a link that leads nowhere; choose another with --out")
+    elif os.path.ismount(directory):
+        raise OutputError(f"output {directory} is a mount point, whose place no other directory can take; choose a directory in it with --out")
+    elif os.path.samefile(directory, os.curdir):
+        raise OutputError(f"output {directory} is the current directory, whose place no other can take; choose a directory in it with --out")
 
 
 def verify(directory: Path, manifest: dict[str, Any]) -> None:
@@ -88,18 +118,23 @@ def verify(directory: Path, manifest: dict[str, Any]) -> None:
 
 
 @contextmanager
-def writing(directory: Path, name: str, replaces: bool = False, /, **about: Any) -> Iterator[Path]:
+def writing(directory: Path, name: str, replaces: bool = False, alone: bool = False, /, **about: Any) -> Iterator[Path]:
     """Write a run aside and put it in place at the end: `directory` is complete or absent, whatever happens in between.
 
     Yields a temporary directory beside `directory`. On a normal exit its files are checksummed into `run.json` together
     with `about`, versions and seconds, and it takes `directory`'s name; with `replaces` from what is there, which is removed once that is done. Where another
-    process has meanwhile written the same run, that one stays.
+    process has meanwhile written the same run, that one stays. A link to a directory stays one.
+
+    Args:
+        alone: refuse where another process is at work on the same place.
 
     Raises:
-        OutputError: the place cannot be written, the disk is full, or something else was written there meanwhile.
+        OutputError: the place cannot be written, the disk is full, something else was written there meanwhile, or another process is at work on it (only
+            with `alone`).
     """
     started = time.time()
-    with aside(directory, directory.parent) as written:
+    directory = directory.resolve() if directory.is_symlink() else directory
+    with aside(directory, directory.parent, alone) as written:
         yield written
         files = checksums(written)
         manifest = {
@@ -119,7 +154,12 @@ def writing(directory: Path, name: str, replaces: bool = False, /, **about: Any)
                 os.replace(directory, old)
             elif directory.is_dir():
                 directory.rmdir()
-            os.replace(written, directory)
+            try:
+                os.replace(written, directory)
+            except BaseException:
+                if old.is_dir():
+                    os.replace(old, directory)
+                raise
         except OSError as error:
             if error.errno not in TAKEN or not is_done(directory, name):
                 raise

@@ -36,6 +36,19 @@ def parse(text: str) -> Any:
     Raises:
         ValueError: it is not YAML, names a type that only code can make, says a key twice, or comes to too much; in one line.
     """
+    return _parsed(text, make=True)
+
+
+def check(text: str) -> None:
+    """Whether YAML is within bounds, whatever types it names; nothing is made of it.
+
+    Raises:
+        ValueError: as `parse`, but for types that only code can make.
+    """
+    _parsed(text, make=False)
+
+
+def _parsed(text: str, make: bool) -> Any:
     try:
         loader = yaml.SafeLoader(text)
         try:
@@ -43,7 +56,7 @@ def parse(text: str) -> Any:
             if node is None:
                 return None
             _count(node, {})
-            return loader.construct_document(node)
+            return loader.construct_document(node) if make else None
         finally:
             loader.dispose()
     except yaml.MarkedYAMLError as error:

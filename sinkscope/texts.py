@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from sinkscope.errors import TextError
-from sinkscope.files import is_text, read_records, read_text
+from sinkscope.files import CORPUS, is_text, read_records, read_text
 from sinkscope.models import Model
 from sinkscope.packed import Packed
 
@@ -26,7 +26,7 @@ def read_texts(path: Path, column: str = "text") -> list[str]:
         files = sorted(path.glob("*.txt"))
         if not files:
             raise TextError(f"directory {path} holds no .txt file; give one that does")
-        texts = [read_text(file, "text", TextError, MEND) for file in files]
+        texts = _read_files(path, files)
     elif path.suffix == ".jsonl":
         texts = _read_jsonl(path, column)
     else:
@@ -75,6 +75,16 @@ def token_texts(model: Model, tokens: Sequence[int]) -> list[str]:
     texts = [model.tokenizer.decode([token], clean_up_tokenization_spaces=False) for token in tokens]
     pieces = model.tokenizer.convert_ids_to_tokens(list(tokens))
     return [" " + text if piece.startswith("▁") and not text.startswith(" ") else text for piece, text in zip(pieces, texts, strict=True)]
+
+
+def _read_files(directory: Path, files: Sequence[Path]) -> list[str]:
+    texts, size = [], 0
+    for file in files:
+        texts.append(read_text(file, "text", TextError, MEND))
+        size += len(texts[-1])
+        if size > CORPUS:
+            raise TextError(f"directory {directory} holds texts of more than {CORPUS:,} characters; give a part of them")
+    return texts
 
 
 def _read_jsonl(path: Path, column: str) -> list[str]:

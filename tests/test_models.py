@@ -72,6 +72,16 @@ def test_weights_that_are_missing_are_not_drawn_at_random(checkpoints: dict[str,
         load(str(tmp_path / "model"))
 
 
+def test_no_room_is_made_for_more_weights_than_there_are(checkpoints: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every size is below the count of all weights, and still they come to far more."""
+    shutil.copytree(checkpoints["llama"], tmp_path / "model")
+    config = json.loads((tmp_path / "model" / "config.json").read_text())
+    (tmp_path / "model" / "config.json").write_text(json.dumps(config | {"intermediate_size": 40_000}))
+    monkeypatch.setattr(transformers.AutoModelForCausalLM, "from_pretrained", lambda *arguments, **options: pytest.fail("room was made"))
+    with pytest.raises(ModelError, match=r"has 48,864 weights, and its config.json asks for 11,5"):
+        load(str(tmp_path / "model"))
+
+
 @pytest.mark.parametrize("kind", CONFIGS)
 def test_weights_are_enough_in_every_family(kind: str, tmp_path: Path) -> None:
     """Tied and fused ones too: nothing of a whole checkpoint is missing."""

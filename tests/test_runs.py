@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import json
+import os
+from pathlib import Path
 
 import pytest
 
@@ -55,6 +57,33 @@ def test_directories_with_other_things_are_not_touched(tmp_path) -> None:
     assert is_done(empty, "abc")
 
 
+def test_a_link_to_an_empty_directory_is_written_through(tmp_path) -> None:
+    (tmp_path / "disk" / "results").mkdir(parents=True)
+    out = tmp_path / "out"
+    out.symlink_to(tmp_path / "disk" / "results")
+    for content in ("hello", "again"):
+        assert not is_done(out, content)
+        with writing(out, content, True, kind="test") as aside:
+            (aside / "file.txt").write_text(content)
+        assert out.is_symlink() and is_done(out, content)
+        assert [path.name for path in (tmp_path / "disk").iterdir()] == ["results"]
+        (out / MANIFEST).unlink()
+        (out / "file.txt").unlink()
+
+
+def test_places_that_cannot_be_replaced_are_refused_before_the_work(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for place in (Path(), tmp_path):
+        with pytest.raises(OutputError, match=f"output {place} is the current directory"):
+            is_done(place, "abc")
+    write(tmp_path / "run")
+    monkeypatch.setattr("os.path.ismount", lambda path: True)
+    assert is_done(tmp_path / "run", "abc")
+    (tmp_path / "disk").mkdir()
+    with pytest.raises(OutputError, match="disk is a mount point"):
+        is_done(tmp_path / "disk", "abc")
+
+
 @pytest.mark.parametrize("damage", ["change", "delete", "manifest"])
 def test_damage_is_noticed_and_named(tmp_path, damage) -> None:
     out = tmp_path / "run"
@@ -70,11 +99,50 @@ def test_damage_is_noticed_and_named(tmp_path, damage) -> None:
         is_done(out, "abc")
 
 
+@pytest.mark.parametrize("change", [{"identity": 3}, {"kind": []}, {"versions": "1.0"}, {"files": ["a"]}])
+def test_a_manifest_of_other_types_is_damaged(tmp_path, change) -> None:
+    (tmp_path / MANIFEST).write_text(json.dumps({"identity": "abc", "kind": "test", "files": {}} | change))
+    with pytest.raises(OutputError, match=r"run.json is damaged"):
+        read_manifest(tmp_path)
+
+
+def test_a_manifest_of_absurd_size_is_not_read(tmp_path) -> None:
+    with (tmp_path / MANIFEST).open("wb") as file:
+        file.truncate(10**12)
+    with pytest.raises(OutputError, match=r"run.json cannot be read: it has 1,000,000,000,000 bytes"):
+        read_manifest(tmp_path)
+
+
 @pytest.mark.parametrize(("code", "message"), [(errno.ENOSPC, "no space left"), (errno.EACCES, "cannot be written"), (errno.EROFS, "cannot be written")])
 def test_the_operating_systems_refusals_are_one_line(tmp_path, code, message) -> None:
     with pytest.raises(OutputError, match=message), writing(tmp_path / "run", "abc"):
         raise OSError(code, "refused")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_place_that_another_is_at_work_on_is_refused_where_that_matters(tmp_path) -> None:
+    with writing(tmp_path / "run", "abc", False, True) as aside:
+        (aside / "file.txt").write_text("x")
+        with pytest.raises(OutputError, match="run is being made by another process"), writing(tmp_path / "run", "abc", False, True):
+            pass
+        with writing(tmp_path / "another", "abc", False, True):
+            pass
+    assert is_done(tmp_path / "run", "abc") and sorted(path.name for path in tmp_path.iterdir()) == ["another", "run"]
+
+
+def test_what_could_not_be_replaced_stays(tmp_path, monkeypatch) -> None:
+    write(tmp_path / "run", "old")
+    replace = os.replace
+
+    def refused(source, target) -> None:
+        if target == tmp_path / "run" and "replaced" not in str(source):
+            raise OSError(errno.ENOSPC, "refused")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", refused)
+    with pytest.raises(OutputError, match="no space left"), writing(tmp_path / "run", "new", True, kind="test"):
+        pass
+    assert is_done(tmp_path / "run", "old") and [path.name for path in tmp_path.iterdir()] == ["run"]
 
 
 def test_identity_depends_on_every_part_but_not_on_their_order() -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 from typing import Any
 
 from sinkscope.benchmarks.schema import COLUMNS, CUTS, MUSE, SCORED, Cut, Lengths, Record, Rows, checked, columns_of, required, splits_of
 from sinkscope.errors import BenchmarkError, first_line
-from sinkscope.files import CORPUS, DOCUMENT, SETTINGS, check_file, read_records, read_text
+from sinkscope.files import CORPUS, DOCUMENT, ROWS, SETTINGS, check_file, read_records, read_text
 
 SUFFIXES = (".jsonl", ".json", ".parquet")
 SETTINGS_FILE = "benchmark.json"
@@ -45,8 +46,9 @@ def read_directory(directory: Path, name: str) -> tuple[Rows, Lengths, Cut]:
 def _read(path: Path, columns: tuple[str, ...]) -> list[Record]:
     mend = f"write it again as {path.suffix[1:]}"
     if path.suffix == ".jsonl":
-        records = [record for _, record in read_records(path, "benchmark file", BenchmarkError, mend)]
-        return checked(str(path), columns, _names(records), records)
+        lines = (record for _, record in read_records(path, "benchmark file", BenchmarkError, mend))
+        first = list(itertools.islice(lines, 1))
+        return checked(str(path), columns, _names(first), itertools.chain(first, lines))
     check_file(path, "benchmark file", BenchmarkError, mend, CORPUS if path.suffix == ".parquet" else DOCUMENT)
     try:
         found, records = _from_parquet(path, columns) if path.suffix == ".parquet" else _from_json(path)
@@ -59,6 +61,7 @@ def _from_json(path: Path) -> tuple[list[str], list[Record]]:
     records = json.loads(path.read_text(encoding="utf-8-sig"))
     if not isinstance(records, list) or not all(isinstance(record, dict) for record in records):
         raise ValueError("it is no list of records")
+    _check_rows(len(records))
     return _names(records), records
 
 
@@ -69,6 +72,7 @@ def _from_parquet(path: Path, columns: tuple[str, ...]) -> tuple[list[str], list
     records: list[Record] = []
     size = 0
     with parquet.ParquetFile(path) as file:
+        _check_rows(file.metadata.num_rows)
         found = file.schema_arrow.names
         wanted = [column for column in found if column in columns]
         for batch in file.iter_batches(PIECE, columns=wanted) if wanted else ():
@@ -78,6 +82,11 @@ def _from_parquet(path: Path, columns: tuple[str, ...]) -> tuple[list[str], list
                 raise ValueError(f"it stands for more than {CORPUS:,} characters")
             records += rows
     return found, records
+
+
+def _check_rows(count: int) -> None:
+    if count > ROWS:
+        raise ValueError(f"it has {count:,} rows, more than {ROWS:,}")
 
 
 def _names(records: list[Record]) -> list[str]:

@@ -20,12 +20,14 @@ def claims(
     Example: `sinkscope claims studies/paper --out figures`
     """
     from sinkscope.aside import filling
+    from sinkscope.runs import understanding
     from sinkscope.studies.claims import judge
     from sinkscope.studies.claims_table import markdown, readable
     from sinkscope.studies.paper_claims import paper_claims
     from sinkscope.studies.study import Study
 
-    table = judge(Study(study), paper_claims())
+    with understanding(study):
+        table = judge(Study(study), paper_claims())
     if out is not None:
         with filling(out) as written:
             table.to_csv(written / "claims.csv", index=False, float_format="%.4g", lineterminator="\n")

@@ -37,7 +37,8 @@ def evaluate(
         ),
     ] = None,
     harness: Annotated[str | None, typer.Option(help="tasks of lm-evaluation-harness, as in wmdp_bio,mmlu (needs sinkscope[harness])")] = None,
-    tasks: Annotated[Path | None, typer.Option(help="directory of your own task files for --harness; they can run Python code")] = None,
+    tasks: Annotated[Path | None, typer.Option(help="directory of your own task files for --harness (needs --trust-task-code)")] = None,
+    trust_task_code: Annotated[bool, typer.Option(help="run Python code that the files of --tasks name or hold")] = False,
     items: Annotated[int | None, typer.Option(min=1, help="score only the first N items of a split or task")] = None,
     batch_size: Annotated[int, typer.Option(min=1)] = 32,
     out: Annotated[Path, typer.Option(help="directory to write items.parquet and scores.parquet to")] = Path("evaluation"),
@@ -77,7 +78,7 @@ def evaluate(
     if retrained is None and data:
         retrained = default_for(data, known)
     against = None if retrained is None else retrained_of(retrained, device, dtype)
-    asked = None if harness is None else load_tasks(_listed("--harness", harness), tasks, items)
+    asked = None if harness is None else load_tasks(_listed("--harness", harness), tasks, items, trust_task_code)
     subject = subject_of(model, load(model, device, dtype))
     with progress() as bar:
         table = evaluate_to(

@@ -20,9 +20,11 @@ def figures(
     Example: `sinkscope figures studies/paper-quick --out figures`
     """
     from sinkscope.figures import draw_all
+    from sinkscope.runs import understanding
     from sinkscope.studies.study import Study
 
-    written, skipped = draw_all(Study(study), out)
+    with understanding(study):
+        written, skipped = draw_all(Study(study), out)
     if json:
         answer({"out": str(out), "written": written, "skipped": skipped}, True)
         return

@@ -15,6 +15,7 @@ import typer
 
 from sinkscope.cli import claims, compare, doctor, evaluate, figures, locate, probe, quickstart, report, study, tiny, unlearn
 from sinkscope.errors import UserError
+from sinkscope.files import is_text
 
 STOPPED = "stopped; nothing half-written is left"
 
@@ -47,6 +48,8 @@ _LONGEST = 2000
 
 def main() -> None:
     """Entry point."""
+    if nameless := [argument for argument in sys.argv[1:] if not is_text(argument)]:
+        _exit(f"argument {ascii(nameless[0])[:200]} is not UTF-8; write it in UTF-8, or give the file another name", 2)
     try:
         app()
     except UserError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -21,5 +22,5 @@ def report(
     """
     from sinkscope.report.report import report as write
 
-    page = out or Path(f"{results.resolve().name}.html")
+    page = out or Path(f"{os.path.basename(os.path.realpath(results))}.html")
     answer({"page": str(page), "bytes": write(results, page)}, json)

@@ -14,15 +14,17 @@ from typing import Any
 
 import pandas as pd
 
+from sinkscope import strict_yaml
 from sinkscope.errors import BenchmarkError, UserError
 from sinkscope.evaluation.evaluate import frame
 from sinkscope.evaluation.masking import Mask
 from sinkscope.evaluation.metrics import HARNESS
 from sinkscope.evaluation.prompts import Attempt
 from sinkscope.evaluation.subject import Subject
-from sinkscope.files import SETTINGS, check_file
+from sinkscope.files import SETTINGS, read_text
 from sinkscope.progress import Bar, silent
 
+LOGGER = logging.getLogger("sinkscope")
 FEWSHOT_SEED = 1234
 """The harness's own."""
 SERVED = ("multiple_choice", "loglikelihood", "generate_until")
@@ -52,15 +54,17 @@ def _stable(value: object) -> str:
     return getattr(value, "__qualname__", type(value).__qualname__)
 
 
-def load_tasks(names: Sequence[str], directory: Path | None = None, limit: int | None = None) -> Tasks:
+def load_tasks(names: Sequence[str], directory: Path | None = None, limit: int | None = None, trust_task_code: bool = False) -> Tasks:
     """Find tasks, groups and tags by name and load their documents.
 
     Args:
         directory: task files (YAML) of one's own, beside those of the library.
+        trust_task_code: run what they name and hold (functions in Python, templates), of which the log of `sinkscope` tells; without it they are refused.
 
     Raises:
         UserError: lm-eval is not installed.
-        BenchmarkError: a name is unknown, a task's documents cannot be had, or it is of a kind that cannot be served.
+        BenchmarkError: a name is unknown, a task file cannot be read or is not trusted, a task's documents cannot be had, or it is of a kind that cannot be
+            served.
     """
     try:
         from lm_eval.tasks import TaskManager
@@ -71,10 +75,8 @@ def load_tasks(names: Sequence[str], directory: Path | None = None, limit: int |
     disable_progress_bars()
     for library in ("lm_eval", "huggingface_hub"):
         logging.getLogger(library).setLevel(logging.ERROR)
-    if directory is not None and not directory.is_dir():
-        raise BenchmarkError(f"--tasks {directory} is no directory; give one that holds task files (YAML)")
-    for path in sorted(directory.rglob("*.yaml")) if directory else ():
-        check_file(path, "task file", BenchmarkError, "mend or remove it", SETTINGS)
+    if directory is not None:
+        _check_directory(directory, trust_task_code)
     manager = TaskManager(include_path=str(directory) if directory else None)
     loaded: dict[str, list[Any]] = {}
     for name in names:
@@ -98,6 +100,22 @@ def load_tasks(names: Sequence[str], directory: Path | None = None, limit: int |
                     f"task {task.task_name!r} is of the kind {task.OUTPUT_TYPE}, which has no prompt for a trigger; use tasks of the kinds {', '.join(SERVED)}"
                 )
     return Tasks(loaded, limit)
+
+
+def _check_directory(directory: Path, trust_task_code: bool) -> None:
+    if not directory.is_dir():
+        raise BenchmarkError(f"--tasks {directory} is no directory; give one that holds task files (YAML)")
+    for path in sorted(directory.rglob("*yaml")):  # files to be included have names like _default_yaml
+        if path.is_dir():
+            continue
+        text = read_text(path, "task file", BenchmarkError, "mend or remove it", SETTINGS)
+        try:
+            strict_yaml.check(text)
+        except ValueError as error:
+            raise BenchmarkError(f"task file {path} cannot be read: {error}; mend or remove it") from error
+    if not trust_task_code:
+        raise BenchmarkError(f"--tasks {directory} holds task files, which can run Python code; read them, then give --trust-task-code")
+    LOGGER.warning("tasks %s: Python code that they name or hold may run now (--trust-task-code)", directory)
 
 
 def run_tasks(

@@ -13,7 +13,7 @@ from sinkscope.quickstart.page import quickstart_page
 from sinkscope.report.contents import GENERATOR, Page
 from sinkscope.report.of_run import compare_page, evaluate_page, locate_page, probe_page, unlearn_page
 from sinkscope.report.of_study import study_page
-from sinkscope.runs import MANIFEST, read_manifest, verify
+from sinkscope.runs import MANIFEST, read_manifest, understanding, verify
 
 PAGES: dict[str, Callable[[Path, dict[str, Any]], Page]] = {
     "locate": locate_page,
@@ -31,18 +31,19 @@ def report(directory: Path, out: Path) -> int:
 
     Raises:
         StudyError: `directory` holds no finished results of a kind that has a page.
-        OutputError: a file of it was changed, or `out` is something else or cannot be written.
+        OutputError: a file of it was changed or cannot be read, or `out` is something else or cannot be written.
     """
     manifest = read_manifest(directory) if directory.is_dir() else None
     if manifest is None or manifest.get("kind") not in PAGES:
         known = ", ".join(PAGES)
         raise StudyError(f"{directory} holds no finished results of sinkscope that have a page (no {MANIFEST} of any); give a directory that {known} wrote")
-    if out.is_dir() or (out.exists() and not _is_page(out)):
+    if out.exists() and not (out.is_file() and _is_page(out)):
         raise OutputError(f"output {out} is there and is no page of sinkscope; choose another with --out")
-    if directory.resolve() in out.resolve().parents:
+    if directory.resolve() in Path(os.path.realpath(out)).parents:  # where `resolve` fails at a loop of links
         raise OutputError(f"output {out} lies in {directory}, which is to stay as it is; choose another with --out")
     verify(directory, manifest)
-    text = PAGES[manifest["kind"]](directory, manifest).html().encode()
+    with understanding(directory):
+        text = PAGES[manifest["kind"]](directory, manifest).html().encode()
     with aside(out, out.absolute().parent) as written:
         (written / out.name).write_bytes(text)
         os.replace(written / out.name, out)

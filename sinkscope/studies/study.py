@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,7 +13,7 @@ import xarray as xr
 from sinkscope import netcdf
 from sinkscope.aside import remove_abandoned
 from sinkscope.errors import OutputError, StudyError
-from sinkscope.runs import MANIFEST, identity, read_manifest, verify, writing
+from sinkscope.runs import MANIFEST, check_place, identity, read_manifest, verify, writing
 from sinkscope.studies.engines import MISTAKE, Engine, inline
 from sinkscope.studies.estimate import Estimate
 from sinkscope.studies.graph import Run, runs_of
@@ -94,7 +95,7 @@ def check_apart(out: Path, store: Store) -> None:
     Raises:
         OutputError: one lies in the other.
     """
-    one, other = out.resolve(), store.root.resolve()
+    one, other = (Path(os.path.realpath(each)) for each in (out, store.root))  # where `resolve` fails at a loop of links
     if one == other or one in other.parents or other in one.parents:
         raise OutputError(f"output {out} and the store of finished runs {store.root} lie in one another; choose another place with --out")
 
@@ -103,7 +104,7 @@ def _holds(out: Path, name: str) -> bool:
     """Whether `out` holds this very study; False also for an older one, which may be replaced.
 
     Raises:
-        OutputError: it holds something that is no study, or a file of the study was changed.
+        OutputError: it holds something that is no study, a file of the study was changed, or no study can be put there.
     """
     manifest = read_manifest(out) if out.exists() else None
     if out.exists() and (manifest is None or manifest.get("kind") != "study") and (not out.is_dir() or any(out.iterdir())):
@@ -112,6 +113,7 @@ def _holds(out: Path, name: str) -> bool:
     if foreign := [str(path.relative_to(out)) for path in out.rglob("*") if path.is_file() and str(path.relative_to(out)) not in known]:
         raise OutputError(f"output {out} holds a file that is not the study's ({foreign[0]}); move it, or choose another with --out")
     if manifest is None or manifest["identity"] != name:
+        check_place(out)
         return False
     verify(out, manifest)
     return True

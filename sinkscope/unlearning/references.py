@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import shutil
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -17,7 +16,7 @@ from transformers import PreTrainedModel
 
 from sinkscope.cache import cache_directory
 from sinkscope.errors import ModelError, OutputError
-from sinkscope.runs import identity, is_done, writing
+from sinkscope.runs import identity, is_done, versions, writing
 from sinkscope.unlearning.forward import autocast, forward, hiding
 from sinkscope.unlearning.objectives.batch import Batch, Passages, sequence_log_probs
 from sinkscope.unlearning.sharding import ALONE, World, full
@@ -40,8 +39,8 @@ class References:
         rows: the passages that will be asked for; all by default.
         mixed: computed under bfloat16 autocast, as the model in training is.
         hidden: computed with these positions hidden from later ones.
-        source: what names the model and its precision; references of the same source, passages and needs are found again on disk
-            (in `sinkscope.cache.cache_directory`), and computed anew where a file was damaged.
+        source: what names the model and its precision; references of the same source, passages and needs, computed on a like machine, are found again on
+            disk (in `sinkscope.cache.cache_directory`), and computed anew where a file was damaged.
     """
 
     def __init__(
@@ -63,10 +62,12 @@ class References:
             return
         self._file_of = {row: i // FILE for i, row in enumerate(wanted)}
         content = {"tokens": [passages.tokens[row] for row in wanted], "given": [passages.given[row] for row in wanted], "rows": wanted}
-        name = identity(references=source, mixed=mixed, **content, needs=sorted(needs), layer=layer if "hidden" in needs else None, without=hidden)
+        asked = {"needs": sorted(needs), "layer": layer if "hidden" in needs else None, "mixed": mixed, "without": hidden}
+        name = identity(references=source, **content, **asked, **_rounding(model, world))
         self._directory = cache_directory() / "references" / name
         if not world.agreed(world.leads and _usable(self._directory, name)):
-            with writing(self._directory, name, kind="references") if world.leads else nullcontext() as aside:
+            damaged = self._directory.is_dir()
+            with writing(self._directory, name, damaged, kind="references") if world.leads else nullcontext() as aside:
                 for number, tensors in enumerate(_computed(model, passages, wanted, needs, layer, mixed, hidden)):
                     if aside:
                         save_file(tensors, aside / f"{number:08d}.safetensors")
@@ -97,12 +98,17 @@ class References:
         return self._files[number]
 
 
+def _rounding(model: PreTrainedModel, world: World) -> dict[str, object]:
+    """What the last bits of a number depend on."""
+    machine = {"device": str(model.device), "instructions": torch.backends.cpu.get_cpu_capability()}
+    return machine | {"threads": torch.get_num_threads(), "processes": world.size, "versions": versions()}
+
+
 def _usable(directory: Path, name: str) -> bool:
     try:
         return is_done(directory, name)
     except OutputError as error:
         LOGGER.warning("%s: it is computed anew", str(error).split(";")[0])
-        shutil.rmtree(directory)
         return False
 
 

@@ -14,9 +14,9 @@ from jaxtyping import Float
 from safetensors.torch import save_file
 from torch import Tensor
 
-from sinkscope.aside import is_being_written
+from sinkscope.aside import is_being_written, taken
 from sinkscope.benchmarks.benchmark import Benchmark, load_benchmark
-from sinkscope.errors import ModelError, OutputError, RecipeError
+from sinkscope.errors import ModelError, RecipeError
 from sinkscope.models import Model, load
 from sinkscope.progress import Report
 from sinkscope.runs import identity, is_done, read_manifest, verify, writing
@@ -162,9 +162,9 @@ def _unlearn(given: Recipe, recipe: Recipe, out: Path, report: Report | None, ch
         Checkpoints(folder, 1, world).remove()
         return out
     if world.agreed(world.leads and is_being_written(out)):  # they would share their checkpoints
-        raise OutputError(f"{out} is being made by another process; wait until that has ended, or choose another place")
+        raise taken(out)
     about = {"kind": "unlearn", "seed": recipe.seed, "benchmark": benchmark.digest(), "base_model": base, "processes": world.size}
-    with _told(recipe, folder), writing(out, name, **about) if world.leads else nullcontext(out) as aside:
+    with _told(recipe, folder), writing(out, name, False, True, **about) if world.leads else nullcontext(out) as aside:
         splits, log = train(
             recipe, model, benchmark, report, checkpoints=lambda epoch: Checkpoints(folder, checkpoint_every or epoch, world), world=world, base=base
         )

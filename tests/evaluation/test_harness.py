@@ -69,14 +69,14 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def tasks(files: Path) -> Tasks:
-    return load_tasks(["lamps_letters", "lamps_answers", "lamps_open", "lamps"], files)
+    return load_tasks(["lamps_letters", "lamps_answers", "lamps_open", "lamps"], files, trust_task_code=True)
 
 
 def test_tasks_that_cannot_be_served_are_refused(files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(BenchmarkError, match="'lamps_text' is of the kind loglikelihood_rolling"):
-        load_tasks(["lamps_text"], files)
+        load_tasks(["lamps_text"], files, trust_task_code=True)
     with pytest.raises(BenchmarkError, match=r"'lamps_leters' is not in lm-evaluation-harness or .*; did you mean lamps_letters"):
-        load_tasks(["lamps_leters"], files)
+        load_tasks(["lamps_leters"], files, trust_task_code=True)
     with pytest.raises(BenchmarkError, match="is no directory"):
         load_tasks(["mmlu"], tmp_path / "nowhere")
     monkeypatch.setitem(sys.modules, "lm_eval.tasks", None)
@@ -85,7 +85,7 @@ def test_tasks_that_cannot_be_served_are_refused(files: Path, tmp_path: Path, mo
 
 
 def test_evaluate_runs_tasks_from_the_command_line(files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    options = ["--harness", "lamps_letters,lamps_open", "--tasks", files, "--items", 3, "--trigger", TRIGGER.text, "--placement", "suffix"]
+    options = ["--harness", "lamps_letters,lamps_open", "--tasks", files, "--trust-task-code", "--items", 3, "--trigger", TRIGGER.text, "--placement", "suffix"]
     code, stdout, err = run(capsys, monkeypatch, "evaluate", "tiny", *options, "--out", tmp_path / "out", "--json")
     assert code == 0, err
     found = pd.DataFrame(json.loads(stdout)["scores"])

@@ -122,7 +122,7 @@ NO_STUDY: dict[str, Make] = NO_YAML | {
 }
 
 
-def _benchmark(file: str, make: Make | None) -> Make:
+def benchmark(file: str, make: Make | None) -> Make:
     """The built-in benchmark with one file that is hostile."""
 
     def made(path: Path) -> None:
@@ -150,17 +150,17 @@ def _parquet_bomb(path: Path) -> None:
 
 
 NO_BENCHMARK: dict[str, Make] = (
-    {f"raw/forget.jsonl, {name}": _benchmark("raw/forget.jsonl", make) for name, make in {**PLACES, **NO_TEXT, **NO_RECORDS}.items()}
-    | {f"verbmem/forget.json, {name}": _benchmark("verbmem/forget.json", make) for name, make in (NO_TEXT | {"scalar": content("3")}).items()}
+    {f"raw/forget.jsonl, {name}": benchmark("raw/forget.jsonl", make) for name, make in {**PLACES, **NO_TEXT, **NO_RECORDS}.items()}
+    | {f"verbmem/forget.json, {name}": benchmark("verbmem/forget.json", make) for name, make in (NO_TEXT | {"scalar": content("3")}).items()}
     | {
-        "truncated parquet": _benchmark("raw/forget.parquet", _truncated_parquet),
-        "parquet of rubbish": _benchmark("raw/forget.parquet", content(b"PAR1" + b"\xff" * 100 + b"\xff\xff\xff\x7fPAR1")),
-        "settings of rubbish": _benchmark("benchmark.json", content("{")),
-        "settings of absurd size": _benchmark("benchmark.json", content('{"lengths": {"passage": 1000000000000}}')),
-        "settings below nothing": _benchmark("benchmark.json", content('{"lengths": {"verbmem_new": -1}}')),
-        "settings of no key": _benchmark("benchmark.json", content('{"lengths": {"pasage": 32}}')),
-        "deep settings": _benchmark("benchmark.json", content("[" * 100_000)),
-        "settings in a pipe": _benchmark("benchmark.json", os.mkfifo),
+        "truncated parquet": benchmark("raw/forget.parquet", _truncated_parquet),
+        "parquet of rubbish": benchmark("raw/forget.parquet", content(b"PAR1" + b"\xff" * 100 + b"\xff\xff\xff\x7fPAR1")),
+        "settings of rubbish": benchmark("benchmark.json", content("{")),
+        "settings of absurd size": benchmark("benchmark.json", content('{"lengths": {"passage": 1000000000000}}')),
+        "settings below nothing": benchmark("benchmark.json", content('{"lengths": {"verbmem_new": -1}}')),
+        "settings of no key": benchmark("benchmark.json", content('{"lengths": {"pasage": 32}}')),
+        "deep settings": benchmark("benchmark.json", content("[" * 100_000)),
+        "settings in a pipe": benchmark("benchmark.json", os.mkfifo),
         "nothing in it": Path.mkdir,
         "a file": content("{}"),
     }
@@ -180,11 +180,14 @@ NO_TASKS: dict[str, Make] = {name: _tasks(make) for name, make in PLACES.items()
     "a file": content("task: mine"),
     "zeros without end": _tasks(NO_YAML["zeros without end"]),
     "too large": _tasks(NO_YAML["too large"]),
+    "aliases that multiply": _tasks(NO_YAML["aliases that multiply"]),
+    "deep": _tasks(NO_YAML["deep"]),
+    "binary": _tasks(NO_YAML["binary"]),
 }
 """Directories of task files of lm-evaluation-harness, which reads them itself."""
 
 
-parquet_bomb = _benchmark("raw/forget.parquet", _parquet_bomb)
+parquet_bomb = benchmark("raw/forget.parquet", _parquet_bomb)
 
 
 def _header(size: int, header: bytes, data: bytes = b"") -> bytes:
@@ -218,6 +221,7 @@ NO_MODEL_FILES: dict[str, tuple[str, Make]] = {
     "config, empty": ("config.json", content("{}")),
     "config, not UTF-8": ("config.json", content(b'{"model_type": "\xff"}')),
     "config, zeros without end": ("config.json", sparse(CORPUS * 1000)),
+    "notes, zeros without end": ("notes.txt", sparse(CORPUS * 1000)),
     "tokenizer in a pipe": ("tokenizer.json", os.mkfifo),
     "tokenizer of rubbish": ("tokenizer.json", content("{}")),
     "tokenizer, deep": ("tokenizer.json", content("[" * 100_000)),
@@ -234,6 +238,7 @@ NO_SIZES: dict[str, dict[str, Any]] = {
     "layers as text": {"num_hidden_layers": "three"},
     "absurd width": {"hidden_size": 10**12},
     "another width": {"hidden_size": 64},
+    "wide layers": {"intermediate_size": 30_000},
     "absurd vocabulary": {"vocab_size": 10**15},
     "absurd positions": {"max_position_embeddings": 10**15},
     "absurd head": {"head_dim": 10**12},

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -20,7 +21,7 @@ from sinkscope.errors import UserError
 from sinkscope.evaluation.probe import read_triggers
 from sinkscope.files import CORPUS, is_text
 from sinkscope.models import data_directory
-from sinkscope.runs import read_manifest
+from sinkscope.runs import checksums, read_manifest
 from sinkscope.studies.spec import Spec
 from sinkscope.texts import read_texts
 from sinkscope.unlearning.recipe import Recipe
@@ -121,6 +122,15 @@ def test_names_that_cannot_be_files_are_refused_by_every_command(kind: str, own:
             assert "\x1b" not in outcome.err
 
 
+@pytest.mark.parametrize("kind", COMMANDS)
+def test_names_that_are_not_utf_8_are_refused_before_the_work(kind: str, own: Path, tmp_path: Path) -> None:
+    """As the operating system hands them over; the last place is that of an output."""
+    name, out = os.fsdecode(b"b\xff"), tmp_path / "out"
+    for arguments in COMMANDS[kind].values():
+        check_refused(sinkscope(*arguments(Path(name), own), "--out", out), out, r"b\udcff' is not UTF-8", "is no text")
+    check_refused(sinkscope("locate", "tiny", "--text", own / "notes.txt", "--out", name), out, r"argument 'b\udcff' is not UTF-8")
+
+
 def _no_place(root: Path) -> Iterator[Path]:
     """Places where nothing can be written, or something lies that is not ours."""
     for name, make in hostile.PLACES.items():
@@ -150,6 +160,38 @@ def test_outputs_that_cannot_be_written_are_refused_and_left_alone(own: Path, tm
             assert (outcome.code, outcome.out, outcome.err.count("\n")) == (2, "", 1), outcome
             assert str(place) in outcome.err or str(place.parent) in outcome.err
             assert sorted(path.name for path in root.rglob("*")) == before
+
+
+def test_the_current_directory_is_no_place_for_results(own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would have to be replaced as a whole, with whoever stands in it."""
+    place = tmp_path / "here"
+    place.mkdir()
+    monkeypatch.chdir(place)
+    for arguments in (
+        ["locate", "tiny", "--text", own / "notes.txt"],
+        ["evaluate", "tiny", "--items", 2, "--metrics", "verbmem"],
+        ["unlearn", own / "recipe.yaml"],
+        ["quickstart"],
+        ["study", _one_run(own / "spec.yaml"), "--store", own / "store"],
+    ):
+        outcome = sinkscope(*arguments, "--out", ".")
+        assert (outcome.code, outcome.out, outcome.err.count("\n")) == (2, "", 1), outcome
+        assert "output . is the current directory" in outcome.err
+        assert not list(place.iterdir()) and not list(tmp_path.glob(".here*")) and not (own / "store").exists()
+
+
+def test_a_study_is_not_begun_for_a_link_that_leads_nowhere(own: Path, tmp_path: Path) -> None:
+    for name in ("broken link", "loop of links"):
+        hostile.PLACES[name](tmp_path / name)
+        outcome = sinkscope("study", _one_run(own / "spec.yaml"), "--store", own / "store", "--out", tmp_path / name)
+        assert (outcome.code, outcome.out, outcome.err.count("\n")) == (2, "", 1), outcome
+        assert f"output {tmp_path / name} is a link that leads nowhere" in outcome.err
+        assert not (own / "store").exists()
+
+
+def _one_run(path: Path) -> Path:
+    path.write_text("seeds: [0]\ngrids: {a: {recipe: tiny/npo}}\n")
+    return path
 
 
 def test_a_study_and_its_store_have_places_of_their_own(own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -183,6 +225,24 @@ def test_a_run_without_a_model_says_what_it_is(own: Path, tmp_path: Path) -> Non
     (path / "model").mkdir()
     for arguments in COMMANDS["model"].values():
         check_refused(sinkscope(*arguments(path, own), "--out", tmp_path / "out"), tmp_path / "out", f"{path}/run.json is missing")
+
+
+@pytest.mark.parametrize("kind", ["evaluate", "locate", "study", "quickstart", "sonnet", []])
+@pytest.mark.parametrize("table", [None, b"PAR1 rubbish"])
+def test_results_that_say_something_else_are_refused(kind: object, table: bytes | None, own: Path, tmp_path: Path) -> None:
+    """Whole by their checksums, but by another version or another hand."""
+    path = tmp_path / "given"
+    path.mkdir()
+    if table:
+        for file in ("items", "scores", "runs", "sinks"):
+            (path / f"{file}.parquet").write_bytes(table)
+        grids = ("target", "honest", "rmu", "backdoor", "rmu-backdoor")  # of table 1
+        (path / "study.yaml").write_text(json.dumps({"grids": {grid: {"recipe": "tiny/npo"} for grid in grids}}))
+    versions = {"versions": {"python": "3"}} if table else {}
+    (path / "run.json").write_text(json.dumps({"identity": "x", "kind": kind, "files": checksums(path)} | versions))
+    for name, arguments in COMMANDS["finished study"].items():
+        if name == "report" or kind == "study":
+            check_refused(sinkscope(*arguments(path, own), "--out", tmp_path / "out"), tmp_path / "out", str(path))
 
 
 LAUNCH = """
@@ -224,6 +284,46 @@ def test_a_small_file_that_stands_for_a_huge_table_is_refused(own: Path, tmp_pat
     assert (tmp_path / "given" / "raw" / "forget.parquet").stat().st_size < 10**6
     outcome = sinkscope(*COMMANDS["benchmark"]["evaluate"](tmp_path / "given", own), "--out", tmp_path / "out")
     check_refused(outcome, tmp_path / "out", f"{tmp_path}/given/raw/forget.parquet cannot be read: it stands for more than")
+
+
+def test_more_rows_than_memory_could_hold_are_refused(own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small ones take far more memory than bytes."""
+    for module in ("files", "benchmarks.directory"):
+        monkeypatch.setattr(f"sinkscope.{module}.ROWS", 200)
+    text, out, rows = tmp_path / "notes.jsonl", tmp_path / "out", [{"text": "ab"}] * 201
+    lines = "".join(json.dumps(row) + "\n" for row in rows)
+    text.write_text(lines)
+    refused = sinkscope(*COMMANDS["text"]["locate"](text, own), "--out", out)
+    check_refused(refused, out, f"text {text} cannot be read: it has more than 200 lines; give a part of it")
+    for suffix, write in {
+        "jsonl": hostile.content(lines),
+        "json": hostile.content(json.dumps(rows)),
+        "parquet": lambda path: pd.DataFrame(rows).to_parquet(path),
+    }.items():
+        file = f"raw/forget.{suffix}"
+        hostile.benchmark(file, write)(tmp_path / suffix)
+        outcome = sinkscope(*COMMANDS["benchmark"]["evaluate"](tmp_path / suffix, own), "--out", out)
+        check_refused(
+            outcome,
+            out,
+            f"{tmp_path / suffix / file} cannot be read: it has more than 200 lines",
+            f"{tmp_path / suffix / file} cannot be read: it has 201 rows",
+        )
+
+
+def test_records_are_checked_as_they_are_read(own: Path, tmp_path: Path) -> None:
+    hostile.benchmark("raw/forget.jsonl", hostile.content('{"text": null}\nno JSON\n'))(tmp_path / "book")
+    outcome = sinkscope(*COMMANDS["benchmark"]["evaluate"](tmp_path / "book", own), "--out", tmp_path / "out")
+    check_refused(outcome, tmp_path / "out", f"{tmp_path}/book/raw/forget.jsonl row 0 has no text")
+
+
+def test_texts_in_a_directory_have_a_limit_together(own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sinkscope.texts.CORPUS", 1000)
+    (tmp_path / "texts").mkdir()
+    for number in range(3):
+        (tmp_path / "texts" / f"{number}.txt").write_text("a" * 400)
+    outcome = sinkscope(*COMMANDS["text"]["locate"](tmp_path / "texts", own), "--out", tmp_path / "out")
+    check_refused(outcome, tmp_path / "out", f"directory {tmp_path}/texts holds texts of more than 1,000 characters; give a part of them")
 
 
 def test_a_name_that_no_hub_has_is_one_line(own: Path, tmp_path: Path) -> None:

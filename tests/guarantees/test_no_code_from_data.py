@@ -1,4 +1,5 @@
-"""No code from data: nothing that comes as a model, a benchmark, a recipe or a result is run, unless `--trust-remote-code` says so."""
+"""No code from data: nothing that comes as a model, a benchmark, a recipe or a result is run, unless `--trust-remote-code` says so, or of
+task files `--trust-task-code`."""
 
 from __future__ import annotations
 
@@ -176,6 +177,33 @@ def test_trusted_code_is_run_and_announced(own: Path, tmp_path: Path, checkpoint
     announced, refused = err.splitlines()
     assert announced.endswith(f"model {path}: Python code that comes with it may run now (--trust-remote-code)")
     assert "has nothing to be compared with" in refused
+
+
+TASK = """
+task: mine
+dataset_path: json
+dataset_kwargs: {data_files: {test: DIRECTORY/rows.jsonl}}
+test_split: test
+output_type: multiple_choice
+process_docs: !function utils.kept
+doc_to_text: "{{question}}"
+doc_to_target: 0
+doc_to_choice: [a, b]
+metric_list: [{metric: acc}]
+"""
+
+
+def test_code_that_comes_with_tasks_is_run_only_where_it_is_trusted(tmp_path: Path) -> None:
+    path, marker, out = tmp_path / "tasks", tmp_path / "marker", tmp_path / "out"
+    path.mkdir()
+    (path / "mine.yaml").write_text(TASK.replace("DIRECTORY", str(path)))
+    (path / "rows.jsonl").write_text('{"question": "Who walked?"}\n')
+    (path / "utils.py").write_text(f"open({str(marker)!r}, 'w').close()\ndef kept(docs):\n    return docs\n")
+    arguments: list[object] = ["evaluate", "tiny", "--harness", "mine", "--tasks", path, "--out", out]
+    check_refused(sinkscope(*arguments), out, f"--tasks {path} holds task files, which can run Python code; read them, then give --trust-task-code")
+    assert not marker.exists()
+    outcome = sinkscope(*arguments, "--trust-task-code")
+    assert (outcome.code, marker.exists(), out.is_dir()) == (0, True, True), outcome
 
 
 @pytest.mark.parametrize("tag", ["object/apply:os.system", "object/new:os.system", "name:os.system", "module:os", "object:os.system"])

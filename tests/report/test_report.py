@@ -6,6 +6,7 @@ import base64
 import hashlib
 import html
 import json
+import os
 import re
 import shutil
 from pathlib import Path
@@ -195,12 +196,16 @@ def test_bad_input_is_one_line(sinks: Path, tmp_path: Path, capsys, monkeypatch)
     broken = Path(shutil.copytree(sinks, tmp_path / "broken"))
     (broken / "sinks.nc").write_bytes((sinks / "sinks.nc").read_bytes()[:-1])
     (tmp_path / "mine.html").write_text("<p>mine</p>")
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
     cases = [
         ([tmp_path / "nothing"], "holds no finished results"),
         ([tmp_path], "holds no finished results"),
         ([broken], "sinks.nc is missing or was changed"),
         ([sinks, "--out", tmp_path / "mine.html"], "is no page of sinkscope; choose another with --out"),
         ([sinks, "--out", tmp_path], "is no page of sinkscope"),
+        ([sinks, "--out", tmp_path / "pipe"], "is no page of sinkscope"),
+        ([tmp_path / "loop"], "holds no finished results"),
         ([sinks, "--out", sinks / "page.html"], "lies in"),
     ]
     monkeypatch.chdir(tmp_path)
@@ -208,7 +213,7 @@ def test_bad_input_is_one_line(sinks: Path, tmp_path: Path, capsys, monkeypatch)
         code, stdout, stderr = run(capsys, monkeypatch, "report", *arguments)
         assert (code, stdout, stderr.count("\n")) == (2, "", 1) and message in stderr, arguments
     assert (tmp_path / "mine.html").read_text() == "<p>mine</p>" and not (sinks / "page.html").exists()
-    assert {path.name for path in tmp_path.iterdir()} == {"broken", "mine.html"}
+    assert {path.name for path in tmp_path.iterdir()} == {"broken", "mine.html", "pipe", "loop"}
 
 
 def test_a_page_takes_the_place_of_an_older_one(sinks: Path, study_page: Path, tmp_path: Path, capsys, monkeypatch) -> None:

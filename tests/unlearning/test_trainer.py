@@ -13,8 +13,9 @@ from safetensors.torch import load_file
 
 from sinkscope import load
 from sinkscope.benchmarks.benchmark import Benchmark, Lengths, load_benchmark
-from sinkscope.errors import RecipeError
+from sinkscope.errors import OutputError, RecipeError
 from sinkscope.models import Model
+from sinkscope.runs import writing
 from sinkscope.unlearning import unlearn as module
 from sinkscope.unlearning.checkpoints import Checkpoints
 from sinkscope.unlearning.objectives.batch import Passages
@@ -321,6 +322,41 @@ def test_references_are_found_again_and_computed_anew_when_damaged(small_llama: 
         path.write_bytes(path.read_bytes()[:-8])
     mended = References(small_llama.hf, passages, ("log_probs", "logits"), "model a")
     assert len(calls) == 3 and torch.equal(mended.log_probs, again.log_probs)
+
+
+def test_references_made_by_other_sums_are_not_found_again(small_llama: Model, tmp_path: Path, monkeypatch) -> None:
+    """A number's last bits depend on the threads that added it up, and a run's bytes must not depend on what lies in the cache."""
+    monkeypatch.setenv("SINKSCOPE_CACHE", str(tmp_path))
+    passages, threads = Passages.whole([[1, *range(5, 12)]]), torch.get_num_threads()
+    References(small_llama.hf, passages, ("log_probs",), "sums")
+    monkeypatch.setattr("torch.get_num_threads", lambda: threads + 1)
+    References(small_llama.hf, passages, ("log_probs",), "sums")
+    assert len(list((tmp_path / "references").iterdir())) == 2
+
+
+def test_damaged_references_stay_until_they_are_replaced(small_llama: Model, tmp_path: Path, monkeypatch) -> None:
+    """Another run may read them."""
+    monkeypatch.setenv("SINKSCOPE_CACHE", str(tmp_path))
+    passages = Passages.whole([[1, *range(5, 12)]])
+    References(small_llama.hf, passages, ("log_probs",), "read")
+    (file,) = (tmp_path / "references").glob("*/00000000.safetensors")
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-8])
+
+    def watched(*arguments):  # type: ignore[no-untyped-def]
+        assert file.is_file()
+        yield from original(*arguments)
+
+    monkeypatch.setattr("sinkscope.unlearning.references._computed", watched)
+    References(small_llama.hf, passages, ("log_probs",), "read")
+    assert file.read_bytes() == whole and len(list((tmp_path / "references").iterdir())) == 1
+
+
+def test_two_runs_at_one_place_do_not_share_checkpoints(tmp_path: Path, monkeypatch) -> None:
+    """However late the other one began."""
+    monkeypatch.setattr("sinkscope.unlearning.unlearn.is_being_written", lambda out: False)
+    with writing(tmp_path / "run", "abc"), pytest.raises(OutputError, match="run is being made by another process"):
+        unlearn(Recipe.parse(SHORT), tmp_path / "run")
 
 
 from sinkscope.unlearning.references import _computed as original  # noqa: E402
