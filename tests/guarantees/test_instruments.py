@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import time
+from pathlib import Path
 
 import pytest
 
+from tests.guarantees import soak_log
 from tests.guarantees.reading import at_most
 
 
@@ -16,3 +19,22 @@ def test_a_wait_that_is_taken_for_bad_input_is_noticed(caught: type[BaseExceptio
             time.sleep(20)
         except caught as error:
             raise SystemExit(2) from error
+
+
+def test_what_fails_is_counted_and_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(soak_log, "TALLIES", type(soak_log.TALLIES)(soak_log.Tally))
+    for way_out in (None, AssertionError, None, KeyboardInterrupt):
+        try:
+            with soak_log.attempt("crash", "kills") as tally:
+                if way_out:
+                    raise way_out
+        except (AssertionError, KeyboardInterrupt):
+            pass
+    with soak_log.attempt("load", "passages", 100) as tally:
+        tally.seen = "flat"
+    monkeypatch.setattr(soak_log, "BEGUN", time.monotonic() - 180)
+    soak_log.write(tmp_path / "log.tsv")
+    about, columns, *rows = (tmp_path / "log.tsv").read_text().splitlines()
+    assert re.fullmatch(r"# commit ([0-9a-f]{12}(-dirty)?|unknown), \d{4}-\d\d-\d\d, 3 minutes", about)
+    assert columns.split("\t") == [*soak_log.COLUMNS]
+    assert rows == ["crash\tkills\t4\t2\t0.0\t", "load\tpassages\t100\t0\t0.0\tflat"]
