@@ -27,7 +27,7 @@ def given(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return give(tmp_path_factory.mktemp("guarantees") / "given")
 
 
-@pytest.fixture(params=["", pytest.param("soak", marks=pytest.mark.soak)])
+@pytest.fixture(params=["once", pytest.param("soak", marks=pytest.mark.soak)])
 def counted() -> None:
     """What uses it is tried in full without the soak too, and once more in the soak to be counted."""
 

@@ -73,7 +73,7 @@ def at_most(seconds: float) -> Iterator[None]:
         assert not rang, f"not back after {seconds} s"
 
 
-def check_refused(outcome: Outcome, out: Path, *names: str, memory: int = MEMORY) -> None:
+def check_refused(outcome: Outcome, out: Path, *names: str, limit: int = MEMORY) -> None:
     """Exit code 2, one line that names the input, nothing on standard output, nothing written, bounded memory."""
     assert outcome.code == 2, outcome
     assert outcome.out == "", outcome
@@ -81,7 +81,7 @@ def check_refused(outcome: Outcome, out: Path, *names: str, memory: int = MEMORY
     assert "Traceback" not in outcome.err and "internal error" not in outcome.err, outcome
     assert len(outcome.err) < 2200, len(outcome.err)
     assert any(name in outcome.err for name in names), (names, outcome.err)
-    assert outcome.memory < memory, outcome
+    assert outcome.memory < limit, outcome
     assert not os.path.lexists(out), "half written"
     assert not list(out.parent.glob(f".{out.name}*")), "something is left beside the output"
 

@@ -229,7 +229,7 @@ def test_a_small_file_that_stands_for_a_huge_table_is_refused(own: Path, tmp_pat
     hostile.parquet_bomb(tmp_path / "given")
     assert (tmp_path / "given" / "raw" / "forget.parquet").stat().st_size < 10**6
     outcome = sinkscope(*COMMANDS["benchmark"]["evaluate"](tmp_path / "given", own), "--out", tmp_path / "out")
-    check_refused(outcome, tmp_path / "out", f"{tmp_path}/given/raw/forget.parquet cannot be read: it stands for more than", memory=MEMORY + CORPUS)
+    check_refused(outcome, tmp_path / "out", f"{tmp_path}/given/raw/forget.parquet cannot be read: it stands for more than", limit=MEMORY + CORPUS)
 
 
 def test_a_name_that_no_hub_has_is_one_line(own: Path, tmp_path: Path) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+import sys
 import time
 from pathlib import Path
 
 import pytest
 
-from tests.guarantees import soak_log
-from tests.guarantees.reading import at_most
+from tests.guarantees import reading, soak_log
+from tests.guarantees.reading import MEMORY, at_most, check_refused, sinkscope
 
 
 @pytest.mark.parametrize("caught", [OSError, Exception, BaseException])
@@ -19,6 +20,18 @@ def test_a_wait_that_is_taken_for_bad_input_is_noticed(caught: type[BaseExceptio
             time.sleep(20)
         except caught as error:
             raise SystemExit(2) from error
+
+
+def test_a_refusal_that_takes_much_memory_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def greedy() -> None:
+        print("sinkscope: file", len(b"x" * (MEMORY + 2**26)), "is too large", file=sys.stderr)
+        raise SystemExit(2)
+
+    monkeypatch.setattr(reading, "main", greedy)
+    outcome = sinkscope("locate")
+    check_refused(outcome, tmp_path / "out", "file", limit=2 * MEMORY)
+    with pytest.raises(AssertionError, match=f"memory={outcome.memory}"):
+        check_refused(outcome, tmp_path / "out", "file")
 
 
 def test_what_fails_is_counted_and_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
