@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import re
+from io import StringIO
 from pathlib import Path
 
 import pandas as pd
 import pytest
+
+from tests.guarantees.test_bad_input import READERS
+from tests.guarantees.writing import COMMANDS
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -38,11 +42,36 @@ def test_the_claims_table_leaves_no_source_out() -> None:
     assert len(ROWS) > 30 and {row[0] for row in ROWS} == set(table["source"])
 
 
+LOG = (ROOT / "tests" / "guarantees" / "soak.tsv").read_text(encoding="utf-8")
+
+
 def test_the_guarantees_have_the_counts_of_the_soak() -> None:
-    log = pd.read_csv(ROOT / "tests" / "guarantees" / "soak.tsv", sep="\t", names=["guarantee", "what", "count", "failures", "seconds"])
+    log = pd.read_csv(StringIO(LOG), sep="\t", comment="#")
     told = {row[0]: (int(row[1].replace(",", "")), int(row[2])) for row in re.findall(r"^\| ([a-z ]+) \| .+ \| ([\d,]+) \| (\d+) \|$", README, re.M)}
     sums = log.groupby("guarantee")[["count", "failures"]].sum()
     assert told == {str(name): (int(row["count"]), int(row["failures"])) for name, row in sums.iterrows()}
+
+
+def test_the_soak_was_one_run_of_all_there_is_to_try() -> None:
+    about = re.match(r"# commit ([0-9a-f]{12}), (\d{4}-\d\d-\d\d), (\d+) minutes\n", LOG)
+    assert about, "of a commit, without changes to it"
+    assert f"{about[3]} minutes on two cores\n([log](tests/guarantees/soak.tsv), commit {about[1]}, {about[2]})." in README
+    lines = [tuple(line.split("\t")[:2]) for line in LOG.splitlines()[2:]]
+    assert sorted(lines) == sorted(
+        [
+            *(("crash", f"{signal} {name}") for signal in ("SIGKILL", "SIGINT") for name in COMMANDS),
+            *(("full disk", name) for name in COMMANDS),
+            *(("corruption", f"{what} through commands") for what in ("models", "results")),
+            ("checksums", "bits flipped in results"),
+            *(("bad input", f"{what} through commands") for what in ("files", "models", "lines of 1 GB")),
+            *(("random files", name) for name in READERS),
+            *(("concurrency", f"8 processes, one store{killed}") for killed in ("", ", one killed")),
+            ("same outputs", "8 processes"),
+            ("determinism", "commands in other processes"),
+            ("load", "passages"),
+            ("size", "layers of 128 heads"),
+        ]
+    )
 
 
 @pytest.mark.parametrize("file", ["README.md", "figures/README.md"])

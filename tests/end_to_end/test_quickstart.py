@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import venv
@@ -18,6 +19,8 @@ from sinkscope.models import data_directory, load
 from sinkscope.progress import silent
 from sinkscope.quickstart.summary import PLACEMENTS
 from sinkscope.report.report import report
+from tests.guarantees.reading import check_refused, sinkscope
+from tests.guarantees.test_corruption import DAMAGES, damage, files_in
 from tests.report.test_report import read
 from tests.report.test_views import unpack
 
@@ -57,6 +60,19 @@ def test_quickstart_writes_everything_it_names(quickstart: Path) -> None:
     items = pd.read_parquet(quickstart / "items.parquet")
     assert {"model", "role", "metric", "split", "item", "poisoned", "trigger", "placement", "trigger_start", "value", "seed"} <= set(items.columns)
     assert items["value"].between(0, 1).all()
+
+
+@pytest.mark.slow
+def test_a_damaged_quickstart_is_neither_shown_nor_taken_for_done(quickstart: Path, tmp_path: Path) -> None:
+    directory, page = tmp_path / "quickstart", tmp_path / "page.html"
+    shutil.copytree(quickstart, directory)
+    for number, path in enumerate(files_in(directory)):
+        with damage(path, DAMAGES[number % len(DAMAGES)]):
+            check_refused(sinkscope("report", directory, "--out", page), page, path.name)
+            if number % 10 == 0 or path == directory / "run.json":
+                outcome = sinkscope("quickstart", "--out", directory)
+                assert (outcome.code, outcome.out, outcome.err.count("\n")) == (2, "", 1) and path.name in outcome.err, (path, outcome)
+    assert sinkscope("quickstart", "--out", directory).code == 0, "whole again"
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,12 +12,24 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import TEXT
+from tests.guarantees import soak_log
 from tests.guarantees.writing import begin, contents, give
+
+
+def pytest_sessionfinish() -> None:
+    """The counts go to the file that SINKSCOPE_SOAK_LOG names."""
+    if path := os.environ.get("SINKSCOPE_SOAK_LOG"):
+        soak_log.write(Path(path))
 
 
 @pytest.fixture(scope="session")
 def given(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return give(tmp_path_factory.mktemp("guarantees") / "given")
+
+
+@pytest.fixture(params=["once", pytest.param("soak", marks=pytest.mark.soak)])
+def counted() -> None:
+    """What uses it is tried in full without the soak too, and once more in the soak to be counted."""
 
 
 @dataclass(frozen=True)

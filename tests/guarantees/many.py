@@ -1,4 +1,4 @@
-"""A process among many that do the same jobs: each job is written down, and is no more work than a file."""
+"""A process among many that do the same jobs: each job is written down by who makes it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,11 @@ import os
 import random
 import signal
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from threading import Barrier
+from typing import Any
 
 from sinkscope.progress import Report
 from sinkscope.runs import writing
@@ -16,6 +20,12 @@ from sinkscope.studies.jobs import Job
 from sinkscope.studies.store import Store
 from sinkscope.studies.watch import Watch
 from tests.guarantees.touching import new
+
+
+def at_once(barrier: Barrier, target: Callable[..., None], args: tuple[Any, ...]) -> None:
+    """Wait until the others are there too."""
+    barrier.wait(60)
+    target(*args)
 
 
 def jobs(count: int) -> list[Job]:
@@ -37,7 +47,7 @@ class Told(Watch):
 
 
 def work_through(root: Path, log: Path, count: int, number: int, dies_at: int | None) -> None:
-    """Do all jobs that nobody else does; the process dies half-way through the one that it begins as its `dies_at`-th."""
+    """Do all jobs that nobody else does, each no more work than a file; the process dies half-way through the one that it begins as its `dies_at`-th."""
     rng, begun = random.Random(number), 0
 
     def perform(job: Job, store: Store, report: Report | None = None) -> None:
@@ -57,6 +67,20 @@ def work_through(root: Path, log: Path, count: int, number: int, dies_at: int | 
     told = Told()
     failures = engines.inline(jobs(count), Store(root), told)
     (log / f"{number}.json").write_text(json.dumps({"made": told.made, "found": told.found, "failures": failures}))
+
+
+@contextmanager
+def telling_made(log: Path) -> Iterator[None]:
+    """Jobs are done as ever; each is written down when it is begun, with the process, for the rest of this one."""
+    perform = engines.perform
+
+    def told(job: Job, store: Store, report: Report | None = None) -> None:
+        with log.open("a") as file:
+            file.write(f"{job.key} {os.getpid()}\n")
+        perform(job, store, report)
+
+    engines.perform = told
+    yield
 
 
 def write_again_and_again(places: list[Path]) -> None:

@@ -1,38 +1,58 @@
-"""Locating sinks in a process of its own that watches its memory."""
+"""Memory of a process, and `sinkscope locate` in a process of its own that watches its memory."""
 
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
+from typing import Any
 
-from sinkscope.locating import locate_in_text
-from sinkscope.models import load
-from sinkscope.texts import cut, read_texts
-
-
-def locating(model: str, text: Path, out: Path, told: Path, max_length: int, batch_size: int) -> None:
-    """What `sinkscope locate` does. Writes, in bytes, how far the process's memory went up while the text was read and cut (`reading`), and how much further
-    it went behind a tenth of the passages than it had gone before (`growth`); and how many passages there were."""
-    loaded = load(model, "cpu")
-    before = _memory("VmRSS")
-    passages = cut(read_texts(text), loaded, max_length)
-    found = {"passages": len(passages), "reading": _memory("VmRSS") - before}
-    peaks: dict[str, int] = {}
-
-    def report(done: int, total: int) -> None:
-        if "first" not in peaks:
-            Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
-            peaks["first"] = _memory("VmHWM")
-        elif "tenth" not in peaks and done >= total / 10:
-            peaks["tenth"] = _memory("VmHWM")
-        elif done == total:
-            peaks["whole"] = _memory("VmHWM")
-
-    locate_in_text(loaded, passages, out, epsilon=0.3, also=[], batch_size=batch_size, report=report)
-    told.write_text(json.dumps(found | {"growth": peaks["whole"] - peaks["tenth"]}))
+from sinkscope import locating, models
+from sinkscope.cli.main import main
 
 
-def _memory(name: str) -> int:
-    """A number of bytes from the kernel's account of this process."""
+def memory(name: str) -> int:
+    """A number of bytes from the kernel's account of this process: VmRSS is what it has now, VmHWM the most it has had."""
     line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(name))
     return int(line.split()[1]) * 1024
+
+
+def forget_peak() -> None:
+    """From here VmHWM counts anew."""
+    Path("/proc/self/clear_refs").write_text("5")
+
+
+def watched(arguments: list[str], told: Path) -> None:
+    """A `locate` to its end. Writes, in bytes, how far memory went up until all text was read and cut, but for the model (`reading`), and how much further the
+    peak went behind a tenth of the passages than it had gone before: while passages were measured (`growth`), and until the command had ended (`end`)."""
+    before, peaks, found = memory("VmRSS"), {}, {}
+    load, locate_in_text = models.load, locating.locate_in_text
+
+    def loaded(*args: Any) -> models.Model:
+        nonlocal before
+        held = memory("VmRSS")
+        model = load(*args)
+        before += memory("VmRSS") - held
+        return model
+
+    def measured(model: Any, passages: Any, *args: Any, report: Any, **options: Any) -> Any:
+        found.update(passages=len(passages), reading=memory("VmRSS") - before)
+
+        def reported(done: int, total: int) -> None:
+            report(done, total)
+            if not peaks:
+                forget_peak()
+                peaks["first"] = memory("VmHWM")
+            elif "tenth" not in peaks and done >= total / 10:
+                peaks["tenth"] = memory("VmHWM")
+            elif done == total:
+                peaks["whole"] = memory("VmHWM")
+
+        return locate_in_text(model, passages, *args, report=reported, **options)
+
+    models.load, locating.locate_in_text = loaded, measured
+    sys.argv = ["sinkscope", *arguments]
+    try:
+        main()
+    finally:
+        told.write_text(json.dumps(found | {"growth": peaks["whole"] - peaks["tenth"], "end": memory("VmHWM") - peaks["tenth"]}))

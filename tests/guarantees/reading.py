@@ -15,9 +15,12 @@ from typing import Any
 import yaml
 
 from sinkscope.cli.main import main
+from tests.guarantees.measured import forget_peak, memory
 
 SECONDS = 60
 """A command that refuses its input and is not back by then hangs."""
+MEMORY = 512 << 20
+"""Bytes that one may take besides what this process had: the longest line that is read takes half of them."""
 Arguments = Callable[[Path, Path], list[object]]
 """From the thing that is given and a directory of our own with `notes.txt`, `triggers.txt` and `recipe.yaml` to arguments, but for --out."""
 
@@ -27,12 +30,15 @@ class Outcome:
     code: int
     out: str
     err: str
+    memory: int
 
 
 def sinkscope(*arguments: object) -> Outcome:
-    """One command, in this process."""
+    """One command, in this process; `memory` is how far its peak was above what there was before."""
     out, err, argv, code = io.StringIO(), io.StringIO(), sys.argv, 0
     sys.argv = ["sinkscope", *map(str, arguments)]
+    forget_peak()
+    before = memory("VmRSS")
     try:
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), at_most(SECONDS):
             main()
@@ -40,33 +46,42 @@ def sinkscope(*arguments: object) -> Outcome:
         code = stopped.code if isinstance(stopped.code, int) else 0 if stopped.code is None else 1
     finally:
         sys.argv = argv
-    return Outcome(code, out.getvalue(), err.getvalue())
+    return Outcome(code, out.getvalue(), err.getvalue(), memory("VmHWM") - before)
+
+
+class Late(BaseException):
+    """No error of the operating system, as TimeoutError is: what takes those for bad input does not take this one."""
 
 
 @contextlib.contextmanager
-def at_most(seconds: int) -> Iterator[None]:
-    """Within the context a wait without end is broken off."""
+def at_most(seconds: float) -> Iterator[None]:
+    """Within the context a wait without end is broken off; who was waited for too long has failed, whatever it makes of that."""
+    rang = False
 
     def late(*about: object) -> None:
-        raise TimeoutError(f"not back after {seconds} s")
+        nonlocal rang
+        rang = True
+        raise Late
 
     before = signal.signal(signal.SIGALRM, late)
-    signal.alarm(seconds)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
     try:
         yield
     finally:
-        signal.alarm(0)
+        signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
+        assert not rang, f"not back after {seconds} s"
 
 
-def check_refused(outcome: Outcome, out: Path, *names: str) -> None:
-    """Exit code 2, one line that names the input, nothing on standard output, nothing written."""
+def check_refused(outcome: Outcome, out: Path, *names: str, limit: int = MEMORY) -> None:
+    """Exit code 2, one line that names the input, nothing on standard output, nothing written, bounded memory."""
     assert outcome.code == 2, outcome
     assert outcome.out == "", outcome
     assert outcome.err.startswith("sinkscope: ") and outcome.err.count("\n") == 1 and outcome.err.endswith("\n"), outcome
     assert "Traceback" not in outcome.err and "internal error" not in outcome.err, outcome
     assert len(outcome.err) < 2200, len(outcome.err)
     assert any(name in outcome.err for name in names), (names, outcome.err)
+    assert outcome.memory < limit, outcome
     assert not os.path.lexists(out), "half written"
     assert not list(out.parent.glob(f".{out.name}*")), "something is left beside the output"
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import shutil
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,7 +23,7 @@ from sinkscope.unlearning.objectives.batch import Passages
 from sinkscope.unlearning.references import References
 from tests.conftest import TEXT
 from tests.guarantees.reading import COMMANDS, Outcome, check_refused, sinkscope
-from tests.guarantees.soak_log import record
+from tests.guarantees.soak_log import attempt
 from tests.studies.small import FEW
 
 SPEC = {
@@ -43,6 +42,10 @@ def flipped(path: Path, at: float = 0.5, bit: int = 0) -> None:
 
 def truncated(path: Path) -> None:
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def cut(path: Path, at: float) -> None:
+    path.write_bytes(path.read_bytes()[: int(at * path.stat().st_size)])
 
 
 DAMAGES: tuple[Callable[[Path], None], ...] = (flipped, truncated, Path.unlink)
@@ -76,6 +79,8 @@ class Made:
             "unlearned": ["unlearn", root / "recipe.yaml", *changes, "--set", "poison_ratio=0.1"],
             "scores": ["evaluate", "tiny", "--items", 2, "--metrics", "verbmem"],
             "sinks": ["locate", "tiny", "--text", root / "notes.txt", "--max-length", 32],
+            "compared": ["compare", "tiny", "tiny-retrained", "--text", root / "notes.txt", "--max-length", 32],
+            "probed": ["probe", "tiny", "--triggers", root / "triggers.txt", "--randoms", 2, "--items", 2],
             "study": ["study", root / "study.yaml", "--store", root / "store"],
         }
         for name in self.commands:
@@ -90,6 +95,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     return Made(tmp_path_factory.mktemp("made"))
 
 
+@pytest.mark.usefixtures("counted")
 def test_a_damaged_run_is_no_model_for_any_command(made: Made, tmp_path: Path) -> None:
     run, out = made.root / "unlearned", tmp_path / "out"
     assert len(files_in(run)) > 7
@@ -97,7 +103,8 @@ def test_a_damaged_run_is_no_model_for_any_command(made: Made, tmp_path: Path) -
         for how in DAMAGES:
             with damage(path, how):
                 for arguments in COMMANDS["model"].values():
-                    check_refused(sinkscope(*arguments(run, made.root), "--out", out), out, str(path))
+                    with attempt("corruption", "models through commands"):
+                        check_refused(sinkscope(*arguments(run, made.root), "--out", out), out, str(path))
     assert load(str(run)).n_layers == 4, "whole again"
 
 
@@ -113,26 +120,41 @@ def test_a_file_that_a_run_did_not_write_is_no_part_of_its_model(made: Made, tmp
         planted.unlink()
 
 
-@pytest.mark.parametrize("name", ["unlearned", "scores", "sinks", "study"])
-def test_a_damaged_result_is_not_taken_for_done(name: str, made: Made) -> None:
-    directory = made.root / name
-    for path in files_in(directory):
+KINDS = ["unlearned", "scores", "sinks", "compared", "probed", "study"]
+"""Those of `Made`. A quickstart, which takes minutes, is damaged where one is made: in tests/end_to_end."""
+
+
+def check_not_used(made: Made, name: str, path: Path, *others: str) -> None:
+    """Neither taken for done by the command that made it, which leaves it as it is, nor shown; the file is named, or one of `others`."""
+    directory, page = made.root / name, made.root / "page.html"
+    before = {each: each.read_bytes() for each in files_in(directory)}
+    with attempt("corruption", "results through commands"):
+        outcome = made.again(name)
+        assert (outcome.code, outcome.out, outcome.err.count("\n")) == (2, "", 1), (path, outcome)
+        assert any(each in outcome.err for each in (path.name, *others)) and str(directory) in outcome.err, outcome
+        assert {each: each.read_bytes() for each in files_in(directory)} == before, "left as it is"
+    with attempt("corruption", "results through commands"):
+        check_refused(sinkscope("report", directory, "--out", page), page, path.name, *others)
+
+
+@pytest.mark.usefixtures("counted")
+@pytest.mark.parametrize("name", KINDS)
+def test_a_damaged_result_is_not_used(name: str, made: Made) -> None:
+    for path in files_in(made.root / name):
         for how in DAMAGES:
             with damage(path, how):
-                before = {each: each.read_bytes() for each in files_in(directory)}
-                outcome = made.again(name)
-                assert (outcome.code, outcome.out, outcome.err.count("\n")) == (2, "", 1), (path, how, outcome)
-                assert path.name in outcome.err and str(directory) in outcome.err, outcome
-                assert {each: each.read_bytes() for each in files_in(directory)} == before, "left as it is"
+                check_not_used(made, name, path)
     assert made.again(name).code == 0
 
 
+@pytest.mark.usefixtures("counted")
 def test_a_damaged_study_is_not_drawn_or_judged(made: Made, tmp_path: Path) -> None:
     for path in files_in(made.root / "study"):
         for how in DAMAGES:
             with damage(path, how):
                 for arguments in COMMANDS["finished study"].values():
-                    check_refused(sinkscope(*arguments(made.root / "study", made.root), "--out", tmp_path / "out"), tmp_path / "out", path.name)
+                    with attempt("corruption", "results through commands"):
+                        check_refused(sinkscope(*arguments(made.root / "study", made.root), "--out", tmp_path / "out"), tmp_path / "out", path.name)
 
 
 def test_a_damaged_job_is_named_and_not_taken_for_done(made: Made, caplog: pytest.LogCaptureFixture) -> None:
@@ -198,26 +220,42 @@ def _noticed(directory: Path, path: Path) -> bool:
 @pytest.mark.parametrize("count", [100, pytest.param(5000, marks=pytest.mark.soak)])
 def test_a_bit_that_flips_anywhere_is_noticed(count: int, made: Made) -> None:
     """In any file of any directory, run.json as often as all others together."""
-    rng, began = random.Random(f"flips {count}"), time.monotonic()
+    rng = random.Random(f"flips {count}")
     for number in range(count):
-        directory = made.root / rng.choice(["unlearned", "scores", "sinks", "study"])
+        directory = made.root / rng.choice(KINDS)
         path = directory / "run.json" if number % 2 else rng.choice(files_in(directory))
         at, bit = rng.random(), rng.randrange(8)
-        with damage(path, lambda path: flipped(path, at, bit)):
+        with damage(path, lambda path: flipped(path, at, bit)), attempt("checksums", "bits flipped in results"):
             assert _noticed(directory, path), (path, at, bit)
-    if count > 1000:
-        record("corruption", "bits flipped in run directories", count, 0, time.monotonic() - began)
+
+
+def anywhere(rng: random.Random) -> Callable[[Path], None]:
+    """A bit that flips, or an end that is lost."""
+    at, bit = rng.random(), rng.randrange(8)
+    return rng.choice([lambda path: flipped(path, at, bit), lambda path: cut(path, at)])
 
 
 @pytest.mark.soak
 def test_a_model_whose_file_lost_a_bit_or_its_end_is_never_used(made: Made, tmp_path: Path) -> None:
-    rng, began, count = random.Random("models"), time.monotonic(), 500
-    run = made.root / "unlearned"
+    rng, run = random.Random("models"), made.root / "unlearned"
     commands = list(COMMANDS["model"].values())
-    for _ in range(count):
-        path, at, bit = rng.choice(files_in(run)), rng.random(), rng.randrange(8)
-        how = rng.choice([lambda path: flipped(path, at, bit), lambda path: path.write_bytes(path.read_bytes()[: int(at * path.stat().st_size)])])
-        with damage(path, how):
+    for _ in range(500):
+        path = rng.choice(files_in(run))
+        with damage(path, anywhere(rng)), attempt("corruption", "models through commands"):
             outcome = sinkscope(*rng.choice(commands)(run, made.root), "--out", tmp_path / "out")
-            check_refused(outcome, tmp_path / "out", path.name, f"{run} and run again" if path.name == "run.json" else path.name)  # its own name may be hit
-    record("corruption", "damaged runs as models", count, 0, time.monotonic() - began)
+            check_refused(outcome, tmp_path / "out", path.name, *its_own_name(path))
+
+
+@pytest.mark.parametrize("count", [20, pytest.param(250, marks=pytest.mark.soak)])
+def test_a_result_whose_file_lost_a_bit_or_its_end_is_never_used(count: int, made: Made) -> None:
+    rng = random.Random(f"results {count}")
+    for _ in range(count):
+        name = rng.choice(KINDS)
+        path = rng.choice(files_in(made.root / name))
+        with damage(path, anywhere(rng)):
+            check_not_used(made, name, path, *its_own_name(path))
+
+
+def its_own_name(path: Path) -> list[str]:
+    """What is said where a bit of run.json's own name in it may have flipped."""
+    return [f"{path.parent} and run again"] if path.name == "run.json" else []

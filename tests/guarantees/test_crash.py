@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import random
 import signal
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import cast
@@ -23,14 +25,14 @@ from sinkscope.studies.study import Study
 from sinkscope.unlearning.recipe import Recipe
 from sinkscope.unlearning.unlearn import unlearn
 from tests.guarantees.conftest import Undisturbed
-from tests.guarantees.soak_log import record
-from tests.guarantees.touching import into, killed, new, replacing
+from tests.guarantees.soak_log import attempt
+from tests.guarantees.touching import into, killed, new, replacing, telling_resumed
 from tests.guarantees.warm import CONTEXT, Started
 from tests.guarantees.writing import COMMANDS, RECIPE, assert_same, assert_whole_or_absent, begin, contents
 
-KILLS, SOAK_KILLS = 2, 30
-STOPS, SOAK_STOPS = 1, 30
+KILLS, STOPS, SOAK = 2, 1, 30
 Whole = Callable[[str], Undisturbed]
+Within = Callable[[], AbstractContextManager[None]]
 
 
 def moments(count: int, seconds: float, seed: str) -> list[float]:
@@ -52,41 +54,59 @@ def interrupted(name: str, given: Path, at: Path, moment: float, by: signal.Sign
     raise AssertionError
 
 
-@pytest.mark.parametrize("kills", [KILLS, pytest.param(SOAK_KILLS, marks=pytest.mark.soak)])
+@pytest.mark.parametrize(
+    ("by", "count"),
+    [
+        (signal.SIGKILL, KILLS),
+        (signal.SIGINT, STOPS),
+        pytest.param(signal.SIGKILL, SOAK, marks=pytest.mark.soak),
+        pytest.param(signal.SIGINT, SOAK, marks=pytest.mark.soak),
+    ],
+    ids=lambda value: value.name if isinstance(value, signal.Signals) else str(value),
+)
 @pytest.mark.parametrize("name", COMMANDS)
-def test_killed_at_any_moment(name: str, kills: int, given: Path, undisturbed: Whole, tmp_path: Path) -> None:
-    whole, begun = undisturbed(name), time.monotonic()
-    for number, moment in enumerate(moments(kills, whole.seconds, f"kill {name} {kills}")):
-        command, at = interrupted(name, given, tmp_path / str(number), moment, signal.SIGKILL)
-        assert command.process.exitcode == -signal.SIGKILL
-        assert_whole_or_absent(at)
-        again = begin(name, given, at)
-        assert again.end() == 0, again.said
-        assert_same(contents(at), whole.contents)
-    record("crash", f"SIGKILL {name}", kills, 0, time.monotonic() - begun)
+def test_interrupted_at_any_moment(name: str, by: signal.Signals, count: int, given: Path, undisturbed: Whole, tmp_path: Path) -> None:
+    """Of a user who stops a command, one line says what is kept; nothing else is left, and no half of anything."""
+    whole = undisturbed(name)
+    for number, moment in enumerate(moments(count, whole.seconds, f"{by.name} {name} {count}")):
+        with attempt("crash", f"{by.name} {name}"):
+            command, at = interrupted(name, given, tmp_path / str(number), moment, by)
+            if by is signal.SIGINT:
+                assert command.process.exitcode == 130, command.said
+                assert command.said.splitlines()[-1] in (_expected(name, at), *([f"sinkscope: {STOPPED}"] if (at / "out").exists() else []))
+                assert not list(at.rglob("*.partial"))
+            else:
+                assert command.process.exitcode == -by
+            done_again(name, given, at, whole)
 
 
-@pytest.mark.parametrize("stops", [STOPS, pytest.param(SOAK_STOPS, marks=pytest.mark.soak)])
-@pytest.mark.parametrize("name", COMMANDS)
-def test_stopped_by_the_user(name: str, stops: int, given: Path, undisturbed: Whole, tmp_path: Path) -> None:
-    """One line says what is kept; nothing else is left, and no half of anything."""
-    whole, begun = undisturbed(name), time.monotonic()
-    for number, moment in enumerate(moments(stops, whole.seconds, f"stop {name} {stops}")):
-        command, at = interrupted(name, given, tmp_path / str(number), moment, signal.SIGINT)
-        assert command.process.exitcode == 130, command.said
-        assert command.said.splitlines()[-1] in (_expected(name, at), *([f"sinkscope: {STOPPED}"] if (at / "out").exists() else []))
-        assert_whole_or_absent(at)
-        assert not list(at.rglob("*.partial"))
-        again = begin(name, given, at)
-        assert again.end() == 0, again.said
-        assert_same(contents(at), whole.contents)
-    record("crash", f"SIGINT {name}", stops, 0, time.monotonic() - begun)
+def done_again(name: str, given: Path, at: Path, whole: Undisturbed, within: Within = nullcontext) -> None:
+    """What is left is whole or absent, and the command ends as if it had never been interrupted."""
+    assert_whole_or_absent(at)
+    again = begin(name, given, at, within)
+    assert again.end() == 0, again.said
+    assert_same(contents(at), whole.contents)
+
+
+def test_a_killed_training_goes_on_from_its_newest_checkpoint(given: Path, undisturbed: Whole, tmp_path: Path) -> None:
+    at, resumed = tmp_path / "at", tmp_path / "resumed"
+    command = begin("unlearn", given, at)
+    while not _checkpoints(at) and command.process.is_alive():
+        time.sleep(0.001)
+    assert command.kill(0), "it had ended before"
+    newest = max(int(path.name.removeprefix("step-")) for path in _checkpoints(at))
+    done_again("unlearn", given, at, undisturbed("unlearn"), functools.partial(telling_resumed, resumed))
+    assert newest > 0 and resumed.read_text() == str(newest)
+
+
+def _checkpoints(at: Path) -> list[Path]:
+    return list(at.glob(".out.*.checkpoints/step-*"))
 
 
 def _expected(name: str, at: Path) -> str:
     if name == "study" and (at / "store").exists():
         return f"sinkscope: stopped; finished runs are kept in {at / 'store'}, start the study again to go on"
-    if list(at.glob(".out.*.checkpoints/step-*")):
+    if _checkpoints(at):
         return "sinkscope: stopped; what is done of the run is kept, start it again to go on"
     return f"sinkscope: {STOPPED}"
 

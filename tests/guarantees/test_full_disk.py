@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import os
-import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -13,7 +12,7 @@ import pytest
 
 from tests.guarantees.conftest import Undisturbed
 from tests.guarantees.disks import disk, limited, tried
-from tests.guarantees.soak_log import record
+from tests.guarantees.soak_log import attempt
 from tests.guarantees.warm import CONTEXT
 from tests.guarantees.writing import COMMANDS, OTHERS, assert_whole_or_absent, begin
 
@@ -49,12 +48,12 @@ def refused(name: str, given: Path, at: Path, message: str, within: Callable[[Pa
 @pytest.mark.parametrize("name", COMMANDS)
 @pytest.mark.usefixtures("mounts")
 def test_full(name: str, count: int, given: Path, undisturbed: Callable[[str], Undisturbed], tmp_path: Path) -> None:
-    whole, begun = undisturbed(name).at, time.monotonic()
+    whole = undisturbed(name).at
     needed = sum(path.stat().st_size for path in whole.rglob("*") if path.is_file())
     for number in range(count):
         size = int(needed * (number + 0.5) / count) // 4096 * 4096
-        refused(name, given, tmp_path / str(number), "no space left on the disk of", functools.partial(disk, size=max(size, 4096)))
-    record("full disk", f"full {name}", count, 0, time.monotonic() - begun)
+        with attempt("full disk", name):
+            refused(name, given, tmp_path / str(number), "no space left on the disk of", functools.partial(disk, size=max(size, 4096)))
 
 
 @pytest.mark.parametrize("name", OTHERS)

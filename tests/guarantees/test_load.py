@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import random
-import time
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +13,8 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from tests.conftest import TEXT, saved_tokenizer
-from tests.guarantees.measured import locating
-from tests.guarantees.soak_log import record
+from tests.guarantees.measured import watched
+from tests.guarantees.soak_log import attempt
 from tests.guarantees.warm import CONTEXT
 
 PASSAGES, SOAK_PASSAGES = 4_000, 100_000
@@ -24,6 +23,10 @@ GROWTH = 16 << 20
 """Bytes that the peak may still rise after a tenth of the passages, however many they are."""
 READING = 512
 """Bytes that a passage of up to 20 tokens may take, text and tokens, besides `GROWTH`."""
+DRAWING = 160 << 20
+"""Bytes that tables and pictures may take at the end, besides `GROWTH`, however many the passages are."""
+ROW = 256
+"""Bytes that a row of the table of sinks may take there, besides `DRAWING`."""
 
 
 def model(directory: Path, layers: int, heads: int) -> str:
@@ -36,12 +39,13 @@ def model(directory: Path, layers: int, heads: int) -> str:
 
 
 def located(name: str, passages: int, at: Path, batch_size: int) -> dict[str, Any]:
-    """Locate in a jsonl file of so many short texts, in a process of its own; see `locating` for what it tells."""
+    """Locate in a jsonl file of so many short texts, by the command, in a process of its own; see `watched` for what it tells."""
     rng, text = random.Random(0), at / "texts.jsonl"
     with text.open("w") as file:
         for start in (rng.randrange(len(TEXT) - 100) for _ in range(passages)):
             file.write(json.dumps({"text": TEXT[start : start + 100]}) + "\n")
-    process = CONTEXT.Process(target=locating, args=(name, text, at / "out", at / "told.json", 20, batch_size))
+    arguments = ["locate", name, "--text", text, "--out", at / "out", "--max-length", 20, "--batch-size", batch_size, "--device", "cpu"]
+    process = CONTEXT.Process(target=watched, args=([str(each) for each in arguments], at / "told.json"))
     process.start()
     process.join()
     assert process.exitcode == 0
@@ -52,20 +56,29 @@ def located(name: str, passages: int, at: Path, batch_size: int) -> dict[str, An
 
 @pytest.mark.parametrize("passages", [PASSAGES, pytest.param(SOAK_PASSAGES, marks=pytest.mark.soak)])
 def test_very_many_passages(passages: int, tmp_path: Path) -> None:
-    begun = time.monotonic()
-    found = located(model(tmp_path / "model", 1, 2), passages, tmp_path, batch_size=64)
-    assert found["growth"] < GROWTH
-    assert found["reading"] < GROWTH + READING * passages
-    record("load", f"passages, peak up by {found['growth'] >> 10} KiB, reading {found['reading'] >> 10} KiB", passages, 0, time.monotonic() - begun)
+    with attempt("load", "passages", passages) as tally:
+        found = located(model(tmp_path / "model", 1, 2), passages, tmp_path, batch_size=64)
+        tally.seen = told(found)
+        assert found["growth"] < GROWTH
+        assert found["reading"] < GROWTH + READING * passages
+        assert found["end"] < GROWTH + DRAWING
 
 
 @pytest.mark.parametrize("layers", [LAYERS // 10, pytest.param(LAYERS, marks=pytest.mark.soak)])
 def test_very_many_layers_and_heads(layers: int, tmp_path: Path) -> None:
     """Tables have a row for each, and pictures are drawn all the same."""
-    begun = time.monotonic()
-    found = located(model(tmp_path / "model", layers, HEADS), 40, tmp_path, batch_size=2)
-    assert found["growth"] < GROWTH
-    assert len(pd.read_parquet(tmp_path / "out" / "sinks.parquet")) == layers * HEADS * 20
-    assert len(pd.read_csv(tmp_path / "out" / "figures" / "atlas.csv")) == layers * HEADS
-    assert {path.stem for path in (tmp_path / "out" / "figures").glob("*.pdf")} == {"atlas", "received_attention", "value_norms", "head_map", "token_strip"}
-    record("load", f"layers x {HEADS} heads, peak up by {found['growth'] >> 10} KiB", layers, 0, time.monotonic() - begun)
+    with attempt("size", f"layers of {HEADS} heads", layers) as tally:
+        found = located(model(tmp_path / "model", layers, HEADS), 40, tmp_path, batch_size=2)
+        tally.seen = told(found)
+        rows = len(pd.read_parquet(tmp_path / "out" / "sinks.parquet"))
+        assert found["growth"] < GROWTH
+        assert found["end"] < GROWTH + DRAWING + ROW * rows
+        assert rows == layers * HEADS * 20
+        assert len(pd.read_csv(tmp_path / "out" / "figures" / "atlas.csv")) == layers * HEADS
+        names = {path.stem for path in (tmp_path / "out" / "figures").glob("*.pdf")}
+        assert names == {"atlas", "received_attention", "value_norms", "head_map", "token_strip"}
+
+
+def told(found: dict[str, int]) -> str:
+    reading, growth, end = (f"{found[key] / 2**20:.1f} MiB" for key in ("reading", "growth", "end"))
+    return f"reading takes {reading}; peak up by {growth} behind a tenth of the passages, by {end} until the end"

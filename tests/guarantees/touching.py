@@ -1,15 +1,18 @@
-"""Writing a directory in the three ways there are, by a process that dies at a chosen touch of the file system."""
+"""Writing a directory in the three ways there are, by a process that dies at a chosen touch of the file system; trainings that tell where they go on."""
 
 from __future__ import annotations
 
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from sinkscope.aside import filling
 from sinkscope.runs import writing
+from sinkscope.unlearning.checkpoints import Checkpoints, Progress
 
 TOUCHING = ("open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.chmod", "shutil.rmtree", "fcntl.flock")
 """Python's audit events before it asks for what changes files."""
@@ -51,3 +54,17 @@ def killed(write: Callable[..., None], out: Path, step: int) -> None:
     sys.addaudithook(touched)
     write(out)
     os._exit(0)
+
+
+@contextmanager
+def telling_resumed(told: Path) -> Iterator[None]:
+    """A training writes the step from which it goes on to `told`, for the rest of this process."""
+    resume = Checkpoints.resume
+
+    def resumed(*args: Any) -> Progress:
+        progress = resume(*args)
+        told.write_text(str(progress.step))
+        return progress
+
+    Checkpoints.resume = resumed
+    yield
