@@ -158,13 +158,15 @@ def map_frame(values: Float[np.ndarray, "bin bin"], bin_size: int, span: tuple[i
 
 
 def attention_frame(first: SinkMap, second: SinkMap) -> pd.DataFrame:
-    """One row per (layer, head, position): layer, head, position, alpha_first, alpha_second, their difference, value_norm_first, value_norm_second, passages
-    (how many reach the position)."""
-    frame = first.data[["alpha", "passages"]].to_dataframe().reset_index().rename(columns={"alpha": "alpha_first"})
+    """One row per (layer, head, position): layer, head, position, alpha_first, alpha_second, their difference, value_norm_first, value_norm_second, uniform (α
+    under uniform attention), passages (how many reach the position)."""
+    frame = first.data[["alpha", "uniform", "passages"]].to_dataframe(dim_order=["layer", "head", "position"]).reset_index()
+    frame = frame.rename(columns={"alpha": "alpha_first"})
     frame["alpha_second"] = second.alpha.values.reshape(-1)
     frame["difference"] = frame["alpha_second"] - frame["alpha_first"]
     frame["value_norm_first"], frame["value_norm_second"] = (sinks.data["value_norm"].values.reshape(-1) for sinks in (first, second))
-    return frame[["layer", "head", "position", "alpha_first", "alpha_second", "difference", "value_norm_first", "value_norm_second", "passages"]]
+    columns = ["alpha_first", "alpha_second", "difference", "value_norm_first", "value_norm_second", "uniform", "passages"]
+    return frame[["layer", "head", "position", *columns]]
 
 
 def correlation(

@@ -85,7 +85,7 @@ def locate_in_text(
             known = f"layers 0 to {model.n_layers - 1} with heads 0 to {model.n_heads - 1}"
             raise ModelError(f"--head {layer}:{head} does not exist: model {model.name!r} has {known}; choose among these")
     sampling: dict[str, Any] = {} if rows is None else {"rows": rows, "seed": seed}
-    name = identity(locate=2, model=model.fingerprint(), passages=_digest(passages), epsilon=epsilon, also=sorted(also), heads=heads, source=source, **sampling)
+    name = identity(locate=3, model=model.fingerprint(), passages=_digest(passages), epsilon=epsilon, also=sorted(also), heads=heads, source=source, **sampling)
     if is_done(out, name):
         return summarise(SinkMap.read(out))
     with writing(out, name, kind="locate", model=model.name, passages=len(passages), epsilon=epsilon) as aside:
@@ -139,17 +139,18 @@ def _kinds(model: Model, passages: Sequence[list[int]]) -> dict[int, str]:
 def summarise(sinks: SinkMap) -> dict[str, Any]:
     """The strongest sinks and what the first position attracts."""
     ranked, sampled = sinks.ranked().head(3), "rows" in sinks.data.attrs
-    first = sinks.data.sel(position=0)
+    first, there = sinks.data.sel(position=0), sinks.alpha.sel(position=sinks.strongest(1))
     return {
         "passages": int(sinks.data.attrs["passages"]),
         "source": sinks.data.attrs["source"],
         **({"rows": float(sinks.data.attrs["rows"]), "seed": int(sinks.data.attrs["seed"])} if sampled else {}),
         "strongest_positions": [int(position) for position in ranked["position"]],
         "alpha_of_strongest": [round(float(alpha), 4) for alpha in ranked["alpha"]],
+        "uniform_there": [round(float(alpha), 4) for alpha in ranked["uniform"]],
         "first_position_alpha": float(first["alpha"].mean()),
         "first_position_alpha_uniform": float(sinks.uniform()[0]),
         **({} if sampled else {"first_position_sink_rate": float(first["sink_rate"].mean())}),
-        "strongest_head": [int(i) for i in np.unravel_index(int(first["alpha"].values.argmax()), sinks.alpha.shape[:2])],
+        "strongest_head_there": [int(i) for i in np.unravel_index(int(there.values.argmax()), sinks.alpha.shape[:2])],
     }
 
 

@@ -60,6 +60,13 @@ class Model:
         return getattr(self.hf.config.get_text_config(), "max_position_embeddings", None)
 
     @property
+    def windows(self) -> list[int | None]:
+        """How many keys, its own among them, a query of each layer sees at most; None where it sees all before it."""
+        config = self.hf.config.get_text_config()
+        size, kinds = getattr(config, "sliding_window", None), getattr(config, "layer_types", None)
+        return [size if kind == "sliding_attention" else None for kind in kinds] if kinds else [size] * self.n_layers
+
+    @property
     def has_learned_sinks(self) -> bool:
         """Whether a parameter takes part in the softmax of attention, as in gpt-oss."""
         return any(name.endswith(".sinks") for name, _ in self.hf.named_parameters())

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,9 +25,24 @@ from sinkscope.progress import Report
 EPSILON = 0.3  # the threshold of Gu et al., ICLR 2025
 
 
-def uniform(length: int) -> Float[np.ndarray, " position"]:
-    """α of each position of a passage under uniform causal attention."""
-    return np.array([np.mean(1 / np.arange(k + 1, length + 1)) for k in range(length)])
+def uniform(length: int, window: int | None = None) -> Float[np.ndarray, " position"]:
+    """α of each position of a passage under uniform causal attention, of queries that see `window` keys at most."""
+    widest = window or length
+    starts = np.arange(length)
+    shares = np.concatenate([[0], np.cumsum(1 / np.minimum(starts + 1, widest))])
+    return (shares[np.minimum(length, starts + widest)] - shares[starts]) / (length - starts)
+
+
+def _baseline(lengths: Iterable[int], windows: Sequence[int | None], reach: Callable[[int], int]) -> Float[np.ndarray, "layer position"]:
+    """α under uniform attention, mean over passages of these lengths, each of which counts at its first `reach(length)` positions."""
+    counts = Counter(lengths)
+    total, n = np.zeros((len(windows), max(counts))), np.zeros(max(counts))
+    for length, count in counts.items():
+        reached = reach(length)
+        n[:reached] += count
+        of_window = {window: count * uniform(length, window)[:reached] for window in set(windows)}
+        total[:, :reached] += [of_window[window] for window in windows]
+    return np.divide(total, n, out=np.full(total.shape, np.nan), where=n > 0)
 
 
 @dataclass(frozen=True)
@@ -34,10 +50,11 @@ class SinkMap:
     """Sink statistics over layer, head and position.
 
     Attributes:
-        data: `alpha`, `sink_rate`, `value_norm`, `weighted_norm` with dims (layer, head, position), and `passages` (position): how many
-            passages reach it. Where rows were sampled, `alpha_low` and `alpha_high` (a 95 % interval) stand in the place of `sink_rate`, `passages` counts
-            those with enough queries left behind the position, over which α is a mean there, and α is NaN where there are none. Attributes: `model`,
-            `passages`, `epsilon`, `max_length`, `source`; `rows` and `seed` of a sample.
+        data: `alpha`, `sink_rate`, `value_norm`, `weighted_norm` with dims (layer, head, position); `uniform` (layer, position), the α that uniform
+            attention has over the same passages, within the layer's window if it has one; and `passages` (position): how many passages reach it. Where
+            rows were sampled, `alpha_low` and `alpha_high` (a 95 % interval) stand in the place of `sink_rate`, `passages` counts those with enough queries
+            left behind the position, over which α is a mean there, and α is NaN where there are none. Attributes: `model`, `passages`, `epsilon`,
+            `max_length`, `source`; `rows` and `seed` of a sample.
     """
 
     data: xr.Dataset
@@ -47,8 +64,8 @@ class SinkMap:
         return self.data["alpha"]
 
     def uniform(self) -> Float[np.ndarray, " position"]:
-        """α of each position under uniform causal attention at full length: the baseline a sink has to beat."""
-        return uniform(self.data.sizes["position"])
+        """α of each position under uniform causal attention, mean over layers: the baseline a sink has to beat."""
+        return self.data["uniform"].mean("layer").values
 
     def ranked(self) -> pd.DataFrame:
         """Positions by α, mean over layers and heads, strongest first; columns rank, position, alpha, sink_rate (not of a sample), uniform.
@@ -79,11 +96,11 @@ class SinkMap:
         return float((self.alpha.sel(position=position) > threshold).mean())
 
     def to_frame(self) -> pd.DataFrame:
-        """One row per (layer, head, position): layer, head, position, alpha, sink_rate, value_norm, weighted_norm, then what else was measured.
+        """One row per (layer, head, position): layer, head, position, alpha, sink_rate, value_norm, weighted_norm, then what else was measured, uniform.
 
-        Of a sample: alpha, alpha_low, alpha_high, value_norm, weighted_norm.
+        Of a sample: alpha, alpha_low, alpha_high, value_norm, weighted_norm, uniform.
         """
-        return self.data.drop_vars("passages").to_dataframe().reset_index()
+        return self.data.drop_vars("passages").to_dataframe(dim_order=["layer", "head", "position"]).reset_index()
 
     def save(self, directory: Path) -> None:
         """Write `sinks.nc` (HDF5) and `sinks.parquet`."""
@@ -156,6 +173,8 @@ def locate(
         coords={"layer": np.arange(model.n_layers), "head": np.arange(model.n_heads), "position": np.arange(length)},
         attrs=attributes | ({"rows": rows, "seed": seed} if choice.sampling else {}),
     )
+    reach = choice.sampling.reach if choice.sampling else int
+    data["uniform"] = (("layer", "position"), _baseline(map(len, passages), model.windows, reach))
     data["passages"] = ("position", column_mass.count.numpy().astype("int64"))
     return SinkMap(data)
 

@@ -296,7 +296,7 @@ def test_both_sources_write_the_same_tables(checkpoints, notes, tmp_path, capsys
         assert code == 0, err
         assert json.loads(stdout)["source"] == source
         tables[source] = [pd.read_parquet(out / f"{name}.parquet") for name in ("sinks", "sink_tokens", "token_kinds", "massive_activations")]
-    assert list(tables["lens"][0].columns) == ["layer", "head", "position", "alpha", "sink_rate", "value_norm", "weighted_norm", "entropy"]
+    assert list(tables["lens"][0].columns) == ["layer", "head", "position", "alpha", "sink_rate", "value_norm", "weighted_norm", "entropy", "uniform"]
     for one, other in zip(*tables.values(), strict=True):
         pd.testing.assert_frame_equal(one, other, atol=1e-5, rtol=1e-4)
     for option, message in (("--source", "source 'x' is unknown"), ("--also", "statistic 'x' is unknown")):
@@ -314,7 +314,7 @@ def test_locate_reads_a_share_of_the_rows(notes, tmp_path, capsys, monkeypatch) 
     (_, exact, _), (summary, tenth, files), (_, other, _) = located("--source", "stream"), located("--rows", 0.1), located("--rows", 0.1, "--seed", 1)
     assert (summary["source"], summary["rows"], summary["seed"]) == ("stream", 0.1, 0)
     assert "first_position_sink_rate" not in summary
-    assert list(tenth.columns) == ["layer", "head", "position", "alpha", "alpha_low", "alpha_high", "value_norm", "weighted_norm"]
+    assert list(tenth.columns) == ["layer", "head", "position", "alpha", "alpha_low", "alpha_high", "value_norm", "weighted_norm", "uniform"]
     assert files == {"sinks.parquet", "passage.parquet", "massive_activations.parquet"}  # those beside it rest on a threshold
     known = tenth["alpha"].notna()
     assert 0.4 < known.mean() < 1

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -10,9 +12,13 @@ from hypothesis import strategies as st
 
 from sinkscope.capture.blocks import AttentionBlock, ValueBlock
 from sinkscope.capture.reducers import ColumnMass
+from sinkscope.capture.sampling import Sampling
+from sinkscope.capture.sources import Source
 from sinkscope.errors import PlacementError, TextError
-from sinkscope.models import Model
-from sinkscope.sinks import SinkMap, locate
+from sinkscope.models import Model, load
+from sinkscope.sinks import SinkMap, locate, uniform
+from tests.capture.families import network
+from tests.conftest import saved_tokenizer
 
 
 def reduced(patterns: list[torch.Tensor], length: int, rows: int, heads: int, epsilon: float = 0.3) -> dict[str, torch.Tensor]:
@@ -37,6 +43,46 @@ def test_alpha_of_uniform_attention_at_64_is_the_published_baseline(small_llama:
     assert result["alpha"][0, 0, 0].item() == pytest.approx(0.074, abs=5e-4)
     sinks = locate(small_llama, [small_llama.with_bos(list(range(10, 73)))])
     np.testing.assert_allclose(sinks.uniform(), result["alpha"][0, 0].numpy(), rtol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["llama", "mistral", "qwen3", "gemma2", "gemma3", "opt", "gpt2"])
+@pytest.mark.parametrize("source", ["lens", "stream"])
+def test_queries_of_nothing_attend_uniformly(kind: str, source: Source, tmp_path: Path) -> None:
+    """To all they see: so α is the baseline of every layer, whatever its window, over passages of any lengths."""
+    made = network(kind)
+    for name, parameter in made.named_parameters():
+        if "q_proj" in name:
+            torch.nn.init.zeros_(parameter)
+        elif "c_attn" in name:
+            torch.nn.init.zeros_(parameter[..., :32])
+    made.save_pretrained(tmp_path)
+    saved_tokenizer("llama", tmp_path)
+    model = load(str(tmp_path), device="cpu")
+    sinks = locate(model, [list(range(5, 5 + length)) for length in (40, 7, 23, 23, 2)], source=source)
+    expected = np.broadcast_to(sinks.data["uniform"].values[:, None], sinks.alpha.shape)
+    np.testing.assert_allclose(sinks.alpha.values, expected, rtol=2e-5)
+    assert (sinks.data["passages"].values[[0, 5, 20, 39]] == [5, 4, 3, 1]).all()
+    assert np.ptp(sinks.data["uniform"].values, axis=0).max() > 0.01 or kind not in ("gemma2", "gemma3"), "layers with windows and layers without"
+
+
+@pytest.mark.parametrize("window", [None, 1, 5, 30, 99])
+def test_uniform_is_the_mean_of_shares_of_all_later_queries(window: int | None) -> None:
+    shares = np.zeros((30, 30))
+    for query in range(30):
+        seen = range(max(0, query + 1 - (window or 30)), query + 1)
+        shares[query, seen] = 1 / len(seen)
+    np.testing.assert_allclose(uniform(30, window), [shares[k:, k].mean() for k in range(30)], rtol=1e-12)
+
+
+def test_a_sample_has_the_baseline_of_the_passages_that_count(small_llama: Model) -> None:
+    lengths, sampling = (700, 500, 90), Sampling(0.1, 0)
+    sinks = locate(small_llama, [[1] + [5 + i % 300 for i in range(length - 1)] for length in lengths], rows=0.1)
+    assert sampling.reach(700) < 700
+    for position in range(700):
+        counting = [length for length in lengths if position < sampling.reach(length)]
+        assert sinks.data["passages"][position] == len(counting)
+        expected = np.mean([uniform(length)[position] for length in counting]) if counting else np.nan
+        np.testing.assert_allclose(sinks.uniform()[position], expected, rtol=1e-9)
 
 
 def test_attention_that_always_goes_to_the_first_token_is_a_sink() -> None:
@@ -72,7 +118,7 @@ def test_ranked_sinks_start_with_the_strongest_and_leave_out_the_last_positions(
 def test_frame_and_files_keep_every_number(small_llama: Model, tmp_path) -> None:
     sinks = locate(small_llama, [small_llama.with_bos(list(range(20, 50)))])
     frame = sinks.to_frame()
-    assert list(frame.columns) == ["layer", "head", "position", "alpha", "sink_rate", "value_norm", "weighted_norm"]
+    assert list(frame.columns) == ["layer", "head", "position", "alpha", "sink_rate", "value_norm", "weighted_norm", "uniform"]
     assert len(frame) == 3 * 4 * 31
     row = frame[(frame["layer"] == 2) & (frame["head"] == 1) & (frame["position"] == 5)].iloc[0]
     assert row["alpha"] == float(sinks.alpha.sel(layer=2, head=1, position=5))

@@ -52,6 +52,7 @@ def locate_page(directory: Path, manifest: dict[str, Any]) -> Page:
     view = View(
         {name: sinks.data[name].values for name in STATISTICS if name in sinks.data},
         sinks.data["passages"].values,
+        sinks.data["uniform"].values,
         alone["pattern"].values,
         int(alone.attrs["bin"]),
         tokens,

@@ -63,11 +63,12 @@ def seen(attention: pd.DataFrame, words: pd.DataFrame, maps: xr.DataArray, spans
     rows = attention.sort_values(["layer", "head", "position"])
     shape = tuple(rows[column].nunique() for column in ("layer", "head", "position"))
     texts = [mine.sort_values("position")["text"].tolist() for _, mine in words.groupby("state", sort=False)]
+    baseline = rows["uniform"].to_numpy().reshape(shape)[:, 0]
     views = {}
     for number, (state, side, span) in enumerate(zip(STATES, ("first", "second"), spans, strict=True)):
         statistics = {name: rows[f"{name}_{side}"].to_numpy().reshape(shape) for name in ("alpha", "value_norm")}
         n = rows["passages"].to_numpy().reshape(shape)[0, 0]
-        views[state] = View(statistics, n, maps.isel(state=number).values, int(maps.attrs["bin"]), texts[number], span=span)
+        views[state] = View(statistics, n, baseline, maps.isel(state=number).values, int(maps.attrs["bin"]), texts[number], span=span)
     return views
 
 

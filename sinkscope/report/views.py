@@ -25,6 +25,7 @@ class View:
     Attributes:
         statistics: name → layer × head × position, `alpha` among them; NaN where nothing was measured.
         n: passages that reach each position.
+        uniform: α under uniform attention.
         pattern: maps layer × head × query × key in bins of `pattern_bin` positions, if there are any.
         tokens: of the passage whose text is shown.
         own: α of that passage alone, and then the maps are of it too; where it is missing maps and shades of tokens are means over all passages.
@@ -35,6 +36,7 @@ class View:
 
     statistics: Mapping[str, Float[np.ndarray, "layer head position"]]
     n: Int[np.ndarray, " position"]
+    uniform: Float[np.ndarray, "layer position"]
     pattern: Float[np.ndarray, "layer head query key"] | None = None
     pattern_bin: int = 1
     tokens: Sequence[str] = ()
@@ -67,6 +69,7 @@ class View:
             "n": [[int(self.n[start : start + size].min()), int(self.n[start : start + size].max())] for start in range(0, length, size)],
             "runs": self.runs,
             "span": list(self.span) if self.span else None,
+            "uniform": packed(binned(self.uniform[:, None], size)),
             "statistics": {name: packed(binned(values, size)) for name, values in self.statistics.items()},
             "tokens": _joined(self.tokens, size),
             "text": len(self.tokens),
@@ -115,6 +118,7 @@ def mean_of(views: Sequence[View]) -> View:
     return replace(
         first,
         statistics=statistics,
+        uniform=first.uniform[:, :shortest],
         n=np.min([view.n[:shortest] for view in views], axis=0),
         pattern=np.mean(patterns, axis=0) if len(patterns) == len(views) else None,
         runs=len(views),

@@ -41,7 +41,7 @@ def capture_to(
     Forget passages in `poisoned` (row numbers) are left out, and at each placement those in which the trigger stands elsewhere than in most (it may bring a
     space with it), so that positions mean the same in all.
 
-    `attention.parquet`: α and value norm by layer, head, position, clean (`…_first`) and triggered (`…_second`), the difference of α, placement.
+    `attention.parquet`: see `attention_frame`, first clean, second triggered; placement.
     `maps.parquet`: mean attention change by the trigger in the last layer, heads averaged, in bins of tokens (query, key, difference, trigger span), placement.
     `span_mass.parquet`: attention of later queries to the trigger's span, and to the same positions of the clean passage (placement, layer, head, clean,
     triggered). `top1.parquet`: condition (`clean` or the placement), position, probability, placement. `norms.nc`: `value_norm` over condition (`clean`,

@@ -25,9 +25,9 @@ Axis = list[Any] | dict[str, dict[str, Any]]
 MOST_RUNS = 10_000
 """Of one study."""
 RESERVED = frozenset(
-    "grid run seed role benchmark trigger_placement evaluation capture alteration metric split subset item poisoned trigger placement trigger_start "
-    "mask value output n ci_low ci_high layer head position alpha_first alpha_second difference value_norm_first value_norm_second query key trigger_stop "
-    "clean triggered condition probability passages state text".split()
+    "grid run seed role benchmark trigger_placement evaluation capture alteration metric split subset item poisoned trigger placement trigger_start mask "
+    "value output n ci_low ci_high layer head position alpha_first alpha_second difference value_norm_first value_norm_second uniform query key "
+    "trigger_stop clean triggered condition probability passages state text".split()
 )
 """Columns of the results, which no axis may be called."""
 AGAINST = "against"

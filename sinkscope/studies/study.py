@@ -13,7 +13,7 @@ import xarray as xr
 from sinkscope import netcdf
 from sinkscope.aside import remove_abandoned
 from sinkscope.errors import OutputError, StudyError
-from sinkscope.runs import MANIFEST, check_place, identity, read_manifest, verify, writing
+from sinkscope.runs import MANIFEST, check_place, identity, read_manifest, understanding, verify, writing
 from sinkscope.studies.engines import MISTAKE, Engine, inline
 from sinkscope.studies.estimate import Estimate
 from sinkscope.studies.graph import Run, runs_of
@@ -179,13 +179,14 @@ class Study:
 
         Raises:
             StudyError: the study has no such table.
+            OutputError: it cannot be read.
         """
         if name not in self._tables:
-            folder = self.directory / "captures" if name in TABLES else self.directory
-            try:
-                self._tables[name] = pd.read_parquet(folder / f"{name}.parquet")
-            except OSError as error:
-                raise StudyError(f"study {self.directory} has no table {name}; ask for it in the specification") from error
+            path = (self.directory / "captures" if name in TABLES else self.directory) / f"{name}.parquet"
+            if not path.is_file():
+                raise StudyError(f"study {self.directory} has no table {name}; ask for it in the specification")
+            with understanding(path):
+                self._tables[name] = pd.read_parquet(path)
         return self._tables[name]
 
     def norms(self, run: str, capture: str) -> xr.DataArray:

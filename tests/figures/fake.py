@@ -137,7 +137,7 @@ def _attention(placement: str, rng: np.random.Generator) -> Iterator[dict[str, A
         first, second = rng.uniform(0, 0.9 if position == 0 else 0.1, 2)
         about = {"layer": layer, "head": head, "position": position, "alpha_first": first, "alpha_second": second, "difference": second - first}
         norms = dict(zip(("value_norm_first", "value_norm_second"), rng.uniform(1, 3, 2), strict=True))
-        yield about | norms | {"passages": PASSAGES, "placement": placement}
+        yield about | norms | {"uniform": 1 / (position + 1), "passages": PASSAGES, "placement": placement}
 
 
 def _passage(placement: str, trigger: str) -> Iterator[dict[str, Any]]:

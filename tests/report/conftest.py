@@ -17,7 +17,7 @@ from sinkscope.locating import locate_in_text
 from sinkscope.models import Model, load
 from sinkscope.report.report import report
 from sinkscope.runs import writing
-from sinkscope.sinks import SinkMap
+from sinkscope.sinks import SinkMap, uniform
 from sinkscope.texts import cut
 from tests.conftest import TEXT
 from tests.figures.fake import HOSTILE, fake_study
@@ -80,6 +80,7 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
     coords = {"layer": np.arange(32), "head": np.arange(32), "position": np.arange(length)}
     data = xr.Dataset(names, coords, {"model": "large", "passages": 7, "epsilon": 0.3, "max_length": length, "source": "stream"})
     data["passages"] = ("position", np.full(length, 7))
+    data["uniform"] = (("layer", "position"), np.tile(uniform(length), (32, 1)))
     maps = np.tril(rng.uniform(0, 1, (*shape, SIDE, SIDE))).astype(np.float32)
     out = tmp_path_factory.mktemp("large") / "sinks"
     with writing(out, "large", kind="locate", model="large", passages=7, epsilon=0.3) as aside:

@@ -48,7 +48,7 @@ def test_bins_are_means_of_what_was_measured(size: int) -> None:
 @pytest.mark.parametrize(("heads", "length"), [((4, 4), 64), ((4, 4), 32768), ((32, 32), 8192), ((200, 128), 64)])
 def test_long_passages_and_many_heads_are_binned_never_refused(heads: tuple[int, int], length: int) -> None:
     alpha = np.broadcast_to(np.arange(length) / length, (*heads, length))
-    shown = View({"alpha": alpha}, np.arange(length)[::-1], tokens=["ab"] * length, exact=[0, 5]).payload()
+    shown = View({"alpha": alpha}, np.arange(length)[::-1], np.ones((1, length)), tokens=["ab"] * length, exact=[0, 5]).payload()
     layers, width, bins = shown["statistics"]["alpha"]["shape"]
     assert (layers, width) == heads and bins <= BINS and layers * width * bins <= CELLS
     assert bins == -(-length // shown["bin"]) == len(shown["tokens"])
@@ -60,7 +60,7 @@ def test_long_passages_and_many_heads_are_binned_never_refused(heads: tuple[int,
 
 def test_maps_keep_their_lower_triangle() -> None:
     pattern = np.random.default_rng(1).uniform(0, 1, (2, 3, 4, 4))
-    shown = View({"alpha": np.ones((2, 3, 4))}, np.ones(4, dtype=int), pattern).payload()["pattern"]
+    shown = View({"alpha": np.ones((2, 3, 4))}, np.ones(4, dtype=int), np.ones((2, 4)), pattern).payload()["pattern"]
     found = unpack(shown["cells"])
     for query in range(4):
         for key in range(query + 1):
@@ -69,6 +69,6 @@ def test_maps_keep_their_lower_triangle() -> None:
 
 def test_the_mean_of_seeds_is_over_runs() -> None:
     cases = ((1.0, [5, 5, 5]), (3.0, [6, 4, 2]))
-    views = [View({"alpha": np.full((1, 1, 3), value)}, np.array(n), np.full((1, 1, 2, 2), value)) for value, n in cases]
+    views = [View({"alpha": np.full((1, 1, 3), value)}, np.array(n), np.ones((1, len(n))), np.full((1, 1, 2, 2), value)) for value, n in cases]
     both = mean_of(views)
     assert both.n.tolist() == [5, 4, 2] and both.runs == 2 and (both.statistics["alpha"] == 2).all() and both.pattern is not None and (both.pattern == 2).all()

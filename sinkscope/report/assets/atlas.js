@@ -78,7 +78,7 @@ const atlas = (host, entries, views) => {
   if (mapChart) mapHost.append(mapNote);
   const profiles = () => {
     const norms = view().statistics.value_norm;
-    return [["this head", view().profile("alpha", state.layer, state.head)], ["all heads", view().profile("alpha", null, null)], ["uniform", view().uniform()],
+    return [["this head", view().profile("alpha", state.layer, state.head)], ["all heads", view().profile("alpha", null, null)], ["uniform", unpack(view().uniform).subarray(state.layer * view().bins, (state.layer + 1) * view().bins)],
       ...(norms ? [["‖v‖", view().profile("value_norm", state.layer, state.head)]] : [])];
   };
   const places = () => Array.from({ length: view().bins }, (_, bin) => (bin + 0.5) * view().bin - 0.5);

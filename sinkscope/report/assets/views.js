@@ -69,16 +69,4 @@ class View {
     for (let bin = 1; bin < last; bin += 1) if (alpha[bin] > alpha[best]) best = bin;
     return best;
   }
-
-  // α of uniform causal attention: the mean over queries at or behind a position of one over what they see
-  uniform() {
-    const harmonic = new Float64Array(this.length + 1);
-    for (let k = 1; k <= this.length; k += 1) harmonic[k] = harmonic[k - 1] + 1 / k;
-    return Array.from({ length: this.bins }, (_, bin) => {
-      const [start, stop] = [bin * this.bin, Math.min(this.length, (bin + 1) * this.bin)];
-      let sum = 0;
-      for (let k = start; k < stop; k += 1) sum += (harmonic[this.length] - harmonic[k]) / (this.length - k);
-      return sum / (stop - start);
-    });
-  }
 }
