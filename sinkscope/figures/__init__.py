@@ -60,6 +60,8 @@ class Picture:
         try:
             data = self.frame(study)
             return data, self.draw(data)
+        except UserError:
+            raise
         except OTHERWISE as error:
             raise StudyError(f"study {study.directory} has not all that {name} needs: {first_line(error)}") from error
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from sinkscope import figures
-from sinkscope.errors import StudyError, first_line
+from sinkscope.errors import OutputError, StudyError, first_line
 from sinkscope.report.contents import Page
 from sinkscope.report.of_run import escaped, facts
 from sinkscope.report.shown import side_by_side
@@ -55,7 +55,9 @@ def _draw(page: Page, study: Study) -> None:
         try:
             data = picture.frame(study)
             twin = picture.twin(data.map(lambda value: escaped(value) if isinstance(value, str) else value))
-        except (StudyError, *OTHERWISE) as error:
+        except OutputError:
+            raise
+        except OTHERWISE as error:
             page.facts.append((f"not drawn: {name}", first_line(error)))
             continue
         page.picture(name, about.strip().split("\n")[0], twin, data)

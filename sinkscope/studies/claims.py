@@ -15,7 +15,7 @@ from typing import Literal
 
 import pandas as pd
 
-from sinkscope.errors import StudyError, first_line
+from sinkscope.errors import OutputError, StudyError, first_line
 from sinkscope.evaluation.bootstrap import Effect, Interval, Sample, interval
 from sinkscope.studies.samples import Samples
 from sinkscope.studies.study import OTHERWISE, Study
@@ -55,6 +55,8 @@ class Claim:
             found = interval(chosen, self.effect)
         except StudyError as error:
             return row | {"verdict": "inconclusive", "reason": str(error)}
+        except OutputError:
+            raise
         except OTHERWISE as error:
             return row | {"verdict": "inconclusive", "reason": f"study {samples.study.directory}: {first_line(error)}"}
         numbers = {"effect": found.value, "ci_low": found.low, "ci_high": found.high, "seeds": found.seeds, "items": found.items}
