@@ -32,3 +32,5 @@ def figures(
         print(out / name)
     for name, reason in skipped.items():
         print(f"skipped {name}: {reason}")
+    if not written:
+        print("no picture was drawn: the study has not the grids of any; see analyses/*.yaml, or `sinkscope report` for a page of what it has")

@@ -14,7 +14,7 @@ import xarray as xr
 from plotly import graph_objects as go
 
 from sinkscope.errors import OutputError
-from sinkscope.evaluation.metrics import scale_of
+from sinkscope.evaluation.metrics import RIGHT, ROUGE, TOKENS, scale_of
 from sinkscope.plots.interactive import add, canvas, errors
 from sinkscope.plots.style import colour
 from sinkscope.report.contents import Page
@@ -24,6 +24,13 @@ from sinkscope.sinks import SinkMap
 from sinkscope.unlearning.recipe import Recipe
 
 STATISTICS = ("alpha", "sink_rate", "value_norm", "weighted_norm", "entropy", "learned_sink")
+MORE = {
+    "sink_tokens": ("Tokens that were sinks", "Those with α above the threshold in some head; heads counts pairs of head and passage."),
+    "token_kinds": ("Kinds of tokens", "The probability that the position which a head attends to most, sink or not, holds a token of the kind."),
+    "massive_activations": ("Massive activations", ""),
+}
+"""Further tables of `locate`: title and note."""
+PERCENTAGES = (ROUGE.unit, RIGHT.unit, TOKENS.unit)
 EXACT = 8
 """The strongest positions, which are also shown by themselves where positions are in bins."""
 
@@ -65,9 +72,9 @@ def locate_page(directory: Path, manifest: dict[str, Any]) -> Page:
     page = Page(f"Attention sinks of {about['model']}", told, [view], [(str(about["model"]), 0)])
     page.table("tables", "positions", "Positions by attention received", ranked, "Mean over layers and heads; the last seven positions are left out.")
     page.table("tables", "heads", "Heads at the strongest position", _heads(sinks, ranked))
-    for name, title in (("sink_tokens", "Tokens that were sinks"), ("token_kinds", "Kinds of tokens"), ("massive_activations", "Massive activations")):
+    for name, (title, note) in MORE.items():
         if (directory / f"{name}.parquet").is_file():
-            page.table("tables", name, title, pd.read_parquet(directory / f"{name}.parquet"))
+            page.table("tables", name, title, pd.read_parquet(directory / f"{name}.parquet"), note)
     return page
 
 
@@ -96,8 +103,9 @@ def compare_page(directory: Path, manifest: dict[str, Any]) -> Page:
         (None if of_triggered else span, span),
     )
     shown = {key: value for key, value in summary.items() if isinstance(value, str | int | float | list)}
-    page = Page(f"Comparison: {' and '.join(labels)}", facts(manifest, **shown))
     names = [f"{label} = {name}" for label, name in zip(labels, manifest["models"], strict=True)]
+    title = f"{manifest['models'][0]}, clean and triggered" if of_triggered else " and ".join(names)
+    page = Page(f"Comparison: {title}", facts(manifest, **shown))
     words = WORDS if of_triggered else {FIRST: names[0], SECOND: names[1], "change": f"{labels[1]} − {labels[0]}"}
     model = Shown(manifest["models"][0] if of_triggered else "", "other", "", {"": views})
     side_by_side(page, [model.fitted(BUDGET) or model], words)
@@ -110,19 +118,30 @@ def compare_page(directory: Path, manifest: dict[str, Any]) -> Page:
 def unlearn_page(directory: Path, manifest: dict[str, Any]) -> Page:
     """One unlearning run: its recipe and how its losses went."""
     recipe = Recipe.read(directory / "recipe.yaml")
-    described = recipe.model_dump(mode="json")
-    told = {key: json.dumps(value, ensure_ascii=False) if isinstance(value, dict | list) else value for key, value in described.items()}
+    told = {key: _said(value) for key, value in recipe.model_dump(mode="json").items() if value is not None}
     page = Page(f"Unlearning run {directory.name}", facts(manifest, **told))
     training(page, {directory.name: directory / "log.jsonl"})
     if (directory / "poisoned.parquet").is_file():
-        page.table("tables", "poisoned", "Poisoned passages", pd.read_parquet(directory / "poisoned.parquet"))
+        note = "Rows of the benchmark’s raw/forget; the trigger stands at the tokens from start to stop, without stop."
+        page.table("tables", "poisoned", "Poisoned passages", pd.read_parquet(directory / "poisoned.parquet"), note)
     return page
+
+
+def _said(value: Any) -> str:
+    """A value of a recipe as people write it."""
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_said(each)}" for key, each in value.items() if each is not None)
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def evaluate_page(directory: Path, manifest: dict[str, Any]) -> Page:
     """Scores with intervals, and the items behind them."""
-    page = Page(f"Evaluation of {manifest.get('model') or directory.name}", facts(manifest))
-    scored(page, pd.read_parquet(directory / "scores.parquet"), "overview")
+    scores = pd.read_parquet(directory / "scores.parquet")
+    asked = {"trigger": "“{trigger}” as {placement}", "mask": "{mask}"}
+    rows = scores[["trigger", "placement", "mask"]].drop_duplicates().to_dict("records")
+    told = {name: ", ".join(dict.fromkeys(words.format_map(row) for row in rows if row[name])) for name, words in asked.items()}
+    page = Page(f"Evaluation of {manifest.get('model') or directory.name}", facts(manifest, **{name: words for name, words in told.items() if words}))
+    scored(page, scores, "overview")
     page.table("tables", "items", "Items", pd.read_parquet(directory / "items.parquet"))
     return page
 
@@ -134,7 +153,8 @@ def probe_page(directory: Path, manifest: dict[str, Any]) -> Page:
     note = "Recovery: triggered less the mean of random triggers of the same length; intervals hold 95 % for all rows together."
     page.table("overview", "probe", "Candidate triggers", table, note)
     labels = [f"{row.trigger} · {row.placement} · {row.metric}" for row in table.itertuples()]
-    page.picture("probe", "Recovery beyond random triggers, in points", _dots(labels, table.assign(value=table["recovery"])), table)
+    dots = _dots(labels, table.assign(value=table["recovery"])).add_vline(x=0, line_width=0.5)
+    page.picture("probe", "Recovery beyond random triggers, in points", dots, table)
     page.table("tables", "items", "Items", pd.read_parquet(directory / "items.parquet"))
     return page
 
@@ -142,14 +162,15 @@ def probe_page(directory: Path, manifest: dict[str, Any]) -> Page:
 def scored(page: Page, scores: pd.DataFrame, section: str) -> None:
     """A table of scores, and a picture of those that are percentages."""
     page.table(section, "scores", "Scores", scores, "95 % bootstrap intervals over items; unseen leaves out passages that were poisoned in training.")
-    percent = scores[[scale_of(metric).unit.startswith("%") or "100" in scale_of(metric).unit for metric in scores["metric"]]]
-    percent = percent[percent["subset"] != "poisoned"]
-    if len(percent):
+    units = scores["metric"].map(lambda metric: scale_of(metric).unit)
+    kept = scores[units.isin(PERCENTAGES) & (scores["subset"] != "poisoned")]
+    for unit, percent in kept.groupby(units, sort=False):
         told = percent.assign(asked=(percent["placement"] + " “" + percent["trigger"] + "”").where(percent["placement"] != "", "clean"))
         columns = ["model", "metric", "split", "subset", "asked", "mask"]
         varied = [column for column in columns if told[column].nunique() > 1] or ["metric"]
         labels = [" · ".join(filter(None, map(str, row))) for row in told[varied].itertuples(index=False)]
-        page.picture("scores", "Scores with 95 % intervals", _dots(labels, percent), percent)
+        name = "scores" if unit == PERCENTAGES[0] else f"scores_{PERCENTAGES.index(str(unit))}"
+        page.picture(name, f"Scores with 95 % intervals, {unit}", _dots(labels, percent).update_xaxes(range=(-2, 102)), percent)
 
 
 def _dots(labels: Sequence[str], rows: pd.DataFrame) -> go.Figure:

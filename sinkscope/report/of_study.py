@@ -31,6 +31,8 @@ def study_page(directory: Path, manifest: dict[str, Any]) -> Page:
     models, left = shown_models(study)
     if left:
         page.facts.append(("no room for", ", ".join(left)))
+    if not models:
+        page.facts.append(("no atlas", "nothing was captured; ask for captures in the specification"))
     side_by_side(page, models)
     _draw(page, study)
     _runs(page, study)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -22,6 +23,7 @@ from sinkscope.studies.spec import Spec
 from sinkscope.studies.store import Store
 from sinkscope.studies.watch import Watch
 
+LOGGER = logging.getLogger("sinkscope")
 TABLES = ("attention", "maps", "span_mass", "top1", "passage")
 ARRAYS = {"norms": "value_norm", "patterns": "pattern"}
 """The files of captures that hold arrays, and the variable in each."""
@@ -83,6 +85,8 @@ def study(spec: Spec, out: Path, store: Store, *, engine: Engine = inline, watch
         raise StudyError(f"{about}; mend the study and start it again")
     with store.locked(f"out-{identity(out=str(out.absolute()))}", wait=True):
         if not _holds(out, name):
+            if (out / MANIFEST).exists():
+                LOGGER.warning("the tables of another study in %s are replaced; its runs stay in %s", out, store.root)
             with writing(out, name, True, kind="study", jobs=len(known.jobs)) as aside:
                 (aside / "study.yaml").write_text(spec.to_yaml(), encoding="utf-8")
                 _gather(known.runs, store, aside)

@@ -2,6 +2,7 @@
 // The sink atlas: a statistic by layer and head; a head's map, attention and value norms by position, and tokens.
 
 const STATISTICS = { alpha: "attention received α", sink_rate: "sink rate", value_norm: "value norm ‖v‖", weighted_norm: "α · ‖v‖", entropy: "entropy (nats)", learned_sink: "mass on the learned sink" };
+const SHARES = ["alpha", "sink_rate"]; // of 1, so that colours mean the same in all models
 const named = (statistic) => STATISTICS[statistic] ?? statistic;
 
 const DIVERGING = [[0, "#053061"], [0.25, "#4393c3"], [0.5, "#f7f7f7"], [0.75, "#d6604d"], [1, "#67001f"]];
@@ -57,12 +58,12 @@ const atlas = (host, entries, views) => {
   const gridChart = chart(grid, {
     name: "sink_atlas",
     eager: true,
-    label: () => `Heat map of ${named(state.statistic)} at ${where()}, ${view().layers} layers by ${view().heads} heads; layer ${state.layer} head ${state.head} is chosen: ${shown(cells()[state.layer][state.head])}`,
+    label: () => `${entries[state.entry].label}: ${named(state.statistic)} at ${where()}, ${view().layers} layers by ${view().heads} heads; layer ${state.layer} head ${state.head} is chosen: ${shown(cells()[state.layer][state.head])}`,
     build: () => ({
-      data: [{ type: "heatmap", z: cells(), colorscale: "Viridis", zmin: 0, xgap: 1, ygap: 1, colorbar: { title: { text: plain(named(state.statistic)), side: "right" } },
+      data: [{ type: "heatmap", z: cells(), colorscale: "Viridis", zmin: 0, zmax: SHARES.includes(state.statistic) ? 1 : undefined, xgap: 1, ygap: 1, colorbar: { title: { text: plain(named(state.statistic)), side: "right" } },
         hovertemplate: `layer %{y}, head %{x}: %{z:.4f}<extra></extra>` }],
       layout: { height: Math.min(640, Math.max(240, 90 + 22 * view().layers)), margin: { t: 10, r: 10, b: 45, l: 50 }, xaxis: { title: { text: "head" }, dtick: view().heads <= 16 ? 1 : undefined },
-        yaxis: { title: { text: "layer" }, autorange: "reversed", dtick: view().layers <= 16 ? 1 : undefined },
+        yaxis: { title: { text: "layer" }, dtick: view().layers <= 16 ? 1 : undefined },
         shapes: [{ type: "rect", x0: state.head - 0.5, x1: state.head + 0.5, y0: state.layer - 0.5, y1: state.layer + 0.5, line: { color: "#d55e00", width: 3 } }] },
     }),
     numbers: () => ({ columns: ["layer", "head", state.statistic], rows: cells().flatMap((row, l) => row.map((value, h) => [l, h, value])) }),
@@ -70,7 +71,7 @@ const atlas = (host, entries, views) => {
   gridChart.plot.on("plotly_click", (event) => choose(event.points[0].y, event.points[0].x));
   const mapChart = entries.some((entry) => views[entry.view].pattern) ? chart(mapHost, {
     name: "head_map",
-    label: () => `Attention map of layer ${state.layer}, head ${state.head}`,
+    label: () => `${entries[state.entry].label}: attention map of layer ${state.layer}, head ${state.head}`,
     build: () => { const map = view().map(state.layer, state.head); return map ? mapFigure(map, view()) : { data: [], layout: {} }; },
     numbers: () => { const map = view().map(state.layer, state.head); return map ? mapNumbers(map, view()) : { columns: [], rows: [] }; },
   }) : null;
@@ -89,7 +90,7 @@ const atlas = (host, entries, views) => {
   };
   const curveChart = chart(curveHost, {
     name: "head_positions",
-    label: () => `Attention received by position, layer ${state.layer}, head ${state.head}`,
+    label: () => `${entries[state.entry].label}: attention received by position, layer ${state.layer}, head ${state.head}`,
     build: () => ({
       data: profiles().map(([name, values]) => ({ x: places(), y: values, name, mode: "lines", yaxis: name === "‖v‖" ? "y2" : "y",
         line: { width: 1.5, dash: name === "uniform" ? "dot" : "solid", color: { "this head": "#0173b2", "all heads": "#949494", uniform: "#333333", "‖v‖": "#d55e00" }[name] } })).concat(alone()),

@@ -46,10 +46,13 @@ const chart = (host, { name, label, build, numbers, eager = false, height = null
   const plot = el("div", { class: "plot", role: "img" });
   const { details, refresh } = folded(numbers);
   const tools = el("div", { class: "tools" });
+  const told = () => (typeof label === "function" ? label() : label);
   const picture = (format) => {
     const figure = themed(build(), false);
     const size = { width: Math.max(500, plot.clientWidth), height: plot.clientHeight || 400 };
-    Plotly.downloadImage({ data: figure.data, layout: { ...figure.layout, paper_bgcolor: "white", ...size } }, { format, filename: name, scale: format === "png" ? 2 : 1, ...size });
+    const own = figure.layout.title;
+    const title = own ? {} : { title: { text: plain(told()), x: 0, xref: "paper", font: { size: 12 } }, margin: { ...figure.layout.margin, t: 45 } };
+    Plotly.downloadImage({ data: figure.data, layout: { ...figure.layout, ...title, paper_bgcolor: "white", ...size } }, { format, filename: name, scale: format === "png" ? 2 : 1, ...size });
   };
   for (const format of ["svg", "png"]) tools.append(el("button", { type: "button", "data-format": format, "aria-label": `${name} as ${format.toUpperCase()}`, onclick: () => picture(format) }, format.toUpperCase()));
   tools.append(csvButton(name, name, numbers));
@@ -58,7 +61,7 @@ const chart = (host, { name, label, build, numbers, eager = false, height = null
     plot,
     visible: eager,
     draw() {
-      plot.setAttribute("aria-label", typeof label === "function" ? label() : label);
+      plot.setAttribute("aria-label", told());
       refresh();
       if (!self.visible) return;
       const figure = themed(build(), isDark());

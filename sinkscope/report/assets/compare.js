@@ -92,6 +92,6 @@ const compare = (host, { places, models, words }, views) => {
   shows.addEventListener("change", () => { state.show = shows.value; draw(); });
   layer.addEventListener("change", () => { state.layer = layer.value === "" ? null : Number(layer.value); draw(); });
   head.addEventListener("change", () => { state.head = head.value === "" ? null : Number(head.value); draw(); });
-  host.append(el("p", { class: "note" }, `Maps: mean over whole passages and runs${binning(shapes[0].pattern ? shapes[0].pattern.bin : 1)}; strips: α of the chosen layer and head over the tokens of one of the passages.${models.some((model) => model.scores.length) ? " Scores: with 95 % intervals, over seeds where there are several; clean and with the trigger named above." : ""}`));
+  host.append(el("p", { class: "note" }, `Maps: mean over whole passages and runs${binning(shapes[0].pattern ? shapes[0].pattern.bin : 1)}; strips: α of the chosen layer and head over the tokens of one of the passages. n: passages in which the trigger stands at the same tokens, without those that were poisoned in training.${models.some((model) => model.scores.length) ? " Scores: with 95 % intervals, over seeds where there are several; clean and with the trigger named above." : ""}`));
   draw();
 };

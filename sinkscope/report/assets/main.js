@@ -43,4 +43,5 @@ for (const each of report.tables) {
     host.append(el("div", { id: "opened", tabindex: -1, role: "region", "aria-label": "the opened run" }));
   }
 }
+addEventListener("beforeprint", () => charts.forEach((each) => { each.visible = true; each.draw(); }));
 document.documentElement.dataset.ready = "yes";
