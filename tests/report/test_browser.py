@@ -268,6 +268,23 @@ def test_tokens_can_be_taken_along_as_a_picture(opened: Open) -> None:
     assert ElementTree.fromstring(controls)[1].text == "a��b"
 
 
+def test_a_picture_that_is_taken_along_says_what_it_shows(opened: Open) -> None:
+    page = opened("sinks")
+    with page.expect_download() as svg:
+        page.locator("#atlas figure").first.locator("[data-format=svg]").click()
+    assert "attention received α at position 0, 3 layers by 4 heads" in "".join(ElementTree.fromstring(text_of(svg.value)).itertext())
+
+
+def test_all_charts_are_on_paper(opened: Open) -> None:
+    """Also those that nobody has scrolled to."""
+    page = opened("study")
+    drawn = "[...document.querySelectorAll('.plot')].filter(plot => plot.dataset.drawn).length"
+    charts = page.locator(".plot").count()
+    assert page.evaluate(drawn) < charts
+    page.pdf()
+    assert page.evaluate(drawn) == charts
+
+
 def test_the_mouse_over_a_cell_tells_its_number(opened: Open) -> None:
     page = opened("sinks")
     page.locator("#atlas .plot").first.hover(position=place_of(page, 1, 2))

@@ -204,6 +204,18 @@ def test_a_run_that_lost_a_file_or_its_manifest_is_made_again(spoil: str, small:
     assert fresh.is_done(evaluation) and (store.place(evaluation) / "scores.parquet").is_file()
 
 
+def test_tables_of_another_study_are_replaced_and_that_is_told(small: tuple[Spec, Store], tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    spec, store = small
+    with caplog.at_level(logging.WARNING, "sinkscope"):
+        study(spec, tmp_path / "out", store)
+    assert not caplog.records, "it is the same study"
+    other = spec.model_copy(update={"grids": {"other": next(iter(spec.grids.values()))}})
+    with caplog.at_level(logging.WARNING, "sinkscope"):
+        done = study(other, tmp_path / "out", store)
+    assert [record.message for record in caplog.records] == [f"the tables of another study in {tmp_path / 'out'} are replaced; its runs stay in {store.root}"]
+    assert set(done.table("runs")["grid"]) == {"other"}
+
+
 def test_what_is_damaged_while_a_study_goes_on_comes_into_no_table(small: tuple[Spec, Store], tmp_path: Path) -> None:
     """Jobs that were looked at once are looked at again when they are gathered."""
     spec, store = small
