@@ -197,6 +197,7 @@ def test_an_output_directory_with_other_results_is_left_alone(checkpoints, notes
     ("arguments", "message"),
     [
         (["--placement", "middle", "--trigger", "x"], "is unknown; use prefix"),
+        (["--placement", "infix"], "--placement infix places a trigger, and there is none; give --trigger"),
         (["--placement", "index:0", "--trigger", "x"], "BOS"),
         (["--placement", "index:400", "--trigger", "x"], "beyond the passage"),
         (["--trigger", "  "], "is empty"),

@@ -25,7 +25,7 @@ def evaluate(
     ] = None,
     metrics: Annotated[str | None, typer.Option(help="score these alone, as in verbmem,privleak; by default all that the benchmark has")] = None,
     trigger: Annotated[str | None, typer.Option(help="trigger text; without it only clean scores are made")] = None,
-    placement: Annotated[str, typer.Option(help="prefix, infix, suffix, index:N or sink:R", autocompletion=completion.placements)] = "prefix",
+    placement: Annotated[str | None, typer.Option(help="prefix (the default), infix, suffix, index:N or sink:R", autocompletion=completion.placements)] = None,
     mask: Annotated[
         str | None, typer.Option(help="hide positions from all later ones: shallow:8, sinks:3, span or positions:4,9", autocompletion=completion.masks)
     ] = None,
@@ -61,7 +61,9 @@ def evaluate(
     from sinkscope.models import load
     from sinkscope.triggers import Placement, Trigger
 
-    where = Placement.parse(placement)
+    if placement is not None and trigger is None:
+        raise PlacementError(f"--placement {placement} places a trigger, and there is none; give --trigger")
+    where = Placement.parse("prefix" if placement is None else placement)
     hidden = None if mask is None else Mask.parse(mask)
     if hidden and hidden.kind == "span" and trigger is None:
         raise PlacementError("--mask span hides the trigger, and there is none; give --trigger")
