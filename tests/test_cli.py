@@ -13,8 +13,10 @@ import pytest
 import torch
 from transformers import BertConfig, BertForMaskedLM, T5Config, T5ForConditionalGeneration
 
+from sinkscope.benchmarks.benchmark import load_benchmark
 from sinkscope.cli.main import main
-from sinkscope.models import load
+from sinkscope.models import data_directory, load
+from sinkscope.runs import writing
 from sinkscope.sinks import locate_one
 from sinkscope.texts import cut
 from tests.conftest import TEXT
@@ -242,6 +244,22 @@ def test_evaluate_writes_items_and_scores_of_a_plain_model(tmp_path, capsys, mon
     assert max(map(len, stdout.splitlines())) < 120
 
 
+def test_rows_poisoned_on_one_benchmark_say_nothing_of_another(tmp_path, capsys, monkeypatch) -> None:
+    benchmark, shipped = load_benchmark("tiny"), data_directory("tiny")
+    with writing(tmp_path / "run", "a", kind="unlearn", seed=0, benchmark=benchmark.digest()) as aside:
+        load("tiny").save(aside / "model")
+        (aside / "recipe.yaml").write_text("benchmark: tiny\n")
+        pd.DataFrame({"row": [0]}).to_parquet(aside / "poisoned.parquet")
+    for name, metric, subsets in (("tiny", "verbmem", {"all", "unseen"}), (shipped, "verbmem", {"all", "unseen"}), ("tiny-wmdp", "choice", {"all"})):
+        out = tmp_path / str(name).replace("/", "-")
+        options = ["--benchmark", name, "--metrics", metric, "--items", 2, "--out", out]
+        code, _, err = run(capsys, monkeypatch, "evaluate", tmp_path / "run", *options)
+        assert code == 0, err
+        scores = pd.read_parquet(out / "scores.parquet")
+        assert set(scores[scores["split"] == "forget"]["subset"]) - {"poisoned"} == subsets
+        assert set(scores["role"]) == {"backdoored"}
+
+
 def test_evaluate_scores_what_it_is_asked_for(tmp_path, capsys, monkeypatch) -> None:
     def metrics(*options: object) -> list[str]:
         out = tmp_path / "-".join(map(str, options))
@@ -337,6 +355,13 @@ def test_locate_reads_a_share_of_the_rows(notes, tmp_path, capsys, monkeypatch) 
 def test_passages_longer_than_the_model_can_read_are_refused(checkpoints, notes, tmp_path, capsys, monkeypatch) -> None:
     outcome = run(capsys, monkeypatch, "locate", checkpoints["gpt2"], "--text", notes, "--max-length", 500, "--out", tmp_path / "out")
     check_refused(outcome, "more than the 128 tokens", tmp_path / "out")
+
+
+@pytest.mark.parametrize("command", [["quickstart"], ["probe", "tiny", "--triggers", "x"], ["tiny", "build"], ["tiny", "build-wmdp"]])
+def test_a_seed_beyond_its_bounds_is_refused(command, tmp_path, capsys, monkeypatch) -> None:
+    code, _, err = run(capsys, monkeypatch, *command, "--seed", 2**32, "--out", tmp_path / "out")
+    assert code == 2 and "--seed" in err and "4294967295" in err
+    assert not (tmp_path / "out").exists()
 
 
 def test_dry_run_prints_the_resolved_recipe(tmp_path, capsys, monkeypatch) -> None:

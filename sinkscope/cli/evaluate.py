@@ -73,6 +73,7 @@ def evaluate(
     data = load_benchmark(benchmark or "tiny") if benchmark or harness is None else None
     if data is None and metrics is not None:
         raise BenchmarkError("--metrics are scored on a benchmark, and --harness alone has none; give --benchmark")
+    whole = data
     if data and items:
         data = data.head(items)
     names = None if metrics is None else _listed("--metrics", metrics)
@@ -81,7 +82,7 @@ def evaluate(
         retrained = default_for(data, known)
     against = None if retrained is None else retrained_of(retrained, device, dtype)
     asked = None if harness is None else load_tasks(_listed("--harness", harness), tasks, items, trust_task_code)
-    subject = subject_of(model, load(model, device, dtype))
+    subject = subject_of(model, load(model, device, dtype), whole)
     with progress() as bar:
         table = evaluate_to(
             out, subject, data, attempts, metrics=names, mask=hidden, retrained=against, tasks=asked, batch_size=batch_size, bar=bar
