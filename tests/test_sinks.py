@@ -13,6 +13,7 @@ from sinkscope.capture.reducers import ColumnMass
 from sinkscope.errors import PlacementError, TextError
 from sinkscope.models import Model
 from sinkscope.sinks import SinkMap, locate
+from sinkscope.texts import cut
 
 
 def reduced(patterns: list[torch.Tensor], length: int, rows: int, heads: int, epsilon: float = 0.3) -> dict[str, torch.Tensor]:
@@ -85,3 +86,11 @@ def test_nothing_to_locate_in_is_an_error(small_llama: Model) -> None:
         locate(small_llama, [])
     with pytest.raises(TextError, match="fewer than two tokens"):
         locate(small_llama, [[1, 5, 6], [1]])
+
+
+def test_text_in_the_place_of_passages_or_of_a_list_is_refused(small_llama: Model) -> None:
+    for passages in (["the old captain"], "the old captain"):
+        with pytest.raises(TextError, match="not text; cut texts first"):
+            locate(small_llama, passages)
+    with pytest.raises(TextError, match="give a list of texts"):
+        cut("the old captain walked along the wall", small_llama, 64)

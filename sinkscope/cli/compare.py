@@ -55,7 +55,7 @@ def compare(
     first = load(a, device, dtype, trust_remote_code)
     second = None if b is None else load(b, device, dtype, trust_remote_code)
     layer = first.n_layers - 1 if layer is None else layer
-    compared = pair(first, second, cut(texts, first, max_length), max_length, placed, bin_size=bin, layer=layer)
+    compared = pair(first, second, cut(texts, first, max_length, f"text {text}"), max_length, placed, bin_size=bin, layer=layer)
     with progress() as bar:
         summary = compare_in_text(
             compared,
