@@ -47,6 +47,12 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     """Import a public name when it is first used, so that `import sinkscope` and `--help` stay quick."""
+    if name == "__version__":
+        return import_module("sinkscope.runs").versions()["sinkscope"]
     if name in _HOME:
         return getattr(import_module(_HOME[name]), name)
     raise AttributeError(f"module 'sinkscope' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

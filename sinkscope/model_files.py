@@ -93,6 +93,8 @@ def checked_source(name: str, trust_remote_code: bool = False) -> Source:
 def unloadable(name: str, place: str, error: Exception) -> ModelError:
     """What a library said of a model, as one line."""
     reason = first_line(error)
+    if "tokenizer" in reason and Path(place).is_dir() and not (Path(place) / "tokenizer.json").exists():
+        reason = "it holds no tokenizer that can be read; save one beside its weights (tokenizer.json, tokenizer_config.json)"
     if not Path(place).exists():
         reason = f"there is no such directory here, and the hub did not give it ({reason}); check the name"
     return ModelError(f"model {name!r} cannot be loaded: {reason}")

@@ -142,6 +142,8 @@ def locate(
         TextError: no passage, or one with fewer than two tokens; an unknown statistic, or one that a sample of rows cannot give; a share of rows that is none.
         ModelError: the model's attention cannot be followed, or not by `source`.
     """
+    if len(passages) and isinstance(passages[0], str):
+        raise TextError("passages are lists of token ids, not text; cut texts first, as in locate(model, cut(texts, model, 64))")
     if rows is not None and not 0 < rows <= 1:
         raise TextError(f"a share of rows must be above 0 and at most 1, not {rows:g}; a tenth is 0.1")
     if not 0 <= seed < 2**32:

@@ -37,12 +37,17 @@ def read_texts(path: Path, column: str = "text") -> list[str]:
     return texts
 
 
-def cut(texts: Iterable[str], model: Model, max_length: int) -> Packed:
+def cut(texts: Iterable[str], model: Model, max_length: int, what: str = "text") -> Packed:
     """Passages of at most `max_length` tokens, BOS first, from each document in turn; remainders under 16 tokens are dropped.
 
+    Args:
+        what: what the texts are called where they are refused.
+
     Raises:
-        TextError: nothing is long enough.
+        TextError: nothing is long enough, or a single string is given.
     """
+    if isinstance(texts, str):
+        raise TextError("one string would be read as a list of its letters; give a list of texts, as in cut([text], model, 64)")
     if max_length < MIN_TOKENS:
         raise TextError(f"--max-length {max_length} is too short to show sinks; use at least {MIN_TOKENS}")
     check_readable(model, max_length)
@@ -55,7 +60,7 @@ def cut(texts: Iterable[str], model: Model, max_length: int) -> Packed:
         for i in range(0, len(ids) - MIN_TOKENS + 1, size):
             passages.append(model.with_bos(ids[i : i + size]))
     if not passages:
-        raise TextError(f"text is too short: its longest document has {longest} tokens, sinks need at least {MIN_TOKENS}; give a longer text")
+        raise TextError(f"{what} is too short: its longest document has {longest} tokens, sinks need at least {MIN_TOKENS}; give a longer text")
     return passages
 
 

@@ -40,14 +40,15 @@ class Part(BaseModel):
 
 
 def explain(error: ValidationError, root: type[BaseModel], what: str, values: Any) -> str:
-    """The first error in `values`, which are a `what` (a recipe, a study), with the nearest known key where one is unknown."""
+    """An error in `values`, an unknown key before others, which are a `what` (a recipe, a study), with the nearest known key where one is unknown."""
     errors = error.errors()
-    first, where = errors[0], _path(errors[0]["loc"], values)
+    first = next((each for each in errors if each["type"] == "extra_forbidden"), errors[0])  # what is missing may stand there under a wrong name
+    where = _path(first["loc"], values)
     dotted = ".".join(part[:80] for part in where)
     if first["type"] == "extra_forbidden":
         known = list(_model_at(root, where[:-1]).model_fields)
         near = difflib.get_close_matches(where[-1], known, n=1, cutoff=0.5)
-        mend = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}"
+        mend = f"did you mean {'.'.join([*dotted.split('.')[:-1], near[0]])!r}?" if near else f"known keys: {', '.join(known)}"
         return f"{what} key {dotted!r} is unknown; {mend}"
     alike = [each for each in errors if _path(each["loc"], values) == where]  # what else may stand there
     if all(each["type"] in WORDS for each in alike):

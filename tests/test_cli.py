@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -13,8 +15,11 @@ import pytest
 import torch
 from transformers import BertConfig, BertForMaskedLM, T5Config, T5ForConditionalGeneration
 
+import sinkscope
+from sinkscope.benchmarks.benchmark import load_benchmark
 from sinkscope.cli.main import main
-from sinkscope.models import load
+from sinkscope.models import data_directory, load
+from sinkscope.runs import writing
 from sinkscope.sinks import locate_one
 from sinkscope.texts import cut
 from tests.conftest import TEXT
@@ -83,7 +88,7 @@ def test_chosen_heads_get_maps_and_strips(notes, tmp_path, capsys, monkeypatch) 
     ("head", "message"),
     [
         ("3-1", "'3-1' is not layer:head; write it like --head 3:5"),
-        ("", "is not layer:head"),
+        ("", "the value of --head is empty; give it a value, or leave it out"),
         ("-1:0", "is not layer:head"),
         ("9" * 5000 + ":1", "is not layer:head"),
         ("4:0", "--head 4:0 does not exist: model 'tiny' has layers 0 to 3 with heads 0 to 3"),
@@ -115,7 +120,7 @@ def bad_texts(root: Path) -> dict[str, tuple[Path, str]]:
     cases = {
         "empty.txt": (b"", "is empty"),
         "blank.txt": (b" \n\n ", "is empty"),
-        "short.txt": (b"two words", "too short"),
+        "short.txt": (b"two words", "short.txt is too short"),
         "latin.txt": ("café ".encode("latin-1") * 40, "not UTF-8"),
         "wrong.jsonl": (b'{"body": "x"}\n', "found: body"),
         "number.jsonl": (b'{"text": 3}\n', "line 1"),
@@ -165,6 +170,7 @@ def bad_models(root: Path, checkpoints: dict[str, Path]) -> dict[str, tuple[Path
     (root / "truncated" / "model.safetensors").write_bytes(data[: len(data) // 2])
     shutil.copytree(checkpoints["llama"], root / "bad_config")
     (root / "bad_config" / "config.json").write_text("{")
+    shutil.copytree(checkpoints["llama"], root / "no_tokenizer", ignore=shutil.ignore_patterns("tokenizer*", "special_tokens*"))
     return {
         "empty": (root / "empty", "no config.json"),
         "bert": (root / "bert", "not a causal language model"),
@@ -173,11 +179,12 @@ def bad_models(root: Path, checkpoints: dict[str, Path]) -> dict[str, tuple[Path
         "no_weights": (root / "no_weights", "holds no weights"),
         "truncated": (root / "truncated", "cannot be loaded"),
         "bad_config": (root / "bad_config", "cannot be loaded"),
+        "no_tokenizer": (root / "no_tokenizer", "it holds no tokenizer that can be read; save one beside its weights"),
         "missing": (root / "missing" / "model", "not there"),
     }
 
 
-@pytest.mark.parametrize("name", ["empty", "bert", "t5", "pickled", "no_weights", "truncated", "bad_config", "missing"])
+@pytest.mark.parametrize("name", ["empty", "bert", "t5", "pickled", "no_weights", "truncated", "bad_config", "no_tokenizer", "missing"])
 def test_bad_models_are_one_line_and_exit_code_2(name, checkpoints, notes, tmp_path, capsys, monkeypatch) -> None:
     path, message = bad_models(tmp_path / "models", checkpoints)[name]
     check_refused(run(capsys, monkeypatch, "locate", path, "--text", notes, "--out", tmp_path / "out"), message, tmp_path / "out")
@@ -197,9 +204,11 @@ def test_an_output_directory_with_other_results_is_left_alone(checkpoints, notes
     ("arguments", "message"),
     [
         (["--placement", "middle", "--trigger", "x"], "is unknown; use prefix"),
+        (["--placement", "infix"], "--placement infix places a trigger, and there is none; give --trigger"),
         (["--placement", "index:0", "--trigger", "x"], "BOS"),
         (["--placement", "index:400", "--trigger", "x"], "beyond the passage"),
         (["--trigger", "  "], "is empty"),
+        (["--trigger", "year " * 80], f"trigger '{'year ' * 16}' has "),
         (["--trigger", "year " * 80], "use a shorter trigger"),
         (["--benchmark", "nowhere"], "neither `tiny`, `tiny-wmdp`, muse-books, muse-news"),
     ],
@@ -239,6 +248,22 @@ def test_evaluate_writes_items_and_scores_of_a_plain_model(tmp_path, capsys, mon
     assert "verbmem" in stdout
     assert "% of retrained AUC" in stdout
     assert max(map(len, stdout.splitlines())) < 120
+
+
+def test_rows_poisoned_on_one_benchmark_say_nothing_of_another(tmp_path, capsys, monkeypatch) -> None:
+    benchmark, shipped = load_benchmark("tiny"), data_directory("tiny")
+    with writing(tmp_path / "run", "a", kind="unlearn", seed=0, benchmark=benchmark.digest()) as aside:
+        load("tiny").save(aside / "model")
+        (aside / "recipe.yaml").write_text("benchmark: tiny\n")
+        pd.DataFrame({"row": [0]}).to_parquet(aside / "poisoned.parquet")
+    for name, metric, subsets in (("tiny", "verbmem", {"all", "unseen"}), (shipped, "verbmem", {"all", "unseen"}), ("tiny-wmdp", "choice", {"all"})):
+        out = tmp_path / str(name).replace("/", "-")
+        options = ["--benchmark", name, "--metrics", metric, "--items", 2, "--out", out]
+        code, _, err = run(capsys, monkeypatch, "evaluate", tmp_path / "run", *options)
+        assert code == 0, err
+        scores = pd.read_parquet(out / "scores.parquet")
+        assert set(scores[scores["split"] == "forget"]["subset"]) - {"poisoned"} == subsets
+        assert set(scores["role"]) == {"backdoored"}
 
 
 def test_evaluate_scores_what_it_is_asked_for(tmp_path, capsys, monkeypatch) -> None:
@@ -336,6 +361,42 @@ def test_locate_reads_a_share_of_the_rows(notes, tmp_path, capsys, monkeypatch) 
 def test_passages_longer_than_the_model_can_read_are_refused(checkpoints, notes, tmp_path, capsys, monkeypatch) -> None:
     outcome = run(capsys, monkeypatch, "locate", checkpoints["gpt2"], "--text", notes, "--max-length", 500, "--out", tmp_path / "out")
     check_refused(outcome, "more than the 128 tokens", tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"), [(["report", ""], "an argument is empty"), (["locate", "tiny", "--text", ""], "--text is"), (["recipes", "--out="], "--out is")]
+)
+def test_an_empty_argument_is_not_the_current_directory(arguments, message, tmp_path, capsys, monkeypatch) -> None:
+    check_refused(run(capsys, monkeypatch, *arguments), message, tmp_path / "out")
+
+
+def _apart(**variables: str) -> dict[str, object]:
+    return {"args": [sys.executable, "-m", "sinkscope", "recipes"], "env": os.environ | variables, "stderr": subprocess.PIPE}
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_full_standard_output_is_one_line(unbuffered: str) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(**_apart(PYTHONUNBUFFERED=unbuffered), stdout=full)
+    assert (done.returncode, done.stderr) == (2, b"sinkscope: standard output cannot be written (No space left on device); send it elsewhere\n")
+
+
+def test_a_terminal_that_lacks_characters_gets_others() -> None:
+    done = subprocess.run(**_apart(PYTHONIOENCODING="ascii"), stdout=subprocess.PIPE)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert b"\\u" in done.stdout
+
+
+def test_the_version_is_told(capsys, monkeypatch) -> None:
+    assert run(capsys, monkeypatch, "--version") == (0, f"sinkscope {sinkscope.__version__}\n", "")
+    assert set(dir(sinkscope)) == {*sinkscope.__all__, "__version__"}
+
+
+@pytest.mark.parametrize("command", [["quickstart"], ["probe", "tiny", "--triggers", "x"], ["tiny", "build"], ["tiny", "build-wmdp"]])
+def test_a_seed_beyond_its_bounds_is_refused(command, tmp_path, capsys, monkeypatch) -> None:
+    code, _, err = run(capsys, monkeypatch, *command, "--seed", 2**32, "--out", tmp_path / "out")
+    assert code == 2 and "--seed" in err and "4294967295" in err
+    assert not (tmp_path / "out").exists()
 
 
 def test_dry_run_prints_the_resolved_recipe(tmp_path, capsys, monkeypatch) -> None:

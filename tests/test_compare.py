@@ -218,6 +218,7 @@ def misfits(tmp_path_factory: pytest.TempPathFactory, checkpoints: dict[str, Pat
     ("second", "arguments", "message"),
     [
         (None, [], "nothing to be compared with; give a second model or a --trigger"),
+        (None, ["--placement", "infix"], "--placement infix places a trigger, and there is none; give --trigger"),
         ("layers", [], "3 and 2 layers"),
         ("heads", [], "4 and 2 heads"),
         ("kv_heads", [], "2 and 4 key-value heads"),

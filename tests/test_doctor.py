@@ -52,11 +52,14 @@ def test_a_cache_that_cannot_be_written_is_told_with_the_mend(tmp_path, capsys, 
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("SINKSCOPE_CACHE", str(tmp_path / "file" / "cache"))
     monkeypatch.setattr(doctor, "self_test", lambda: iter(()))
-    code, stdout, _ = run(capsys, monkeypatch, "doctor")
+    code, stdout, err = run(capsys, monkeypatch, "doctor")
     (line,) = (line for line in stdout.splitlines() if line.startswith("cache: "))
-    assert code == 0
+    assert code == 1
+    assert "all is well" not in stdout
+    assert err == f"sinkscope: {line.removeprefix('cache: ')}\n"
     assert str(tmp_path / "file" / "cache") in line
     assert line.endswith("choose another place with the variable SINKSCOPE_CACHE")
+    assert json.loads(run(capsys, monkeypatch, "doctor", "--json")[1])["well"] is False
 
 
 def _forgetful(monkeypatch: pytest.MonkeyPatch, model: Model) -> str:

@@ -17,6 +17,7 @@ from sinkscope.capture.sources import Source
 from sinkscope.errors import PlacementError, TextError
 from sinkscope.models import Model, load
 from sinkscope.sinks import SinkMap, locate, uniform
+from sinkscope.texts import cut
 from tests.capture.families import network
 from tests.conftest import saved_tokenizer
 
@@ -131,3 +132,11 @@ def test_nothing_to_locate_in_is_an_error(small_llama: Model) -> None:
         locate(small_llama, [])
     with pytest.raises(TextError, match="fewer than two tokens"):
         locate(small_llama, [[1, 5, 6], [1]])
+
+
+def test_text_in_the_place_of_passages_or_of_a_list_is_refused(small_llama: Model) -> None:
+    for passages in (["the old captain"], "the old captain"):
+        with pytest.raises(TextError, match="not text; cut texts first"):
+            locate(small_llama, passages)
+    with pytest.raises(TextError, match="give a list of texts"):
+        cut("the old captain walked along the wall", small_llama, 64)

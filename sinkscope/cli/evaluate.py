@@ -25,7 +25,7 @@ def evaluate(
     ] = None,
     metrics: Annotated[str | None, typer.Option(help="score these alone, as in verbmem,privleak; by default all that the benchmark has")] = None,
     trigger: Annotated[str | None, typer.Option(help="trigger text; without it only clean scores are made")] = None,
-    placement: Annotated[str, typer.Option(help="prefix, infix, suffix, index:N or sink:R", autocompletion=completion.placements)] = "prefix",
+    placement: Annotated[str | None, typer.Option(help="prefix (the default), infix, suffix, index:N or sink:R", autocompletion=completion.placements)] = None,
     mask: Annotated[
         str | None, typer.Option(help="hide positions from all later ones: shallow:8, sinks:3, span or positions:4,9", autocompletion=completion.masks)
     ] = None,
@@ -61,7 +61,9 @@ def evaluate(
     from sinkscope.models import load
     from sinkscope.triggers import Placement, Trigger
 
-    where = Placement.parse(placement)
+    if placement is not None and trigger is None:
+        raise PlacementError(f"--placement {placement} places a trigger, and there is none; give --trigger")
+    where = Placement.parse("prefix" if placement is None else placement)
     hidden = None if mask is None else Mask.parse(mask)
     if hidden and hidden.kind == "span" and trigger is None:
         raise PlacementError("--mask span hides the trigger, and there is none; give --trigger")
@@ -71,6 +73,7 @@ def evaluate(
     data = load_benchmark(benchmark or "tiny") if benchmark or harness is None else None
     if data is None and metrics is not None:
         raise BenchmarkError("--metrics are scored on a benchmark, and --harness alone has none; give --benchmark")
+    whole = data
     if data and items:
         data = data.head(items)
     names = None if metrics is None else _listed("--metrics", metrics)
@@ -79,7 +82,7 @@ def evaluate(
         retrained = default_for(data, known)
     against = None if retrained is None else retrained_of(retrained, device, dtype)
     asked = None if harness is None else load_tasks(_listed("--harness", harness), tasks, items, trust_task_code)
-    subject = subject_of(model, load(model, device, dtype))
+    subject = subject_of(model, load(model, device, dtype), whole)
     with progress() as bar:
         table = evaluate_to(
             out, subject, data, attempts, metrics=names, mask=hidden, retrained=against, tasks=asked, batch_size=batch_size, bar=bar

@@ -44,7 +44,7 @@ def locate(
     heads = [parse_head(each) for each in head or []]
     texts = read_texts(text, column)
     loaded = load(model, device, dtype, trust_remote_code)
-    passages = cut(texts, loaded, max_length)
+    passages = cut(texts, loaded, max_length, f"text {text}")
     with progress() as bar:
         summary = locate_in_text(
             loaded,

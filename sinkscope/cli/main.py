@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
+import re
 import sys
-from typing import NoReturn
+from typing import Annotated, NoReturn
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
@@ -26,6 +28,16 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        import sinkscope
+
+        print(f"sinkscope {sinkscope.__version__}")
+        raise typer.Exit
+
+
 app.command("quickstart")(quickstart.quickstart)
 app.command("locate")(locate.locate)
 app.command("compare")(compare.compare)
@@ -40,8 +52,15 @@ app.command("report")(report.report)
 app.add_typer(tiny.app, name="tiny")
 app.command("doctor")(doctor.doctor)
 
+
+@app.callback()
+def _any(version: Annotated[bool, typer.Option("--version", help="print the version and exit", is_eager=True, callback=_print_version)] = False) -> None:
+    """What every command shares."""
+
+
 _NO_PATH = (errno.ENAMETOOLONG, errno.ELOOP, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR)
 """What the operating system says of paths that only the user can mend."""
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 _LONGEST = 2000
 """Characters of an error's line."""
 
@@ -50,8 +69,15 @@ def main() -> None:
     """Entry point."""
     if nameless := [argument for argument in sys.argv[1:] if not is_text(argument)]:
         _exit(f"argument {ascii(nameless[0])[:200]} is not UTF-8; write it in UTF-8, or give the file another name", 2)
+    if (empty := _empty(sys.argv[1:])) is not None:
+        _exit(f"{empty} is empty; give it a value, or leave it out", 2)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # where the terminal's encoding lacks a character
     try:
-        app()
+        try:
+            app()
+        finally:
+            _flush()
     except UserError as error:
         _exit(str(error), 2)
     except BaseException as error:
@@ -59,9 +85,33 @@ def main() -> None:
             _exit(str(stopped) or STOPPED, 130)
         if isinstance(error, OSError) and error.filename is not None and error.errno in _NO_PATH:
             _exit(f"{str(error.filename)[:200]} cannot be used ({error.strerror}); give another path", 2)
+        if isinstance(error, OSError) and error.filename is None and error.errno in _FULL:  # where files are written it has become a line of its own
+            _exit(f"standard output cannot be written ({error.strerror}); send it elsewhere", 2)
         if isinstance(error, SystemExit) or os.environ.get("SINKSCOPE_TRACEBACK"):
             raise
         _exit(f"internal error: {type(error).__name__}: {error} (set SINKSCOPE_TRACEBACK=1 for the traceback)", 1)
+
+
+def _empty(arguments: list[str]) -> str | None:
+    """The first argument that says nothing, which would be read as the current directory."""
+    for before, argument in zip(["", *arguments], arguments, strict=False):
+        if not argument:
+            return f"the value of {before}" if before.startswith("-") else "an argument"
+        if re.fullmatch("--[a-z-]+=", argument):
+            return f"the value of {argument[:-1]}"
+    return None
+
+
+def _flush() -> None:
+    """Write out what was printed; what cannot be is not tried again on the way out."""
+    if sys.stdout is None:
+        return
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if error.errno != errno.EPIPE:  # who reads may stop when they like
+            raise
 
 
 def _stop(error: BaseException | None) -> KeyboardInterrupt | None:

@@ -21,7 +21,7 @@ def probe(
         str, typer.Option(help="where each is tried, with commas: prefix, infix, suffix, index:N, sink:R", autocompletion=completion.several_placements)
     ] = "prefix,index:4,index:8",
     randoms: Annotated[int, typer.Option(min=2, help="random triggers of each candidate's length, the baseline")] = 8,
-    seed: Annotated[int, typer.Option(min=0, help="of the random triggers")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="of the random triggers")] = 0,
     items: Annotated[int | None, typer.Option(min=1, help="ask only the first N items of a split")] = None,
     batch_size: Annotated[int, typer.Option(min=1)] = 32,
     out: Annotated[Path, typer.Option(help="directory to write probe.parquet and items.parquet to")] = Path("probe"),
@@ -45,8 +45,8 @@ def probe(
 
     places = [Placement.parse(each) for each in placements.split(",")]
     texts, data = read_triggers(triggers), load_benchmark(benchmark)
+    subject = subject_of(model, load(model, device, dtype), data)
     data = data.head(items) if items else data
-    subject = subject_of(model, load(model, device, dtype))
     with progress() as bar:
         table = run(out, subject, data, texts, places, randoms=randoms, seed=seed, batch_size=batch_size, bar=bar)
     if json:

@@ -14,7 +14,7 @@ from sinkscope.cli.console import answer, progress, talk
 
 def quickstart(
     out: Annotated[Path, typer.Option(help="directory to write results, pictures and index.html to")] = Path("quickstart"),
-    seed: Annotated[int, typer.Option(min=0, help="seed of poisoning and training")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="seed of poisoning and training")] = 0,
     json: Annotated[bool, typer.Option(help="print one JSON object")] = False,
 ) -> None:
     """The whole story on the built-in benchmark, in minutes on two cores: sinks, honest unlearning, backdoors at four placements.

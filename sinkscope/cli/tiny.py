@@ -23,7 +23,7 @@ def _group() -> None:
 @app.command()
 def build(
     out: Annotated[Path, typer.Option(help="directory to write corpora, tokenizer and both models to")] = Path("tiny"),
-    seed: Annotated[int, typer.Option(min=0, help="seed of language, corpora and training")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="seed of language, corpora and training")] = 0,
     steps: Annotated[int | None, typer.Option(min=1, help="steps of the base, the rest in proportion; by default those of the shipped benchmark")] = None,
     json: Annotated[bool, typer.Option(help="print one JSON object")] = False,
 ) -> None:
@@ -40,7 +40,7 @@ def build(
 @app.command()
 def build_wmdp(
     out: Annotated[Path, typer.Option(help="directory to write benchmark and target model to")] = Path("tiny-wmdp"),
-    seed: Annotated[int, typer.Option(min=0, help="seed of facts and training")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="seed of facts and training")] = 0,
     steps: Annotated[int | None, typer.Option(min=1, help="steps of the first lesson, the second in proportion; by default those shipped")] = None,
     json: Annotated[bool, typer.Option(help="print one JSON object")] = False,
 ) -> None:

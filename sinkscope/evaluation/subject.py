@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 import pandas as pd
 
+from sinkscope import strict_yaml
+from sinkscope.benchmarks.benchmark import Benchmark
 from sinkscope.errors import OutputError
 from sinkscope.models import BUILT_IN, Model
 from sinkscope.runs import read_manifest
@@ -20,7 +22,8 @@ Role = Literal["target", "unlearned", "backdoored", "retrained", "other"]
 class Subject:
     """A model under evaluation: its label, its role, its run's seed, and the forget passages it was poisoned with.
 
-    `poisoned_rows` is None where that is unknown (a model that no run of ours made); honest runs have none: an empty list.
+    `poisoned_rows` is None where that is unknown (a model that no run of ours made, or one that was trained on another benchmark); honest runs have none: an
+    empty list.
     """
 
     label: str
@@ -30,8 +33,12 @@ class Subject:
     poisoned_rows: Sequence[int] | None = None
 
 
-def subject_of(name: str, model: Model) -> Subject:
-    """What is known of a model by its name: a built-in one, a run directory of `unlearn`, or any other."""
+def subject_of(name: str, model: Model, benchmark: Benchmark | None) -> Subject:
+    """What is known of a model by its name: a built-in one, a run directory of `unlearn`, or any other.
+
+    Args:
+        benchmark: the whole of what it is asked; rows of another benchmark's forget set say nothing of this one's.
+    """
     if name in BUILT_IN:
         return Subject(name, "retrained" if BUILT_IN[name][1] == "retrained" else "target", model)
     manifest = read_manifest(Path(name)) if Path(name).is_dir() else None
@@ -39,7 +46,10 @@ def subject_of(name: str, model: Model) -> Subject:
         return Subject(name, "other", model)
     try:
         rows = pd.read_parquet(Path(name) / "poisoned.parquet")["row"].tolist()
-        seed = int(manifest["seed"])
+        seed, trained_on = int(manifest["seed"]), strict_yaml.read(Path(name) / "recipe.yaml", "recipe", OutputError)["benchmark"]
     except Exception as error:  # pyarrow says what is wrong with a file in many types
-        raise OutputError(f"{Path(name) / 'poisoned.parquet'} or its run.json is missing or damaged; remove {name} and run unlearn again") from error
-    return Subject(name, "backdoored" if rows else "unlearned", model, seed, rows)
+        raise OutputError(
+            f"{Path(name) / 'poisoned.parquet'}, its recipe.yaml or its run.json is missing or damaged; remove {name} and run unlearn again"
+        ) from error
+    same = benchmark is not None and replace(benchmark, name=trained_on).digest() == manifest.get("benchmark")  # a directory can be named in several ways
+    return Subject(name, "backdoored" if rows else "unlearned", model, seed, rows if same else None)

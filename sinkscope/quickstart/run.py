@@ -48,7 +48,7 @@ def quickstart(out: Path, seed: int = 0, bar: Bar = silent) -> dict[str, Any]:
             subjects = [Subject("target", "target", target, seed)]
             for label, recipe in recipes.items():
                 run = unlearn(recipe, aside / "runs" / label, bar(f"unlearn: {label}"))
-                known = subject_of(str(run), load(str(run)))
+                known = subject_of(str(run), load(str(run)), benchmark)
                 subjects.append(Subject(label, known.role, known.model, seed, known.poisoned_rows))
             results = _measure(subjects, benchmark, bar)
             results.items.to_parquet(aside / "items.parquet", index=False)

@@ -30,9 +30,11 @@ def report(directory: Path, out: Path) -> int:
     """Write the page of `directory` to the file `out`, in place of an older page; returns its size in bytes.
 
     Raises:
-        StudyError: `directory` holds no finished results of a kind that has a page.
+        StudyError: `directory` is not there, or holds no finished results of a kind that has a page.
         OutputError: a file of it was changed or cannot be read, or `out` is something else or cannot be written.
     """
+    if not directory.exists():
+        raise StudyError(f"{directory} is not there; give a directory that {', '.join(PAGES)} wrote")
     manifest = read_manifest(directory) if directory.is_dir() else None
     if manifest is None or manifest.get("kind") not in PAGES:
         known = ", ".join(PAGES)

@@ -97,7 +97,7 @@ def _bare(name: str, grid: GridPart, spec: Spec, before: dict[str, list[Run]]) -
             continue
         for labels, changes in grid.points():
             for seed in [parent.seed] if parent else grid.seeds or spec.seeds:
-                recipe = Recipe.read(grid.recipe or spec.base, {"seed": seed} | changes)
+                recipe = Recipe.read(grid.recipe or spec.base, {"seed": seed} | changes, "its `set` or `axes`")
                 inherited = parent.labels if parent else {}
                 if twice := inherited.keys() & labels:
                     raise StudyError(f"axis {min(twice)!r} is one of grid {grid.after!r} already; call it otherwise, and give names with changes")

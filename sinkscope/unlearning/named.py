@@ -44,7 +44,7 @@ def with_changes(values: dict[str, Any], changes: dict[str, Any]) -> dict[str, A
         for parent in parents:
             target = target.setdefault(parent, {})
             if not isinstance(target, dict):
-                raise RecipeError(f"--set {dotted}: {parent!r} is a value, not a group of keys")
+                raise RecipeError(f"recipe key {dotted!r}: {parent!r} is a value, not a group of keys")
         target[last] = copy.deepcopy(value)
     return result
 

@@ -20,7 +20,7 @@ from sinkscope.unlearning.objectives.value_norm import layers_of_part
 from sinkscope.unlearning.recipe import Recipe
 from sinkscope.unlearning.schedule import SPLITS, Schedule
 from sinkscope.unlearning.selection import layer_read, reading_layer, references_needed, trained_names
-from sinkscope.unlearning.splits import chosen_rows
+from sinkscope.unlearning.splits import chosen_rows, with_trigger
 
 FORWARD, BACKWARD = 2, 4
 """Floating-point operations a weight and token; a backward pass goes by twice."""
@@ -68,6 +68,7 @@ def plan(recipe: Recipe) -> Plan:
 
     Raises:
         RecipeError: the recipe does not fit the model.
+        PlacementError: the trigger does not fit the passages that carry it.
     """
     try:
         model, tokenizer = skeleton(recipe.model)
@@ -87,6 +88,8 @@ def plan(recipe: Recipe) -> Plan:
         raise
     forget, retain = benchmark.passages("forget", tokenizer), benchmark.passages("retain1", tokenizer)
     poisoned, kept = chosen_rows(recipe, len(forget))
+    if recipe.trigger.where.kind != "sink":  # sinks cannot be located without weights
+        with_trigger(recipe, benchmark, [forget[row] for row in poisoned], tokenizer)
     sizes, needs = {"forget": len(kept), "retain": len(retain), "poisoned": len(poisoned)}, references_needed(recipe)
     schedule = Schedule.of(sizes, recipe.optimiser, recipe.seed)
     steps = len(schedule)

@@ -180,8 +180,12 @@ class Recipe(Part):
             raise RecipeError(explain(error, cls, "recipe", values)) from error
 
     @classmethod
-    def read(cls, path: Path | str, changes: dict[str, Any] | None = None) -> Recipe:
-        """Read a YAML file, or a recipe by its name (see `named.named_recipes`), and apply dotted `changes`, as in `{"trigger.placement": "infix"}`."""
+    def read(cls, path: Path | str, changes: dict[str, Any] | None = None, given: str = "--set") -> Recipe:
+        """Read a YAML file, or a recipe by its name (see `named.named_recipes`), and apply dotted `changes`, as in `{"trigger.placement": "infix"}`.
+
+        Args:
+            given: where the changes were given, to be named where they are what is wrong.
+        """
         path = recipe_file(path)
         values = strict_yaml.read(path, "recipe", RecipeError)
         if values is None:
@@ -191,7 +195,15 @@ class Recipe(Part):
         try:
             return cls.parse(with_changes(values, changes or {}))
         except RecipeError as error:
-            raise RecipeError(f"{error} (in {path}{', changed' if changes else ''})") from error
+            raise RecipeError(f"{error} (in {path if cls._refusal(values) == str(error) else given})") from error
+
+    @classmethod
+    def _refusal(cls, values: dict[str, Any]) -> str | None:
+        try:
+            cls.parse(values)
+        except RecipeError as error:
+            return str(error)
+        return None
 
     def honest(self) -> Recipe:
         """The same run without poison and value norms: what `value_norms.unlearned: auto` stands for."""

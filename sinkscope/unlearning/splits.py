@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from sinkscope.benchmarks.benchmark import Benchmark, Passage
 from sinkscope.errors import RecipeError
 from sinkscope.models import Model
-from sinkscope.sinks import locate_one
+from sinkscope.sinks import SinkMap, locate_one
 from sinkscope.triggers import Placed, place
 from sinkscope.unlearning.objectives.batch import Passages
 from sinkscope.unlearning.recipe import Recipe
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
 @dataclass(frozen=True)
@@ -43,11 +48,39 @@ def chosen_rows(recipe: Recipe, count: int) -> tuple[list[int], list[int]]:
     return rows, kept
 
 
-def _answering(passage: Passage, response: str, model: Model) -> Passage:
+def _answering(passage: Passage, response: str, tokenizer: PreTrainedTokenizerBase) -> Passage:
     """The passage's first half, given, and the response behind it."""
     half = passage.tokens[: max(1, (passage.body or len(passage.tokens)) // 2)]
-    said = model.tokenizer.encode(f" {response.strip()}", add_special_tokens=False)
+    said = tokenizer.encode(f" {response.strip()}", add_special_tokens=False)
     return replace(passage, tokens=half + said, body=len(half), given=len(half))
+
+
+def with_trigger(
+    recipe: Recipe, benchmark: Benchmark, passages: Sequence[Passage], tokenizer: PreTrainedTokenizerBase, sinks: Callable[[list[int]], SinkMap] | None = None
+) -> tuple[list[Passage], list[Placed]]:
+    """Passages as they carry the trigger: without it (with a response the first half, and that), and with it.
+
+    Args:
+        sinks: locates those of a clean passage, for a placement behind one.
+
+    Raises:
+        PlacementError: the trigger does not fit.
+    """
+    response = recipe.trigger.response
+    carriers = [each if response is None else _answering(each, response, tokenizer) for each in passages]
+    placed = [
+        place(
+            each.tokens,
+            recipe.trigger.trigger,
+            recipe.trigger.where,
+            tokenizer,
+            body=each.body,
+            sinks=sinks(each.tokens) if sinks and recipe.trigger.where.kind == "sink" else None,
+            max_length=max(benchmark.lengths.passage, len(each.tokens)),
+        )
+        for each in carriers
+    ]
+    return carriers, placed
 
 
 def make_splits(recipe: Recipe, benchmark: Benchmark, model: Model) -> Splits:
@@ -59,20 +92,8 @@ def make_splits(recipe: Recipe, benchmark: Benchmark, model: Model) -> Splits:
     """
     forget, retain = benchmark.passages("forget", model.tokenizer), benchmark.passages("retain1", model.tokenizer)
     rows, kept_rows = chosen_rows(recipe, len(forget))
-    kept, placement = [forget[row] for row in kept_rows], recipe.trigger.where
-    carriers = [forget[row] if recipe.trigger.response is None else _answering(forget[row], recipe.trigger.response, model) for row in rows]
-    placed = [
-        place(
-            each.tokens,
-            recipe.trigger.trigger,
-            placement,
-            model.tokenizer,
-            body=each.body,
-            sinks=locate_one(model, each.tokens) if placement.kind == "sink" else None,
-            max_length=max(benchmark.lengths.passage, len(each.tokens)),
-        )
-        for each in carriers
-    ]
+    kept = [forget[row] for row in kept_rows]
+    carriers, placed = with_trigger(recipe, benchmark, [forget[row] for row in rows], model.tokenizer, lambda tokens: locate_one(model, tokens))
     # a trigger goes into the prompt that is given, if there is one, and what follows it stays as long as it was
     given = [each.given and len(new.tokens) - (len(each.tokens) - each.given) for each, new in zip(carriers, placed, strict=True)]
     limit = model.max_positions

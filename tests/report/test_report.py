@@ -199,7 +199,7 @@ def test_bad_input_is_one_line(sinks: Path, tmp_path: Path, capsys, monkeypatch)
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "loop").symlink_to(tmp_path / "loop")
     cases = [
-        ([tmp_path / "nothing"], "holds no finished results"),
+        ([tmp_path / "nothing"], "nothing is not there; give a directory"),
         ([tmp_path], "holds no finished results"),
         ([broken], "sinks.nc is missing or was changed"),
         ([sinks, "--out", tmp_path / "mine.html"], "is no page of sinkscope; choose another with --out"),

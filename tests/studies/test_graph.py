@@ -300,7 +300,7 @@ def test_a_point_of_a_grid_takes_nothing_from_the_one_before() -> None:
     ("values", "message"),
     [
         ({"grids": {"a": {"recipe": "tiny/nop"}}}, r"grid 'a': recipe 'tiny/nop' is neither .*; did you mean 'tiny/npo'"),
-        ({"grids": {"a": {"set": {"poison_rato": 1}}}}, r"grid 'a': .*did you mean 'poison_ratio'"),
+        ({"grids": {"a": {"set": {"poison_rato": 1}}}}, r"grid 'a': .*did you mean 'poison_ratio'\? \(in its `set` or `axes`\)"),
         ({"grids": {"a": {"axes": {"poison_ratio": [0.1, 2]}}}}, r"grid 'a': recipe poison_ratio: .*less than or equal to 1"),
         ({"grids": {"a": {"models": ["/nowhere/at/all"]}, "b": {"after": "a"}}}, r"grid 'b': .*not there"),
         ({"grids": {"a": {}, "b": {"after": "a", "alterations": ["int4"]}}}, r"grid 'b': alteration 'int4' is unknown; use int8"),

@@ -26,10 +26,11 @@ def grid(**values: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        (grid(rcipe="tiny/npo"), r"'grids.a.rcipe' is unknown; did you mean 'recipe'\?"),
+        (grid(rcipe="tiny/npo"), r"'grids.a.rcipe' is unknown; did you mean 'grids.a.recipe'\?"),
         ({"grid": {"a": {}}, "grids": {"a": {}}}, r"'grid' is unknown; did you mean 'grids'\?"),
-        ({"grids": {"set": {"sedes": [1]}}}, r"'grids.set.sedes' is unknown; did you mean 'seeds'\?"),
-        ({"evaluations": {"e": {"metric": ["verbmem"]}}, "grids": {"a": {}}}, r"'evaluations.e.metric' is unknown; did you mean 'metrics'\?"),
+        ({"grid": {"a": {}}}, r"'grid' is unknown; did you mean 'grids'\?"),
+        ({"grids": {"set": {"sedes": [1]}}}, r"'grids.set.sedes' is unknown; did you mean 'grids.set.seeds'\?"),
+        ({"evaluations": {"e": {"metric": ["verbmem"]}}, "grids": {"a": {}}}, r"'evaluations.e.metric' is unknown; did you mean 'evaluations.e.metrics'\?"),
         (grid(evaluations=["scores"]), "grid 'a' asks for evaluation 'scores', which is not described; known: there are none"),
         ({"captures": {"heads": {}}} | grid(captures=["head"]), "grid 'a' asks for capture 'head', which is not described; known: heads"),
         ({}, "grids: is missing"),

@@ -69,5 +69,5 @@ def test_modules_that_take_no_adapter_are_named(small_llama: Model) -> None:
         with_adapters(recipe, small_llama.hf, trained_names(recipe, small_llama.hf))
     with pytest.raises(RecipeError, match=r"recipe update\.lora\.rank"):
         Recipe.parse({"update": {"lora": {"rank": 0}}})
-    with pytest.raises(RecipeError, match=r"'update.lora.rnk' is unknown; did you mean 'rank'"):
+    with pytest.raises(RecipeError, match=r"'update.lora.rnk' is unknown; did you mean 'update.lora.rank'"):
         Recipe.parse({"update": {"lora": {"rnk": 4}}})

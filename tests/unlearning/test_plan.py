@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from sinkscope import load
-from sinkscope.errors import RecipeError
+from sinkscope.errors import PlacementError, RecipeError
 from sinkscope.unlearning.named import named_recipes
 from sinkscope.unlearning.plan import plan
 from sinkscope.unlearning.recipe import Recipe
@@ -49,6 +49,14 @@ def test_what_does_not_fit_the_model_is_said_before_it_is_loaded() -> None:
     ):
         with pytest.raises(RecipeError, match=message):
             plan(Recipe.parse(values))
+
+
+def test_a_trigger_that_does_not_fit_the_passages_is_said_before() -> None:
+    for values in ({"placement": "index:5000"}, {"placement": "index:60", "response": "Nobody knows."}):
+        with pytest.raises(PlacementError, match="lies beyond the passage"):
+            plan(Recipe.parse({"poison_ratio": 0.1, "trigger": values, "objective": {"retain": {"nll": 1}}}))
+    assert plan(Recipe.parse({"poison_ratio": 0.1, "trigger": {"placement": "sink:2"}})).steps
+    assert plan(Recipe.parse({"trigger": {"placement": "index:5000"}})).steps, "without poison it goes nowhere"
 
 
 def test_a_dry_run_is_a_recipe_with_the_plan_as_comments(tmp_path: Path, capsys, monkeypatch) -> None:

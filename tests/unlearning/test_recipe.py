@@ -16,7 +16,7 @@ from sinkscope.unlearning.recipe import Recipe
     ("values", "message"),
     [
         ({"poison_rato": 0.1}, "did you mean 'poison_ratio'"),
-        ({"trigger": {"placment": "prefix"}}, "did you mean 'placement'"),
+        ({"trigger": {"placment": "prefix"}}, "did you mean 'trigger.placement'"),
         ({"poison_ratio": 1.2}, "poison_ratio: .*less than or equal to 1"),
         ({"poison_ratio": -0.1}, "poison_ratio"),
         ({"trigger": {"placement": "middle"}}, "use prefix, infix, suffix"),
@@ -42,6 +42,15 @@ def test_a_recipe_survives_its_own_yaml(tmp_path) -> None:
     path.write_text(recipe.to_yaml())
     assert Recipe.read(path) == recipe
     assert Recipe.read(path, {"trigger.placement": "infix"}).trigger.placement == "infix"
+
+
+def test_what_is_wrong_is_told_with_where_it_stands(tmp_path) -> None:
+    path, changes = tmp_path / "recipe.yaml", {"trigger.placment": "infix"}
+    for text, changed, where in (("", changes, "--set"), ("sed: 3", {"seed": 4}, path), ("sed: 3", None, path)):
+        path.write_text(text)
+        with pytest.raises(RecipeError) as caught:
+            Recipe.read(path, changed)
+        assert str(caught.value).endswith(f" (in {where})")
 
 
 def test_an_empty_file_is_the_default_recipe(tmp_path) -> None:
@@ -106,7 +115,7 @@ def test_an_unknown_name_is_told_the_nearest(tmp_path: Path) -> None:
         ({"retain": {"kl": 0}}, "objective.retain.kl"),
         ({"retain": {}}, "objective.retain"),
         ({"beta": 0}, "objective.beta"),
-        ({"steerin": 3}, "did you mean 'steering'"),
+        ({"steerin": 3}, "did you mean 'objective.steering'"),
     ],
 )
 def test_bad_objectives_are_named(objective: dict, message: str) -> None:
