@@ -205,7 +205,7 @@ def test_bad_input_is_one_line(sinks: Path, tmp_path: Path, capsys, monkeypatch)
         ([sinks, "--out", tmp_path / "mine.html"], "is no page of sinkscope; choose another with --out"),
         ([sinks, "--out", tmp_path], "is no page of sinkscope"),
         ([sinks, "--out", tmp_path / "pipe"], "is no page of sinkscope"),
-        ([tmp_path / "loop"], "holds no finished results"),
+        ([tmp_path / "loop"], "loop is not there"),
         ([sinks, "--out", sinks / "page.html"], "lies in"),
     ]
     monkeypatch.chdir(tmp_path)
