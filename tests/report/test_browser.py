@@ -275,6 +275,20 @@ def test_a_picture_that_is_taken_along_says_what_it_shows(opened: Open) -> None:
     assert "attention received α at position 0, 3 layers by 4 heads" in "".join(ElementTree.fromstring(text_of(svg.value)).itertext())
 
 
+def test_pictures_follow_the_window_and_come_back(opened: Open) -> None:
+    page = opened("sinks")
+    sizes = "[...document.querySelectorAll('.plot .main-svg:first-child')].map(svg => [svg.clientWidth, svg.clientHeight])"
+    to_the_end(page)
+    before = page.evaluate(sizes)
+    page.set_viewport_size({"width": 700, "height": 900})
+    page.wait_for_function(f"width => {sizes}[0][0] < width", arg=before[0][0])
+    assert [height for _, height in page.evaluate(sizes)] == [height for _, height in before]
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    page.set_viewport_size(WIDE)
+    page.wait_for_function(f"width => {sizes}[0][0] === width", arg=before[0][0])
+    assert page.evaluate(sizes) == before
+
+
 def test_all_charts_are_on_paper(opened: Open) -> None:
     """Also those that nobody has scrolled to."""
     page = opened("study")

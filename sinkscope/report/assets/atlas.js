@@ -79,7 +79,7 @@ const atlas = (host, entries, views) => {
   if (mapChart) mapHost.append(mapNote);
   const profiles = () => {
     const norms = view().statistics.value_norm;
-    return [["this head", view().profile("alpha", state.layer, state.head)], ["all heads", view().profile("alpha", null, null)], ["uniform", unpack(view().uniform).subarray(state.layer * view().bins, (state.layer + 1) * view().bins)],
+    return [["this head", view().profile("alpha", state.layer, state.head)], ["all heads", view().profile("alpha", null, null)], ["uniform in this layer", unpack(view().uniform).subarray(state.layer * view().bins, (state.layer + 1) * view().bins)],
       ...(norms ? [["‖v‖", view().profile("value_norm", state.layer, state.head)]] : [])];
   };
   const places = () => Array.from({ length: view().bins }, (_, bin) => (bin + 0.5) * view().bin - 0.5);
@@ -93,7 +93,7 @@ const atlas = (host, entries, views) => {
     label: () => `${entries[state.entry].label}: attention received by position, layer ${state.layer}, head ${state.head}`,
     build: () => ({
       data: profiles().map(([name, values]) => ({ x: places(), y: values, name, mode: "lines", yaxis: name === "‖v‖" ? "y2" : "y",
-        line: { width: 1.5, dash: name === "uniform" ? "dot" : "solid", color: { "this head": "#0173b2", "all heads": "#949494", uniform: "#333333", "‖v‖": "#d55e00" }[name] } })).concat(alone()),
+        line: { width: 1.5, dash: name === "uniform in this layer" ? "dot" : "solid", color: { "this head": "#0173b2", "all heads": "#949494", "uniform in this layer": "#333333", "‖v‖": "#d55e00" }[name] } })).concat(alone()),
       layout: { height: 340, margin: { t: 10, r: 10, b: 45, l: 55 }, legend: { orientation: "h", y: 1.12 }, xaxis: { title: { text: "position" }, anchor: "y2" },
         yaxis: { title: { text: "α" }, domain: [0.36, 1], rangemode: "tozero" }, yaxis2: { title: { text: "‖v‖" }, domain: [0, 0.28], rangemode: "tozero" } },
     }),

@@ -1,7 +1,7 @@
 "use strict";
 // Charts: drawn when they come into view, drawn again when the theme changes, with what is in them as SVG, PNG and CSV.
 
-const CONFIG = { displayModeBar: false, displaylogo: false, responsive: true };
+const CONFIG = { displayModeBar: false, displaylogo: false };
 const DARK = { "#333333": "#d8d8d8", black: "#e8e8e8", "#000000": "#e8e8e8", white: "#161616", "#ffffff": "#161616", "#e8e8e8": "#3a3a3a", "#f7ef9f": "#5a5320" };
 const charts = [];
 
@@ -66,7 +66,7 @@ const chart = (host, { name, label, build, numbers, eager = false, height = null
       if (!self.visible) return;
       const figure = themed(build(), isDark());
       if (height) figure.layout.height = height;
-      if (plot.clientWidth < least) figure.layout.width = least;
+      figure.layout.width = Math.max(least, plot.clientWidth || 500);
       Plotly.react(plot, figure.data, figure.layout, CONFIG);
       plot.dataset.drawn = "yes";
     },
@@ -84,6 +84,12 @@ const chart = (host, { name, label, build, numbers, eager = false, height = null
   }
   return self;
 };
+
+let resized = null;
+addEventListener("resize", () => {
+  clearTimeout(resized);
+  resized = setTimeout(() => charts.forEach((each) => each.draw()), 150);
+});
 
 const setTheme = (theme) => {
   document.documentElement.dataset.theme = theme;

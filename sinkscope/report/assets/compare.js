@@ -53,7 +53,7 @@ const compare = (host, { places, models, words }, views) => {
       picture.draw();
       const here = seen();
       const { trigger } = models[mine.model];
-      missing.textContent = here ? `n = ${views[here.clean].reached(0)} passages, ${views[here.clean].runs} run${views[here.clean].runs > 1 ? "s" : ""}${trigger ? `; trigger “${trigger}”` : ""}` : `nothing was captured of it${there()}`;
+      missing.textContent = here ? `n = ${views[here.clean].reached(views[here.clean].bins - 1)} passages, ${views[here.clean].runs} run${views[here.clean].runs > 1 ? "s" : ""}${trigger ? `; trigger “${trigger}”` : ""}` : `nothing was captured of it${there()}`;
       for (const when of ["clean", "triggered"]) {
         const view = here && views[here[when]];
         if (view && !(state.layer >= view.layers || state.head >= view.heads)) strip(strips[when], view, view.profile("alpha", state.layer, state.head), `tokens, ${words[when]}, shaded by the attention they receive`);

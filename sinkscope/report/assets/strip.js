@@ -76,5 +76,5 @@ const strip = (host, view, alpha, label) => {
   const numbers = () => ({ columns: ["position", "token", "alpha", "trigger"], rows: tokens.map((each) => [each.place, each.token, each.alpha, each.trigger ? "yes" : ""]) });
   const pictures = ["svg", "png"].map((format) =>
     el("button", { type: "button", "data-format": format, "aria-label": `${label} as ${format.toUpperCase()}`, onclick: () => stripPicture(tokens, format) }, format.toUpperCase()));
-  host.replaceChildren(text, ...(tokens.length ? [el("div", { class: "tools" }, ...pictures, csvButton("tokens", label, numbers), folded(numbers).details)] : []));
+  host.replaceChildren(text, ...(tokens.length ? [el("div", { class: "tools" }, ...pictures, csvButton("tokens", label, numbers), el("small", {}, `darkest: α ${shown(Math.max(...tokens.map((each) => (each.shade === null ? 0 : each.alpha))))}`), folded(numbers).details)] : []));
 };
