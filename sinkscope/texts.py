@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from sinkscope.files import CORPUS, is_text, read_records, read_text
 from sinkscope.models import Model
 from sinkscope.packed import Packed
 
+LOGGER = logging.getLogger("sinkscope")
 MIN_TOKENS = 16
 MEND = "give a text in UTF-8"
 
@@ -52,15 +54,17 @@ def cut(texts: Iterable[str], model: Model, max_length: int, what: str = "text")
         raise TextError(f"--max-length {max_length} is too short to show sinks; use at least {MIN_TOKENS}")
     check_readable(model, max_length)
     passages = Packed()
-    longest = 0
+    longest = short = documents = 0
     for text in texts:
         ids = model.tokenizer.encode(text, add_special_tokens=False, verbose=False)
         size = max_length - (model.tokenizer.bos_token_id is not None)
-        longest = max(longest, len(ids))
+        longest, short, documents = max(longest, len(ids)), short + (len(ids) < MIN_TOKENS), documents + 1
         for i in range(0, len(ids) - MIN_TOKENS + 1, size):
             passages.append(model.with_bos(ids[i : i + size]))
     if not passages:
         raise TextError(f"{what} is too short: its longest document has {longest} tokens, sinks need at least {MIN_TOKENS}; give a longer text")
+    if short:
+        LOGGER.warning("%d of %d documents have fewer than %d tokens and are left out", short, documents, MIN_TOKENS)
     return passages
 
 

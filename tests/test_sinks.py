@@ -140,3 +140,12 @@ def test_text_in_the_place_of_passages_or_of_a_list_is_refused(small_llama: Mode
             locate(small_llama, passages)
     with pytest.raises(TextError, match="give a list of texts"):
         cut("the old captain walked along the wall", small_llama, 64)
+
+
+def test_documents_that_are_too_short_are_told(small_llama: Model, caplog: pytest.LogCaptureFixture) -> None:
+    passages = cut(["a lamp", "the harbour was quiet " * 20, ""], small_llama, 64)
+    assert len(passages) >= 1
+    assert [record.message for record in caplog.records] == ["2 of 3 documents have fewer than 16 tokens and are left out"]
+    caplog.clear()
+    cut(["the harbour was quiet " * 20], small_llama, 64)
+    assert not caplog.records

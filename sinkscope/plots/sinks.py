@@ -104,7 +104,8 @@ def value_norms(norms: pd.DataFrame, caption: str) -> Figure:
         axis.plot(
             group["position"], group["value_norm"], marker="o", markersize=1.6 * width, linewidth=width, color=colour(str(model)), label=drawable(str(model))
         )
-    axis.set(xlabel="position (0 is the first token)", ylabel="value norm ‖v‖₂", title=wrapped(caption, COLUMN - 0.5), ylim=(0, None))
+    top = 1.06 * float(norms["value_norm"].max())  # so that no marker is cut
+    axis.set(xlabel="position (0 is the first token)", ylabel="value norm ‖v‖₂", title=wrapped(caption, COLUMN - 0.5), ylim=(0, top))
     axis.legend(ncols=2)
     return figure
 
