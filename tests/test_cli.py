@@ -18,6 +18,7 @@ from transformers import BertConfig, BertForMaskedLM, T5Config, T5ForConditional
 import sinkscope
 from sinkscope.benchmarks.benchmark import load_benchmark
 from sinkscope.cli.main import main
+from sinkscope.errors import OutputError
 from sinkscope.models import data_directory, load
 from sinkscope.runs import writing
 from sinkscope.sinks import locate_one
@@ -411,3 +412,13 @@ def test_dry_run_prints_the_resolved_recipe(tmp_path, capsys, monkeypatch) -> No
     recipe.write_text(stdout)
     code, again, _ = run(capsys, monkeypatch, "unlearn", recipe, "--dry-run", "--json")
     assert (code, json.loads(again)["recipe"]) == (0, resolved), "what a dry run prints is a recipe"
+
+
+def test_what_lies_behind_a_line_can_be_seen(tmp_path, capsys, monkeypatch) -> None:
+    (tmp_path / "run.json").write_text("{")
+    code, _, err = run(capsys, monkeypatch, "report", tmp_path)
+    assert code == 2 and err.count("\n") == 1
+    monkeypatch.setenv("SINKSCOPE_TRACEBACK", "1")
+    with pytest.raises(OutputError, match="is damaged") as raised:
+        run(capsys, monkeypatch, "report", tmp_path)
+    assert isinstance(raised.value.__cause__, ValueError)

@@ -79,6 +79,8 @@ def main() -> None:
         finally:
             _flush()
     except UserError as error:
+        if error.__cause__ is not None and os.environ.get("SINKSCOPE_TRACEBACK"):
+            raise
         _exit(str(error), 2)
     except BaseException as error:
         if (stopped := _stop(error)) is not None:
