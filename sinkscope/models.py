@@ -131,7 +131,7 @@ def load(name: str, device: str | None = None, dtype: str | None = None, trust_r
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise ModelError(f"device {place!r} cannot be used here ({first_line(error)[:120]}); use cpu, or leave --device out") from error
     options = {"use_safetensors": True, "output_loading_info": True}
-    if not trust_remote_code:
+    if source.numbers is not None and not trust_remote_code:
         _modules(name, source)
     try:
         tokenizer = AutoTokenizer.from_pretrained(source.place, trust_remote_code=trust_remote_code)

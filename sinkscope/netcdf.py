@@ -10,6 +10,16 @@ from typing import Any
 import xarray as xr
 
 
+def read(path: Path, name: str, group: str | None = None) -> xr.DataArray:
+    """One variable, with the attributes of its data set.
+
+    Raises:
+        OSError, KeyError: there is no such file, group or variable.
+    """
+    data = xr.load_dataset(path, engine="h5netcdf", group=group)
+    return data[name].assign_attrs(data.attrs)
+
+
 def write(groups: Mapping[str, xr.Dataset], path: Path, encoding: Mapping[str, Any] | None = None) -> None:
     """Data sets by the name of their group, `/` for the root."""
     memory = BytesIO()

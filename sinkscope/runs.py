@@ -41,8 +41,8 @@ def read_manifest(directory: Path) -> dict[str, Any] | None:
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
         files = dict(manifest["files"])
-        types = {str: (manifest["identity"], manifest.get("kind", "")), dict: (manifest.get("versions", {}),)}
-        if files.pop(MANIFEST, None) not in (None, _checksum(manifest)) or not all(isinstance(each, kind) for kind in types for each in types[kind]):
+        typed = all(isinstance(each, str) for each in (manifest["identity"], manifest.get("kind", ""))) and isinstance(manifest.get("versions", {}), dict)
+        if files.pop(MANIFEST, None) not in (None, _checksum(manifest)) or not typed:
             raise ValueError
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise OutputError(f"{path} is damaged; remove {directory} and run again") from error

@@ -34,9 +34,14 @@ class Trigger:
 
     def __post_init__(self) -> None:
         if not self.text.strip():
-            raise PlacementError(f"trigger {self.text[:80]!r} is empty; give it a text")
+            raise PlacementError(f"trigger {self.named} is empty; give it a text")
         if not is_text(self.text):
-            raise PlacementError(f"trigger {self.text[:80]!r} is no text in UTF-8; give another")
+            raise PlacementError(f"trigger {self.named} is no text in UTF-8; give another")
+
+    @property
+    def named(self) -> str:
+        """Quoted, and cut short where it is long."""
+        return repr(self.text[:80])
 
 
 @dataclass(frozen=True)
@@ -77,6 +82,18 @@ class Placed:
     stop: int
 
 
+def asked(trigger: str | None, placement: str | None) -> tuple[Trigger, Placement] | None:
+    """What `--trigger` and `--placement` (by default prefix) ask for; None without a trigger.
+
+    Raises:
+        PlacementError: one of them is none, or a placement is given without a trigger.
+    """
+    if trigger is None and placement is not None:
+        raise PlacementError(f"--placement {placement} places a trigger, and there is none; give --trigger")
+    where = Placement.parse("prefix" if placement is None else placement)
+    return None if trigger is None else (Trigger(trigger), where)
+
+
 def place(
     tokens: Sequence[int],
     trigger: Trigger,
@@ -115,13 +132,13 @@ def place(
         at = _position(head, placement, first, sinks)
         span = _span(head[:at], trigger, head[at:] + tail, tokenizer)
         if len(span) >= body - first + 1:
-            raise PlacementError(f"trigger {trigger.text[:80]!r} has {len(span)} tokens, the passage {body - first}; use a shorter trigger or a longer passage")
+            raise PlacementError(f"trigger {trigger.named} has {len(span)} tokens, the passage {body - first}; use a shorter trigger or a longer passage")
         excess = len(head) + len(span) - room
         if excess <= 0:
             return Placed(head[:at] + span + head[at:] + tail, at, at + len(span))
         if len(head) - excess <= first:
             raise PlacementError(
-                f"trigger {trigger.text[:80]!r} ({len(span)} tokens) leaves no room for the passage in {max_length} tokens; "
+                f"trigger {trigger.named} ({len(span)} tokens) leaves no room for the passage in {max_length} tokens; "
                 "raise the maximum length or shorten the trigger"
             )
         head = head[: -int(excess)]
@@ -157,10 +174,10 @@ def _span(before: list[int], trigger: Trigger, after: list[int], tokenizer: PreT
     anchors = [ANCHOR] if left else ["\n", "("] if inside else []
     ids = _encode(f" {text}" if left else text, tokenizer, anchors)
     if not ids:
-        raise PlacementError(f"trigger {trigger.text[:80]!r} has no tokens under this tokenizer; use another text")
+        raise PlacementError(f"trigger {trigger.named} has no tokens under this tokenizer; use another text")
     unknown = tokenizer.unk_token_id
     if unknown is not None and unknown in ids and unknown != tokenizer.eos_token_id:
-        raise PlacementError(f"trigger {trigger.text[:80]!r} has characters that this tokenizer does not know; use another text")
+        raise PlacementError(f"trigger {trigger.named} has characters that this tokenizer does not know; use another text")
     return ids + (_space(tokenizer) if right else [])
 
 

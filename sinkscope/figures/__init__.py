@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from plotly import graph_objects as go
 
 from sinkscope.aside import filling
-from sinkscope.errors import StudyError, UserError, first_line
+from sinkscope.errors import StudyError, UserError
 from sinkscope.figures import (
     across,
     attention_difference,
@@ -36,7 +36,7 @@ from sinkscope.figures import (
     variations,
 )
 from sinkscope.plots.style import save
-from sinkscope.studies.study import OTHERWISE, Study
+from sinkscope.studies.study import Study, expecting
 
 
 @dataclass(frozen=True)
@@ -49,22 +49,6 @@ class Picture:
     needs: tuple[str, ...]
     markdown: Callable[[pd.DataFrame], str] | None
 
-    def of(self, study: Study, name: str) -> tuple[pd.DataFrame, Figure]:
-        """The picture's numbers and the picture.
-
-        Raises:
-            StudyError: the study lacks what is needed.
-        """
-        if missing := [grid for grid in self.needs if grid not in study.spec.grids]:
-            raise StudyError(f"study {study.directory} has no grid {', '.join(map(repr, missing))}, which {name} needs")
-        try:
-            data = self.frame(study)
-            return data, self.draw(data)
-        except UserError:
-            raise
-        except OTHERWISE as error:
-            raise StudyError(f"study {study.directory} has not all that {name} needs: {first_line(error)}") from error
-
     def write(self, study: Study, out: Path, name: str) -> list[str]:
         """Write the picture as PNG and PDF with its numbers as CSV, a table also as Markdown; the files' names.
 
@@ -72,7 +56,11 @@ class Picture:
             StudyError: the study lacks what is needed.
             OutputError: `out` cannot be written.
         """
-        data, figure = self.of(study, name)
+        if missing := [grid for grid in self.needs if grid not in study.spec.grids]:
+            raise StudyError(f"study {study.directory} has no grid {', '.join(map(repr, missing))}, which {name} needs")
+        with expecting(f"study {study.directory} has not all that {name} needs"):
+            data = self.frame(study)
+            figure = self.draw(data)
         save(figure, data, out, name)
         if self.markdown is None:
             return [f"{name}.{kind}" for kind in ("png", "pdf", "csv")]

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import xarray as xr
 
+from sinkscope import netcdf
 from sinkscope.plots import interactive
 from sinkscope.quickstart.summary import PLACEMENTS, SHOWN, effectiveness_points
 from sinkscope.report.contents import Page
@@ -59,13 +59,13 @@ def _shown(directory: Path, label: str, role: str, trigger: str, scores: pd.Data
     """A model with everything that was captured of it, and its scores."""
     captured = directory / "captures" / label
     attention, words, maps = (pd.read_parquet(captured / f"{name}.parquet") for name in ("attention", "passage", "maps"))
-    patterns = xr.load_dataset(captured / "patterns.nc", engine="h5netcdf")
+    patterns, spans = netcdf.read(captured / "patterns.nc", "pattern"), spans_of(maps)
     views = {
         str(place): seen(
             attention[attention["placement"] == place],
             words[words["placement"] == place],
-            patterns["pattern"].sel(placement=place).assign_attrs(patterns.attrs),
-            (None, spans_of(maps)[str(place)]),
+            patterns.sel(placement=place),
+            (None, spans[str(place)]),
         )
         for place in patterns["placement"].values
     }

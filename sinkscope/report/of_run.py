@@ -13,6 +13,7 @@ import pandas as pd
 import xarray as xr
 from plotly import graph_objects as go
 
+from sinkscope import netcdf
 from sinkscope.errors import OutputError
 from sinkscope.evaluation.metrics import RIGHT, ROUGE, TOKENS, scale_of
 from sinkscope.plots.interactive import add, canvas, errors
@@ -94,12 +95,11 @@ def compare_page(directory: Path, manifest: dict[str, Any]) -> Page:
     labels = tuple(dict.fromkeys(tables["top1"]["condition"]))
     first = tables["maps"].iloc[0]
     span = None if pd.isna(first["trigger_start"]) else (int(first["trigger_start"]), int(first["trigger_stop"]))
-    patterns = xr.load_dataset(directory / "patterns.nc", engine="h5netcdf")
     of_triggered = labels[0] == "clean"
     views = seen(
         tables["attention"],
         pd.read_parquet(directory / "passage.parquet"),
-        patterns["pattern"].assign_attrs(patterns.attrs),
+        netcdf.read(directory / "patterns.nc", "pattern"),
         (None if of_triggered else span, span),
     )
     shown = {key: value for key, value in summary.items() if isinstance(value, str | int | float | list)}

@@ -11,8 +11,9 @@ import xarray as xr
 
 from sinkscope.report.contents import Page
 from sinkscope.report.views import View
+from sinkscope.studies.captures import CLEAN, TRIGGERED
 
-FIRST, SECOND = STATES = ("clean", "triggered")
+FIRST, SECOND = STATES = (CLEAN, TRIGGERED)
 WORDS = {FIRST: "clean", SECOND: "with the trigger", "change": "change by the trigger"}
 BUDGET = 6_000_000
 """Numbers of all views together at most: some 16 MB of the page."""

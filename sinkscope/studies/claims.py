@@ -15,10 +15,10 @@ from typing import Literal
 
 import pandas as pd
 
-from sinkscope.errors import OutputError, StudyError, first_line
+from sinkscope.errors import StudyError
 from sinkscope.evaluation.bootstrap import Effect, Interval, Sample, interval
 from sinkscope.studies.samples import Samples
-from sinkscope.studies.study import OTHERWISE, Study
+from sinkscope.studies.study import Study, expecting
 
 Verdict = Literal["reproduced", "not reproduced", "inconclusive"]
 Kind = Literal["above", "within", "at most"]
@@ -51,14 +51,10 @@ class Claim:
         row: dict[str, object] = {"source": self.source, "claim": self.statement, "split": self.split, "metric": self.metric, "unit": self.unit}
         row |= {"kind": self.kind, "margin": margin}
         try:
-            chosen = self.samples(samples)
-            found = interval(chosen, self.effect)
+            with expecting(f"study {samples.study.directory}"):
+                found = interval(self.samples(samples), self.effect)
         except StudyError as error:
             return row | {"verdict": "inconclusive", "reason": str(error)}
-        except OutputError:
-            raise
-        except OTHERWISE as error:
-            return row | {"verdict": "inconclusive", "reason": f"study {samples.study.directory}: {first_line(error)}"}
         numbers = {"effect": found.value, "ci_low": found.low, "ci_high": found.high, "seeds": found.seeds, "items": found.items}
         reason = "one seed says nothing of others" if found.seeds == 1 else ""
         return row | numbers | {"verdict": verdict(found, margin, self.kind), "reason": reason}

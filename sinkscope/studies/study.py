@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import xarray as xr
 
 from sinkscope import netcdf
 from sinkscope.aside import remove_abandoned
-from sinkscope.errors import OutputError, StudyError
+from sinkscope.errors import OutputError, StudyError, UserError, first_line
 from sinkscope.runs import MANIFEST, check_place, identity, read_manifest, understanding, verify, writing
 from sinkscope.studies.engines import MISTAKE, Engine, inline
 from sinkscope.studies.estimate import Estimate
@@ -30,6 +31,21 @@ ARRAYS = {"norms": "value_norm", "patterns": "pattern"}
 
 OTHERWISE = (LookupError, ValueError, TypeError)
 """What reading a study raises that was described otherwise than the reader expects: other metrics, placements or lengths of passages."""
+
+
+@contextmanager
+def expecting(told: str) -> Iterator[None]:
+    """Within the context what a study has otherwise than expected becomes a line that begins with `told`.
+
+    Raises:
+        StudyError: the study has not what was expected.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except OTHERWISE as error:
+        raise StudyError(f"{told}: {first_line(error)}") from error
 
 
 @dataclass(frozen=True)
@@ -207,7 +223,6 @@ class Study:
 
     def _array(self, file: str, run: str, capture: str) -> xr.DataArray:
         try:
-            data = xr.load_dataset(self.directory / "captures" / f"{file}.nc", engine="h5netcdf", group=f"{run}/{capture}")
-            return data[ARRAYS[file]].assign_attrs(data.attrs)
+            return netcdf.read(self.directory / "captures" / f"{file}.nc", ARRAYS[file], f"{run}/{capture}")
         except (OSError, KeyError) as error:
             raise StudyError(f"study {self.directory} has no capture {capture!r} of run {run}; ask for it in the specification") from error
