@@ -11,6 +11,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import cast
 
 import matplotlib.pyplot as plt
@@ -131,7 +132,7 @@ def test_pictures_that_are_drawn_when_the_user_stops_are_kept_and_counted(tmp_pa
     drawn = Picture(lambda study: pd.DataFrame({"x": [1]}), lambda data: plt.figure(), go.Figure, (), None)
     monkeypatch.setattr(figures, "PICTURES", {"first": drawn, "second": replace(drawn, frame=stop)})
     with pytest.raises(KeyboardInterrupt, match="stopped; 3 files were written to"):
-        figures.draw_all(cast(Study, None), tmp_path)
+        figures.draw_all(cast(Study, SimpleNamespace(directory=tmp_path)), tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["first.csv", "first.pdf", "first.png"]
 
 
