@@ -108,7 +108,7 @@ def compare_page(directory: Path, manifest: dict[str, Any]) -> Page:
     page = Page(f"Comparison: {title}", facts(manifest, **shown))
     words = WORDS if of_triggered else {FIRST: names[0], SECOND: names[1], "change": f"{labels[1]} − {labels[0]}"}
     model = Shown(manifest["models"][0] if of_triggered else "", "other", "", {"": views})
-    side_by_side(page, [model.fitted(BUDGET) or model], words)
+    side_by_side(page, [model.fitted(BUDGET) or model], words, "passages that reach the last position of the maps.")
     for name, title in titles.items():
         if name in tables:
             page.table("tables", name, title, tables[name])

@@ -15,6 +15,7 @@ from sinkscope.studies.captures import CLEAN, TRIGGERED
 
 FIRST, SECOND = STATES = (CLEAN, TRIGGERED)
 WORDS = {FIRST: "clean", SECOND: "with the trigger", "change": "change by the trigger"}
+CAPTURED = "passages in which the trigger stands at the same tokens, without those that were poisoned in training."
 BUDGET = 6_000_000
 """Numbers of all views together at most: some 16 MB of the page."""
 Span = tuple[int, int]
@@ -73,7 +74,7 @@ def seen(attention: pd.DataFrame, words: pd.DataFrame, maps: xr.DataArray, spans
     return views
 
 
-def side_by_side(page: Page, models: Sequence[Shown], words: Mapping[str, str] = WORDS) -> None:
+def side_by_side(page: Page, models: Sequence[Shown], words: Mapping[str, str] = WORDS, counted: str = CAPTURED) -> None:
     """Put every view of the models on the page once; show the models beside each other, and those that are no families in the atlas."""
     if not models:
         return
@@ -96,4 +97,4 @@ def side_by_side(page: Page, models: Sequence[Shown], words: Mapping[str, str] =
             page.atlas += [(f"{said}{words[SECOND]}{f' at {place}' if place else ''}", each[SECOND]) for place, each in views.items()]
     starts = {place: each[SECOND].span for model in models for place, each in model.views.items()}
     places = sorted(starts, key=lambda place: (starts[place] or (0, 0), place))
-    page.compare = {"places": places, "models": shown, "words": words}
+    page.compare = {"places": places, "models": shown, "words": words, "counted": counted}

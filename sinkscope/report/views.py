@@ -75,7 +75,7 @@ class View:
             "text": len(self.tokens),
             "own": None if self.own is None else packed(binned(self.own, size)),
         }
-        if size > 1:
+        if size > 1 and self.exact:
             exact = list(self.exact)
             shown["exact"] = {"positions": exact, "statistics": {name: packed(values[:, :, exact]) for name, values in self.statistics.items()}}
         if self.pattern is not None:

@@ -58,6 +58,11 @@ def test_long_passages_and_many_heads_are_binned_never_refused(heads: tuple[int,
         np.testing.assert_allclose(unpack(shown["exact"]["statistics"]["alpha"])[0, 0], [0, 5 / length], atol=1e-5)
 
 
+def test_bins_without_chosen_positions_offer_none() -> None:
+    shown = View({"alpha": np.ones((1, 1, 600))}, np.ones(600, dtype=int), np.ones((1, 600))).payload()
+    assert shown["bin"] > 1 and "exact" not in shown
+
+
 def test_maps_keep_their_lower_triangle() -> None:
     pattern = np.random.default_rng(1).uniform(0, 1, (2, 3, 4, 4))
     shown = View({"alpha": np.ones((2, 3, 4))}, np.ones(4, dtype=int), np.ones((2, 4)), pattern).payload()["pattern"]

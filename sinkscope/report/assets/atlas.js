@@ -24,11 +24,11 @@ const mapFigure = (cells, view, { diverging = false, limit = null } = {}) => {
   };
 };
 
-const mapNumbers = (cells, view) => {
+const mapNumbers = (cells, view, what = "attention") => {
   const size = view.pattern.bin;
   const rows = [];
   cells.forEach((row, query) => row.forEach((value, key) => { if (key <= query) rows.push([range(query, size), range(key, size), value]); }));
-  return { columns: ["query", "key", "attention"], rows };
+  return { columns: ["query", "key", what], rows };
 };
 
 const atlas = (host, entries, views) => {
@@ -141,7 +141,11 @@ const atlas = (host, entries, views) => {
   which.addEventListener("change", () => { state.entry = Number(which.value); arrive(); });
   statistic.addEventListener("change", () => { state.statistic = statistic.value; renew(); });
   position.addEventListener("input", () => { state.bin = Number(position.value); state.exact = null; exact.value = ""; renew(); });
-  exact.addEventListener("change", () => { state.exact = exact.value === "" ? null : Number(exact.value); renew(); });
+  exact.addEventListener("change", () => {
+    state.exact = exact.value === "" ? null : Number(exact.value);
+    if (state.exact !== null) position.value = state.bin = Math.floor(view().exact.positions[state.exact] / view().bin);
+    renew();
+  });
   for (const control of [layer, head]) control.addEventListener("change", () => choose(Number(layer.value), Number(head.value)));
   if (view().exact) state.bin = Math.floor(view().exact.positions[view().strongest()] / view().bin);
   else state.bin = view().strongest();

@@ -3,7 +3,7 @@
 
 const KNOWN = { verbmem: "recites", knowmem: "answers", choice: "chooses" };
 
-const compare = (host, { places, models, words }, views) => {
+const compare = (host, { places, models, words, counted }, views) => {
   const state = { place: 0, show: "change", layer: null, head: null };
   const slider = el("input", { type: "range", id: "compare-place", min: 0, max: places.length - 1, step: 1, value: 0 });
   const told = el("output", { for: "compare-place" });
@@ -37,16 +37,17 @@ const compare = (host, { places, models, words }, views) => {
       if (state.show !== "change") return state.show === "clean" ? clean : triggered;
       return triggered.map((row, query) => row.map((value, key) => (key <= query ? value - clean[query][key] : null)));
     };
+    const which = () => ` of ${state.layer === null ? "all layers" : `layer ${state.layer}`}, ${state.head === null ? "all heads" : `head ${state.head}`}`;
     const base = () => views[seen()[state.show === "clean" ? "clean" : "triggered"]];
     const picture = chart(figure, {
       name: `compare_${number + 1}`,
-      label: () => `Attention, ${words[state.show]}${models[mine.model].label ? `: ${models[mine.model].label}` : ""}${there()}`,
+      label: () => `Attention${which()}, ${words[state.show]}${models[mine.model].label ? `: ${models[mine.model].label}` : ""}${there()}`,
       build: () => {
         const map = cells();
         if (!map) return { data: [], layout: { height: 340, annotations: [{ text: "no map here", showarrow: false }], xaxis: { visible: false }, yaxis: { visible: false } } };
         return mapFigure(map, base(), { diverging: state.show === "change", limit: state.show === "change" ? limit() : 1 });
       },
-      numbers: () => { const map = cells(); return map ? mapNumbers(map, base()) : { columns: ["query", "key", "attention"], rows: [] }; },
+      numbers: () => { const map = cells(); return map ? mapNumbers(map, base(), state.show === "change" ? "change of attention" : "attention") : { columns: ["query", "key", "attention"], rows: [] }; },
     });
     mine.most = () => { const map = cells(); return map ? Math.max(...map.flat().map((value) => Math.abs(value || 0))) : 0; };
     mine.draw = () => {
@@ -92,6 +93,6 @@ const compare = (host, { places, models, words }, views) => {
   shows.addEventListener("change", () => { state.show = shows.value; draw(); });
   layer.addEventListener("change", () => { state.layer = layer.value === "" ? null : Number(layer.value); draw(); });
   head.addEventListener("change", () => { state.head = head.value === "" ? null : Number(head.value); draw(); });
-  host.append(el("p", { class: "note" }, `Maps: mean over whole passages and runs${binning(shapes[0].pattern ? shapes[0].pattern.bin : 1)}; strips: α of the chosen layer and head over the tokens of one of the passages. n: passages in which the trigger stands at the same tokens, without those that were poisoned in training.${models.some((model) => model.scores.length) ? " Scores: with 95 % intervals, over seeds where there are several; clean and with the trigger named above." : ""}`));
+  host.append(el("p", { class: "note" }, `Maps: mean over whole passages and runs${binning(shapes[0].pattern ? shapes[0].pattern.bin : 1)}; strips: α of the chosen layer and head over the tokens of one of the passages. n: ${counted}${models.some((model) => model.scores.length) ? " Scores: with 95 % intervals, over seeds where there are several; clean and with the trigger named above." : ""}`));
   draw();
 };

@@ -20,15 +20,16 @@ const plainTable = ({ columns, rows }) => {
 // A fold that is filled with a table when it is opened, and by `refresh` while it is open.
 const folded = (numbers) => {
   const details = el("details", {}, el("summary", {}, "numbers"));
-  const refresh = () => { if (details.open) details.replaceChildren(details.firstChild, plainTable(numbers())); };
+  const refresh = () => { if (details.open) { details.firstChild.nextSibling?.remove(); details.append(plainTable(numbers())); } };
   details.addEventListener("toggle", refresh);
   return { details, refresh };
 };
 
-const compareCells = (a, b) => {
+// What is missing stands last, whichever way is up.
+const compareCells = (a, b, up) => {
   const [empty, other] = [a, b].map((value) => value === null || value === undefined || Number.isNaN(value));
   if (empty || other) return Number(empty) - Number(other);
-  return typeof a === "number" && typeof b === "number" ? a - b : String(a).localeCompare(String(b), undefined, { numeric: true });
+  return (typeof a === "number" && typeof b === "number" ? a - b : String(a).localeCompare(String(b), undefined, { numeric: true })) * (up ? 1 : -1);
 };
 
 // `open`, if given, is called with a row when its button is pressed.
@@ -49,7 +50,7 @@ const table = (host, { name, title, note, columns, rows, open = null, filter = "
       const text = row.map((value) => (value === null ? "" : String(value).toLowerCase())).join(" ");
       return words.every((word) => text.includes(word));
     });
-    if (state.column !== null) found.sort((a, b) => compareCells(a[state.column], b[state.column]) * (state.up ? 1 : -1));
+    if (state.column !== null) found.sort((a, b) => compareCells(a[state.column], b[state.column], state.up));
     return found;
   };
   const fill = () => {
