@@ -36,9 +36,15 @@ JOBS = sum(KINDS.values())
 
 ONE: dict[str, Any] = {"seeds": [0], "evaluations": SMALL["evaluations"], "grids": {"honest": {"set": FEW | {"poison_ratio": 0}, "evaluations": ["few"]}}}
 
+EVALUATIONS = {"few": {"metrics": ["verbmem"], "items": 3}}
+
 
 def runs(**values: Any) -> list[Run]:
     return runs_of(Spec.model_validate(values))
+
+
+def of(grid: str, found: list[Run]) -> list[Run]:
+    return [run for run in found if run.grid == grid]
 
 
 def given(directory: Path) -> dict[str, str]:
