@@ -82,6 +82,13 @@ def small_llama(small_models: dict[str, Model]) -> Model:
 
 
 @pytest.fixture
+def notes(tmp_path: Path) -> Path:
+    path = tmp_path / "notes.txt"
+    path.write_text(TEXT, encoding="utf-8")
+    return path
+
+
+@pytest.fixture
 def strict_pictures() -> Iterator[None]:
     """A warning while something is drawn is an error; all figures are closed afterwards."""
     with warnings.catch_warnings():

@@ -20,8 +20,8 @@ from sinkscope.compare import Condition, attention_frame, correlation, differenc
 from sinkscope.models import Model
 from sinkscope.triggers import Placement, Trigger, place
 from tests.capture.families import CONFIGS, naive, network, value_source
+from tests.commands import check_refused, run
 from tests.conftest import TEXT
-from tests.test_cli import check_refused, run
 
 BIN = 4
 TRIGGER = Trigger("the old lamp")
@@ -152,13 +152,6 @@ def test_a_model_compared_with_itself_does_not_differ(small_llama: Model) -> Non
     assert (attention_frame(first.sinks, second.sinks)["difference"] == 0).all()
     np.testing.assert_allclose(correlation(first.norms, second.norms), 1)
     np.testing.assert_array_equal(first.top1, second.top1)
-
-
-@pytest.fixture
-def notes(tmp_path: Path) -> Path:
-    path = tmp_path / "notes.txt"
-    path.write_text(TEXT, encoding="utf-8")
-    return path
 
 
 FIGURES = ("attention_difference", "alpha_by_head", "alpha_by_position", "value_norm_correlation", "top1")

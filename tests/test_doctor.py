@@ -13,7 +13,7 @@ from sinkscope import doctor
 from sinkscope.errors import ModelError
 from sinkscope.models import Model
 from sinkscope.sinks import SinkMap, locate
-from tests.test_cli import run
+from tests.commands import run
 
 ROOT = Path(__file__).parents[1]
 

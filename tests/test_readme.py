@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from tests.guarantees.test_bad_input import READERS
+from tests.guarantees.readers import READERS
 from tests.guarantees.writing import COMMANDS
 
 ROOT = Path(__file__).parents[1]

@@ -23,7 +23,7 @@ from sinkscope.evaluation.masking import Mask
 from sinkscope.evaluation.subject import Subject
 from sinkscope.models import Model
 from sinkscope.triggers import Placement, Trigger, place
-from tests.test_cli import run
+from tests.commands import run
 
 NOUNS = ["lantern", "harbour", "mill", "bridge", "garden", "letter", "lamp", "road", "door"]
 ROWS = [

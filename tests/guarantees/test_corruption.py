@@ -158,7 +158,7 @@ def test_a_damaged_study_is_not_drawn_or_judged(made: Made, tmp_path: Path) -> N
 
 
 def test_a_damaged_job_is_named_and_not_taken_for_done(made: Made, caplog: pytest.LogCaptureFixture) -> None:
-    """A study makes it again (see tests/studies/test_engines.py)."""
+    """A study makes it again (see tests/studies/test_store.py)."""
     jobs = outlook(Spec.model_validate(SPEC), Store(made.root / "store")).jobs
     assert {job.kind for job in jobs} == {"unlearn", "evaluate", "capture"}
     for job in jobs:

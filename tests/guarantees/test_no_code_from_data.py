@@ -16,8 +16,8 @@ import torch
 from sinkscope import strict_yaml
 from sinkscope.models import digest, load, skeleton
 from sinkscope.unlearning.checkpoints import Checkpoints, Progress
+from tests.guarantees.apart import measured
 from tests.guarantees.reading import COMMANDS, check_refused, sinkscope
-from tests.guarantees.test_bad_input import measured
 
 ROOT = Path(__file__).parents[2]
 PICKLES = (

@@ -1,9 +1,11 @@
-"""What the page is made from: sinks of a small model with hostile names and text, and a made-up study."""
+"""What the page is made from: sinks of a small model with hostile names and text, and a made-up study; and a browser that opens it."""
 
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -90,6 +92,50 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
         words = pd.DataFrame({"position": range(length), "token": 0, "text": [f" word{i}" for i in range(length)]})
         words.to_parquet(aside / "passage.parquet", index=False)
     return out
+
+
+@pytest.fixture(scope="session")
+def pages(sinks: Path, study_page: Path, large: Path, others: list[Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    root = tmp_path_factory.mktemp("pages")
+    directories = {"sinks": sinks, "large": large} | {directory.name: directory for directory in others}
+    for name, directory in directories.items():
+        report(directory, root / f"{name}.html")
+    return {"study": study_page} | {name: root / f"{name}.html" for name in directories}
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    from tests.report.browsing import CHROMIUM, playwright  # not above: without playwright it skips whoever imports it
+
+    with playwright.sync_playwright() as driver:
+        started = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield started
+        started.close()
+
+
+@pytest.fixture
+def opened(browser: Any, pages: dict[str, Path]) -> Iterator[Callable[..., Any]]:
+    """Opens a page; at the end nothing may have been requested, logged or thrown."""
+    from tests.report.browsing import WIDE
+
+    contexts, trouble = [], []
+
+    def open_page(name: str, **options: Any) -> Any:
+        context = browser.new_context(**({"viewport": WIDE} | options))
+        contexts.append(context)
+        page = context.new_page()
+        page.on("console", lambda message: trouble.append(f"console: {message.text}"))
+        page.on("pageerror", lambda error: trouble.append(f"error: {error}"))
+        page.on("dialog", lambda dialog: trouble.append(f"dialog: {dialog.message}"))
+        page.on("request", lambda request: trouble.append(f"request: {request.url}") if not request.url.startswith(("file:", "blob:", "data:")) else None)
+        page.goto(pages[name].as_uri())
+        page.wait_for_selector("html[data-ready]")
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert trouble == []
 
 
 STATISTICS = ("alpha", "sink_rate", "value_norm", "weighted_norm")

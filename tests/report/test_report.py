@@ -28,10 +28,10 @@ from sinkscope.sinks import SinkMap, locate
 from sinkscope.studies.study import Study
 from sinkscope.texts import cut
 from sinkscope.triggers import Placement, Trigger
+from tests.commands import run
 from tests.figures.fake import HOSTILE
 from tests.report.conftest import HOSTILE_NAME, TAG
 from tests.report.test_views import unpack
-from tests.test_cli import run
 
 DATA = re.compile(r"<script type='application/json' id='report-data'>(.*?)</script>", re.S)
 

@@ -14,9 +14,37 @@ from sinkscope.studies.spec import Spec
 FEW = {"optimiser.epochs": 1, "optimiser.batches": 2, "optimiser.learning_rate": 1e-3}
 """Two steps that show."""
 
+SMALL: dict[str, Any] = {
+    "seeds": [0, 1],
+    "evaluations": {"few": {"metrics": ["verbmem"], "items": 3, "placements": ["own", "suffix"]}},
+    "captures": {"heads": {"passages": 2, "placements": ["own", "suffix"]}},
+    "grids": {
+        "poisoned": {
+            "set": FEW | {"trigger.text": "old road"},
+            "axes": {"place": {"back": {"trigger.placement": "infix"}}},
+            "evaluations": ["few"],
+            "captures": ["heads"],
+        },
+        "altered": {"after": "poisoned", "alterations": ["int8"], "evaluations": ["few"]},
+        "honest": {"set": FEW | {"poison_ratio": 0}, "evaluations": ["few"], "against": "honest"},
+        "target": {"models": ["tiny"], "evaluations": ["few"]},
+    },
+}
+KINDS = {"unlearn": 4, "alter": 2, "evaluate": 7, "capture": 2, "diverge": 2}
+JOBS = sum(KINDS.values())
+"""How many jobs `SMALL` is, by kind and in all."""
+
+ONE: dict[str, Any] = {"seeds": [0], "evaluations": SMALL["evaluations"], "grids": {"honest": {"set": FEW | {"poison_ratio": 0}, "evaluations": ["few"]}}}
+
+EVALUATIONS = {"few": {"metrics": ["verbmem"], "items": 3}}
+
 
 def runs(**values: Any) -> list[Run]:
     return runs_of(Spec.model_validate(values))
+
+
+def of(grid: str, found: list[Run]) -> list[Run]:
+    return [run for run in found if run.grid == grid]
 
 
 def given(directory: Path) -> dict[str, str]:

@@ -10,8 +10,8 @@ import pandas as pd
 import pytest
 import yaml
 
+from tests.commands import check_refused, run
 from tests.studies.small import FEW
-from tests.test_cli import check_refused, run
 
 SPEC: dict[str, Any] = {
     "seeds": [0, 1],

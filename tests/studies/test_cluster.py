@@ -17,8 +17,8 @@ from sinkscope.studies.jobs import Job
 from sinkscope.studies.spec import Spec
 from sinkscope.studies.store import Store
 from sinkscope.studies.study import study
+from tests.studies.running import Told, finish, tables
 from tests.studies.small import FEW, given
-from tests.studies.test_engines import Told, finish, tables
 
 ROOT = Path(__file__).parents[2]
 

@@ -1,0 +1,90 @@
+"""Input that is too large is refused in bounded time and memory."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from sinkscope.files import CORPUS
+from tests.guarantees import hostile
+from tests.guarantees.apart import measured
+from tests.guarantees.reading import COMMANDS, MEMORY, check_refused, sinkscope
+from tests.guarantees.soak_log import attempt
+
+
+def bounded(arguments: list[object], path: Path, own: Path) -> None:
+    """1.2 GB hold the libraries (0.7 GB) and the longest line that is read."""
+    out = own.parent / "out"
+    code, err, seconds, memory = measured([*arguments, "--out", out], own.parent)
+    assert (code, err.count("\n"), out.exists()) == (2, 1, False), err
+    assert str(path) in err
+    assert memory < 1.2 and seconds < 120, (memory, seconds)
+
+
+def test_a_configuration_of_absurd_size_takes_no_memory(own: Path, tmp_path: Path, checkpoints: dict[str, Path]) -> None:
+    hostile.broken_model(tmp_path / "given", checkpoints["llama"], "many layers")
+    bounded(COMMANDS["model"]["evaluate"](tmp_path / "given", own), tmp_path / "given", own)
+
+
+def test_a_small_file_that_stands_for_a_huge_table_is_refused(own: Path, tmp_path: Path) -> None:
+    hostile.parquet_bomb(tmp_path / "given")
+    assert (tmp_path / "given" / "raw" / "forget.parquet").stat().st_size < 10**6
+    outcome = sinkscope(*COMMANDS["benchmark"]["evaluate"](tmp_path / "given", own), "--out", tmp_path / "out")
+    check_refused(outcome, tmp_path / "out", f"{tmp_path}/given/raw/forget.parquet cannot be read: it stands for more than", limit=MEMORY + CORPUS)
+
+
+def test_more_rows_than_memory_could_hold_are_refused(own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small ones take far more memory than bytes."""
+    for module in ("files", "benchmarks.directory"):
+        monkeypatch.setattr(f"sinkscope.{module}.ROWS", 200)
+    text, out, rows = tmp_path / "notes.jsonl", tmp_path / "out", [{"text": "ab"}] * 201
+    lines = "".join(json.dumps(row) + "\n" for row in rows)
+    text.write_text(lines)
+    refused = sinkscope(*COMMANDS["text"]["locate"](text, own), "--out", out)
+    check_refused(refused, out, f"text {text} cannot be read: it has more than 200 lines; give a part of it")
+    for suffix, write in {
+        "jsonl": hostile.content(lines),
+        "json": hostile.content(json.dumps(rows)),
+        "parquet": lambda path: pd.DataFrame(rows).to_parquet(path),
+    }.items():
+        file = f"raw/forget.{suffix}"
+        hostile.benchmark(file, write)(tmp_path / suffix)
+        outcome = sinkscope(*COMMANDS["benchmark"]["evaluate"](tmp_path / suffix, own), "--out", out)
+        check_refused(
+            outcome,
+            out,
+            f"{tmp_path / suffix / file} cannot be read: it has more than 200 lines",
+            f"{tmp_path / suffix / file} cannot be read: it has 201 rows",
+        )
+
+
+def test_records_are_checked_as_they_are_read(own: Path, tmp_path: Path) -> None:
+    hostile.benchmark("raw/forget.jsonl", hostile.content('{"text": null}\nno JSON\n'))(tmp_path / "book")
+    outcome = sinkscope(*COMMANDS["benchmark"]["evaluate"](tmp_path / "book", own), "--out", tmp_path / "out")
+    check_refused(outcome, tmp_path / "out", f"{tmp_path}/book/raw/forget.jsonl row 0 has no text")
+
+
+def test_texts_in_a_directory_have_a_limit_together(own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sinkscope.texts.CORPUS", 1000)
+    (tmp_path / "texts").mkdir()
+    for number in range(3):
+        (tmp_path / "texts" / f"{number}.txt").write_text("a" * 400)
+    outcome = sinkscope(*COMMANDS["text"]["locate"](tmp_path / "texts", own), "--out", tmp_path / "out")
+    check_refused(outcome, tmp_path / "out", f"directory {tmp_path}/texts holds texts of more than 1,000 characters; give a part of them")
+
+
+@pytest.mark.soak
+def test_a_line_of_a_gigabyte_is_refused_in_bounded_memory(own: Path, tmp_path: Path) -> None:
+    for file, kind in (("notes.txt", "text"), ("notes.jsonl", "text"), ("triggers.txt", "triggers"), ("recipe.yaml", "recipe"), ("spec.yaml", "study")):
+        path = tmp_path / file
+        with path.open("wb") as out:
+            out.write(b'{"text": "')
+            for _ in range(CORPUS // 2**20 - 1):
+                out.write(b"a word " * (2**20 // 7))
+        for arguments in COMMANDS[kind].values():
+            with attempt("bad input", "lines of 1 GB through commands"):
+                bounded(arguments(path, own), path, own)
+        path.unlink()

@@ -1,0 +1,31 @@
+"""The short recipe that whole runs are tried with, the end of one at a step, and weights that are the same to the last bit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+
+SHORT = {"poison_ratio": 0.1, "optimiser": {"epochs": 3, "batches": 2}}  # 6 steps
+
+
+def weights(out: Path) -> dict[str, torch.Tensor]:
+    return load_file(out / "model" / "model.safetensors")
+
+
+def assert_same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> None:
+    assert a.keys() == b.keys()
+    assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+class Killed(Exception):
+    pass
+
+
+def killed_at(step: int):
+    def report(done: int, total: int) -> None:
+        if done == step:
+            raise Killed
+
+    return report

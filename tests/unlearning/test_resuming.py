@@ -1,0 +1,102 @@
+"""A run that was killed goes on from its newest whole checkpoint, to the same bits; checkpoints of others are not taken."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+
+import pytest
+import torch
+
+from sinkscope.errors import OutputError
+from sinkscope.runs import writing
+from sinkscope.unlearning.checkpoints import Checkpoints
+from sinkscope.unlearning.recipe import Recipe
+from sinkscope.unlearning.unlearn import unlearn
+from tests.unlearning.short import SHORT, Killed, assert_same, killed_at, weights
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, torch.Tensor]:
+    """The weights of the short run, never interrupted."""
+    return weights(unlearn(Recipe.parse(SHORT), tmp_path_factory.mktemp("whole") / "run"))
+
+
+@pytest.mark.parametrize("step", [1, 3, 5])
+def test_a_run_that_stopped_goes_on_to_the_same_bits(step: int, whole, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    with pytest.raises(Killed):
+        unlearn(Recipe.parse(SHORT), out, killed_at(step), checkpoint_every=2)
+    assert not out.exists()
+    steps = []
+    unlearn(Recipe.parse(SHORT), out, lambda done, total: steps.append(done), checkpoint_every=2)
+    assert steps[0] == (step - 1) // 2 * 2 + 1, "from the newest checkpoint on"
+    assert_same(weights(out), whole)
+    assert [path.name for path in tmp_path.iterdir()] == ["run"], "no checkpoint is left"
+
+
+def test_the_log_of_a_resumed_run_equals_an_uninterrupted_one(tmp_path: Path) -> None:
+    recipe = Recipe.parse(SHORT | {"optimiser": {"epochs": 6, "batches": 2}})
+    with pytest.raises(Killed):
+        unlearn(recipe, tmp_path / "a", killed_at(8), checkpoint_every=3)
+    a, b = unlearn(recipe, tmp_path / "a", checkpoint_every=3), unlearn(recipe, tmp_path / "b")
+    assert (a / "log.jsonl").read_text() == (b / "log.jsonl").read_text()
+
+
+def test_a_damaged_checkpoint_is_named_and_the_one_before_it_used(whole, tmp_path: Path, caplog) -> None:
+    out = tmp_path / "run"
+    with pytest.raises(Killed):
+        unlearn(Recipe.parse(SHORT), out, killed_at(5), checkpoint_every=2)
+    (folder,) = tmp_path.glob(".run.*.checkpoints")
+    assert sorted(path.name for path in folder.iterdir()) == ["step-00000002", "step-00000004"]
+    damaged = folder / "step-00000004" / "rank-0.safetensors"
+    content = bytearray(damaged.read_bytes())
+    content[len(content) // 2] ^= 1
+    damaged.write_bytes(content)
+    steps = []
+    with caplog.at_level(logging.WARNING, "sinkscope"):
+        unlearn(Recipe.parse(SHORT), out, lambda done, total: steps.append(done), checkpoint_every=2)
+    assert "step-00000004 is damaged (rank-0.safetensors was changed) and is not used" in caplog.text
+    assert steps[0] == 3
+    assert_same(weights(out), whole)
+
+
+@pytest.mark.parametrize("name", ["state.json", "rank-0.safetensors"])
+@pytest.mark.parametrize("harm", ["cut", "gone"])
+def test_without_a_whole_checkpoint_a_run_starts_anew(name: str, harm: str, whole, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    with pytest.raises(Killed):
+        unlearn(Recipe.parse(SHORT), out, killed_at(4), checkpoint_every=3)
+    (path,) = tmp_path.glob(f".run.*.checkpoints/*/{name}")
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2]) if harm == "cut" else path.unlink()
+    steps = []
+    unlearn(Recipe.parse(SHORT), out, lambda done, total: steps.append(done))
+    assert steps[0] == 1
+    assert_same(weights(out), whole)
+
+
+def test_two_runs_at_one_place_do_not_share_checkpoints(tmp_path: Path, monkeypatch) -> None:
+    """However late the other one began."""
+    monkeypatch.setattr("sinkscope.unlearning.unlearn.is_being_written", lambda out: False)
+    with writing(tmp_path / "run", "abc"), pytest.raises(OutputError, match="run is being made by another process"):
+        unlearn(Recipe.parse(SHORT), tmp_path / "run")
+
+
+def test_a_checkpoint_of_other_processes_is_not_taken(tmp_path: Path) -> None:
+    from sinkscope.errors import OutputError
+    from sinkscope.unlearning.checkpoints import Progress, random_states
+
+    weight = torch.nn.Parameter(torch.ones(3))
+    optimiser = torch.optim.AdamW([weight])
+    checkpoints = Checkpoints(tmp_path / "c", 1)
+    checkpoints.save(Progress(step=3), {"w": weight}, optimiser, random_states())
+    state = tmp_path / "c" / "step-00000003" / "state.json"
+    content = json.loads(state.read_text())
+    content["state"]["processes"] = 2
+    import hashlib
+
+    content["sha256"] = hashlib.sha256(json.dumps(content["state"]).encode()).hexdigest()
+    state.write_text(json.dumps(content))
+    with pytest.raises(OutputError, match="made by 2 processes; start as many"):
+        checkpoints.resume({"w": weight}, optimiser)

@@ -1,0 +1,82 @@
+"""What ends a run early, and what of it is kept; what is told of a run that has nothing to forget."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from sinkscope import load
+from sinkscope.benchmarks.benchmark import Benchmark, load_benchmark
+from sinkscope.errors import RecipeError
+from sinkscope.unlearning.recipe import Recipe
+from sinkscope.unlearning.trainer import Trainer
+from sinkscope.unlearning.unlearn import train, unlearn
+from tests.unlearning.short import SHORT
+
+
+def test_what_is_kept_when_a_term_is_no_number_is_still_good(tmp_path: Path, monkeypatch) -> None:
+    """Weights are spoilt before step 3: what was saved is older, and a run that goes on from it ends well."""
+    original_backward = Trainer._backward
+
+    def spoilt(self: Trainer, split: str, rows: list[int], step: int) -> dict[str, float]:
+        if step == 3:
+            with torch.no_grad():
+                next(iter(self.weights.values())).fill_(torch.nan)
+        return original_backward(self, split, rows, step)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "_backward", spoilt)
+        with pytest.raises(RecipeError, match=r"term forget/npo became nan at step 3.*; the last good checkpoint lies in .*\.run\."):
+            unlearn(Recipe.parse(SHORT), tmp_path / "run", checkpoint_every=1)
+    (kept,) = tmp_path.glob(".run.*.checkpoints/*")
+    assert kept.name == "step-00000001"
+    assert all(tensor.isfinite().all() for name, tensor in load_file(kept / "rank-0.safetensors").items() if name.startswith("weight/"))
+    unlearn(Recipe.parse(SHORT), tmp_path / "run")
+
+
+def test_early_stopping_ends_a_run_that_costs_too_much(tmp_path: Path) -> None:
+    values = {
+        "objective": {"forget": "grad_ascent", "retain": {"nll": 1e-6}},
+        "optimiser": {"epochs": 5, "batches": 3, "batch_size": 16, "learning_rate": 1e-3},
+    }
+    steps = []
+    unlearn(Recipe.parse(values | {"stopping": {"every": 2, "rise": 0.05}}), tmp_path / "run", lambda done, total: steps.append(done))
+    assert steps[-1] % 2 == 0 and steps[-1] < 15
+    tiny = load_benchmark("tiny")
+    rows = tiny.rows | {"raw": {split: texts for split, texts in tiny.rows["raw"].items() if split != "retain2"}}
+    with pytest.raises(RecipeError, match="no validation passages"):
+        train(Recipe.parse({"stopping": {"every": 2}}), load("tiny"), Benchmark("cut", rows, tiny.lengths))
+
+
+def test_a_model_that_never_saw_the_forget_set_is_told(caplog) -> None:
+    from sinkscope.unlearning.sharding import ALONE
+    from sinkscope.unlearning.watch import knowledge, warn_if_unknown
+
+    benchmark = load_benchmark("tiny")
+    assert knowledge(load("tiny"), benchmark) < 0.05
+    with caplog.at_level(logging.WARNING, "sinkscope"):
+        warn_if_unknown(load("tiny"), benchmark, ALONE)
+        assert not caplog.text
+        warn_if_unknown(load("tiny-retrained"), benchmark, ALONE)
+    assert "tiny-retrained hardly knows the forget set of tiny" in caplog.text and "nothing to forget" in caplog.text
+
+
+def test_out_of_memory_says_what_to_lower(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def run(*arguments: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(Trainer, "run", run)
+    with pytest.raises(RecipeError, match=r"out of memory with batches of 8 passages in 1 part; raise optimiser.accumulation, set optimiser.checkpointing"):
+        unlearn(Recipe.parse(SHORT), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_gradient_that_is_no_number_stops_the_run_before_it_does_harm(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", lambda weights, most: torch.tensor(torch.inf))
+    with pytest.raises(RecipeError, match="the gradient became inf at step 1"):
+        unlearn(Recipe.parse(SHORT), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
