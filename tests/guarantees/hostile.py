@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 from pyarrow import parquet
 
@@ -187,7 +188,13 @@ NO_TASKS: dict[str, Make] = {name: _tasks(make) for name, make in PLACES.items()
 """Directories of task files of lm-evaluation-harness, which reads them itself."""
 
 
-parquet_bomb = benchmark("raw/forget.parquet", _parquet_bomb)
+def _parquet_of_a_list(path: Path) -> None:
+    """A few KB: one row whose list has 50 million texts."""
+    texts = pa.DictionaryArray.from_arrays(pa.array(np.zeros(50_000_000, np.int32)), pa.array(["abc"]))
+    parquet.write_table(pa.table({"text": pa.ListArray.from_arrays(pa.array([0, len(texts)], pa.int32()), texts)}), path)
+
+
+PARQUET_BOMBS = {"one text": benchmark("raw/forget.parquet", _parquet_bomb), "one list": benchmark("raw/forget.parquet", _parquet_of_a_list)}
 
 
 def _header(size: int, header: bytes, data: bytes = b"") -> bytes:

@@ -29,8 +29,9 @@ def test_a_configuration_of_absurd_size_takes_no_memory(own: Path, tmp_path: Pat
     bounded(COMMANDS["model"]["evaluate"](tmp_path / "given", own), tmp_path / "given", own)
 
 
-def test_a_small_file_that_stands_for_a_huge_table_is_refused(own: Path, tmp_path: Path) -> None:
-    hostile.parquet_bomb(tmp_path / "given")
+@pytest.mark.parametrize("bomb", hostile.PARQUET_BOMBS)
+def test_a_small_file_that_stands_for_a_huge_table_is_refused(own: Path, tmp_path: Path, bomb: str) -> None:
+    hostile.PARQUET_BOMBS[bomb](tmp_path / "given")
     assert (tmp_path / "given" / "raw" / "forget.parquet").stat().st_size < 10**6
     outcome = sinkscope(*COMMANDS["benchmark"]["evaluate"](tmp_path / "given", own), "--out", tmp_path / "out")
     check_refused(outcome, tmp_path / "out", f"{tmp_path}/given/raw/forget.parquet cannot be read: it stands for more than", limit=MEMORY + CORPUS)
