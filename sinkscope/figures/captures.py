@@ -45,7 +45,7 @@ def last_layer_norms(study: Study, grid: str, placement: str) -> dict[int, xr.Da
         StudyError: nothing was captured, or several runs of one seed, so that the grid has an axis that the picture does not know.
     """
     rows = captured(study, "top1", grid, placement)
-    runs = rows[["run", "capture", "seed"]].drop_duplicates()
+    runs = rows[["job", "seed"]].drop_duplicates()
     if runs["seed"].duplicated().any():
         raise StudyError(f"grid {grid!r} has several runs of one seed with the trigger as {placement}; give it no other axes")
-    return {each.seed: study.norms(each.run, each.capture).isel(layer=-1) for each in frames.rows(runs)}
+    return {each.seed: study.norms(each.job).isel(layer=-1) for each in frames.rows(runs)}

@@ -22,8 +22,6 @@ def study_page(directory: Path, manifest: dict[str, Any]) -> Page:
     """Everything that a study measured, as far as there is room."""
     study = Study(directory)
     runs = study.table("runs")
-    if "trigger" not in runs:
-        raise StudyError(f"{directory} was gathered by an older sinkscope; run `sinkscope study` again: what is done is not done again")
     seeds = ", ".join(map(str, sorted(runs["seed"].unique())))
     page = Page(f"Study {directory.name}", facts(manifest, runs=len(runs), grids=", ".join(runs["grid"].unique()), base_recipe=study.spec.base, seeds=seeds))
     _claims(page, study)
@@ -75,6 +73,7 @@ def _runs(page: Page, study: Study) -> None:
     except StudyError:
         page.table("runs", "runs", "Runs", table)
         return
+    point = [column for column in ("grid", *axes, "run", "seed") if column in scores]
     whole = scores[(scores["mask"] == "") & (scores["subset"] == "all") & scores["split"].str.startswith("forget")]
     apart = asked_apart(study)
     for metric in ("verbmem", "knowmem", "choice"):
@@ -83,8 +82,9 @@ def _runs(page: Page, study: Study) -> None:
             for name, each in mine.groupby(apart[0]) if apart else [("", mine)]:
                 if len(each):
                     title = ", ".join(filter(None, (metric, label, str(name))))
-                    best = each.groupby(["grid", "run", "seed"])["value"].max().rename(title).reset_index()
-                    table = table.merge(best, on=["grid", "run", "seed"], how="left")
+                    best = each.groupby(point, dropna=False)["value"].max().rename(title).reset_index()
+                    table = table.merge(best, on=point, how="left")
     note = "Scores on the forget set without a mask; triggered: the highest over triggers and placements that were tried. Open a run to see all its scores."
     page.table("runs", "runs", "Runs", table, note)
-    page.table("tables", "scores", "Scores", scores.drop(columns=[axis for axis in axes if axis in scores]), "", rows=None)
+    shared = runs.duplicated(["grid", "run", "seed"]).any()  # only then is a run not enough to find its scores
+    page.table("tables", "scores", "Scores", scores if shared else scores.drop(columns=[axis for axis in axes if axis in scores]), "", rows=None)

@@ -18,7 +18,8 @@ from sinkscope.studies.captures import spans_of
 from sinkscope.studies.study import Study
 
 AXIS = "trigger.placement"
-ONE_CAPTURE = ["run", "capture", "placement"]
+FAMILIES = {"backdoored": "(trained where the slider stands)", "unlearned": "(trigger where the slider stands)"}
+"""Role → how a family of such models is called."""
 
 
 @dataclass(frozen=True)
@@ -40,8 +41,7 @@ def shown_models(study: Study) -> tuple[list[Shown], list[str]]:
     families: dict[str, Shown] = {}
     left, room = [], shown.BUDGET
     for group in groups(study):
-        grid = str(group.runs["grid"].iloc[0])
-        captured = attention[attention["run"].isin(group.runs["run"]) & (attention["grid"] == grid)]
+        captured = rows_of(attention, group.runs)
         if captured.empty:
             continue
         trigger = str(group.runs["trigger"].iloc[0])
@@ -68,6 +68,12 @@ def groups(study: Study) -> Iterator[Group]:
                 yield Group(f"{words} {name}", each, True)
         else:
             yield Group(words, group, False)
+
+
+def rows_of(table: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
+    """The rows of a table about points of a grid. Points may share a run, as those of honest unlearning do, and differ in what was measured of it."""
+    keys = [key for key in ("grid", *axes_of(runs), "run", "seed") if key in table]
+    return table.merge(runs[keys].drop_duplicates(), on=keys)
 
 
 def axes_of(runs: pd.DataFrame) -> list[str]:
@@ -108,35 +114,27 @@ def _several(study: Study, grid: str) -> bool:
 
 def _views(study: Study, captured: pd.DataFrame) -> dict[str, dict[str, View]]:
     """Of every place the mean over runs, clean and with the trigger; of each run the first capture that has the place."""
-    captured = captured.drop_duplicates([*ONE_CAPTURE, "layer", "head", "position"])
     found: dict[str, list[dict[str, View]]] = {}
     known: set[tuple[str, str]] = set()
-    for (run, capture), rows in captured.groupby(["run", "capture"], sort=False):
-        maps = study.patterns(str(run), str(capture))
+    for (run, job), rows in captured.groupby(["run", "job"], sort=False):
+        maps = study.patterns(str(job))
         for place, here in rows.groupby("placement", sort=False):
             if (str(run), str(place)) not in known:
                 known.add((str(run), str(place)))
-                found.setdefault(str(place), []).append(_seen(study, str(place), here, maps))
+                found.setdefault(str(place), []).append(_seen(study, here, maps))
     return {place: {state: mean_of([both[state] for both in each]) for state in STATES} for place, each in found.items()}
 
 
-def _seen(study: Study, place: str, rows: pd.DataFrame, maps: xr.DataArray) -> dict[str, View]:
-    """What one capture saw at one place."""
-    words = _same(study, "passage", rows)
-    span = spans_of(_same(study, "maps", rows))[place]
-    return seen(rows, words.drop_duplicates(["state", "position"]), maps.sel(placement=place), (None, span))
-
-
-def _same(study: Study, table: str, rows: pd.DataFrame) -> pd.DataFrame:
-    """The rows of a table of captures that belong to the same run, capture and place."""
-    whole = study.table(table)
-    return whole[(whole[[*ONE_CAPTURE, "grid"]] == rows[[*ONE_CAPTURE, "grid"]].iloc[0]).all(axis=1)]
+def _seen(study: Study, rows: pd.DataFrame, maps: xr.DataArray) -> dict[str, View]:
+    """What one capture, which several points of grids may have asked for, saw at one place."""
+    job, place = rows[["job", "placement"]].iloc[0]
+    changes, words = (table[(table["job"] == job) & (table["placement"] == place)] for table in map(study.table, ("maps", "passage")))
+    return seen(rows, words.drop_duplicates(["state", "position"]), maps.sel(placement=place), (None, spans_of(changes)[place]))
 
 
 def _of(study: Study, group: Group, scores: pd.DataFrame) -> pd.DataFrame:
     """The scores of a group's runs without a mask, each once."""
-    mine = scores[scores["run"].isin(group.runs["run"]) & (scores["grid"] == group.runs["grid"].iloc[0]) & (scores["mask"] == "")]
-    return mine.drop_duplicates([*ONE_SCORE, *asked_apart(study)])
+    return rows_of(scores[scores["mask"] == ""], group.runs).drop_duplicates([*ONE_SCORE, *asked_apart(study)])
 
 
 def _scores(study: Study, group: Group, trigger: str) -> list[dict[str, Any]]:
@@ -154,11 +152,11 @@ def _scores(study: Study, group: Group, trigger: str) -> list[dict[str, Any]]:
 
 
 def _join(study: Study, families: dict[str, Shown], model: Shown, group: Group) -> None:
-    """Add a backdoored model to the family of those that differ from it in the trigger's place alone."""
+    """Add a model to the family of those that differ from it in the trigger's place alone."""
     first = group.runs.iloc[0]
     place = first.get(AXIS)
-    if group.alone or place is None or pd.isna(place) or str(place) not in model.views or model.role != "backdoored":
+    if group.alone or place is None or pd.isna(place) or str(place) not in model.views or model.role not in FAMILIES:
         return
     rest = [str(first[axis]) for axis in axes_of(study.table("runs")) if axis != AXIS and not pd.isna(first[axis])]
-    name = " ".join([str(first["grid"]), *rest, "(trained where the slider stands)"])
-    families.setdefault(name, Shown(name, "backdoored", model.trigger, family=True)).take(model, str(place))
+    name = " ".join([str(first["grid"]), *rest, FAMILIES[model.role]])
+    families.setdefault(name, Shown(name, model.role, model.trigger, family=True)).take(model, str(place))

@@ -94,17 +94,24 @@ class Samples:
     def norm_correlation(self, other: str, condition: str, grid: str, labels: Mapping[str, str]) -> Sample:
         """Pearson's r of value norms in the last layer between the backdoored model and `other` (grid `honest`, same seed, or `target`), over passages and
         heads, mean over the positions `BEHIND`; a value per seed."""
-        runs = self._rows("runs", grid, labels)
-        others = self._rows("runs", other, {"run": "tiny"} if other == "target" else {})
-        theirs = dict(zip(others["seed"], others["run"], strict=True))
+        mine = self._captures("own", grid, labels)
+        theirs = self._captures("everywhere", other, {"run": "tiny"} if other == "target" else {})
         values = {}
-        for seed, run in zip(runs["seed"], runs["run"], strict=True):
+        for seed, job in mine.items():
             if other != "target" and seed not in theirs:
                 raise StudyError(f"study {self.study.directory} has no run of seed {seed} in grid {other!r}")
-            both = [self.study.norms(run, "own"), self.study.norms("tiny" if other == "target" else theirs[seed], "everywhere")]
-            mine, norms = passages_of(condition, *(each.isel(layer=-1) for each in both))
-            values[seed] = float(np.nanmean(correlation(mine, norms)[0, list(BEHIND)]))
+            both = [self.study.norms(each) for each in (job, next(iter(theirs.values())) if other == "target" else theirs[seed])]
+            first, second = passages_of(condition, *(each.isel(layer=-1) for each in both))
+            values[seed] = float(np.nanmean(correlation(first, second)[0, list(BEHIND)]))
         return _by_seed(pd.Series(values), f"norms {other} {condition}")
+
+    def _captures(self, name: str, grid: str, labels: Mapping[str, str]) -> dict[int, str]:
+        """The jobs of a grid's captures of one name, by seed."""
+        rows = self._rows("top1", grid, labels)
+        rows = rows[rows["capture"] == name].drop_duplicates(["seed", "job"])
+        if rows.empty or rows["seed"].duplicated().any():
+            raise StudyError(f"study {self.study.directory} has {'no' if rows.empty else 'several a seed'} of the capture {name!r} for grid {grid!r}")
+        return dict(zip(rows["seed"], rows["job"], strict=True))
 
     def _placed(self, table: str, grid: str, labels: Mapping[str, str], placement: str) -> pd.DataFrame:
         rows = self._rows(table, grid, labels)

@@ -25,7 +25,7 @@ Axis = list[Any] | dict[str, dict[str, Any]]
 MOST_RUNS = 10_000
 """Of one study."""
 RESERVED = frozenset(
-    "grid run seed role benchmark trigger_placement evaluation capture alteration metric split subset item poisoned trigger placement trigger_start mask "
+    "grid run seed role benchmark trigger_placement evaluation capture job alteration metric split subset item poisoned trigger placement trigger_start mask "
     "value output n ci_low ci_high layer head position alpha_first alpha_second difference value_norm_first value_norm_second uniform query key "
     "trigger_stop clean triggered condition probability passages state text".split()
 )

@@ -28,6 +28,8 @@ LOGGER = logging.getLogger("sinkscope")
 TABLES = ("attention", "maps", "span_mass", "top1", "passage")
 ARRAYS = {"norms": "value_norm", "patterns": "pattern"}
 """The files of captures that hold arrays, and the variable in each."""
+LATEST = {"runs": "trigger"} | dict.fromkeys(TABLES, "job")
+"""A column of tables that older versions did not write."""
 
 OTHERWISE = (LookupError, ValueError, TypeError)
 """What reading a study raises that was described otherwise than the reader expects: other metrics, placements or lengths of passages."""
@@ -87,7 +89,7 @@ def study(spec: Spec, out: Path, store: Store, *, engine: Engine = inline, watch
     """
     check_apart(out, store)
     known = planned or outlook(spec, store)
-    name = identity(study=spec.model_dump(mode="json"), tables=2, jobs=[job.key for job in known.jobs])
+    name = identity(study=spec.model_dump(mode="json"), tables=3, jobs=[job.key for job in known.jobs])
     remove_abandoned(out, out.parent)  # also an old study that was replaced, where the process was killed before it had removed it
     if _holds(out, name):
         return Study(out)
@@ -156,14 +158,13 @@ def _gather(runs: Sequence[Run], store: Store, directory: Path) -> None:
                 frame = pd.read_parquet(store.whole(job) / f"{table}.parquet").drop(columns=["model", "seed"])
                 frames.setdefault(table, []).append(_with(frame, about | {"seed": run.seed, "evaluation": evaluation}))
         for capture, job in run.captures.items():
-            place = store.whole(job)
+            place, whose = store.whole(job), about | {"seed": run.seed, "role": run.role, "capture": capture, "job": job.key}
             for table in TABLES:
                 if (place / f"{table}.parquet").is_file():
-                    frame = pd.read_parquet(place / f"{table}.parquet")
-                    frames.setdefault(f"captures/{table}", []).append(_with(frame, about | {"seed": run.seed, "role": run.role, "capture": capture}))
+                    frames.setdefault(f"captures/{table}", []).append(_with(pd.read_parquet(place / f"{table}.parquet"), whose))
             for file in ARRAYS:
-                if (place / f"{file}.nc").is_file():
-                    arrays[file][f"{run.name}/{capture}"] = xr.load_dataset(place / f"{file}.nc", engine="h5netcdf")
+                if job.key not in arrays[file] and (place / f"{file}.nc").is_file():
+                    arrays[file][job.key] = xr.load_dataset(place / f"{file}.nc", engine="h5netcdf")
     for table, each in frames.items():
         path = directory / f"{table}.parquet"
         path.parent.mkdir(exist_ok=True)
@@ -199,30 +200,33 @@ class Study:
 
         Raises:
             StudyError: the study has no such table.
-            OutputError: it cannot be read.
+            OutputError: it cannot be read, or an older sinkscope wrote it.
         """
         if name not in self._tables:
             path = (self.directory / "captures" if name in TABLES else self.directory) / f"{name}.parquet"
             if not path.is_file():
                 raise StudyError(f"study {self.directory} has no table {name}; ask for it in the specification")
             with understanding(path):
-                self._tables[name] = pd.read_parquet(path)
+                table = pd.read_parquet(path)
+            if name in LATEST and LATEST[name] not in table:
+                raise OutputError(f"{self.directory} was gathered by an older sinkscope; run `sinkscope study` again: what is done is not done again")
+            self._tables[name] = table
         return self._tables[name]
 
-    def norms(self, run: str, capture: str) -> xr.DataArray:
-        """Value norms that one run's capture saw: condition × passage × layer × kv_head × position.
+    def norms(self, job: str) -> xr.DataArray:
+        """Value norms that one capture (column `job` of the tables of captures) saw: condition × passage × layer × kv_head × position.
 
         Raises:
             StudyError: the study has no such capture.
         """
-        return self._array("norms", run, capture)
+        return self._array("norms", job)
 
-    def patterns(self, run: str, capture: str) -> xr.DataArray:
+    def patterns(self, job: str) -> xr.DataArray:
         """Mean maps of every head: placement × state × layer × head × query × key, in bins of the attribute `bin`; as above."""
-        return self._array("patterns", run, capture)
+        return self._array("patterns", job)
 
-    def _array(self, file: str, run: str, capture: str) -> xr.DataArray:
+    def _array(self, file: str, job: str) -> xr.DataArray:
         try:
-            return netcdf.read(self.directory / "captures" / f"{file}.nc", ARRAYS[file], f"{run}/{capture}")
+            return netcdf.read(self.directory / "captures" / f"{file}.nc", ARRAYS[file], job)
         except (OSError, KeyError) as error:
-            raise StudyError(f"study {self.directory} has no capture {capture!r} of run {run}; ask for it in the specification") from error
+            raise StudyError(f"study {self.directory} has no {file} of {job}; ask for a capture in the specification") from error

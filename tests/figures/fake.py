@@ -53,15 +53,16 @@ def fake_study(directory: Path, seeds: Sequence[int], only: Sequence[str] | None
             tables["scores"] += [about | {"evaluation": name} | row for row in _scores(part, about["role"], trigger, placement, rng)]
         for name in grid.captures:
             places = [placement if each == OWN else each for each in spec.captures[name].placements]
-            tables["captures/maps"] += [about | {"capture": name} | row for place in places for row in _map(place, about["role"], rng)]
+            whose = about | {"capture": name, "job": f"{about['run']}/{name}"}
+            tables["captures/maps"] += [whose | row for place in places for row in _map(place, about["role"], rng)]
             seen = [(place, condition) for place in places for condition in ("clean", place)]
-            tables["captures/top1"] += [about | {"capture": name, "placement": place} | row for place, condition in seen for row in _top1(condition, rng)]
-            tables["captures/attention"] += [about | {"capture": name} | row for place in places for row in _attention(place, rng)]
-            tables["captures/passage"] += [about | {"capture": name} | row for place in places for row in _passage(place, trigger)]
+            tables["captures/top1"] += [whose | {"placement": place} | row for place, condition in seen for row in _top1(condition, rng)]
+            tables["captures/attention"] += [whose | row for place in places for row in _attention(place, rng)]
+            tables["captures/passage"] += [whose | row for place in places for row in _passage(place, trigger)]
             maps = [[np.tril(rng.dirichlet(np.ones(12), (FAKE_LAYERS * FAKE_HEADS, 12))) for _ in range(2)] for _ in places]
-            patterns[f"{about['run']}/{name}"] = patterns_of(maps, places, FAKE_HEADS, BIN)
+            patterns[whose["job"]] = patterns_of(maps, places, FAKE_HEADS, BIN)
             made = {each: _norms(each, rng) for each in ("clean", *places, "retain")}
-            norms[f"{about['run']}/{name}"] = norms_of({each: (list(range(len(values))), values) for each, values in made.items()})
+            norms[whose["job"]] = norms_of({each: (list(range(len(values))), values) for each, values in made.items()})
     with writing(directory, "fake", kind="study") as aside:
         (aside / "study.yaml").write_text(spec.to_yaml(), encoding="utf-8")
         (aside / "captures").mkdir()

@@ -54,7 +54,7 @@ def following_study(directory: Path, name: str, seeds: Sequence[int]) -> Study:
                 tables.setdefault(table, []).append(pd.concat([pd.DataFrame(about | {"evaluation": evaluation}, index=rows.index), rows], axis=1))
         for capture, job in run.captures.items():
             for table, rows in _captured(run, job.content["placements"]).items():
-                frame = pd.DataFrame([about | {"capture": capture} | row for row in rows])
+                frame = pd.DataFrame([about | {"capture": capture, "job": job.key} | row for row in rows])
                 tables.setdefault(f"captures/{table}", []).append(frame)
     with writing(directory, "fake", kind="study") as aside:
         (aside / "study.yaml").write_text(spec.to_yaml(), encoding="utf-8")

@@ -166,7 +166,7 @@ def test_value_norms(studies: dict[int, Study], n: int) -> None:
     runs = {}
     for row in study.table("top1").query("position == 0").to_dict("records"):
         if row["role"] != "retrained" and (row["grid"] != "position" or (row["form"], row["trigger.placement"]) == ("semantic", "prefix")):
-            runs[row["grid"], row["seed"]] = study.norms(row["run"], row["capture"])
+            runs[row["grid"], row["seed"]] = study.norms(row["job"])
 
     @functools.cache
     def heads(grid: str, seed: int, condition: str, position: int) -> list[float]:

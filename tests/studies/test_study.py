@@ -63,8 +63,10 @@ def test_every_table_says_which_run_it_is_about(whole: Path) -> None:
         assert {"grid", "run", "seed", "place", "alteration"} <= set(frame) if name in NAMES else {"grid", "run", "seed", "place", "capture"} <= set(frame)
         assert set(frame.columns) - {"place"} <= RESERVED, "an axis of such a name would hide the column"
         assert (frame["seed"] == frame["run"].map(runs["seed"])).all()
+    seen = done.table("top1")
     for run in runs.index[runs["grid"] == "poisoned"]:
-        norms = done.norms(run, "heads")
+        (job,) = set(seen[seen["run"] == run]["job"])
+        norms = done.norms(job)
         assert norms["condition"].values.tolist() == ["clean", "infix", "suffix", "retain"]
         assert norms.sel(condition="infix").notnull().all() and norms.sizes["passage"] == 2
     assert set(done.table("attention")["placement"]) == {"infix", "suffix"}

@@ -27,7 +27,7 @@ const opened = (row, columns, scores) => {
   }));
   host.replaceChildren(facts);
   if (scores) {
-    const keys = ["grid", "run"].map((key) => [scores.columns.indexOf(key), columns.indexOf(key)]);
+    const keys = columns.map((key, here) => [scores.columns.indexOf(key), here]).filter(([there]) => there >= 0);
     const mine = scores.rows.filter((each) => keys.every(([there, here]) => each[there] === row[here]));
     const name = row[columns.indexOf("run")];
     table(host, { name: `scores_${name}`, title: `Scores of ${name}`, columns: scores.columns, rows: mine });
