@@ -171,8 +171,6 @@ def difference_maps(maps: Mapping[str, tuple[Float[np.ndarray, "bin bin"], Span]
     rows = -(-len(maps) // columns)
     figure = canvas(rows, columns, list(maps), caption, shared_xaxes=True, shared_yaxes=True)
     limit = max(float(np.nanmax(np.abs(values))) for values, _ in maps.values()) or 1.0
-    steps = matplotlib.colormaps[DIVERGING](np.linspace(0, 1, 11))
-    scale = [[step / 10, to_hex(shade)] for step, shade in enumerate(steps)]
     for number, (values, span) in enumerate(maps.values()):
         place = {"row": number // columns + 1, "col": number % columns + 1}
         centres = (np.arange(len(values)) + 0.5) * bin_size
@@ -183,8 +181,14 @@ def difference_maps(maps: Mapping[str, tuple[Float[np.ndarray, "bin bin"], Span]
     figure.update_yaxes(autorange="reversed")
     figure.update_xaxes(title_text="attended position", row=rows)
     figure.update_yaxes(title_text="query position", col=1)
-    figure.update_layout(coloraxis={"colorscale": scale, "cmin": -limit, "cmax": limit, "colorbar_title": "triggered − clean"})
+    figure.update_layout(coloraxis={"colorscale": diverging_scale(), "cmin": -limit, "cmax": limit, "colorbar_title": "triggered − clean"})
     return figure
+
+
+def diverging_scale() -> list[list[float | str]]:
+    """The house's colours of differences, for plotly."""
+    steps = matplotlib.colormaps[DIVERGING](np.linspace(0, 1, 11))
+    return [[step / 10, to_hex(shade)] for step, shade in enumerate(steps)]
 
 
 def canvas(rows: int, columns: int, titles: Sequence[str], caption: str, **more: Any) -> go.Figure:

@@ -17,7 +17,10 @@ import pandas as pd
 from plotly.graph_objects import Figure
 from plotly.offline import get_plotlyjs
 
+from sinkscope.plots.interactive import diverging_scale
+from sinkscope.plots.style import FRAME
 from sinkscope.report.views import View
+from sinkscope.sinks import MIN_QUERIES
 
 ASSETS = Path(__file__).parent / "assets"
 SCRIPTS = ("tools", "views", "charts", "tables", "strip", "atlas", "compare", "main")
@@ -70,6 +73,7 @@ class Page:
             "compare": self.compare,
             "pictures": self.pictures,
             "tables": self.tables,
+            "constants": {"queries": MIN_QUERIES, "frame": FRAME, "diverging": diverging_scale()},
         }
         used = {"overview", *(table["section"] for table in self.tables)}
         used |= {name for name in ("atlas", "compare", "pictures") if getattr(self, name)}

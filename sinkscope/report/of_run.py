@@ -17,7 +17,7 @@ from sinkscope import netcdf
 from sinkscope.errors import OutputError
 from sinkscope.evaluation.metrics import RIGHT, ROUGE, TOKENS, scale_of
 from sinkscope.plots.interactive import add, canvas, errors
-from sinkscope.plots.style import colour
+from sinkscope.plots.style import COLOURS, colour, in_order
 from sinkscope.report.contents import Page
 from sinkscope.report.shown import BUDGET, FIRST, SECOND, WORDS, Shown, seen, side_by_side
 from sinkscope.report.views import View
@@ -159,16 +159,24 @@ def probe_page(directory: Path, manifest: dict[str, Any]) -> Page:
     return page
 
 
+def with_units(scores: pd.DataFrame) -> pd.DataFrame:
+    """Scores with the unit of each behind its value."""
+    told = scores.copy()
+    told.insert(list(told).index("value") + 1, "unit", [scale_of(metric).unit for metric in scores["metric"]])
+    return told
+
+
 def scored(page: Page, scores: pd.DataFrame, section: str) -> None:
     """A table of scores, and a picture of those that are percentages."""
-    page.table(section, "scores", "Scores", scores, "95 % bootstrap intervals over items; unseen leaves out passages that were poisoned in training.")
-    units = scores["metric"].map(lambda metric: scale_of(metric).unit)
+    told = with_units(scores)
+    page.table(section, "scores", "Scores", told, "95 % bootstrap intervals over items; unseen leaves out passages that were poisoned in training.")
+    units = told["unit"]
     kept = scores[units.isin(PERCENTAGES) & (scores["subset"] != "poisoned")]
     for unit, percent in kept.groupby(units, sort=False):
-        told = percent.assign(asked=(percent["placement"] + " “" + percent["trigger"] + "”").where(percent["placement"] != "", "clean"))
+        asked = percent.assign(asked=(percent["placement"] + " “" + percent["trigger"] + "”").where(percent["placement"] != "", "clean"))
         columns = ["model", "metric", "split", "subset", "asked", "mask"]
-        varied = [column for column in columns if told[column].nunique() > 1] or ["metric"]
-        labels = [" · ".join(filter(None, map(str, row))) for row in told[varied].itertuples(index=False)]
+        varied = [column for column in columns if asked[column].nunique() > 1] or ["metric"]
+        labels = [" · ".join(filter(None, map(str, row))) for row in asked[varied].itertuples(index=False)]
         name = "scores" if unit == PERCENTAGES[0] else f"scores_{PERCENTAGES.index(str(unit))}"
         page.picture(name, f"Scores with 95 % intervals, {unit}", _dots(labels, percent).update_xaxes(range=(-2, 102)), percent)
 
@@ -191,11 +199,12 @@ def training(page: Page, logs: dict[str, Path]) -> None:
     across = min(3, len(terms))
     figure = canvas(-(-len(terms) // across), across, [escaped(term) for term in terms], "by training step")
     told: set[str] = set()
+    shades = {name: colour(name) for name in logs} if set(logs) <= set(COLOURS) else in_order(logs)
     for number, term in enumerate(terms):
         for name in logs:
             mine = log[(log["run"] == name) & log[term].notna()]
             if len(mine):
-                curve = go.Scatter(x=mine["step"], y=mine[term], mode="lines", line={"color": colour(name)}, name=escaped(name))
+                curve = go.Scatter(x=mine["step"], y=mine[term], mode="lines", line={"color": shades[name]}, name=escaped(name))
                 add(figure, told, curve, number // across + 1, number % across + 1)
     page.picture("training", "Terms of the loss while training", figure, log)
 

@@ -9,7 +9,7 @@ from typing import Any
 from sinkscope import figures
 from sinkscope.errors import OutputError, StudyError, first_line
 from sinkscope.report.contents import Page
-from sinkscope.report.of_run import escaped, facts
+from sinkscope.report.of_run import escaped, facts, with_units
 from sinkscope.report.shown import side_by_side
 from sinkscope.report.study_views import asked_apart, axes_of, mean_scores, shown_models
 from sinkscope.studies.claims import judge
@@ -25,7 +25,7 @@ def study_page(directory: Path, manifest: dict[str, Any]) -> Page:
     seeds = ", ".join(map(str, sorted(runs["seed"].unique())))
     page = Page(f"Study {directory.name}", facts(manifest, runs=len(runs), grids=", ".join(runs["grid"].unique()), base_recipe=study.spec.base, seeds=seeds))
     _claims(page, study)
-    page.table("overview", "means", "Scores", mean_scores(study), "Means over seeds with 95 % t intervals (of one seed: over items), without a mask.")
+    page.table("overview", "means", "Scores over seeds", mean_scores(study), "Means over seeds with 95 % t intervals (of one seed: over items), without a mask.")
     models, left = shown_models(study)
     if left:
         page.facts.append(("no room for", ", ".join(left)))
@@ -43,6 +43,8 @@ def _claims(page: Page, study: Study) -> None:
     told = claims[claims["effect"].notna()]
     margins = [f"{SIGNS[str(kind)]} {margin:g}" for kind, margin in zip(told["kind"], told["margin"], strict=True)]
     told = told.assign(margin=margins).drop(columns="kind").replace("", None).dropna(axis="columns", how="all")
+    if told.empty:
+        page.facts.append(("claims of the paper", f"none of {len(claims)} can be measured here: {claims['reason'].iloc[0]}"))
     page.table("overview", "claims", "Claims of the paper", told, f"{NOTE} {len(told)} of {len(claims)} could be measured here.")
 
 
@@ -87,4 +89,5 @@ def _runs(page: Page, study: Study) -> None:
     note = "Scores on the forget set without a mask; triggered: the highest over triggers and placements that were tried. Open a run to see all its scores."
     page.table("runs", "runs", "Runs", table, note)
     shared = runs.duplicated(["grid", "run", "seed"]).any()  # only then is a run not enough to find its scores
-    page.table("tables", "scores", "Scores", scores if shared else scores.drop(columns=[axis for axis in axes if axis in scores]), "", rows=None)
+    told = with_units(scores if shared else scores.drop(columns=axes, errors="ignore"))
+    page.table("tables", "scores", "Scores of all runs", told, rows=None)

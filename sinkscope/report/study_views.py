@@ -12,6 +12,7 @@ import xarray as xr
 from sinkscope.errors import StudyError
 from sinkscope.figures.numbers import ONE_SCORE, over_seeds
 from sinkscope.report import shown
+from sinkscope.report.of_run import with_units
 from sinkscope.report.shown import STATES, Shown, seen
 from sinkscope.report.views import View, mean_of
 from sinkscope.studies.captures import spans_of
@@ -82,8 +83,8 @@ def axes_of(runs: pd.DataFrame) -> list[str]:
 
 
 def mean_scores(study: Study) -> pd.DataFrame:
-    """A row per model and score without a mask, over seeds: model, metric, split, subset, trigger, placement, value, ci_low, ci_high, n, seeds; `evaluation`
-    where evaluations differ in what they ask."""
+    """A row per model and score without a mask, over seeds: model, metric, split, subset, trigger, placement, value, unit, ci_low, ci_high, n, seeds;
+    `evaluation` where evaluations differ in what they ask."""
     try:
         scores = study.table("scores")
     except StudyError:
@@ -95,7 +96,7 @@ def mean_scores(study: Study) -> pd.DataFrame:
         if len(mine):
             made.append(over_seeds(mine, keys).assign(model=group.label))
     whole = pd.concat(made, ignore_index=True)
-    return whole[["model", *whole.columns.drop("model")]] if len(whole) else whole
+    return with_units(whole[["model", *whole.columns.drop("model")]]) if len(whole) else whole
 
 
 def asked_apart(study: Study) -> list[str]:
@@ -147,7 +148,7 @@ def _scores(study: Study, group: Group, trigger: str) -> list[dict[str, Any]]:
     if mine.empty:
         return []
     means = over_seeds(mine, [*asked_apart(study), "metric", "split", "subset", "placement"])
-    means = means.assign(place=means["placement"], triggered=means["placement"] != "").drop(columns="placement")
+    means = with_units(means).assign(place=means["placement"], triggered=means["placement"] != "").drop(columns="placement")
     return [{str(key): value for key, value in row.items()} for row in means.to_dict("records")]
 
 

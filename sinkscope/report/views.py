@@ -77,7 +77,8 @@ class View:
         }
         if size > 1 and self.exact:
             exact = list(self.exact)
-            shown["exact"] = {"positions": exact, "statistics": {name: packed(values[:, :, exact]) for name, values in self.statistics.items()}}
+            shown["exact"] = {"positions": exact, "n": [int(self.n[position]) for position in exact]}
+            shown["exact"]["statistics"] = {name: packed(values[:, :, exact]) for name, values in self.statistics.items()}
         if self.pattern is not None:
             rows, keys = np.tril_indices(self.pattern.shape[-1])
             shown["pattern"] = {"side": self.pattern.shape[-1], "bin": self.pattern_bin, "cells": packed(self.pattern[:, :, rows, keys])}

@@ -158,7 +158,7 @@ def _gather(runs: Sequence[Run], store: Store, directory: Path) -> None:
                 frame = pd.read_parquet(store.whole(job) / f"{table}.parquet").drop(columns=["model", "seed"])
                 frames.setdefault(table, []).append(_with(frame, about | {"seed": run.seed, "evaluation": evaluation}))
         for capture, job in run.captures.items():
-            place, whose = store.whole(job), about | {"seed": run.seed, "role": run.role, "capture": capture, "job": job.key}
+            place, whose = store.whole(job), {**about, "seed": run.seed, "role": run.role, "capture": capture, "job": job.key}
             for table in TABLES:
                 if (place / f"{table}.parquet").is_file():
                     frames.setdefault(f"captures/{table}", []).append(_with(pd.read_parquet(place / f"{table}.parquet"), whose))

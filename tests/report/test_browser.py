@@ -14,6 +14,8 @@ from tests.report.browsing import NARROW, NEEDS_CHROMIUM, WIDE, Open, text_of, t
 from tests.report.conftest import HOSTILE_NAME
 
 pytestmark = NEEDS_CHROMIUM
+NAMED = ("button", "combobox", "slider", "searchbox", "spinbutton", "region", "image", "link", "navigation")
+"""Roles that say nothing without a name."""
 
 
 @pytest.mark.parametrize("name", ["sinks", "study", "compare", "evaluate", "probe", "unlearn"])
@@ -29,13 +31,20 @@ def test_it_loads_without_an_error_or_a_request(opened: Open, name: str, options
 
 
 def test_every_control_and_picture_has_a_name(opened: Open) -> None:
+    """As the browser tells a screen reader."""
     for name in ("sinks", "study"):
         page = opened(name)
-        nameless = page.evaluate(
-            "[...document.querySelectorAll('button, select, input, [role]')].filter(e => !(e.getAttribute('aria-label') || e.closest('label')?.textContent"
-            " || e.textContent.trim())).map(e => e.outerHTML.slice(0, 80))"
-        )
-        assert nameless == []
+        to_the_end(page)
+        for fold in page.locator("details:not([open]) > summary").all():
+            if fold.is_visible():
+                fold.click()
+        nodes = page.context.new_cdp_session(page).send("Accessibility.getFullAXTree")["nodes"]
+        found = [(node["role"]["value"], node.get("name", {}).get("value", "")) for node in nodes if not node["ignored"] and "role" in node]
+        named = [each for each in found if each[0] in NAMED]
+        assert {role for role, _ in named} >= {"button", "combobox", "slider", "searchbox", "spinbutton", "region", "image"}
+        assert [each for each in named if not each[1].strip()] == []
+        told = [text for role, text in named if role == "button" and text.endswith(("as SVG", "as PNG", "as CSV"))]
+        assert len(told) > 8 and len(set(told)) == len(told), "no two downloads are called the same"
 
 
 def test_text_stays_text(opened: Open) -> None:

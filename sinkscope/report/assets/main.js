@@ -15,7 +15,7 @@ for (const picture of report.pictures) {
   const heading = el("h3");
   heading.textContent = picture.title;
   section("pictures").append(heading, figure);
-  chart(figure, { name: picture.name, label: picture.title, build: () => picture.figure, numbers: () => picture.numbers, height: picture.figure.layout.height, least: 680 });
+  chart(figure, { name: picture.name, label: picture.title, build: () => picture.figure, numbers: () => picture.numbers, least: 680 });
 }
 
 const opened = (row, columns, scores) => {

@@ -11,9 +11,9 @@ const cellOf = (value) => {
   return cell;
 };
 
-const plainTable = ({ columns, rows }) => {
+const plainTable = ({ columns, rows }, title = "numbers") => {
   const head = el("tr", {}, ...columns.map((column) => { const cell = el("th", { scope: "col" }); cell.textContent = column; return cell; }));
-  return el("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "numbers" },
+  return el("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": title },
     el("table", {}, el("thead", {}, head), el("tbody", {}, ...rows.map((row) => el("tr", {}, ...row.map(cellOf))))));
 };
 
@@ -33,14 +33,15 @@ const compareCells = (a, b, up) => {
 };
 
 // `open`, if given, is called with a row when its button is pressed.
-const table = (host, { name, title, note, columns, rows, open = null, filter = "" }) => {
+const table = (host, { name, title, note, columns, rows, open = null }) => {
   const state = { column: null, up: true, limit: STEP };
-  const search = el("input", { type: "search", placeholder: "filter", "aria-label": `filter ${title}`, value: filter });
+  const search = el("input", { type: "search", placeholder: "filter", "aria-label": `filter ${title}` });
   const counts = el("span", { class: "note", "aria-live": "polite" });
   const body = el("tbody");
-  const more = el("button", { type: "button", onclick: () => { state.limit = Infinity; fill(); } }, "show all");
+  const more = el("button", { type: "button", onclick: () => { state.limit = state.limit === STEP ? Infinity : STEP; fill(); } });
   const heads = columns.map((column, index) => {
-    const button = el("button", { type: "button", onclick: () => { Object.assign(state, { column: index, up: state.column === index ? !state.up : true }); fill(); } });
+    const sort = () => { Object.assign(state, { column: index, up: state.column === index ? !state.up : true }); fill(); };
+    const button = el("button", { type: "button", onclick: sort });
     button.textContent = column;
     return el("th", { scope: "col", class: rows.some((row) => typeof row[index] === "number") ? "number" : null }, button);
   });
@@ -57,10 +58,12 @@ const table = (host, { name, title, note, columns, rows, open = null, filter = "
     const found = kept();
     heads.forEach((head, index) => head.setAttribute("aria-sort", index !== state.column ? "none" : state.up ? "ascending" : "descending"));
     body.replaceChildren(...found.slice(0, state.limit).map((row) => {
-      const button = open && el("td", {}, el("button", { type: "button", "aria-label": `open ${row.filter((value) => value !== null).join(" ")}`, onclick: () => open(row) }, "open"));
-      return el("tr", {}, button, ...row.map(cellOf));
+      const label = `open ${row.filter((value) => value !== null).join(" ")}`;
+      const button = open && el("button", { type: "button", "aria-label": label, onclick: () => open(row) }, "open");
+      return el("tr", {}, button && el("td", {}, button), ...row.map(cellOf));
     }));
-    more.hidden = found.length <= state.limit;
+    more.hidden = found.length <= STEP;
+    more.textContent = state.limit === STEP ? "show all" : `show ${STEP}`;
     counts.textContent = `${Math.min(found.length, state.limit)} of ${rows.length} rows`;
   };
   search.addEventListener("input", fill);

@@ -14,6 +14,26 @@ const el = (tag, attributes = {}, ...children) => {
 // plotly reads a few tags in its labels; this keeps text text
 const plain = (text) => String(text).replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
 
+// text in lines of a width in pixels
+const pen = document.createElement("canvas").getContext("2d");
+const wrapped = (text, width, font) => {
+  pen.font = font;
+  const lines = [];
+  const words = text.split(" ").flatMap((word) => {
+    const most = Math.max(1, Math.floor((word.length * width) / Math.max(1, pen.measureText(word).width)));
+    return word.length <= most ? [word] : word.match(new RegExp(`.{1,${most}}`, "gsu"));
+  });
+  for (const word of words) {
+    const longer = lines.length ? `${lines.at(-1)} ${word}` : word;
+    if (lines.length && pen.measureText(longer).width <= width) lines[lines.length - 1] = longer;
+    else lines.push(word);
+  }
+  return lines;
+};
+
+// words as the name of a file without its ending; of paths the last part
+const fileName = (...words) => words.filter(Boolean).map((word) => word.split("/").at(-1)).join("_").replace(/[^\p{L}\p{N}.+-]+/gu, "_").slice(0, 120);
+
 const unpacked = new WeakMap();
 // square roots as 16-bit shares of the largest, in base64, as numbers; 65535 is missing
 const unpack = (packed) => {
@@ -54,8 +74,14 @@ const csv = ({ columns, rows }) => {
   return [columns, ...rows].map((row) => row.map(cell).join(",")).join("\n") + "\n";
 };
 
+const takeButton = (title, format, take) =>
+  el("button", { type: "button", "data-format": format, "aria-label": `${title} as ${format.toUpperCase()}`, onclick: () => take(format) }, format.toUpperCase());
+
+const pictureButtons = (title, take) => ["svg", "png"].map((format) => takeButton(title, format, take));
+
+// `name`: of the file without its ending, or what gives it when the button is pressed
 const csvButton = (name, title, numbers) =>
-  el("button", { type: "button", "data-format": "csv", "aria-label": `${title} as CSV`, onclick: () => save(`${name}.csv`, "text/csv", csv(numbers())) }, "CSV");
+  takeButton(title, "csv", () => save(`${typeof name === "function" ? name() : name}.csv`, "text/csv", csv(numbers())));
 
 const options = (select, labels) => {
   select.replaceChildren(...labels.map(([value, label]) => {

@@ -7,15 +7,22 @@ class View {
     this.bins = Math.ceil(this.length / this.bin);
   }
 
-  place(bin) {
-    if (this.bin === 1) return String(bin);
-    return `${bin * this.bin}–${Math.min(this.length, (bin + 1) * this.bin) - 1}`;
+  // the position, or the positions, of a bin of `size`
+  place(bin, size = this.bin) {
+    if (size === 1) return String(bin);
+    return `${bin * size}–${Math.min(this.length, (bin + 1) * size) - 1}`;
   }
 
-  // the smallest and largest number of passages that reach the positions of a bin
-  reached(bin) {
+  // how many passages reach the positions of a bin, the fewest and the most; or an exact position
+  reached(bin, exact = null) {
+    if (exact !== null) return String(this.exact.n[exact]);
     const [least, most] = this.n[bin];
     return least === most ? String(least) : `${least}–${most}`;
+  }
+
+  // the largest value of a statistic anywhere
+  most(statistic) {
+    return Math.max(this.statistics[statistic].scale, this.exact ? this.exact.statistics[statistic].scale : 0);
   }
 
   // layer × head at one bin, or at an exact position where positions are binned
@@ -56,7 +63,7 @@ class View {
       Array.from({ length: side }, (_, key) => (key <= query ? cells[(query * (query + 1)) / 2 + key] : null)));
   }
 
-  // the bin, or the exact position, with the highest mean α; the last seven positions are seen by too few queries
+  // the bin, or the exact position, with the highest mean α, without the last positions, which too few queries see
   strongest() {
     if (this.exact) {
       const width = this.exact.positions.length;
@@ -64,7 +71,7 @@ class View {
       return alpha.indexOf(Math.max(...alpha));
     }
     const alpha = this.profile("alpha", null, null);
-    const last = Math.max(1, Math.floor((this.length - 7) / this.bin));
+    const last = Math.max(1, Math.floor((this.length - report.constants.queries + 1) / this.bin));
     let best = 0;
     for (let bin = 1; bin < last; bin += 1) if (alpha[bin] > alpha[best]) best = bin;
     return best;
