@@ -217,9 +217,17 @@ UNSAFE_MODULES = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "marshal
 
 
 def _calls(tree: ast.AST) -> Iterator[tuple[str, ast.Call]]:
+    """Every call and what it calls, by its whole name whatever it was imported as."""
+    whole: dict[str, str] = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            whole |= {alias.asname: alias.name for alias in node.names if alias.asname}
+        elif isinstance(node, ast.ImportFrom):
+            whole |= {alias.asname or alias.name: f"{node.module}.{alias.name}" for alias in node.names}
     for node in ast.walk(tree):
         if isinstance(node, ast.Call):
-            yield ast.unparse(node.func), node
+            first, dot, rest = ast.unparse(node.func).partition(".")
+            yield whole.get(first, first) + dot + rest, node
 
 
 def faults(source: str) -> list[str]:
@@ -237,7 +245,8 @@ def faults(source: str) -> list[str]:
             found.append(name)
         if keywords.get("allow_pickle", "False") != "False" or keywords.get("shell", "False") != "False":
             found.append(f"{name} with {keywords}")
-        if name.startswith("Auto") and last in ("from_pretrained", "from_config") and keywords.get("trust_remote_code") not in ("False", "trust_remote_code"):
+        auto = any(part.startswith("Auto") for part in name.split(".")) and last in ("from_pretrained", "from_config")
+        if auto and keywords.get("trust_remote_code") not in ("False", "trust_remote_code"):
             found.append(f"{name} leaves trust_remote_code open")
     return found
 
@@ -253,7 +262,8 @@ def test_no_module_runs_data() -> None:
     [
         "eval(text)", "exec(text)", "import pickle", "from pickle import loads", "torch.load(path)", "torch.load(path, weights_only=False)", "yaml.load(text)",
         "yaml.unsafe_load(text)", "np.load(path, allow_pickle=True)", "pd.read_pickle(path)", "subprocess.run(line, shell=True)",
-        "AutoConfig.from_pretrained(name)", "AutoModel.from_pretrained(name, trust_remote_code=True)",
+        "from torch import load\nload(path)", "import torch as t\nt.load(path)", "from yaml import load as read\nread(text)", "from os import system\nsystem(line)",
+        "transformers.AutoModel.from_pretrained(name)", "from pandas import read_pickle as read\nread(path)", "AutoConfig.from_pretrained(name)", "AutoModel.from_pretrained(name, trust_remote_code=True)",
     ],
 )  # fmt: skip
 def test_what_would_run_data_is_found(source: str) -> None:

@@ -38,8 +38,8 @@ const compare = (host, { places, models, words, counted }, views) => {
     const interval = (row) => (row.ci_low === null ? "" : ` (${shown(row.ci_low)} to ${shown(row.ci_high)})`);
     const cell = (row) => (row ? `${shown(row.value)}${interval(row)}` : "–");
     return {
-      columns: ["score", words.clean, words.triggered, "unit", "n", "seeds"],
-      rows: scoresAt(model).map(([key, row]) => [key, cell(row.clean), cell(row.triggered), row.unit, row.n, row.seeds]),
+      columns: ["score", words.clean, words.triggered, "n", "seeds"],
+      rows: scoresAt(model).map(([key, row]) => [`${key}, ${row.unit}`, cell(row.clean), cell(row.triggered), row.n, row.seeds]),
     };
   };
   const scoreNumbers = (model) => ({

@@ -15,7 +15,10 @@ for (const picture of report.pictures) {
   const heading = el("h3");
   heading.textContent = picture.title;
   section("pictures").append(heading, figure);
-  chart(figure, { name: picture.name, label: picture.title, build: () => picture.figure, numbers: () => picture.numbers, least: 680 });
+  const axes = Object.entries(picture.figure.layout).filter(([key]) => /^xaxis\d*$/.test(key));
+  const across = new Set(axes.map(([, axis]) => axis.domain?.[0] ?? 0)).size;
+  const least = Math.max(680, 230 * across);
+  chart(figure, { name: picture.name, label: picture.title, build: () => picture.figure, numbers: () => picture.numbers, least });
 }
 
 const opened = (row, columns, scores) => {
