@@ -262,8 +262,9 @@ def test_no_module_runs_data() -> None:
     [
         "eval(text)", "exec(text)", "import pickle", "from pickle import loads", "torch.load(path)", "torch.load(path, weights_only=False)", "yaml.load(text)",
         "yaml.unsafe_load(text)", "np.load(path, allow_pickle=True)", "pd.read_pickle(path)", "subprocess.run(line, shell=True)",
-        "from torch import load\nload(path)", "import torch as t\nt.load(path)", "from yaml import load as read\nread(text)", "from os import system\nsystem(line)",
-        "transformers.AutoModel.from_pretrained(name)", "from pandas import read_pickle as read\nread(path)", "AutoConfig.from_pretrained(name)", "AutoModel.from_pretrained(name, trust_remote_code=True)",
+        "from torch import load\nload(path)", "import torch as t\nt.load(path)", "from yaml import load as read\nread(text)",
+        "from os import system\nsystem(line)", "from pandas import read_pickle as read\nread(path)", "transformers.AutoModel.from_pretrained(name)",
+        "AutoConfig.from_pretrained(name)", "AutoModel.from_pretrained(name, trust_remote_code=True)",
     ],
 )  # fmt: skip
 def test_what_would_run_data_is_found(source: str) -> None:
