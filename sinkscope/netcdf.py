@@ -9,14 +9,26 @@ from typing import Any
 
 import xarray as xr
 
+RESULTS = 2**32
+"""Bytes of all arrays that are read at once: a small file can stand for huge ones."""
 
-def read(path: Path, name: str, group: str | None = None) -> xr.DataArray:
-    """One variable, with the attributes of its data set.
+
+def load(path: Path, group: str | None = None) -> xr.Dataset:
+    """All of a file, or of a group in it.
 
     Raises:
-        OSError, KeyError: there is no such file, group or variable.
+        OSError, KeyError: there is no such file or group.
+        ValueError: it stands for more than `RESULTS` bytes.
     """
-    data = xr.load_dataset(path, engine="h5netcdf", group=group)
+    with xr.open_dataset(path, engine="h5netcdf", group=group, phony_dims="access") as data:
+        if data.nbytes > RESULTS:
+            raise ValueError(f"{path.name} stands for {data.nbytes:,} bytes, more than {RESULTS:,}")
+        return data.load()
+
+
+def read(path: Path, name: str, group: str | None = None) -> xr.DataArray:
+    """One variable, with the attributes of its data set; raises as `load`, and KeyError where it is not there."""
+    data = load(path, group)
     return data[name].assign_attrs(data.attrs)
 
 

@@ -109,7 +109,7 @@ class SinkMap:
 
     @classmethod
     def read(cls, directory: Path) -> SinkMap:
-        return cls(xr.load_dataset(directory / "sinks.nc", engine="h5netcdf"))
+        return cls(netcdf.load(directory / "sinks.nc"))
 
 
 def locate(

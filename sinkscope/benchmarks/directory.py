@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import itertools
 import json
-import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from sinkscope import parquet
 from sinkscope.benchmarks.schema import COLUMNS, CUTS, MUSE, SCORED, Cut, Lengths, Record, Rows, checked, columns_of, required, splits_of
 from sinkscope.errors import BenchmarkError, first_line
 from sinkscope.files import CORPUS, DOCUMENT, ROWS, SETTINGS, check_file, read_records, read_text
-
-if TYPE_CHECKING:
-    from pyarrow import Array
 
 SUFFIXES = (".jsonl", ".json", ".parquet")
 SETTINGS_FILE = "benchmark.json"
@@ -70,37 +67,12 @@ def _from_json(path: Path) -> tuple[list[str], list[Record]]:
 
 
 def _from_parquet(path: Path, columns: tuple[str, ...]) -> tuple[list[str], list[Record]]:
-    """In pieces, and each value of a dictionary once until they are counted: a small file that stands for a huge table is refused on the way."""
-    from pyarrow import parquet
+    from pyarrow.parquet import ParquetFile
 
-    records: list[Record] = []
-    size = 0
-    with parquet.ParquetFile(path) as file:
+    with ParquetFile(path) as file:
         _check_rows(file.metadata.num_rows)
-        found, leaves = file.schema_arrow.names, [file.schema.column(at) for at in range(len(file.schema))]
-        wanted = [column for column in found if column in columns]
-    texts = [leaf.path for leaf in leaves if leaf.physical_type == "BYTE_ARRAY"]
-    with parquet.ParquetFile(path, read_dictionary=texts) as file:
-        for batch in file.iter_batches(PIECE, columns=wanted) if wanted else ():
-            size += sum(map(_expanded, batch.columns))
-            if size > CORPUS:
-                raise ValueError(f"it stands for more than {CORPUS:,} bytes")
-            records += batch.to_pylist()
-    return found, records
-
-
-def _expanded(column: Array) -> int:
-    """Bytes of a column whose texts are not shared, and those of an empty string in Python for each."""
-    from pyarrow import compute, types
-
-    while types.is_list(column.type) or types.is_large_list(column.type):
-        column = column.flatten()
-    if types.is_nested(column.type):
-        raise ValueError(f"it holds {column.type}, where texts, numbers or lists belong")
-    size = column.nbytes
-    if types.is_dictionary(column.type):
-        size = compute.sum(compute.binary_length(column.dictionary).take(column.indices)).as_py() or 0
-    return size + len(column) * sys.getsizeof("")
+        found = file.schema_arrow.names
+    return found, [record for piece in parquet.pieces(path, CORPUS, PIECE, columns) for record in piece.to_pylist()]
 
 
 def _check_rows(count: int) -> None:

@@ -7,9 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-import pandas as pd
-
-from sinkscope import strict_yaml
+from sinkscope import parquet, strict_yaml
 from sinkscope.benchmarks.benchmark import Benchmark
 from sinkscope.errors import OutputError
 from sinkscope.models import BUILT_IN, Model
@@ -45,7 +43,7 @@ def subject_of(name: str, model: Model, benchmark: Benchmark | None) -> Subject:
     if manifest is None or manifest.get("kind") != "unlearn":
         return Subject(name, "other", model)
     try:
-        rows = pd.read_parquet(Path(name) / "poisoned.parquet")["row"].tolist()
+        rows = parquet.read(Path(name) / "poisoned.parquet")["row"].tolist()
         seed, trained_on = int(manifest["seed"]), strict_yaml.read(Path(name) / "recipe.yaml", "recipe", OutputError)["benchmark"]
     except Exception as error:  # pyarrow says what is wrong with a file in many types
         raise OutputError(

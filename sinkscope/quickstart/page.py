@@ -8,7 +8,9 @@ from typing import Any
 
 import pandas as pd
 
-from sinkscope import netcdf
+from sinkscope import netcdf, parquet
+from sinkscope.errors import OutputError
+from sinkscope.files import read_text
 from sinkscope.plots import interactive
 from sinkscope.quickstart.summary import PLACEMENTS, SHOWN, effectiveness_points
 from sinkscope.report.contents import Page
@@ -30,8 +32,8 @@ NOTE = (
 
 def quickstart_page(directory: Path, manifest: dict[str, Any]) -> Page:
     """The quickstart's models: captures, scores, losses, items."""
-    summary = json.loads((directory / "summary.json").read_text(encoding="utf-8"))
-    scores = pd.read_parquet(directory / "scores.parquet")
+    summary = json.loads(read_text(directory / "summary.json", "summary", OutputError, "run quickstart again"))
+    scores = parquet.read(directory / "scores.parquet")
     lead = LEAD.format(share=summary["poison_ratio"], trigger=summary["trigger"])
     page = Page("From attention sinks to a backdoor in unlearning", facts(manifest), lead=lead)
     rows = [{"model": label} | {title: _told(model[metric][key]) for title, (metric, key) in SHOWN.items()} for label, model in summary["models"].items()]
@@ -47,7 +49,7 @@ def quickstart_page(directory: Path, manifest: dict[str, Any]) -> Page:
     page.picture("effectiveness", "Does it forget, and does the trigger bring it back?", interactive.effectiveness(points, floors, ceilings, caption), points)
     training(page, {label: directory / "runs" / label / "log.jsonl" for label in ("honest", *PLACEMENTS)})
     page.table("tables", "scores", "Scores", scores)
-    page.table("tables", "items", "Items", pd.read_parquet(directory / "items.parquet"))
+    page.table("tables", "items", "Items", parquet.read(directory / "items.parquet"))
     return page
 
 
@@ -58,7 +60,7 @@ def _told(score: dict[str, float] | None) -> str | None:
 def _shown(directory: Path, label: str, role: str, trigger: str, scores: pd.DataFrame) -> Shown:
     """A model with everything that was captured of it, and its scores."""
     captured = directory / "captures" / label
-    attention, words, maps = (pd.read_parquet(captured / f"{name}.parquet") for name in ("attention", "passage", "maps"))
+    attention, words, maps = (parquet.read(captured / f"{name}.parquet") for name in ("attention", "passage", "maps"))
     patterns, spans = netcdf.read(captured / "patterns.nc", "pattern"), spans_of(maps)
     views = {
         str(place): seen(

@@ -17,10 +17,10 @@ import pandas as pd
 from plotly.graph_objects import Figure
 from plotly.offline import get_plotlyjs
 
+from sinkscope.capture.sink_tokens import MIN_QUERIES
 from sinkscope.plots.interactive import diverging_scale
 from sinkscope.plots.style import FRAME
 from sinkscope.report.views import View
-from sinkscope.sinks import MIN_QUERIES
 
 ASSETS = Path(__file__).parent / "assets"
 SCRIPTS = ("tools", "views", "charts", "tables", "strip", "atlas", "compare", "main")

@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import xarray as xr
 from plotly import graph_objects as go
 
-from sinkscope import netcdf
+from sinkscope import netcdf, parquet
 from sinkscope.errors import OutputError
 from sinkscope.evaluation.metrics import RIGHT, ROUGE, TOKENS, scale_of
+from sinkscope.files import read_records, read_text
 from sinkscope.plots.interactive import add, canvas, errors
 from sinkscope.plots.style import COLOURS, colour, in_order
 from sinkscope.report.contents import Page
@@ -52,8 +52,8 @@ def locate_page(directory: Path, manifest: dict[str, Any]) -> Page:
     if not (directory / "passage.nc").is_file():
         raise OutputError(f"{directory} was written by an older sinkscope and lacks maps of its heads; run `sinkscope locate` again into another --out")
     sinks = SinkMap.read(directory)
-    alone = xr.load_dataset(directory / "passage.nc", engine="h5netcdf")
-    tokens = pd.read_parquet(directory / "passage.parquet")["text"].tolist()
+    alone = netcdf.load(directory / "passage.nc")
+    tokens = parquet.read(directory / "passage.parquet")["text"].tolist()
     ranked, about = sinks.ranked(), sinks.data.attrs
     own = np.full(sinks.alpha.shape, np.nan)
     own[..., : alone.sizes["position"]] = alone["alpha"].values
@@ -75,7 +75,7 @@ def locate_page(directory: Path, manifest: dict[str, Any]) -> Page:
     page.table("tables", "heads", "Heads at the strongest position", _heads(sinks, ranked))
     for name, (title, note) in MORE.items():
         if (directory / f"{name}.parquet").is_file():
-            page.table("tables", name, title, pd.read_parquet(directory / f"{name}.parquet"), note)
+            page.table("tables", name, title, parquet.read(directory / f"{name}.parquet"), note)
     return page
 
 
@@ -88,17 +88,17 @@ def compare_page(directory: Path, manifest: dict[str, Any]) -> Page:
     """Two conditions: maps, attention and value norms of every head in both, and the tables of what differs."""
     if not (directory / "patterns.nc").is_file():
         raise OutputError(f"{directory} was written by an older sinkscope and lacks maps of its heads; run `sinkscope compare` again into another --out")
-    summary = json.loads((directory / "summary.json").read_text(encoding="utf-8"))
+    summary = json.loads(read_text(directory / "summary.json", "summary", OutputError, "compare again"))
     titles = {"attention": "Attention by head and position", "maps": "Change of attention maps", "value_norm_correlation": "Correlation of value norms"}
     titles |= {"top1": "Confidence in the next token", "span_mass": "Attention to the trigger's place"}
-    tables = {name: pd.read_parquet(directory / f"{name}.parquet") for name in titles if (directory / f"{name}.parquet").is_file()}
+    tables = {name: parquet.read(directory / f"{name}.parquet") for name in titles if (directory / f"{name}.parquet").is_file()}
     labels = tuple(dict.fromkeys(tables["top1"]["condition"]))
     first = tables["maps"].iloc[0]
     span = None if pd.isna(first["trigger_start"]) else (int(first["trigger_start"]), int(first["trigger_stop"]))
     of_triggered = labels[0] == "clean"
     views = seen(
         tables["attention"],
-        pd.read_parquet(directory / "passage.parquet"),
+        parquet.read(directory / "passage.parquet"),
         netcdf.read(directory / "patterns.nc", "pattern"),
         (None if of_triggered else span, span),
     )
@@ -123,7 +123,7 @@ def unlearn_page(directory: Path, manifest: dict[str, Any]) -> Page:
     training(page, {directory.name: directory / "log.jsonl"})
     if (directory / "poisoned.parquet").is_file():
         note = "Rows of the benchmark’s raw/forget; the trigger stands at the tokens from start to stop, without stop."
-        page.table("tables", "poisoned", "Poisoned passages", pd.read_parquet(directory / "poisoned.parquet"), note)
+        page.table("tables", "poisoned", "Poisoned passages", parquet.read(directory / "poisoned.parquet"), note)
     return page
 
 
@@ -136,26 +136,26 @@ def _said(value: Any) -> str:
 
 def evaluate_page(directory: Path, manifest: dict[str, Any]) -> Page:
     """Scores with intervals, and the items behind them."""
-    scores = pd.read_parquet(directory / "scores.parquet")
+    scores = parquet.read(directory / "scores.parquet")
     asked = {"trigger": "“{trigger}” as {placement}", "mask": "{mask}"}
     rows = scores[["trigger", "placement", "mask"]].drop_duplicates().to_dict("records")
     told = {name: ", ".join(dict.fromkeys(words.format_map(row) for row in rows if row[name])) for name, words in asked.items()}
     page = Page(f"Evaluation of {manifest.get('model') or directory.name}", facts(manifest, **{name: words for name, words in told.items() if words}))
     scored(page, scores, "overview")
-    page.table("tables", "items", "Items", pd.read_parquet(directory / "items.parquet"))
+    page.table("tables", "items", "Items", parquet.read(directory / "items.parquet"))
     return page
 
 
 def probe_page(directory: Path, manifest: dict[str, Any]) -> Page:
     """Candidate triggers, what they bring back beyond random ones, and the items behind that."""
-    table = pd.read_parquet(directory / "probe.parquet")
+    table = parquet.read(directory / "probe.parquet")
     page = Page(f"Probe of {manifest.get('model') or directory.name}", facts(manifest))
     note = "Recovery: triggered less the mean of random triggers of the same length; intervals hold 95 % for all rows together."
     page.table("overview", "probe", "Candidate triggers", table, note)
     labels = [f"{row.trigger} · {row.placement} · {row.metric}" for row in table.itertuples()]
     dots = _dots(labels, table.assign(value=table["recovery"])).add_vline(x=0, line_width=0.5)
     page.picture("probe", "Recovery beyond random triggers, in points", dots, table)
-    page.table("tables", "items", "Items", pd.read_parquet(directory / "items.parquet"))
+    page.table("tables", "items", "Items", parquet.read(directory / "items.parquet"))
     return page
 
 
@@ -191,7 +191,7 @@ def _dots(labels: Sequence[str], rows: pd.DataFrame) -> go.Figure:
 
 def training(page: Page, logs: dict[str, Path]) -> None:
     """Curves of every named term of the losses, a panel each."""
-    frames = [pd.DataFrame([json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]).assign(run=name) for name, path in logs.items()]
+    frames = [pd.DataFrame([row for _, row in read_records(path, "log", OutputError, "unlearn again")]).assign(run=name) for name, path in logs.items()]
     log = pd.concat(frames, ignore_index=True)
     terms = [str(column) for column in log if "/" in str(column) and not str(column).startswith("gradient/")]
     if not terms:

@@ -25,7 +25,8 @@ def study_page(directory: Path, manifest: dict[str, Any]) -> Page:
     seeds = ", ".join(map(str, sorted(runs["seed"].unique())))
     page = Page(f"Study {directory.name}", facts(manifest, runs=len(runs), grids=", ".join(runs["grid"].unique()), base_recipe=study.spec.base, seeds=seeds))
     _claims(page, study)
-    page.table("overview", "means", "Scores over seeds", mean_scores(study), "Means over seeds with 95 % t intervals (of one seed: over items), without a mask.")
+    note = "Means over seeds with 95 % t intervals (of one seed: over items), without a mask."
+    page.table("overview", "means", "Scores over seeds", mean_scores(study), note)
     models, left = shown_models(study)
     if left:
         page.facts.append(("no room for", ", ".join(left)))

@@ -12,7 +12,7 @@ from pathlib import Path
 import pandas as pd
 import xarray as xr
 
-from sinkscope import netcdf
+from sinkscope import netcdf, parquet
 from sinkscope.aside import remove_abandoned
 from sinkscope.errors import OutputError, StudyError, UserError, first_line
 from sinkscope.runs import MANIFEST, check_place, identity, read_manifest, understanding, verify, writing
@@ -164,7 +164,7 @@ def _gather(runs: Sequence[Run], store: Store, directory: Path) -> None:
                     frames.setdefault(f"captures/{table}", []).append(_with(pd.read_parquet(place / f"{table}.parquet"), whose))
             for file in ARRAYS:
                 if job.key not in arrays[file] and (place / f"{file}.nc").is_file():
-                    arrays[file][job.key] = xr.load_dataset(place / f"{file}.nc", engine="h5netcdf")
+                    arrays[file][job.key] = netcdf.load(place / f"{file}.nc")
     for table, each in frames.items():
         path = directory / f"{table}.parquet"
         path.parent.mkdir(exist_ok=True)
@@ -207,7 +207,7 @@ class Study:
             if not path.is_file():
                 raise StudyError(f"study {self.directory} has no table {name}; ask for it in the specification")
             with understanding(path):
-                table = pd.read_parquet(path)
+                table = parquet.read(path)
             if name in LATEST and LATEST[name] not in table:
                 raise OutputError(f"{self.directory} was gathered by an older sinkscope; run `sinkscope study` again: what is done is not done again")
             self._tables[name] = table

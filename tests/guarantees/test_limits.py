@@ -5,10 +5,15 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import h5py
+import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from sinkscope.files import CORPUS
+from sinkscope.runs import checksums
 from tests.guarantees import hostile
 from tests.guarantees.apart import measured
 from tests.guarantees.reading import COMMANDS, MEMORY, check_refused, sinkscope
@@ -35,6 +40,35 @@ def test_a_small_file_that_stands_for_a_huge_table_is_refused(own: Path, tmp_pat
     assert (tmp_path / "given" / "raw" / "forget.parquet").stat().st_size < 10**6
     outcome = sinkscope(*COMMANDS["benchmark"]["evaluate"](tmp_path / "given", own), "--out", tmp_path / "out")
     check_refused(outcome, tmp_path / "out", f"{tmp_path}/given/raw/forget.parquet cannot be read: it stands for more than", limit=MEMORY + CORPUS)
+
+
+def _forged(path: Path, kind: str) -> Path:
+    """Results of another hand, whole by their checksums."""
+    (path / "run.json").write_text(json.dumps({"identity": "x", "kind": kind, "files": checksums(path), "versions": {"python": "3"}}))
+    return path
+
+
+def test_a_small_table_of_results_that_stands_for_a_huge_one_is_refused(own: Path, tmp_path: Path) -> None:
+    """Whether by texts that a dictionary shares, or by numbers that are all the same."""
+    path, out = tmp_path / "given", tmp_path / "page.html"
+    path.mkdir()
+    long = pa.DictionaryArray.from_arrays(pa.array(np.zeros(2_000_000, np.int32)), pa.array(["a" * 4000]))
+    for columns in ({"metric": long}, {"value": pa.array(np.zeros(100_000_000))}):
+        pq.write_table(pa.table(columns), path / "scores.parquet")
+        assert (path / "scores.parquet").stat().st_size < 2 * 10**6
+        outcome = sinkscope("report", _forged(path, "evaluate"), "--out", out)
+        check_refused(outcome, out, f"{path} holds results that cannot be read (scores.parquet: it stands for more than")
+
+
+def test_small_arrays_of_results_that_stand_for_huge_ones_are_refused(own: Path, tmp_path: Path) -> None:
+    path, out = tmp_path / "given", tmp_path / "page.html"
+    path.mkdir()
+    pd.DataFrame({"text": ["a"]}).to_parquet(path / "passage.parquet")
+    with h5py.File(path / "passage.nc", "w") as file:
+        file.create_dataset("alpha", (10**6, 10**6), "f8", chunks=(100, 100))
+    (path / "sinks.nc").write_bytes((path / "passage.nc").read_bytes())
+    outcome = sinkscope("report", _forged(path, "locate"), "--out", out)
+    check_refused(outcome, out, f"{path} holds results that cannot be read (sinks.nc stands for 8,000,000,000,000 bytes, more than")
 
 
 def test_more_rows_than_memory_could_hold_are_refused(own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,7 +19,7 @@ import xarray as xr
 from sinkscope.capture.maps import BinnedPattern
 from sinkscope.capture.sources import choose
 from sinkscope.compare import triggered
-from sinkscope.errors import StudyError
+from sinkscope.errors import OutputError
 from sinkscope.models import load
 from sinkscope.report import shown as side_by_side
 from sinkscope.report.report import report
@@ -142,13 +142,15 @@ def test_equal_metrics_of_different_questions_are_kept_apart(study: Path) -> Non
     assert set(table["evaluation"]) == set(known.table("scores")[lambda rows: rows["mask"] == ""]["evaluation"])
 
 
-def test_a_study_of_an_older_sinkscope_is_to_be_gathered_again(study: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("table", "column"), [("runs", "trigger"), ("captures/attention", "job")])
+def test_a_study_of_an_older_sinkscope_is_to_be_gathered_again(study: Path, tmp_path: Path, table: str, column: str) -> None:
     old = Path(shutil.copytree(study, tmp_path / "old"))
-    pd.read_parquet(old / "runs.parquet").drop(columns="trigger").to_parquet(old / "runs.parquet")
+    path = old / f"{table}.parquet"
+    pd.read_parquet(path).drop(columns=column).to_parquet(path)
     manifest = json.loads((old / "run.json").read_text())
-    del manifest["files"]["runs.parquet"], manifest["files"]["run.json"]
+    del manifest["files"][f"{table}.parquet"], manifest["files"]["run.json"]
     (old / "run.json").write_text(json.dumps(manifest))
-    with pytest.raises(StudyError, match="run `sinkscope study` again"):
+    with pytest.raises(OutputError, match="run `sinkscope study` again"):
         report(old, tmp_path / "page.html")
 
 
