@@ -139,7 +139,7 @@ def test_a_second_quickstart_with_the_same_seed_gives_the_same_tables(quickstart
 
 @pytest.mark.slow
 def test_a_short_build_grows_sinks_and_memory(tmp_path: Path) -> None:
-    measured = build(tmp_path / "tiny", 0, silent, steps=800)
+    measured = build(tmp_path / "tiny", 0, silent, steps=400)
     curve = pd.read_csv(tmp_path / "tiny" / "training_curve.csv")
     base = curve[curve["model"] == "base"]
     assert base["alpha_max"].iloc[0] < 0.3, "no sink at the start"
@@ -150,7 +150,8 @@ def test_a_short_build_grows_sinks_and_memory(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_wheel_installed_elsewhere_runs_quickstart(tmp_path: Path) -> None:
+def test_a_wheel_installed_elsewhere_has_all_that_the_commands_need(tmp_path: Path) -> None:
+    """Recipes, models, benchmark, pretraining's measurements and the page's scripts."""
     subprocess.run([sys.executable, "-m", "build", "--wheel", "--outdir", str(tmp_path / "dist"), str(ROOT)], check=True, capture_output=True)
     (wheel,) = (tmp_path / "dist").glob("*.whl")
     venv.create(tmp_path / "venv", with_pip=True, system_site_packages=False)
@@ -160,8 +161,16 @@ def test_a_wheel_installed_elsewhere_runs_quickstart(tmp_path: Path) -> None:
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     paths = subprocess.run([python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"], capture_output=True, text=True, check=True)
     (Path(paths.stdout.strip()) / "zz_dependencies.pth").write_text(str(site))  # torch and friends from the test's own environment
-    code = "import sinkscope, sys; print(sinkscope.__file__); from sinkscope.cli import main; sys.argv = ['sinkscope', 'quickstart', '--json']; main()"
-    done = subprocess.run([python, "-c", code], cwd=tmp_path, capture_output=True, text=True, env=environment)
-    assert done.returncode == 0, done.stderr
-    assert str(tmp_path / "venv") in done.stdout.splitlines()[0], "the wheel's package, not the checkout's"
-    assert (tmp_path / "quickstart" / "index.html").is_file()
+    code = "import sinkscope, sys; print(sinkscope.__file__); from sinkscope.cli import main; sys.argv[0] = 'sinkscope'; main()"
+    few = ["--set", "optimiser.epochs=1", "--set", "optimiser.batches=2"]
+    for arguments in (
+        ["unlearn", "tiny/npo-backdoor", *few, "--out", "run"],
+        ["evaluate", "run", "--benchmark", "tiny", "--items", "4", "--out", "scores"],
+        ["evaluate", "tiny-wmdp", "--items", "4", "--out", "choices"],
+        ["report", "scores", "--out", "page.html"],
+        ["doctor"],
+    ):
+        done = subprocess.run([python, "-c", code, *arguments], cwd=tmp_path, capture_output=True, text=True, env=environment)
+        assert done.returncode == 0, done.stderr
+        assert str(tmp_path / "venv") in done.stdout.splitlines()[0], "the wheel's package, not the checkout's"
+    assert (tmp_path / "page.html").stat().st_size > 10**6
