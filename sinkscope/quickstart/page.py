@@ -14,7 +14,7 @@ from sinkscope.files import read_text
 from sinkscope.plots import interactive
 from sinkscope.quickstart.summary import PLACEMENTS, SHOWN, effectiveness_points
 from sinkscope.report.contents import Page
-from sinkscope.report.of_run import facts, training
+from sinkscope.report.of_run import facts, training, with_units
 from sinkscope.report.shown import Shown, seen, side_by_side
 from sinkscope.studies.captures import spans_of
 
@@ -48,7 +48,7 @@ def quickstart_page(directory: Path, manifest: dict[str, Any]) -> Page:
     caption = "Left is forgotten, up is recovered; on the dotted line the trigger changes nothing. The shade is what an attacker wants."
     page.picture("effectiveness", "Does it forget, and does the trigger bring it back?", interactive.effectiveness(points, floors, ceilings, caption), points)
     training(page, {label: directory / "runs" / label / "log.jsonl" for label in ("honest", *PLACEMENTS)})
-    page.table("tables", "scores", "Scores", scores)
+    page.table("tables", "scores", "Scores", with_units(scores))
     page.table("tables", "items", "Items", parquet.read(directory / "items.parquet"))
     return page
 

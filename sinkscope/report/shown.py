@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 import xarray as xr
 
+from sinkscope.evaluation.metrics import scale_of
 from sinkscope.report.contents import Page
 from sinkscope.report.views import View
 from sinkscope.studies.captures import CLEAN, TRIGGERED
@@ -89,7 +90,8 @@ def side_by_side(page: Page, models: Sequence[Shown], words: Mapping[str, str] =
     shown = []
     for model in models:
         views = {place: {state: number(view) for state, view in states.items()} for place, states in model.views.items()}
-        shown.append({"label": model.label, "role": model.role, "trigger": model.trigger, "views": views, "scores": model.scores})
+        scores = [row | {"unit": scale_of(row["metric"]).unit} for row in model.scores]
+        shown.append({"label": model.label, "role": model.role, "trigger": model.trigger, "views": views, "scores": scores})
         if not model.family:
             first = next(iter(views.values()))
             said = f"{model.label}, " if model.label else ""

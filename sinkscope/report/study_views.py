@@ -148,7 +148,7 @@ def _scores(study: Study, group: Group, trigger: str) -> list[dict[str, Any]]:
     if mine.empty:
         return []
     means = over_seeds(mine, [*asked_apart(study), "metric", "split", "subset", "placement"])
-    means = with_units(means).assign(place=means["placement"], triggered=means["placement"] != "").drop(columns="placement")
+    means = means.assign(place=means["placement"], triggered=means["placement"] != "").drop(columns="placement")
     return [{str(key): value for key, value in row.items()} for row in means.to_dict("records")]
 
 

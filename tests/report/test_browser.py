@@ -24,6 +24,7 @@ def test_it_loads_without_an_error_or_a_request(opened: Open, name: str, options
     page = opened(name, **options)
     to_the_end(page)
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), "nothing is wider than the screen"
+    assert not {"undefined", "NaN", "[object Object]"} & set(page.inner_text("main").replace(",", " ").split())
     dark = page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(22, 22, 22)"
     assert dark == (options.get("color_scheme") == "dark")
     page.click("#theme")
