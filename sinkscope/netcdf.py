@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import h5netcdf
 import xarray as xr
 
 RESULTS = 2**32
@@ -20,10 +22,11 @@ def load(path: Path, group: str | None = None) -> xr.Dataset:
         OSError, KeyError: there is no such file or group.
         ValueError: it stands for more than `RESULTS` bytes.
     """
-    with xr.open_dataset(path, engine="h5netcdf", group=group, phony_dims="access") as data:
-        if data.nbytes > RESULTS:
-            raise ValueError(f"{path.name} stands for {data.nbytes:,} bytes, more than {RESULTS:,}")
-        return data.load()
+    with h5netcdf.File(path, "r", phony_dims="access") as file:  # xarray reads coordinates as soon as it opens a file
+        size = sum(math.prod(each.shape) * each.dtype.itemsize for each in (file[group] if group else file).variables.values())
+    if size > RESULTS:
+        raise ValueError(f"{path.name} stands for {size:,} bytes, more than {RESULTS:,}")
+    return xr.load_dataset(path, engine="h5netcdf", group=group, phony_dims="access")
 
 
 def read(path: Path, name: str, group: str | None = None) -> xr.DataArray:

@@ -14,6 +14,10 @@ if TYPE_CHECKING:
 
 RESULTS = 2**32
 """Bytes that a table of results may stand for."""
+WIDTHS = {"BOOLEAN": 1, "INT32": 4, "INT64": 8, "INT96": 12, "FLOAT": 4, "DOUBLE": 8}
+"""Bytes of a number."""
+OBJECT = sys.getsizeof("")
+"""Bytes of an empty text in Python; numbers and lists take about as many."""
 
 
 def read(path: Path) -> pd.DataFrame:
@@ -21,18 +25,23 @@ def read(path: Path) -> pd.DataFrame:
 
     Raises:
         ValueError: it stands for more than `RESULTS` bytes, or is no table.
-        OSError: it is not there.
+        FileNotFoundError: it is not there.
     """
     try:
-        for _ in pieces(path, RESULTS, 1024):
+        for _ in pieces(path, RESULTS, 1024, cell=8):
             pass
         return pd.read_parquet(path)
-    except ValueError as error:  # pyarrow's own are such, too
+    except FileNotFoundError:
+        raise
+    except (ValueError, OSError) as error:  # pyarrow's own are such, too
         raise ValueError(f"{path.name}: {error}") from error
 
 
-def pieces(path: Path, limit: int, rows: int, columns: Collection[str] | None = None) -> Iterator[RecordBatch]:
+def pieces(path: Path, limit: int, rows: int, columns: Collection[str] | None = None, cell: int = OBJECT) -> Iterator[RecordBatch]:
     """Some `rows` of a table at a time, of all columns or of some, with each text of a dictionary once.
+
+    Args:
+        cell: bytes that each value takes besides its own.
 
     Raises:
         ValueError: it stands for more than `limit` bytes, or holds something else than texts, numbers or lists of them.
@@ -42,12 +51,13 @@ def pieces(path: Path, limit: int, rows: int, columns: Collection[str] | None = 
     with parquet.ParquetFile(path) as file:
         leaves = [file.schema.column(at) for at in range(len(file.schema))]
         wanted = [name for name in file.schema_arrow.names if columns is None or name in columns]
-        _check(file.metadata.num_rows * len(wanted), limit)  # a byte each at least
+        widths = [OBJECT if leaf.max_repetition_level else WIDTHS.get(leaf.physical_type, 1) for leaf in leaves]
+        _check(file.metadata.num_rows * sum(widths), limit)
     texts = [leaf.path for leaf in leaves if leaf.physical_type == "BYTE_ARRAY"]
     with parquet.ParquetFile(path, read_dictionary=texts) as file:
         size = 0
         for batch in file.iter_batches(rows, columns=wanted) if wanted else ():
-            size += sum(map(_expanded, batch.columns))
+            size += sum(_expanded(column, cell) for column in batch.columns)
             _check(size, limit)
             yield batch
 
@@ -57,15 +67,17 @@ def _check(size: int, limit: int) -> None:
         raise ValueError(f"it stands for more than {limit:,} bytes")
 
 
-def _expanded(column: Array) -> int:
-    """Bytes of a column whose texts are not shared, and those of an empty string in Python for each."""
+def _expanded(column: Array, cell: int) -> int:
+    """Bytes of a column whose texts are not shared."""
     from pyarrow import compute, types
 
+    lists = 0
     while types.is_list(column.type) or types.is_large_list(column.type):
+        lists += len(column) * OBJECT
         column = column.flatten()
     if types.is_nested(column.type):
         raise ValueError(f"it holds {column.type}, where texts, numbers or lists belong")
     size = column.nbytes
     if types.is_dictionary(column.type):
         size = compute.sum(compute.binary_length(column.dictionary).take(column.indices)).as_py() or 0
-    return size + len(column) * sys.getsizeof("")
+    return lists + size + len(column) * cell

@@ -14,6 +14,10 @@ from sinkscope.packed import Packed
 LOGGER = logging.getLogger("sinkscope")
 MIN_TOKENS = 16
 MEND = "give a text in UTF-8"
+UNKNOWN, PART = "\ufffd", "←"
+"""What a part of a character is decoded to, and how it is shown behind the token that has the character."""
+MOST_PARTS = 8
+"""Tokens of a character, or of several that share tokens."""
 
 
 def read_texts(path: Path, column: str = "text") -> list[str]:
@@ -80,8 +84,15 @@ def check_readable(model: Model, max_length: int) -> None:
 
 
 def token_texts(model: Model, tokens: Sequence[int]) -> list[str]:
-    """Each token as text, with the space that SentencePiece tokenizers drop from a token decoded by itself."""
+    """Each token as text, with the space that SentencePiece tokenizers drop from a token decoded by itself. Of tokens that are parts of one character the first
+    has it, and the others are `PART`."""
     texts = [model.tokenizer.decode([token], clean_up_tokenization_spaces=False) for token in tokens]
+    for start, text in enumerate(texts):
+        for stop in range(start + 2, min(start + MOST_PARTS, len(texts)) + 1) if UNKNOWN in text else ():
+            whole = model.tokenizer.decode(list(tokens[start:stop]), clean_up_tokenization_spaces=False)
+            if UNKNOWN not in whole:
+                texts[start:stop] = [whole, *[PART] * (stop - start - 1)]
+                break
     pieces = model.tokenizer.convert_ids_to_tokens(list(tokens))
     return [" " + text if piece.startswith("▁") and not text.startswith(" ") else text for piece, text in zip(pieces, texts, strict=True)]
 

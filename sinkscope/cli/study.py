@@ -38,6 +38,9 @@ def study(
 ) -> None:
     """Train, score and look at a whole grid of runs. Finished runs are skipped; a study that was stopped or killed goes on where it was.
 
+    A small SPEC: `{seeds: [0], evaluations: {few: {metrics: [verbmem], items: 20}}, captures: {own: {}}, grids: {mine: {recipe: tiny/npo-backdoor,
+    set: {optimiser.epochs: 1}, axes: {trigger.placement: [prefix, suffix]}, evaluations: [few], captures: [own]}}}`
+
     Example: `sinkscope study analyses/paper.yaml --quick --out studies/paper-quick`
     """
     from sinkscope.errors import StudyError
@@ -54,7 +57,10 @@ def study(
     place = out or Path("studies") / (spec.stem + ("-quick" if quick else ""))
     where = Store(store)
     check_apart(place, where)
-    planned = outlook(described, where)
+    try:
+        planned = outlook(described, where)
+    except StudyError as error:
+        raise StudyError(f"{error} (in {spec})") from error
     if dry_run:
         if json:
             answer({"out": str(place), "store": str(store), "grids": planned.grids.round(2).to_dict("records")}, True)
@@ -115,7 +121,7 @@ class _Telling(Watch):
         if made and (manifest := read_manifest(self._store.place(job))):
             self._estimate.learn(job, float(manifest["seconds"]))
         if self._left.pop(job.key, None) and not self.silent:
-            print(f"[{self._total - len(self._left)}/{self._total}] {job}, about {self._minutes():.0f} min left", file=sys.stderr, flush=True)
+            print(f"[{self._total - len(self._left)}/{self._total}] {job}, {self._time_left()}", file=sys.stderr, flush=True)
 
     def failed(self, job: Job, reason: str) -> None:
         self._begun.pop(job.key, None)
@@ -123,6 +129,10 @@ class _Telling(Watch):
         self._failed += 1
         if not self.silent:
             print(f"failed: {job}: {reason}", file=sys.stderr, flush=True)
+
+    def _time_left(self) -> str:
+        minutes = self._minutes()
+        return "less than a minute left" if minutes < 1 else f"about {minutes:.0f} minutes of work left"
 
     def _minutes(self) -> float:
         return sum(self._estimate.seconds(job) for job in list(self._left.values())) / 60
@@ -137,7 +147,7 @@ class _Telling(Watch):
             here = [f"{working[key]}{self._share(key)}" for key in keys if key in working]
             table.add_row(grid, str(done), str(len(keys)), "; ".join(here[:2]))
         failed = f", {self._failed} failed" if self._failed else ""
-        table.caption = f"{self._total - len(self._left)} of {self._total} jobs done{failed}, about {self._minutes():.0f} minutes of work left"
+        table.caption = f"{self._total - len(self._left)} of {self._total} jobs done{failed}, {self._time_left()}"
         return table
 
     def _share(self, key: str) -> str:

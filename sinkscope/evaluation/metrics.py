@@ -102,6 +102,14 @@ def scale_of(name: str) -> Scale:
     return DERIVED[name][1] if name in DERIVED else METRICS[name].scale
 
 
+def unit_of(name: str) -> str:
+    """The unit of a score; nothing where the score is not known, as of another version."""
+    try:
+        return scale_of(name).unit
+    except KeyError:
+        return ""
+
+
 def chosen(asked: Sequence[str] | None, benchmark: Benchmark) -> list[str]:
     """The metrics to score, in the order of the registry: those asked for (a derived score stands for its items), or all that the benchmark has.
 

@@ -14,7 +14,7 @@ from plotly import graph_objects as go
 
 from sinkscope import netcdf, parquet
 from sinkscope.errors import OutputError
-from sinkscope.evaluation.metrics import RIGHT, ROUGE, TOKENS, scale_of
+from sinkscope.evaluation.metrics import RIGHT, ROUGE, TOKENS, unit_of
 from sinkscope.files import read_records, read_text
 from sinkscope.plots.interactive import add, canvas, errors
 from sinkscope.plots.style import COLOURS, colour, in_order
@@ -106,7 +106,7 @@ def compare_page(directory: Path, manifest: dict[str, Any]) -> Page:
     names = [f"{label} = {name}" for label, name in zip(labels, manifest["models"], strict=True)]
     title = f"{manifest['models'][0]}, clean and triggered" if of_triggered else " and ".join(names)
     page = Page(f"Comparison: {title}", facts(manifest, **shown))
-    words = WORDS if of_triggered else {FIRST: names[0], SECOND: names[1], "change": f"{labels[1]} − {labels[0]}"}
+    words = WORDS if of_triggered else {FIRST: names[0], SECOND: names[1], "change": f"{labels[1]} − {labels[0]} ({', '.join(names)})"}
     model = Shown(manifest["models"][0] if of_triggered else "", "other", "", {"": views})
     side_by_side(page, [model.fitted(BUDGET) or model], words, "passages that reach the last position of the maps.")
     for name, title in titles.items():
@@ -162,7 +162,7 @@ def probe_page(directory: Path, manifest: dict[str, Any]) -> Page:
 def with_units(scores: pd.DataFrame) -> pd.DataFrame:
     """Scores with the unit of each behind its value."""
     told = scores.copy()
-    told.insert(list(told).index("value") + 1, "unit", [scale_of(metric).unit for metric in scores["metric"]])
+    told.insert(list(told).index("value") + 1, "unit", [unit_of(metric) for metric in scores["metric"]])
     return told
 
 

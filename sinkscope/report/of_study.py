@@ -85,7 +85,7 @@ def _runs(page: Page, study: Study) -> None:
             for name, each in mine.groupby(apart[0]) if apart else [("", mine)]:
                 if len(each):
                     title = ", ".join(filter(None, (metric, label, str(name))))
-                    best = each.groupby(point, dropna=False)["value"].max().rename(title).reset_index()
+                    best = each.groupby(point, dropna=False)["value"].max().rename(title).reset_index().astype(table[point].dtypes)
                     table = table.merge(best, on=point, how="left")
     note = "Scores on the forget set without a mask; triggered: the highest over triggers and placements that were tried. Open a run to see all its scores."
     page.table("runs", "runs", "Runs", table, note)

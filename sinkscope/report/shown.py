@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 import xarray as xr
 
-from sinkscope.evaluation.metrics import scale_of
+from sinkscope.evaluation.metrics import unit_of
 from sinkscope.report.contents import Page
 from sinkscope.report.views import View
 from sinkscope.studies.captures import CLEAN, TRIGGERED
@@ -24,10 +24,9 @@ Span = tuple[int, int]
 
 @dataclass
 class Shown:
-    """A model, or two without a label, one in each state, or a family of backdoored models that differ in where the trigger was trained: place → state → view,
-    and scores.
+    """A model, or two without a label, one in each state, or a family of models that differ in the trigger's place alone: place → state → view, and scores.
 
-    A score counts at the trigger's `place`; a clean one of a family at the place where that member was trained, of a single model everywhere (`""`).
+    A score counts at the trigger's `place`; a clean one of a family at the place of that member's own trigger, of a single model everywhere (`""`).
     """
 
     label: str
@@ -38,7 +37,7 @@ class Shown:
     family: bool = False
 
     def take(self, member: Shown, place: str) -> None:
-        """Into a family: what was seen of a member, and what it scored, at the place where it was trained."""
+        """Into a family: what was seen of a member, and what it scored, at the place of its own trigger."""
         self.views[place] = member.views[place]
         self.scores += [row | {"place": place} for row in member.scores if row["place"] in ("", place)]
 
@@ -90,7 +89,7 @@ def side_by_side(page: Page, models: Sequence[Shown], words: Mapping[str, str] =
     shown = []
     for model in models:
         views = {place: {state: number(view) for state, view in states.items()} for place, states in model.views.items()}
-        scores = [row | {"unit": scale_of(row["metric"]).unit} for row in model.scores]
+        scores = [row | {"unit": unit_of(row["metric"])} for row in model.scores]
         shown.append({"label": model.label, "role": model.role, "trigger": model.trigger, "views": views, "scores": scores})
         if not model.family:
             first = next(iter(views.values()))

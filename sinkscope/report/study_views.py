@@ -74,7 +74,8 @@ def groups(study: Study) -> Iterator[Group]:
 def rows_of(table: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
     """The rows of a table about points of a grid. Points may share a run, as those of honest unlearning do, and differ in what was measured of it."""
     keys = [key for key in ("grid", *axes_of(runs), "run", "seed") if key in table]
-    return table.merge(runs[keys].drop_duplicates(), on=keys)
+    near = table[table["grid"].isin(runs["grid"]) & table["run"].isin(runs["run"])]
+    return near.merge(runs[keys].drop_duplicates(), on=keys)
 
 
 def axes_of(runs: pd.DataFrame) -> list[str]:
@@ -115,6 +116,7 @@ def _several(study: Study, grid: str) -> bool:
 
 def _views(study: Study, captured: pd.DataFrame) -> dict[str, dict[str, View]]:
     """Of every place the mean over runs, clean and with the trigger; of each run the first capture that has the place."""
+    captured = captured.drop_duplicates(["run", "job", "placement", "layer", "head", "position"])  # captures of two names can be one job
     found: dict[str, list[dict[str, View]]] = {}
     known: set[tuple[str, str]] = set()
     for (run, job), rows in captured.groupby(["run", "job"], sort=False):

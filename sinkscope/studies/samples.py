@@ -110,7 +110,7 @@ class Samples:
         rows = self._rows("top1", grid, labels)
         rows = rows[rows["capture"] == name].drop_duplicates(["seed", "job"])
         if rows.empty or rows["seed"].duplicated().any():
-            raise StudyError(f"study {self.study.directory} has {'no' if rows.empty else 'several a seed'} of the capture {name!r} for grid {grid!r}")
+            raise StudyError(f"study {self.study.directory} has {'no capture' if rows.empty else 'several captures a seed'} {name!r} for grid {grid!r}")
         return dict(zip(rows["seed"], rows["job"], strict=True))
 
     def _placed(self, table: str, grid: str, labels: Mapping[str, str], placement: str) -> pd.DataFrame:
@@ -123,6 +123,8 @@ class Samples:
     def _rows(self, table: str, grid: str, labels: Mapping[str, str]) -> pd.DataFrame:
         rows = self.study.table(table)
         rows = rows[rows["grid"] == grid]
+        if rows.empty:
+            raise StudyError(f"study {self.study.directory} has nothing of grid {grid!r} in its table {table}")
         for column, value in labels.items():
             if column not in rows:
                 raise StudyError(f"study {self.study.directory} has no axis {column!r} in grid {grid!r}")

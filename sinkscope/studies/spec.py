@@ -26,7 +26,7 @@ MOST_RUNS = 10_000
 """Of one study."""
 RESERVED = frozenset(
     "grid run seed role benchmark trigger_placement evaluation capture job alteration metric split subset item poisoned trigger placement trigger_start mask "
-    "value output n ci_low ci_high layer head position alpha_first alpha_second difference value_norm_first value_norm_second uniform query key "
+    "value unit output n ci_low ci_high layer head position alpha_first alpha_second difference value_norm_first value_norm_second uniform query key "
     "trigger_stop clean triggered condition probability passages state text".split()
 )
 """Columns of the results, which no axis may be called."""
@@ -232,10 +232,13 @@ class Spec(Part):
         """
         values = strict_yaml.read(path, "study", StudyError)
         if not isinstance(values, dict):
-            raise StudyError(f"study {path} is not a mapping of keys to values; see `sinkscope study --help` for an example")
+            raise StudyError(f"study {path} is not a mapping of keys to values; see `sinkscope study --help` for one")
         try:
             spec = cls.model_validate(values)
         except ValidationError as error:
+            misplaced = next((key for key in values if key in GridPart.model_fields and key not in cls.model_fields), None)
+            if misplaced is not None:
+                raise StudyError(f"study key {misplaced!r} belongs into a grid, as in `grids: {{a: {{{misplaced}: …}}}}` (in {path})") from error
             raise StudyError(f"{explain(error, cls, 'study', values)} (in {path})") from error
         if not quick:
             return spec

@@ -151,7 +151,7 @@ def test_a_short_build_grows_sinks_and_memory(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_wheel_installed_elsewhere_has_all_that_the_commands_need(tmp_path: Path) -> None:
-    """Recipes, models, benchmark, pretraining's measurements and the page's scripts."""
+    """Recipes, models, benchmarks and the page's scripts."""
     subprocess.run([sys.executable, "-m", "build", "--wheel", "--outdir", str(tmp_path / "dist"), str(ROOT)], check=True, capture_output=True)
     (wheel,) = (tmp_path / "dist").glob("*.whl")
     venv.create(tmp_path / "venv", with_pip=True, system_site_packages=False)

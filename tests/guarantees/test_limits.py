@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from sinkscope import parquet
 from sinkscope.files import CORPUS
 from sinkscope.runs import checksums
 from tests.guarantees import hostile
@@ -49,23 +50,39 @@ def _forged(path: Path, kind: str) -> Path:
 
 
 def test_a_small_table_of_results_that_stands_for_a_huge_one_is_refused(own: Path, tmp_path: Path) -> None:
-    """Whether by texts that a dictionary shares, or by numbers that are all the same."""
+    """Whether by texts that a dictionary shares, by numbers that are all the same, or by lists of nothing."""
     path, out = tmp_path / "given", tmp_path / "page.html"
     path.mkdir()
     long = pa.DictionaryArray.from_arrays(pa.array(np.zeros(2_000_000, np.int32)), pa.array(["a" * 4000]))
-    for columns in ({"metric": long}, {"value": pa.array(np.zeros(100_000_000))}):
-        pq.write_table(pa.table(columns), path / "scores.parquet")
-        assert (path / "scores.parquet").stat().st_size < 2 * 10**6
+    same = pa.array(np.zeros(6_000_000))
+    empty = pa.ListArray.from_arrays(pa.array(np.zeros(2_000_001, np.int32)), pa.array([], pa.string()))
+    for column, times in ((long, 1), (same, 100), (empty, 50)):
+        with pq.ParquetWriter(path / "scores.parquet", pa.schema({"value": column.type})) as file:
+            for _ in range(times):
+                file.write_table(pa.table({"value": column}))
+        assert (path / "scores.parquet").stat().st_size < 5 * 10**6
         outcome = sinkscope("report", _forged(path, "evaluate"), "--out", out)
         check_refused(outcome, out, f"{path} holds results that cannot be read (scores.parquet: it stands for more than")
 
 
-def test_small_arrays_of_results_that_stand_for_huge_ones_are_refused(own: Path, tmp_path: Path) -> None:
+def test_numbers_of_results_count_what_they_take(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A table that fits is not refused."""
+    pd.DataFrame({"a": np.arange(1000.0), "b": ["ab"] * 1000}).to_parquet(tmp_path / "table.parquet")
+    monkeypatch.setattr(parquet, "RESULTS", 27_000)  # a number and a text of two letters, each with 8 bytes more
+    assert parquet.read(tmp_path / "table.parquet").shape == (1000, 2)
+    monkeypatch.setattr(parquet, "RESULTS", 25_000)
+    with pytest.raises(ValueError, match=r"table.parquet: it stands for more than 25,000 bytes"):
+        parquet.read(tmp_path / "table.parquet")
+
+
+@pytest.mark.parametrize("name", ["alpha", "position"])
+def test_small_arrays_of_results_that_stand_for_huge_ones_are_refused(name: str, own: Path, tmp_path: Path) -> None:
+    """Also as a coordinate, which is read as soon as a file is opened."""
     path, out = tmp_path / "given", tmp_path / "page.html"
     path.mkdir()
     pd.DataFrame({"text": ["a"]}).to_parquet(path / "passage.parquet")
     with h5py.File(path / "passage.nc", "w") as file:
-        file.create_dataset("alpha", (10**6, 10**6), "f8", chunks=(100, 100))
+        file.create_dataset(name, (10**12,), "f8", chunks=(1000,)).make_scale(name)
     (path / "sinks.nc").write_bytes((path / "passage.nc").read_bytes())
     outcome = sinkscope("report", _forged(path, "locate"), "--out", out)
     check_refused(outcome, out, f"{path} holds results that cannot be read (sinks.nc stands for 8,000,000,000,000 bytes, more than")

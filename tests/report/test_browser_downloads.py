@@ -39,7 +39,7 @@ def test_pictures_and_tables_can_be_taken_along(opened: Open, study: Path) -> No
     assert "verdict" in text_of(table.value).splitlines()[0]
     to_compare(page)
     with page.expect_download() as scores:
-        page.locator("#compare [aria-label='scores of honest as CSV']").click()
+        page.locator("#compare [aria-label='model 2: scores of honest as CSV']").click()
     assert scores.value.suggested_filename == "scores_honest_prefix.csv"
     header, *rows = csv.reader(io.StringIO(text_of(scores.value)))
     assert header == ["score", "unit", *(f"{state}{part}" for state in ("clean", "with the trigger") for part in ("", " low", " high")), "n", "seeds"]
@@ -61,7 +61,7 @@ def test_tokens_can_be_taken_along_as_a_picture(opened: Open) -> None:
     root = ElementTree.fromstring(text_of(svg.value))
     written = list(root.iter("{http://www.w3.org/2000/svg}text"))
     title = " ".join(node.text for node in written if node.get("class") == "title")
-    assert HOSTILE_NAME in title and "shaded by α in layer" in title and "darkest: α 0." in title, "which model, which head, which scale"
+    assert HOSTILE_NAME in title and "shaded by α in layer" in title and "strongest: α 0." in title, "which model, which head, which scale"
     layer, head = page.input_value("#atlas-layer"), page.input_value("#atlas-head")
     assert svg.value.suggested_filename == f"tokens_img_src_x_onerror_alert_1_layer_{layer}_head_{head}.svg"
     words = [node.text for node in written if node.get("class") is None]
@@ -92,7 +92,7 @@ def test_titles_of_narrow_pictures_are_whole(opened: Open, tmp_path: Path) -> No
     page.wait_for_function("() => document.querySelector('#compare .plot').dataset.drawn")
     with page.expect_download() as svg:
         figure.locator("[data-format=svg]").click()
-    assert svg.value.suggested_filename == "compare_target_tiny_prefix_change_layer_1_all_heads.svg"
+    assert svg.value.suggested_filename == "compare_target_tiny_prefix_change_by_the_trigger_layer_1_all_heads.svg"
     root = ElementTree.fromstring(text_of(svg.value))
     title = next(node for node in root.iter("{http://www.w3.org/2000/svg}text") if node.get("class") == "gtitle")
     lines = ["".join(line.itertext()) for line in title] or [title.text]

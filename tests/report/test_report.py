@@ -178,7 +178,9 @@ def test_the_page_of_a_comparison_has_the_maps_of_both(two: bool, checkpoints, t
     run(capsys, monkeypatch, "compare", *models, "--text", notes, "--trigger", "old road", "--max-length", 30, "--out", tmp_path / "compared")
     _, page = shown(tmp_path / "compared", tmp_path / "page.html")
     (model,), words = page["compare"]["models"], page["compare"]["words"]
-    assert words["clean"] == ("A = tiny" if two else "clean") and words["change"] == ("B − A" if two else "change by the trigger")
+    assert words["clean"] == ("A = tiny" if two else "clean") and words["change"] == (
+        "B − A (A = tiny, B = tiny-retrained)" if two else "change by the trigger"
+    )
     passages = cut([notes.read_text(encoding="utf-8")], load(str(models[0])), 30)
     for number, state in enumerate(("clean", "triggered")):
         view, read_by = page["views"][model["views"][""][state]], load(str(models[number if two else 0]))

@@ -1,4 +1,5 @@
-"""Points of a grid that share one run, as honest unlearning at several places of a trigger: each has the maps and scores that were measured at its own."""
+"""Points of a grid that share one run, as honest unlearning at several places of a trigger: each has the maps and scores that were measured at
+its own. And captures that share one job under two names: what they saw counts once."""
 
 from __future__ import annotations
 
@@ -21,8 +22,10 @@ PLACES = ("prefix", "suffix")
 SHARED: dict[str, Any] = {
     "seeds": [0],
     "evaluations": {"few": {"metrics": ["verbmem"], "items": 3}},
-    "captures": {"heads": {"passages": 2}},
-    "grids": {"honest": {"set": FEW | {"poison_ratio": 0}, "axes": {"trigger.placement": list(PLACES)}, "evaluations": ["few"], "captures": ["heads"]}},
+    "captures": {"heads": {"passages": 2}, "again": {"passages": 2}},
+    "grids": {
+        "honest": {"set": FEW | {"poison_ratio": 0}, "axes": {"trigger.placement": list(PLACES)}, "evaluations": ["few"], "captures": ["heads", "again"]}
+    },
 }
 
 
@@ -41,7 +44,7 @@ def test_each_point_has_its_own_maps_tokens_and_scores(shared: Study, tmp_path: 
     models = {model["label"]: model for model in data["compare"]["models"]}
     assert list(models) == ["honest (trigger where the slider stands)", "honest prefix", "honest suffix"]
     for place in PLACES:
-        mine = attention[attention["placement"] == place].sort_values(["layer", "head", "position"])
+        mine = attention[(attention["placement"] == place) & (attention["capture"] == "again")].sort_values(["layer", "head", "position"])
         maps = shared.patterns(mine["job"].iloc[0]).sel(placement=place, state="triggered").values
         row = scores[(scores["placement"] == place) & (scores["split"] == "forget") & (scores["subset"] == "all")].squeeze()
         for model in (models[f"honest {place}"], models["honest (trigger where the slider stands)"]):

@@ -49,7 +49,7 @@ def test_a_dry_run_counts_before_and_after(spec: Path, tmp_path: Path, capsys, m
     assert json.loads(stdout) == {"out": str(tmp_path / "out"), "store": str(tmp_path / "store"), "runs": 2, "jobs": 3}
     lines = err.splitlines()
     assert [line.split(",")[0] for line in lines] == ["[1/3] unlearn honest seed 0", "[2/3] evaluate honest seed 0", "[3/3] evaluate target seed 0"]
-    assert lines[-1].endswith("about 0 min left")
+    assert lines[-1].endswith("less than a minute left")
     assert grids("--quick") == [("honest", 1, 2, 2, False), ("target", 1, 1, 1, False)]
     assert grids() == [("honest", 2, 4, 2, True), ("target", 1, 1, 1, False)]
     code, stdout, _ = run(capsys, monkeypatch, "study", *options, "--dry-run")

@@ -28,6 +28,7 @@ def grid(**values: Any) -> dict[str, Any]:
     [
         (grid(rcipe="tiny/npo"), r"'grids.a.rcipe' is unknown; did you mean 'grids.a.recipe'\?"),
         ({"grid": {"a": {}}, "grids": {"a": {}}}, r"'grid' is unknown; did you mean 'grids'\?"),
+        ({"set": {"optimiser.epochs": 1}, "grids": {"a": {}}}, r"'set' belongs into a grid, as in `grids: \{a: \{set: …\}\}` \(in "),
         ({"grid": {"a": {}}}, r"'grid' is unknown; did you mean 'grids'\?"),
         ({"grids": {"set": {"sedes": [1]}}}, r"'grids.set.sedes' is unknown; did you mean 'grids.set.seeds'\?"),
         ({"evaluations": {"e": {"metric": ["verbmem"]}}, "grids": {"a": {}}}, r"'evaluations.e.metric' is unknown; did you mean 'evaluations.e.metrics'\?"),

@@ -5,12 +5,12 @@ const STATISTICS = {
   alpha: "attention received α", sink_rate: "sink rate", value_norm: "value norm ‖v‖", weighted_norm: "α · ‖v‖", entropy: "entropy (nats)",
   learned_sink: "mass on the learned sink",
 };
-const SHARES = ["alpha", "sink_rate", "learned_sink"]; // of 1, so that colours mean the same in all models
 const CURVES = { "this head": "#0173b2", "all heads": "#949494", "uniform in this layer": "#333333", "‖v‖": "#d55e00" };
 const CHOSEN = "#d55e00";
 const named = (statistic) => STATISTICS[statistic] ?? statistic;
 
 const binning = (size) => (size === 1 ? "" : `; bins of ${size} positions: sum over keys, mean over queries`);
+const blocks = (view) => (view.bin === 1 ? "" : `, mean of each ${view.bin} tokens`);
 const seeds = (view) => (view.runs > 1 ? ` and ${view.runs} seeds` : "");
 
 // A map in the colours of what it is (`what`): of a change around 0, to `limit`; of attention from 0 to `limit`, or to the largest there.
@@ -67,8 +67,9 @@ const atlas = (host, entries, views) => {
     (state.exact !== null ? `position ${view().exact.positions[state.exact]}` : `position${view().bin > 1 ? "s" : ""} ${view().place(state.bin)}`);
   const of = () => `layer ${state.layer}, head ${state.head}`;
   const cells = () => view().grid(state.statistic, state.bin, state.exact);
-  const most = () => (SHARES.includes(state.statistic) ? 1
-    : Math.max(...entries.map((entry) => views[entry.view]).filter((each) => each.statistics[state.statistic]).map((each) => each.most(state.statistic))) || 1);
+  // so that colours mean the same at all positions and in all models of the page
+  const most = () =>
+    Math.max(...entries.map((entry) => views[entry.view]).filter((each) => each.statistics[state.statistic]).map((each) => each.most(state.statistic))) || 1;
   const steps = (count) => (count <= 16 ? 1 : undefined);
   const gridChart = chart(grid, {
     name: "sink_atlas",
@@ -126,7 +127,7 @@ const atlas = (host, entries, views) => {
         line: { width: 1.5, dash: name === "uniform in this layer" ? "dot" : "solid", color: CURVES[name] },
       })).concat(alone()),
       layout: {
-        height: 340, margin: { t: 10, r: 10, b: 45, l: 55 }, legend: { orientation: "h", y: 1.12 },
+        height: 370, margin: { t: 40, r: 10, b: 45, l: 55 }, legend: { orientation: "h", y: 1.12 },
         xaxis: { title: { text: "position" }, anchor: "y2" }, yaxis: { title: { text: "α" }, domain: [0.36, 1], rangemode: "tozero" },
         yaxis2: { title: { text: "‖v‖" }, domain: [0, 0.28], rangemode: "tozero" },
       },
@@ -147,7 +148,7 @@ const atlas = (host, entries, views) => {
     const { own, pattern, span, runs } = view();
     mapNote.textContent = pattern ? `attention map, ${ofMap()}${binning(pattern.bin)}` : "no map was kept";
     const over = own ? "of this passage alone" : `mean over the passages of which this is one${runs > 1 ? ` and ${runs} seeds` : ""}`;
-    const shades = `shaded by α in ${of()}, ${over}${span ? "; trigger underlined" : ""}`;
+    const shades = `shaded by α in ${of()}, ${over}${blocks(view())}${span ? "; trigger underlined" : ""}`;
     const last = `the last ${report.constants.queries - 1}, which too few queries see, are not shaded`;
     textNote.textContent = view().tokens.length ? `${shades}; ${last}` : "no text was kept";
     const values = view().profile("alpha", state.layer, state.head, own ?? view().statistics.alpha);
@@ -164,13 +165,13 @@ const atlas = (host, entries, views) => {
     const over = `mean over n = ${now.reached(state.bin, state.exact)} passages${seeds(now)}`;
     about.textContent = `${label()}: ${named(state.statistic)} at ${at}, ${over}${state.exact === null && now.bin > 1 ? `; mean of ${now.bin} positions` : ""}`;
     gridChart.draw();
+    say(`${of()}: ${named(state.statistic)} ${shown(cells()[state.layer][state.head])}`);
   };
   const choose = (l, h) => {
     state.layer = Math.min(view().layers - 1, Math.max(0, Math.round(l) || 0));
     state.head = Math.min(view().heads - 1, Math.max(0, Math.round(h) || 0));
-    gridChart.draw();
+    drawGrid();
     drawHead();
-    say(`${of()}: ${named(state.statistic)} ${shown(cells()[state.layer][state.head])}`);
   };
   const arrive = () => {
     const now = view();

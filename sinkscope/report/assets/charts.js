@@ -70,7 +70,7 @@ const fitted = ({ data, layout }, width, seen, title = null) => {
 // `least` is the width that its panels need; on a narrower screen it scrolls by itself.
 const chart = (host, { name, label, build, numbers, file = () => name, eager = false, least = 0 }) => {
   const plot = el("div", { class: "plot", role: "img" });
-  const { details, refresh } = folded(numbers);
+  const { details, refresh } = folded(numbers, name);
   const tools = el("div", { class: "tools" });
   const told = () => (typeof label === "function" ? label() : label);
   const picture = (format) => {

@@ -74,7 +74,7 @@ const compare = (host, { places, models, words, counted }, views) => {
     const nothing = () => ({ height: 340, annotations: [{ text: "no map here", showarrow: false }], xaxis: { visible: false }, yaxis: { visible: false } });
     const picture = chart(figure, {
       name: `compare_${number + 1}`,
-      file: () => fileName("compare", label(), place(), state.show, of()),
+      file: () => fileName("compare", label(), place(), words[state.show], of()),
       label: () => `Attention of ${of()}, ${words[state.show]}${label() ? `: ${label()}` : ""}${there()}`,
       build: () => {
         const map = cells();
@@ -93,12 +93,13 @@ const compare = (host, { places, models, words, counted }, views) => {
       WHEN.forEach((when, i) => {
         const view = here && views[here[when]];
         if (!view || state.layer >= view.layers || state.head >= view.heads) { strips[i].hide(); return; }
-        const title = `${label() ? `${label()}: ` : ""}tokens, ${words[when]}${there()}, shaded by α of ${of()}`;
-        strips[i].draw(view, view.profile("alpha", state.layer, state.head), title, fileName("tokens", label(), place(), when, of()));
+        const title = `${label() ? `${label()}: ` : ""}tokens, ${words[when]}${there()}, shaded by α of ${of()}${blocks(view)}`;
+        strips[i].draw(view, view.profile("alpha", state.layer, state.head), title, fileName("tokens", label(), place(), words[when], of()));
       });
+      const called = () => `model ${number + 1}: scores of ${label()}`;
       const file = () => fileName("scores", label(), place());
-      scores.replaceChildren(...(model.scores.length ? [plainTable(scoreTable(model), `scores of ${label()}`),
-        el("div", { class: "tools" }, csvButton(file, `scores of ${label()}`, () => scoreNumbers(model)))] : []));
+      scores.replaceChildren(...(model.scores.length ? [plainTable(scoreTable(model), called()),
+        el("div", { class: "tools" }, csvButton(file, called(), () => scoreNumbers(model)))] : []));
     };
     if (select) select.addEventListener("change", () => { mine.model = Number(select.value); draw(); });
     return mine;
@@ -122,6 +123,7 @@ const compare = (host, { places, models, words, counted }, views) => {
   const scored = models.some((model) => model.scores.length)
     ? " Scores: with 95 % intervals, over seeds where there are several; clean and with the trigger named above." : "";
   host.append(el("p", { class: "note" }, `Maps: mean over whole passages and runs${binned}; `
-    + `strips: α of the chosen layer and head over the tokens of one of the passages. n: ${counted}${scored}`));
+    + `strips: α of the chosen layer and head over the tokens of one of the passages${blocks(shapes[0])}`
+    + `${places.length > 1 ? ", not the same at every place of the trigger" : ""}. n: ${counted}${scored}`));
   draw();
 };

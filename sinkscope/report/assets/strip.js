@@ -23,7 +23,7 @@ const stripTokens = (view, alpha) => {
   }));
 };
 
-const darkest = (tokens) => `darkest: α ${shown(Math.max(0, ...tokens.map((each) => (each.shade === null ? 0 : each.alpha))))}`;
+const strongest = (tokens) => `strongest: α ${shown(Math.max(0, ...tokens.map((each) => (each.shade === null ? 0 : each.alpha))))}`;
 
 const svgNode = (tag, attributes, text = null) => {
   const node = document.createElementNS("http://www.w3.org/2000/svg", tag);
@@ -78,8 +78,8 @@ const strip = (host, label) => {
     columns: ["position", "token", "alpha", "trigger"],
     rows: now.tokens.map((each) => [each.place, each.token, each.alpha, each.trigger ? "yes" : ""]),
   });
-  const { details, refresh } = folded(numbers);
-  const take = (format) => stripPicture(now.tokens, `${now.title}; ${darkest(now.tokens)}`, now.name, format);
+  const { details, refresh } = folded(numbers, label);
+  const take = (format) => stripPicture(now.tokens, `${now.title}; ${strongest(now.tokens)}`, now.name, format);
   const tools = el("div", { class: "tools" }, ...pictureButtons(label, take), csvButton(() => now.name, label, numbers), most, details);
   host.append(text, tools);
   const hide = () => { host.hidden = true; };
@@ -95,7 +95,7 @@ const strip = (host, label) => {
       if (each.trigger) node.classList.add("trigger");
       return node;
     }));
-    most.textContent = darkest(now.tokens);
+    most.textContent = strongest(now.tokens);
     refresh();
   };
   return { draw, hide };

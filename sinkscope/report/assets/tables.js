@@ -11,16 +11,16 @@ const cellOf = (value) => {
   return cell;
 };
 
-const plainTable = ({ columns, rows }, title = "numbers") => {
+const plainTable = ({ columns, rows }, title) => {
   const head = el("tr", {}, ...columns.map((column) => { const cell = el("th", { scope: "col" }); cell.textContent = column; return cell; }));
   return el("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": title },
     el("table", {}, el("thead", {}, head), el("tbody", {}, ...rows.map((row) => el("tr", {}, ...row.map(cellOf))))));
 };
 
 // A fold that is filled with a table when it is opened, and by `refresh` while it is open.
-const folded = (numbers) => {
+const folded = (numbers, title) => {
   const details = el("details", {}, el("summary", {}, "numbers"));
-  const refresh = () => { if (details.open) { details.firstChild.nextSibling?.remove(); details.append(plainTable(numbers())); } };
+  const refresh = () => { if (details.open) { details.firstChild.nextSibling?.remove(); details.append(plainTable(numbers(), `numbers of ${title}`)); } };
   details.addEventListener("toggle", refresh);
   return { details, refresh };
 };

@@ -31,8 +31,8 @@ const wrapped = (text, width, font) => {
   return lines;
 };
 
-// words as the name of a file without its ending; of paths the last part
-const fileName = (...words) => words.filter(Boolean).map((word) => word.split("/").at(-1)).join("_").replace(/[^\p{L}\p{N}.+-]+/gu, "_").slice(0, 120);
+// words as the name of a file without its ending, none of them long; of paths the last part
+const fileName = (...words) => words.filter(Boolean).map((word) => word.replace(/\S*\//g, "").slice(0, 60)).join("_").replace(/[^\p{L}\p{N}.+-]+/gu, "_");
 
 const unpacked = new WeakMap();
 // square roots as 16-bit shares of the largest, in base64, as numbers; 65535 is missing
