@@ -150,7 +150,8 @@ const atlas = (host, entries, views) => {
     const over = own ? "of this passage alone" : `mean over the passages of which this is one${runs > 1 ? ` and ${runs} seeds` : ""}`;
     const shades = `shaded by α in ${of()}, ${over}${blocks(view())}${span ? "; trigger underlined" : ""}`;
     const last = `the last ${report.constants.queries - 1}, which too few queries see, are not shaded`;
-    textNote.textContent = view().tokens.length ? `${shades}; ${last}` : "no text was kept";
+    const parts = view().tokens.some((token) => token.includes("←")) ? "; ←: a part of the character before" : "";
+    textNote.textContent = view().tokens.length ? `${shades}; ${last}${parts}` : "no text was kept";
     const values = view().profile("alpha", state.layer, state.head, own ?? view().statistics.alpha);
     tokens.draw(view(), values, `${label()}: tokens, ${shades}`, fileName("tokens", label(), of()));
   };
