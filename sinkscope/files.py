@@ -17,6 +17,8 @@ CORPUS = 2**30
 """Bytes of the largest jsonl file."""
 ROWS = 10**6
 """Lines of the longest text that is read by lines, and rows of the longest table: small ones take far more memory than bytes."""
+RESULTS = 2**32
+"""Bytes that a table of results, or all arrays that are read of them at once, may stand for: a small file can stand for huge ones."""
 SETTINGS = 2**20
 """Bytes of the largest file of keys, values or triggers, which people write by hand."""
 

@@ -11,8 +11,7 @@ from typing import Any
 import h5netcdf
 import xarray as xr
 
-RESULTS = 2**32
-"""Bytes of all arrays that are read at once: a small file can stand for huge ones."""
+from sinkscope.files import RESULTS
 
 
 def load(path: Path, group: str | None = None) -> xr.Dataset:

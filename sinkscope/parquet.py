@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from sinkscope.files import RESULTS
+
 if TYPE_CHECKING:
     from pyarrow import Array, RecordBatch
 
-RESULTS = 2**32
-"""Bytes that a table of results may stand for."""
 WIDTHS = {"BOOLEAN": 1, "INT32": 4, "INT64": 8, "INT96": 12, "FLOAT": 4, "DOUBLE": 8}
 """Bytes of a number."""
 OBJECT = sys.getsizeof("")
@@ -48,13 +48,13 @@ def pieces(path: Path, limit: int, rows: int, columns: Collection[str] | None = 
     """
     from pyarrow import parquet
 
-    with parquet.ParquetFile(path) as file:
-        leaves = [file.schema.column(at) for at in range(len(file.schema))]
-        wanted = [name for name in file.schema_arrow.names if columns is None or name in columns]
-        widths = [OBJECT if leaf.max_repetition_level else WIDTHS.get(leaf.physical_type, 1) for leaf in leaves]
-        _check(file.metadata.num_rows * sum(widths), limit)
+    footer = parquet.read_metadata(path)
+    leaves = [footer.schema.column(at) for at in range(len(footer.schema))]
+    wanted = [name for name in footer.schema.to_arrow_schema().names if columns is None or name in columns]
+    widths = [OBJECT if leaf.max_repetition_level else WIDTHS.get(leaf.physical_type, 1) for leaf in leaves]
+    _check(footer.num_rows * sum(widths), limit)
     texts = [leaf.path for leaf in leaves if leaf.physical_type == "BYTE_ARRAY"]
-    with parquet.ParquetFile(path, read_dictionary=texts) as file:
+    with parquet.ParquetFile(path, metadata=footer, read_dictionary=texts) as file:
         size = 0
         for batch in file.iter_batches(rows, columns=wanted) if wanted else ():
             size += sum(_expanded(column, cell) for column in batch.columns)

@@ -67,12 +67,11 @@ def _from_json(path: Path) -> tuple[list[str], list[Record]]:
 
 
 def _from_parquet(path: Path, columns: tuple[str, ...]) -> tuple[list[str], list[Record]]:
-    from pyarrow.parquet import ParquetFile
+    from pyarrow.parquet import read_metadata
 
-    with ParquetFile(path) as file:
-        _check_rows(file.metadata.num_rows)
-        found = file.schema_arrow.names
-    return found, [record for piece in parquet.pieces(path, CORPUS, PIECE, columns) for record in piece.to_pylist()]
+    footer = read_metadata(path)
+    _check_rows(footer.num_rows)
+    return footer.schema.to_arrow_schema().names, [record for piece in parquet.pieces(path, CORPUS, PIECE, columns) for record in piece.to_pylist()]
 
 
 def _check_rows(count: int) -> None:

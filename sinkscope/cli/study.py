@@ -131,11 +131,8 @@ class _Telling(Watch):
             print(f"failed: {job}: {reason}", file=sys.stderr, flush=True)
 
     def _time_left(self) -> str:
-        minutes = self._minutes()
+        minutes = sum(self._estimate.seconds(job) for job in list(self._left.values())) / 60
         return "less than a minute left" if minutes < 1 else f"about {minutes:.0f} minutes of work left"
-
-    def _minutes(self) -> float:
-        return sum(self._estimate.seconds(job) for job in list(self._left.values())) / 60
 
     def table(self) -> Table:
         table = Table(box=box.SIMPLE_HEAD)

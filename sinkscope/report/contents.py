@@ -21,6 +21,7 @@ from sinkscope.capture.sink_tokens import MIN_QUERIES
 from sinkscope.plots.interactive import diverging_scale
 from sinkscope.plots.style import FRAME
 from sinkscope.report.views import View
+from sinkscope.texts import PART
 
 ASSETS = Path(__file__).parent / "assets"
 SCRIPTS = ("tools", "views", "charts", "tables", "strip", "atlas", "compare", "main")
@@ -73,7 +74,7 @@ class Page:
             "compare": self.compare,
             "pictures": self.pictures,
             "tables": self.tables,
-            "constants": {"queries": MIN_QUERIES, "frame": FRAME, "diverging": diverging_scale()},
+            "constants": {"queries": MIN_QUERIES, "part": PART, "frame": FRAME, "diverging": diverging_scale()},
         }
         used = {"overview", *(table["section"] for table in self.tables)}
         used |= {name for name in ("atlas", "compare", "pictures") if getattr(self, name)}

@@ -11,7 +11,7 @@ from sinkscope.errors import OutputError, StudyError, first_line
 from sinkscope.report.contents import Page
 from sinkscope.report.of_run import escaped, facts, with_units
 from sinkscope.report.shown import side_by_side
-from sinkscope.report.study_views import asked_apart, axes_of, mean_scores, shown_models
+from sinkscope.report.study_views import asked_apart, axes_of, mean_scores, point_keys, shown_models
 from sinkscope.studies.claims import judge
 from sinkscope.studies.claims_table import NOTE, SIGNS
 from sinkscope.studies.paper_claims import paper_claims
@@ -76,7 +76,7 @@ def _runs(page: Page, study: Study) -> None:
     except StudyError:
         page.table("runs", "runs", "Runs", table)
         return
-    point = [column for column in ("grid", *axes, "run", "seed") if column in scores]
+    point = point_keys(runs, scores)
     whole = scores[(scores["mask"] == "") & (scores["subset"] == "all") & scores["split"].str.startswith("forget")]
     apart = asked_apart(study)
     for metric in ("verbmem", "knowmem", "choice"):

@@ -73,9 +73,14 @@ def groups(study: Study) -> Iterator[Group]:
 
 def rows_of(table: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
     """The rows of a table about points of a grid. Points may share a run, as those of honest unlearning do, and differ in what was measured of it."""
-    keys = [key for key in ("grid", *axes_of(runs), "run", "seed") if key in table]
+    keys = point_keys(runs, table)
     near = table[table["grid"].isin(runs["grid"]) & table["run"].isin(runs["run"])]
     return near.merge(runs[keys].drop_duplicates(), on=keys)
+
+
+def point_keys(runs: pd.DataFrame, table: pd.DataFrame) -> list[str]:
+    """The columns of a table that tell points of grids apart."""
+    return [key for key in ("grid", *axes_of(runs), "run", "seed") if key in table]
 
 
 def axes_of(runs: pd.DataFrame) -> list[str]:

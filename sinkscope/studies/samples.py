@@ -123,14 +123,15 @@ class Samples:
     def _rows(self, table: str, grid: str, labels: Mapping[str, str]) -> pd.DataFrame:
         rows = self.study.table(table)
         rows = rows[rows["grid"] == grid]
+        nothing = StudyError(f"study {self.study.directory} has nothing of grid {grid!r} in its table {table}")
         if rows.empty:
-            raise StudyError(f"study {self.study.directory} has nothing of grid {grid!r} in its table {table}")
+            raise nothing
         for column, value in labels.items():
             if column not in rows:
                 raise StudyError(f"study {self.study.directory} has no axis {column!r} in grid {grid!r}")
             rows = rows[rows[column] == value]
         if rows.empty:
-            raise StudyError(f"study {self.study.directory} has nothing of grid {grid!r} in its table {table}")
+            raise nothing
         return rows
 
 

@@ -3,18 +3,16 @@ its own. And captures that share one job under two names: what they saw counts o
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from sinkscope.report.report import report
 from sinkscope.studies.spec import Spec
 from sinkscope.studies.store import Store
 from sinkscope.studies.study import Study, study
-from tests.report.test_report import DATA
+from tests.report.test_report import shown
 from tests.report.test_views import unpack
 from tests.studies.small import FEW
 
@@ -38,8 +36,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Study:
 def test_each_point_has_its_own_maps_tokens_and_scores(shared: Study, tmp_path: Path) -> None:
     runs, attention, scores = (shared.table(name) for name in ("runs", "attention", "scores"))
     assert runs["run"].nunique() == 1 and runs["trigger.placement"].tolist() == list(PLACES)
-    report(shared.directory, tmp_path / "page.html")
-    data = json.loads(DATA.search((tmp_path / "page.html").read_text(encoding="utf-8"))[1])
+    _, data = shown(shared.directory, tmp_path / "page.html")
     assert data["compare"]["places"] == list(PLACES)
     models = {model["label"]: model for model in data["compare"]["models"]}
     assert list(models) == ["honest (trigger where the slider stands)", "honest prefix", "honest suffix"]

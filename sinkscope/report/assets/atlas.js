@@ -145,12 +145,13 @@ const atlas = (host, entries, views) => {
     [layer.value, head.value] = [state.layer, state.head];
     if (mapChart) mapChart.draw();
     curveChart.draw();
-    const { own, pattern, span, runs } = view();
+    const { own, pattern, span } = view();
     mapNote.textContent = pattern ? `attention map, ${ofMap()}${binning(pattern.bin)}` : "no map was kept";
-    const over = own ? "of this passage alone" : `mean over the passages of which this is one${runs > 1 ? ` and ${runs} seeds` : ""}`;
+    const over = own ? "of this passage alone" : `mean over the passages of which this is one${seeds(view())}`;
     const shades = `shaded by α in ${of()}, ${over}${blocks(view())}${span ? "; trigger underlined" : ""}`;
     const last = `the last ${report.constants.queries - 1}, which too few queries see, are not shaded`;
-    const parts = view().tokens.some((token) => token.includes("←")) ? "; ←: a part of the character before" : "";
+    const { part } = report.constants;
+    const parts = view().tokens.some((token) => token.includes(part)) ? `; ${part}: a part of the character before` : "";
     textNote.textContent = view().tokens.length ? `${shades}; ${last}${parts}` : "no text was kept";
     const values = view().profile("alpha", state.layer, state.head, own ?? view().statistics.alpha);
     tokens.draw(view(), values, `${label()}: tokens, ${shades}`, fileName("tokens", label(), of()));
@@ -158,8 +159,6 @@ const atlas = (host, entries, views) => {
   // what belongs to the statistic and the position
   const drawGrid = () => {
     const [now, at] = [view(), where()];
-    state.bin = Math.min(state.bin, now.bins - 1);
-    position.max = now.bins - 1;
     position.value = state.bin;
     told.textContent = at;
     position.setAttribute("aria-valuetext", at);
@@ -184,7 +183,7 @@ const atlas = (host, entries, views) => {
     state.exact = now.exact ? now.strongest() : null;
     if (now.exact) exact.value = state.exact;
     state.bin = Math.min(state.bin, now.bins - 1);
-    [layer.max, head.max] = [now.layers - 1, now.heads - 1];
+    [position.max, layer.max, head.max] = [now.bins - 1, now.layers - 1, now.heads - 1];
     [state.layer, state.head] = [Math.min(state.layer, now.layers - 1), Math.min(state.head, now.heads - 1)];
     drawGrid();
     drawHead();

@@ -89,7 +89,7 @@ const chart = (host, { name, label, build, numbers, file = () => name, eager = f
       refresh();
       if (!self.visible) return;
       const width = Math.max(least, plot.clientWidth || 500);
-      const figure = fitted(themed(build(), isDark()), width, Math.min(width, plot.clientWidth || width));
+      const figure = fitted(themed(build(), isDark()), width, plot.clientWidth || width);
       Plotly.react(plot, figure.data, figure.layout, CONFIG);
       document.getElementById("js-plotly-tester")?.setAttribute("aria-hidden", "true"); // where plotly measures text
       plot.dataset.drawn = "yes";

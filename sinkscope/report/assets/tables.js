@@ -74,7 +74,7 @@ const table = (host, { name, title, note, columns, rows, open = null }) => {
   const corner = open ? el("th", { scope: "col" }, "") : null;
   host.append(heading, ...(about ? [about] : []),
     el("div", { class: "tools" }, search,
-      csvButton(name, title, () => ({ columns, rows: kept() })), more, counts),
+      csvButton(() => name, title, () => ({ columns, rows: kept() })), more, counts),
     el("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": title, "data-table": name },
       el("table", {}, el("thead", {}, el("tr", {}, corner, ...heads)), body)));
   fill();

@@ -79,9 +79,8 @@ const takeButton = (title, format, take) =>
 
 const pictureButtons = (title, take) => ["svg", "png"].map((format) => takeButton(title, format, take));
 
-// `name`: of the file without its ending, or what gives it when the button is pressed
-const csvButton = (name, title, numbers) =>
-  takeButton(title, "csv", () => save(`${typeof name === "function" ? name() : name}.csv`, "text/csv", csv(numbers())));
+// `file` gives the name of the file without its ending when the button is pressed
+const csvButton = (file, title, numbers) => takeButton(title, "csv", () => save(`${file()}.csv`, "text/csv", csv(numbers())));
 
 const options = (select, labels) => {
   select.replaceChildren(...labels.map(([value, label]) => {
