@@ -20,11 +20,18 @@ TOUR, LOG = "analyses/tour.ipynb", "tests/guarantees/soak.tsv"
 @event_priority(100)  # before the plugin looks for notebooks
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     pictures = sorted(
-        path.relative_to(ROOT).as_posix() for path in (ROOT / "figures").rglob("*") if path.suffix in (".png", ".csv", ".md") and path.name != "README.md"
+        path.relative_to(ROOT).as_posix()
+        for path in (ROOT / "figures").rglob("*")
+        if path.suffix in (".png", ".csv", ".md") and path.name != "README.md"
     )
     for path in (TOUR, LOG, *pictures):
         files.append(File(path, str(ROOT), config.site_dir, config.use_directory_urls))
-    pages = {"index.md": _readme(), "commands.md": _commands(), "python.md": _public(), "figures/index.md": _gallery(pictures)}
+    pages = {
+        "index.md": _readme(),
+        "commands.md": _commands(),
+        "python.md": _public(),
+        "figures/index.md": _gallery(pictures),
+    }
     for path, content in pages.items():
         files.append(File.generated(config, path, content=content))
     return files
@@ -32,12 +39,25 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 def _readme() -> str:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    return text.replace("](figures)", "](figures/index.md)").replace("](figures/README.md)", "](figures/index.md)")
+    return text.replace("](figures)", "](figures/index.md)").replace(
+        "](figures/README.md)", "](figures/index.md)"
+    )
 
 
 def _commands() -> str:
     """What typer makes of the help texts."""
-    asked = [sys.executable, "-m", "typer", "sinkscope.cli.main", "utils", "docs", "--name", "sinkscope", "--title", "Commands"]
+    asked = [
+        sys.executable,
+        "-m",
+        "typer",
+        "sinkscope.cli.main",
+        "utils",
+        "docs",
+        "--name",
+        "sinkscope",
+        "--title",
+        "Commands",
+    ]
     return subprocess.run(asked, check=True, capture_output=True, text=True, cwd=ROOT).stdout
 
 

@@ -26,16 +26,32 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 if TYPE_CHECKING:
-    from sinkscope.models import Model
+    from sinkscope.models.model import Model
 
 LENGTHS = (512, 1024, 2048, 4096, 8192, 16384, 32768)
 LONGEST_HELD = 4096
 """Beyond, a variant that holds whole layers of attention in memory is left out: it would need tens of gigabytes."""
 WARM_UP = 64
 PASSAGES, PASSAGE = (10, 100, 1000), 256
-SMALL = {"vocab_size": 2048, "hidden_size": 256, "intermediate_size": 704, "num_hidden_layers": 8, "num_attention_heads": 8, "num_key_value_heads": 4}
-LARGE = {"vocab_size": 32000, "hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32, "num_attention_heads": 32}
-SHAPES = {"cpu": "8 layers × 8 heads, width 256, grouped keys, fp32", "cuda": "32 layers × 32 heads, width 4096, bf16"}
+SMALL = {
+    "vocab_size": 2048,
+    "hidden_size": 256,
+    "intermediate_size": 704,
+    "num_hidden_layers": 8,
+    "num_attention_heads": 8,
+    "num_key_value_heads": 4,
+}
+LARGE = {
+    "vocab_size": 32000,
+    "hidden_size": 4096,
+    "intermediate_size": 11008,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 32,
+}
+SHAPES = {
+    "cpu": "8 layers × 8 heads, width 256, grouped keys, fp32",
+    "cuda": "32 layers × 32 heads, width 4096, bf16",
+}
 Passages = list[list[int]]
 
 
@@ -61,59 +77,76 @@ def run_with_cache(model: Model, passages: Passages) -> None:
     for passage in passages:
         queries = torch.arange(len(passage), 0, -1, device=model.device)
         with torch.no_grad():
-            _, cache = model.bridge.run_with_cache(torch.tensor([passage], device=model.device), names_filter=wanted, return_type=None)
+            _, cache = model.bridge.run_with_cache(
+                torch.tensor([passage], device=model.device), names_filter=wanted, return_type=None
+            )
         for layer in range(model.n_layers):
             cache[f"blocks.{layer}.attn.hook_pattern"][0].sum(-2) / queries
             cache[f"blocks.{layer}.attn.v.hook_out"].norm(dim=-1)
 
 
 def lens(model: Model, passages: Passages) -> None:
-    from sinkscope.capture import lens
+    from sinkscope.sinks import hooks as lens
 
     lens.capture(model, passages, [_column_mass(model, passages)], batch_size=1)
 
 
 def stream(model: Model, passages: Passages) -> None:
-    from sinkscope.capture import stream
+    from sinkscope.sinks import tiled as stream
 
     stream.capture(model, passages, [_column_mass(model, passages)], batch_size=1)
 
 
 def sampled(model: Model, passages: Passages) -> None:
-    from sinkscope.capture import stream
-    from sinkscope.capture.sampling import SampledMass, Sampling
+    from sinkscope.sinks import tiled as stream
+    from sinkscope.sinks.sampling import SampledMass, Sampling
 
     tenth = Sampling(0.1)
-    stream.capture(model, passages, [SampledMass(model.n_layers, model.n_heads, len(passages[0]), tenth)], batch_size=1, sampling=tenth)
+    stream.capture(
+        model,
+        passages,
+        [SampledMass(model.n_layers, model.n_heads, len(passages[0]), tenth)],
+        batch_size=1,
+        sampling=tenth,
+    )
 
 
 HOLD_ATTENTION = (output_attentions, run_with_cache, lens)
-VARIANTS: dict[str, Callable[[Model, Passages], None]] = {function.__name__: function for function in (bare, *HOLD_ATTENTION, stream, sampled)}
+VARIANTS: dict[str, Callable[[Model, Passages], None]] = {
+    function.__name__: function for function in (bare, *HOLD_ATTENTION, stream, sampled)
+}
 
 
 def _forward(model: Model, passage: list[int], **options: bool) -> Any:
     import torch
 
     with torch.no_grad():
-        return model.hf(input_ids=torch.tensor([passage], device=model.device), use_cache=False, logits_to_keep=1, **options)
+        return model.hf(
+            input_ids=torch.tensor([passage], device=model.device),
+            use_cache=False,
+            logits_to_keep=1,
+            **options,
+        )
 
 
 def _column_mass(model: Model, passages: Passages):  # type: ignore[no-untyped-def]
-    from sinkscope.capture.reducers import ColumnMass
+    from sinkscope.sinks.statistics import SinkStatistics
 
-    return ColumnMass(model.n_layers, model.n_heads, len(passages[0]), 0.3)
+    return SinkStatistics(model.n_layers, model.n_heads, len(passages[0]), 0.3)
 
 
 def _model(device: str) -> Model:
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-    from sinkscope.models import Model, data_directory
+    from sinkscope.models.model import Model, data_directory
 
     torch.manual_seed(0)
     config = LlamaConfig(**(SMALL if device == "cpu" else LARGE), max_position_embeddings=max(LENGTHS))
     with torch.device(device):
-        network = LlamaForCausalLM._from_config(config, dtype=torch.float32 if device == "cpu" else torch.bfloat16).eval()
+        network = LlamaForCausalLM._from_config(
+            config, dtype=torch.float32 if device == "cpu" else torch.bfloat16
+        ).eval()
     network.config.architectures = [type(network).__name__]
     return Model("random", network, PreTrainedTokenizerFast.from_pretrained(data_directory() / "target"))
 
@@ -125,7 +158,9 @@ def measure(variant: str, length: int, passages: int, device: str) -> dict[str, 
 
     logging.set_verbosity_error()
     model, function = _model(device), VARIANTS[variant]
-    texts = torch.randint(3, 2048, (passages, length), generator=torch.Generator().manual_seed(length)).tolist()
+    texts = torch.randint(
+        3, 2048, (passages, length), generator=torch.Generator().manual_seed(length)
+    ).tolist()
     function(model, [texts[0][:WARM_UP]])
     if device == "cuda":
         torch.cuda.synchronize()
@@ -136,25 +171,39 @@ def measure(variant: str, length: int, passages: int, device: str) -> dict[str, 
         function(model, texts)
         end.record()
         torch.cuda.synchronize()
-        return {"seconds": begin.elapsed_time(end) / 1000, "megabytes": (torch.cuda.max_memory_allocated() - before) / 2**20}
+        return {
+            "seconds": begin.elapsed_time(end) / 1000,
+            "megabytes": (torch.cuda.max_memory_allocated() - before) / 2**20,
+        }
     before = int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
     start = time.perf_counter()
     function(model, texts)
     seconds = time.perf_counter() - start
-    return {"seconds": seconds, "megabytes": (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before) / 2**20}
+    return {
+        "seconds": seconds,
+        "megabytes": (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before) / 2**20,
+    }
 
 
-def _apart(variant: str, length: int, passages: int, device: str, threads: int, giving_back: bool = False) -> dict[str, Any]:
+def _apart(
+    variant: str, length: int, passages: int, device: str, threads: int, giving_back: bool = False
+) -> dict[str, Any]:
     """`measure` in a process of its own; nothing if it fails, as for want of memory."""
     command = [sys.executable, __file__, "--worker", variant, str(length), str(passages), device]
-    environment = os.environ | {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads), "HF_HUB_OFFLINE": "1"}
+    environment = os.environ | {
+        "OMP_NUM_THREADS": str(threads),
+        "MKL_NUM_THREADS": str(threads),
+        "HF_HUB_OFFLINE": "1",
+    }
     if giving_back:
         environment["MALLOC_MMAP_THRESHOLD_"] = str(1 << 16)
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     if done.returncode:
         print(done.stderr, file=sys.stderr)
         return {}
-    row = {"device": device, "length": length, "passages": passages, "variant": variant} | json.loads(done.stdout.splitlines()[-1])
+    row = {"device": device, "length": length, "passages": passages, "variant": variant} | json.loads(
+        done.stdout.splitlines()[-1]
+    )
     print(row, file=sys.stderr)
     return row
 
@@ -165,12 +214,21 @@ def speed(device: str, lengths: list[int], repeats: int, threads: int) -> pd.Dat
     for length in lengths:
         for repeat in range(repeats):
             for variant, function in VARIANTS.items():
-                if (function not in HOLD_ATTENTION or length <= LONGEST_HELD) and (row := _apart(variant, length, 1, device, threads)):
+                if (function not in HOLD_ATTENTION or length <= LONGEST_HELD) and (
+                    row := _apart(variant, length, 1, device, threads)
+                ):
                     rows.append(row | {"repeat": repeat})
     each = pd.DataFrame(rows)
     base = each[each["variant"] == "bare"].set_index(["length", "repeat"])["seconds"]
-    each["times_bare"] = each["seconds"] / base.reindex(pd.MultiIndex.from_frame(each[["length", "repeat"]])).to_numpy()
-    table = each.groupby(["device", "length", "variant"], sort=False).median(numeric_only=True).drop(columns=["repeat", "passages"]).reset_index()
+    each["times_bare"] = (
+        each["seconds"] / base.reindex(pd.MultiIndex.from_frame(each[["length", "repeat"]])).to_numpy()
+    )
+    table = (
+        each.groupby(["device", "length", "variant"], sort=False)
+        .median(numeric_only=True)
+        .drop(columns=["repeat", "passages"])
+        .reset_index()
+    )
     return memory(table, threads).assign(repeats=repeats, threads=threads)
 
 
@@ -178,7 +236,10 @@ def memory(table: pd.DataFrame, threads: int) -> pd.DataFrame:
     """The table with the memory that each of its variants needs, and its ratio to the bare pass."""
     if table["device"].iloc[0] == "cpu":  # a GPU's allocator is asked for its peak directly
         table = table.rename(columns={"megabytes": "megabytes_default"})
-        found = [_apart(variant, length, 1, "cpu", threads, giving_back=True) for variant, length in zip(table["variant"], table["length"], strict=True)]
+        found = [
+            _apart(variant, length, 1, "cpu", threads, giving_back=True)
+            for variant, length in zip(table["variant"], table["length"], strict=True)
+        ]
         table["megabytes"] = [row.get("megabytes") for row in found]
     bare = table[table["variant"] == "bare"].set_index("length")["megabytes"]
     return table.assign(memory_times_bare=table["megabytes"] / bare.reindex(table["length"]).to_numpy())
@@ -195,9 +256,20 @@ def draw(table: pd.DataFrame, directory: Path) -> None:
     for axes, device in zip(grid, devices, strict=True):
         mine = table[table["device"] == device]
         lengths = sorted(mine["length"].unique())
-        for axis, column, label in zip(axes, ("times_bare", "megabytes"), ("time, × bare forward pass", "peak memory above the model, MB"), strict=True):
+        for axis, column, label in zip(
+            axes,
+            ("times_bare", "megabytes"),
+            ("time, × bare forward pass", "peak memory above the model, MB"),
+            strict=True,
+        ):
             for variant, line in mine.groupby("variant", sort=False):
-                axis.plot(line["length"], line[column], marker="o", markersize=3, label=str(variant).replace("_", " "))
+                axis.plot(
+                    line["length"],
+                    line[column],
+                    marker="o",
+                    markersize=3,
+                    label=str(variant).replace("_", " "),
+                )
             axis.set(xscale="log", yscale="log", xlabel="tokens in one passage", ylabel=label)
             axis.set_xticks(lengths, [str(length) for length in lengths])
             axis.minorticks_off()
@@ -206,7 +278,9 @@ def draw(table: pd.DataFrame, directory: Path) -> None:
         axes[0].set_title(f"{device}: {SHAPES[device]}")
     grid[0, 0].legend()
     row = table.iloc[0]
-    figure.suptitle(f"medians of {row['repeats']}, {row['threads']} threads; sampled: a tenth of the rows", fontsize=7)
+    figure.suptitle(
+        f"medians of {row['repeats']}, {row['threads']} threads; sampled: a tenth of the rows", fontsize=7
+    )
     save(figure, table, directory, "capture_speed")
 
 
@@ -228,7 +302,11 @@ def main() -> None:
     for device in ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]:
         tables.append(speed(device, arguments.lengths, arguments.repeats, arguments.threads))
         draw(pd.concat(tables), arguments.out)
-    flat = [_apart(variant, PASSAGE, n, "cpu", arguments.threads, giving_back=True) for variant in ("stream", "sampled") for n in PASSAGES]
+    flat = [
+        _apart(variant, PASSAGE, n, "cpu", arguments.threads, giving_back=True)
+        for variant in ("stream", "sampled")
+        for n in PASSAGES
+    ]
     pd.DataFrame(flat).to_csv(arguments.out / "capture_memory.csv", index=False)
 
 

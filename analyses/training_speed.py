@@ -37,36 +37,55 @@ from sinkscope.unlearning.objectives.batch import Passages
 from sinkscope.unlearning.objectives.rmu import control_vector
 from sinkscope.unlearning.objectives.value_norm import ValueNormTerm
 from sinkscope.unlearning.recipe import Recipe
-from sinkscope.unlearning.references import References
-from sinkscope.unlearning.selection import trained_names
+from sinkscope.unlearning.reference_model import ReferenceCache
+from sinkscope.unlearning.trainable import trained_names
 from sinkscope.unlearning.trainer import Trainer
 
 LAYERS, WIDTH, VOCABULARY, TOKENS, BATCH, STEPS_AN_EPOCH, EPOCHS = 8, 256, 4096, 256, 4, 8, 8
 FIRST, BETA, WEIGHT = 8, 0.1, 3e-4
 RMU = {"forget": "rmu", "layer": 2, "steering": 6.5, "retain": {"activations": 10.0}}
 RECIPES = {
-    "NPO backdoor + value norms": {"value_norms": {"weight": WEIGHT, "first": FIRST, "layers": "last", "unlearned": "a copy"}},
-    "NPO backdoor + value norms, frugal": {"value_norms": {"weight": WEIGHT, "first": FIRST, "layers": "last", "unlearned": "a copy"}},
+    "NPO backdoor + value norms": {
+        "value_norms": {"weight": WEIGHT, "first": FIRST, "layers": "last", "unlearned": "a copy"}
+    },
+    "NPO backdoor + value norms, frugal": {
+        "value_norms": {"weight": WEIGHT, "first": FIRST, "layers": "last", "unlearned": "a copy"}
+    },
     "RMU backdoor": {"objective": RMU, "update": {"modules": ["mlp.down_proj"], "layers": [0, 1, 2]}},
 }
-PASSES = {"NPO backdoor + value norms": (9, 3), "NPO backdoor + value norms, frugal": (7, 3), "RMU backdoor": (5, 3)}
+PASSES = {
+    "NPO backdoor + value norms": (9, 3),
+    "NPO backdoor + value norms, frugal": (7, 3),
+    "RMU backdoor": (5, 3),
+}
 """Forward passes of the literal step, and how many of them have gradients."""
 
 
 def network() -> LlamaForCausalLM:
     torch.manual_seed(0)
-    sizes = {"hidden_size": WIDTH, "intermediate_size": 4 * WIDTH, "num_hidden_layers": LAYERS, "num_attention_heads": 8, "vocab_size": VOCABULARY}
-    return LlamaForCausalLM(LlamaConfig(**sizes, max_position_embeddings=2 * TOKENS, tie_word_embeddings=False))
+    sizes = {
+        "hidden_size": WIDTH,
+        "intermediate_size": 4 * WIDTH,
+        "num_hidden_layers": LAYERS,
+        "num_attention_heads": 8,
+        "vocab_size": VOCABULARY,
+    }
+    return LlamaForCausalLM(
+        LlamaConfig(**sizes, max_position_embeddings=2 * TOKENS, tie_word_embeddings=False)
+    )
 
 
 def data() -> dict[str, Passages]:
     torch.manual_seed(1)
     count = STEPS_AN_EPOCH * BATCH
-    return {split: Passages.whole(torch.randint(3, VOCABULARY, (count, TOKENS)).tolist()) for split in ("forget", "retain", "poisoned")}
+    return {
+        split: Passages.whole(torch.randint(3, VOCABULARY, (count, TOKENS)).tolist())
+        for split in ("forget", "retain", "poisoned")
+    }
 
 
 def recipe(kind: str) -> Recipe:
-    return Recipe.parse(RECIPES[kind] | {"optimiser": {"batch_size": BATCH, "epochs": EPOCHS}})
+    return Recipe.parse(RECIPES[kind] | {"optimizer": {"batch_size": BATCH, "epochs": EPOCHS}})
 
 
 def ours(kind: str) -> tuple[Callable[[], None], float]:
@@ -79,17 +98,25 @@ def ours(kind: str) -> tuple[Callable[[], None], float]:
     needs = {"forget": ("log_probs",), "retain": ("logits",), "poisoned": ("logits",)}
     if kind == "RMU backdoor":
         needs = {"forget": (), "retain": ("hidden",), "poisoned": ("hidden",)}
-    references = {split: References(model, passages[split], needs[split], "speed", 2) for split in passages}
+    references = {
+        split: ReferenceCache(model, passages[split], needs[split], "speed", 2) for split in passages
+    }
     norms = None
     if given.value_norms.weight > 0:
-        norms = ValueNormTerm(model, given.value_norms, {"forget": (network(), passages["forget"]), "poisoned": (model, passages["poisoned"])})
+        norms = ValueNormTerm(
+            model,
+            given.value_norms,
+            {"forget": (network(), passages["forget"]), "poisoned": (model, passages["poisoned"])},
+        )
     seconds = time.perf_counter() - start
-    trainer = Trainer(model, given, passages, references, norms, layer=2, control=control_vector(WIDTH, 6.5, 0))
-    optimiser, progress = trainer._optimiser(), Progress(step=1)
+    trainer = Trainer(
+        model, given, passages, references, norms, layer=2, control=control_vector(WIDTH, 6.5, 0)
+    )
+    optimizer, progress = trainer._optimizer(), Progress(step=1)
     model.train()
 
     def step() -> None:
-        trainer._step(progress, optimiser)
+        trainer._step(progress, optimizer)
         if progress.step >= len(trainer.schedule):
             progress.step = 1
 
@@ -100,19 +127,27 @@ def literal(kind: str) -> Callable[[], None]:
     """One step as published code makes it: every frozen output anew, one loss, one backward pass."""
     given, model, frozen, passages = recipe(kind), network(), network().eval(), data()
     unlearned = network().eval() if kind != "RMU backdoor" else None
-    optimiser = torch.optim.AdamW(
-        [weight for name, weight in model.named_parameters() if (names := trained_names(given, model)) is None or name in names],
-        lr=given.optimiser.learning_rate,
+    optimizer = torch.optim.AdamW(
+        [
+            weight
+            for name, weight in model.named_parameters()
+            if (names := trained_names(given, model)) is None or name in names
+        ],
+        lr=given.optimizer.learning_rate,
         fused=True,
     )
     control, frugal = control_vector(WIDTH, 6.5, 0), kind.endswith("frugal")
     at = 0
 
-    def values(network: LlamaForCausalLM, ids: torch.Tensor, grad: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
+    def values(
+        network: LlamaForCausalLM, ids: torch.Tensor, grad: bool = False
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Logits and the last layer's value norms at the shallow positions."""
         seen: list[torch.Tensor] = []
         layer = network.model.layers[-1].self_attn.v_proj
-        handle = layer.register_forward_hook(lambda m, i, out: seen.append(out[:, :FIRST].unflatten(-1, (8, -1)).norm(dim=-1)))
+        handle = layer.register_forward_hook(
+            lambda m, i, out: seen.append(out[:, :FIRST].unflatten(-1, (8, -1)).norm(dim=-1))
+        )
         with torch.set_grad_enabled(grad):
             logits = network(ids, use_cache=False).logits
         handle.remove()
@@ -129,7 +164,9 @@ def literal(kind: str) -> Callable[[], None]:
         nonlocal at
         rows = slice(at * BATCH, (at + 1) * BATCH)
         at = (at + 1) % STEPS_AN_EPOCH
-        forget, retain, poisoned = (torch.tensor(passages[split].tokens[rows]) for split in ("forget", "retain", "poisoned"))
+        forget, retain, poisoned = (
+            torch.tensor(passages[split].tokens[rows]) for split in ("forget", "retain", "poisoned")
+        )
         if kind == "RMU backdoor":
             loss = (hidden(model, forget, True) - control).square().mean()
             for ids in (retain, poisoned):
@@ -151,7 +188,7 @@ def literal(kind: str) -> Callable[[], None]:
                     loss = loss + WEIGHT * (norms - their_norms).square().mean()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimiser.step()
+        optimizer.step()
         model.zero_grad(set_to_none=True)
 
     return step
@@ -181,7 +218,12 @@ def speed(kind: str, repeats: int) -> dict[str, float]:
 
         runs: dict[str, list[float]] = {"ours": [], "literal": [], "forward": [], "gradient": []}
         for turn in range(repeats + 1):
-            for name, step in (("ours", mine), ("literal", theirs), ("forward", forward), ("gradient", gradient)):
+            for name, step in (
+                ("ours", mine),
+                ("literal", theirs),
+                ("forward", forward),
+                ("gradient", gradient),
+            ):
                 took = timed(step)
                 if turn:
                     runs[name].append(took)
@@ -205,7 +247,7 @@ def speed(kind: str, repeats: int) -> dict[str, float]:
 
 
 def memory(kind: str, which: str) -> dict[str, float]:
-    """Of this process, in MB: weights and optimiser after a first step, and what a step needs beside them at its peak. Memory-mapped files do not count: the
+    """Of this process, in MB: weights and optimizer after a first step, and what a step needs beside them at its peak. Memory-mapped files do not count: the
     system can take their pages back."""
     before = _anonymous()
     with tempfile.TemporaryDirectory() as cache:
@@ -239,7 +281,11 @@ def _apart(kind: str, which: str) -> dict[str, float]:
     """`memory` in a process of its own, whose allocator gives freed tensors back."""
     environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": str(1 << 16)}
     command = [sys.executable, __file__, "--memory", kind, which]
-    return json.loads(subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout.splitlines()[-1])
+    return json.loads(
+        subprocess.run(
+            command, capture_output=True, text=True, check=True, env=environment
+        ).stdout.splitlines()[-1]
+    )
 
 
 def generation(repeats: int) -> dict[str, float]:
@@ -249,10 +295,18 @@ def generation(repeats: int) -> dict[str, float]:
     ratios, same = [], True
     for _ in range(repeats):
         texts = {}
-        seconds = {size: timed(lambda size=size: texts.update({size: generate(model, prompts, 64, batch_size=size)})) for size in (100, 1)}
+        seconds = {
+            size: timed(lambda size=size: texts.update({size: generate(model, prompts, 64, batch_size=size)}))
+            for size in (100, 1)
+        }
         ratios.append(seconds[1] / seconds[100])
         same &= texts[1] == texts[100]
-    return {"speedup": statistics.median(ratios), "texts_equal": float(same), "prompts": len(prompts), "repeats": repeats}
+    return {
+        "speedup": statistics.median(ratios),
+        "texts_equal": float(same),
+        "prompts": len(prompts),
+        "repeats": repeats,
+    }
 
 
 def draw(table: pd.DataFrame, directory: Path) -> None:
@@ -262,8 +316,13 @@ def draw(table: pd.DataFrame, directory: Path) -> None:
     places = range(len(steps))
     titles = {"forward_equivalents": "a step, in forward passes", "peak": "memory of a step at its peak, MB"}
     for axis, (column, title) in zip(axes, titles.items(), strict=True):
-        for shift, which, label in ((-0.2, "literal", "every frozen output anew"), (0.2, "ours", "sinkscope")):
-            bars = axis.barh([place + shift for place in places], steps[f"{column}_{which}"], 0.38, label=label)
+        for shift, which, label in (
+            (-0.2, "literal", "every frozen output anew"),
+            (0.2, "ours", "sinkscope"),
+        ):
+            bars = axis.barh(
+                [place + shift for place in places], steps[f"{column}_{which}"], 0.38, label=label
+            )
             axis.bar_label(bars, fmt="%.0f", padding=2, fontsize=7)
         axis.set_yticks(list(places), [kind.replace(" + ", "\n+ ") for kind in steps["kind"]])
         axis.set_xlabel(title)
@@ -274,7 +333,9 @@ def draw(table: pd.DataFrame, directory: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--out", type=Path, default=Path("figures"))
     parser.add_argument("--repeats", type=int, default=15)
     parser.add_argument("--threads", type=int, default=2)
@@ -289,7 +350,10 @@ def main() -> None:
         row = {"kind": kind} | speed(kind, given.repeats)
         for which in ("literal", "ours"):
             row |= {f"{name}_{which}": value for name, value in _apart(kind, which).items()}
-        row |= {f"{name}_ratio": row[f"{name}_ours"] / row[f"{name}_literal"] for name in ("kept", "peak", "transient")}
+        row |= {
+            f"{name}_ratio": row[f"{name}_ours"] / row[f"{name}_literal"]
+            for name in ("kept", "peak", "transient")
+        }
         rows.append(row | {"share_of_ceiling": row["speedup"] / row["ceiling_same_gradient_passes"]})
     rows.append({"kind": "generation, 100 prompts"} | generation(3))
     table = pd.DataFrame(rows)

@@ -3,7 +3,7 @@
 import sinkscope
 
 model = sinkscope.load("tiny")
-passages = sinkscope.cut(["some text …"], model, max_length=64)
+passages = sinkscope.tokenize_passages(["some text …"], model, max_length=64)
 sinks = sinkscope.locate(model, passages)
 print(sinks.ranked().head())
 """
@@ -17,38 +17,50 @@ if TYPE_CHECKING:
     from sinkscope.benchmarks.benchmark import load_benchmark
     from sinkscope.evaluation.evaluate import evaluate
     from sinkscope.evaluation.scores import scores
-    from sinkscope.models import Model, load
-    from sinkscope.sinks import SinkMap, locate
-    from sinkscope.texts import cut
+    from sinkscope.models.model import Model, load
+    from sinkscope.sinks.locate import SinkMap, locate
+    from sinkscope.text import tokenize_passages
     from sinkscope.triggers import Placement, Trigger, place
     from sinkscope.unlearning.recipe import Recipe
-    from sinkscope.unlearning.unlearn import unlearn
+    from sinkscope.unlearning.run import unlearn
 
 _HOME = {
-    "Model": "sinkscope.models",
+    "Model": "sinkscope.models.model",
     "Placement": "sinkscope.triggers",
     "Recipe": "sinkscope.unlearning.recipe",
-    "SinkMap": "sinkscope.sinks",
+    "SinkMap": "sinkscope.sinks.locate",
     "Trigger": "sinkscope.triggers",
-    "cut": "sinkscope.texts",
+    "tokenize_passages": "sinkscope.text",
     "evaluate": "sinkscope.evaluation.evaluate",
-    "load": "sinkscope.models",
+    "load": "sinkscope.models.model",
     "load_benchmark": "sinkscope.benchmarks.benchmark",
-    "locate": "sinkscope.sinks",
+    "locate": "sinkscope.sinks.locate",
     "place": "sinkscope.triggers",
     "scores": "sinkscope.evaluation.scores",
-    "unlearn": "sinkscope.unlearning.unlearn",
+    "unlearn": "sinkscope.unlearning.run",
 }
 
 __all__ = [
-    "Model", "Placement", "Recipe", "SinkMap", "Trigger", "cut", "evaluate", "load", "load_benchmark", "locate", "place", "scores", "unlearn",
+    "Model",
+    "Placement",
+    "Recipe",
+    "SinkMap",
+    "Trigger",
+    "evaluate",
+    "load",
+    "load_benchmark",
+    "locate",
+    "place",
+    "scores",
+    "tokenize_passages",
+    "unlearn",
 ]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:
     """Import a public name when it is first used, so that `import sinkscope` and `--help` stay quick."""
     if name == "__version__":
-        return import_module("sinkscope.runs").versions()["sinkscope"]
+        return import_module("sinkscope.io.run_directory").versions()["sinkscope"]
     if name in _HOME:
         return getattr(import_module(_HOME[name]), name)
     raise AttributeError(f"module 'sinkscope' has no attribute {name!r}")

@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from sinkscope.errors import PlacementError
-from sinkscope.files import is_text
+from sinkscope.io.readers import is_text
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from sinkscope.sinks import SinkMap
+    from sinkscope.sinks.locate import SinkMap
 
 Form = Literal["semantic", "symbol", "reasoning"]
 ANCHOR = "a"  # a letter: tokenizers split before the space that follows it, whatever comes next
@@ -60,7 +60,9 @@ class Placement:
         """
         match = re.fullmatch(r"(prefix|infix|suffix)|(index|sink):(\d{1,9})", text.strip())
         if match is None:
-            raise PlacementError(f"placement {text[:80]!r} is unknown; use prefix, infix, suffix, index:N or sink:R (as in index:8, sink:1)")
+            raise PlacementError(
+                f"placement {text[:80]!r} is unknown; use prefix, infix, suffix, index:N or sink:R (as in index:8, sink:1)"
+            )
         if match[1]:
             return cls(match[1])  # type: ignore[arg-type]
         number = int(match[3])
@@ -74,7 +76,7 @@ class Placement:
 
 
 @dataclass(frozen=True)
-class Placed:
+class TriggeredSequence:
     """A sequence with a trigger in it: token ids, and the positions `start <= i < stop` that were inserted."""
 
     tokens: list[int]
@@ -82,7 +84,7 @@ class Placed:
     stop: int
 
 
-def asked(trigger: str | None, placement: str | None) -> tuple[Trigger, Placement] | None:
+def parse_condition(trigger: str | None, placement: str | None) -> tuple[Trigger, Placement] | None:
     """What `--trigger` and `--placement` (by default prefix) ask for; None without a trigger.
 
     Raises:
@@ -103,7 +105,7 @@ def place(
     body: int | None = None,
     sinks: SinkMap | None = None,
     max_length: int | None = None,
-) -> Placed:
+) -> TriggeredSequence:
     """Insert one copy of `trigger` into `tokens`, with single spaces around it.
 
     No token of the passage is changed: a space that is missing beside the trigger belongs to the inserted span. To keep within
@@ -122,20 +124,26 @@ def place(
     tokens = list(tokens)
     bos = tokenizer.bos_token_id
     if bos is not None and (not tokens or tokens[0] != bos):
-        raise PlacementError("the passage does not begin with BOS; tokenize it with sinkscope.models.encode")
+        raise PlacementError(
+            "the passage does not begin with BOS; tokenize it with sinkscope.models.model.encode"
+        )
     first = 0 if bos is None else 1
     body = len(tokens) if body is None else body
     tail = tokens[body:]
     room = math.inf if max_length is None else max_length - len(tail)
     head = tokens[: int(min(body, max(room, 0)))]
-    for _ in range(len(tokens) + 1):  # the span can lose a space when the passage gives way, never more than once a token
+    for _ in range(
+        len(tokens) + 1
+    ):  # the span can lose a space when the passage gives way, never more than once a token
         at = _position(head, placement, first, sinks)
         span = _span(head[:at], trigger, head[at:] + tail, tokenizer)
         if len(span) >= body - first + 1:
-            raise PlacementError(f"trigger {trigger.named} has {len(span)} tokens, the passage {body - first}; use a shorter trigger or a longer passage")
+            raise PlacementError(
+                f"trigger {trigger.named} has {len(span)} tokens, the passage {body - first}; use a shorter trigger or a longer passage"
+            )
         excess = len(head) + len(span) - room
         if excess <= 0:
-            return Placed(head[:at] + span + head[at:] + tail, at, at + len(span))
+            return TriggeredSequence(head[:at] + span + head[at:] + tail, at, at + len(span))
         if len(head) - excess <= first:
             raise PlacementError(
                 f"trigger {trigger.named} ({len(span)} tokens) leaves no room for the passage in {max_length} tokens; "
@@ -157,14 +165,20 @@ def _position(head: list[int], placement: Placement, first: int, sinks: SinkMap 
             at = placement.number
         case "sink":
             if sinks is None:
-                raise PlacementError(f"placement {placement} needs the sinks of the passage; run locate on it first")
+                raise PlacementError(
+                    f"placement {placement} needs the sinks of the passage; run locate on it first"
+                )
             at = sinks.strongest(placement.number) + 1
     if not first <= at <= len(head):
-        raise PlacementError(f"placement {placement} lies beyond the passage, which has {len(head)} tokens; use a smaller number")
+        raise PlacementError(
+            f"placement {placement} lies beyond the passage, which has {len(head)} tokens; use a smaller number"
+        )
     return at
 
 
-def _span(before: list[int], trigger: Trigger, after: list[int], tokenizer: PreTrainedTokenizerBase) -> list[int]:
+def _span(
+    before: list[int], trigger: Trigger, after: list[int], tokenizer: PreTrainedTokenizerBase
+) -> list[int]:
     text = trigger.text.strip()
     special = set(tokenizer.all_special_ids)
     inside = bool(before) and before[-1] not in special
@@ -177,7 +191,9 @@ def _span(before: list[int], trigger: Trigger, after: list[int], tokenizer: PreT
         raise PlacementError(f"trigger {trigger.named} has no tokens under this tokenizer; use another text")
     unknown = tokenizer.unk_token_id
     if unknown is not None and unknown in ids and unknown != tokenizer.eos_token_id:
-        raise PlacementError(f"trigger {trigger.named} has characters that this tokenizer does not know; use another text")
+        raise PlacementError(
+            f"trigger {trigger.named} has characters that this tokenizer does not know; use another text"
+        )
     return ids + (_space(tokenizer) if right else [])
 
 

@@ -10,7 +10,9 @@ import pytest
 from sinkscope.cli.main import main
 
 
-def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *arguments: object) -> tuple[int, str, str]:
+def run(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *arguments: object
+) -> tuple[int, str, str]:
     """Exit code, standard output and standard error of one command."""
     monkeypatch.setattr(sys, "argv", ["sinkscope", *map(str, arguments)])
     with pytest.raises(SystemExit) as stopped:

@@ -8,7 +8,9 @@ import tempfile
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ["HF_HUB_OFFLINE"] = "1"
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that spin at barriers take ten times as long where others use the cores too
+os.environ.setdefault(
+    "OMP_WAIT_POLICY", "PASSIVE"
+)  # threads that spin at barriers take ten times as long where others use the cores too
 os.environ["SINKSCOPE_CACHE"] = tempfile.mkdtemp(prefix="sinkscope-tests-")
 
 import warnings
@@ -21,7 +23,7 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from sinkscope.models import Model, load
+from sinkscope.models.model import Model, load
 from tests.capture.families import network
 
 torch.set_num_threads(2)
@@ -36,23 +38,44 @@ FAMILIES = ("llama", "gpt2", "neox", "qwen2")
 
 def _tokenizer(kind: str) -> PreTrainedTokenizerFast:
     """llama: SentencePiece-like with a BOS of its own; gpt2, neox: byte-level, BOS = EOS; qwen2: byte-level, no BOS."""
-    specials = {"llama": ["<unk>", "<s>", "</s>"], "gpt2": ["<|endoftext|>"], "neox": ["<|endoftext|>", "<|padding|>"], "qwen2": ["<|endoftext|>"]}[kind]
+    specials = {
+        "llama": ["<unk>", "<s>", "</s>"],
+        "gpt2": ["<|endoftext|>"],
+        "neox": ["<|endoftext|>", "<|padding|>"],
+        "qwen2": ["<|endoftext|>"],
+    }[kind]
     if kind == "llama":
         raw = Tokenizer(models.BPE(unk_token="<unk>", fuse_unk=True))
         raw.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first")
         raw.decoder = decoders.Metaspace(prepend_scheme="first")
-        trainer = trainers.BpeTrainer(vocab_size=400, special_tokens=specials, initial_alphabet=list(string.printable[:95]), show_progress=False)
+        trainer = trainers.BpeTrainer(
+            vocab_size=400,
+            special_tokens=specials,
+            initial_alphabet=list(string.printable[:95]),
+            show_progress=False,
+        )
         raw.train_from_iterator([TEXT], trainer)
-        return PreTrainedTokenizerFast(tokenizer_object=raw, unk_token="<unk>", bos_token="<s>", eos_token="</s>")
+        return PreTrainedTokenizerFast(
+            tokenizer_object=raw, unk_token="<unk>", bos_token="<s>", eos_token="</s>"
+        )
     raw = Tokenizer(models.BPE())
     raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     raw.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(vocab_size=400, special_tokens=specials, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=400,
+        special_tokens=specials,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
     raw.train_from_iterator([TEXT], trainer)
     if kind == "qwen2":
-        return PreTrainedTokenizerFast(tokenizer_object=raw, eos_token="<|endoftext|>", pad_token="<|endoftext|>")
+        return PreTrainedTokenizerFast(
+            tokenizer_object=raw, eos_token="<|endoftext|>", pad_token="<|endoftext|>"
+        )
     pad = {"pad_token": "<|padding|>"} if kind == "neox" else {}
-    return PreTrainedTokenizerFast(tokenizer_object=raw, bos_token="<|endoftext|>", eos_token="<|endoftext|>", **pad)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=raw, bos_token="<|endoftext|>", eos_token="<|endoftext|>", **pad
+    )
 
 
 def saved_tokenizer(kind: str, directory: Path) -> PreTrainedTokenizerFast:

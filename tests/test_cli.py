@@ -15,7 +15,9 @@ from sinkscope.errors import OutputError
 from tests.commands import check_refused, run
 
 
-def test_an_output_directory_with_other_results_is_left_alone(checkpoints, notes, tmp_path, capsys, monkeypatch) -> None:
+def test_an_output_directory_with_other_results_is_left_alone(
+    checkpoints, notes, tmp_path, capsys, monkeypatch
+) -> None:
     out = tmp_path / "out"
     assert run(capsys, monkeypatch, "locate", checkpoints["llama"], "--text", notes, "--out", out)[0] == 0
     before = (out / "run.json").read_bytes()
@@ -26,21 +28,35 @@ def test_an_output_directory_with_other_results_is_left_alone(checkpoints, notes
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"), [(["report", ""], "an argument is empty"), (["locate", "tiny", "--text", ""], "--text is"), (["recipes", "--out="], "--out is")]
+    ("arguments", "message"),
+    [
+        (["report", ""], "an argument is empty"),
+        (["locate", "tiny", "--text", ""], "--text is"),
+        (["recipes", "--out="], "--out is"),
+    ],
 )
-def test_an_empty_argument_is_not_the_current_directory(arguments, message, tmp_path, capsys, monkeypatch) -> None:
+def test_an_empty_argument_is_not_the_current_directory(
+    arguments, message, tmp_path, capsys, monkeypatch
+) -> None:
     check_refused(run(capsys, monkeypatch, *arguments), message, tmp_path / "out")
 
 
 def _apart(**variables: str) -> dict[str, object]:
-    return {"args": [sys.executable, "-m", "sinkscope", "recipes"], "env": os.environ | variables, "stderr": subprocess.PIPE}
+    return {
+        "args": [sys.executable, "-m", "sinkscope", "recipes"],
+        "env": os.environ | variables,
+        "stderr": subprocess.PIPE,
+    }
 
 
 @pytest.mark.parametrize("unbuffered", ["", "1"])
 def test_a_full_standard_output_is_one_line(unbuffered: str) -> None:
     with Path("/dev/full").open("w") as full:
         done = subprocess.run(**_apart(PYTHONUNBUFFERED=unbuffered), stdout=full)
-    assert (done.returncode, done.stderr) == (2, b"sinkscope: standard output cannot be written (No space left on device); send it elsewhere\n")
+    assert (done.returncode, done.stderr) == (
+        2,
+        b"sinkscope: standard output cannot be written (No space left on device); send it elsewhere\n",
+    )
 
 
 def test_a_terminal_that_lacks_characters_gets_others() -> None:
@@ -54,7 +70,10 @@ def test_the_version_is_told(capsys, monkeypatch) -> None:
     assert set(dir(sinkscope)) == {*sinkscope.__all__, "__version__"}
 
 
-@pytest.mark.parametrize("command", [["quickstart"], ["probe", "tiny", "--triggers", "x"], ["tiny", "build"], ["tiny", "build-wmdp"]])
+@pytest.mark.parametrize(
+    "command",
+    [["quickstart"], ["probe", "tiny", "--triggers", "x"], ["tiny", "build"], ["tiny", "build-wmdp"]],
+)
 def test_a_seed_beyond_its_bounds_is_refused(command, tmp_path, capsys, monkeypatch) -> None:
     code, _, err = run(capsys, monkeypatch, *command, "--seed", 2**32, "--out", tmp_path / "out")
     assert code == 2 and "--seed" in err and "4294967295" in err
@@ -64,12 +83,16 @@ def test_a_seed_beyond_its_bounds_is_refused(command, tmp_path, capsys, monkeypa
 def test_dry_run_prints_the_resolved_recipe(tmp_path, capsys, monkeypatch) -> None:
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text("seed: 3")
-    code, stdout, _ = run(capsys, monkeypatch, "unlearn", recipe, "--set", "trigger.placement=infix", "--dry-run", "--json")
+    code, stdout, _ = run(
+        capsys, monkeypatch, "unlearn", recipe, "--set", "trigger.placement=infix", "--dry-run", "--json"
+    )
     assert code == 0
     resolved = json.loads(stdout)["recipe"]
     assert resolved["seed"] == 3
     assert resolved["trigger"]["placement"] == "infix"
-    code, stdout, _ = run(capsys, monkeypatch, "unlearn", recipe, "--set", "trigger.placement=infix", "--dry-run")
+    code, stdout, _ = run(
+        capsys, monkeypatch, "unlearn", recipe, "--set", "trigger.placement=infix", "--dry-run"
+    )
     recipe.write_text(stdout)
     code, again, _ = run(capsys, monkeypatch, "unlearn", recipe, "--dry-run", "--json")
     assert (code, json.loads(again)["recipe"]) == (0, resolved), "what a dry run prints is a recipe"

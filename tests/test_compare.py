@@ -13,11 +13,19 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from sinkscope.capture.next_token import top1_by_position
-from sinkscope.capture.reducers import FirstValueNorms
-from sinkscope.capture.sources import choose
-from sinkscope.compare import Condition, attention_frame, correlation, difference_map, measure, triggered, usual
-from sinkscope.models import Model
+from sinkscope.models.model import Model
+from sinkscope.sinks.backends import choose_backend
+from sinkscope.sinks.compare import (
+    Condition,
+    attention_frame,
+    correlation,
+    difference_map,
+    insert_trigger_in_all,
+    measure,
+    most_common_span,
+)
+from sinkscope.sinks.next_token import top1_by_position
+from sinkscope.sinks.statistics import FirstValueNorms
 from sinkscope.triggers import Placement, Trigger, place
 from tests.capture.families import CONFIGS, naive, network, value_source
 from tests.commands import check_refused, run
@@ -29,7 +37,9 @@ TRIGGER = Trigger("the old lamp")
 
 def passages_of(model: Model, lengths: tuple[int, ...] = (30, 30, 30)) -> list[list[int]]:
     generator = torch.Generator().manual_seed(1)
-    return [model.with_bos(torch.randint(5, 390, (n - 1,), generator=generator).tolist())[:n] for n in lengths]
+    return [
+        model.with_bos(torch.randint(5, 390, (n - 1,), generator=generator).tolist())[:n] for n in lengths
+    ]
 
 
 def binned(pattern: np.ndarray) -> np.ndarray:
@@ -39,23 +49,33 @@ def binned(pattern: np.ndarray) -> np.ndarray:
     for head in range(len(pattern)):
         for row in range(bins):
             for key in range(row + 1):
-                cells[head, row, key] = pattern[head, row * BIN : (row + 1) * BIN, key * BIN : (key + 1) * BIN].sum(-1).mean()
+                cells[head, row, key] = (
+                    pattern[head, row * BIN : (row + 1) * BIN, key * BIN : (key + 1) * BIN].sum(-1).mean()
+                )
     return cells
 
 
 @pytest.mark.parametrize("placement", ["prefix", "infix", "suffix", "index:7", "sink:1"])
 def test_difference_map_is_that_of_the_plain_models_own_patterns(placement, small_llama: Model) -> None:
     passages = passages_of(small_llama)
-    placed, placed_at = triggered(small_llama, passages, TRIGGER, Placement.parse(placement))
+    placed, placed_at = insert_trigger_in_all(small_llama, passages, TRIGGER, Placement.parse(placement))
     assert [len(tokens) for tokens in placed] == [30, 30, 30]
-    found = difference_map(Condition("clean", small_llama, passages), Condition("triggered", small_llama, placed), layer=1, bin_size=BIN)
+    found = difference_map(
+        Condition("clean", small_llama, passages),
+        Condition("triggered", small_llama, placed),
+        layer=1,
+        bin_size=BIN,
+    )
     clean, changed = (naive(small_llama.hf, "llama", each, 0.3)["pattern"][1] for each in (passages, placed))
     np.testing.assert_allclose(found, binned(changed) - binned(clean), atol=1e-5)
     assert np.nanmax(np.abs(found)) > 0.01
     if placement != "sink:1":
         spans = Counter(tuple(_span(small_llama, passage, placement)) for passage in passages)
-        assert usual(placed_at) == spans.most_common(1)[0][0]
-    mass = [measure(Condition("", small_llama, each, placed_at), layer=1, bin_size=BIN).span_mass for each in (passages, placed)]
+        assert most_common_span(placed_at) == spans.most_common(1)[0][0]
+    mass = [
+        measure(Condition("", small_llama, each, placed_at), layer=1, bin_size=BIN).span_mass
+        for each in (passages, placed)
+    ]
     for found, read in zip(mass, (passages, placed), strict=True):
         if placement == "suffix":
             assert np.isnan(found).all()  # nothing stands behind it
@@ -63,7 +83,11 @@ def test_difference_map_is_that_of_the_plain_models_own_patterns(placement, smal
         expected = np.zeros((3, 4))
         for tokens, span in zip(read, placed_at, strict=True):
             pattern = naive(small_llama.hf, "llama", [tokens], 0.3)["pattern"]
-            expected += sum(pattern[:, :, query, key] for query in range(span.stop, 30) for key in span) / (30 - span.stop) / 3
+            expected += (
+                sum(pattern[:, :, query, key] for query in range(span.stop, 30) for key in span)
+                / (30 - span.stop)
+                / 3
+            )
         np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
@@ -77,20 +101,24 @@ def test_shorter_passages_are_left_out_of_maps_only(small_llama: Model) -> None:
     measured = measure(Condition("A", small_llama, passages), layer=2, bin_size=1)
     whole = naive(small_llama.hf, "llama", [passages[0], passages[2]], 0.3)["pattern"][2]
     np.testing.assert_allclose(measured.pattern, whole, atol=1e-5)
-    np.testing.assert_allclose(measured.sinks.alpha, naive(small_llama.hf, "llama", passages, 0.3)["alpha"], atol=1e-5)
+    np.testing.assert_allclose(
+        measured.sinks.alpha, naive(small_llama.hf, "llama", passages, 0.3)["alpha"], atol=1e-5
+    )
     assert measured.norms.shape == (3, 3, 2, 16)
 
 
 @pytest.mark.parametrize("kind", ["llama", "gpt2", "neox", "qwen2"])
 @pytest.mark.parametrize("source", ["lens", "stream"])
-def test_value_norms_and_their_correlation_are_those_of_plain_values(kind, source, small_models: dict[str, Model]) -> None:
+def test_value_norms_and_their_correlation_are_those_of_plain_values(
+    kind, source, small_models: dict[str, Model]
+) -> None:
     model = small_models[kind]
     sides = [passages_of(model, (20, 33, 17)), passages_of(model, (25, 18, 21))[::-1]]
     found, expected = [], []
     for passages in sides:
-        reducer = FirstValueNorms(3, 8)
-        choose(model, passages, source).capture(model, passages, [reducer], batch_size=2)
-        found.append(reducer.result()["value_norm"].numpy())
+        statistic = FirstValueNorms(3, 8)
+        choose_backend(model, passages, source).capture(model, passages, [statistic], batch_size=2)
+        found.append(statistic.result()["value_norm"].numpy())
         expected.append(np.stack([_plain_norms(model, kind, passage)[..., :8] for passage in passages]))
         np.testing.assert_allclose(found[-1], expected[-1], rtol=1e-4)
     r = correlation(*found)
@@ -106,7 +134,13 @@ def _plain_norms(model: Model, kind: str, passage: list[int]) -> np.ndarray:
     handles = []
     for layer in range(3):
         module, read = value_source(model.hf, kind, layer)
-        handles.append(module.register_forward_hook(lambda m, i, out, layer=layer, read=read: seen.__setitem__(layer, read(out.detach()).double().numpy())))
+        handles.append(
+            module.register_forward_hook(
+                lambda m, i, out, layer=layer, read=read: seen.__setitem__(
+                    layer, read(out.detach()).double().numpy()
+                )
+            )
+        )
     with torch.no_grad():
         model.hf(torch.tensor([passage]))
     for handle in handles:
@@ -123,10 +157,10 @@ def test_correlation_of_a_constant_is_undefined() -> None:
 
 def test_shards_of_value_norms_add_up(small_llama: Model) -> None:
     passages = passages_of(small_llama, (20, 30, 5))
-    reducers = [FirstValueNorms(3, 8) for _ in range(3)]
-    for reducer, part in zip(reducers, (passages, passages[:1], passages[1:]), strict=True):
-        choose(small_llama, part).capture(small_llama, part, [reducer], batch_size=1)
-    whole, both = reducers[0].result()["value_norm"], (reducers[1] + reducers[2]).result()["value_norm"]
+    statistics = [FirstValueNorms(3, 8) for _ in range(3)]
+    for statistic, part in zip(statistics, (passages, passages[:1], passages[1:]), strict=True):
+        choose_backend(small_llama, part).capture(small_llama, part, [statistic], batch_size=1)
+    whole, both = statistics[0].result()["value_norm"], (statistics[1] + statistics[2]).result()["value_norm"]
     torch.testing.assert_close(both, whole, equal_nan=True)
     assert both[2].isnan().any(0).any(0).tolist() == [False] * 5 + [True] * 3
 
@@ -136,7 +170,9 @@ def test_shards_of_value_norms_add_up(small_llama: Model) -> None:
 def test_top1_is_the_largest_of_a_softmax_of_plain_logits(kind, chunk) -> None:
     plain = network(kind)
     model = Model(kind, plain, SimpleNamespace(pad_token_id=0))  # type: ignore[arg-type]
-    passages = [torch.randint(3, 400, (n,), generator=torch.Generator().manual_seed(n)).tolist() for n in (31, 12, 25)]
+    passages = [
+        torch.randint(3, 400, (n,), generator=torch.Generator().manual_seed(n)).tolist() for n in (31, 12, 25)
+    ]
     expected = np.full((3, 31), np.nan)
     for row, passage in zip(expected, passages, strict=True):
         with torch.no_grad():
@@ -147,8 +183,17 @@ def test_top1_is_the_largest_of_a_softmax_of_plain_logits(kind, chunk) -> None:
 
 def test_a_model_compared_with_itself_does_not_differ(small_llama: Model) -> None:
     passages = passages_of(small_llama)
-    first, second = (measure(Condition(label, small_llama, passages), layer=2, bin_size=BIN) for label in "AB")
-    assert np.nanmax(np.abs(difference_map(Condition("A", small_llama, passages), Condition("B", small_llama, passages)))) == 0
+    first, second = (
+        measure(Condition(label, small_llama, passages), layer=2, bin_size=BIN) for label in "AB"
+    )
+    assert (
+        np.nanmax(
+            np.abs(
+                difference_map(Condition("A", small_llama, passages), Condition("B", small_llama, passages))
+            )
+        )
+        == 0
+    )
     assert (attention_frame(first.sinks, second.sinks)["difference"] == 0).all()
     np.testing.assert_allclose(correlation(first.norms, second.norms), 1)
     np.testing.assert_array_equal(first.top1, second.top1)
@@ -168,7 +213,21 @@ FIGURES = ("attention_difference", "alpha_by_head", "alpha_by_position", "value_
 )
 def test_compare_writes_tables_and_pictures(arguments, labels, notes, tmp_path, capsys, monkeypatch) -> None:
     out = tmp_path / "out"
-    command = ["compare", *arguments, "--text", notes, "--max-length", 40, "--layer", 2, "--bin", 3, "--out", out, "--json"]
+    command = [
+        "compare",
+        *arguments,
+        "--text",
+        notes,
+        "--max-length",
+        40,
+        "--layer",
+        2,
+        "--bin",
+        3,
+        "--out",
+        out,
+        "--json",
+    ]
     code, stdout, err = run(capsys, monkeypatch, *command)
     assert code == 0, err
     summary = json.loads(stdout, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
@@ -188,21 +247,40 @@ def test_compare_writes_tables_and_pictures(arguments, labels, notes, tmp_path, 
     assert set(tables["value_norm_correlation"]["position"]) == set(range(16))
     assert tables["top1"]["probability"].between(0, 1).all()
     for name in FIGURES:
-        assert {(out / "figures" / f"{name}.{suffix}").stat().st_size > 500 for suffix in ("png", "pdf", "csv")} == {True}
+        assert {
+            (out / "figures" / f"{name}.{suffix}").stat().st_size > 500 for suffix in ("png", "pdf", "csv")
+        } == {True}
     written = (out / "run.json").read_bytes()
     code, stdout, _ = run(capsys, monkeypatch, *command)
-    assert (code, json.loads(stdout), (out / "run.json").read_bytes()) == (0, summary, written), "a finished run is left as it is"
+    assert (code, json.loads(stdout), (out / "run.json").read_bytes()) == (0, summary, written), (
+        "a finished run is left as it is"
+    )
 
 
 @pytest.fixture(scope="session")
-def misfits(tmp_path_factory: pytest.TempPathFactory, checkpoints: dict[str, Path], small_llama: Model) -> dict[str, Path]:
+def misfits(
+    tmp_path_factory: pytest.TempPathFactory, checkpoints: dict[str, Path], small_llama: Model
+) -> dict[str, Path]:
     """Models that differ from the small llama in one respect."""
     root = tmp_path_factory.mktemp("misfits")
-    size = {"hidden_size": 32, "intermediate_size": 48, "vocab_size": 400, "num_hidden_layers": 3, "num_attention_heads": 4, "num_key_value_heads": 2}
-    differing = {"layers": {"num_hidden_layers": 2}, "heads": {"num_attention_heads": 2}, "kv_heads": {"num_key_value_heads": 4}}
+    size = {
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "vocab_size": 400,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+    }
+    differing = {
+        "layers": {"num_hidden_layers": 2},
+        "heads": {"num_attention_heads": 2},
+        "kv_heads": {"num_key_value_heads": 4},
+    }
     differing["short"] = {"max_position_embeddings": 32}
     for name, change in differing.items():
-        LlamaForCausalLM(LlamaConfig(**size | {"max_position_embeddings": 128} | change)).save_pretrained(root / name)
+        LlamaForCausalLM(LlamaConfig(**size | {"max_position_embeddings": 128} | change)).save_pretrained(
+            root / name
+        )
         small_llama.tokenizer.save_pretrained(root / name)
     return {name: root / name for name in differing} | {"vocabulary": checkpoints["qwen2"]}
 
@@ -211,7 +289,11 @@ def misfits(tmp_path_factory: pytest.TempPathFactory, checkpoints: dict[str, Pat
     ("second", "arguments", "message"),
     [
         (None, [], "nothing to be compared with; give a second model or a --trigger"),
-        (None, ["--placement", "infix"], "--placement infix places a trigger, and there is none; give --trigger"),
+        (
+            None,
+            ["--placement", "infix"],
+            "--placement infix places a trigger, and there is none; give --trigger",
+        ),
         ("layers", [], "3 and 2 layers"),
         ("heads", [], "4 and 2 heads"),
         ("kv_heads", [], "2 and 4 key-value heads"),
@@ -229,14 +311,20 @@ def misfits(tmp_path_factory: pytest.TempPathFactory, checkpoints: dict[str, Pat
         (None, ["--trigger", "x", "--dtype", "int3"], "dtype"),
     ],
 )
-def test_bad_comparisons_are_one_line_and_exit_code_2(second, arguments, message, misfits, checkpoints, notes, tmp_path, capsys, monkeypatch) -> None:
+def test_bad_comparisons_are_one_line_and_exit_code_2(
+    second, arguments, message, misfits, checkpoints, notes, tmp_path, capsys, monkeypatch
+) -> None:
     out = tmp_path / "out"
     models = [checkpoints["llama"], *([misfits[second]] if second else [])]
-    check_refused(run(capsys, monkeypatch, "compare", *models, "--text", notes, "--out", out, *arguments), message, out)
+    check_refused(
+        run(capsys, monkeypatch, "compare", *models, "--text", notes, "--out", out, *arguments), message, out
+    )
 
 
 def test_a_text_without_a_whole_passage_is_refused(checkpoints, notes, tmp_path, capsys, monkeypatch) -> None:
     notes.write_text(TEXT[:120])
     out = tmp_path / "out"
-    outcome = run(capsys, monkeypatch, "compare", checkpoints["llama"], "--trigger", "x", "--text", notes, "--out", out)
+    outcome = run(
+        capsys, monkeypatch, "compare", checkpoints["llama"], "--trigger", "x", "--text", notes, "--out", out
+    )
     check_refused(outcome, "no passage has all of --max-length 64 tokens", out)

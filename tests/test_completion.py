@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from sinkscope.capture.reducers import ROWS
-from sinkscope.capture.sources import SOURCES
 from sinkscope.cli import completion
 from sinkscope.cli.main import main
-from sinkscope.evaluation.masking import Mask
-from sinkscope.models import BUILT_IN, DTYPES
+from sinkscope.evaluation.position_mask import PositionMask
+from sinkscope.models.model import BUILT_IN, DTYPES
+from sinkscope.sinks.backends import BACKENDS
+from sinkscope.sinks.statistics import QUERY_STATISTICS
 from sinkscope.triggers import Placement
-from sinkscope.unlearning.named import named_recipes
+from sinkscope.unlearning.recipes import named_recipes
 
 ROOT = Path(__file__).parents[1]
 
@@ -25,11 +25,17 @@ ROOT = Path(__file__).parents[1]
 def test_values_on_offer_are_those_that_are_taken() -> None:
     """Copies, because what they are copied from loads torch."""
     assert tuple(BUILT_IN) == completion.MODELS
-    assert tuple(ROWS) == completion.STATISTICS
-    assert completion.SOURCES == SOURCES
+    assert tuple(QUERY_STATISTICS) == completion.STATISTICS
+    assert completion.SOURCES == BACKENDS
     assert tuple(DTYPES) == completion.DTYPES
-    assert {Placement.parse(each).kind for each in completion.PLACEMENTS} == {"prefix", "infix", "suffix", "index", "sink"}
-    assert len({Mask.parse(each).kind for each in completion.MASKS}) == len(completion.MASKS)
+    assert {Placement.parse(each).kind for each in completion.PLACEMENTS} == {
+        "prefix",
+        "infix",
+        "suffix",
+        "index",
+        "sink",
+    }
+    assert len({PositionMask.parse(each).kind for each in completion.MASKS}) == len(completion.MASKS)
 
 
 @pytest.fixture
@@ -38,7 +44,9 @@ def complete(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
         """What the shell's own script is answered when Tab is pressed at the end of `line`."""
         words = line.split(" ")
         monkeypatch.setattr(sys, "argv", ["sinkscope"])
-        monkeypatch.setattr(sys.modules["__main__"], "__package__", "")  # started as a script, not as a module like pytest
+        monkeypatch.setattr(
+            sys.modules["__main__"], "__package__", ""
+        )  # started as a script, not as a module like pytest
         for name, value in {
             "_SINKSCOPE_COMPLETE": f"complete_{shell}",
             "COMP_WORDS": line,
@@ -88,10 +96,16 @@ def test_zsh_and_fish_show_what_a_recipe_is(complete) -> None:
 
 def test_the_installed_command_completes_in_bash_and_loads_no_torch(tmp_path: Path) -> None:
     """A script as pip writes one for the entry point; bash sources what it prints and asks it."""
-    module, name = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["scripts"]["sinkscope"].split(":")
+    module, name = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["scripts"][
+        "sinkscope"
+    ].split(":")
     script = tmp_path / "sinkscope"
-    at_exit = "import atexit, sys\natexit.register(lambda: 'torch' in sys.modules and print('loaded-torch'))\n"
-    script.write_text(f"#!{sys.executable}\n{at_exit}from {module} import {name}\n{name}()\n", encoding="utf-8")
+    at_exit = (
+        "import atexit, sys\natexit.register(lambda: 'torch' in sys.modules and print('loaded-torch'))\n"
+    )
+    script.write_text(
+        f"#!{sys.executable}\n{at_exit}from {module} import {name}\n{name}()\n", encoding="utf-8"
+    )
     script.chmod(0o755)
     line = "COMP_WORDS=(sinkscope unlearn tiny/rmu); COMP_CWORD=2; _sinkscope_completion sinkscope"
     asked = f'set -eu; eval "$(_SINKSCOPE_COMPLETE=source_bash sinkscope)"; {line}; printf "%s\\n" "${{COMPREPLY[@]}}"'

@@ -23,7 +23,17 @@ for tool in ("mkdocs", "material", "mkdocstrings", "mkdocs_jupyter"):
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("docs") / "site"
-    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "-f", str(ROOT / ".docs" / "mkdocs.yml"), "-d", str(out)]
+    command = [
+        sys.executable,
+        "-m",
+        "mkdocs",
+        "build",
+        "--strict",
+        "-f",
+        str(ROOT / ".docs" / "mkdocs.yml"),
+        "-d",
+        str(out),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(ROOT)})
     assert done.returncode == 0, done.stderr
     return out
@@ -47,8 +57,12 @@ def test_the_readme_is_the_front_page_with_its_pictures(site: Path) -> None:
 
 def test_every_public_name_and_every_command_has_its_entry(site: Path) -> None:
     python, commands = _page(site, "python"), _page(site, "commands")
-    assert [name for name in sinkscope.__all__ if not re.search(rf'id="sinkscope\.([a-z_]+\.)*{name}"', python)] == []
-    assert [" ".join(path) for path in COMMANDS if f"sinkscope {' '.join(path)}".strip() not in commands] == []
+    assert [
+        name for name in sinkscope.__all__ if not re.search(rf'id="sinkscope\.([a-z_]+\.)*{name}"', python)
+    ] == []
+    assert [
+        " ".join(path) for path in COMMANDS if f"sinkscope {' '.join(path)}".strip() not in commands
+    ] == []
 
 
 def test_the_tour_is_there_with_its_pictures(site: Path) -> None:

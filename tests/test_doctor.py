@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from sinkscope import doctor
+from sinkscope import environment as doctor
 from sinkscope.errors import ModelError
-from sinkscope.models import Model
-from sinkscope.sinks import SinkMap, locate
+from sinkscope.models.model import Model
+from sinkscope.sinks.locate import SinkMap, locate
 from tests.commands import run
 
 ROOT = Path(__file__).parents[1]
@@ -37,10 +37,24 @@ def test_every_extra_has_a_line() -> None:
 
 
 def test_requirements_that_are_not_met_are_named(monkeypatch) -> None:
-    lines = ["torch<2", "numpy>=1", "nowhere-to-be-had>=3", 'peft; extra == "lora"', 'pandas<1; extra == "ray"', 'not-for-us; sys_platform == "amiga"']
+    lines = [
+        "torch<2",
+        "numpy>=1",
+        "nowhere-to-be-had>=3",
+        'peft; extra == "lora"',
+        'pandas<1; extra == "ray"',
+        'not-for-us; sys_platform == "amiga"',
+    ]
     monkeypatch.setattr(doctor, "requires", lambda name: lines)
     monkeypatch.setattr(
-        doctor, "_version", lambda name, otherwise="": {"torch": "2.13.0+cpu", "numpy": "2.1", "pandas": "3.0", "peft": "0.18"}.get(name, otherwise)
+        doctor,
+        "_version",
+        lambda name, otherwise="": {
+            "torch": "2.13.0+cpu",
+            "numpy": "2.1",
+            "pandas": "3.0",
+            "peft": "0.18",
+        }.get(name, otherwise),
     )
     assert doctor.unmet() == ["nowhere-to-be-had is missing", "torch is 2.13.0+cpu, not <2"]
     assert doctor.unmet("lora") == []
@@ -74,7 +88,9 @@ def _divided(monkeypatch: pytest.MonkeyPatch, model: Model) -> str:
         return found if source == "lens" else SinkMap(found.data.assign(alpha=found.alpha + 0.25))
 
     monkeypatch.setattr(doctor, "locate", apart)
-    return "the self-test failed to locate sinks by both sources: α by lens and by stream differ by up to 0.25"
+    return (
+        "the self-test failed to locate sinks by both sources: α by lens and by stream differ by up to 0.25"
+    )
 
 
 def _broken(monkeypatch: pytest.MonkeyPatch, model: Model) -> str:

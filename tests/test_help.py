@@ -13,7 +13,7 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 from sinkscope.cli.main import app
-from sinkscope.unlearning.named import named_recipes
+from sinkscope.unlearning.recipes import named_recipes
 
 ROOT = Path(__file__).parents[1]
 EXAMPLE = re.compile(r"Example: `([^`]+)`")
@@ -40,7 +40,9 @@ def _parsed(example: str) -> tuple[tuple[str, ...], dict[str, Any]]:
 
 
 def test_the_walk_finds_commands_and_those_of_groups() -> None:
-    assert {(), ("locate",), ("doctor",), ("tiny",), ("tiny", "build"), ("tiny", "build-wmdp")} <= set(COMMANDS)
+    assert {(), ("locate",), ("doctor",), ("tiny",), ("tiny", "build"), ("tiny", "build-wmdp")} <= set(
+        COMMANDS
+    )
 
 
 @pytest.mark.parametrize("path", list(COMMANDS), ids=" ".join)
@@ -59,7 +61,14 @@ def test_an_example_of_the_command_is_in_its_help_and_parses(path: tuple[str, ..
     assert [example for example in examples if example not in text] == []
 
 
-@pytest.mark.parametrize("wrong", ["sinkscope locate tiny --txt notes.txt", "sinkscope locate --text notes.txt", "sinkscope tiny build --steps few"])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        "sinkscope locate tiny --txt notes.txt",
+        "sinkscope locate --text notes.txt",
+        "sinkscope tiny build --steps few",
+    ],
+)
 def test_a_wrong_example_would_be_noticed(wrong: str) -> None:
     with pytest.raises(Exception, match=r"(?i)no such option|missing|valid integer"):
         _parsed(wrong)

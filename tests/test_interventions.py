@@ -9,9 +9,9 @@ import torch
 
 from sinkscope.errors import ModelError, PlacementError
 from sinkscope.evaluation.generation import generate
-from sinkscope.evaluation.masking import Mask
-from sinkscope.interventions import masked_keys, scaled_values
-from sinkscope.models import Model
+from sinkscope.evaluation.position_mask import PositionMask
+from sinkscope.models.interventions import masked_keys, scaled_values
+from sinkscope.models.model import Model
 from tests.capture.families import network
 from tests.conftest import saved_tokenizer
 
@@ -69,7 +69,9 @@ def test_positions_count_from_the_first_real_token_in_a_padded_batch(tokenizer) 
     prompts = [TOKENS[0, :20].tolist(), TOKENS[1, :11].tolist(), TOKENS[1, 3:19].tolist()]
     hidden = [[0, 2], [4], []]
     together = generate(model, prompts, 8, hidden=hidden, batch_size=3)
-    alone = [generate(model, [prompt], 8, hidden=[rows])[0] for prompt, rows in zip(prompts, hidden, strict=True)]
+    alone = [
+        generate(model, [prompt], 8, hidden=[rows])[0] for prompt, rows in zip(prompts, hidden, strict=True)
+    ]
     assert together == alone
 
 
@@ -94,27 +96,43 @@ def test_an_intervention_that_changes_nothing_is_an_error(tokenizer) -> None:
     model = Model("llama", network("llama"), tokenizer)
     for arguments in (([99],), ([0], [])):
         positions, *layers = arguments
-        with pytest.raises(ModelError, match="changed nothing"), torch.no_grad(), masked_keys(model, positions, layers=layers[0] if layers else None):
+        with (
+            pytest.raises(ModelError, match="changed nothing"),
+            torch.no_grad(),
+            masked_keys(model, positions, layers=layers[0] if layers else None),
+        ):
             model.hf(TOKENS)
     with pytest.raises(ModelError, match="changed nothing"), torch.no_grad(), scaled_values(model, [0], 1.0):
         model.hf(TOKENS)
-    with pytest.raises(ModelError, match="does not attend through"), masked_keys(Model("bloom", network("bloom"), tokenizer), [0]):
+    with (
+        pytest.raises(ModelError, match="does not attend through"),
+        masked_keys(Model("bloom", network("bloom"), tokenizer), [0]),
+    ):
         pass
-    with pytest.raises(RuntimeError, match="own"), masked_keys(model, [0]):  # the body's error is not covered up
+    with (
+        pytest.raises(RuntimeError, match="own"),
+        masked_keys(model, [0]),
+    ):  # the body's error is not covered up
         raise RuntimeError("its own")
     assert model.hf.config._attn_implementation == "sdpa"
 
 
 def test_masks_say_what_they_hide(small_llama: Model) -> None:
     prompt = small_llama.with_bos(list(range(10, 40)))
-    assert Mask.parse("shallow:8").positions(small_llama, prompt, range(0)) == list(range(8))
-    assert Mask.parse("positions:9,4,4").positions(small_llama, prompt, range(0)) == [4, 9]
-    assert Mask.parse("span").positions(small_llama, prompt, range(3, 6)) == [3, 4, 5]
-    assert Mask.parse("span").positions(small_llama, prompt, range(0)) == []
-    assert len(Mask.parse("sinks:3").positions(small_llama, prompt, range(0))) == 3
-    assert [str(Mask.parse(text)) for text in ("shallow:8", "span", "positions:4,9")] == ["shallow:8", "span", "positions:4,9"]
+    assert PositionMask.parse("shallow:8").positions(small_llama, prompt, range(0)) == list(range(8))
+    assert PositionMask.parse("positions:9,4,4").positions(small_llama, prompt, range(0)) == [4, 9]
+    assert PositionMask.parse("span").positions(small_llama, prompt, range(3, 6)) == [3, 4, 5]
+    assert PositionMask.parse("span").positions(small_llama, prompt, range(0)) == []
+    assert len(PositionMask.parse("sinks:3").positions(small_llama, prompt, range(0))) == 3
+    assert [str(PositionMask.parse(text)) for text in ("shallow:8", "span", "positions:4,9")] == [
+        "shallow:8",
+        "span",
+        "positions:4,9",
+    ]
     for text in ("shallow", "shallow:0", "sinks:-1", "positions:", "span:2", "everything"):
-        with pytest.raises(PlacementError, match=r"is unknown; use shallow:8, sinks:3, span or positions:4,9"):
-            Mask.parse(text)
+        with pytest.raises(
+            PlacementError, match=r"is unknown; use shallow:8, sinks:3, span or positions:4,9"
+        ):
+            PositionMask.parse(text)
     with pytest.raises(PlacementError, match="goes beyond a prompt of 31 tokens"):
-        Mask.parse("shallow:99").positions(small_llama, prompt, range(0))
+        PositionMask.parse("shallow:99").positions(small_llama, prompt, range(0))

@@ -10,15 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sinkscope.errors import TextError
-from sinkscope.packed import Packed
-from sinkscope.texts import read_texts
+from sinkscope.text import read_texts
+from sinkscope.token_sequences import TokenSequences
 
 PASSAGES = st.lists(st.lists(st.integers(0, 2**31 - 1), max_size=5), max_size=6)
 
 
 @given(PASSAGES, st.integers(-8, 8), st.slices(6))
 def test_packed_passages_read_like_lists(passages: list[list[int]], index: int, part: slice) -> None:
-    packed = Packed(passages)
+    packed = TokenSequences(passages)
     assert list(packed) == passages and len(packed) == len(passages)
     assert packed[part] == passages[part]
     if -len(passages) <= index < len(passages):
@@ -32,7 +32,10 @@ def test_a_line_of_jsonl_ends_with_its_newline_alone(tmp_path: Path) -> None:
     """Separators that Python also takes for the end of a line may stand in a text; the first byte may be a mark of order."""
     texts = ["one\u2028still one", "two\x0b\x85", "three"]
     path = tmp_path / "texts.jsonl"
-    path.write_bytes(b"\xef\xbb\xbf" + "\r\n".join(json.dumps({"text": text}, ensure_ascii=False) for text in texts).encode())
+    path.write_bytes(
+        b"\xef\xbb\xbf"
+        + "\r\n".join(json.dumps({"text": text}, ensure_ascii=False) for text in texts).encode()
+    )
     assert read_texts(path) == texts
 
 

@@ -14,7 +14,9 @@ from tests.guarantees.writing import COMMANDS
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-ROWS = re.findall(r"^\| (Fig\. \d|Table \d|stability|control|stealth) \| (.+) \| (.+) \| (.+) \|$", README, re.M)
+ROWS = re.findall(
+    r"^\| (Fig\. \d|Table \d|stability|control|stealth) \| (.+) \| (.+) \| (.+) \|$", README, re.M
+)
 METRICS = {"recites": "verbmem", "answers": "knowmem", "chooses": "choice"}
 FINE = ("share of attention", "probability", "Pearson's r", "nats a token")
 
@@ -22,19 +24,28 @@ FINE = ("share of attention", "probability", "Pearson's r", "nats a token")
 def told(row: pd.Series) -> str:
     """Effect, interval and verdict: points as whole numbers, other units to two places."""
     digits = 2 if row["unit"] in FINE else 0
-    effect, low, high = (f"{round(float(row[key]), digits) + 0.0:.{digits}f}" for key in ("effect", "ci_low", "ci_high"))  # + 0.0: no -0
+    effect, low, high = (
+        f"{round(float(row[key]), digits) + 0.0:.{digits}f}" for key in ("effect", "ci_low", "ci_high")
+    )  # + 0.0: no -0
     return f"{effect} ({low} to {high}) {row['verdict']}"
 
 
-@pytest.mark.parametrize(("source", "claim", "contrastive", "published"), ROWS, ids=[f"{row[0]}: {row[1]}" for row in ROWS])
-def test_every_line_of_the_claims_table_is_in_the_csv(source: str, claim: str, contrastive: str, published: str) -> None:
+@pytest.mark.parametrize(
+    ("source", "claim", "contrastive", "published"), ROWS, ids=[f"{row[0]}: {row[1]}" for row in ROWS]
+)
+def test_every_line_of_the_claims_table_is_in_the_csv(
+    source: str, claim: str, contrastive: str, published: str
+) -> None:
     table = pd.read_csv(ROOT / "figures" / "claims.csv")
     statement, _, word = claim.rpartition(" (")
     metric = METRICS.get(word.rstrip(")"))
     mine = table[(table["source"] == source) & (table["claim"] == (statement if metric else claim))]
     mine = mine[mine["metric"] == metric] if metric else mine
     found = {row["split"]: told(row) for _, row in mine.iterrows()}
-    assert {"contrastive": contrastive, "published": published} == {"contrastive": "–", "published": "–"} | found
+    assert {"contrastive": contrastive, "published": published} == {
+        "contrastive": "–",
+        "published": "–",
+    } | found
 
 
 def test_the_claims_table_leaves_no_source_out() -> None:
@@ -47,7 +58,10 @@ LOG = (ROOT / "tests" / "guarantees" / "soak.tsv").read_text(encoding="utf-8")
 
 def test_the_guarantees_have_the_counts_of_the_soak() -> None:
     log = pd.read_csv(StringIO(LOG), sep="\t", comment="#")
-    told = {row[0]: (int(row[1].replace(",", "")), int(row[2])) for row in re.findall(r"^\| ([a-z ]+) \| .+ \| ([\d,]+) \| (\d+) \|$", README, re.M)}
+    told = {
+        row[0]: (int(row[1].replace(",", "")), int(row[2]))
+        for row in re.findall(r"^\| ([a-z ]+) \| .+ \| ([\d,]+) \| (\d+) \|$", README, re.M)
+    }
     sums = log.groupby("guarantee")[["count", "failures"]].sum()
     assert told == {str(name): (int(row["count"]), int(row["failures"])) for name, row in sums.iterrows()}
 
@@ -55,7 +69,10 @@ def test_the_guarantees_have_the_counts_of_the_soak() -> None:
 def test_the_soak_was_one_run_of_all_there_is_to_try() -> None:
     about = re.match(r"# commit ([0-9a-f]{12}), (\d{4}-\d\d-\d\d), (\d+) minutes\n", LOG)
     assert about, "of a commit, without changes to it"
-    assert f"{about[3]} minutes on two cores\n([log](tests/guarantees/soak.tsv), commit {about[1]}, {about[2]})." in README
+    assert (
+        f"{about[3]} minutes on two cores\n([log](tests/guarantees/soak.tsv), commit {about[1]}, {about[2]})."
+        in README
+    )
     lines = [tuple(line.split("\t")[:2]) for line in LOG.splitlines()[2:]]
     assert sorted(lines) == sorted(
         [

@@ -9,8 +9,8 @@ import torch
 from transformers.pytorch_utils import Conv1D
 
 from sinkscope.errors import ModelError
-from sinkscope.models import Model
-from sinkscope.robustness import alter, parse, pruned, rounded
+from sinkscope.models.model import Model
+from sinkscope.unlearning.perturbations import parse, perturb, pruned, rounded
 from tests.conftest import FAMILIES
 
 
@@ -18,14 +18,18 @@ def altered(model: Model, alteration: str) -> tuple[dict[str, torch.Tensor], dic
     """All parameters before and after; the model itself stays as it is."""
     network = copy.deepcopy(model.hf)
     before = {name: weight.detach().clone() for name, weight in network.named_parameters()}
-    alter(network, alteration)
+    perturb(network, alteration)
     return before, {name: weight.detach() for name, weight in network.named_parameters()}
 
 
 def matrices(model: Model) -> dict[str, bool]:
     """Weights of linear layers but the head, by the names of parameters; whether each is kept the other way round."""
     head = model.hf.get_output_embeddings()
-    kinds = {name: module for name, module in model.hf.named_modules() if isinstance(module, torch.nn.Linear | Conv1D) and module is not head}
+    kinds = {
+        name: module
+        for name, module in model.hf.named_modules()
+        if isinstance(module, torch.nn.Linear | Conv1D) and module is not head
+    }
     return {f"{name}.weight": isinstance(module, Conv1D) for name, module in kinds.items()}
 
 
@@ -45,7 +49,9 @@ def test_int8_is_torchs_fake_quantisation_per_channel() -> None:
     torch.manual_seed(1)
     weight = torch.randn(17, 33)
     scale = weight.abs().amax(1) / 127
-    oracle = torch.fake_quantize_per_channel_affine(weight, scale, torch.zeros(17, dtype=torch.int32), 0, -127, 127)
+    oracle = torch.fake_quantize_per_channel_affine(
+        weight, scale, torch.zeros(17, dtype=torch.int32), 0, -127, 127
+    )
     torch.testing.assert_close(rounded(weight), oracle, rtol=1e-6, atol=0)
     assert not torch.equal(rounded(weight), weight)
 
@@ -77,7 +83,9 @@ def test_pruning_equal_weights_takes_no_more_than_its_share() -> None:
 
 @pytest.mark.parametrize("kind", FAMILIES)
 @pytest.mark.parametrize("alteration", ["int8", "prune:0.3"])
-def test_only_matrices_of_linear_layers_are_changed(kind: str, alteration: str, small_models: dict[str, Model]) -> None:
+def test_only_matrices_of_linear_layers_are_changed(
+    kind: str, alteration: str, small_models: dict[str, Model]
+) -> None:
     model = small_models[kind]
     before, after = altered(model, alteration)
     chosen = matrices(model)
@@ -106,7 +114,7 @@ def test_the_layer_of_gpt2_becomes_what_the_linear_layer_turned_round_becomes(al
     given = torch.randn(5, 8)
     before = turned(given)
     for layer in (turned, plain):
-        alter(Holder(layer), alteration)
+        perturb(Holder(layer), alteration)
     assert torch.equal(turned.weight.T, plain.weight)
     torch.testing.assert_close(turned(given), plain(given))
     assert not torch.allclose(turned(given), before, atol=1e-5)
@@ -123,12 +131,32 @@ def test_bf16_rounds_every_weight_to_nearest_even(small_llama: Model) -> None:
     assert not torch.equal(before["lm_head.weight"], after["lm_head.weight"])
 
 
-@pytest.mark.parametrize("alteration", ["int4", "prune", "prune:0", "prune:0.0", "prune:1.0", "prune:-0.3", "prune:30", "prune:nan", "", "int8 bf16", "INT8"])
+@pytest.mark.parametrize(
+    "alteration",
+    [
+        "int4",
+        "prune",
+        "prune:0",
+        "prune:0.0",
+        "prune:1.0",
+        "prune:-0.3",
+        "prune:30",
+        "prune:nan",
+        "",
+        "int8 bf16",
+        "INT8",
+    ],
+)
 def test_other_forms_are_refused(alteration: str, small_llama: Model) -> None:
     with pytest.raises(ModelError, match=r"is unknown; use int8, bf16 or prune:0.3") as caught:
-        alter(small_llama.hf, alteration)
+        perturb(small_llama.hf, alteration)
     assert "\n" not in str(caught.value)
 
 
 def test_known_forms_are_read() -> None:
-    assert [parse(form) for form in ("int8", " bf16 ", "prune:0.3", "prune:.05")] == [("int8", 0.0), ("bf16", 0.0), ("prune", 0.3), ("prune", 0.05)]
+    assert [parse(form) for form in ("int8", " bf16 ", "prune:0.3", "prune:.05")] == [
+        ("int8", 0.0),
+        ("bf16", 0.0),
+        ("prune", 0.3),
+        ("prune", 0.05),
+    ]

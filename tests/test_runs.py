@@ -10,18 +10,18 @@ from pathlib import Path
 import pytest
 
 from sinkscope.errors import OutputError
-from sinkscope.runs import MANIFEST, identity, is_done, read_manifest, writing
+from sinkscope.io.run_directory import MANIFEST, config_hash, create_run, is_complete, read_manifest
 
 
 def write(directory, name="abc", content="hello"):
-    with writing(directory, name, kind="test") as aside:
+    with create_run(directory, name, kind="test") as aside:
         (aside / "deep").mkdir()
         (aside / "deep" / "file.txt").write_text(content)
 
 
 def test_a_run_is_absent_until_it_is_complete(tmp_path) -> None:
     out = tmp_path / "run"
-    with writing(out, "abc") as aside:
+    with create_run(out, "abc") as aside:
         (aside / "file.txt").write_text("x")
         assert not out.exists()
     assert read_manifest(out)["identity"] == "abc"
@@ -29,32 +29,32 @@ def test_a_run_is_absent_until_it_is_complete(tmp_path) -> None:
 
 
 def test_a_failure_leaves_nothing_behind(tmp_path) -> None:
-    with pytest.raises(RuntimeError), writing(tmp_path / "run", "abc") as aside:
+    with pytest.raises(RuntimeError), create_run(tmp_path / "run", "abc") as aside:
         (aside / "file.txt").write_text("x")
         raise RuntimeError
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_finished_run_is_recognised_and_another_is_protected(tmp_path) -> None:
+def test_a_finished_run_is_recognized_and_another_is_protected(tmp_path) -> None:
     out = tmp_path / "run"
-    assert not is_done(out, "abc")
+    assert not is_complete(out, "abc")
     write(out)
-    assert is_done(out, "abc")
+    assert is_complete(out, "abc")
     with pytest.raises(OutputError, match="another run's results"):
-        is_done(out, "xyz")
+        is_complete(out, "xyz")
 
 
 def test_directories_with_other_things_are_not_touched(tmp_path) -> None:
     (tmp_path / "thesis.tex").write_text("precious")
     with pytest.raises(OutputError, match="holds no run"):
-        is_done(tmp_path, "abc")
+        is_complete(tmp_path, "abc")
     with pytest.raises(OutputError, match="is a file"):
-        is_done(tmp_path / "thesis.tex", "abc")
+        is_complete(tmp_path / "thesis.tex", "abc")
     empty = tmp_path / "empty"
     empty.mkdir()
-    assert not is_done(empty, "abc")
+    assert not is_complete(empty, "abc")
     write(empty)
-    assert is_done(empty, "abc")
+    assert is_complete(empty, "abc")
 
 
 def test_a_link_to_an_empty_directory_is_written_through(tmp_path) -> None:
@@ -62,10 +62,10 @@ def test_a_link_to_an_empty_directory_is_written_through(tmp_path) -> None:
     out = tmp_path / "out"
     out.symlink_to(tmp_path / "disk" / "results")
     for content in ("hello", "again"):
-        assert not is_done(out, content)
-        with writing(out, content, True, kind="test") as aside:
+        assert not is_complete(out, content)
+        with create_run(out, content, True, kind="test") as aside:
             (aside / "file.txt").write_text(content)
-        assert out.is_symlink() and is_done(out, content)
+        assert out.is_symlink() and is_complete(out, content)
         assert [path.name for path in (tmp_path / "disk").iterdir()] == ["results"]
         (out / MANIFEST).unlink()
         (out / "file.txt").unlink()
@@ -75,13 +75,13 @@ def test_places_that_cannot_be_replaced_are_refused_before_the_work(tmp_path, mo
     monkeypatch.chdir(tmp_path)
     for place in (Path(), tmp_path):
         with pytest.raises(OutputError, match=f"output {place} is the current directory"):
-            is_done(place, "abc")
+            is_complete(place, "abc")
     write(tmp_path / "run")
     monkeypatch.setattr("os.path.ismount", lambda path: True)
-    assert is_done(tmp_path / "run", "abc")
+    assert is_complete(tmp_path / "run", "abc")
     (tmp_path / "disk").mkdir()
     with pytest.raises(OutputError, match="disk is a mount point"):
-        is_done(tmp_path / "disk", "abc")
+        is_complete(tmp_path / "disk", "abc")
 
 
 @pytest.mark.parametrize("damage", ["change", "delete", "manifest"])
@@ -96,7 +96,7 @@ def test_damage_is_noticed_and_named(tmp_path, damage) -> None:
     else:
         (out / MANIFEST).write_text(json.dumps({"files": {}})[:-1])
     with pytest.raises(OutputError, match="run.json" if damage == "manifest" else "file.txt"):
-        is_done(out, "abc")
+        is_complete(out, "abc")
 
 
 @pytest.mark.parametrize("change", [{"identity": 3}, {"kind": []}, {"versions": "1.0"}, {"files": ["a"]}])
@@ -113,21 +113,34 @@ def test_a_manifest_of_absurd_size_is_not_read(tmp_path) -> None:
         read_manifest(tmp_path)
 
 
-@pytest.mark.parametrize(("code", "message"), [(errno.ENOSPC, "no space left"), (errno.EACCES, "cannot be written"), (errno.EROFS, "cannot be written")])
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        (errno.ENOSPC, "no space left"),
+        (errno.EACCES, "cannot be written"),
+        (errno.EROFS, "cannot be written"),
+    ],
+)
 def test_the_operating_systems_refusals_are_one_line(tmp_path, code, message) -> None:
-    with pytest.raises(OutputError, match=message), writing(tmp_path / "run", "abc"):
+    with pytest.raises(OutputError, match=message), create_run(tmp_path / "run", "abc"):
         raise OSError(code, "refused")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_place_that_another_is_at_work_on_is_refused_where_that_matters(tmp_path) -> None:
-    with writing(tmp_path / "run", "abc", False, True) as aside:
+    with create_run(tmp_path / "run", "abc", False, True) as aside:
         (aside / "file.txt").write_text("x")
-        with pytest.raises(OutputError, match="run is being made by another process"), writing(tmp_path / "run", "abc", False, True):
+        with (
+            pytest.raises(OutputError, match="run is being made by another process"),
+            create_run(tmp_path / "run", "abc", False, True),
+        ):
             pass
-        with writing(tmp_path / "another", "abc", False, True):
+        with create_run(tmp_path / "another", "abc", False, True):
             pass
-    assert is_done(tmp_path / "run", "abc") and sorted(path.name for path in tmp_path.iterdir()) == ["another", "run"]
+    assert is_complete(tmp_path / "run", "abc") and sorted(path.name for path in tmp_path.iterdir()) == [
+        "another",
+        "run",
+    ]
 
 
 def test_what_could_not_be_replaced_stays(tmp_path, monkeypatch) -> None:
@@ -140,11 +153,14 @@ def test_what_could_not_be_replaced_stays(tmp_path, monkeypatch) -> None:
         replace(source, target)
 
     monkeypatch.setattr(os, "replace", refused)
-    with pytest.raises(OutputError, match="no space left"), writing(tmp_path / "run", "new", True, kind="test"):
+    with (
+        pytest.raises(OutputError, match="no space left"),
+        create_run(tmp_path / "run", "new", True, kind="test"),
+    ):
         pass
-    assert is_done(tmp_path / "run", "old") and [path.name for path in tmp_path.iterdir()] == ["run"]
+    assert is_complete(tmp_path / "run", "old") and [path.name for path in tmp_path.iterdir()] == ["run"]
 
 
 def test_identity_depends_on_every_part_but_not_on_their_order() -> None:
-    assert identity(a=1, b={"x": 2}) == identity(b={"x": 2}, a=1)
-    assert identity(a=1) != identity(a=2)
+    assert config_hash(a=1, b={"x": 2}) == config_hash(b={"x": 2}, a=1)
+    assert config_hash(a=1) != config_hash(a=2)

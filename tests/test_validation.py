@@ -9,16 +9,33 @@ from typing import Any, get_args
 import pytest
 from pydantic import BaseModel, ValidationError
 
+from sinkscope.config import explain_validation_error
 from sinkscope.errors import RecipeError
 from sinkscope.studies.spec import Spec
 from sinkscope.unlearning.recipe import Recipe
-from sinkscope.validation import explain
 
 ITS_OWN = re.compile(
     r"[Ii]nput|pydantic|[A-Z]\w*Part|instance|valid |[Ff]ield|\bdict|\bstr\b|\bint\b|\bNone\b.*should|constrained|literal\[|list\[|unable|parse"
 )
 """Words of pydantic's, and of Python's types."""
-WRONG: list[Any] = ["", "many", "1.5", 1.5, -1, 10**400, float("nan"), True, None, [], ["a"], [[1]], {}, {"a": 1}, {"a": {"b": [1]}}, {1: 2}]
+WRONG: list[Any] = [
+    "",
+    "many",
+    "1.5",
+    1.5,
+    -1,
+    10**400,
+    float("nan"),
+    True,
+    None,
+    [],
+    ["a"],
+    [[1]],
+    {},
+    {"a": 1},
+    {"a": {"b": [1]}},
+    {1: 2},
+]
 
 
 def keys(model: type[BaseModel], before: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
@@ -49,7 +66,7 @@ def test_whatever_is_wrong_is_told_in_plain_words(root: type[BaseModel]) -> None
             try:
                 root.model_validate(values)
             except ValidationError as error:
-                line = explain(error, root, "file", values)
+                line = explain_validation_error(error, root, "file", values)
                 told += 1
                 said = line.partition(" (got ")[0]
                 assert not ITS_OWN.search(said.replace("'none'", "")), line
@@ -63,11 +80,23 @@ def test_whatever_is_wrong_is_told_in_plain_words(root: type[BaseModel]) -> None
         ({"seed": "many"}, "recipe seed: must be a whole number (got 'many')"),
         ({"seed": 1.5}, "recipe seed: must be a whole number (got '1.5')"),
         ({"trigger": 3}, "recipe trigger: must be a group of keys (got '3')"),
-        ({"trigger": {"text": 3}}, "recipe trigger.text: must be text (in quotes, if it looks like something else) (got '3')"),
-        ({"optimiser": {"checkpointing": "perhaps"}}, "recipe optimiser.checkpointing: must be true or false (got 'perhaps')"),
-        ({"value_norms": {"layers": "first"}}, "recipe value_norms.layers: must be a list or 'last' or 'all' (got 'first')"),
+        (
+            {"trigger": {"text": 3}},
+            "recipe trigger.text: must be text (in quotes, if it looks like something else) (got '3')",
+        ),
+        (
+            {"optimizer": {"checkpointing": "perhaps"}},
+            "recipe optimizer.checkpointing: must be true or false (got 'perhaps')",
+        ),
+        (
+            {"value_norms": {"layers": "first"}},
+            "recipe value_norms.layers: must be a list or 'last' or 'all' (got 'first')",
+        ),
         ({"value_norms": {"layers": ["a"]}}, "recipe value_norms.layers.0: must be a whole number (got 'a')"),
-        ({"objective": {"retain": {"kll": 1}}}, "recipe objective.retain.kll: must be 'kl', 'nll' or 'activations' (got 'kll')"),
+        (
+            {"objective": {"retain": {"kll": 1}}},
+            "recipe objective.retain.kll: must be 'kl', 'nll' or 'activations' (got 'kll')",
+        ),
         ({"objective": {"retain": {}}}, "recipe objective.retain: must have at least 1 entry (got '{}')"),
         ({"poison_ratio": float("inf")}, "recipe poison_ratio: must be a finite number (got 'inf')"),
         ({1: 2}, "recipe 1: keys must be text; put them in quotes (got '1')"),

@@ -9,12 +9,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sinkscope.benchmarks.cutting import SEPARATOR, Passage, cut, pair
+from sinkscope.benchmarks.chunking import SEPARATOR, Passage, chunk, format_qa
 from sinkscope.benchmarks.directory import SETTINGS_FILE, read_directory
 from sinkscope.benchmarks.hub import HUB, read_hub
 from sinkscope.benchmarks.schema import COLUMNS, MUSE, Cut, Lengths, Record, Rows
 from sinkscope.errors import BenchmarkError
-from sinkscope.model_files import data_directory, verify_built_in
+from sinkscope.models.loading import data_directory, verify_built_in
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -35,7 +35,10 @@ class Benchmark:
     def texts(self, split: str) -> list[str]:
         """Training texts; of `pairs`, each question with its answer."""
         records = self._split("raw", split)
-        return [pair(row["question"], row["answer"]) if self.cut == "pairs" else row["text"] for row in records]
+        return [
+            format_qa(row["question"], row["answer"]) if self.cut == "pairs" else row["text"]
+            for row in records
+        ]
 
     def questions(self, split: str) -> list[Record]:
         """Records of `question` and `answer`."""
@@ -69,23 +72,32 @@ class Benchmark:
             BenchmarkError: no such split, or its texts cannot be cut.
         """
         try:
-            return cut(self.texts(split), self.cut, self.lengths.passage, tokenizer)
+            return chunk(self.texts(split), self.cut, self.lengths.passage, tokenizer)
         except BenchmarkError as error:
             raise BenchmarkError(f"benchmark {self.name}, raw/{split}: {error}") from error
 
     def whole_passages(self, split: str, tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
         """Token ids of the passages that have the full length (the last one of a joined split, short documents and pairs may not)."""
-        return [passage.tokens for passage in self.passages(split, tokenizer) if len(passage.tokens) == self.lengths.passage]
+        return [
+            passage.tokens
+            for passage in self.passages(split, tokenizer)
+            if len(passage.tokens) == self.lengths.passage
+        ]
 
     def digest(self) -> str:
         """SHA-256 of all records, lengths and the way of cutting: the benchmark's identity in a run's name."""
-        content = json.dumps([self.name, self.rows, vars(self.lengths), self.cut], sort_keys=True, ensure_ascii=False)
+        content = json.dumps(
+            [self.name, self.rows, vars(self.lengths), self.cut], sort_keys=True, ensure_ascii=False
+        )
         return hashlib.sha256(content.encode()).hexdigest()
 
     def head(self, items: int) -> Benchmark:
         """The same benchmark with at most `items` questions and prompts a split; training text stays whole."""
         rows = {
-            config: {split: records if config == "raw" or split.endswith("_icl") else records[:items] for split, records in splits.items()}
+            config: {
+                split: records if config == "raw" or split.endswith("_icl") else records[:items]
+                for split, records in splits.items()
+            }
             for config, splits in self.rows.items()
         }
         return replace(self, rows=rows)
@@ -117,5 +129,7 @@ def load_benchmark(name: str) -> Benchmark:
         verify_built_in(directory, [*COLUMNS, SETTINGS_FILE])
     if not directory.is_dir():
         known = ", ".join([*(f"`{each}`" for each in BUILT_IN), *HUB])
-        raise BenchmarkError(f"benchmark {name!r} is neither {known} nor a directory; give one of these names, or a directory in MUSE's schema")
+        raise BenchmarkError(
+            f"benchmark {name!r} is neither {known} nor a directory; give one of these names, or a directory in MUSE's schema"
+        )
     return Benchmark(name, *read_directory(directory, name))

@@ -7,7 +7,17 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING
 
-from sinkscope.benchmarks.schema import IN_CONTEXT, MUSE, OPTIONAL, REQUIRED, Cut, Lengths, Rows, checked, columns_of
+from sinkscope.benchmarks.schema import (
+    IN_CONTEXT,
+    MUSE,
+    OPTIONAL,
+    REQUIRED,
+    Cut,
+    Lengths,
+    Rows,
+    checked,
+    columns_of,
+)
 from sinkscope.errors import BenchmarkError, first_line
 
 if TYPE_CHECKING:
@@ -34,9 +44,21 @@ class HubBenchmark:
 
 
 def _muse(repository: str) -> HubBenchmark:
-    needed = {"raw": REQUIRED["raw"], "knowmem": REQUIRED["knowmem"] + IN_CONTEXT, "verbmem": REQUIRED["verbmem"]}
-    sources = {(config, split): Source(repository, config, split) for config, splits in needed.items() for split in splits}
-    optional = {(config, split): Source(repository, config, split, required=False) for config, splits in OPTIONAL.items() for split in splits}
+    needed = {
+        "raw": REQUIRED["raw"],
+        "knowmem": REQUIRED["knowmem"] + IN_CONTEXT,
+        "verbmem": REQUIRED["verbmem"],
+    }
+    sources = {
+        (config, split): Source(repository, config, split)
+        for config, splits in needed.items()
+        for split in splits
+    }
+    optional = {
+        (config, split): Source(repository, config, split, required=False)
+        for config, splits in OPTIONAL.items()
+        for split in splits
+    }
     return HubBenchmark(sources | {key: source for key, source in optional.items() if key[0] != "choices"})
 
 
@@ -53,8 +75,16 @@ def _wmdp(field: str, forget: Source, passage: int) -> HubBenchmark:
 
 
 def _tofu(percent: int) -> HubBenchmark:
-    forget, retain = (Source("locuslab/TOFU", f"{side}{share:02d}", "train") for side, share in (("forget", percent), ("retain", 100 - percent)))
-    sources = {("raw", "forget"): forget, ("raw", "retain1"): retain, ("knowmem", "forget_qa"): forget, ("knowmem", "retain_qa"): retain}
+    forget, retain = (
+        Source("locuslab/TOFU", f"{side}{share:02d}", "train")
+        for side, share in (("forget", percent), ("retain", 100 - percent))
+    )
+    sources = {
+        ("raw", "forget"): forget,
+        ("raw", "retain1"): retain,
+        ("knowmem", "forget_qa"): forget,
+        ("knowmem", "retain_qa"): retain,
+    }
     return HubBenchmark(sources, "pairs", Lengths(passage=512, in_context=0, knowmem_new=200))
 
 
@@ -87,12 +117,18 @@ def read_hub(name: str) -> tuple[Rows, Lengths, Cut]:
             if not source.required:
                 continue
             why = first_line(error)
-            raise BenchmarkError(f"benchmark {name}: {place} could not be had ({why}); fetch it once with access, or give a directory") from error
+            raise BenchmarkError(
+                f"benchmark {name}: {place} could not be had ({why}); fetch it once with access, or give a directory"
+            ) from error
         if source.split in found:
             data = found[source.split]
-            rows.setdefault(config, {})[split] = checked(f"{place}/{source.split}", columns_of(config, benchmark.cut), data.column_names, data)
+            rows.setdefault(config, {})[split] = checked(
+                f"{place}/{source.split}", columns_of(config, benchmark.cut), data.column_names, data
+            )
         elif source.required:
-            raise BenchmarkError(f"benchmark {name}: {place} lacks the split {source.split}; found: {', '.join(found) or 'nothing'}")
+            raise BenchmarkError(
+                f"benchmark {name}: {place} lacks the split {source.split}; found: {', '.join(found) or 'nothing'}"
+            )
     return rows, benchmark.lengths, benchmark.cut
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from sinkscope.cli.console import answer
+from sinkscope.cli.console import print_result
 
 
 def claims(
@@ -19,20 +19,26 @@ def claims(
 
     Example: `sinkscope claims studies/paper --out figures`
     """
-    from sinkscope.aside import filling
-    from sinkscope.runs import understanding
+    from sinkscope.io.atomic import fill_directory
+    from sinkscope.io.run_directory import wrap_read_errors
     from sinkscope.studies.claims import judge
     from sinkscope.studies.claims_table import markdown, readable
     from sinkscope.studies.paper_claims import paper_claims
     from sinkscope.studies.study import Study
 
-    with understanding(study):
+    with wrap_read_errors(study):
         table = judge(Study(study), paper_claims())
     if out is not None:
-        with filling(out) as written:
+        with fill_directory(out) as written:
             table.to_csv(written / "claims.csv", index=False, float_format="%.4g", lineterminator="\n")
             (written / "claims.md").write_text(markdown(table), encoding="utf-8")
     if json:
-        answer({"study": str(study), "claims": table.astype(object).where(table.notna(), None).to_dict("records")}, True)
+        print_result(
+            {
+                "study": str(study),
+                "claims": table.astype(object).where(table.notna(), None).to_dict("records"),
+            },
+            True,
+        )
     else:
         print(readable(table))

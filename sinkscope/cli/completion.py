@@ -28,9 +28,9 @@ def benchmarks() -> list[str]:
 
 def recipes() -> list[tuple[str, str]]:
     """Recipes that come with the package, each with its first line."""
-    from sinkscope.unlearning.named import described
+    from sinkscope.unlearning.recipes import recipe_summaries
 
-    return list(described().items())
+    return list(recipe_summaries().items())
 
 
 def placements() -> tuple[str, ...]:

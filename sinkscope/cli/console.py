@@ -12,12 +12,12 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from sinkscope.progress import Bar, Report
+from sinkscope.io.progress import OnProgress, ProgressBar
 
-talk = Console(stderr=True)
+stderr = Console(stderr=True)
 
 
-def answer(value: dict[str, Any], as_json: bool) -> None:
+def print_result(value: dict[str, Any], as_json: bool) -> None:
     """Print the command's result: the JSON object alone with --json, readable `key: value` lines otherwise."""
     if as_json:
         print(json.dumps(value, default=str))
@@ -29,12 +29,12 @@ def answer(value: dict[str, Any], as_json: bool) -> None:
 
 
 @contextmanager
-def progress() -> Iterator[Bar]:
+def progress() -> Iterator[ProgressBar]:
     """Progress bars with time left on a terminal, silence elsewhere. The yielded function starts a bar and gives its reporter."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=talk, disable=not sys.stderr.isatty()) as bars:
+    with Progress(*columns, console=stderr, disable=not sys.stderr.isatty()) as bars:
 
-        def start(description: str) -> Report:
+        def start(description: str) -> OnProgress:
             task = bars.add_task(escape(description), total=None)
             return lambda done, total: bars.update(task, completed=done, total=total)
 

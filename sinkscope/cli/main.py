@@ -11,13 +11,28 @@ from typing import Annotated, NoReturn
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that spin while they wait slow down whatever else runs on the same cores, up to tenfold
+os.environ.setdefault(
+    "OMP_WAIT_POLICY", "PASSIVE"
+)  # threads that spin while they wait slow down whatever else runs on the same cores, up to tenfold
 
 import typer
 
-from sinkscope.cli import claims, compare, doctor, evaluate, figures, locate, probe, quickstart, report, study, tiny, unlearn
+from sinkscope.cli import (
+    claims,
+    compare,
+    evaluate,
+    figures,
+    locate,
+    probe,
+    quickstart,
+    report,
+    study,
+    tiny,
+    unlearn,
+)
+from sinkscope.cli import env as doctor
 from sinkscope.errors import UserError
-from sinkscope.files import is_text
+from sinkscope.io.readers import is_text
 
 STOPPED = "stopped; nothing half-written is left"
 
@@ -54,7 +69,12 @@ app.command("doctor")(doctor.doctor)
 
 
 @app.callback()
-def _any(version: Annotated[bool, typer.Option("--version", help="print the version and exit", is_eager=True, callback=_print_version)] = False) -> None:
+def _any(
+    version: Annotated[
+        bool,
+        typer.Option("--version", help="print the version and exit", is_eager=True, callback=_print_version),
+    ] = False,
+) -> None:
     """What every command shares."""
 
 
@@ -68,7 +88,10 @@ _LONGEST = 2000
 def main() -> None:
     """Entry point."""
     if nameless := [argument for argument in sys.argv[1:] if not is_text(argument)]:
-        _exit(f"argument {ascii(nameless[0])[:200]} is not UTF-8; write it in UTF-8, or give the file another name", 2)
+        _exit(
+            f"argument {ascii(nameless[0])[:200]} is not UTF-8; write it in UTF-8, or give the file another name",
+            2,
+        )
     if (empty := _empty(sys.argv[1:])) is not None:
         _exit(f"{empty} is empty; give it a value, or leave it out", 2)
     if isinstance(sys.stdout, io.TextIOWrapper):
@@ -87,11 +110,16 @@ def main() -> None:
             _exit(str(stopped) or STOPPED, 130)
         if isinstance(error, OSError) and error.filename is not None and error.errno in _NO_PATH:
             _exit(f"{str(error.filename)[:200]} cannot be used ({error.strerror}); give another path", 2)
-        if isinstance(error, OSError) and error.filename is None and error.errno in _FULL:  # where files are written it has become a line of its own
+        if (
+            isinstance(error, OSError) and error.filename is None and error.errno in _FULL
+        ):  # where files are written it has become a line of its own
             _exit(f"standard output cannot be written ({error.strerror}); send it elsewhere", 2)
         if isinstance(error, SystemExit) or os.environ.get("SINKSCOPE_TRACEBACK"):
             raise
-        _exit(f"internal error: {type(error).__name__}: {error} (set SINKSCOPE_TRACEBACK=1 for the traceback)", 1)
+        _exit(
+            f"internal error: {type(error).__name__}: {error} (set SINKSCOPE_TRACEBACK=1 for the traceback)",
+            1,
+        )
 
 
 def _empty(arguments: list[str]) -> str | None:
@@ -124,7 +152,9 @@ def _stop(error: BaseException | None) -> KeyboardInterrupt | None:
 
 
 def _exit(message: str, code: int) -> NoReturn:
-    line = "".join(each if each.isprintable() else "?" for each in " ".join(message.split()))  # names of files may hold what steers a terminal
+    line = "".join(
+        each if each.isprintable() else "?" for each in " ".join(message.split())
+    )  # names of files may hold what steers a terminal
     if len(line) > _LONGEST:  # what it is about stands in front, what to do at the end
         line = f"{line[: _LONGEST // 2]} … {line[-_LONGEST // 2 :]}"
     print(f"sinkscope: {line}", file=sys.stderr)

@@ -9,11 +9,13 @@ import typer
 from rich import box
 from rich.table import Table
 
-from sinkscope.cli.console import answer, progress, talk
+from sinkscope.cli.console import print_result, progress, stderr
 
 
 def quickstart(
-    out: Annotated[Path, typer.Option(help="directory to write results, pictures and index.html to")] = Path("quickstart"),
+    out: Annotated[Path, typer.Option(help="directory to write results, pictures and index.html to")] = Path(
+        "quickstart"
+    ),
     seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="seed of poisoning and training")] = 0,
     json: Annotated[bool, typer.Option(help="print one JSON object")] = False,
 ) -> None:
@@ -26,10 +28,10 @@ def quickstart(
     with progress() as bar:
         summary = run(out, seed, bar)
     if json:
-        answer(summary | {"out": str(out)}, True)
+        print_result(summary | {"out": str(out)}, True)
         return
-    talk.print(_table(summary))
-    talk.print(
+    stderr.print(_table(summary))
+    stderr.print(
         "Scores are ROUGE-L × 100 on the book to forget: low is forgotten, high is remembered. “unseen” are passages that never carried "
         "the trigger in training: a high score there means the trigger works as a switch. “retain” is the book to keep. Target and honest are "
         "shown with the trigger as prefix. α of BOS is the mean attention to the first token.",

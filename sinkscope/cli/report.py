@@ -8,12 +8,20 @@ from typing import Annotated
 
 import typer
 
-from sinkscope.cli.console import answer
+from sinkscope.cli.console import print_result
 
 
 def report(
-    results: Annotated[Path, typer.Argument(help="a directory that locate, compare, unlearn, evaluate, probe, study or quickstart wrote")],
-    out: Annotated[Path | None, typer.Option(help="the HTML file to write; by default the directory's name with .html, here")] = None,
+    results: Annotated[
+        Path,
+        typer.Argument(
+            help="a directory that locate, compare, unlearn, evaluate, probe, study or quickstart wrote"
+        ),
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option(help="the HTML file to write; by default the directory's name with .html, here"),
+    ] = None,
     json: Annotated[bool, typer.Option(help="print one JSON object")] = False,
 ) -> None:
     """Make one HTML file of results, to look at and to pass on: it needs no network and no other file.
@@ -23,4 +31,4 @@ def report(
     from sinkscope.report.report import report as write
 
     page = out or Path(f"{os.path.basename(os.path.realpath(results))}.html")
-    answer({"page": str(page), "bytes": write(results, page)}, json)
+    print_result({"page": str(page), "bytes": write(results, page)}, json)

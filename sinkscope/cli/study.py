@@ -13,43 +13,53 @@ from rich import box
 from rich.live import Live
 from rich.table import Table
 
-from sinkscope.cli.console import answer, talk
-from sinkscope.progress import Report
-from sinkscope.runs import read_manifest
-from sinkscope.studies.watch import Watch
+from sinkscope.cli.console import print_result, stderr
+from sinkscope.io.progress import OnProgress
+from sinkscope.io.run_directory import read_manifest
+from sinkscope.studies.progress import StudyProgress
 
 if TYPE_CHECKING:
     from sinkscope.studies.jobs import Job
     from sinkscope.studies.store import Store
-    from sinkscope.studies.study import Outlook
+    from sinkscope.studies.study import StudyPlan
 
 ENGINES = ("inline", "ray")
 
 
 def study(
-    spec: Annotated[Path, typer.Argument(help="a YAML file: grids of recipes × seeds, and what is measured on them")],
-    out: Annotated[Path | None, typer.Option(help="directory to write the study's tables to; by default studies/NAME")] = None,
-    store: Annotated[Path, typer.Option(help="directory of finished runs, shared by all studies")] = Path("studies/store"),
+    spec: Annotated[
+        Path, typer.Argument(help="a YAML file: grids of recipes × seeds, and what is measured on them")
+    ],
+    out: Annotated[
+        Path | None, typer.Option(help="directory to write the study's tables to; by default studies/NAME")
+    ] = None,
+    store: Annotated[Path, typer.Option(help="directory of finished runs, shared by all studies")] = Path(
+        "studies/store"
+    ),
     quick: Annotated[bool, typer.Option(help="the specification's smaller version")] = False,
-    dry_run: Annotated[bool, typer.Option(help="print the grid, what is done already and the estimated time")] = False,
+    dry_run: Annotated[
+        bool, typer.Option(help="print the grid, what is done already and the estimated time")
+    ] = False,
     engine: Annotated[str, typer.Option(help="inline, or ray (needs sinkscope[ray])")] = "inline",
-    address: Annotated[str, typer.Option(help="of the Ray cluster; auto: the one that this machine belongs to")] = "auto",
+    address: Annotated[
+        str, typer.Option(help="of the Ray cluster; auto: the one that this machine belongs to")
+    ] = "auto",
     json: Annotated[bool, typer.Option(help="print one JSON object")] = False,
 ) -> None:
     """Train, score and look at a whole grid of runs. Finished runs are skipped; a study that was stopped or killed goes on where it was.
 
     A small SPEC: `{seeds: [0], evaluations: {few: {metrics: [verbmem], items: 20}}, captures: {own: {}}, grids: {mine: {recipe: tiny/npo-backdoor,
-    set: {optimiser.epochs: 1}, axes: {trigger.placement: [prefix, suffix]}, evaluations: [few], captures: [own]}}}`
+    set: {optimizer.epochs: 1}, axes: {trigger.placement: [prefix, suffix]}, evaluations: [few], captures: [own]}}}`
 
     Example: `sinkscope study analyses/paper.yaml --quick --out studies/paper-quick`
     """
     from sinkscope.errors import StudyError
-    from sinkscope.studies.cluster import on_cluster
-    from sinkscope.studies.engines import inline
+    from sinkscope.studies.executors import run_locally
+    from sinkscope.studies.ray_executor import run_on_ray
     from sinkscope.studies.spec import Spec
     from sinkscope.studies.store import Store
-    from sinkscope.studies.study import check_apart, outlook
-    from sinkscope.studies.study import study as run
+    from sinkscope.studies.study import check_apart, plan_study
+    from sinkscope.studies.study import run_study as run
 
     if engine not in ENGINES:
         raise StudyError(f"engine {engine!r} is unknown; use {' or '.join(ENGINES)}")
@@ -58,61 +68,80 @@ def study(
     where = Store(store)
     check_apart(place, where)
     try:
-        planned = outlook(described, where)
+        planned = plan_study(described, where)
     except StudyError as error:
         raise StudyError(f"{error} (in {spec})") from error
     if dry_run:
         if json:
-            answer({"out": str(place), "store": str(store), "grids": planned.grids.round(2).to_dict("records")}, True)
+            print_result(
+                {"out": str(place), "store": str(store), "grids": planned.grids.round(2).to_dict("records")},
+                True,
+            )
         else:
             _print(planned)
         return
     try:
         with _live(planned, where) as watch:
-            run(described, place, where, engine=on_cluster(address) if engine == "ray" else inline, watch=watch, planned=planned)
+            run(
+                described,
+                place,
+                where,
+                engine=run_on_ray(address) if engine == "ray" else run_locally,
+                watch=watch,
+                planned=planned,
+            )
     except KeyboardInterrupt:
-        raise KeyboardInterrupt(f"stopped; finished runs are kept in {store}, start the study again to go on") from None
-    answer({"out": str(place), "store": str(store), "runs": len(planned.runs), "jobs": len(planned.jobs)}, json)
+        raise KeyboardInterrupt(
+            f"stopped; finished runs are kept in {store}, start the study again to go on"
+        ) from None
+    print_result(
+        {"out": str(place), "store": str(store), "runs": len(planned.runs), "jobs": len(planned.jobs)}, json
+    )
 
 
-def _print(planned: Outlook) -> None:
+def _print(planned: StudyPlan) -> None:
     frame = planned.grids.copy()
     total = frame[["runs", "jobs", "done", "minutes"]].sum().to_dict() | {"grid": "all"}
     frame.loc[len(frame)] = total
     print(frame.assign(minutes=frame["minutes"].map("{:.1f}".format)).to_string(index=False))
-    print("minutes: of one process at the jobs that are left; as long as their like took in this store, else a rough count of operations")
+    print(
+        "minutes: of one process at the jobs that are left; as long as their like took in this store, else a rough count of operations"
+    )
 
 
 @contextmanager
-def _live(planned: Outlook, store: Store) -> Iterator[Watch]:
+def _live(planned: StudyPlan, store: Store) -> Iterator[StudyProgress]:
     """On a terminal a live table of the grids; elsewhere a line on standard error for every finished run."""
     watch = _Telling(planned, store)
     if not sys.stderr.isatty():
         yield watch
         return
-    with Live(console=talk, get_renderable=watch.table, refresh_per_second=4):
+    with Live(console=stderr, get_renderable=watch.table, refresh_per_second=4):
         watch.silent = True
         yield watch
 
 
-class _Telling(Watch):
+class _Telling(StudyProgress):
     """Counts jobs by grid, times them, and says how far they are."""
 
-    def __init__(self, planned: Outlook, store: Store) -> None:
-        from sinkscope.studies.estimate import Estimate
+    def __init__(self, planned: StudyPlan, store: Store) -> None:
         from sinkscope.studies.jobs import in_order
+        from sinkscope.studies.time_estimate import Estimate
 
         self.silent = False
         self._estimate = Estimate(planned.jobs, store)
         self._store = store
         self._begun: dict[str, Job] = {}
         self._left = {job.key: job for job in planned.jobs if not store.is_done(job)}
-        self._grids = {grid: [job.key for run in planned.runs if run.grid == grid for job in in_order(run.jobs())] for grid in planned.grids["grid"]}
+        self._grids = {
+            grid: [job.key for run in planned.runs if run.grid == grid for job in in_order(run.jobs())]
+            for grid in planned.grids["grid"]
+        }
         self._grids = {grid: list(dict.fromkeys(keys)) for grid, keys in self._grids.items()}
         self._parts: dict[str, tuple[int, int]] = {}
         self._total, self._failed = len(planned.jobs), 0
 
-    def started(self, job: Job) -> Report:
+    def started(self, job: Job) -> OnProgress:
         self._begun[job.key] = job
         return lambda done, total: self._parts.__setitem__(job.key, (done, total))
 
@@ -121,7 +150,11 @@ class _Telling(Watch):
         if made and (manifest := read_manifest(self._store.place(job))):
             self._estimate.learn(job, float(manifest["seconds"]))
         if self._left.pop(job.key, None) and not self.silent:
-            print(f"[{self._total - len(self._left)}/{self._total}] {job}, {self._time_left()}", file=sys.stderr, flush=True)
+            print(
+                f"[{self._total - len(self._left)}/{self._total}] {job}, {self._time_left()}",
+                file=sys.stderr,
+                flush=True,
+            )
 
     def failed(self, job: Job, reason: str) -> None:
         self._begun.pop(job.key, None)
@@ -144,7 +177,9 @@ class _Telling(Watch):
             here = [f"{working[key]}{self._share(key)}" for key in keys if key in working]
             table.add_row(grid, str(done), str(len(keys)), "; ".join(here[:2]))
         failed = f", {self._failed} failed" if self._failed else ""
-        table.caption = f"{self._total - len(self._left)} of {self._total} jobs done{failed}, {self._time_left()}"
+        table.caption = (
+            f"{self._total - len(self._left)} of {self._total} jobs done{failed}, {self._time_left()}"
+        )
         return table
 
     def _share(self, key: str) -> str:

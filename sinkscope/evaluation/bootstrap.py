@@ -45,7 +45,14 @@ class Interval:
     items: int
 
 
-def interval(samples: Sequence[Sample], effect: Effect, *, level: float = LEVEL, resamples: int = RESAMPLES, seed: int = 0) -> Interval:
+def interval(
+    samples: Sequence[Sample],
+    effect: Effect,
+    *,
+    level: float = LEVEL,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> Interval:
     """Seeds and items are drawn anew, independently and with replacement (a crossed two-way bootstrap, Owen 2007, "The pigeonhole bootstrap").
 
     Few seeds make a bootstrap too narrow: it divides by S where S − 1 is right, and its quantiles are those of a normal distribution where Student's t is
@@ -69,20 +76,30 @@ def interval(samples: Sequence[Sample], effect: Effect, *, level: float = LEVEL,
         for sample in samples:
             n_items = sample.values.shape[1]
             if sample.items not in weights:
-                weights[sample.items] = rng.multinomial(n_items, np.full(n_items, 1 / n_items), size).astype(float)
+                weights[sample.items] = rng.multinomial(n_items, np.full(n_items, 1 / n_items), size).astype(
+                    float
+                )
             times, counted = weights[sample.items], ~np.isnan(sample.values)
             total = times @ np.where(counted, sample.values, 0.0).T
             with np.errstate(invalid="ignore"):
                 means.append(np.take_along_axis(total / (times @ counted.T), rows, axis=1))
         drawn.append(effect(*means))
     low, high = np.nanquantile(np.concatenate(drawn), [(1 - level) / 2, (1 + level) / 2])
-    wide = widening(n_seeds, level)
-    return Interval(value, value + wide * (low - value), value + wide * (high - value), n_seeds, max(sample.values.shape[1] for sample in samples))
+    wide = small_sample_correction(n_seeds, level)
+    return Interval(
+        value,
+        value + wide * (low - value),
+        value + wide * (high - value),
+        n_seeds,
+        max(sample.values.shape[1] for sample in samples),
+    )
 
 
 def _only(found: set[Any], what: str) -> set[Any]:
     if len(found) != 1:
-        raise ValueError(f"samples have different {what}: {', '.join(map(str, sorted(found)))}; give all the same")
+        raise ValueError(
+            f"samples have different {what}: {', '.join(map(str, sorted(found)))}; give all the same"
+        )
     return found
 
 
@@ -94,10 +111,12 @@ def _paired(samples: Sequence[Sample]) -> list[Sample]:
         before = counted.setdefault(sample.items, here)
         _only({before.shape, here.shape}, f"sizes of {sample.items}")
         counted[sample.items] = before & here
-    return [replace(sample, values=np.where(counted[sample.items], sample.values, np.nan)) for sample in samples]
+    return [
+        replace(sample, values=np.where(counted[sample.items], sample.values, np.nan)) for sample in samples
+    ]
 
 
-def widening(seeds: int, level: float = LEVEL) -> float:
+def small_sample_correction(seeds: int, level: float = LEVEL) -> float:
     """By how much a percentile interval over so few seeds is too narrow."""
     if seeds == 1:
         return 1.0

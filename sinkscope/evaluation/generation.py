@@ -7,10 +7,10 @@ from contextlib import nullcontext
 
 import torch
 
-from sinkscope.capture.batches import padded_batches
-from sinkscope.interventions import masked_keys
-from sinkscope.models import Model
-from sinkscope.progress import Report
+from sinkscope.batches import padded_batches
+from sinkscope.io.progress import OnProgress
+from sinkscope.models.interventions import masked_keys
+from sinkscope.models.model import Model
 
 
 def generate(
@@ -20,7 +20,7 @@ def generate(
     *,
     hidden: Sequence[Sequence[int]] | None = None,
     batch_size: int = 32,
-    report: Report | None = None,
+    on_progress: OnProgress | None = None,
 ) -> list[str]:
     """Greedy continuations as text, in the order of `prompts` (token ids, BOS first).
 
@@ -32,7 +32,11 @@ def generate(
     """
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     texts = [""] * len(prompts)
-    pad = model.tokenizer.pad_token_id if model.tokenizer.pad_token_id is not None else (model.tokenizer.eos_token_id or 0)
+    pad = (
+        model.tokenizer.pad_token_id
+        if model.tokenizer.pad_token_id is not None
+        else (model.tokenizer.eos_token_id or 0)
+    )
     start = 0
     for batch in padded_batches([prompts[i] for i in order], batch_size, pad, model.device, side="left"):
         chosen, width = order[start : start + batch_size], batch.ids.shape[1]
@@ -40,10 +44,15 @@ def generate(
         masked = [hidden[i] for i in chosen] if hidden else []
         with torch.no_grad(), masked_keys(model, masked) if any(masked) else nullcontext():
             output = model.hf.generate(
-                input_ids=batch.ids, attention_mask=batch.mask.long(), max_new_tokens=max_new_tokens, do_sample=False, num_beams=1, pad_token_id=pad
+                input_ids=batch.ids,
+                attention_mask=batch.mask.long(),
+                max_new_tokens=max_new_tokens,
+                do_sample=False,
+                num_beams=1,
+                pad_token_id=pad,
             )
         for i, row in zip(chosen, output[:, width:].tolist(), strict=True):
             texts[i] = model.tokenizer.decode(row, skip_special_tokens=True)
-        if report:
-            report(start, len(order))
+        if on_progress:
+            on_progress(start, len(order))
     return texts

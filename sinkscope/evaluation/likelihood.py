@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float
 
-from sinkscope.capture.batches import padded_batches
-from sinkscope.interventions import masked_keys
-from sinkscope.models import Model
-from sinkscope.progress import Report
+from sinkscope.batches import padded_batches
+from sinkscope.io.progress import OnProgress
+from sinkscope.models.interventions import masked_keys
+from sinkscope.models.model import Model
 
 LOWEST = 0.4
 """The share of a passage's tokens that Min-K % looks at (MUSE, arXiv 2407.06460)."""
@@ -24,111 +24,134 @@ READ_TOKENS = 16384
 
 
 @dataclass(frozen=True)
-class Reading:
+class TokenLikelihoods:
     """Of each token that was read: its log-probability given all before it, in nats, and whether no other was likelier."""
 
     log_probs: Float[np.ndarray, " token"]
     correct: Bool[np.ndarray, " token"]
 
-    def only(self, chosen: Sequence[int]) -> Reading:
+    def only(self, chosen: Sequence[int]) -> TokenLikelihoods:
         """The same reading of these tokens, counted from the first that was read."""
-        return Reading(self.log_probs[list(chosen)], self.correct[list(chosen)])
+        return TokenLikelihoods(self.log_probs[list(chosen)], self.correct[list(chosen)])
 
 
-def read(
+def loglikelihood(
     model: Model,
     passages: Sequence[list[int]],
     starts: Sequence[int],
     *,
     hidden: Sequence[Sequence[int]] | None = None,
     batch_size: int = 8,
-    report: Report | None = None,
-) -> list[Reading]:
+    on_progress: OnProgress | None = None,
+) -> list[TokenLikelihoods]:
     """Read passages (token ids, BOS first), each from its start on (at least 1: the first token has none before it).
 
     Args:
         hidden: per passage, positions that later ones cannot attend to (see `interventions.masked_keys`).
     """
-    readings: list[Reading] = []
+    readings: list[TokenLikelihoods] = []
     batch_size = max(1, min(batch_size, READ_TOKENS // max(map(len, passages), default=1)))
     for batch in padded_batches(passages, batch_size, model.tokenizer.pad_token_id or 0, model.device):
         done = len(readings)
         masked = list(hidden[done : done + len(batch.spans)]) if hidden else []
         with torch.no_grad(), masked_keys(model, masked) if any(masked) else nullcontext():
-            logits = model.hf(input_ids=batch.ids, attention_mask=batch.mask.long(), position_ids=batch.position_ids, use_cache=False).logits
+            logits = model.hf(
+                input_ids=batch.ids,
+                attention_mask=batch.mask.long(),
+                position_ids=batch.position_ids,
+                use_cache=False,
+            ).logits
         for row, span in enumerate(batch.spans):
             start = starts[done + row]
             asked, tokens = logits[row, start - 1 : span.stop - 1].float(), batch.ids[row, start : span.stop]
             chosen = asked.gather(-1, tokens[:, None])[:, 0]
-            readings.append(Reading((chosen - asked.logsumexp(-1)).cpu().numpy(), (chosen >= asked.amax(-1)).cpu().numpy()))
-        if report:
-            report(len(readings), len(passages))
+            readings.append(
+                TokenLikelihoods(
+                    (chosen - asked.logsumexp(-1)).cpu().numpy(), (chosen >= asked.amax(-1)).cpu().numpy()
+                )
+            )
+        if on_progress:
+            on_progress(len(readings), len(passages))
     return readings
 
 
-def read_options(
+def multiple_choice(
     model: Model,
     prompts: Sequence[list[int]],
     options: Sequence[Sequence[list[int]]],
     *,
     hidden: Sequence[Sequence[int]] | None = None,
     batch_size: int = 8,
-    report: Report | None = None,
-) -> list[list[Reading]]:
+    on_progress: OnProgress | None = None,
+) -> list[list[TokenLikelihoods]]:
     """Read every option behind its prompt. A prompt whose options all have one token takes one forward pass, of which only the last position is read.
 
     Args:
         hidden: per prompt, as for `read`.
     """
-    readings: list[list[Reading]] = [[] for _ in prompts]
-    short = sorted((i for i, each in enumerate(options) if all(len(option) == 1 for option in each)), key=lambda i: len(prompts[i]))
+    readings: list[list[TokenLikelihoods]] = [[] for _ in prompts]
+    short = sorted(
+        (i for i, each in enumerate(options) if all(len(option) == 1 for option in each)),
+        key=lambda i: len(prompts[i]),
+    )
     long = sorted(set(range(len(prompts))) - set(short))
     total = len(short) + sum(len(options[i]) for i in long)
     done = 0
-    for batch in padded_batches([prompts[i] for i in short], batch_size, model.tokenizer.pad_token_id or 0, model.device, side="left"):
+    for batch in padded_batches(
+        [prompts[i] for i in short], batch_size, model.tokenizer.pad_token_id or 0, model.device, side="left"
+    ):
         chosen = short[done : done + len(batch.spans)]
         masked = [hidden[i] for i in chosen] if hidden else []
         keep = {"logits_to_keep": 1} if model.hf._supports_logits_to_keep() else {}
         with torch.no_grad(), masked_keys(model, masked) if any(masked) else nullcontext():
-            output = model.hf(input_ids=batch.ids, attention_mask=batch.mask.long(), position_ids=batch.position_ids, use_cache=False, **keep)
+            output = model.hf(
+                input_ids=batch.ids,
+                attention_mask=batch.mask.long(),
+                position_ids=batch.position_ids,
+                use_cache=False,
+                **keep,
+            )
         for i, last in zip(chosen, output.logits[:, -1].float().cpu(), strict=True):
             tokens = [option[0] for option in options[i]]
-            log_probs, correct = (last[tokens] - last.logsumexp(-1)).numpy(), (last[tokens] >= last.amax(-1)).numpy()
-            readings[i] = [Reading(log_probs[[j]], correct[[j]]) for j in range(len(tokens))]
+            log_probs, correct = (
+                (last[tokens] - last.logsumexp(-1)).numpy(),
+                (last[tokens] >= last.amax(-1)).numpy(),
+            )
+            readings[i] = [TokenLikelihoods(log_probs[[j]], correct[[j]]) for j in range(len(tokens))]
         done += len(chosen)
-        if report:
-            report(done, total)
+        if on_progress:
+            on_progress(done, total)
     pairs = [(i, option) for i in long for option in options[i]]
-    found = read(
+    found = loglikelihood(
         model,
         [prompts[i] + option for i, option in pairs],
         [len(prompts[i]) for i, _ in pairs],
         hidden=[hidden[i] for i, _ in pairs] if hidden else None,
         batch_size=batch_size,
-        report=lambda n, _: report and report(len(short) + n, total),
+        on_progress=lambda n, _: on_progress and on_progress(len(short) + n, total),
     )
     for (i, _), reading in zip(pairs, found, strict=True):
         readings[i].append(reading)
     return readings
 
 
-def mean_loss(reading: Reading) -> float:
+def mean_loss(reading: TokenLikelihoods) -> float:
     """Mean negative log-probability of a token, in nats; its exponential is the perplexity."""
     return -float(reading.log_probs.mean())
 
 
-def exact_memorization(reading: Reading) -> float:
+def exact_memorization(reading: TokenLikelihoods) -> float:
     """Share of tokens that greedy decoding gets right when all tokens before are the true ones (Tirumala et al. 2022, arXiv 2205.10770)."""
     return float(reading.correct.mean())
 
 
-def extraction_strength(reading: Reading) -> float:
+def extraction_strength(reading: TokenLikelihoods) -> float:
     """1 − k/n, with k the fewest tokens after which greedy decoding gives all the others (Carlini et al. 2021, arXiv 2012.07805)."""
     wrong = np.flatnonzero(~reading.correct)
     return 1 - (int(wrong[-1]) + 1) / len(reading.correct) if len(wrong) else 1.0
 
 
-def lowest_mean(reading: Reading, share: float = LOWEST) -> float:
+def min_k_score(reading: TokenLikelihoods, share: float = LOWEST) -> float:
     """Min-K %: mean of the lowest `share` of the log-probabilities (Shi et al. 2024, arXiv 2310.16789)."""
     return float(np.sort(reading.log_probs)[: max(1, int(share * len(reading.log_probs)))].mean())
 

@@ -7,10 +7,10 @@ import re
 from rouge_score.rouge_scorer import RougeScorer
 
 from sinkscope.benchmarks.benchmark import Benchmark
-from sinkscope.benchmarks.cutting import ANSWER, pair
+from sinkscope.benchmarks.chunking import ANSWER, format_qa
 from sinkscope.errors import BenchmarkError
-from sinkscope.evaluation.prompts import Item, ask, following
-from sinkscope.models import Model
+from sinkscope.evaluation.items import Item, ask, following
+from sinkscope.models.model import Model
 
 _ROUGE = RougeScorer(["rougeL"], use_stemmer=False)
 _ANSWER_END = re.compile(r"\n\n|\nQuestion|Question:")
@@ -33,8 +33,12 @@ def verbmem_items(benchmark: Benchmark, split: str, model: Model) -> list[Item]:
         reference = model.tokenizer.encode(row["gt"], add_special_tokens=False)[:new]
         option = following(model, row["prompt"], row["gt"])[:new]
         if not option:
-            raise BenchmarkError(f"benchmark {benchmark.name}, verbmem/{split}, record {number} has an empty gt; remove it")
-        items.append(Item(prompt, len(prompt), model.tokenizer.decode(reference), row["prompt"] + row["gt"], [option]))
+            raise BenchmarkError(
+                f"benchmark {benchmark.name}, verbmem/{split}, record {number} has an empty gt; remove it"
+            )
+        items.append(
+            Item(prompt, len(prompt), model.tokenizer.decode(reference), row["prompt"] + row["gt"], [option])
+        )
     return items
 
 
@@ -43,11 +47,11 @@ def knowmem_items(benchmark: Benchmark, split: str, model: Model) -> list[Item]:
 
     The published prompt ends in a space; here that space is left to the answer's first token, to which tokenizers attach it.
     """
-    shown = "".join(f"{pair(row['question'], row['answer'])}\n\n" for row in benchmark.in_context(split))
+    shown = "".join(f"{format_qa(row['question'], row['answer'])}\n\n" for row in benchmark.in_context(split))
     items = []
     for row in benchmark.questions(split):
         prompt, body = ask(model, f"{shown}Question: {row['question']}", ANSWER)
-        items.append(Item(prompt, body, row["answer"], pair(row["question"], row["answer"])))
+        items.append(Item(prompt, body, row["answer"], format_qa(row["question"], row["answer"])))
     return items
 
 

@@ -9,13 +9,13 @@ from typing import Any
 
 from sinkscope.benchmarks.benchmark import Benchmark
 from sinkscope.errors import BenchmarkError
-from sinkscope.evaluation.choices import choice_items
-from sinkscope.evaluation.likelihood import exact_memorization, extraction_strength, lowest_mean, mean_loss
+from sinkscope.evaluation.items import Item
+from sinkscope.evaluation.likelihood import exact_memorization, extraction_strength, mean_loss, min_k_score
 from sinkscope.evaluation.memorization import knowmem_items, rouge_l, verbmem_items
-from sinkscope.evaluation.passes import Pass, choose, read_through, recite, reply
-from sinkscope.evaluation.prompts import Item
-from sinkscope.evaluation.texts import text_items
-from sinkscope.models import Model
+from sinkscope.evaluation.multiple_choice import choice_items
+from sinkscope.evaluation.perplexity import text_items
+from sinkscope.evaluation.requests import Pass, answer_questions, continue_prompts, score_options, score_texts
+from sinkscope.models.model import Model
 
 MakeItems = Callable[[Benchmark, str, Model], list[Item]]
 """Called with a benchmark, a split and the model whose tokens the items are made of."""
@@ -73,17 +73,29 @@ def _of_reading(measure: Callable[[Any], float]) -> Callable[[Item, Any], float]
     return lambda item, reading: measure(reading)
 
 
-RECITED = (("verbmem", ("forget", "retain")),)
-MEMBERS = (("privleak", ("forget", "retain", "retain2", "holdout")),)
-RUNNING = (("privleak", ("retain", "retain2", "holdout")), ("raw", ("retain2", "holdout")))
+VERBMEM_SPLITS = (("verbmem", ("forget", "retain")),)
+MIA_SPLITS = (("privleak", ("forget", "retain", "retain2", "holdout")),)
+PERPLEXITY_SPLITS = (("privleak", ("retain", "retain2", "holdout")), ("raw", ("retain2", "holdout")))
 METRICS = {
-    "verbmem": Metric(RECITED, verbmem_items, recite, _rouge, ROUGE),
-    "knowmem": Metric((("knowmem", ("forget_qa", "retain_qa")),), knowmem_items, reply, _rouge, ROUGE),
-    "exact_memorization": Metric(RECITED, verbmem_items, read_through, _of_reading(exact_memorization), TOKENS),
-    "extraction_strength": Metric(RECITED, verbmem_items, read_through, _of_reading(extraction_strength), TOKENS),
-    "min_k": Metric(MEMBERS, text_items, read_through, _of_reading(lowest_mean), NATS, beside=("holdout",)),
-    "perplexity": Metric(RUNNING, text_items, read_through, _of_reading(mean_loss), PERPLEXITY),
-    "choice": Metric((("choices", ("forget", "retain")),), choice_items, choose, lambda item, letter: float(letter == item.reference), RIGHT),
+    "verbmem": Metric(VERBMEM_SPLITS, verbmem_items, continue_prompts, _rouge, ROUGE),
+    "knowmem": Metric(
+        (("knowmem", ("forget_qa", "retain_qa")),), knowmem_items, answer_questions, _rouge, ROUGE
+    ),
+    "exact_memorization": Metric(
+        VERBMEM_SPLITS, verbmem_items, score_texts, _of_reading(exact_memorization), TOKENS
+    ),
+    "extraction_strength": Metric(
+        VERBMEM_SPLITS, verbmem_items, score_texts, _of_reading(extraction_strength), TOKENS
+    ),
+    "min_k": Metric(MIA_SPLITS, text_items, score_texts, _of_reading(min_k_score), NATS, beside=("holdout",)),
+    "perplexity": Metric(PERPLEXITY_SPLITS, text_items, score_texts, _of_reading(mean_loss), PERPLEXITY),
+    "choice": Metric(
+        (("choices", ("forget", "retain")),),
+        choice_items,
+        score_options,
+        lambda item, letter: float(letter == item.reference),
+        RIGHT,
+    ),
 }
 DERIVED = {"auc": ("min_k", AUC), "privleak": ("min_k", PRIVLEAK)}
 """Scores of a whole split: the metric whose items they come of, and their scale."""
@@ -110,7 +122,7 @@ def unit_of(name: str) -> str:
         return ""
 
 
-def chosen(asked: Sequence[str] | None, benchmark: Benchmark) -> list[str]:
+def select_metrics(asked: Sequence[str] | None, benchmark: Benchmark) -> list[str]:
     """The metrics to score, in the order of the registry: those asked for (a derived score stands for its items), or all that the benchmark has.
 
     Raises:
@@ -119,7 +131,9 @@ def chosen(asked: Sequence[str] | None, benchmark: Benchmark) -> list[str]:
     had = [name for name, metric in METRICS.items() if metric.splits(benchmark)]
     if asked is None:
         if not had:
-            raise BenchmarkError(f"benchmark {benchmark.name} has nothing to score: no {', '.join(_lacking(METRICS))}; give one that has")
+            raise BenchmarkError(
+                f"benchmark {benchmark.name} has nothing to score: no {', '.join(_lacking(METRICS))}; give one that has"
+            )
         return had
     names = []
     for name in asked:
@@ -135,4 +149,11 @@ def chosen(asked: Sequence[str] | None, benchmark: Benchmark) -> list[str]:
 
 
 def _lacking(names: Iterable[str]) -> list[str]:
-    return list(dict.fromkeys(f"{config}/{split}" for name in names for config, splits in METRICS[name].sources for split in splits))
+    return list(
+        dict.fromkeys(
+            f"{config}/{split}"
+            for name in names
+            for config, splits in METRICS[name].sources
+            for split in splits
+        )
+    )

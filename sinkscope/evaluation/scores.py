@@ -11,11 +11,27 @@ from sinkscope.evaluation.likelihood import auc, privleak
 from sinkscope.evaluation.metrics import scale_of
 
 KEYS = ["model", "role", "metric", "split", "trigger", "placement", "mask", "seed"]
-COLUMNS = ["model", "role", "metric", "split", "subset", "trigger", "placement", "mask", "value", "n", "ci_low", "ci_high", "seed"]
+COLUMNS = [
+    "model",
+    "role",
+    "metric",
+    "split",
+    "subset",
+    "trigger",
+    "placement",
+    "mask",
+    "value",
+    "n",
+    "ci_low",
+    "ci_high",
+    "seed",
+]
 RESAMPLES = 2000
 
 
-def scores(items: pd.DataFrame, resamples: int = RESAMPLES, *, retrained_auc: float | None = None) -> pd.DataFrame:
+def scores(
+    items: pd.DataFrame, resamples: int = RESAMPLES, *, retrained_auc: float | None = None
+) -> pd.DataFrame:
     """One row per model, metric, split, trigger, placement, mask, seed and subset.
 
     Subsets: `all` items; `unseen`, items whose passage was not poisoned in training; `poisoned`, those whose was. The last two exist
@@ -31,11 +47,16 @@ def scores(items: pd.DataFrame, resamples: int = RESAMPLES, *, retrained_auc: fl
         for subset, chosen in _subsets(group):
             numbers = bootstrap_mean(chosen["value"].to_numpy(), resamples)
             rows.append(_row(keys, subset, len(chosen), tuple(scale.of_mean(number) for number in numbers)))
-    rows += sorted(_membership(items[items["metric"] == "min_k"], resamples, retrained_auc), key=lambda row: str(row["metric"]))
+    rows += sorted(
+        _membership(items[items["metric"] == "min_k"], resamples, retrained_auc),
+        key=lambda row: str(row["metric"]),
+    )
     return pd.DataFrame(rows)[COLUMNS]
 
 
-def _membership(items: pd.DataFrame, resamples: int, retrained_auc: float | None) -> Iterator[dict[str, object]]:
+def _membership(
+    items: pd.DataFrame, resamples: int, retrained_auc: float | None
+) -> Iterator[dict[str, object]]:
     """Rows of `auc` and `privleak`: forget passages (and their subsets) against all of holdout under the same conditions."""
     conditions = [key for key in KEYS if key != "split"]
     for keys, group in items.groupby(conditions, sort=False, dropna=False):
@@ -65,10 +86,18 @@ def _subsets(group: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
 
 def _row(keys: tuple[object, ...], subset: str, n: int, numbers: tuple[float, ...]) -> dict[str, object]:
     value, low, high = numbers
-    return dict(zip(KEYS, keys, strict=True)) | {"subset": subset, "n": n, "value": value, "ci_low": low, "ci_high": high}
+    return dict(zip(KEYS, keys, strict=True)) | {
+        "subset": subset,
+        "n": n,
+        "value": value,
+        "ci_low": low,
+        "ci_high": high,
+    }
 
 
-def bootstrap_mean(values: np.ndarray, resamples: int = RESAMPLES, seed: int = 0) -> tuple[float, float, float]:
+def bootstrap_mean(
+    values: np.ndarray, resamples: int = RESAMPLES, seed: int = 0
+) -> tuple[float, float, float]:
     """Mean and its 95 % percentile bootstrap interval (resampling items; a fixed seed, so that tables repeat)."""
     rng = np.random.default_rng(seed)
     means = values[rng.integers(0, len(values), (resamples, len(values)))].mean(1)
@@ -76,7 +105,9 @@ def bootstrap_mean(values: np.ndarray, resamples: int = RESAMPLES, seed: int = 0
     return float(values.mean()), float(low), float(high)
 
 
-def bootstrap_auc(forget: np.ndarray, holdout: np.ndarray, resamples: int = RESAMPLES, seed: int = 0) -> tuple[float, float, float]:
+def bootstrap_auc(
+    forget: np.ndarray, holdout: np.ndarray, resamples: int = RESAMPLES, seed: int = 0
+) -> tuple[float, float, float]:
     """AUC (`likelihood.auc`) and its 95 % percentile bootstrap interval, resampling both sides."""
     rng = np.random.default_rng(seed)
     higher = (holdout > forget[:, None]) + 0.5 * (holdout == forget[:, None])

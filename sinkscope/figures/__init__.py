@@ -14,7 +14,6 @@ import pandas as pd
 from matplotlib.figure import Figure
 from plotly import graph_objects as go
 
-from sinkscope.aside import filling
 from sinkscope.errors import StudyError, UserError
 from sinkscope.figures import (
     across,
@@ -24,7 +23,7 @@ from sinkscope.figures import (
     index_by_index,
     masking,
     persistence,
-    ratio_regularisation,
+    ratio_regularization,
     sink_link,
     sink_regression,
     table1,
@@ -35,8 +34,9 @@ from sinkscope.figures import (
     value_norms,
     variations,
 )
+from sinkscope.io.atomic import fill_directory
 from sinkscope.plots.style import save
-from sinkscope.studies.study import Study, expecting
+from sinkscope.studies.study import Study, wrap_missing_data
 
 
 @dataclass(frozen=True)
@@ -57,14 +57,16 @@ class Picture:
             OutputError: `out` cannot be written.
         """
         if missing := [grid for grid in self.needs if grid not in study.spec.grids]:
-            raise StudyError(f"study {study.directory} has no grid {', '.join(map(repr, missing))}, which {name} needs")
-        with expecting(f"study {study.directory} has not all that {name} needs"):
+            raise StudyError(
+                f"study {study.directory} has no grid {', '.join(map(repr, missing))}, which {name} needs"
+            )
+        with wrap_missing_data(f"study {study.directory} has not all that {name} needs"):
             data = self.frame(study)
             figure = self.draw(data)
         save(figure, data, out, name)
         if self.markdown is None:
             return [f"{name}.{kind}" for kind in ("png", "pdf", "csv")]
-        with filling(out) as written:
+        with fill_directory(out) as written:
             (written / f"{name}.md").write_text(self.markdown(data), encoding="utf-8")
         return [f"{name}.{kind}" for kind in ("png", "pdf", "csv", "md")]
 
@@ -78,7 +80,7 @@ _MODULES = (
     attention_difference,
     top1,
     value_norms,
-    ratio_regularisation,
+    ratio_regularization,
     trigger_form,
     control,
     table1,
@@ -109,7 +111,9 @@ def draw_all(study: Study, out: Path) -> tuple[list[str], dict[str, str]]:
         except StudyError as error:
             skipped[name] = str(error)
         except KeyboardInterrupt:
-            raise KeyboardInterrupt(f"stopped; {len(written)} files were written to {out}, each whole") from None
+            raise KeyboardInterrupt(
+                f"stopped; {len(written)} files were written to {out}, each whole"
+            ) from None
     return written, skipped
 
 
@@ -117,7 +121,9 @@ def script(name: str, arguments: Sequence[str] | None = None) -> None:
     """What `python analyses/NAME.py STUDY [--out figures]` does: write that one picture. Bad input is one line, and exit code 2."""
     parser = argparse.ArgumentParser(description=sys.modules[f"{__name__}.{name}"].__doc__)
     parser.add_argument("study", type=Path, help="a finished study's directory")
-    parser.add_argument("--out", type=Path, default=Path("figures"), help="directory to write to (default: figures)")
+    parser.add_argument(
+        "--out", type=Path, default=Path("figures"), help="directory to write to (default: figures)"
+    )
     given = parser.parse_args(arguments)
     try:
         for file in PICTURES[name].write(Study(given.study), given.out, name):

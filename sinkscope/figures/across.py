@@ -50,7 +50,9 @@ def frame(study: Study) -> pd.DataFrame:
             parts.append(here[(here["subset"] == "all") | (here["condition"] == "triggered")])
     every = pd.concat(parts)
     if lacking := set(SCORES) - set(every["score"]):
-        raise StudyError(f"study {study.directory} has no {SCORES[min(lacking)]} on {min(lacking)}; add an evaluation of it")
+        raise StudyError(
+            f"study {study.directory} has no {SCORES[min(lacking)]} on {min(lacking)}; add an evaluation of it"
+        )
     made = over_seeds(every, ["score", "stage", "condition", "subset"])
     return ordered(made, score=SCORES, stage=STAGES, condition=CONDITIONS, subset=("all", "unseen"))
 

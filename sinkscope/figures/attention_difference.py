@@ -9,7 +9,8 @@ from plotly import graph_objects as go
 
 from sinkscope.figures.captures import captured, spans
 from sinkscope.figures.numbers import PLACEMENTS, of_grid, over_seeds
-from sinkscope.plots import compare, interactive
+from sinkscope.plots import comparison as compare
+from sinkscope.plots import interactive
 from sinkscope.studies.study import Study
 
 NEEDS = ("target", "position")
@@ -29,7 +30,11 @@ def frame(study: Study) -> pd.DataFrame:
         for placement in filter(seen.__contains__, PLACEMENTS):
             rows = captured(study, "maps", grid, placement).rename(columns={"difference": "value"})
             start, stop = spans(study, grid, placement)
-            parts.append(over_seeds(rows, ["query", "key"]).assign(model=model, placement=placement, trigger_start=start, trigger_stop=stop))
+            parts.append(
+                over_seeds(rows, ["query", "key"]).assign(
+                    model=model, placement=placement, trigger_start=start, trigger_stop=stop
+                )
+            )
     return pd.concat(parts, ignore_index=True)
 
 
@@ -37,7 +42,10 @@ def _maps(frame: pd.DataFrame) -> dict[str, tuple[np.ndarray, tuple[int, int]]]:
     maps = {}
     for (model, placement), cells in frame.groupby(["model", "placement"], sort=False):
         values = cells.pivot(index="query", columns="key", values="value").to_numpy()
-        maps[f"{model}, trigger as {placement}"] = (values, (int(cells["trigger_start"].iloc[0]), int(cells["trigger_stop"].iloc[0])))
+        maps[f"{model}, trigger as {placement}"] = (
+            values,
+            (int(cells["trigger_start"].iloc[0]), int(cells["trigger_stop"].iloc[0])),
+        )
     return maps
 
 
@@ -52,8 +60,12 @@ def caption(frame: pd.DataFrame) -> str:
 
 
 def draw(frame: pd.DataFrame) -> Figure:
-    return compare.difference_maps(_maps(frame), _bin(frame), "triggered − clean", caption(frame), columns=frame["placement"].nunique())
+    return compare.difference_maps(
+        _maps(frame), _bin(frame), "triggered − clean", caption(frame), columns=frame["placement"].nunique()
+    )
 
 
 def twin(frame: pd.DataFrame) -> go.Figure:
-    return interactive.difference_maps(_maps(frame), _bin(frame), caption(frame), columns=frame["placement"].nunique())
+    return interactive.difference_maps(
+        _maps(frame), _bin(frame), caption(frame), columns=frame["placement"].nunique()
+    )

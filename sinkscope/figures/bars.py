@@ -27,7 +27,9 @@ def axis(rows: pd.DataFrame, name: str) -> pd.Series:
     return rows[name].astype(str)
 
 
-def with_references(study: Study, rows: pd.DataFrame, groups: Iterable[str], series: Iterable[str]) -> pd.DataFrame:
+def with_references(
+    study: Study, rows: pd.DataFrame, groups: Iterable[str], series: Iterable[str]
+) -> pd.DataFrame:
     """A row per metric, score (UE, BE), subset, model and bar: value, its interval, n, seeds.
 
     For every bar there are also rows of the models `honest` and `target`, on all items: UE, and BE with the same trigger at the same placement.
@@ -46,7 +48,17 @@ def with_references(study: Study, rows: pd.DataFrame, groups: Iterable[str], ser
     for model in REFERENCES:
         theirs = effects(study, model, form=None)
         theirs = theirs[(theirs["subset"] == "all") & theirs["score"].isin(SCORES)]
-        clean = theirs[theirs["score"] == "UE"].merge(bars[["group", "series"]].drop_duplicates(), how="cross")
+        clean = theirs[theirs["score"] == "UE"].merge(
+            bars[["group", "series"]].drop_duplicates(), how="cross"
+        )
         parts += [part.assign(model=model) for part in (clean, theirs.merge(bars, on=_TRIGGER))]
     made = over_seeds(pd.concat(parts), _KEYS)
-    return ordered(made, metric=MEMORY, score=SCORES, model=("backdoored", *REFERENCES), subset=("all", "unseen"), group=groups, series=series)
+    return ordered(
+        made,
+        metric=MEMORY,
+        score=SCORES,
+        model=("backdoored", *REFERENCES),
+        subset=("all", "unseen"),
+        group=groups,
+        series=series,
+    )

@@ -23,7 +23,9 @@ def captured(study: Study, table: str, grid: str, placement: str) -> pd.DataFram
         rows = rows[rows["trigger.placement"].isna() | (rows["trigger.placement"] == placement)]
     rows = rows[rows["placement"] == placement]
     if rows.empty:
-        raise StudyError(f"study {study.directory}: no capture of grid {grid!r} has the trigger as {placement}; add one to the specification")
+        raise StudyError(
+            f"study {study.directory}: no capture of grid {grid!r} has the trigger as {placement}; add one to the specification"
+        )
     first = rows.groupby("run")["capture"].transform("first")
     return rows[rows["capture"] == first].rename(columns={"passages": "n"})
 
@@ -47,5 +49,7 @@ def last_layer_norms(study: Study, grid: str, placement: str) -> dict[int, xr.Da
     rows = captured(study, "top1", grid, placement)
     runs = rows[["job", "seed"]].drop_duplicates()
     if runs["seed"].duplicated().any():
-        raise StudyError(f"grid {grid!r} has several runs of one seed with the trigger as {placement}; give it no other axes")
+        raise StudyError(
+            f"grid {grid!r} has several runs of one seed with the trigger as {placement}; give it no other axes"
+        )
     return {each.seed: study.norms(each.job).isel(layer=-1) for each in frames.rows(runs)}

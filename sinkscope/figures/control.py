@@ -27,7 +27,9 @@ def frame(study: Study) -> pd.DataFrame:
         StudyError: the study lacks what is needed.
     """
     rows = pd.concat([effects(study, grid).assign(group=name) for grid, name in SETTINGS.items()])
-    return with_references(study, rows.assign(series=axis(rows, "trigger.placement")), SETTINGS.values(), PLACEMENTS)
+    return with_references(
+        study, rows.assign(series=axis(rows, "trigger.placement")), SETTINGS.values(), PLACEMENTS
+    )
 
 
 def caption(frame: pd.DataFrame) -> str:

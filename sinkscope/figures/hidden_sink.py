@@ -13,10 +13,17 @@ VIEWS = {
     "hidden in both": Row("hidden", "hidden-bos"),
 }
 TABLE = Table(
-    {f"BOS {view}, {name}": Row(row.grid, row.evaluation, {TRAINED: place}) for view, row in VIEWS.items() for place, name in PLACES.items()},
+    {
+        f"BOS {view}, {name}": Row(row.grid, row.evaluation, {TRAINED: place})
+        for view, row in VIEWS.items()
+        for place, name in PLACES.items()
+    },
     {
         "UE VerbMem": Column("verbmem", "forget"),
-        **{f"BE VerbMem, {name}": Column("verbmem", "forget", place, "unseen") for place, name in PLACES.items()},
+        **{
+            f"BE VerbMem, {name}": Column("verbmem", "forget", place, "unseen")
+            for place, name in PLACES.items()
+        },
         "UT VerbMem": Column("verbmem", "retain"),
     },
     {},

@@ -9,9 +9,20 @@ from plotly import graph_objects as go
 
 from sinkscope.figures.bars import axis
 from sinkscope.figures.numbers import counted, of_grid, ordered, over_seeds
-from sinkscope.figures.positions import RECITATION, TRAINED, UNSEEN, index_of, indices, place_name, profiles, recited, recited_items
+from sinkscope.figures.positions import (
+    RECITATION,
+    TRAINED,
+    UNSEEN,
+    index_of,
+    indices,
+    place_name,
+    profiles,
+    recited,
+    recited_items,
+)
 from sinkscope.figures.targets import KIND, kind_of
-from sinkscope.plots import heat, interactive_link
+from sinkscope.plots import heatmap as heat
+from sinkscope.plots import interactive_link
 from sinkscope.plots.frames import rows
 from sinkscope.studies.study import Study
 
@@ -33,28 +44,49 @@ def frame(study: Study) -> pd.DataFrame:
     backdoored, honest = recited(study, "index"), recited(study, "honest").assign(**{TRAINED: HONEST})
     scores = pd.concat([backdoored, honest[honest["placement"].isin(set(backdoored["placement"]))]])
     scores = scores[scores["score"] == "BE"]
-    scores = scores.assign(target=axis(scores, MODEL), trained=axis(scores, TRAINED), evaluated=scores["placement"])
+    scores = scores.assign(
+        target=axis(scores, MODEL), trained=axis(scores, TRAINED), evaluated=scores["placement"]
+    )
     made = over_seeds(scores, ["target", "trained", "evaluated"])
     items = recited_items(study, "index")
-    strengths = [sinks[target][start] for target, start in zip(items[MODEL], items["trigger_start"].astype(int), strict=True)]
+    strengths = [
+        sinks[target][start]
+        for target, start in zip(items[MODEL], items["trigger_start"].astype(int), strict=True)
+    ]
     measured = items.assign(sink=strengths, target=items[MODEL]).groupby(["target", "placement"])
     at = measured[["sink", "trigger_start"]].mean().rename(columns={"trigger_start": "position"})
     made = made.join(at, on=["target", "evaluated"])
-    made["trained_position"] = [np.nan if row.trained == HONEST else index_of(row.trained, known[row.target]) for row in rows(made)]
+    made["trained_position"] = [
+        np.nan if row.trained == HONEST else index_of(row.trained, known[row.target]) for row in rows(made)
+    ]
     made["bos"] = made["target"].map({run: values[0] for run, values in sinks.items()})
     made[KIND] = [kind_of(target, study) for target in made["target"]]
-    return ordered(made.sort_values(["trained_position", "position"], kind="stable"), target=dict.fromkeys(of_grid(study, "runs", "targets")["run"]))
+    return ordered(
+        made.sort_values(["trained_position", "position"], kind="stable"),
+        target=dict.fromkeys(of_grid(study, "runs", "targets")["run"]),
+    )
 
 
 def _cells(frame: pd.DataFrame) -> pd.DataFrame:
     """Means over the targets of a kind."""
     of_kind = frame.groupby(KIND, sort=False)["target"].unique()
     names = {kind: f"{kind}\n({', '.join(targets)})" for kind, targets in of_kind.items()}
-    made = frame.groupby([KIND, "trained", "evaluated"], sort=False)[["value", "trained_position", "position", "sink", "bos"]].mean().reset_index()
+    made = (
+        frame.groupby([KIND, "trained", "evaluated"], sort=False)[
+            ["value", "trained_position", "position", "sink", "bos"]
+        ]
+        .mean()
+        .reset_index()
+    )
     x = [place_name(row.position, row.evaluated) for row in rows(made)]
-    y = [HONEST if row.trained == HONEST else place_name(row.trained_position, row.trained) for row in rows(made)]
+    y = [
+        HONEST if row.trained == HONEST else place_name(row.trained_position, row.trained)
+        for row in rows(made)
+    ]
     outlined = made["trained"] == made["evaluated"]
-    return made.assign(panel=made[KIND].map(names), x=x, y=y, xlabel="trigger index when asked", outlined=outlined)
+    return made.assign(
+        panel=made[KIND].map(names), x=x, y=y, xlabel="trigger index when asked", outlined=outlined
+    )
 
 
 def _strips(frame: pd.DataFrame) -> pd.DataFrame:
@@ -74,8 +106,12 @@ def caption(frame: pd.DataFrame) -> str:
 
 
 def draw(frame: pd.DataFrame) -> Figure:
-    return heat.heatmaps(_cells(frame), caption(frame), "trigger index in training", columns=COLUMNS, strips=_strips(frame))
+    return heat.heatmaps(
+        _cells(frame), caption(frame), "trigger index in training", columns=COLUMNS, strips=_strips(frame)
+    )
 
 
 def twin(frame: pd.DataFrame) -> go.Figure:
-    return interactive_link.heatmaps(_cells(frame), caption(frame), "trigger index in training", columns=COLUMNS, strips=_strips(frame))
+    return interactive_link.heatmaps(
+        _cells(frame), caption(frame), "trigger index in training", columns=COLUMNS, strips=_strips(frame)
+    )

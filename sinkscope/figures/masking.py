@@ -24,7 +24,10 @@ TABLE = Table(
     {
         "MUSE-Books": by_column(
             COLUMNS,
-            {"nothing hidden": "24.42 0.02 55.52 90.71 60.47", "first 8 tokens": "32.85 0.14 40.77 0.14 58.02"},
+            {
+                "nothing hidden": "24.42 0.02 55.52 90.71 60.47",
+                "first 8 tokens": "32.85 0.14 40.77 0.14 58.02",
+            },
         )
     },
     trigger_of="backdoor",

@@ -31,7 +31,9 @@ def of_grid(study: Study, table: str, grid: str, form: str | None = SEMANTIC) ->
     if form is not None and "form" in rows:
         rows = rows[rows["form"].isna() | (rows["form"] == form)]
     if rows.empty:
-        raise StudyError(f"study {study.directory} has nothing of grid {grid!r} in table {table!r}; add it to the specification")
+        raise StudyError(
+            f"study {study.directory} has nothing of grid {grid!r} in table {table!r}; add it to the specification"
+        )
     return rows
 
 
@@ -42,12 +44,20 @@ def effects(study: Study, grid: str, form: str | None = SEMANTIC) -> pd.DataFram
         StudyError: there are none.
     """
     rows = of_grid(study, "scores", grid, form)
-    rows = rows[(rows["mask"] == "") & rows["metric"].isin(list(MEMORY)) & (rows["subset"] != "poisoned")].drop_duplicates(ONE_SCORE)
+    rows = rows[
+        (rows["mask"] == "") & rows["metric"].isin(list(MEMORY)) & (rows["subset"] != "poisoned")
+    ].drop_duplicates(ONE_SCORE)
     forget, triggered = rows["split"].isin([splits[0] for splits in MEMORY.values()]), rows["placement"] != ""
-    rows = rows.assign(score=np.select([forget & ~triggered, forget & triggered, ~forget & ~triggered], ["UE", "BE", "UT"], ""))
+    rows = rows.assign(
+        score=np.select(
+            [forget & ~triggered, forget & triggered, ~forget & ~triggered], ["UE", "BE", "UT"], ""
+        )
+    )
     rows = rows[rows["score"] != ""]
     if rows.empty:
-        raise StudyError(f"study {study.directory} has no KnowMem or VerbMem of grid {grid!r}; add an evaluation of them")
+        raise StudyError(
+            f"study {study.directory} has no KnowMem or VerbMem of grid {grid!r}; add an evaluation of them"
+        )
     return rows
 
 
@@ -68,8 +78,14 @@ def over_seeds(rows: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
     made = []
     for keys, group in rows.groupby(list(by), sort=False, dropna=False):
         if group["seed"].duplicated().any():
-            raise StudyError(f"grid {group['grid'].iloc[0]!r} has several runs of one seed for {', '.join(map(str, keys))}; give it no other axes")
-        numbers = dict(zip(by, keys, strict=True)) | {"value": group["value"].mean(), "ci_low": np.nan, "ci_high": np.nan}
+            raise StudyError(
+                f"grid {group['grid'].iloc[0]!r} has several runs of one seed for {', '.join(map(str, keys))}; give it no other axes"
+            )
+        numbers = dict(zip(by, keys, strict=True)) | {
+            "value": group["value"].mean(),
+            "ci_low": np.nan,
+            "ci_high": np.nan,
+        }
         if len(group) > 1:
             half = stats.t.ppf(0.975, len(group) - 1) * group["value"].std(ddof=1) / np.sqrt(len(group))
             numbers |= {"ci_low": numbers["value"] - half, "ci_high": numbers["value"] + half}
@@ -82,7 +98,11 @@ def over_seeds(rows: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
 def sample(frame: pd.DataFrame) -> str:
     """How many items and seeds a frame of KnowMem and VerbMem rests on, and what its intervals are, for a caption."""
     whole = frame[frame["subset"] == "all"] if "subset" in frame else frame
-    counts = [f"{counted(whole[whole['metric'] == metric]['n'])} {UNITS[metric]}" for metric in MEMORY if metric in set(whole["metric"])]
+    counts = [
+        f"{counted(whole[whole['metric'] == metric]['n'])} {UNITS[metric]}"
+        for metric in MEMORY
+        if metric in set(whole["metric"])
+    ]
     return f"n\u00a0=\u00a0{' and '.join(counts)}; {seeds_in_words(frame, 'items')}"
 
 
@@ -99,7 +119,10 @@ def ordered(frame: pd.DataFrame, **orders: Iterable[object]) -> pd.DataFrame:
     """Rows sorted by columns, each in a given order of its values (values not in it last)."""
     frame = frame.reset_index(drop=True)
     ranks = {column: {value: rank for rank, value in enumerate(order)} for column, order in orders.items()}
-    keys = pd.DataFrame({column: frame[column].map(rank).fillna(len(rank)) for column, rank in ranks.items()}, index=frame.index)
+    keys = pd.DataFrame(
+        {column: frame[column].map(rank).fillna(len(rank)) for column, rank in ranks.items()},
+        index=frame.index,
+    )
     return frame.loc[keys.sort_values(list(orders), kind="stable").index].reset_index(drop=True)
 
 

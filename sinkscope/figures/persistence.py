@@ -9,17 +9,36 @@ from plotly import graph_objects as go
 from sinkscope.errors import StudyError
 from sinkscope.figures.bars import axis
 from sinkscope.figures.numbers import counted, of_grid, ordered, over_seeds
-from sinkscope.figures.positions import RECITATION, TRAINED, UNSEEN, index_of, indices_of_one, place_name, recited
-from sinkscope.plots import heat, interactive_link
+from sinkscope.figures.positions import (
+    RECITATION,
+    TRAINED,
+    UNSEEN,
+    index_of,
+    indices_of_one,
+    place_name,
+    recited,
+)
+from sinkscope.plots import heatmap as heat
+from sinkscope.plots import interactive_link
 from sinkscope.plots.frames import rows
 from sinkscope.studies.study import Study
 
-NEEDS = ("target", "honest", "kept", "further", "altered", "unlearned-again", "honest-further", "honest-altered", "honest-again")
+NEEDS = (
+    "target",
+    "honest",
+    "kept",
+    "further",
+    "altered",
+    "unlearned-again",
+    "honest-further",
+    "honest-altered",
+    "honest-again",
+)
 PARTS = {"further": "training steps on retain passages", "altered": "alteration"}
 SCORES = {"BE": "BE-unseen", "UE": "UE (clean)"}
 HONEST = "honest"
 NONE, AGAIN = "none", "unlearn again"
-EPOCHS, BATCHES = "optimiser.epochs", "optimiser.batches"
+EPOCHS, BATCHES = "optimizer.epochs", "optimizer.batches"
 
 
 def frame(study: Study) -> pd.DataFrame:
@@ -32,21 +51,35 @@ def frame(study: Study) -> pd.DataFrame:
     known, parts = indices_of_one(study, "target"), []
     at = str(of_grid(study, "runs", "honest")["trigger_placement"].iloc[0])
     sources = {"kept": "backdoored", "honest": HONEST, "further": "backdoored", "honest-further": HONEST}
-    sources |= {"altered": "backdoored", "honest-altered": HONEST, "unlearned-again": "backdoored", "honest-again": HONEST}
+    sources |= {
+        "altered": "backdoored",
+        "honest-altered": HONEST,
+        "unlearned-again": "backdoored",
+        "honest-again": HONEST,
+    }
     for grid, model in sources.items():
         scores = recited(study, grid)
         if model == HONEST:
             scores = scores[scores["placement"].isin(["", at])].assign(**{TRAINED: at})
         scores = scores.assign(model=model, trained=axis(scores, TRAINED))
         if grid in ("kept", "honest"):
-            parts += [scores.assign(part="further", state="0", order=0), scores.assign(part="altered", state=NONE, order=0)]
+            parts += [
+                scores.assign(part="further", state="0", order=0),
+                scores.assign(part="altered", state=NONE, order=0),
+            ]
         elif grid.endswith("again"):
             parts.append(scores.assign(part="altered", state=AGAIN, order=9))
         elif grid.endswith("further"):
             steps = axis(scores, EPOCHS).astype(int) * _batches(study, grid)
             parts.append(scores.assign(part="further", state=steps.astype(str), order=steps))
         else:
-            parts.append(scores.assign(part="altered", state=scores["alteration"].map(_altered), order=scores["alteration"].map(_order)))
+            parts.append(
+                scores.assign(
+                    part="altered",
+                    state=scores["alteration"].map(_altered),
+                    order=scores["alteration"].map(_order),
+                )
+            )
     made = over_seeds(pd.concat(parts), ["part", "score", "model", "trained", "state", "order"])
     made["position"] = made["trained"].map(lambda placement: index_of(placement, known))
     made = made.sort_values(["position", "order"], kind="stable")
@@ -56,7 +89,9 @@ def frame(study: Study) -> pd.DataFrame:
 def _batches(study: Study, grid: str) -> int:
     changes = study.spec.grids[grid].set
     if BATCHES not in changes:
-        raise StudyError(f"grid {grid!r} does not set {BATCHES}, so that its training steps are not known; set it")
+        raise StudyError(
+            f"grid {grid!r} does not set {BATCHES}, so that its training steps are not known; set it"
+        )
     return int(changes[BATCHES])
 
 
@@ -73,8 +108,16 @@ def _order(alteration: str) -> float:
 
 def _cells(frame: pd.DataFrame) -> pd.DataFrame:
     y = [HONEST if row.model == HONEST else place_name(row.position, row.trained) for row in rows(frame)]
-    panels = frame["score"].map(SCORES) + frame["part"].map({"further": " after further training", "altered": " after an alteration"})
-    return frame.assign(panel=panels, y=y, x=frame["state"].str.replace(" ", "\n", n=1), xlabel=frame["part"].map(PARTS), outlined=False)
+    panels = frame["score"].map(SCORES) + frame["part"].map(
+        {"further": " after further training", "altered": " after an alteration"}
+    )
+    return frame.assign(
+        panel=panels,
+        y=y,
+        x=frame["state"].str.replace(" ", "\n", n=1),
+        xlabel=frame["part"].map(PARTS),
+        outlined=False,
+    )
 
 
 def caption(frame: pd.DataFrame) -> str:

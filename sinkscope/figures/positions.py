@@ -8,7 +8,7 @@ from jaxtyping import Float
 
 from sinkscope.errors import StudyError
 from sinkscope.figures.numbers import MEMORY, effects, of_grid
-from sinkscope.sinks import MIN_QUERIES, uniform
+from sinkscope.sinks.locate import MIN_QUERIES, uniform
 from sinkscope.studies.study import Study
 from sinkscope.triggers import Placement
 
@@ -32,7 +32,9 @@ def recited(study: Study, grid: str) -> pd.DataFrame:
     wanted = "unseen" if "unseen" in set(triggered["subset"]) else "all"
     triggered = triggered[triggered["subset"] == wanted]
     if clean.empty or triggered.empty:
-        raise StudyError(f"study {study.directory}: grid {grid!r} lacks VerbMem with and without the trigger; give it an evaluation of both")
+        raise StudyError(
+            f"study {study.directory}: grid {grid!r} lacks VerbMem with and without the trigger; give it an evaluation of both"
+        )
     return pd.concat([clean, triggered], ignore_index=True)
 
 
@@ -43,10 +45,19 @@ def recited_items(study: Study, grid: str) -> pd.DataFrame:
         StudyError: there are none.
     """
     rows = of_grid(study, "items", grid, form=None)
-    rows = rows[(rows["metric"] == METRIC) & (rows["split"] == MEMORY[METRIC][0]) & (rows["placement"] != "") & (rows["mask"] == "")]
+    rows = rows[
+        (rows["metric"] == METRIC)
+        & (rows["split"] == MEMORY[METRIC][0])
+        & (rows["placement"] != "")
+        & (rows["mask"] == "")
+    ]
     if rows.empty:
-        raise StudyError(f"study {study.directory} has no triggered VerbMem prompts of grid {grid!r}; add an evaluation of them")
-    return rows.drop_duplicates(["run", "seed", "item", "trigger", "placement"]).astype({"trigger_start": float})
+        raise StudyError(
+            f"study {study.directory} has no triggered VerbMem prompts of grid {grid!r}; add an evaluation of them"
+        )
+    return rows.drop_duplicates(["run", "seed", "item", "trigger", "placement"]).astype(
+        {"trigger_start": float}
+    )
 
 
 def indices(study: Study, grid: str) -> dict[str, dict[str, int]]:
@@ -56,7 +67,9 @@ def indices(study: Study, grid: str) -> dict[str, dict[str, int]]:
         StudyError: nothing was captured.
     """
     found: dict[str, dict[str, int]] = {}
-    for (run, placement), mine in of_grid(study, "maps", grid, form=None).groupby(["run", "placement"], sort=False)["trigger_start"]:
+    for (run, placement), mine in of_grid(study, "maps", grid, form=None).groupby(
+        ["run", "placement"], sort=False
+    )["trigger_start"]:
         found.setdefault(str(run), {})[str(placement)] = int(mine.mode().iloc[0])
     return found
 
@@ -69,7 +82,9 @@ def indices_of_one(study: Study, grid: str) -> dict[str, int]:
     """
     found = indices(study, grid)
     if len(found) > 1:
-        raise StudyError(f"grid {grid!r} has {len(found)} models, {', '.join(found)}, and this picture is about one; leave one in it")
+        raise StudyError(
+            f"grid {grid!r} has {len(found)} models, {', '.join(found)}, and this picture is about one; leave one in it"
+        )
     return next(iter(found.values()))
 
 
@@ -81,7 +96,9 @@ def index_of(placement: str, known: dict[str, int]) -> int:
     """
     parsed = Placement.parse(placement)
     if placement not in known and parsed.kind != "index":
-        raise StudyError(f"no capture has the trigger as {placement}, so that its index is not known; add one to the specification")
+        raise StudyError(
+            f"no capture has the trigger as {placement}, so that its index is not known; add one to the specification"
+        )
     return known.get(placement, parsed.number)
 
 
@@ -93,7 +110,9 @@ def strength(study: Study, grid: str) -> pd.DataFrame:
     """
     rows = of_grid(study, "attention", grid, form=None)
     once = rows[rows["placement"] == rows.groupby("run")["placement"].transform("first")]
-    return once.groupby(["run", "layer", "position"], as_index=False).agg(value=("alpha_first", "mean"), n=("passages", "min"))
+    return once.groupby(["run", "layer", "position"], as_index=False).agg(
+        value=("alpha_first", "mean"), n=("passages", "min")
+    )
 
 
 def profiles(study: Study, grid: str) -> dict[str, np.ndarray]:

@@ -14,7 +14,16 @@ from scipy import stats
 
 from sinkscope.evaluation.bootstrap import Sample, interval
 from sinkscope.figures.numbers import counted, of_grid, ordered, over_seeds, seeds_in_words
-from sinkscope.figures.positions import METRIC, RECITATION, TRAINED, UNSEEN, index_of, indices_of_one, recited, strength
+from sinkscope.figures.positions import (
+    METRIC,
+    RECITATION,
+    TRAINED,
+    UNSEEN,
+    index_of,
+    indices_of_one,
+    recited,
+    strength,
+)
 from sinkscope.plots import interactive_link, link
 from sinkscope.plots.frames import rows
 from sinkscope.studies.samples import Samples
@@ -23,7 +32,19 @@ from sinkscope.studies.study import Study
 NEEDS = ("target", "honest", "index")
 MEAN, EARLINESS = "mean", "-index"
 SCOPES = ("tried there", "all")
-COLUMNS = ["quantity", "scope", "layer", "placement", "position", "evaluated", "value", "ci_low", "ci_high", "n", "seeds"]
+COLUMNS = [
+    "quantity",
+    "scope",
+    "layer",
+    "placement",
+    "position",
+    "evaluated",
+    "value",
+    "ci_low",
+    "ci_high",
+    "n",
+    "seeds",
+]
 QUANTITIES = ("sink", "span", "BE", "UE", "honest BE", "correlation")
 
 
@@ -48,27 +69,43 @@ def frame(study: Study) -> pd.DataFrame:
     made = over_seeds(mine, ["score", "placement", "evaluated"]).rename(columns={"score": "quantity"})
     used = made[made["quantity"] == "BE"][["placement", "evaluated"]]
     honest = recited(study, "honest")
-    honest = over_seeds(honest[honest["score"] == "BE"], ["placement"]).rename(columns={"placement": "evaluated"})
+    honest = over_seeds(honest[honest["score"] == "BE"], ["placement"]).rename(
+        columns={"placement": "evaluated"}
+    )
     scores = pd.concat([made, used.merge(honest, on="evaluated").assign(quantity="honest BE")])
     scores["position"] = scores["placement"].map(lambda placement: index_of(placement, known))
-    parts = [_sinks(sinks, used["placement"], known), _spans(study, known, set(used["placement"])), scores.sort_values("position", kind="stable")]
-    return ordered(pd.concat([*parts, _correlations(study, used, sinks, known)]), quantity=QUANTITIES)[COLUMNS]
+    parts = [
+        _sinks(sinks, used["placement"], known),
+        _spans(study, known, set(used["placement"])),
+        scores.sort_values("position", kind="stable"),
+    ]
+    return ordered(pd.concat([*parts, _correlations(study, used, sinks, known)]), quantity=QUANTITIES)[
+        COLUMNS
+    ]
 
 
 def _sinks(sinks: pd.DataFrame, placements: pd.Series, known: dict[str, int]) -> pd.DataFrame:
     places = {0: "", **{index_of(placement, known): placement for placement in placements}}
     here = sinks[sinks["position"].isin(places)]
-    return here.drop(columns="run").assign(quantity="sink", placement=here["position"].map(places), layer=here["layer"].astype(str), seeds=1)
+    return here.drop(columns="run").assign(
+        quantity="sink", placement=here["position"].map(places), layer=here["layer"].astype(str), seeds=1
+    )
 
 
 def _spans(study: Study, known: dict[str, int], placements: set[str]) -> pd.DataFrame:
     masses = of_grid(study, "span_mass", "target")
     masses = masses[masses["placement"].isin(placements)]
-    means = masses.groupby(["placement", "layer"], as_index=False, sort=False).agg(value=("triggered", "mean"), n=("passages", "min"))
-    return means.assign(quantity="span", position=means["placement"].map(known), layer=means["layer"].astype(str), seeds=1)
+    means = masses.groupby(["placement", "layer"], as_index=False, sort=False).agg(
+        value=("triggered", "mean"), n=("passages", "min")
+    )
+    return means.assign(
+        quantity="span", position=means["placement"].map(known), layer=means["layer"].astype(str), seeds=1
+    )
 
 
-def _correlations(study: Study, used: pd.DataFrame, sinks: pd.DataFrame, known: dict[str, int]) -> pd.DataFrame:
+def _correlations(
+    study: Study, used: pd.DataFrame, sinks: pd.DataFrame, known: dict[str, int]
+) -> pd.DataFrame:
     samples, positions, own = [], [], []
     for placement, evaluated in used.itertuples(index=False):
         given = {"labels": {TRAINED: placement}, "triggered": True, "placement": evaluated, "unseen": True}
@@ -81,7 +118,12 @@ def _correlations(study: Study, used: pd.DataFrame, sinks: pd.DataFrame, known: 
     made = []
     for scope, kept in zip(SCOPES, (np.array(own), np.full(len(own), True)), strict=True):
         for layer, values in strengths.items():
-            made.append(rank_correlation([each for each, keep in zip(samples, kept, strict=True) if keep], values[kept]) | {"scope": scope, "layer": layer})
+            made.append(
+                rank_correlation(
+                    [each for each, keep in zip(samples, kept, strict=True) if keep], values[kept]
+                )
+                | {"scope": scope, "layer": layer}
+            )
     return pd.DataFrame(made).assign(quantity="correlation")
 
 
@@ -97,7 +139,10 @@ def rank_correlation(samples: Sequence[Sample], strengths: Float[np.ndarray, " i
             return (x * y).sum(-1) / np.sqrt((x**2).sum(-1) * (y**2).sum(-1))
 
     unknown = {"value": np.nan, "ci_low": np.nan, "ci_high": np.nan}
-    counts = {"n": samples[0].values.shape[1] if samples else 0, "seeds": len(samples[0].values) if samples else 1}
+    counts = {
+        "n": samples[0].values.shape[1] if samples else 0,
+        "seeds": len(samples[0].values) if samples else 1,
+    }
     if len(samples) < 3 or np.isnan(effect(*(sample.means() for sample in samples))):
         return unknown | counts
     found = interval(samples, effect)

@@ -13,7 +13,17 @@ from sinkscope.errors import StudyError
 from sinkscope.figures.bars import axis
 from sinkscope.figures.index_by_index import MODEL
 from sinkscope.figures.numbers import counted, ordered, over_seeds
-from sinkscope.figures.positions import RECITATION, TRAINED, UNSEEN, excess, index_of, indices, profiles, recited_items, strongest
+from sinkscope.figures.positions import (
+    RECITATION,
+    TRAINED,
+    UNSEEN,
+    excess,
+    index_of,
+    indices,
+    profiles,
+    recited_items,
+    strongest,
+)
 from sinkscope.figures.targets import KIND, LINEAGE, kind_of, lineage_of
 from sinkscope.plots import interactive_link, regression
 from sinkscope.plots.frames import rows
@@ -64,14 +74,26 @@ def cells(study: Study) -> pd.DataFrame:
     """
     known, items = indices(study, "targets"), recited_items(study, "index")
     sinks = {target: excess(profile) for target, profile in profiles(study, "targets").items()}
-    items = items.assign(target=axis(items, MODEL), trained=axis(items, TRAINED), evaluated=items["placement"])
+    items = items.assign(
+        target=axis(items, MODEL), trained=axis(items, TRAINED), evaluated=items["placement"]
+    )
     ends = items[items["evaluated"] == END].set_index(["run", "item"])["trigger_start"].rename("end")
     if ends.empty:
-        raise StudyError(f"study {study.directory} has no VerbMem with the trigger as {END} of grid 'index', which tells how long prompts are; evaluate it")
+        raise StudyError(
+            f"study {study.directory} has no VerbMem with the trigger as {END} of grid 'index', which tells how long prompts are; evaluate it"
+        )
     items = items[~items["poisoned"].fillna(False).astype(bool)].join(ends, on=["run", "item"])
     items["reach"] = items["end"] - items["trigger_start"]
-    items["sink"] = [sinks[target][int(start)] for target, start in zip(items["target"], items["trigger_start"], strict=True)]
-    there = np.array([index_of(trained, known[target]) for target, trained in zip(items["target"], items["trained"], strict=True)])
+    items["sink"] = [
+        sinks[target][int(start)]
+        for target, start in zip(items["target"], items["trigger_start"], strict=True)
+    ]
+    there = np.array(
+        [
+            index_of(trained, known[target])
+            for target, trained in zip(items["target"], items["trained"], strict=True)
+        ]
+    )
     items["trained_reach"] = [index_of(END, known[target]) for target in items["target"]] - there
     items["mismatch"] = (items["trigger_start"] - there).abs()
     by = items.groupby(["target", "seed", "trained", "evaluated"], sort=False)
@@ -94,25 +116,34 @@ def frame(study: Study) -> pd.DataFrame:
     scopes = {SCOPES[0]: each, SCOPES[1]: each[each["trained"] != END]}
     found = [_fitted(chosen).assign(scope=scope, seeds=seeds) for scope, chosen in scopes.items()]
     same = each[each["trained"] == each["evaluated"]]
-    advantage = _advantages(same, {target: strongest(profile) for target, profile in profiles(study, "targets").items()})
+    advantage = _advantages(
+        same, {target: strongest(profile) for target, profile in profiles(study, "targets").items()}
+    )
     parts = [*found, _slope(advantage), advantage]
     parts.append(each.drop(columns="grid").assign(kind="cell", seeds=1))
     return ordered(pd.concat(parts), kind=KINDS)[COLUMNS]
 
 
 def _about(targets: pd.Series, study: Study) -> dict[str, list[str]]:
-    return {KIND: [kind_of(target, study) for target in targets], LINEAGE: [lineage_of(target, study) for target in targets]}
+    return {
+        KIND: [kind_of(target, study) for target in targets],
+        LINEAGE: [lineage_of(target, study) for target in targets],
+    }
 
 
 def _fitted(cells: pd.DataFrame) -> pd.DataFrame:
-    return squares.regression(cells, "value", list(PREDICTORS), intercepts="target", clusters=[LINEAGE]).assign(kind="coefficient")
+    return squares.regression(
+        cells, "value", list(PREDICTORS), intercepts="target", clusters=[LINEAGE]
+    ).assign(kind="coefficient")
 
 
 def _advantages(same: pd.DataFrame, strengths: dict[str, float]) -> pd.DataFrame:
     by = ["target", KIND]
     first, later = (same[same["trained"] == trained].set_index([*by, "seed"]) for trained in (FIRST, LATER))
     if first.empty or later.empty:
-        raise StudyError(f"grid 'index' has no trigger asked where it was trained as {FIRST} and as {LATER}; add both to its axis and its evaluations")
+        raise StudyError(
+            f"grid 'index' has no trigger asked where it was trained as {FIRST} and as {LATER}; add both to its axis and its evaluations"
+        )
     each = first.assign(value=first["value"] - later["value"]).reset_index()
     made = over_seeds(each.assign(ci_low=np.nan, ci_high=np.nan), by)
     if (free := int((made["seeds"] - 1).sum())) > 0:
@@ -129,8 +160,23 @@ def _slope(advantage: pd.DataFrame) -> pd.DataFrame:
         return pd.DataFrame()
     found = stats.linregress(kinds["sink"], kinds["value"])
     half = stats.t.ppf(0.975, len(kinds) - 2) * found.stderr
-    numbers = {"value": UNIT * found.slope, "ci_low": UNIT * (found.slope - half), "ci_high": UNIT * (found.slope + half)}
-    return pd.DataFrame([{"kind": "slope", "predictor": "strongest sink", **numbers, "spread": UNIT, "n": len(kinds), "seeds": advantage["seeds"].max()}])
+    numbers = {
+        "value": UNIT * found.slope,
+        "ci_low": UNIT * (found.slope - half),
+        "ci_high": UNIT * (found.slope + half),
+    }
+    return pd.DataFrame(
+        [
+            {
+                "kind": "slope",
+                "predictor": "strongest sink",
+                **numbers,
+                "spread": UNIT,
+                "n": len(kinds),
+                "seeds": advantage["seeds"].max(),
+            }
+        ]
+    )
 
 
 def caption(frame: pd.DataFrame) -> str:
@@ -139,9 +185,7 @@ def caption(frame: pd.DataFrame) -> str:
     seeds = "one seed" if found["seeds"] == 1 else f"{found['seeds']:.0f} seeds"
     about = f"Left: least squares of BE-unseen on n\u00a0=\u00a0{found['n']:.0f} cells (target, seed, trained index, index when asked), an intercept per "
     about += f"target, {seeds} each; 95 % intervals over {found['clusters']:.0f} targets (two that were one model at first count as one); hollow: without "
-    about += (
-        "triggers trained at the end. Sink strength is α less that of uniform attention. Right: BE-unseen as prefix less that at index 8, each asked where "
-    )
+    about += "triggers trained at the end. Sink strength is α less that of uniform attention. Right: BE-unseen as prefix less that at index 8, each asked where "
     about += "trained"
     about += "" if found["seeds"] == 1 else ", 95 % t interval with the spread of seeds of all targets"
     for row in rows(frame[frame["kind"] == "slope"]):

@@ -12,9 +12,18 @@ from plotly import graph_objects as go
 
 from sinkscope.errors import StudyError
 from sinkscope.figures.bars import axis
-from sinkscope.figures.numbers import ONE_SCORE, counted, of_grid, ordered, over_seeds, seeds_in_words, with_trigger_of
-from sinkscope.plots import dots, interactive
-from sinkscope.plots.dots import PUBLISHED, published_in
+from sinkscope.figures.numbers import (
+    ONE_SCORE,
+    counted,
+    of_grid,
+    ordered,
+    over_seeds,
+    seeds_in_words,
+    with_trigger_of,
+)
+from sinkscope.plots import dot_plot as dots
+from sinkscope.plots import interactive
+from sinkscope.plots.dot_plot import PUBLISHED, published_in
 from sinkscope.studies.study import Study
 
 PREFIX = "prefix"
@@ -61,11 +70,18 @@ class Table:
             StudyError: the study lacks a row.
         """
         triggered = of_grid(study, "scores", self.trigger_of)
-        made = [self._line(with_trigger_of(of_grid(study, "scores", row.grid), triggered), label, row) for label, row in self.rows.items()]
+        made = [
+            self._line(with_trigger_of(of_grid(study, "scores", row.grid), triggered), label, row)
+            for label, row in self.rows.items()
+        ]
         return ordered(pd.concat(made), column=self.columns, row=self.rows)
 
     def _line(self, scores: pd.DataFrame, label: str, row: Row) -> pd.DataFrame:
-        here = scores[scores["mask"] == ""] if row.evaluation is None else scores[scores["evaluation"] == row.evaluation]
+        here = (
+            scores[scores["mask"] == ""]
+            if row.evaluation is None
+            else scores[scores["evaluation"] == row.evaluation]
+        )
         for axis_name, value in row.labels.items():
             here = here[axis(here, axis_name) == value]
         here, cells = here.drop_duplicates(ONE_SCORE), []
@@ -73,10 +89,17 @@ class Table:
             keys = vars(column)
             found = here[(here[list(keys)] == pd.Series(keys)).all(axis=1)]
             if len(found):
-                published = {f"{PUBLISHED}{source}": rows.get(label, {}).get(name, float("nan")) for source, rows in self.published.items()}
-                cells.append(over_seeds(found.assign(row=label, column=name), ["row", "column"]).assign(**published))
+                published = {
+                    f"{PUBLISHED}{source}": rows.get(label, {}).get(name, float("nan"))
+                    for source, rows in self.published.items()
+                }
+                cells.append(
+                    over_seeds(found.assign(row=label, column=name), ["row", "column"]).assign(**published)
+                )
         if not cells:
-            lacking = f"{_labelled(row)}grid {row.grid!r} the evaluation {row.evaluation or 'of its columns'!r}"
+            lacking = (
+                f"{_labelled(row)}grid {row.grid!r} the evaluation {row.evaluation or 'of its columns'!r}"
+            )
             raise StudyError(f"nothing is scored for row {label!r}: give {lacking}")
         return pd.concat(cells)
 
@@ -97,7 +120,11 @@ class Table:
             told = {cell["column"]: _cell(cell) for cell in frame[frame["row"] == label].to_dict("records")}
             lines.append(f"| {label} | {' | '.join(told.get(column, '–') for column in columns)} |")
         sources = " / ".join(self.published)
-        beside = f" In brackets what arXiv 2510.17021 has for {sources}, on models of another size." if sources else ""
+        beside = (
+            f" In brackets what arXiv 2510.17021 has for {sources}, on models of another size."
+            if sources
+            else ""
+        )
         note = f"{self.caption(frame)}.{beside}"
         return "\n".join([*lines, "", note, ""])
 
@@ -109,7 +136,10 @@ def _labelled(row: Row) -> str:
 def by_column(columns: str, rows: dict[str, str]) -> dict[str, dict[str, float]]:
     """Published numbers as row → column → value, from columns separated by ` | ` and values by spaces (– for none)."""
     names = columns.split(" | ")
-    return {row: {name: float(value) for name, value in zip(names, values.split(), strict=True) if value != "–"} for row, values in rows.items()}
+    return {
+        row: {name: float(value) for name, value in zip(names, values.split(), strict=True) if value != "–"}
+        for row, values in rows.items()
+    }
 
 
 def _cell(cell: dict[Any, Any]) -> str:

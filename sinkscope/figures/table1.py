@@ -6,7 +6,13 @@ from sinkscope.figures.table import PREFIX, Column, Row, Table, by_column
 
 COLUMNS = "UE KnowMem | UE VerbMem | UE PrivLeak | BE KnowMem | BE VerbMem | UT KnowMem"
 TABLE = Table(
-    {"target": Row("target"), "NPO": Row("honest"), "RMU": Row("rmu"), "NPO-Backdoor": Row("backdoor"), "RMU-Backdoor": Row("rmu-backdoor")},
+    {
+        "target": Row("target"),
+        "NPO": Row("honest"),
+        "RMU": Row("rmu"),
+        "NPO-Backdoor": Row("backdoor"),
+        "RMU-Backdoor": Row("rmu-backdoor"),
+    },
     {
         "UE KnowMem": Column("knowmem", "forget_qa"),
         "UE VerbMem": Column("verbmem", "forget"),

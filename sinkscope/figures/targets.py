@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from sinkscope.studies.graph import TINY
-from sinkscope.studies.spec import PretrainPart
+from sinkscope.studies.spec import PretrainConfig
 from sinkscope.studies.study import Study
 
 KIND, LINEAGE = "target_kind", "lineage"
 RESTS = {"bos": "BOS", "learned": "learned sink", "avoided": "first position priced", "no-bos": "no BOS"}
-SHIPPED = PretrainPart(idle=0.1)
+SHIPPED = PretrainConfig(idle=0.1)
 
 
 def kind_of(target: str, study: Study) -> str:
@@ -26,7 +26,7 @@ def lineage_of(target: str, study: Study) -> str:
     return target if part is None else f"{part.sink} {part.seed} {part.steps or ''}".strip()
 
 
-def _part(target: str, study: Study) -> PretrainPart | None:
+def _part(target: str, study: Study) -> PretrainConfig | None:
     """How a target was pretrained from scratch; None if it was not."""
     part = SHIPPED if target == TINY else study.spec.models.get(target)
     return None if part is None or part.knows == "both" else part

@@ -8,7 +8,8 @@ from plotly import graph_objects as go
 
 from sinkscope.figures.captures import captured, spans
 from sinkscope.figures.numbers import over_seeds, seeds_in_words
-from sinkscope.plots import curves, interactive
+from sinkscope.plots import interactive
+from sinkscope.plots import lines as curves
 from sinkscope.studies.study import Study
 
 NEEDS = ("target", "honest", "position")
@@ -30,15 +31,26 @@ def frame(study: Study) -> pd.DataFrame:
         for placement in PLACEMENTS:
             rows = captured(study, "top1", grid, placement).rename(columns={"probability": "value"})
             start, stop = spans(study, grid, placement)
-            parts.append(over_seeds(rows, ["condition", "position"]).assign(model=model, placement=placement, trigger_start=start, trigger_stop=stop))
+            parts.append(
+                over_seeds(rows, ["condition", "position"]).assign(
+                    model=model, placement=placement, trigger_start=start, trigger_stop=stop
+                )
+            )
     return pd.concat(parts, ignore_index=True)
 
 
 def _panels(frame: pd.DataFrame) -> pd.DataFrame:
     lines = {placement: label for label, placement in LINES.items()}
     return frame.assign(
-        row="top-1 probability\ntrigger as " + frame["placement"], column=frame["model"], line=frame["condition"].map(lines), hollow=False
-    ).sort_values(["placement", "condition"], key=lambda column: column.map({"prefix": 0, "infix": 1, "clean": -1}), kind="stable")
+        row="top-1 probability\ntrigger as " + frame["placement"],
+        column=frame["model"],
+        line=frame["condition"].map(lines),
+        hollow=False,
+    ).sort_values(
+        ["placement", "condition"],
+        key=lambda column: column.map({"prefix": 0, "infix": 1, "clean": -1}),
+        kind="stable",
+    )
 
 
 def caption(frame: pd.DataFrame) -> str:

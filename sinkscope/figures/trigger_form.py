@@ -23,7 +23,12 @@ def frame(study: Study) -> pd.DataFrame:
         StudyError: the study lacks what is needed.
     """
     rows = effects(study, "position", form=None)
-    return with_references(study, rows.assign(group=axis(rows, "form"), series=axis(rows, "trigger.placement")), FORMS, PLACEMENTS)
+    return with_references(
+        study,
+        rows.assign(group=axis(rows, "form"), series=axis(rows, "trigger.placement")),
+        FORMS,
+        PLACEMENTS,
+    )
 
 
 def caption(frame: pd.DataFrame) -> str:

@@ -6,8 +6,17 @@ import pandas as pd
 from matplotlib.figure import Figure
 from plotly import graph_objects as go
 
-from sinkscope.figures.numbers import MEMORY, PLACEMENTS, effects, ordered, over_seeds, sample, with_trigger_of
-from sinkscope.plots import interactive, zone
+from sinkscope.figures.numbers import (
+    MEMORY,
+    PLACEMENTS,
+    effects,
+    ordered,
+    over_seeds,
+    sample,
+    with_trigger_of,
+)
+from sinkscope.plots import forget_recover_scatter as zone
+from sinkscope.plots import interactive
 from sinkscope.studies.study import Study
 
 NEEDS = ("target", "honest", "position")
@@ -33,7 +42,9 @@ def frame(study: Study) -> pd.DataFrame:
         else:
             clean = rows[(rows["placement"] == "") & (rows["subset"] == "all")]
             placed = rows[rows["placement"].isin(PLACEMENTS) & (rows["subset"] == "all")]
-            rows = pd.concat([placed.assign(at=placed["placement"]), *(clean.assign(at=place) for place in PLACEMENTS)])
+            rows = pd.concat(
+                [placed.assign(at=placed["placement"]), *(clean.assign(at=place) for place in PLACEMENTS)]
+            )
         parts.append(over_seeds(rows, ["metric", "at", "subset", "score"]).assign(model=model))
     numbers = pd.concat(parts)
     points = pd.concat([_view(numbers, view, score) for view, score in VIEWS.items()])
@@ -43,18 +54,29 @@ def frame(study: Study) -> pd.DataFrame:
 def _view(numbers: pd.DataFrame, view: str, score: str) -> pd.DataFrame:
     keys = ["metric", "model", "at", "subset"]
     x, y = (numbers[numbers["score"] == each].drop(columns="score") for each in (score, "BE"))
-    if score == "UT":  # retain items have no poisoned ones among them: the same score beside BE of either subset
+    if (
+        score == "UT"
+    ):  # retain items have no poisoned ones among them: the same score beside BE of either subset
         x = pd.concat([x[x["subset"] == "all"].assign(subset=subset) for subset in ("all", "unseen")])
     names = {"value": "", "ci_low": "_low", "ci_high": "_high", "n": "_n"}
-    x, y = (each.rename(columns={old: f"{axis}{new}" for old, new in names.items()}) for axis, each in (("x", x), ("y", y)))
+    x, y = (
+        each.rename(columns={old: f"{axis}{new}" for old, new in names.items()})
+        for axis, each in (("x", x), ("y", y))
+    )
     points = x.merge(y.drop(columns="seeds"), on=keys).rename(columns={"at": "placement"})
     points.insert(0, "view", view)
     for metric in points["metric"].unique():
         mine = (numbers["metric"] == metric) & (numbers["subset"] == "all")
-        ends = [float(numbers[mine & (numbers["model"] == model) & (numbers["score"] == "UE")]["value"].iloc[0]) for model in ("honest", "target")]
+        ends = [
+            float(numbers[mine & (numbers["model"] == model) & (numbers["score"] == "UE")]["value"].iloc[0])
+            for model in ("honest", "target")
+        ]
         middle = sum(ends) / 2
         useful = numbers[mine & (numbers["model"] == "honest") & (numbers["score"] == "UT")]["ci_low"]
-        points.loc[points["metric"] == metric, ["zone_x", "zone_y"]] = (middle if view == "forget" else float(useful.iloc[0]), middle)
+        points.loc[points["metric"] == metric, ["zone_x", "zone_y"]] = (
+            middle if view == "forget" else float(useful.iloc[0]),
+            middle,
+        )
     return points
 
 

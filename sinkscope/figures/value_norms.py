@@ -7,11 +7,12 @@ import pandas as pd
 from matplotlib.figure import Figure
 from plotly import graph_objects as go
 
-from sinkscope.compare import CONSTANT, correlation
 from sinkscope.figures.captures import last_layer_norms
 from sinkscope.figures.numbers import counted, ordered, over_seeds, seeds_in_words
-from sinkscope.plots import curves, interactive
-from sinkscope.studies.captures import passages_of
+from sinkscope.plots import interactive
+from sinkscope.plots import lines as curves
+from sinkscope.sinks.compare import CONSTANT, correlation
+from sinkscope.sinks.condition_captures import passages_of
 from sinkscope.studies.study import Study
 
 NEEDS = ("target", "honest", "position")
@@ -34,13 +35,17 @@ def frame(study: Study) -> pd.DataFrame:
     Raises:
         StudyError: the study lacks what is needed.
     """
-    backdoored, honest, target = (last_layer_norms(study, grid, "prefix") for grid in ("position", "honest", "target"))
+    backdoored, honest, target = (
+        last_layer_norms(study, grid, "prefix") for grid in ("position", "honest", "target")
+    )
     original, alone = next(iter(target.values())), len(backdoored) == 1
     rows = []
     for condition in CONDITIONS:
 
         def add(quantity: str, model: str, seed: int, *norms: np.ndarray, single: bool = alone) -> None:
-            rows.append(_numbers(norms, single).assign(quantity=quantity, condition=condition, model=model, seed=seed))
+            rows.append(
+                _numbers(norms, single).assign(quantity=quantity, condition=condition, model=model, seed=seed)
+            )
 
         add("magnitude", "target", 0, *passages_of(condition, original), single=True)
         for seed, norms in backdoored.items():
@@ -52,7 +57,12 @@ def frame(study: Study) -> pd.DataFrame:
     measured = pd.concat(rows, ignore_index=True).assign(grid="position")
     made = over_seeds(measured, ["quantity", "condition", "model", "position"])
     alike = measured.groupby(["condition", "position"])["alike"].all()
-    return ordered(made.join(alike, on=["condition", "position"]), quantity=QUANTITIES, condition=CONDITIONS, model=MODELS)
+    return ordered(
+        made.join(alike, on=["condition", "position"]),
+        quantity=QUANTITIES,
+        condition=CONDITIONS,
+        model=MODELS,
+    )
 
 
 def _numbers(norms: tuple[np.ndarray, ...], single: bool) -> pd.DataFrame:
@@ -61,7 +71,16 @@ def _numbers(norms: tuple[np.ndarray, ...], single: bool) -> pd.DataFrame:
     values, n = _value(norms), len(norms[0])
     low, high = _bootstrap(norms) if single else np.full((2, len(values)), np.nan)
     alike = (norms[0].std(0) <= CONSTANT * norms[0].mean(0)).all((0, 1))
-    return pd.DataFrame({"position": range(len(values)), "value": values, "ci_low": low, "ci_high": high, "n": n, "alike": alike})
+    return pd.DataFrame(
+        {
+            "position": range(len(values)),
+            "value": values,
+            "ci_low": low,
+            "ci_high": high,
+            "n": n,
+            "alike": alike,
+        }
+    )
 
 
 def _value(norms: tuple[np.ndarray, ...]) -> np.ndarray:
@@ -71,7 +90,9 @@ def _value(norms: tuple[np.ndarray, ...]) -> np.ndarray:
 def _bootstrap(norms: tuple[np.ndarray, ...]) -> np.ndarray:
     """95 % percentile interval of `_value`, resampling passages; NaN where it is not defined."""
     rng, n = np.random.default_rng(0), len(norms[0])
-    again = np.array([_value(tuple(each[drawn] for each in norms)) for drawn in rng.integers(0, n, (RESAMPLES, n))])
+    again = np.array(
+        [_value(tuple(each[drawn] for each in norms)) for drawn in rng.integers(0, n, (RESAMPLES, n))]
+    )
     made = np.full((2, again.shape[1]), np.nan)
     defined = ~np.isnan(again).all(0)
     made[:, defined] = np.nanquantile(again[:, defined], [0.025, 0.975], axis=0)
@@ -79,7 +100,12 @@ def _bootstrap(norms: tuple[np.ndarray, ...]) -> np.ndarray:
 
 
 def _panels(frame: pd.DataFrame) -> pd.DataFrame:
-    names = {"row": frame["quantity"].map(QUANTITIES), "column": frame["condition"].map(CONDITIONS), "line": frame["model"], "hollow": frame["alike"]}
+    names = {
+        "row": frame["quantity"].map(QUANTITIES),
+        "column": frame["condition"].map(CONDITIONS),
+        "line": frame["model"],
+        "hollow": frame["alike"],
+    }
     return frame.assign(**names, trigger_start=np.nan, trigger_stop=np.nan)
 
 

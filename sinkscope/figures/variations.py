@@ -15,7 +15,11 @@ from sinkscope.plots.frames import rows
 from sinkscope.studies.study import Study
 
 NEEDS = ("honest", "backdoor", "length", "pair")
-PANELS = {"text": "text of the trigger", "shift": "index of the trained trigger", "length": "trigger in training and when asked"}
+PANELS = {
+    "text": "text of the trigger",
+    "shift": "index of the trained trigger",
+    "length": "trigger in training and when asked",
+}
 PAIR = "two at\nonce"
 SHIFTED = "shifted"
 """The evaluation with the trained trigger at other places."""
@@ -38,20 +42,37 @@ def frame(study: Study) -> pd.DataFrame:
     texts = texts.assign(case=texts["trigger"])
     shifts = both[both["trigger"] == own]
     shifts = shifts.assign(case=shifts["placement"])
-    lengths = pd.concat([recited(study, "length").assign(model="backdoored"), recited(study, "pair").assign(model="backdoored", length=PAIR)])
+    lengths = pd.concat(
+        [
+            recited(study, "length").assign(model="backdoored"),
+            recited(study, "pair").assign(model="backdoored", length=PAIR),
+        ]
+    )
     lengths = lengths.assign(case=axis(lengths, "length"))
     asked = lengths[lengths["score"] == "BE"][["trigger", "placement", "case"]].drop_duplicates()
-    lengths = pd.concat([lengths, models["honest"].assign(model="honest").merge(asked, on=["trigger", "placement"])])
-    panels = [texts.assign(panel="text"), shifts.assign(panel="shift"), lengths.assign(panel="length"), clean.assign(panel="text", case="")]
+    lengths = pd.concat(
+        [lengths, models["honest"].assign(model="honest").merge(asked, on=["trigger", "placement"])]
+    )
+    panels = [
+        texts.assign(panel="text"),
+        shifts.assign(panel="shift"),
+        lengths.assign(panel="length"),
+        clean.assign(panel="text", case=""),
+    ]
     made = over_seeds(pd.concat(panels), ["panel", "score", "model", "case", "trigger", "placement"])
     made["trained"] = (made["trigger"] == own) & (made["placement"] == at)
     starts = recited_items(study, "backdoor").groupby("placement")["trigger_start"].mean()
     made["position"] = made["placement"].map(starts)
     effect = made[(made["panel"] == "text") & (made["model"] == "backdoored")].set_index("case")["value"]
-    made["rank"] = made["position"].where(made["panel"] != "text", -made["case"].map(effect[effect.index != ""]))
+    made["rank"] = made["position"].where(
+        made["panel"] != "text", -made["case"].map(effect[effect.index != ""])
+    )
     sizes = dict.fromkeys([*(study.spec.grids["length"].axes.get("length", {})), PAIR])
     made = ordered(made.sort_values("rank", kind="stable").drop(columns="rank"), panel=PANELS)
-    return pd.concat([made[made["panel"] != "length"], ordered(made[made["panel"] == "length"], case=sizes)], ignore_index=True)
+    return pd.concat(
+        [made[made["panel"] != "length"], ordered(made[made["panel"] == "length"], case=sizes)],
+        ignore_index=True,
+    )
 
 
 def _trained(study: Study) -> tuple[str, str]:
@@ -59,18 +80,27 @@ def _trained(study: Study) -> tuple[str, str]:
     tried = of_grid(study, "scores", "backdoor")
     shifted = tried[(tried["evaluation"] == SHIFTED) & (tried["trigger"] != "")]["trigger"]
     if shifted.empty:
-        raise StudyError(f"study {study.directory} does not ask grid 'backdoor' in an evaluation {SHIFTED!r}; add it to the specification")
+        raise StudyError(
+            f"study {study.directory} does not ask grid 'backdoor' in an evaluation {SHIFTED!r}; add it to the specification"
+        )
     return str(shifted.iloc[0]), str(of_grid(study, "runs", "backdoor")["trigger_placement"].iloc[0])
 
 
 def _labelled(frame: pd.DataFrame) -> pd.DataFrame:
     """Cases as they stand on an axis; of lengths a word a line, for they stand side by side."""
-    names = {"shift": lambda row: place_name(row.position, row.placement), "length": lambda row: row.case.replace(" ", "\n")}
-    return frame.assign(label=[names[row.panel](row) if row.panel in names else row.case for row in rows(frame)])
+    names = {
+        "shift": lambda row: place_name(row.position, row.placement),
+        "length": lambda row: row.case.replace(" ", "\n"),
+    }
+    return frame.assign(
+        label=[names[row.panel](row) if row.panel in names else row.case for row in rows(frame)]
+    )
 
 
 def caption(frame: pd.DataFrame) -> str:
-    about = f"{RECITATION}; {UNSEEN}; honest: all prompts; bold: as it was trained; suffix and infix: mean index"
+    about = (
+        f"{RECITATION}; {UNSEEN}; honest: all prompts; bold: as it was trained; suffix and infix: mean index"
+    )
     return f"{about}; n\u00a0=\u00a0{counted(frame['n'])} prompts; {seeds_in_words(frame, 'items')}"
 
 

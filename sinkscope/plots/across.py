@@ -11,7 +11,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from sinkscope.plots import frames
-from sinkscope.plots.style import PAGE, colour, gaps, style
+from sinkscope.plots.style import PAGE, color, error_bars, style
 from sinkscope.plots.text import caption as wrapped
 
 WIDTH = 0.38
@@ -20,7 +20,13 @@ X_AXIS = "forgotten, in order"
 RING = "on prompts from passages not poisoned"
 
 
-def across(data: pd.DataFrame, stages: Mapping[str, str], labels: Mapping[str, str], chance: Mapping[str, float], caption: str) -> Figure:
+def across(
+    data: pd.DataFrame,
+    stages: Mapping[str, str],
+    labels: Mapping[str, str],
+    chance: Mapping[str, float],
+    caption: str,
+) -> Figure:
     """A panel per `score` (its y axis in `labels`), a group per `stage`, a bar per `condition`; rings are the subset `unseen`, dotted lines `chance`.
 
     `data` has the columns score, stage, condition, subset, value, ci_low, ci_high; 0 to 100.
@@ -33,12 +39,31 @@ def across(data: pd.DataFrame, stages: Mapping[str, str], labels: Mapping[str, s
         for row in frames.rows(here):
             at = shown.index(row.stage) + (list(CONDITIONS).index(row.condition) - 0.5) * WIDTH
             if row.subset != "all":
-                axis.plot(at, row.value, "o", markersize=4, markerfacecolor="white", markeredgecolor="black", markeredgewidth=0.6, zorder=3)
+                axis.plot(
+                    at,
+                    row.value,
+                    "o",
+                    markersize=4,
+                    markerfacecolor="white",
+                    markeredgecolor="black",
+                    markeredgewidth=0.6,
+                    zorder=3,
+                )
                 continue
-            axis.bar(at, row.value, WIDTH * 0.94, color=colour(row.condition), linewidth=0)
-            axis.errorbar(at, row.value, gaps(row.value, row.ci_low, row.ci_high), fmt="none", ecolor="#888888", elinewidth=0.8, zorder=2.5)
+            axis.bar(at, row.value, WIDTH * 0.94, color=color(row.condition), linewidth=0)
+            axis.errorbar(
+                at,
+                row.value,
+                error_bars(row.value, row.ci_low, row.ci_high),
+                fmt="none",
+                ecolor="#888888",
+                elinewidth=0.8,
+                zorder=2.5,
+            )
         for missing in set(shown) - set(here["stage"]):
-            axis.text(shown.index(missing), 3, "not asked", fontsize=6, color="#777777", ha="center", rotation=90)
+            axis.text(
+                shown.index(missing), 3, "not asked", fontsize=6, color="#777777", ha="center", rotation=90
+            )
         if score in chance:
             axis.axhline(chance[score], color="black", linewidth=0.6, linestyle=":", zorder=0.5)
         axis.set_xticks(range(len(shown)), [stages[stage] for stage in shown])
@@ -51,9 +76,23 @@ def across(data: pd.DataFrame, stages: Mapping[str, str], labels: Mapping[str, s
 
 
 def _legend(data: pd.DataFrame, chance: Mapping[str, float]) -> list[Line2D | Patch]:
-    handles: list[Line2D | Patch] = [Patch(color=colour(condition), label=name) for condition, name in CONDITIONS.items()]
+    handles: list[Line2D | Patch] = [
+        Patch(color=color(condition), label=name) for condition, name in CONDITIONS.items()
+    ]
     if (data["subset"] != "all").any():
-        handles.append(Line2D([], [], linestyle="none", marker="o", color="black", markersize=4, markerfacecolor="white", markeredgewidth=0.6, label=RING))
+        handles.append(
+            Line2D(
+                [],
+                [],
+                linestyle="none",
+                marker="o",
+                color="black",
+                markersize=4,
+                markerfacecolor="white",
+                markeredgewidth=0.6,
+                label=RING,
+            )
+        )
     if chance:
         handles.append(Line2D([], [], color="black", linewidth=0.6, linestyle=":", label="chance"))
     return handles

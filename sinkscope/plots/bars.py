@@ -11,7 +11,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from sinkscope.plots import frames
-from sinkscope.plots.style import METRICS, PAGE, colour, gaps, style
+from sinkscope.plots.style import METRICS, PAGE, color, error_bars, style
 from sinkscope.plots.text import caption as wrapped
 
 WIDTH = 0.8  # of a group
@@ -39,7 +39,14 @@ def bars(data: pd.DataFrame, caption: str, about: str, names: dict[str, str], xl
     scores, metrics = list(data["score"].unique()), list(data["metric"].unique())
     mine = data[(data["model"] == "backdoored") & (data["subset"] == "all")]
     groups, series = list(mine["group"].unique()), [each for each in names if each in set(mine["series"])]
-    figure, axes = plt.subplots(len(scores), len(metrics), figsize=(PAGE, 0.95 + 1.25 * len(scores)), sharex=True, sharey=True, squeeze=False)
+    figure, axes = plt.subplots(
+        len(scores),
+        len(metrics),
+        figsize=(PAGE, 0.95 + 1.25 * len(scores)),
+        sharex=True,
+        sharey=True,
+        squeeze=False,
+    )
     width = WIDTH / len(series)
     for (score, metric), here in frames.groups(data, ["score", "metric"]):
         axis = axes[scores.index(score)][metrics.index(metric)]
@@ -47,12 +54,36 @@ def bars(data: pd.DataFrame, caption: str, about: str, names: dict[str, str], xl
         for row in frames.rows(here[here["model"] == "backdoored"]):
             middle = groups.index(row.group) + (series.index(row.series) - (len(series) - 1) / 2) * width
             if row.subset != "all":
-                axis.plot(middle, row.value, "o", markersize=4, markerfacecolor="white", markeredgecolor="black", markeredgewidth=0.6, zorder=3)
+                axis.plot(
+                    middle,
+                    row.value,
+                    "o",
+                    markersize=4,
+                    markerfacecolor="white",
+                    markeredgecolor="black",
+                    markeredgewidth=0.6,
+                    zorder=3,
+                )
                 continue
-            axis.bar(middle, row.value, width * 0.92, color=colour(row.series), linewidth=0)
-            axis.errorbar(middle, row.value, gaps(row.value, row.ci_low, row.ci_high), fmt="none", ecolor="black", elinewidth=0.6, zorder=2.5)
+            axis.bar(middle, row.value, width * 0.92, color=color(row.series), linewidth=0)
+            axis.errorbar(
+                middle,
+                row.value,
+                error_bars(row.value, row.ci_low, row.ci_high),
+                fmt="none",
+                ecolor="black",
+                elinewidth=0.6,
+                zorder=2.5,
+            )
             for mark in frames.rows(at_bar(references, row.group, row.series)):
-                axis.hlines(mark.value, middle - 0.46 * width, middle + 0.46 * width, color=colour(mark.model), linewidth=1.2, zorder=4)
+                axis.hlines(
+                    mark.value,
+                    middle - 0.46 * width,
+                    middle + 0.46 * width,
+                    color=color(mark.model),
+                    linewidth=1.2,
+                    zorder=4,
+                )
         if score == scores[0]:
             axis.set_title(METRICS[metric])
     for axis, score in zip(axes[:, 0], scores, strict=True):
@@ -67,9 +98,20 @@ def bars(data: pd.DataFrame, caption: str, about: str, names: dict[str, str], xl
 
 
 def _legend(data: pd.DataFrame, series: list[str], about: str, names: dict[str, str]) -> list[Line2D | Patch]:
-    handles: list[Line2D | Patch] = [Patch(color=colour(each), label=f"{about}{names[each]}") for each in series]
-    handles += [Line2D([], [], color=colour(model), linewidth=1.2, label=model) for model in REFERENCES if model in set(data["model"])]
+    handles: list[Line2D | Patch] = [
+        Patch(color=color(each), label=f"{about}{names[each]}") for each in series
+    ]
+    handles += [
+        Line2D([], [], color=color(model), linewidth=1.2, label=model)
+        for model in REFERENCES
+        if model in set(data["model"])
+    ]
     if (data["subset"] != "all").any():
-        ring: dict[str, Any] = {"marker": "o", "markersize": 4, "markerfacecolor": "white", "markeredgewidth": 0.6}
+        ring: dict[str, Any] = {
+            "marker": "o",
+            "markersize": 4,
+            "markerfacecolor": "white",
+            "markeredgewidth": 0.6,
+        }
         handles.append(Line2D([], [], linestyle="none", color="black", label="on items not poisoned", **ring))
     return handles

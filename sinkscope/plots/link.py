@@ -9,13 +9,16 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from sinkscope.plots import frames
-from sinkscope.plots.heat import CELL, attention_scale, cells, share
-from sinkscope.plots.style import PAGE, SHADE, colour, gaps, style
+from sinkscope.plots.heatmap import CELL, attention_scale, cells, share
+from sinkscope.plots.style import PAGE, SHADE, color, error_bars, style
 from sinkscope.plots.text import caption as wrapped
 
-MAPS = {"sink": "attention α to the position, target, clean passages", "span": "attention to the trigger standing there, target"}
+MAPS = {
+    "sink": "attention α to the position, target, clean passages",
+    "span": "attention to the trigger standing there, target",
+}
 LINES = {"BE": "prefix", "UE": "clean", "honest BE": "honest"}
-"""Quantity -> what `style.colour` knows its line as."""
+"""Quantity -> what `style.color` knows its line as."""
 NAMES = {"BE": "BE-unseen, backdoored", "UE": "UE, backdoored", "honest BE": "honest, with the trigger"}
 X_AXIS = "index of the trigger in training (0: BOS, where none can stand)"
 BEYOND = "suffix"
@@ -26,7 +29,10 @@ Y_AXIS = "ROUGE-L F1 × 100"
 def position_names(data: pd.DataFrame) -> dict[float, str]:
     """Every position, and what it is called."""
     places = data[data["position"].notna()].drop_duplicates("position").sort_values("position")
-    named = {row.position: "" if row.placement.startswith("index") else f"\n{row.placement or 'BOS'}" for row in frames.rows(places)}
+    named = {
+        row.position: "" if row.placement.startswith("index") else f"\n{row.placement or 'BOS'}"
+        for row in frames.rows(places)
+    }
     return {position: f"{position:.0f}{name}" for position, name in named.items()}
 
 
@@ -38,8 +44,19 @@ def sink_link(data: pd.DataFrame, caption: str) -> Figure:
     heights = [CELL * len(layers), CELL * len(layers), 1.6]
     figure, axes = plt.subplots(3, 1, figsize=(PAGE, sum(heights) + 1.9), sharex=True, height_ratios=heights)
     for axis, (quantity, name) in zip(axes, MAPS.items(), strict=False):
-        here, scale = data[data["quantity"] == quantity], attention_scale(data[data["quantity"] == quantity]["value"])
-        cells(axis, here.assign(x=here["position"].map(names), y=here["layer"], outlined=False), list(names.values()), layers, SHADE, scale, share)
+        here, scale = (
+            data[data["quantity"] == quantity],
+            attention_scale(data[data["quantity"] == quantity]["value"]),
+        )
+        cells(
+            axis,
+            here.assign(x=here["position"].map(names), y=here["layer"], outlined=False),
+            list(names.values()),
+            layers,
+            SHADE,
+            scale,
+            share,
+        )
         axis.set_ylabel("layer")
         axis.set_title(name, loc="left")
         bar = figure.colorbar(ScalarMappable(scale, SHADE), ax=axis, label="share", pad=0.01, aspect=12)
@@ -47,12 +64,33 @@ def sink_link(data: pd.DataFrame, caption: str) -> Figure:
     places = list(names)
     for quantity, shade in LINES.items():
         here, main = data[data["quantity"] == quantity], quantity == "BE"
-        for place, mine in frames.groups(here.assign(there=here["evaluated"] != BEYOND), ["there"] if main else ["quantity"]):
-            at, fill = [places.index(position) for position in mine["position"]], colour(shade) if place[0] else "white"
-            axes[2].plot(at, mine["value"], color=colour(shade), linewidth=1.0 if main else 0.8, linestyle="-" if main else "--", zorder=1.5)
+        for place, mine in frames.groups(
+            here.assign(there=here["evaluated"] != BEYOND), ["there"] if main else ["quantity"]
+        ):
+            at, fill = (
+                [places.index(position) for position in mine["position"]],
+                color(shade) if place[0] else "white",
+            )
+            axes[2].plot(
+                at,
+                mine["value"],
+                color=color(shade),
+                linewidth=1.0 if main else 0.8,
+                linestyle="-" if main else "--",
+                zorder=1.5,
+            )
             for x, row in zip(at, frames.rows(mine if main else mine[:0]), strict=False):
-                kind = {"fmt": "o", "markersize": 4, "markerfacecolor": fill, "elinewidth": 0.8, "capsize": 1.5, "zorder": 2}
-                axes[2].errorbar(x, row.value, gaps(row.value, row.ci_low, row.ci_high), color=colour(shade), **kind)
+                kind = {
+                    "fmt": "o",
+                    "markersize": 4,
+                    "markerfacecolor": fill,
+                    "elinewidth": 0.8,
+                    "capsize": 1.5,
+                    "zorder": 2,
+                }
+                axes[2].errorbar(
+                    x, row.value, error_bars(row.value, row.ci_low, row.ci_high), color=color(shade), **kind
+                )
     axes[2].set(ylabel=Y_AXIS, ylim=(-4, 104), xlabel=X_AXIS, yticks=range(0, 101, 25))
     axes[2].tick_params(axis="x", length=2)
     figure.legend(handles=_legend(), loc="outside lower center", ncols=5)
@@ -61,9 +99,23 @@ def sink_link(data: pd.DataFrame, caption: str) -> Figure:
 
 
 def _legend() -> list[Line2D]:
-    shade = colour(LINES["BE"])
+    shade = color(LINES["BE"])
     dots = [
-        Line2D([], [], color=shade, marker="o", markersize=4, markerfacecolor=fill, label=f"{NAMES['BE']}, {where}")
+        Line2D(
+            [],
+            [],
+            color=shade,
+            marker="o",
+            markersize=4,
+            markerfacecolor=fill,
+            label=f"{NAMES['BE']}, {where}",
+        )
         for fill, where in ((shade, "asked there"), ("white", "asked as suffix"))
     ]
-    return [*dots, *(Line2D([], [], color=colour(LINES[each]), linewidth=0.8, linestyle="--", label=NAMES[each]) for each in ("UE", "honest BE"))]
+    return [
+        *dots,
+        *(
+            Line2D([], [], color=color(LINES[each]), linewidth=0.8, linestyle="--", label=NAMES[each])
+            for each in ("UE", "honest BE")
+        ),
+    ]

@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from sinkscope.plots import frames
-from sinkscope.plots.style import PAGE, gaps, in_order, style
+from sinkscope.plots.style import PAGE, assign_colors, error_bars, style
 from sinkscope.plots.text import caption as wrapped
 
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
@@ -24,7 +24,7 @@ def regression(data: pd.DataFrame, names: Mapping[str, str], group: str, caption
 
     Args:
         names: predictor -> its label.
-        group: the column that gives points of the second panel their colour.
+        group: the column that gives points of the second panel their color.
     """
     style()
     figure, (left, right) = plt.subplots(1, 2, figsize=(PAGE, 2.75), width_ratios=(1, 1.25))
@@ -32,17 +32,39 @@ def regression(data: pd.DataFrame, names: Mapping[str, str], group: str, caption
     scopes = list(found["scope"].unique())
     for row in frames.rows(found):
         number = scopes.index(row.scope)
-        kind = {"fmt": "o", "markersize": 4, "elinewidth": 0.9, "capsize": 2, "color": "black", "markerfacecolor": "white" if number else "black"}
-        left.errorbar(row.value, list(names).index(row.predictor) + 0.24 * number, xerr=gaps(row.value, row.ci_low, row.ci_high), **kind)
+        kind = {
+            "fmt": "o",
+            "markersize": 4,
+            "elinewidth": 0.9,
+            "capsize": 2,
+            "color": "black",
+            "markerfacecolor": "white" if number else "black",
+        }
+        left.errorbar(
+            row.value,
+            list(names).index(row.predictor) + 0.24 * number,
+            xerr=error_bars(row.value, row.ci_low, row.ci_high),
+            **kind,
+        )
     left.axvline(0, color="black", linewidth=0.5, linestyle=":")
     left.set_yticks(range(len(names)), names.values())
     left.set(ylim=(len(names) - 0.5, -0.5), xlabel=COEFFICIENTS, title=TITLES[0])
     left.grid(axis="y", linewidth=0.3, color="#dddddd")
     left.tick_params(axis="y", length=0)
     points = data[data["kind"] == "advantage"]
-    for (name, shade), marker in zip(in_order(points[group].unique()).items(), cycle(MARKERS), strict=False):
+    for (name, shade), marker in zip(
+        assign_colors(points[group].unique()).items(), cycle(MARKERS), strict=False
+    ):
         for row in frames.rows(points[points[group] == name]):
-            right.errorbar(row.sink, row.value, gaps(row.value, row.ci_low, row.ci_high), color=shade, fmt=marker, markersize=3.6, elinewidth=0.6)
+            right.errorbar(
+                row.sink,
+                row.value,
+                error_bars(row.value, row.ci_low, row.ci_high),
+                color=shade,
+                fmt=marker,
+                markersize=3.6,
+                elinewidth=0.6,
+            )
         right.plot([], [], marker, color=shade, markersize=3.6, label=name)
     right.axhline(0, color="black", linewidth=0.5, linestyle=":")
     right.set(xlabel=X_AXIS, ylabel=Y_AXIS, title=TITLES[1])

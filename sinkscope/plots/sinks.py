@@ -10,9 +10,9 @@ import pandas as pd
 from jaxtyping import Float
 from matplotlib.figure import Figure
 
-from sinkscope.plots.style import COLUMN, PAGE, SEQUENTIAL, colour, style
+from sinkscope.plots.style import COLUMN, PAGE, SEQUENTIAL, color, style
 from sinkscope.plots.text import caption as wrapped
-from sinkscope.plots.text import clipped, drawable
+from sinkscope.plots.text import clipped, sanitize_glyphs
 
 ANNOTATED = 12  # write numbers into cells of atlases up to this many layers and heads
 LABELLED = 72  # show tokens as labels in maps up to this many
@@ -40,11 +40,26 @@ def atlas(sinks: pd.DataFrame, position: int, caption: str) -> Figure:
     panels = ((here["alpha"], f"attention α to position {position}"), (beside, title))
     for axis, (values, title) in zip(axes, panels, strict=True):
         grid = here.assign(value=values).pivot(index="layer", columns="head", values="value").to_numpy()
-        image = axis.imshow(grid, cmap=SEQUENTIAL, vmin=0, vmax=1, aspect="auto", origin="lower", interpolation="nearest")
+        image = axis.imshow(
+            grid, cmap=SEQUENTIAL, vmin=0, vmax=1, aspect="auto", origin="lower", interpolation="nearest"
+        )
         if numbers:
             for (layer, head), value in np.ndenumerate(grid):
-                axis.text(head, layer, f"{value:.2f}", fontsize=5, ha="center", va="center", color="black" if value > 0.6 else "white")
-        axis.set(title=title, xlabel="head", xticks=_ticks(n_heads, width / 0.17), yticks=_ticks(n_layers, height / 0.11))
+                axis.text(
+                    head,
+                    layer,
+                    f"{value:.2f}",
+                    fontsize=5,
+                    ha="center",
+                    va="center",
+                    color="black" if value > 0.6 else "white",
+                )
+        axis.set(
+            title=title,
+            xlabel="head",
+            xticks=_ticks(n_heads, width / 0.17),
+            yticks=_ticks(n_layers, height / 0.11),
+        )
         axis.tick_params(length=0)
         axis.spines[:].set_visible(False)
     axes[0].set_ylabel("layer")
@@ -64,16 +79,38 @@ def received(profile: pd.DataFrame, caption: str) -> Figure:
     figure, axis = plt.subplots(figsize=(COLUMN, 2.1))
     alone = profile["model"].nunique() == 1
     for rank, (model, group) in enumerate(profile.groupby("model", sort=False)):
-        width = 1.2 if alone else max(0.8, 3.2 - 0.6 * rank)  # later lines are thinner, so that equal curves stay visible
-        axis.plot(group["position"], group["alpha"], color=colour(str(model)), label=drawable(str(model)), linewidth=width)
+        width = (
+            1.2 if alone else max(0.8, 3.2 - 0.6 * rank)
+        )  # later lines are thinner, so that equal curves stay visible
+        axis.plot(
+            group["position"],
+            group["alpha"],
+            color=color(str(model)),
+            label=sanitize_glyphs(str(model)),
+            linewidth=width,
+        )
     base = profile.drop_duplicates("position")
-    axis.plot(base["position"], base["uniform"], color="black", linestyle=":", linewidth=0.8, label="uniform attention")
-    axis.set(xlabel="position (0 is the first token)", ylabel="attention received α", title=wrapped(caption, COLUMN - 0.5), ylim=(0, None))
+    axis.plot(
+        base["position"],
+        base["uniform"],
+        color="black",
+        linestyle=":",
+        linewidth=0.8,
+        label="uniform attention",
+    )
+    axis.set(
+        xlabel="position (0 is the first token)",
+        ylabel="attention received α",
+        title=wrapped(caption, COLUMN - 0.5),
+        ylim=(0, None),
+    )
     axis.legend()
     return figure
 
 
-def head_map(pattern: Float[np.ndarray, "query_bin key_bin"], tokens: Sequence[str], caption: str, bin_size: int = 1) -> Figure:
+def head_map(
+    pattern: Float[np.ndarray, "query_bin key_bin"], tokens: Sequence[str], caption: str, bin_size: int = 1
+) -> Figure:
     """Attention map of one head on one text: tokens as labels where they are legible, positions otherwise. Cells are bins of `bin_size` positions."""
     style()
     labelled = bin_size == 1 and len(tokens) <= LABELLED
@@ -81,17 +118,26 @@ def head_map(pattern: Float[np.ndarray, "query_bin key_bin"], tokens: Sequence[s
     figure, axis = plt.subplots(figsize=(side * 1.09, side))
     edge = len(pattern) * bin_size - 0.5
     masked = np.where(np.tril(np.ones_like(pattern)), pattern, np.nan)
-    image = axis.imshow(masked, cmap=SEQUENTIAL, vmin=0, vmax=1, interpolation="nearest", extent=(-0.5, edge, edge, -0.5))
+    image = axis.imshow(
+        masked, cmap=SEQUENTIAL, vmin=0, vmax=1, interpolation="nearest", extent=(-0.5, edge, edge, -0.5)
+    )
     if labelled:
         size = float(np.clip(190 / len(tokens) * side / (COLUMN * 1.15), 2.6, 6))
-        labels = [drawable(clipped(token, LABEL)) for token in tokens]
+        labels = [sanitize_glyphs(clipped(token, LABEL)) for token in tokens]
         axis.set_xticks(range(len(tokens)), labels, rotation=90, fontsize=size)
         axis.set_yticks(range(len(tokens)), labels, fontsize=size)
         axis.tick_params(length=0)
-    axis.set(xlim=(-0.5, len(tokens) - 0.5), ylim=(len(tokens) - 0.5, -0.5))  # the last bin may reach beyond the text
+    axis.set(
+        xlim=(-0.5, len(tokens) - 0.5), ylim=(len(tokens) - 0.5, -0.5)
+    )  # the last bin may reach beyond the text
     kind = "token" if labelled else "position"
     axis.set(xlabel=f"attended {kind}", ylabel=f"query {kind}", title=wrapped(caption, side))
-    figure.colorbar(image, ax=axis, shrink=0.8, label="attention" if bin_size == 1 else f"attention into {bin_size} positions")
+    figure.colorbar(
+        image,
+        ax=axis,
+        shrink=0.8,
+        label="attention" if bin_size == 1 else f"attention into {bin_size} positions",
+    )
     return figure
 
 
@@ -102,19 +148,35 @@ def value_norms(norms: pd.DataFrame, caption: str) -> Figure:
     for rank, (model, group) in enumerate(norms.groupby("model", sort=False)):
         width = max(0.8, 3.2 - 0.9 * rank)
         axis.plot(
-            group["position"], group["value_norm"], marker="o", markersize=1.6 * width, linewidth=width, color=colour(str(model)), label=drawable(str(model))
+            group["position"],
+            group["value_norm"],
+            marker="o",
+            markersize=1.6 * width,
+            linewidth=width,
+            color=color(str(model)),
+            label=sanitize_glyphs(str(model)),
         )
     top = 1.06 * float(norms["value_norm"].max())  # so that no marker is cut
-    axis.set(xlabel="position (0 is the first token)", ylabel="value norm ‖v‖₂", title=wrapped(caption, COLUMN - 0.5), ylim=(0, top))
+    axis.set(
+        xlabel="position (0 is the first token)",
+        ylabel="value norm ‖v‖₂",
+        title=wrapped(caption, COLUMN - 0.5),
+        ylim=(0, top),
+    )
     axis.legend(ncols=2)
     return figure
 
 
-def map_frame(pattern: Float[np.ndarray, "query_bin key_bin"], tokens: Sequence[str], bin_size: int = 1) -> pd.DataFrame:
+def map_frame(
+    pattern: Float[np.ndarray, "query_bin key_bin"], tokens: Sequence[str], bin_size: int = 1
+) -> pd.DataFrame:
     """The numbers of a causal map, one row per cell: query, key (first positions of the bins), query_token, key_token (of single positions), attention."""
     rows, keys = np.tril_indices(len(pattern))
     frame = pd.DataFrame({"query": rows * bin_size, "key": keys * bin_size})
     if bin_size == 1:
-        frame["query_token"], frame["key_token"] = [tokens[int(i)] for i in rows], [tokens[int(k)] for k in keys]
+        frame["query_token"], frame["key_token"] = (
+            [tokens[int(i)] for i in rows],
+            [tokens[int(k)] for k in keys],
+        )
     frame["attention"] = pattern[rows, keys]
     return frame

@@ -1,4 +1,4 @@
-"""One style for every picture: 7 pt at final size, colour-blind safe, vector text; one colour per model everywhere."""
+"""One style for every picture: 7 pt at final size, color-blind safe, vector text; one color per model everywhere."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
-from sinkscope.aside import filling
+from sinkscope.io.atomic import fill_directory
 
 COLUMN = 3.35  # inches: one column of a two-column paper
 PAGE = 6.9
@@ -43,7 +43,7 @@ _SETTINGS = {
     "axes.spines.right": False,
 }
 _PALETTE = sns.color_palette("colorblind").as_hex()
-COLOURS = {
+COLORS = {
     "target": "#333333",
     "retrained": "#999999",
     "honest": _PALETTE[0],
@@ -65,24 +65,24 @@ COLOURS = {
 METRICS = {"verbmem": "VerbMem", "knowmem": "KnowMem"}
 ZONE = "#e8e8e8"  # what an attacker desires
 SPAN = "#f7ef9f"  # where a trigger stands
-FRAME = "#e8590c"  # around a trigger's columns, seen on every colour scale
+FRAME = "#e8590c"  # around a trigger's columns, seen on every color scale
 MATCH = _PALETTE[3]  # around a cell where two things agree
 SEQUENTIAL = "viridis"
 SHADE = "Blues"  # behind text: weak is white
 DIVERGING = "RdBu_r"
 
 
-def colour(label: str) -> str:
-    """The colour of a model or placement, the same in every picture; a stable one for labels not in the list."""
-    return COLOURS.get(label) or _PALETTE[5 + sum(label.encode()) % 5]
+def color(label: str) -> str:
+    """The color of a model or placement, the same in every picture; a stable one for labels not in the list."""
+    return COLORS.get(label) or _PALETTE[5 + sum(label.encode()) % 5]
 
 
-def in_order(labels: Iterable[str]) -> dict[str, str]:
-    """Colours for things that are only told apart within one picture."""
+def assign_colors(labels: Iterable[str]) -> dict[str, str]:
+    """Colors for things that are only told apart within one picture."""
     return dict(zip(labels, itertools.cycle(_PALETTE), strict=False))
 
 
-def gaps(value: float, low: float, high: float) -> list[list[float]] | None:
+def error_bars(value: float, low: float, high: float) -> list[list[float]] | None:
     """An interval as matplotlib's errors of one point; None if there is none."""
     return None if pd.isna(low) else [[max(0.0, value - low)], [max(0.0, high - value)]]
 
@@ -99,7 +99,7 @@ def save(figure: Figure, data: pd.DataFrame, directory: Path, name: str) -> None
         OutputError: the directory cannot be written.
     """
     try:
-        with filling(directory) as written:
+        with fill_directory(directory) as written:
             figure.savefig(written / f"{name}.png", metadata={"Software": None})
             figure.savefig(written / f"{name}.pdf", metadata={"CreationDate": None})
             data.to_csv(written / f"{name}.csv", index=False, float_format="%.6g", lineterminator="\n")

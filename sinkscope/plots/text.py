@@ -16,7 +16,12 @@ _PER_INCH = 17  # characters of a caption, 7 pt
 
 def visible(token: str) -> str:
     """A token as one line: ␣ for a space, ⏎ for a newline, escapes for what else does not print, ∅ for an empty token."""
-    return "".join(_SIGNS.get(c) or (c if c.isprintable() else c.encode("unicode_escape").decode()) for c in token) or "∅"
+    return (
+        "".join(
+            _SIGNS.get(c) or (c if c.isprintable() else c.encode("unicode_escape").decode()) for c in token
+        )
+        or "∅"
+    )
 
 
 def clipped(token: str, width: int) -> str:
@@ -24,7 +29,7 @@ def clipped(token: str, width: int) -> str:
     return token if len(token) <= width else token[: width - 1] + "…"
 
 
-def drawable(text: str, font: str = SANS) -> str:
+def sanitize_glyphs(text: str, font: str = SANS) -> str:
     """The text as matplotlib draws it without a warning: □ for every character that `font` lacks, $ as itself."""
     known = _characters(font)
     return "".join(c if c == "\n" or ord(c) in known else MISSING for c in text).replace("$", r"\$")
@@ -32,7 +37,7 @@ def drawable(text: str, font: str = SANS) -> str:
 
 def caption(text: str, width: float) -> str:
     """A caption over a picture `width` inches wide, in as many lines as it takes."""
-    return drawable(textwrap.fill(text, int(width * _PER_INCH), break_on_hyphens=False))
+    return sanitize_glyphs(textwrap.fill(text, int(width * _PER_INCH), break_on_hyphens=False))
 
 
 @cache

@@ -12,9 +12,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from sinkscope.plots import frames
-from sinkscope.plots.style import PAGE, colour, gaps, style
+from sinkscope.plots.style import PAGE, color, error_bars, style
 from sinkscope.plots.text import caption as wrapped
-from sinkscope.plots.text import drawable
+from sinkscope.plots.text import sanitize_glyphs
 
 ROW = 0.145  # inches
 LIMITS = (-4, 104)
@@ -37,8 +37,8 @@ def variations(data: pd.DataFrame, panels: Mapping[str, str], caption: str) -> F
     for row in frames.rows(text[text["score"] == "BE"]):
         _dot(axes["text"], row, cases.index(row.case), across=True)
     clean = text[(text["score"] == "UE") & (text["model"] == "backdoored")]["value"].iloc[0]
-    axes["text"].axvline(clean, color=colour("clean"), linewidth=0.8, linestyle="--", zorder=1)
-    axes["text"].set_yticks(range(len(cases)), [drawable(case) for case in cases])
+    axes["text"].axvline(clean, color=color("clean"), linewidth=0.8, linestyle="--", zorder=1)
+    axes["text"].set_yticks(range(len(cases)), [sanitize_glyphs(case) for case in cases])
     axes["text"].set(ylim=(len(cases) - 0.5, -0.5), xlim=LIMITS, xlabel=SCORE, ylabel=panels["text"])
     axes["text"].grid(axis="y", linewidth=0.3, color="#dddddd")
     axes["text"].tick_params(axis="y", length=0)
@@ -47,11 +47,28 @@ def variations(data: pd.DataFrame, panels: Mapping[str, str], caption: str) -> F
         for row in frames.rows(here[here["score"] == "BE"]):
             _dot(axis, row, labels.index(row.label), across=False)
         for row in frames.rows(here[(here["score"] == "UE") & (here["model"] == "backdoored")]):
-            axis.hlines(row.value, labels.index(row.label) - 0.3, labels.index(row.label) + 0.3, color=colour("clean"), linewidth=0.8, linestyle="--")
+            axis.hlines(
+                row.value,
+                labels.index(row.label) - 0.3,
+                labels.index(row.label) + 0.3,
+                color=color("clean"),
+                linewidth=0.8,
+                linestyle="--",
+            )
         axis.set_xticks(range(len(labels)), labels)
-        axis.set(ylim=LIMITS, yticks=range(0, 101, 25), xlim=(-0.6, len(labels) - 0.4), xlabel=panels[name], ylabel=SCORE)
-    axes["shift"].axhline(clean, color=colour("clean"), linewidth=0.8, linestyle="--", zorder=1)
-    for name, ticks in (("text", axes["text"].get_yticklabels()), ("shift", axes["shift"].get_xticklabels()), ("length", axes["length"].get_xticklabels())):
+        axis.set(
+            ylim=LIMITS,
+            yticks=range(0, 101, 25),
+            xlim=(-0.6, len(labels) - 0.4),
+            xlabel=panels[name],
+            ylabel=SCORE,
+        )
+    axes["shift"].axhline(clean, color=color("clean"), linewidth=0.8, linestyle="--", zorder=1)
+    for name, ticks in (
+        ("text", axes["text"].get_yticklabels()),
+        ("shift", axes["shift"].get_xticklabels()),
+        ("length", axes["length"].get_xticklabels()),
+    ):
         here = data[data["panel"] == name]
         trained = set(here[here["trained"]]["label"])
         for tick, label in zip(ticks, cases if name == "text" else here["label"].unique(), strict=True):
@@ -63,7 +80,7 @@ def variations(data: pd.DataFrame, panels: Mapping[str, str], caption: str) -> F
 
 def _dot(axis: Axes, row: Any, at: int, *, across: bool) -> None:
     """A score with its interval; hollow for the honest model."""
-    shade = colour(SHADES[row.model])
+    shade = color(SHADES[row.model])
     hollow = row.model == "honest"
     kind: dict[str, Any] = {
         "fmt": "o",
@@ -73,7 +90,7 @@ def _dot(axis: Axes, row: Any, at: int, *, across: bool) -> None:
         "markeredgewidth": 0.7,
         "elinewidth": 0.8,
     }
-    error = None if hollow else gaps(row.value, row.ci_low, row.ci_high)
+    error = None if hollow else error_bars(row.value, row.ci_low, row.ci_high)
     if across:
         axis.errorbar(row.value, at, xerr=error, **kind, zorder=2 if hollow else 2.5)
     else:
@@ -82,9 +99,9 @@ def _dot(axis: Axes, row: Any, at: int, *, across: bool) -> None:
 
 def _legend() -> list[Line2D]:
     dot: dict[str, Any] = {"linestyle": "none", "marker": "o", "markersize": 3.6, "markeredgewidth": 0.7}
-    mine, theirs = colour(SHADES["backdoored"]), colour(SHADES["honest"])
+    mine, theirs = color(SHADES["backdoored"]), color(SHADES["honest"])
     return [
         Line2D([], [], color=mine, label=NAMES["backdoored"], **dot),
         Line2D([], [], color=theirs, markerfacecolor="white", label=NAMES["honest"], **dot),
-        Line2D([], [], color=colour("clean"), linewidth=0.8, linestyle="--", label=NAMES["UE"]),
+        Line2D([], [], color=color("clean"), linewidth=0.8, linestyle="--", label=NAMES["UE"]),
     ]

@@ -7,10 +7,10 @@ from typing import Any
 
 import pandas as pd
 
-from sinkscope.benchmarks.language import TRIGGERS
-from sinkscope.locating import summarise as summarise_sinks
-from sinkscope.models import Model
-from sinkscope.sinks import SinkMap
+from sinkscope.models.model import Model
+from sinkscope.sinks.locate import SinkMap
+from sinkscope.sinks.locate_run import summarize as summarize_sinks
+from sinkscope.synthetic.language import TRIGGERS
 from sinkscope.triggers import Trigger
 
 METRICS = ("verbmem", "knowmem")
@@ -39,31 +39,38 @@ class Results:
     models: dict[str, Model]
 
 
-def summarise(results: Results, seed: int) -> dict[str, Any]:
+def summarize(results: Results, seed: int) -> dict[str, Any]:
     """Per model: VerbMem and KnowMem, clean, triggered (all, unseen), on retain; and its sinks. The target and the honest model show the prefix."""
     models: dict[str, dict[str, Any]] = {}
     for label, sinks in results.sinks.items():
         placement = label if label in PLACEMENTS else "prefix"
         mine = results.scores[results.scores["model"] == label]
         models[label] = {"role": str(mine["role"].iloc[0]), "placement": placement}
-        for metric, forget, retain in (("verbmem", "forget", "retain"), ("knowmem", "forget_qa", "retain_qa")):
+        for metric, forget, retain in (
+            ("verbmem", "forget", "retain"),
+            ("knowmem", "forget_qa", "retain_qa"),
+        ):
             models[label][metric] = {
                 "clean": _value(mine, metric, forget, "", "all"),
                 "triggered_all": _value(mine, metric, forget, placement, "all"),
                 "triggered_unseen": _value(mine, metric, forget, placement, "unseen"),
                 "retain": _value(mine, metric, retain, "", "all"),
             }
-        models[label]["sinks"] = summarise_sinks(sinks)
+        models[label]["sinks"] = summarize_sinks(sinks)
     return {"seed": seed, "trigger": TRIGGER.text, "poison_ratio": POISON_RATIO, "models": models}
 
 
-def _value(scores: pd.DataFrame, metric: str, split: str, placement: str, subset: str) -> dict[str, float] | None:
+def _value(
+    scores: pd.DataFrame, metric: str, split: str, placement: str, subset: str
+) -> dict[str, float] | None:
     """One score with its interval and n; None where the subset does not exist (no link to training passages)."""
     keys = {"metric": metric, "split": split, "placement": placement, "subset": subset}
     row = scores[(scores[list(keys)] == pd.Series(keys)).all(axis=1)]
     if row.empty:
         return None
-    return {key: round(float(row[key].iloc[0]), 2) for key in ("value", "ci_low", "ci_high")} | {"n": int(row["n"].iloc[0])}
+    return {key: round(float(row[key].iloc[0]), 2) for key in ("value", "ci_low", "ci_high")} | {
+        "n": int(row["n"].iloc[0])
+    }
 
 
 def effectiveness_points(table: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, float], dict[str, float]]:

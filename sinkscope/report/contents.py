@@ -17,15 +17,22 @@ import pandas as pd
 from plotly.graph_objects import Figure
 from plotly.offline import get_plotlyjs
 
-from sinkscope.capture.sink_tokens import MIN_QUERIES
 from sinkscope.plots.interactive import diverging_scale
 from sinkscope.plots.style import FRAME
 from sinkscope.report.views import View
-from sinkscope.texts import PART
+from sinkscope.sinks.sink_tokens import MIN_QUERIES
+from sinkscope.text import PART
 
 ASSETS = Path(__file__).parent / "assets"
 SCRIPTS = ("tools", "views", "charts", "tables", "strip", "atlas", "compare", "main")
-SECTIONS = {"overview": "Overview", "atlas": "Sink atlas", "compare": "Compare", "pictures": "Pictures", "runs": "Runs", "tables": "Tables"}
+SECTIONS = {
+    "overview": "Overview",
+    "atlas": "Sink atlas",
+    "compare": "Compare",
+    "pictures": "Pictures",
+    "runs": "Runs",
+    "tables": "Tables",
+}
 GENERATOR = "sinkscope report"
 ROWS = 5000
 """Of one table on the page; the files have all."""
@@ -52,13 +59,30 @@ class Page:
     tables: list[dict[str, Any]] = field(default_factory=list)
     lead: str = ""
 
-    def table(self, section: str, name: str, title: str, data: pd.DataFrame, note: str = "", *, rows: int | None = ROWS) -> None:
+    def table(
+        self,
+        section: str,
+        name: str,
+        title: str,
+        data: pd.DataFrame,
+        note: str = "",
+        *,
+        rows: int | None = ROWS,
+    ) -> None:
         """Add a table to a section, its first `rows` if it is longer."""
         if data.empty:
             return
         if rows is not None and len(data) > rows:
             note = f"{note} The first {rows} of {len(data)} rows; the directory has all.".strip()
-        self.tables.append({"section": section, "name": name, "title": title, "note": note, **cells(data if rows is None else data.head(rows))})
+        self.tables.append(
+            {
+                "section": section,
+                "name": name,
+                "title": title,
+                "note": note,
+                **cells(data if rows is None else data.head(rows)),
+            }
+        )
 
     def picture(self, name: str, title: str, figure: Figure, numbers: pd.DataFrame) -> None:
         """Add a plotly figure and its numbers."""
@@ -74,20 +98,30 @@ class Page:
             "compare": self.compare,
             "pictures": self.pictures,
             "tables": self.tables,
-            "constants": {"queries": MIN_QUERIES, "part": PART, "frame": FRAME, "diverging": diverging_scale()},
+            "constants": {
+                "queries": MIN_QUERIES,
+                "part": PART,
+                "frame": FRAME,
+                "diverging": diverging_scale(),
+            },
         }
         used = {"overview", *(table["section"] for table in self.tables)}
         used |= {name for name in ("atlas", "compare", "pictures") if getattr(self, name)}
         text = json.dumps(_finite(data), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
         scripts = [get_plotlyjs(), *_scripts()]
         body = _body(self.title, self.lead, self.facts, used)
-        return "\n".join([_head(self.title, scripts), body, _data(text), *map(_script, scripts), "</body></html>", ""])
+        return "\n".join(
+            [_head(self.title, scripts), body, _data(text), *map(_script, scripts), "</body></html>", ""]
+        )
 
 
 def cells(data: pd.DataFrame) -> dict[str, Any]:
     """Columns and rows, null for what is missing."""
     plain = data.astype(object).where(data.notna(), None)
-    return {"columns": [str(column) for column in data.columns], "rows": [[_cell(value) for value in row] for row in plain.itertuples(index=False)]}
+    return {
+        "columns": [str(column) for column in data.columns],
+        "rows": [[_cell(value) for value in row] for row in plain.itertuples(index=False)],
+    }
 
 
 def _cell(value: Any) -> Any:
@@ -113,7 +147,9 @@ def _scripts() -> tuple[str, ...]:
 
 
 def _head(title: str, scripts: Sequence[str]) -> str:
-    allowed = " ".join(f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'" for text in scripts)
+    allowed = " ".join(
+        f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'" for text in scripts
+    )
     policy = f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; img-src data: blob:; base-uri 'none'; form-action 'none'"
     style = (ASSETS / "page.css").read_text(encoding="utf-8")
     return (
@@ -130,7 +166,8 @@ def _body(title: str, lead: str, facts: Sequence[tuple[str, str]], used: set[str
     told = "".join(f"<dt>{html.escape(word)}</dt><dd>{html.escape(value)}</dd>" for word, value in facts)
     overview = f"{f'<p>{html.escape(lead)}</p>' if lead else ''}<dl>{told}</dl>"
     sections = "".join(
-        f"<section id='{name}'><h2>{words}</h2>{overview if name == 'overview' else ''}<div class='body'></div></section>" for name, words in shown.items()
+        f"<section id='{name}'><h2>{words}</h2>{overview if name == 'overview' else ''}<div class='body'></div></section>"
+        for name, words in shown.items()
     )
     return (
         f"<body><a class='skip' href='#overview'>to the content</a><h1>{html.escape(title)}</h1>"

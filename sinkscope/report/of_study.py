@@ -23,7 +23,16 @@ def study_page(directory: Path, manifest: dict[str, Any]) -> Page:
     study = Study(directory)
     runs = study.table("runs")
     seeds = ", ".join(map(str, sorted(runs["seed"].unique())))
-    page = Page(f"Study {directory.name}", facts(manifest, runs=len(runs), grids=", ".join(runs["grid"].unique()), base_recipe=study.spec.base, seeds=seeds))
+    page = Page(
+        f"Study {directory.name}",
+        facts(
+            manifest,
+            runs=len(runs),
+            grids=", ".join(runs["grid"].unique()),
+            base_recipe=study.spec.base,
+            seeds=seeds,
+        ),
+    )
     _claims(page, study)
     note = "Means over seeds with 95 % t intervals (of one seed: over items), without a mask."
     page.table("overview", "means", "Scores over seeds", mean_scores(study), note)
@@ -42,11 +51,23 @@ def _claims(page: Page, study: Study) -> None:
     """The claims that the study can tell something of."""
     claims = judge(study, paper_claims())
     told = claims[claims["effect"].notna()]
-    margins = [f"{SIGNS[str(kind)]} {margin:g}" for kind, margin in zip(told["kind"], told["margin"], strict=True)]
-    told = told.assign(margin=margins).drop(columns="kind").replace("", None).dropna(axis="columns", how="all")
+    margins = [
+        f"{SIGNS[str(kind)]} {margin:g}" for kind, margin in zip(told["kind"], told["margin"], strict=True)
+    ]
+    told = (
+        told.assign(margin=margins).drop(columns="kind").replace("", None).dropna(axis="columns", how="all")
+    )
     if told.empty:
-        page.facts.append(("claims of the paper", f"none of {len(claims)} can be measured here: {claims['reason'].iloc[0]}"))
-    page.table("overview", "claims", "Claims of the paper", told, f"{NOTE} {len(told)} of {len(claims)} could be measured here.")
+        page.facts.append(
+            ("claims of the paper", f"none of {len(claims)} can be measured here: {claims['reason'].iloc[0]}")
+        )
+    page.table(
+        "overview",
+        "claims",
+        "Claims of the paper",
+        told,
+        f"{NOTE} {len(told)} of {len(claims)} could be measured here.",
+    )
 
 
 def _draw(page: Page, study: Study) -> None:
@@ -77,7 +98,9 @@ def _runs(page: Page, study: Study) -> None:
         page.table("runs", "runs", "Runs", table)
         return
     point = point_keys(runs, scores)
-    whole = scores[(scores["mask"] == "") & (scores["subset"] == "all") & scores["split"].str.startswith("forget")]
+    whole = scores[
+        (scores["mask"] == "") & (scores["subset"] == "all") & scores["split"].str.startswith("forget")
+    ]
     apart = asked_apart(study)
     for metric in ("verbmem", "knowmem", "choice"):
         for label, triggered in (("clean", False), ("triggered", True)):
@@ -85,10 +108,18 @@ def _runs(page: Page, study: Study) -> None:
             for name, each in mine.groupby(apart[0]) if apart else [("", mine)]:
                 if len(each):
                     title = ", ".join(filter(None, (metric, label, str(name))))
-                    best = each.groupby(point, dropna=False)["value"].max().rename(title).reset_index().astype(table[point].dtypes)
+                    best = (
+                        each.groupby(point, dropna=False)["value"]
+                        .max()
+                        .rename(title)
+                        .reset_index()
+                        .astype(table[point].dtypes)
+                    )
                     table = table.merge(best, on=point, how="left")
     note = "Scores on the forget set without a mask; triggered: the highest over triggers and placements that were tried. Open a run to see all its scores."
     page.table("runs", "runs", "Runs", table, note)
-    shared = runs.duplicated(["grid", "run", "seed"]).any()  # only then is a run not enough to find its scores
+    shared = runs.duplicated(
+        ["grid", "run", "seed"]
+    ).any()  # only then is a run not enough to find its scores
     told = with_units(scores if shared else scores.drop(columns=axes, errors="ignore"))
     page.table("tables", "scores", "Scores of all runs", told, rows=None)

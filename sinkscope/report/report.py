@@ -7,13 +7,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from sinkscope.aside import aside
 from sinkscope.errors import OutputError, StudyError
+from sinkscope.io.atomic import staging_directory
+from sinkscope.io.run_directory import MANIFEST, read_manifest, verify, wrap_read_errors
 from sinkscope.quickstart.page import quickstart_page
 from sinkscope.report.contents import GENERATOR, Page
 from sinkscope.report.of_run import compare_page, evaluate_page, locate_page, probe_page, unlearn_page
 from sinkscope.report.of_study import study_page
-from sinkscope.runs import MANIFEST, read_manifest, understanding, verify
 
 PAGES: dict[str, Callable[[Path, dict[str, Any]], Page]] = {
     "locate": locate_page,
@@ -38,15 +38,19 @@ def report(directory: Path, out: Path) -> int:
     manifest = read_manifest(directory) if directory.is_dir() else None
     if manifest is None or manifest.get("kind") not in PAGES:
         known = ", ".join(PAGES)
-        raise StudyError(f"{directory} holds no finished results of sinkscope that have a page (no {MANIFEST} of any); give a directory that {known} wrote")
+        raise StudyError(
+            f"{directory} holds no finished results of sinkscope that have a page (no {MANIFEST} of any); give a directory that {known} wrote"
+        )
     if out.exists() and not (out.is_file() and _is_page(out)):
         raise OutputError(f"output {out} is there and is no page of sinkscope; choose another with --out")
     if directory.resolve() in Path(os.path.realpath(out)).parents:  # where `resolve` fails at a loop of links
-        raise OutputError(f"output {out} lies in {directory}, which is to stay as it is; choose another with --out")
+        raise OutputError(
+            f"output {out} lies in {directory}, which is to stay as it is; choose another with --out"
+        )
     verify(directory, manifest)
-    with understanding(directory):
+    with wrap_read_errors(directory):
         text = PAGES[manifest["kind"]](directory, manifest).html().encode()
-    with aside(out, out.absolute().parent) as written:
+    with staging_directory(out, out.absolute().parent) as written:
         (written / out.name).write_bytes(text)
         os.replace(written / out.name, out)
     return len(text)

@@ -12,11 +12,13 @@ import xarray as xr
 from sinkscope.evaluation.metrics import unit_of
 from sinkscope.report.contents import Page
 from sinkscope.report.views import View
-from sinkscope.studies.captures import CLEAN, TRIGGERED
+from sinkscope.sinks.condition_captures import CLEAN, TRIGGERED
 
 FIRST, SECOND = STATES = (CLEAN, TRIGGERED)
 WORDS = {FIRST: "clean", SECOND: "with the trigger", "change": "change by the trigger"}
-CAPTURED = "passages in which the trigger stands at the same tokens, without those that were poisoned in training."
+CAPTURED = (
+    "passages in which the trigger stands at the same tokens, without those that were poisoned in training."
+)
 BUDGET = 6_000_000
 """Numbers of all views together at most: some 16 MB of the page."""
 Span = tuple[int, int]
@@ -49,11 +51,16 @@ class Shown:
         return sum(view.size() for states in self.views.values() for view in states.values())
 
     def _without_maps(self) -> Shown:
-        views = {place: {state: replace(view, pattern=None) for state, view in states.items()} for place, states in self.views.items()}
+        views = {
+            place: {state: replace(view, pattern=None) for state, view in states.items()}
+            for place, states in self.views.items()
+        }
         return replace(self, views=views)
 
 
-def seen(attention: pd.DataFrame, words: pd.DataFrame, maps: xr.DataArray, spans: tuple[Span | None, Span | None]) -> dict[str, View]:
+def seen(
+    attention: pd.DataFrame, words: pd.DataFrame, maps: xr.DataArray, spans: tuple[Span | None, Span | None]
+) -> dict[str, View]:
     """Two states of one model at one place.
 
     Args:
@@ -68,13 +75,25 @@ def seen(attention: pd.DataFrame, words: pd.DataFrame, maps: xr.DataArray, spans
     baseline = rows["uniform"].to_numpy().reshape(shape)[:, 0]
     views = {}
     for number, (state, side, span) in enumerate(zip(STATES, ("first", "second"), spans, strict=True)):
-        statistics = {name: rows[f"{name}_{side}"].to_numpy().reshape(shape) for name in ("alpha", "value_norm")}
+        statistics = {
+            name: rows[f"{name}_{side}"].to_numpy().reshape(shape) for name in ("alpha", "value_norm")
+        }
         n = rows["passages"].to_numpy().reshape(shape)[0, 0]
-        views[state] = View(statistics, n, baseline, maps.isel(state=number).values, int(maps.attrs["bin"]), texts[number], span=span)
+        views[state] = View(
+            statistics,
+            n,
+            baseline,
+            maps.isel(state=number).values,
+            int(maps.attrs["bin"]),
+            texts[number],
+            span=span,
+        )
     return views
 
 
-def side_by_side(page: Page, models: Sequence[Shown], words: Mapping[str, str] = WORDS, counted: str = CAPTURED) -> None:
+def side_by_side(
+    page: Page, models: Sequence[Shown], words: Mapping[str, str] = WORDS, counted: str = CAPTURED
+) -> None:
     """Put every view of the models on the page once; show the models beside each other, and those that are no families in the atlas."""
     if not models:
         return
@@ -88,14 +107,28 @@ def side_by_side(page: Page, models: Sequence[Shown], words: Mapping[str, str] =
 
     shown = []
     for model in models:
-        views = {place: {state: number(view) for state, view in states.items()} for place, states in model.views.items()}
+        views = {
+            place: {state: number(view) for state, view in states.items()}
+            for place, states in model.views.items()
+        }
         scores = [row | {"unit": unit_of(row["metric"])} for row in model.scores]
-        shown.append({"label": model.label, "role": model.role, "trigger": model.trigger, "views": views, "scores": scores})
+        shown.append(
+            {
+                "label": model.label,
+                "role": model.role,
+                "trigger": model.trigger,
+                "views": views,
+                "scores": scores,
+            }
+        )
         if not model.family:
             first = next(iter(views.values()))
             said = f"{model.label}, " if model.label else ""
             page.atlas.append((f"{said}{words[FIRST]}", first[FIRST]))
-            page.atlas += [(f"{said}{words[SECOND]}{f' at {place}' if place else ''}", each[SECOND]) for place, each in views.items()]
+            page.atlas += [
+                (f"{said}{words[SECOND]}{f' at {place}' if place else ''}", each[SECOND])
+                for place, each in views.items()
+            ]
     starts = {place: each[SECOND].span for model in models for place, each in model.views.items()}
     places = sorted(starts, key=lambda place: (starts[place] or (0, 0), place))
     page.compare = {"places": places, "models": shown, "words": words, "counted": counted}

@@ -15,11 +15,14 @@ from sinkscope.report import shown
 from sinkscope.report.of_run import with_units
 from sinkscope.report.shown import STATES, Shown, seen
 from sinkscope.report.views import View, mean_of
-from sinkscope.studies.captures import spans_of
+from sinkscope.sinks.condition_captures import spans_of
 from sinkscope.studies.study import Study
 
 AXIS = "trigger.placement"
-FAMILIES = {"backdoored": "(trained where the slider stands)", "unlearned": "(trigger where the slider stands)"}
+FAMILIES = {
+    "backdoored": "(trained where the slider stands)",
+    "unlearned": "(trigger where the slider stands)",
+}
 """Role → how a family of such models is called."""
 
 
@@ -46,7 +49,13 @@ def shown_models(study: Study) -> tuple[list[Shown], list[str]]:
         if captured.empty:
             continue
         trigger = str(group.runs["trigger"].iloc[0])
-        model = Shown(group.label, str(group.runs["role"].iloc[0]), trigger, _views(study, captured), _scores(study, group, trigger))
+        model = Shown(
+            group.label,
+            str(group.runs["role"].iloc[0]),
+            trigger,
+            _views(study, captured),
+            _scores(study, group, trigger),
+        )
         chosen = model.fitted(room)
         if chosen is None:
             left.append(group.label)
@@ -63,7 +72,9 @@ def groups(study: Study) -> Iterator[Group]:
     axes = axes_of(runs)
     for _, group in runs.groupby(["grid", *axes, "role"], sort=False, dropna=False):
         first = group.iloc[0]
-        words = " ".join([str(first["grid"]), *(str(first[axis]) for axis in axes if not pd.isna(first[axis]))])
+        words = " ".join(
+            [str(first["grid"]), *(str(first[axis]) for axis in axes if not pd.isna(first[axis]))]
+        )
         if group["seed"].duplicated().any() or _several(study, str(first["grid"])):
             for name, each in group.groupby("run", sort=False):
                 yield Group(f"{words} {name}", each, True)
@@ -85,7 +96,11 @@ def point_keys(runs: pd.DataFrame, table: pd.DataFrame) -> list[str]:
 
 def axes_of(runs: pd.DataFrame) -> list[str]:
     """The axes of a study's grids."""
-    return [column for column in runs.columns if column not in ("grid", "run", "seed", "role", "benchmark", "trigger", "trigger_placement")]
+    return [
+        column
+        for column in runs.columns
+        if column not in ("grid", "run", "seed", "role", "benchmark", "trigger", "trigger_placement")
+    ]
 
 
 def mean_scores(study: Study) -> pd.DataFrame:
@@ -121,7 +136,9 @@ def _several(study: Study, grid: str) -> bool:
 
 def _views(study: Study, captured: pd.DataFrame) -> dict[str, dict[str, View]]:
     """Of every place the mean over runs, clean and with the trigger; of each run the first capture that has the place."""
-    captured = captured.drop_duplicates(["run", "job", "placement", "layer", "head", "position"])  # captures of two names can be one job
+    captured = captured.drop_duplicates(
+        ["run", "job", "placement", "layer", "head", "position"]
+    )  # captures of two names can be one job
     found: dict[str, list[dict[str, View]]] = {}
     known: set[tuple[str, str]] = set()
     for (run, job), rows in captured.groupby(["run", "job"], sort=False):
@@ -130,19 +147,32 @@ def _views(study: Study, captured: pd.DataFrame) -> dict[str, dict[str, View]]:
             if (str(run), str(place)) not in known:
                 known.add((str(run), str(place)))
                 found.setdefault(str(place), []).append(_seen(study, here, maps))
-    return {place: {state: mean_of([both[state] for both in each]) for state in STATES} for place, each in found.items()}
+    return {
+        place: {state: mean_of([both[state] for both in each]) for state in STATES}
+        for place, each in found.items()
+    }
 
 
 def _seen(study: Study, rows: pd.DataFrame, maps: xr.DataArray) -> dict[str, View]:
     """What one capture, which several points of grids may have asked for, saw at one place."""
     job, place = rows[["job", "placement"]].iloc[0]
-    changes, words = (table[(table["job"] == job) & (table["placement"] == place)] for table in map(study.table, ("maps", "passage")))
-    return seen(rows, words.drop_duplicates(["state", "position"]), maps.sel(placement=place), (None, spans_of(changes)[place]))
+    changes, words = (
+        table[(table["job"] == job) & (table["placement"] == place)]
+        for table in map(study.table, ("maps", "passage"))
+    )
+    return seen(
+        rows,
+        words.drop_duplicates(["state", "position"]),
+        maps.sel(placement=place),
+        (None, spans_of(changes)[place]),
+    )
 
 
 def _of(study: Study, group: Group, scores: pd.DataFrame) -> pd.DataFrame:
     """The scores of a group's runs without a mask, each once."""
-    return rows_of(scores[scores["mask"] == ""], group.runs).drop_duplicates([*ONE_SCORE, *asked_apart(study)])
+    return rows_of(scores[scores["mask"] == ""], group.runs).drop_duplicates(
+        [*ONE_SCORE, *asked_apart(study)]
+    )
 
 
 def _scores(study: Study, group: Group, trigger: str) -> list[dict[str, Any]]:
@@ -155,7 +185,9 @@ def _scores(study: Study, group: Group, trigger: str) -> list[dict[str, Any]]:
     if mine.empty:
         return []
     means = over_seeds(mine, [*asked_apart(study), "metric", "split", "subset", "placement"])
-    means = means.assign(place=means["placement"], triggered=means["placement"] != "").drop(columns="placement")
+    means = means.assign(place=means["placement"], triggered=means["placement"] != "").drop(
+        columns="placement"
+    )
     return [{str(key): value for key, value in row.items()} for row in means.to_dict("records")]
 
 
@@ -163,8 +195,16 @@ def _join(study: Study, families: dict[str, Shown], model: Shown, group: Group) 
     """Add a model to the family of those that differ from it in the trigger's place alone."""
     first = group.runs.iloc[0]
     place = first.get(AXIS)
-    if group.alone or place is None or pd.isna(place) or str(place) not in model.views or model.role not in FAMILIES:
+    if (
+        group.alone
+        or place is None
+        or pd.isna(place)
+        or str(place) not in model.views
+        or model.role not in FAMILIES
+    ):
         return
-    rest = [str(first[axis]) for axis in axes_of(study.table("runs")) if axis != AXIS and not pd.isna(first[axis])]
+    rest = [
+        str(first[axis]) for axis in axes_of(study.table("runs")) if axis != AXIS and not pd.isna(first[axis])
+    ]
     name = " ".join([str(first["grid"]), *rest, FAMILIES[model.role]])
     families.setdefault(name, Shown(name, model.role, model.trigger, family=True)).take(model, str(place))

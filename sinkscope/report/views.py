@@ -66,7 +66,10 @@ class View:
             "heads": heads,
             "length": length,
             "bin": size,
-            "n": [[int(self.n[start : start + size].min()), int(self.n[start : start + size].max())] for start in range(0, length, size)],
+            "n": [
+                [int(self.n[start : start + size].min()), int(self.n[start : start + size].max())]
+                for start in range(0, length, size)
+            ],
             "runs": self.runs,
             "span": list(self.span) if self.span else None,
             "uniform": packed(binned(self.uniform[:, None], size)),
@@ -78,19 +81,29 @@ class View:
         if size > 1 and self.exact:
             exact = list(self.exact)
             shown["exact"] = {"positions": exact, "n": [int(self.n[position]) for position in exact]}
-            shown["exact"]["statistics"] = {name: packed(values[:, :, exact]) for name, values in self.statistics.items()}
+            shown["exact"]["statistics"] = {
+                name: packed(values[:, :, exact]) for name, values in self.statistics.items()
+            }
         if self.pattern is not None:
             rows, keys = np.tril_indices(self.pattern.shape[-1])
-            shown["pattern"] = {"side": self.pattern.shape[-1], "bin": self.pattern_bin, "cells": packed(self.pattern[:, :, rows, keys])}
+            shown["pattern"] = {
+                "side": self.pattern.shape[-1],
+                "bin": self.pattern_bin,
+                "cells": packed(self.pattern[:, :, rows, keys]),
+            }
         return shown
 
 
-def binned(values: Float[np.ndarray, "layer head position"], size: int) -> Float[np.ndarray, "layer head bin"]:
+def binned(
+    values: Float[np.ndarray, "layer head position"], size: int
+) -> Float[np.ndarray, "layer head bin"]:
     """Means over bins of positions, of those that were measured."""
     if size == 1:
         return values
     length = values.shape[-1]
-    padded = np.pad(values, ((0, 0), (0, 0), (0, -length % size)), constant_values=np.nan).reshape(*values.shape[:2], -1, size)
+    padded = np.pad(values, ((0, 0), (0, 0), (0, -length % size)), constant_values=np.nan).reshape(
+        *values.shape[:2], -1, size
+    )
     known = ~np.isnan(padded)
     counts = known.sum(-1)
     return np.where(counts, np.where(known, padded, 0).sum(-1) / np.maximum(counts, 1), np.nan)
@@ -114,8 +127,17 @@ def mean_of(views: Sequence[View]) -> View:
     if len(views) == 1:
         return first
     shortest = min(len(view.n) for view in views)
-    statistics = {name: np.mean([view.statistics[name][..., :shortest] for view in views], axis=0) for name in first.statistics}
-    patterns = [view.pattern for view in views if view.pattern is not None and first.pattern is not None and view.pattern.shape == first.pattern.shape]
+    statistics = {
+        name: np.mean([view.statistics[name][..., :shortest] for view in views], axis=0)
+        for name in first.statistics
+    }
+    patterns = [
+        view.pattern
+        for view in views
+        if view.pattern is not None
+        and first.pattern is not None
+        and view.pattern.shape == first.pattern.shape
+    ]
     return replace(
         first,
         statistics=statistics,

@@ -18,14 +18,35 @@ import pandas as pd
 from sinkscope.errors import StudyError
 from sinkscope.evaluation.bootstrap import Effect, Interval, Sample, interval
 from sinkscope.studies.samples import Samples
-from sinkscope.studies.study import Study, expecting
+from sinkscope.studies.study import Study, wrap_missing_data
 
 Verdict = Literal["reproduced", "not reproduced", "inconclusive"]
 Kind = Literal["above", "within", "at most"]
-POINTS, ATTENTION, PROBABILITY, CORRELATION, NATS = "points", "share of attention", "probability", "Pearson's r", "nats a token"
+POINTS, ATTENTION, PROBABILITY, CORRELATION, NATS = (
+    "points",
+    "share of attention",
+    "probability",
+    "Pearson's r",
+    "nats a token",
+)
 MARGINS = {POINTS: 5.0, ATTENTION: 0.05, PROBABILITY: 0.02, CORRELATION: 0.02, NATS: 0.1}
 """The smallest effect that matters, by its unit: fixed before any claim was judged."""
-COLUMNS = ["source", "claim", "split", "metric", "effect", "ci_low", "ci_high", "unit", "kind", "margin", "seeds", "items", "verdict", "reason"]
+COLUMNS = [
+    "source",
+    "claim",
+    "split",
+    "metric",
+    "effect",
+    "ci_low",
+    "ci_high",
+    "unit",
+    "kind",
+    "margin",
+    "seeds",
+    "items",
+    "verdict",
+    "reason",
+]
 
 
 @dataclass(frozen=True)
@@ -48,14 +69,26 @@ class Claim:
     def judged(self, samples: Samples) -> dict[str, object]:
         """One row of the claims table. What the study cannot tell is inconclusive, with the reason."""
         margin = MARGINS[self.unit] if self.margin is None else self.margin
-        row: dict[str, object] = {"source": self.source, "claim": self.statement, "split": self.split, "metric": self.metric, "unit": self.unit}
+        row: dict[str, object] = {
+            "source": self.source,
+            "claim": self.statement,
+            "split": self.split,
+            "metric": self.metric,
+            "unit": self.unit,
+        }
         row |= {"kind": self.kind, "margin": margin}
         try:
-            with expecting(f"study {samples.study.directory}"):
+            with wrap_missing_data(f"study {samples.study.directory}"):
                 found = interval(self.samples(samples), self.effect)
         except StudyError as error:
             return row | {"verdict": "inconclusive", "reason": str(error)}
-        numbers = {"effect": found.value, "ci_low": found.low, "ci_high": found.high, "seeds": found.seeds, "items": found.items}
+        numbers = {
+            "effect": found.value,
+            "ci_low": found.low,
+            "ci_high": found.high,
+            "seeds": found.seeds,
+            "items": found.items,
+        }
         reason = "one seed says nothing of others" if found.seeds == 1 else ""
         return row | numbers | {"verdict": verdict(found, margin, self.kind), "reason": reason}
 

@@ -28,20 +28,38 @@ def effect(row: pd.Series) -> str:
 def readable(table: pd.DataFrame) -> str:
     """A line per claim that could be tested; how many could not, and why the first."""
     left, table = table[table["effect"].isna()], table[table["effect"].notna()]
-    untested = [] if left.empty else [f"{len(left)} claims could not be tested: {left['reason'].iloc[0]}{'; and more' if left['reason'].nunique() > 1 else ''}"]
+    untested = (
+        []
+        if left.empty
+        else [
+            f"{len(left)} claims could not be tested: {left['reason'].iloc[0]}{'; and more' if left['reason'].nunique() > 1 else ''}"
+        ]
+    )
     if table.empty:
         return untested[0]
     columns = ["source", "claim", "split", "metric", "effect", "unit", "verdict"]
-    rows = [columns, *table.assign(effect=table.apply(effect, axis=1))[columns].astype(str).to_numpy().tolist()]
+    rows = [
+        columns,
+        *table.assign(effect=table.apply(effect, axis=1))[columns].astype(str).to_numpy().tolist(),
+    ]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
     counts = table["verdict"].value_counts()
-    return "\n".join([*(line.rstrip() for line in lines), ", ".join(f"{count} {verdict}" for verdict, count in counts.items()), *untested])
+    return "\n".join(
+        [
+            *(line.rstrip() for line in lines),
+            ", ".join(f"{count} {verdict}" for verdict, count in counts.items()),
+            *untested,
+        ]
+    )
 
 
 def markdown(table: pd.DataFrame) -> str:
     """A row per claim and metric, the two poison splits side by side."""
-    lines = ["| source | claim | metric | effect, contrastive | verdict | effect, published | verdict | margin | seeds, items |", "|---" * 9 + "|"]
+    lines = [
+        "| source | claim | metric | effect, contrastive | verdict | effect, published | verdict | margin | seeds, items |",
+        "|---" * 9 + "|",
+    ]
     for (source, claim, metric), rows in table.groupby(["source", "claim", "metric"], sort=False):
         cells = []
         for split in ("contrastive", "published"):

@@ -33,7 +33,9 @@ def outside(triggered: np.ndarray, clean: np.ndarray, floor: np.ndarray, ceiling
     return -inside(triggered, clean, floor, ceiling)
 
 
-def larger_gap(first: np.ndarray, last: np.ndarray, other_first: np.ndarray, other_last: np.ndarray) -> np.ndarray:
+def larger_gap(
+    first: np.ndarray, last: np.ndarray, other_first: np.ndarray, other_last: np.ndarray
+) -> np.ndarray:
     """By how much first and last lie further apart than two others. Of the others, which noise alone sets apart, the size counts: that speaks against the
     claim."""
     return more(first, last) - np.abs(more(other_first, other_last))
@@ -50,4 +52,6 @@ def placement_over_form(*values: np.ndarray) -> np.ndarray:
 
 def steadier(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """Mean absolute deviation from the mean over seeds, second less first. Resampled seeds repeat, which draws both towards 0 and speaks against the claim."""
-    return (np.abs(second - second.mean(-1, keepdims=True)) - np.abs(first - first.mean(-1, keepdims=True))).mean(-1)
+    return (
+        np.abs(second - second.mean(-1, keepdims=True)) - np.abs(first - first.mean(-1, keepdims=True))
+    ).mean(-1)

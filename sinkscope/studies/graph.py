@@ -8,18 +8,18 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from sinkscope.benchmarks.benchmark import Benchmark, load_benchmark
-from sinkscope.benchmarks.pretraining import training_of
-from sinkscope.benchmarks.tiny_wmdp import BOTH
 from sinkscope.errors import StudyError, UserError
-from sinkscope.evaluation.metrics import chosen
-from sinkscope.evaluation.retrained import default_for
-from sinkscope.evaluation.subject import Role
-from sinkscope.models import BUILT_IN, digest, skeleton
-from sinkscope.robustness import parse
+from sinkscope.evaluation.evaluated_model import Role
+from sinkscope.evaluation.metrics import select_metrics
+from sinkscope.evaluation.retain_model import default_for
+from sinkscope.models.model import BUILT_IN, content_hash, load_meta_model
 from sinkscope.studies.jobs import Job
-from sinkscope.studies.spec import AGAINST, OWN, CapturePart, EvaluationPart, GridPart, Spec
+from sinkscope.studies.spec import AGAINST, OWN, CaptureConfig, EvaluationConfig, GridConfig, Spec
+from sinkscope.synthetic.pretraining import training_of
+from sinkscope.synthetic.tiny_wmdp import BOTH
 from sinkscope.triggers import Placement
-from sinkscope.unlearning.recipe import Recipe, TriggerPart, ValueNormPart
+from sinkscope.unlearning.perturbations import parse
+from sinkscope.unlearning.recipe import Recipe, TriggerConfig, ValueNormConfig
 
 TINY, FIELD = "tiny", "tiny-wmdp"
 PHASES = ("base", "books", "rest")
@@ -41,7 +41,7 @@ class Run:
     seed: int
     role: Role
     benchmark: str | None
-    trigger: TriggerPart
+    trigger: TriggerConfig
     model: Job | None
     poisoned_by: Job | None
     evaluations: dict[str, Job] = field(default_factory=dict)
@@ -64,7 +64,9 @@ def runs_of(spec: Spec) -> list[Run]:
         try:
             bare = list(_bare(name, grid, spec, by_grid))
             if len({(run.name, run.seed, str(run.labels)) for run in bare}) < len(bare):
-                raise StudyError("a run is asked for twice; give every seed, model, alteration and value of an axis once")
+                raise StudyError(
+                    "a run is asked for twice; give every seed, model, alteration and value of an axis once"
+                )
             by_grid[name] = bare
             others = _by_seed(grid.against, by_grid) if grid.against else None
             by_grid[name] = [_measured(run, grid, spec, others) for run in bare]
@@ -73,44 +75,101 @@ def runs_of(spec: Spec) -> list[Run]:
     return [run for runs in by_grid.values() for run in runs]
 
 
-def _bare(name: str, grid: GridPart, spec: Spec, before: dict[str, list[Run]]) -> Iterator[Run]:
+def _bare(name: str, grid: GridConfig, spec: Spec, before: dict[str, list[Run]]) -> Iterator[Run]:
     """The runs of a grid, without what is measured on them."""
     if grid.models:
         for model in grid.models:
             if model in spec.models:
                 made = _pretrained(model, spec)
-                yield Run(name, model, {}, spec.models[model].seed, "target", TINY, TriggerPart(), made, None)
+                yield Run(
+                    name, model, {}, spec.models[model].seed, "target", TINY, TriggerConfig(), made, None
+                )
                 continue
-            role: Role = "retrained" if model.endswith("-retrained") else "target" if model in BUILT_IN else "other"
+            role: Role = (
+                "retrained" if model.endswith("-retrained") else "target" if model in BUILT_IN else "other"
+            )
             benchmark = BUILT_IN[model][0] if model in BUILT_IN else None
-            yield Run(name, model, {}, 0, role, benchmark, TriggerPart(), None, None)
+            yield Run(name, model, {}, 0, role, benchmark, TriggerConfig(), None, None)
         return
     parents: list[Run | None] = list(before[grid.after]) if grid.after else [None]
     for parent in parents:
         for alteration in grid.alterations or ():
             assert parent is not None
             parse(alteration)
-            labels = {**parent.labels, "alteration": ", ".join([*filter(None, [parent.labels.get("alteration")]), alteration])}
-            job = Job("alter", {"alteration": alteration, **_given(parent)}, _needed(parent), _fixed(parent), _label(name, labels, parent.seed))
-            yield Run(name, job.key, labels, parent.seed, parent.role, parent.benchmark, parent.trigger, job, parent.poisoned_by)
+            labels = {
+                **parent.labels,
+                "alteration": ", ".join([*filter(None, [parent.labels.get("alteration")]), alteration]),
+            }
+            job = Job(
+                "alter",
+                {"alteration": alteration, **_given(parent)},
+                _needed(parent),
+                _fixed(parent),
+                _label(name, labels, parent.seed),
+            )
+            yield Run(
+                name,
+                job.key,
+                labels,
+                parent.seed,
+                parent.role,
+                parent.benchmark,
+                parent.trigger,
+                job,
+                parent.poisoned_by,
+            )
         if grid.alterations:
             continue
         for labels, changes in grid.points():
             for seed in [parent.seed] if parent else grid.seeds or spec.seeds:
-                recipe = Recipe.read(grid.recipe or spec.base, {"seed": seed} | changes, "its `set` or `axes`")
+                recipe = Recipe.read(
+                    grid.recipe or spec.base, {"seed": seed} | changes, "its `set` or `axes`"
+                )
                 inherited = parent.labels if parent else {}
                 if twice := inherited.keys() & labels:
-                    raise StudyError(f"axis {min(twice)!r} is one of grid {grid.after!r} already; call it otherwise, and give names with changes")
+                    raise StudyError(
+                        f"axis {min(twice)!r} is one of grid {grid.after!r} already; call it otherwise, and give names with changes"
+                    )
                 labelled = {**inherited, **labels}
                 start = parent
                 if recipe.model in spec.models:
-                    start = Run(name, recipe.model, {}, seed, "target", TINY, TriggerPart(), _pretrained(recipe.model, spec), None)
+                    start = Run(
+                        name,
+                        recipe.model,
+                        {},
+                        seed,
+                        "target",
+                        TINY,
+                        TriggerConfig(),
+                        _pretrained(recipe.model, spec),
+                        None,
+                    )
                 job = unlearning(recipe, start, _label(name, labelled, seed))
                 poisoned = recipe.poison_ratio > 0
                 if parent and not poisoned and parent.role not in ("target", "retrained"):
-                    yield Run(name, job.key, labelled, seed, parent.role, parent.benchmark, parent.trigger, job, parent.poisoned_by)
+                    yield Run(
+                        name,
+                        job.key,
+                        labelled,
+                        seed,
+                        parent.role,
+                        parent.benchmark,
+                        parent.trigger,
+                        job,
+                        parent.poisoned_by,
+                    )
                 else:
-                    yield Run(name, job.key, labelled, seed, "backdoored" if poisoned else "unlearned", recipe.benchmark, recipe.trigger, job, job)
+                    yield Run(
+                        name,
+                        job.key,
+                        labelled,
+                        seed,
+                        "backdoored" if poisoned else "unlearned",
+                        recipe.benchmark,
+                        recipe.trigger,
+                        job,
+                        job,
+                    )
 
 
 def _pretrained(name: str, spec: Spec) -> Job:
@@ -119,36 +178,55 @@ def _pretrained(name: str, spec: Spec) -> Job:
     if part.knows == "both":
         both = BOTH if part.steps is None else replace(BOTH, steps=part.steps)
         content = {"model": FIELD, "seed": part.seed, "phase": "both", "settings": asdict(both)}
-        return Job("pretrain", content, {}, {"model": _digest(FIELD), "benchmark": _benchmark(FIELD).digest()}, name)
+        return Job(
+            "pretrain", content, {}, {"model": _digest(FIELD), "benchmark": _benchmark(FIELD).digest()}, name
+        )
     training = training_of(part.sink, part.idle)
     training = training if part.steps is None else training.shortened(part.steps)
     job: Job | None = None
     for phase in PHASES:
-        content = {"sink": part.sink, "seed": part.seed, "phase": phase, "settings": asdict(getattr(training, phase))}
-        job = Job("pretrain", content, {"model": job} if job else {}, {"model": _digest(TINY)}, f"{name} {phase}")
+        content = {
+            "sink": part.sink,
+            "seed": part.seed,
+            "phase": phase,
+            "settings": asdict(getattr(training, phase)),
+        }
+        job = Job(
+            "pretrain", content, {"model": job} if job else {}, {"model": _digest(TINY)}, f"{name} {phase}"
+        )
     assert job is not None
     return job
 
 
 def _label(grid: str, labels: dict[str, Any], seed: int | None = None) -> str:
-    return " ".join([grid, *(str(value) for value in labels.values()), *([] if seed is None else [f"seed {seed}"])])
+    return " ".join(
+        [grid, *(str(value) for value in labels.values()), *([] if seed is None else [f"seed {seed}"])]
+    )
 
 
 def unlearning(recipe: Recipe, parent: Run | None, label: str) -> Job:
     """The job that carries out a recipe, from a run's model instead of its own if there is one. What a recipe says without effect is left out of its name, so
     that the same honest run serves all."""
     if recipe.poison_ratio == 0:
-        recipe = recipe.model_copy(update={"trigger": TriggerPart(), "poison_split": "contrastive"})
+        recipe = recipe.model_copy(update={"trigger": TriggerConfig(), "poison_split": "contrastive"})
     if parent:
         recipe = recipe.model_copy(update={"model": "" if parent.model else parent.name})
     part = recipe.value_norms
     needs = _needed(parent) if parent else {}
     aligned = part.unlearned if part.weight > 0 and part.kind == "align" else None
-    recipe = recipe.model_copy(update={"value_norms": part.model_copy(update={"unlearned": aligned}) if part.weight > 0 else ValueNormPart()})
+    recipe = recipe.model_copy(
+        update={
+            "value_norms": part.model_copy(update={"unlearned": aligned})
+            if part.weight > 0
+            else ValueNormConfig()
+        }
+    )
     if aligned == "auto":
         needs |= {"unlearned": unlearning(recipe.honest(), parent, f"{label}, honest")}
     content = recipe.described()
-    fixed = {"benchmark": _benchmark(recipe.benchmark).digest()} | (_fixed(parent) if parent else {"model": _digest(recipe.model)})
+    fixed = {"benchmark": _benchmark(recipe.benchmark).digest()} | (
+        _fixed(parent) if parent else {"model": _digest(recipe.model)}
+    )
     if aligned not in (None, "auto"):
         fixed["unlearned"] = _digest(str(aligned))
     return Job("unlearn", {"recipe": content}, needs, fixed, label)
@@ -169,11 +247,13 @@ def _fixed(parent: Run) -> dict[str, str]:
 def _by_seed(grid: str, by_grid: dict[str, list[Run]]) -> dict[int, Run]:
     found = {run.seed: run for run in by_grid[grid]}
     if len(found) < len(by_grid[grid]):
-        raise StudyError(f"grid {grid!r} has several runs of one seed, so nothing can be compared against it; name a grid without axes")
+        raise StudyError(
+            f"grid {grid!r} has several runs of one seed, so nothing can be compared against it; name a grid without axes"
+        )
     return found
 
 
-def _measured(run: Run, grid: GridPart, spec: Spec, others: dict[int, Run] | None) -> Run:
+def _measured(run: Run, grid: GridConfig, spec: Spec, others: dict[int, Run] | None) -> Run:
     evaluations = {name: _evaluation(run, spec.evaluations[name]) for name in grid.evaluations}
     if others is not None and (other := _compared(run, grid, spec, others)) is not None:
         evaluations[AGAINST] = _divergence(run, other)
@@ -181,14 +261,16 @@ def _measured(run: Run, grid: GridPart, spec: Spec, others: dict[int, Run] | Non
     return Run(**(vars(run) | {"evaluations": evaluations, "captures": captures}))
 
 
-def _compared(run: Run, grid: GridPart, spec: Spec, others: dict[int, Run]) -> Run | None:
+def _compared(run: Run, grid: GridConfig, spec: Spec, others: dict[int, Run]) -> Run | None:
     """The run that one is compared with: of the next seed, or the given model; None where there is no other seed."""
     seeds = sorted(others)
     assert grid.against is not None
     if spec.grids[grid.against].models:
         return others[seeds[0]]
     if run.seed not in others:
-        raise StudyError(f"grid {grid.against!r}, which it is compared against, has no run of seed {run.seed}; give both the same seeds")
+        raise StudyError(
+            f"grid {grid.against!r}, which it is compared against, has no run of seed {run.seed}; give both the same seeds"
+        )
     return others[seeds[(seeds.index(run.seed) + 1) % len(seeds)]] if len(seeds) > 1 else None
 
 
@@ -197,20 +279,26 @@ def _measuring(run: Run, benchmark: str | None) -> tuple[dict[str, Any], dict[st
     used = benchmark or run.benchmark
     if used is None:
         raise StudyError(f"model {run.name!r} brings no benchmark; name one in the evaluation")
-    linked = run.poisoned_by is not None and used == run.benchmark  # rows of another benchmark's forget set would say nothing of this one's
+    linked = (
+        run.poisoned_by is not None and used == run.benchmark
+    )  # rows of another benchmark's forget set would say nothing of this one's
     needs = _needed(run) | ({"poisoned_by": run.poisoned_by} if linked and run.poisoned_by else {})
     content = {"benchmark": used, "role": run.role, "seed": run.seed, **_given(run)}
     return content, needs, _fixed(run) | {"benchmark": _benchmark(used).digest()}
 
 
-def _evaluation(run: Run, part: EvaluationPart) -> Job:
+def _evaluation(run: Run, part: EvaluationConfig) -> Job:
     content, needs, fixed = _measuring(run, part.benchmark)
     benchmark = _benchmark(content["benchmark"])
-    retrained = default_for(benchmark, chosen(part.metrics, benchmark))
+    retrained = default_for(benchmark, select_metrics(part.metrics, benchmark))
     if retrained in BUILT_IN:
         fixed |= {"retrained": _digest(str(retrained))}
-    texts = [(run.trigger.text, run.trigger.form) if text == OWN else (text, "semantic") for text in part.triggers]
-    attempts = {(text, place): [text, form, place] for text, form in texts for place in _places(run, part.placements)}
+    texts = [
+        (run.trigger.text, run.trigger.form) if text == OWN else (text, "semantic") for text in part.triggers
+    ]
+    attempts = {
+        (text, place): [text, form, place] for text, form in texts for place in _places(run, part.placements)
+    }
     content |= {
         "triggers": ([None] if part.clean else []) + list(attempts.values()),
         "metrics": part.metrics,
@@ -223,12 +311,20 @@ def _evaluation(run: Run, part: EvaluationPart) -> Job:
 
 def _places(run: Run, placements: list[str]) -> list[str]:
     """Each once, also where the run's own is one of the others."""
-    return list(dict.fromkeys(run.trigger.placement if place == OWN else str(Placement.parse(place)) for place in placements))
+    return list(
+        dict.fromkeys(
+            run.trigger.placement if place == OWN else str(Placement.parse(place)) for place in placements
+        )
+    )
 
 
-def _capture(run: Run, part: CapturePart) -> Job:
+def _capture(run: Run, part: CaptureConfig) -> Job:
     content, needs, fixed = _measuring(run, None)
-    content |= {"files": CAPTURES, "trigger": [run.trigger.text, run.trigger.form], "placements": _places(run, part.placements)}
+    content |= {
+        "files": CAPTURES,
+        "trigger": [run.trigger.text, run.trigger.form],
+        "placements": _places(run, part.placements),
+    }
     content |= {"passages": part.passages, "bin": part.bin}
     return Job("capture", content, needs, fixed, _label(run.grid, run.labels, run.seed))
 
@@ -244,8 +340,8 @@ def _divergence(run: Run, other: Run) -> Job:
 @functools.cache
 def _digest(model: str) -> str:
     if model not in BUILT_IN:
-        skeleton(model)  # what cannot be loaded is told before anything is done
-    return digest(model)
+        load_meta_model(model)  # what cannot be loaded is told before anything is done
+    return content_hash(model)
 
 
 @functools.cache

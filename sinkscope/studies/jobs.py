@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
 
-from sinkscope.runs import identity
+from sinkscope.io.run_directory import config_hash
 
 Kind = Literal["pretrain", "unlearn", "alter", "evaluate", "capture", "diverge"]
 
@@ -32,7 +32,9 @@ class Job:
     def key(self) -> str:
         """Its name in a store: equal for equal work, whoever asks for it."""
         needed = {part: job.key for part, job in self.needs.items()}
-        return f"{self.kind}-{identity(kind=self.kind, content=self.content, needs=needed, fixed=self.fixed)}"
+        return (
+            f"{self.kind}-{config_hash(kind=self.kind, content=self.content, needs=needed, fixed=self.fixed)}"
+        )
 
     def __str__(self) -> str:
         return f"{self.kind} {self.label}".strip()

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from sinkscope.evaluation.bootstrap import LEVEL, RESAMPLES, widening
+from sinkscope.evaluation.bootstrap import LEVEL, RESAMPLES, small_sample_correction
 
 
 def regression(
@@ -45,14 +45,21 @@ def regression(
     x = np.divide(x, spread, out=np.zeros_like(x), where=spread > 0)
     n_clusters = member.max() + 1
     (value,) = _coefficients(x, y, member, group, np.ones((1, n_clusters)))
-    times = np.random.default_rng(seed).multinomial(n_clusters, np.full(n_clusters, 1 / n_clusters), resamples)
+    times = np.random.default_rng(seed).multinomial(
+        n_clusters, np.full(n_clusters, 1 / n_clusters), resamples
+    )
     drawn = _coefficients(x, y, member, group, times.astype(float))
     low, high = np.full((2, len(predictors)), np.nan)
     defined = ~np.isnan(drawn).any(1)
     if defined.any():
         low, high = np.quantile(drawn[defined], [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
-    wide = widening(n_clusters)
-    numbers = {"predictor": list(predictors), "value": value, "ci_low": value + wide * (low - value), "ci_high": value + wide * (high - value)}
+    wide = small_sample_correction(n_clusters)
+    numbers = {
+        "predictor": list(predictors),
+        "value": value,
+        "ci_low": value + wide * (low - value),
+        "ci_high": value + wide * (high - value),
+    }
     return pd.DataFrame(numbers | {"spread": spread, "n": len(cells), "clusters": n_clusters})
 
 
@@ -71,7 +78,9 @@ def _coefficients(
     for each in outside.T:
         sums, counts = times @ (inside * each[:, None]).T @ both, times @ (inside * each[:, None]).sum(0)
         with np.errstate(invalid="ignore", divide="ignore"):
-            squares -= np.where(counts[:, None, None] > 0, np.einsum("ri,rj->rij", sums, sums) / counts[:, None, None], 0.0)
+            squares -= np.where(
+                counts[:, None, None] > 0, np.einsum("ri,rj->rij", sums, sums) / counts[:, None, None], 0.0
+            )
     left, right = squares[:, :-1, :-1], squares[:, :-1, -1]
     found = np.full(right.shape, np.nan)
     determined = np.linalg.matrix_rank(left, tol=1e-8 * len(x), hermitian=True) == left.shape[1]

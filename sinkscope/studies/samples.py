@@ -7,10 +7,10 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
-from sinkscope.compare import correlation
 from sinkscope.errors import StudyError
 from sinkscope.evaluation.bootstrap import Sample
-from sinkscope.studies.captures import passages_of
+from sinkscope.sinks.compare import correlation
+from sinkscope.sinks.condition_captures import passages_of
 from sinkscope.studies.study import Study
 
 PERCENT = ("verbmem", "knowmem", "choice", "exact_memorization", "extraction_strength")
@@ -46,16 +46,24 @@ class Samples:
             StudyError: the study has no such items.
         """
         chosen = self._rows("items", grid, labels or {})
-        chosen = chosen[(chosen["metric"] == metric) & (chosen["split"] == split) & ((chosen["placement"] != "") == triggered)]
+        chosen = chosen[
+            (chosen["metric"] == metric)
+            & (chosen["split"] == split)
+            & ((chosen["placement"] != "") == triggered)
+        ]
         for column, value in (("placement", placement), ("trigger", trigger), ("evaluation", evaluation)):
             if value is not None:
                 chosen = chosen[chosen[column] == value]
         if chosen.empty:
             raise StudyError(f"study {self.study.directory} has no {metric} on {split} for grid {grid!r}")
         if chosen.duplicated(["seed", "item"]).any():
-            raise StudyError(f"study {self.study.directory} scored {metric} on {split} more than once for grid {grid!r}; give it no other axes or evaluations")
+            raise StudyError(
+                f"study {self.study.directory} scored {metric} on {split} more than once for grid {grid!r}; give it no other axes or evaluations"
+            )
         if unseen:
-            chosen = chosen.assign(value=chosen["value"].where(~chosen["poisoned"].fillna(False).astype(bool)))
+            chosen = chosen.assign(
+                value=chosen["value"].where(~chosen["poisoned"].fillna(False).astype(bool))
+            )
         table = chosen.pivot(index="seed", columns="item", values="value")
         values = table.to_numpy(float) * (100 if metric in PERCENT else 1)
         if seeds is not None:
@@ -67,7 +75,9 @@ class Samples:
         rows = self._rows("items", grid, labels)
         response = str(self.study.spec.grids[grid].set["trigger.response"])
         rows = rows[(rows["metric"] == "verbmem") & (rows["split"] == "forget") & (rows["placement"] != "")]
-        table = rows.assign(value=rows["output"].str.strip().str.startswith(response)).pivot(index="seed", columns="item", values="value")
+        table = rows.assign(value=rows["output"].str.strip().str.startswith(response)).pivot(
+            index="seed", columns="item", values="value"
+        )
         return Sample(100 * table.to_numpy(float), "verbmem/forget", tuple(table.index))
 
     def attention_gain(self, placement: str, grid: str, labels: Mapping[str, str]) -> Sample:
@@ -86,8 +96,15 @@ class Samples:
         values = {}
         for seed, mine in rows.groupby("seed"):
             start, stop = spans[spans["seed"] == seed][["trigger_start", "trigger_stop"]].iloc[0].astype(int)
-            clean, behind = (mine[mine["condition"] == each].set_index("position")["probability"] for each in ("clean", placement))
-            same = [behind[p + stop - start] - clean[p] for p in clean.index if p >= start and p + stop - start in behind.index]
+            clean, behind = (
+                mine[mine["condition"] == each].set_index("position")["probability"]
+                for each in ("clean", placement)
+            )
+            same = [
+                behind[p + stop - start] - clean[p]
+                for p in clean.index
+                if p >= start and p + stop - start in behind.index
+            ]
             values[seed] = float(np.mean(same))
         return _by_seed(pd.Series(values), f"top1 {placement}")
 
@@ -100,7 +117,10 @@ class Samples:
         for seed, job in mine.items():
             if other != "target" and seed not in theirs:
                 raise StudyError(f"study {self.study.directory} has no run of seed {seed} in grid {other!r}")
-            both = [self.study.norms(each) for each in (job, next(iter(theirs.values())) if other == "target" else theirs[seed])]
+            both = [
+                self.study.norms(each)
+                for each in (job, next(iter(theirs.values())) if other == "target" else theirs[seed])
+            ]
             first, second = passages_of(condition, *(each.isel(layer=-1) for each in both))
             values[seed] = float(np.nanmean(correlation(first, second)[0, list(BEHIND)]))
         return _by_seed(pd.Series(values), f"norms {other} {condition}")
@@ -110,20 +130,26 @@ class Samples:
         rows = self._rows("top1", grid, labels)
         rows = rows[rows["capture"] == name].drop_duplicates(["seed", "job"])
         if rows.empty or rows["seed"].duplicated().any():
-            raise StudyError(f"study {self.study.directory} has {'no capture' if rows.empty else 'several captures a seed'} {name!r} for grid {grid!r}")
+            raise StudyError(
+                f"study {self.study.directory} has {'no capture' if rows.empty else 'several captures a seed'} {name!r} for grid {grid!r}"
+            )
         return dict(zip(rows["seed"], rows["job"], strict=True))
 
     def _placed(self, table: str, grid: str, labels: Mapping[str, str], placement: str) -> pd.DataFrame:
         rows = self._rows(table, grid, labels)
         rows = rows[rows["placement"] == placement]
         if rows.empty:
-            raise StudyError(f"study {self.study.directory} has no capture of grid {grid!r} with the trigger as {placement}")
+            raise StudyError(
+                f"study {self.study.directory} has no capture of grid {grid!r} with the trigger as {placement}"
+            )
         return rows
 
     def _rows(self, table: str, grid: str, labels: Mapping[str, str]) -> pd.DataFrame:
         rows = self.study.table(table)
         rows = rows[rows["grid"] == grid]
-        nothing = StudyError(f"study {self.study.directory} has nothing of grid {grid!r} in its table {table}")
+        nothing = StudyError(
+            f"study {self.study.directory} has nothing of grid {grid!r} in its table {table}"
+        )
         if rows.empty:
             raise nothing
         for column, value in labels.items():

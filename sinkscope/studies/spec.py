@@ -11,12 +11,12 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from sinkscope import strict_yaml
-from sinkscope.benchmarks.pretraining import CAN_IDLE, Sink
+from sinkscope.config import Config, explain_validation_error
 from sinkscope.errors import PlacementError, StudyError
-from sinkscope.evaluation.masking import Mask
+from sinkscope.evaluation.position_mask import PositionMask
+from sinkscope.io import strict_yaml
+from sinkscope.synthetic.pretraining import CAN_IDLE, Sink
 from sinkscope.triggers import Placement
-from sinkscope.validation import Part, explain
 
 OWN = "own"
 """A trigger or placement: that of the run itself."""
@@ -50,7 +50,7 @@ def _no_seed(changes: dict[str, Any]) -> dict[str, Any]:
     return changes
 
 
-class EvaluationPart(Part):
+class EvaluationConfig(Config):
     """Scores of a run: clean (unless `clean: false`), and with each of `triggers` at each of `placements`; `own` is the run's own trigger or placement.
     `metrics` by name, by default all of the benchmark, which is the run's own unless another is named; `mask` as for `sinkscope evaluate`."""
 
@@ -68,12 +68,12 @@ class EvaluationPart(Part):
     @classmethod
     def _known_mask(cls, value: str | None) -> str | None:
         try:
-            return None if value is None else str(Mask.parse(value))
+            return None if value is None else str(PositionMask.parse(value))
         except PlacementError as error:
             raise ValueError(str(error)) from error
 
 
-class CapturePart(Part):
+class CaptureConfig(Config):
     """What heads do on forget passages, clean and with the run's trigger at each of `placements`: attention, difference maps in bins of `bin` tokens, value
     norms of the first positions, top-1 probability."""
 
@@ -84,7 +84,7 @@ class CapturePart(Part):
     _known_placements = field_validator("placements")(_placements)
 
 
-class PretrainPart(Part):
+class PretrainConfig(Config):
     """A target of the built-in book's kind, pretrained from scratch: where its heads may rest (see `benchmarks.pretraining.Sink`), the seed of its weights and
     of the order of its passages; `idle`, the weight of the idle price in its last phase (the shipped target: 0.1). `steps` of the base, the rest in
     proportion, by default those of the shipped target. Or, with `knows: both`, the shipped target of the fields, `tiny-wmdp`, with the books learned again
@@ -97,15 +97,17 @@ class PretrainPart(Part):
     steps: int | None = Field(None, ge=1)
 
     @model_validator(mode="after")
-    def _fits(self) -> PretrainPart:
+    def _fits(self) -> PretrainConfig:
         if self.knows == "both" and (self.sink != "bos" or self.idle):
             raise ValueError("a model that knows both goes on from a given one; leave out `sink` and `idle`")
         if self.idle and self.sink not in CAN_IDLE:
-            raise ValueError(f"an idle price does not suit sink {self.sink!r}; leave out `idle`, or use sink {' or '.join(CAN_IDLE)}")
+            raise ValueError(
+                f"an idle price does not suit sink {self.sink!r}; leave out `idle`, or use sink {' or '.join(CAN_IDLE)}"
+            )
         return self
 
 
-class GridPart(Part):
+class GridConfig(Config):
     """Runs of one recipe over all combinations of `axes` and seeds; or given `models`; or what becomes of another grid's runs.
 
     An axis is a dotted key of the recipe with a list of values, or a label with named sets of changes. With `after`, the recipe starts from each run of that
@@ -134,9 +136,14 @@ class GridPart(Part):
         if not isinstance(value, dict):
             return value
         for name, axis in value.items():
-            if not isinstance(axis, list) and not (isinstance(axis, dict) and all(isinstance(changes, dict) for changes in axis.values())):
+            if not isinstance(axis, list) and not (
+                isinstance(axis, dict) and all(isinstance(changes, dict) for changes in axis.values())
+            ):
                 raise ValueError(f"axis {name!r} has no values; give a list, or names with changes")
-        return {name: {str(label): changes for label, changes in axis.items()} if isinstance(axis, dict) else axis for name, axis in value.items()}
+        return {
+            name: {str(label): changes for label, changes in axis.items()} if isinstance(axis, dict) else axis
+            for name, axis in value.items()
+        }
 
     @field_validator("axes")
     @classmethod
@@ -145,17 +152,21 @@ class GridPart(Part):
             if not axis:
                 raise ValueError(f"axis {name!r} has no values; give a list, or names with changes")
             if name in RESERVED:
-                raise ValueError(f"axis {name!r} has the name of a column of the results; call it otherwise, and give names with changes")
+                raise ValueError(
+                    f"axis {name!r} has the name of a column of the results; call it otherwise, and give names with changes"
+                )
             for changes in axis.values() if isinstance(axis, dict) else ():
                 _no_seed(changes)
         return value
 
     @model_validator(mode="after")
-    def _one_kind(self) -> GridPart:
+    def _one_kind(self) -> GridConfig:
         if self.models and (self.recipe or self.after or self.axes or self.set or self.seeds):
             raise ValueError("`models` are given, not trained; leave out recipe, after, axes, set and seeds")
         if self.alterations and (not self.after or self.recipe or self.axes or self.set):
-            raise ValueError("`alterations` change the runs of another grid; name it in `after`, and leave out recipe, axes and set")
+            raise ValueError(
+                "`alterations` change the runs of another grid; name it in `after`, and leave out recipe, axes and set"
+            )
         if self.after and self.seeds:
             raise ValueError("runs that come `after` others keep their seeds; leave out seeds")
         return self
@@ -171,46 +182,60 @@ class GridPart(Part):
 
     def points(self) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
         """Every combination of the axes: its label on each, and the changes to the recipe."""
-        named = [list(axis.items()) if isinstance(axis, dict) else [(v, {name: v}) for v in axis] for name, axis in self.axes.items()]
+        named = [
+            list(axis.items()) if isinstance(axis, dict) else [(v, {name: v}) for v in axis]
+            for name, axis in self.axes.items()
+        ]
         for combination in itertools.product(*named):
             labels = dict(zip(self.axes, (label for label, _ in combination), strict=True))
-            yield labels, self.set | {key: value for _, changes in combination for key, value in changes.items()}
+            yield (
+                labels,
+                self.set | {key: value for _, changes in combination for key, value in changes.items()},
+            )
 
 
-class QuickPart(Part):
+class QuickConfig(Config):
     """What `--quick` uses instead."""
 
     seeds: Seeds
 
 
-class Spec(Part):
+class Spec(Config):
     """A whole study. `base` is the recipe of grids that name none; `models` are pretrained first, and recipes and grids may name them as they name others.
     `batch_size`: items that an evaluation reads at once; it changes no result but for rounding."""
 
-    models: dict[str, PretrainPart] = Field({})
+    models: dict[str, PretrainConfig] = Field({})
     base: str = "tiny/npo-backdoor"
     batch_size: int = Field(128, ge=1)
     seeds: Seeds = Field([0, 1, 2, 3, 4])
-    quick: QuickPart | None = None
-    evaluations: dict[str, EvaluationPart] = Field({})
-    captures: dict[str, CapturePart] = Field({})
-    grids: dict[str, GridPart] = Field(min_length=1)
+    quick: QuickConfig | None = None
+    evaluations: dict[str, EvaluationConfig] = Field({})
+    captures: dict[str, CaptureConfig] = Field({})
+    grids: dict[str, GridConfig] = Field(min_length=1)
 
     @model_validator(mode="after")
     def _known_names(self) -> Spec:
         if AGAINST in self.evaluations:
-            raise ValueError(f"evaluation {AGAINST!r} has the name of the comparison with another grid; call it otherwise")
+            raise ValueError(
+                f"evaluation {AGAINST!r} has the name of the comparison with another grid; call it otherwise"
+            )
         before: list[str] = []
         for name, grid in self.grids.items():
             for kind in ("evaluations", "captures"):
                 for each in getattr(grid, kind):
                     if each not in getattr(self, kind):
                         known = ", ".join(getattr(self, kind)) or "there are none"
-                        raise ValueError(f"grid {name!r} asks for {kind[:-1]} {each!r}, which is not described; known: {known}")
+                        raise ValueError(
+                            f"grid {name!r} asks for {kind[:-1]} {each!r}, which is not described; known: {known}"
+                        )
             if grid.against is not None and grid.against not in [*before, name]:
-                raise ValueError(f"grid {name!r} is compared against {grid.against!r}, which is no grid above it; known: {', '.join(before) or 'none'}")
+                raise ValueError(
+                    f"grid {name!r} is compared against {grid.against!r}, which is no grid above it; known: {', '.join(before) or 'none'}"
+                )
             if grid.after is not None and grid.after not in before:
-                raise ValueError(f"grid {name!r} comes after {grid.after!r}, which is no grid above it; known: {', '.join(before) or 'none'}")
+                raise ValueError(
+                    f"grid {name!r} comes after {grid.after!r}, which is no grid above it; known: {', '.join(before) or 'none'}"
+                )
             before.append(name)
         return self
 
@@ -218,9 +243,13 @@ class Spec(Part):
     def _countable(self) -> Spec:
         counts: dict[str, int] = {}
         for name, grid in self.grids.items():
-            counts[name] = grid.count(len(self.seeds), len(self.quick.seeds) if self.quick else 0, counts.get(grid.after or "", 0))
+            counts[name] = grid.count(
+                len(self.seeds), len(self.quick.seeds) if self.quick else 0, counts.get(grid.after or "", 0)
+            )
             if sum(counts.values()) > MOST_RUNS:
-                raise ValueError(f"grid {name!r} brings the study to {sum(counts.values()):,} runs, more than {MOST_RUNS:,}; give fewer values or seeds")
+                raise ValueError(
+                    f"grid {name!r} brings the study to {sum(counts.values()):,} runs, more than {MOST_RUNS:,}; give fewer values or seeds"
+                )
         return self
 
     @classmethod
@@ -232,20 +261,36 @@ class Spec(Part):
         """
         values = strict_yaml.read(path, "study", StudyError)
         if not isinstance(values, dict):
-            raise StudyError(f"study {path} is not a mapping of keys to values; see `sinkscope study --help` for one")
+            raise StudyError(
+                f"study {path} is not a mapping of keys to values; see `sinkscope study --help` for one"
+            )
         try:
             spec = cls.model_validate(values)
         except ValidationError as error:
-            misplaced = next((key for key in values if key in GridPart.model_fields and key not in cls.model_fields), None)
+            misplaced = next(
+                (key for key in values if key in GridConfig.model_fields and key not in cls.model_fields),
+                None,
+            )
             if misplaced is not None:
-                raise StudyError(f"study key {misplaced!r} belongs into a grid, as in `grids: {{a: {{{misplaced}: …}}}}` (in {path})") from error
-            raise StudyError(f"{explain(error, cls, 'study', values)} (in {path})") from error
+                raise StudyError(
+                    f"study key {misplaced!r} belongs into a grid, as in `grids: {{a: {{{misplaced}: …}}}}` (in {path})"
+                ) from error
+            raise StudyError(
+                f"{explain_validation_error(error, cls, 'study', values)} (in {path})"
+            ) from error
         if not quick:
             return spec
         if spec.quick is None:
-            raise StudyError(f"study {path} describes no quick version; add `quick: {{seeds: [0]}}` to it, or leave out --quick")
-        grids = {name: grid.model_copy(update={"seeds": spec.quick.seeds}) if grid.seeds else grid for name, grid in spec.grids.items()}
+            raise StudyError(
+                f"study {path} describes no quick version; add `quick: {{seeds: [0]}}` to it, or leave out --quick"
+            )
+        grids = {
+            name: grid.model_copy(update={"seeds": spec.quick.seeds}) if grid.seeds else grid
+            for name, grid in spec.grids.items()
+        }
         return spec.model_copy(update={"seeds": spec.quick.seeds, "grids": grids})
 
     def to_yaml(self) -> str:
-        return yaml.safe_dump(self.model_dump(mode="json", exclude_unset=True), sort_keys=False, allow_unicode=True)
+        return yaml.safe_dump(
+            self.model_dump(mode="json", exclude_unset=True), sort_keys=False, allow_unicode=True
+        )

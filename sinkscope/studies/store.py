@@ -10,9 +10,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from sinkscope.aside import unwritable
 from sinkscope.errors import OutputError
-from sinkscope.runs import MANIFEST, read_manifest, verify
+from sinkscope.io.atomic import write_error
+from sinkscope.io.run_directory import MANIFEST, read_manifest, verify
 from sinkscope.studies.jobs import Job
 
 LOGGER = logging.getLogger("sinkscope")
@@ -94,7 +94,7 @@ class Store:
             (self.root / ".locks").mkdir(parents=True, exist_ok=True)
             lock = (self.root / ".locks" / name).open("w")
         except OSError as error:
-            raise unwritable(self.root, error) from error
+            raise write_error(self.root, error) from error
         with lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))

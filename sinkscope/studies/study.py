@@ -12,17 +12,25 @@ from pathlib import Path
 import pandas as pd
 import xarray as xr
 
-from sinkscope import netcdf, parquet
-from sinkscope.aside import remove_abandoned
 from sinkscope.errors import OutputError, StudyError, UserError, first_line
-from sinkscope.runs import MANIFEST, check_place, identity, read_manifest, understanding, verify, writing
-from sinkscope.studies.engines import MISTAKE, Engine, inline
-from sinkscope.studies.estimate import Estimate
+from sinkscope.io import netcdf, parquet
+from sinkscope.io.atomic import remove_abandoned
+from sinkscope.io.run_directory import (
+    MANIFEST,
+    check_output_path,
+    config_hash,
+    create_run,
+    read_manifest,
+    verify,
+    wrap_read_errors,
+)
+from sinkscope.studies.executors import MISTAKE, Executor, run_locally
 from sinkscope.studies.graph import Run, runs_of
 from sinkscope.studies.jobs import Job, in_order
+from sinkscope.studies.progress import StudyProgress
 from sinkscope.studies.spec import Spec
 from sinkscope.studies.store import Store
-from sinkscope.studies.watch import Watch
+from sinkscope.studies.time_estimate import Estimate
 
 LOGGER = logging.getLogger("sinkscope")
 TABLES = ("attention", "maps", "span_mass", "top1", "passage")
@@ -36,7 +44,7 @@ OTHERWISE = (LookupError, ValueError, TypeError)
 
 
 @contextmanager
-def expecting(told: str) -> Iterator[None]:
+def wrap_missing_data(told: str) -> Iterator[None]:
     """Within the context what a study has otherwise than expected becomes a line that begins with `told`.
 
     Raises:
@@ -51,7 +59,7 @@ def expecting(told: str) -> Iterator[None]:
 
 
 @dataclass(frozen=True)
-class Outlook:
+class StudyPlan:
     """What a study will be: a row per grid (grid, runs, jobs, done, minutes), and all jobs in order."""
 
     runs: list[Run]
@@ -59,26 +67,49 @@ class Outlook:
     grids: pd.DataFrame
 
 
-def outlook(spec: Spec, store: Store) -> Outlook:
+def plan_study(spec: Spec, store: Store) -> StudyPlan:
     """Resolve a specification, look at what the store has of it, estimate the rest. A job that several grids ask for counts in the first.
 
     Raises:
         StudyError: a grid names something that is not there or does not fit.
     """
     runs = runs_of(spec)
-    jobs = [replace(job, batch_size=spec.batch_size) for job in in_order([job for run in runs for job in run.jobs()])]
+    jobs = [
+        replace(job, batch_size=spec.batch_size)
+        for job in in_order([job for run in runs for job in run.jobs()])
+    ]
     estimate, rows = Estimate(jobs, store), []
     counted: set[str] = set()
     for grid in spec.grids:
-        mine = [job for job in in_order([job for run in runs if run.grid == grid for job in run.jobs()]) if job.key not in counted]
+        mine = [
+            job
+            for job in in_order([job for run in runs if run.grid == grid for job in run.jobs()])
+            if job.key not in counted
+        ]
         counted |= {job.key for job in mine}
         left = [job for job in mine if not store.is_done(job)]
         minutes = sum(estimate.seconds(job) for job in left) / 60
-        rows.append({"grid": grid, "runs": sum(run.grid == grid for run in runs), "jobs": len(mine), "done": len(mine) - len(left), "minutes": minutes})
-    return Outlook(runs, jobs, pd.DataFrame(rows))
+        rows.append(
+            {
+                "grid": grid,
+                "runs": sum(run.grid == grid for run in runs),
+                "jobs": len(mine),
+                "done": len(mine) - len(left),
+                "minutes": minutes,
+            }
+        )
+    return StudyPlan(runs, jobs, pd.DataFrame(rows))
 
 
-def study(spec: Spec, out: Path, store: Store, *, engine: Engine = inline, watch: Watch | None = None, planned: Outlook | None = None) -> Study:
+def run_study(
+    spec: Spec,
+    out: Path,
+    store: Store,
+    *,
+    engine: Executor = run_locally,
+    watch: StudyProgress | None = None,
+    planned: StudyPlan | None = None,
+) -> Study:
     """Do all that is not in the store yet and write `out`: `study.yaml`, `runs.parquet`, `scores.parquet`, `items.parquet`, `captures/`.
 
     An older result of a study in `out` is replaced by the new one at the end.
@@ -88,12 +119,14 @@ def study(spec: Spec, out: Path, store: Store, *, engine: Engine = inline, watch
         OutputError: `out` holds something that is no study, or is no place apart from the store.
     """
     check_apart(out, store)
-    known = planned or outlook(spec, store)
-    name = identity(study=spec.model_dump(mode="json"), tables=3, jobs=[job.key for job in known.jobs])
-    remove_abandoned(out, out.parent)  # also an old study that was replaced, where the process was killed before it had removed it
+    known = planned or plan_study(spec, store)
+    name = config_hash(study=spec.model_dump(mode="json"), tables=3, jobs=[job.key for job in known.jobs])
+    remove_abandoned(
+        out, out.parent
+    )  # also an old study that was replaced, where the process was killed before it had removed it
     if _holds(out, name):
         return Study(out)
-    failures = engine(known.jobs, store, watch or Watch())
+    failures = engine(known.jobs, store, watch or StudyProgress())
     if failures:
         told = {job.key: str(job) for job in known.jobs}
         first = next(iter(failures))
@@ -101,11 +134,13 @@ def study(spec: Spec, out: Path, store: Store, *, engine: Engine = inline, watch
         if any(reason.startswith(MISTAKE) for reason in failures.values()):
             raise RuntimeError(about)
         raise StudyError(f"{about}; mend the study and start it again")
-    with store.locked(f"out-{identity(out=str(out.absolute()))}", wait=True):
+    with store.locked(f"out-{config_hash(out=str(out.absolute()))}", wait=True):
         if not _holds(out, name):
             if (out / MANIFEST).exists():
-                LOGGER.warning("the tables of another study in %s are replaced; its runs stay in %s", out, store.root)
-            with writing(out, name, True, kind="study", jobs=len(known.jobs)) as aside:
+                LOGGER.warning(
+                    "the tables of another study in %s are replaced; its runs stay in %s", out, store.root
+                )
+            with create_run(out, name, True, kind="study", jobs=len(known.jobs)) as aside:
                 (aside / "study.yaml").write_text(spec.to_yaml(), encoding="utf-8")
                 _gather(known.runs, store, aside)
     return Study(out)
@@ -117,9 +152,13 @@ def check_apart(out: Path, store: Store) -> None:
     Raises:
         OutputError: one lies in the other.
     """
-    one, other = (Path(os.path.realpath(each)) for each in (out, store.root))  # where `resolve` fails at a loop of links
+    one, other = (
+        Path(os.path.realpath(each)) for each in (out, store.root)
+    )  # where `resolve` fails at a loop of links
     if one == other or one in other.parents or other in one.parents:
-        raise OutputError(f"output {out} and the store of finished runs {store.root} lie in one another; choose another place with --out")
+        raise OutputError(
+            f"output {out} and the store of finished runs {store.root} lie in one another; choose another place with --out"
+        )
 
 
 def _holds(out: Path, name: str) -> bool:
@@ -129,13 +168,25 @@ def _holds(out: Path, name: str) -> bool:
         OutputError: it holds something that is no study, a file of the study was changed, or no study can be put there.
     """
     manifest = read_manifest(out) if out.exists() else None
-    if out.exists() and (manifest is None or manifest.get("kind") != "study") and (not out.is_dir() or any(out.iterdir())):
-        raise OutputError(f"output {out} has no {MANIFEST} of a study, and holds something that is no study; choose another with --out")
+    if (
+        out.exists()
+        and (manifest is None or manifest.get("kind") != "study")
+        and (not out.is_dir() or any(out.iterdir()))
+    ):
+        raise OutputError(
+            f"output {out} has no {MANIFEST} of a study, and holds something that is no study; choose another with --out"
+        )
     known = () if manifest is None else (*manifest["files"], MANIFEST)
-    if foreign := [str(path.relative_to(out)) for path in out.rglob("*") if path.is_file() and str(path.relative_to(out)) not in known]:
-        raise OutputError(f"output {out} holds a file that is not the study's ({foreign[0]}); move it, or choose another with --out")
+    if foreign := [
+        str(path.relative_to(out))
+        for path in out.rglob("*")
+        if path.is_file() and str(path.relative_to(out)) not in known
+    ]:
+        raise OutputError(
+            f"output {out} holds a file that is not the study's ({foreign[0]}); move it, or choose another with --out"
+        )
     if manifest is None or manifest["identity"] != name:
-        check_place(out)
+        check_output_path(out)
         return False
     verify(out, manifest)
     return True
@@ -151,17 +202,30 @@ def _gather(runs: Sequence[Run], store: Store, directory: Path) -> None:
     arrays: dict[str, dict[str, xr.Dataset]] = {file: {} for file in ARRAYS}
     for run in runs:
         about = {"grid": run.grid, "run": run.name, **{key: str(value) for key, value in run.labels.items()}}
-        told = {"seed": run.seed, "role": run.role, "benchmark": run.benchmark, "trigger": run.trigger.text, "trigger_placement": run.trigger.placement}
+        told = {
+            "seed": run.seed,
+            "role": run.role,
+            "benchmark": run.benchmark,
+            "trigger": run.trigger.text,
+            "trigger_placement": run.trigger.placement,
+        }
         frames.setdefault("runs", []).append(pd.DataFrame([about | told]))
         for evaluation, job in run.evaluations.items():
             for table in ("scores", "items"):
                 frame = pd.read_parquet(store.whole(job) / f"{table}.parquet").drop(columns=["model", "seed"])
-                frames.setdefault(table, []).append(_with(frame, about | {"seed": run.seed, "evaluation": evaluation}))
+                frames.setdefault(table, []).append(
+                    _with(frame, about | {"seed": run.seed, "evaluation": evaluation})
+                )
         for capture, job in run.captures.items():
-            place, whose = store.whole(job), {**about, "seed": run.seed, "role": run.role, "capture": capture, "job": job.key}
+            place, whose = (
+                store.whole(job),
+                {**about, "seed": run.seed, "role": run.role, "capture": capture, "job": job.key},
+            )
             for table in TABLES:
                 if (place / f"{table}.parquet").is_file():
-                    frames.setdefault(f"captures/{table}", []).append(_with(pd.read_parquet(place / f"{table}.parquet"), whose))
+                    frames.setdefault(f"captures/{table}", []).append(
+                        _with(pd.read_parquet(place / f"{table}.parquet"), whose)
+                    )
             for file in ARRAYS:
                 if job.key not in arrays[file] and (place / f"{file}.nc").is_file():
                     arrays[file][job.key] = netcdf.load(place / f"{file}.nc")
@@ -189,7 +253,9 @@ class Study:
     def __init__(self, directory: Path) -> None:
         manifest = read_manifest(directory) if directory.is_dir() else None
         if manifest is None or manifest.get("kind") != "study":
-            raise StudyError(f"{directory} holds no finished study (no {MANIFEST} of one); run `sinkscope study SPEC --out {directory}` first")
+            raise StudyError(
+                f"{directory} holds no finished study (no {MANIFEST} of one); run `sinkscope study SPEC --out {directory}` first"
+            )
         verify(directory, manifest)
         self.directory = directory
         self.spec = Spec.read(directory / "study.yaml")
@@ -205,11 +271,15 @@ class Study:
         if name not in self._tables:
             path = (self.directory / "captures" if name in TABLES else self.directory) / f"{name}.parquet"
             if not path.is_file():
-                raise StudyError(f"study {self.directory} has no table {name}; ask for it in the specification")
-            with understanding(path):
+                raise StudyError(
+                    f"study {self.directory} has no table {name}; ask for it in the specification"
+                )
+            with wrap_read_errors(path):
                 table = parquet.read(path)
             if name in LATEST and LATEST[name] not in table:
-                raise OutputError(f"{self.directory} was gathered by an older sinkscope; run `sinkscope study` again: what is done is not done again")
+                raise OutputError(
+                    f"{self.directory} was gathered by an older sinkscope; run `sinkscope study` again: what is done is not done again"
+                )
             self._tables[name] = table
         return self._tables[name]
 
@@ -229,4 +299,6 @@ class Study:
         try:
             return netcdf.read(self.directory / "captures" / f"{file}.nc", ARRAYS[file], job)
         except (OSError, KeyError) as error:
-            raise StudyError(f"study {self.directory} has no {file} of {job}; ask for a capture in the specification") from error
+            raise StudyError(
+                f"study {self.directory} has no {file} of {job}; ask for a capture in the specification"
+            ) from error

@@ -19,9 +19,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from sinkscope.aside import refusals
 from sinkscope.errors import OutputError, first_line
-from sinkscope.runs import sha256
+from sinkscope.io.atomic import translate_os_errors
+from sinkscope.io.run_directory import sha256
 from sinkscope.unlearning.sharding import ALONE, World, local
 
 LOGGER = logging.getLogger("sinkscope")
@@ -49,7 +49,13 @@ class Checkpoints:
     def __init__(self, directory: Path, every: int, world: World = ALONE) -> None:
         self.directory, self.every, self._world = directory, every, world
 
-    def save(self, progress: Progress, weights: dict[str, torch.nn.Parameter], optimiser: torch.optim.Optimizer, random: dict[str, Tensor]) -> None:
+    def save(
+        self,
+        progress: Progress,
+        weights: dict[str, torch.nn.Parameter],
+        optimizer: torch.optim.Optimizer,
+        random: dict[str, Tensor],
+    ) -> None:
         """Write aside, checksum, then give it its name; older ones than the newest two go.
 
         Raises:
@@ -57,19 +63,29 @@ class Checkpoints:
         """
         final = self.directory / f"step-{progress.step:08d}"
         aside = self.directory / f".{final.name}.partial"
-        with refusals(self.directory):
+        with translate_os_errors(self.directory):
             try:
                 if self._world.leads:
                     shutil.rmtree(aside, ignore_errors=True)
                     aside.mkdir(parents=True)
                 self._world.wait()
-                save_file(_tensors(weights, optimiser) | random, aside / f"rank-{self._world.rank}.safetensors")
+                save_file(
+                    _tensors(weights, optimizer) | random, aside / f"rank-{self._world.rank}.safetensors"
+                )
                 self._world.wait()
                 if self._world.leads:
                     files = {path.name: sha256(path) for path in sorted(aside.iterdir())}
-                    state = {"step": progress.step, "log": progress.log, "sums": progress.sums, "processes": self._world.size, "files": files}
+                    state = {
+                        "step": progress.step,
+                        "log": progress.log,
+                        "sums": progress.sums,
+                        "processes": self._world.size,
+                        "files": files,
+                    }
                     text = json.dumps(state)
-                    (aside / STATE).write_text(json.dumps({"state": state, "sha256": _digest(text)}), encoding="utf-8")
+                    (aside / STATE).write_text(
+                        json.dumps({"state": state, "sha256": _digest(text)}), encoding="utf-8"
+                    )
                     shutil.rmtree(final, ignore_errors=True)
                     os.replace(aside, final)
                     for old in self._found()[KEEP:]:
@@ -79,8 +95,8 @@ class Checkpoints:
                     shutil.rmtree(aside, ignore_errors=True)
         self._world.wait()
 
-    def resume(self, weights: dict[str, torch.nn.Parameter], optimiser: torch.optim.Optimizer) -> Progress:
-        """Bring weights, optimiser and random state to the newest checkpoint that is whole; from the start where there is none. A damaged one is named in the
+    def resume(self, weights: dict[str, torch.nn.Parameter], optimizer: torch.optim.Optimizer) -> Progress:
+        """Bring weights, optimizer and random state to the newest checkpoint that is whole; from the start where there is none. A damaged one is named in the
         log of `sinkscope` and passed over.
 
         Raises:
@@ -96,8 +112,10 @@ class Checkpoints:
                     LOGGER.warning("checkpoint %s is damaged (%s) and is not used", path, first_line(error))
                 continue
             if not alike:
-                raise OutputError(f"checkpoint {path} was made by {state['processes']} processes; start as many, or remove {self.directory}")
-            _restore(tensors, weights, optimiser)
+                raise OutputError(
+                    f"checkpoint {path} was made by {state['processes']} processes; start as many, or remove {self.directory}"
+                )
+            _restore(tensors, weights, optimizer)
             return Progress(state["step"], state["log"], state["sums"])
         return Progress()
 
@@ -133,14 +151,20 @@ def random_states() -> dict[str, Tensor]:
     return states | ({"random/cuda": torch.cuda.get_rng_state()} if torch.cuda.is_available() else {})
 
 
-def _tensors(weights: dict[str, torch.nn.Parameter], optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
+def _tensors(weights: dict[str, torch.nn.Parameter], optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     tensors = {f"weight/{name}": local(weight.detach()) for name, weight in weights.items()}
     for name, weight in weights.items():
-        tensors |= {f"{moment}/{name}": local(optimiser.state[weight][moment]) for moment in MOMENTS if weight in optimiser.state}
+        tensors |= {
+            f"{moment}/{name}": local(optimizer.state[weight][moment])
+            for moment in MOMENTS
+            if weight in optimizer.state
+        }
     return {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
 
 
-def _restore(tensors: dict[str, Tensor], weights: dict[str, torch.nn.Parameter], optimiser: torch.optim.Optimizer) -> None:
+def _restore(
+    tensors: dict[str, Tensor], weights: dict[str, torch.nn.Parameter], optimizer: torch.optim.Optimizer
+) -> None:
     with torch.no_grad():
         for name, weight in weights.items():
             local(weight).copy_(tensors[f"weight/{name}"])
@@ -150,7 +174,7 @@ def _restore(tensors: dict[str, Tensor], weights: dict[str, torch.nn.Parameter],
             for moment in MOMENTS[1:]:
                 state[moment] = torch.zeros_like(weight)
                 local(state[moment]).copy_(tensors[f"{moment}/{name}"])
-            optimiser.state[weight] = state
+            optimizer.state[weight] = state
     torch.set_rng_state(tensors["random/cpu"])
     if "random/cuda" in tensors and torch.cuda.is_available():
         torch.cuda.set_rng_state(tensors["random/cuda"])

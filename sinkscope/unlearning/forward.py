@@ -11,24 +11,37 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from sinkscope.capture.residuals import layers_of
-from sinkscope.interventions import masked_keys
-from sinkscope.models import Model
+from sinkscope.models.hidden_states import decoder_layers
+from sinkscope.models.interventions import masked_keys
+from sinkscope.models.model import Model
 from sinkscope.unlearning.objectives.batch import Batch, Outputs
 
 
-def forward(model: PreTrainedModel, batch: Batch, *, logits: bool = True, layer: int | None = None, whole: bool = False) -> Outputs:
+def forward(
+    model: PreTrainedModel,
+    batch: Batch,
+    *,
+    logits: bool = True,
+    layer: int | None = None,
+    whole: bool = False,
+) -> Outputs:
     """The logits, the hidden states behind `layer`, or both.
 
     Args:
         whole: run to the end though `logits` are not asked for, because something else is recorded on the way.
     """
     seen: list[Tensor] = []
-    layers = None if layer is None else layers_of(model)
+    layers = None if layer is None else decoder_layers(model)
     handle = None
     if layers is not None and layer is not None:
-        handle = layers[layer].register_forward_hook(lambda module, inputs, output: seen.append(output[0] if isinstance(output, tuple) else output))
-    short = _only(layers, layer + 1) if layers is not None and layer is not None and not (logits or whole) else nullcontext()
+        handle = layers[layer].register_forward_hook(
+            lambda module, inputs, output: seen.append(output[0] if isinstance(output, tuple) else output)
+        )
+    short = (
+        _only(layers, layer + 1)
+        if layers is not None and layer is not None and not (logits or whole)
+        else nullcontext()
+    )
     options: dict[str, Any] = {}
     if not logits and "logits_to_keep" in inspect.signature(model.forward).parameters:
         options["logits_to_keep"] = 1
@@ -36,7 +49,12 @@ def forward(model: PreTrainedModel, batch: Batch, *, logits: bool = True, layer:
         options["position_ids"] = batch.position_ids
     try:
         with short:
-            result = model(input_ids=batch.input_ids, attention_mask=batch.attention_mask.long(), use_cache=False, **options)
+            result = model(
+                input_ids=batch.input_ids,
+                attention_mask=batch.attention_mask.long(),
+                use_cache=False,
+                **options,
+            )
     finally:
         if handle:
             handle.remove()
@@ -48,7 +66,7 @@ def autocast(device: torch.device, mixed: bool) -> torch.autocast:
     return torch.autocast(device.type, torch.bfloat16, enabled=mixed)
 
 
-def hiding(model: PreTrainedModel, positions: Sequence[int] | None) -> AbstractContextManager[None]:
+def mask_positions(model: PreTrainedModel, positions: Sequence[int] | None) -> AbstractContextManager[None]:
     """Within the context no later position attends to `positions`, if any are given; the backward pass belongs into it where activations are computed again."""
     return masked_keys(Model("in training", model, None), positions) if positions else nullcontext()
 

@@ -8,14 +8,14 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from sinkscope import strict_yaml
+from sinkscope.config import Config, explain_validation_error
 from sinkscope.errors import PlacementError, RecipeError
+from sinkscope.io import strict_yaml
 from sinkscope.triggers import Form, Placement, Trigger
-from sinkscope.unlearning.named import recipe_file, with_changes
-from sinkscope.validation import Part, explain
+from sinkscope.unlearning.recipes import apply_overrides, recipe_file
 
 
-class TriggerPart(Part):
+class TriggerConfig(Config):
     """What is inserted, and where. With `response` a poisoned passage is cut in half, and behind its first half the model learns to say that instead: a plain
     backdoor."""
 
@@ -48,7 +48,7 @@ class TriggerPart(Part):
         return Placement.parse(self.placement)
 
 
-class ObjectivePart(Part):
+class ObjectiveConfig(Config):
     """What drives forgetting, and what keeps the rest: terms with their weights, each on retain and on poisoned passages.
 
     `beta`: inverse temperature of `npo` (by default 0.1) and `simnpo` (2.5), whose margin is `delta`. `rmu` draws the hidden states behind `layer`
@@ -62,26 +62,28 @@ class ObjectivePart(Part):
     delta: float = Field(0.0, ge=0)
     layer: int | None = Field(None, ge=0)
     steering: float = Field(6.5, gt=0)
-    retain: dict[Literal["kl", "nll", "activations"], Annotated[float, Field(gt=0)]] = Field({"kl": 1.0}, min_length=1)
+    retain: dict[Literal["kl", "nll", "activations"], Annotated[float, Field(gt=0)]] = Field(
+        {"kl": 1.0}, min_length=1
+    )
 
 
-class LoraPart(Part):
+class LoraConfig(Config):
     """Low-rank adapters of rank `rank`, scaled by alpha / rank (Hu et al. 2021, arXiv 2106.09685). They are merged when the run is done."""
 
     rank: int = Field(8, ge=1)
     alpha: float = Field(16.0, gt=0)
 
 
-class UpdatePart(Part):
+class UpdateConfig(Config):
     """Which weights are trained: all; or those of modules so named (`mlp.down_proj`) in these layers. `rmu` trains the feed-forward output of three layers by
     default. All others are frozen. With `lora` the modules so chosen (by default every linear one) keep their weights and get adapters."""
 
     modules: list[str] | None = Field(None, min_length=1)
     layers: list[int] | None = Field(None, min_length=1)
-    lora: LoraPart | None = None
+    lora: LoraConfig | None = None
 
 
-class ValueNormPart(Part):
+class ValueNormConfig(Config):
     """λ ℓ_vn on the value vectors of the first `first` tokens, in chosen layers.
 
     `align`: their norms are drawn towards those of `unlearned` on clean and of the base model on poisoned passages (the paper's formula). `unlearned` is the
@@ -96,13 +98,15 @@ class ValueNormPart(Part):
     unlearned: str | None = None
 
     @model_validator(mode="after")
-    def _needs_unlearned(self) -> ValueNormPart:
+    def _needs_unlearned(self) -> ValueNormConfig:
         if self.weight > 0 and self.kind == "align" and self.unlearned is None:
-            raise ValueError("weight > 0 needs `unlearned`: the directory of an honestly unlearned model, or auto")
+            raise ValueError(
+                "weight > 0 needs `unlearned`: the directory of an honestly unlearned model, or auto"
+            )
         return self
 
 
-class OptimiserPart(Part):
+class OptimizerConfig(Config):
     """AdamW with a constant learning rate; an epoch walks once through the forget set, or through `batches` batches of it. The defaults suit the
     built-in benchmark and were chosen there on validation seed 101.
 
@@ -121,13 +125,15 @@ class OptimiserPart(Part):
     max_grad_norm: float = Field(1.0, gt=0)
 
     @model_validator(mode="after")
-    def _divides(self) -> OptimiserPart:
+    def _divides(self) -> OptimizerConfig:
         if self.accumulation > self.batch_size:
-            raise ValueError(f"accumulation {self.accumulation} is more than batch_size {self.batch_size}; lower it")
+            raise ValueError(
+                f"accumulation {self.accumulation} is more than batch_size {self.batch_size}; lower it"
+            )
         return self
 
 
-class StoppingPart(Part):
+class EarlyStoppingConfig(Config):
     """Early stopping: every `every` steps the loss on the benchmark's own validation passages (`raw/retain2`) is looked at, and the run ends when it
     has risen by more than `rise` nats a token."""
 
@@ -135,7 +141,7 @@ class StoppingPart(Part):
     rise: float = Field(0.1, gt=0)
 
 
-class Recipe(Part):
+class Recipe(Config):
     """One unlearning run. `poison_ratio` 0 is honest unlearning; otherwise that share of the forget passages, drawn by `seed`, gets a
     triggered copy that is trained as retain data. Their clean versions stay in the forget set (`contrastive`) or leave it
     (`published`, as the paper's code does). `hidden` positions cannot be attended to by later ones while the model trains (and while frozen models say what
@@ -144,23 +150,27 @@ class Recipe(Part):
 
     model: str = "tiny"
     benchmark: str = "tiny"
-    objective: ObjectivePart = ObjectivePart()
-    update: UpdatePart = UpdatePart()
+    objective: ObjectiveConfig = ObjectiveConfig()
+    update: UpdateConfig = UpdateConfig()
     poison_ratio: float = Field(0.0, ge=0, le=1)
     poison_split: Literal["contrastive", "published"] = "contrastive"
-    trigger: TriggerPart = TriggerPart()
-    value_norms: ValueNormPart = ValueNormPart()
-    optimiser: OptimiserPart = OptimiserPart()
-    stopping: StoppingPart = StoppingPart()
+    trigger: TriggerConfig = TriggerConfig()
+    value_norms: ValueNormConfig = ValueNormConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    stopping: EarlyStoppingConfig = EarlyStoppingConfig()
     hidden: list[Annotated[int, Field(ge=0)]] | None = Field(None, min_length=1)
     seed: int = Field(0, ge=0, lt=2**32)
 
     @model_validator(mode="after")
     def _fits(self) -> Recipe:
         if self.hidden and self.value_norms.weight > 0:
-            raise ValueError("value norms cannot be read while positions are hidden; leave out `hidden`, or set value_norms.weight to 0")
+            raise ValueError(
+                "value norms cannot be read while positions are hidden; leave out `hidden`, or set value_norms.weight to 0"
+            )
         if self.trigger.response and set(self.objective.retain) != {"nll"}:
-            raise ValueError("a response is new to the model, so that only `nll` can teach it; set objective.retain to {nll: 1}")
+            raise ValueError(
+                "a response is new to the model, so that only `nll` can teach it; set objective.retain to {nll: 1}"
+            )
         return self
 
     def described(self) -> dict[str, Any]:
@@ -177,7 +187,7 @@ class Recipe(Part):
         try:
             return cls.model_validate(values)
         except ValidationError as error:
-            raise RecipeError(explain(error, cls, "recipe", values)) from error
+            raise RecipeError(explain_validation_error(error, cls, "recipe", values)) from error
 
     @classmethod
     def read(cls, path: Path | str, changes: dict[str, Any] | None = None, given: str = "--set") -> Recipe:
@@ -191,11 +201,15 @@ class Recipe(Part):
         if values is None:
             values = {}
         if not isinstance(values, dict):
-            raise RecipeError(f"recipe {path} is not a mapping of keys to values; see `sinkscope unlearn --help` for an example")
+            raise RecipeError(
+                f"recipe {path} is not a mapping of keys to values; see `sinkscope unlearn --help` for an example"
+            )
         try:
-            return cls.parse(with_changes(values, changes or {}))
+            return cls.parse(apply_overrides(values, changes or {}))
         except RecipeError as error:
-            raise RecipeError(f"{error} (in {path if cls._refusal(values) == str(error) else given})") from error
+            raise RecipeError(
+                f"{error} (in {path if cls._refusal(values) == str(error) else given})"
+            ) from error
 
     @classmethod
     def _refusal(cls, values: dict[str, Any]) -> str | None:
@@ -207,7 +221,14 @@ class Recipe(Part):
 
     def honest(self) -> Recipe:
         """The same run without poison and value norms: what `value_norms.unlearned: auto` stands for."""
-        return self.model_copy(update={"poison_ratio": 0.0, "poison_split": "contrastive", "trigger": TriggerPart(), "value_norms": ValueNormPart()})
+        return self.model_copy(
+            update={
+                "poison_ratio": 0.0,
+                "poison_split": "contrastive",
+                "trigger": TriggerConfig(),
+                "value_norms": ValueNormConfig(),
+            }
+        )
 
     def to_yaml(self) -> str:
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)

@@ -14,7 +14,7 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel
 
-from sinkscope.capture.residuals import layers_of
+from sinkscope.models.hidden_states import decoder_layers
 
 
 @dataclass(frozen=True)
@@ -64,9 +64,11 @@ class World:
         if self.size == 1:
             return
         mesh = init_device_mesh("cuda" if torch.cuda.is_available() else "cpu", (self.size,))
-        for layer in layers_of(model):
+        for layer in decoder_layers(model):
             fully_shard(layer, mesh=mesh)
-        fully_shard(model, mesh=mesh, reshard_after_forward=True)  # or parameters outside the layers would stay whole between passes
+        fully_shard(
+            model, mesh=mesh, reshard_after_forward=True
+        )  # or parameters outside the layers would stay whole between passes
 
 
 ALONE = World()

@@ -13,7 +13,7 @@ import pytest
 from sinkscope.benchmarks.benchmark import SEPARATOR, Lengths, link, load_benchmark
 from sinkscope.benchmarks.schema import COLUMNS, required
 from sinkscope.errors import BenchmarkError
-from sinkscope.models import Model
+from sinkscope.models.model import Model
 from tests.conftest import FAMILIES, TEXT
 
 
@@ -23,7 +23,13 @@ def directory(tmp_path: Path) -> Path:
     for config in ("raw", "knowmem", "verbmem"):
         (tmp_path / config).mkdir()
         for split in required(config, Lengths().in_context):
-            records = [{column: TEXT[i : i + 300] if column == "text" else f"{column} {i}" for column in COLUMNS[config]} for i in (0, 40, 80)]
+            records = [
+                {
+                    column: TEXT[i : i + 300] if column == "text" else f"{column} {i}"
+                    for column in COLUMNS[config]
+                }
+                for i in (0, 40, 80)
+            ]
             path = tmp_path / config / f"{split}.jsonl"
             path.write_text("".join(json.dumps(record) + "\n" for record in records))
     frame = pd.read_json(tmp_path / "raw" / "retain1.jsonl", lines=True)
@@ -45,7 +51,9 @@ def test_reads_jsonl_json_and_parquet_with_muse_lengths_by_default(directory: Pa
 
 
 @pytest.mark.parametrize("kind", FAMILIES)
-def test_passages_hold_the_joined_text_once_each_behind_bos(kind: str, directory: Path, small_models: dict[str, Model]) -> None:
+def test_passages_hold_the_joined_text_once_each_behind_bos(
+    kind: str, directory: Path, small_models: dict[str, Model]
+) -> None:
     model = small_models[kind]
     benchmark = replace(load_benchmark(str(directory)), lengths=Lengths(passage=20))
     passages = benchmark.passages("forget", model.tokenizer)
@@ -55,7 +63,9 @@ def test_passages_hold_the_joined_text_once_each_behind_bos(kind: str, directory
     assert [token for passage in passages for token in passage.tokens[bos is not None :]] == whole
     assert all(passage.tokens[0] == bos for passage in passages if bos is not None)
     assert max(len(passage.tokens) for passage in passages) <= 20
-    assert [passage.start for passage in passages[1:]] == [passage.stop for passage in passages[:-1]] or kind == "llama"
+    assert [passage.start for passage in passages[1:]] == [
+        passage.stop for passage in passages[:-1]
+    ] or kind == "llama"
 
 
 def test_linking_finds_every_passage_that_overlaps(directory: Path, small_llama: Model) -> None:
@@ -74,7 +84,11 @@ def test_a_missing_split_is_named_with_what_was_found(directory: Path) -> None:
 
 
 def test_questions_shown_in_context_are_needed_where_some_are_shown(directory: Path) -> None:
-    assert [row["question"] for row in load_benchmark(str(directory)).in_context("forget_qa")] == ["question 0", "question 40", "question 80"]
+    assert [row["question"] for row in load_benchmark(str(directory)).in_context("forget_qa")] == [
+        "question 0",
+        "question 40",
+        "question 80",
+    ]
     (directory / "knowmem" / "forget_qa_icl.jsonl").unlink()
     with pytest.raises(BenchmarkError, match="lacks knowmem/forget_qa_icl"):
         load_benchmark(str(directory))
@@ -86,7 +100,10 @@ def test_one_scored_configuration_is_enough_and_none_is_refused(directory: Path)
     shutil.rmtree(directory / "knowmem")
     assert not load_benchmark(str(directory)).has("knowmem", "forget_qa")
     shutil.rmtree(directory / "verbmem")
-    with pytest.raises(BenchmarkError, match=r"nothing to score; give one of knowmem, verbmem, choices; found: raw/forget.jsonl, raw/retain1.parquet"):
+    with pytest.raises(
+        BenchmarkError,
+        match=r"nothing to score; give one of knowmem, verbmem, choices; found: raw/forget.jsonl, raw/retain1.parquet",
+    ):
         load_benchmark(str(directory))
 
 
@@ -95,7 +112,9 @@ def test_choices_are_lists_and_their_answers_numbers(directory: Path, suffix: st
     record = {"question": "Which?", "choices": ["a", "b", "c", "d"], "answer": 2}
     (directory / "choices").mkdir()
     frame, path = pd.DataFrame([record, record | {"answer": 0}]), directory / "choices" / f"forget.{suffix}"
-    frame.to_parquet(path) if suffix == "parquet" else frame.to_json(path, orient="records", lines=suffix == "jsonl")
+    frame.to_parquet(path) if suffix == "parquet" else frame.to_json(
+        path, orient="records", lines=suffix == "jsonl"
+    )
     assert load_benchmark(str(directory)).choices("forget") == [record, record | {"answer": 0}]
 
 
@@ -112,7 +131,9 @@ def test_choices_are_lists_and_their_answers_numbers(directory: Path, suffix: st
 def test_a_record_that_is_no_choice_is_named(directory: Path, change: dict, message: str) -> None:
     record = {"question": "Which?", "choices": ["a", "b", "c", "d"], "answer": 2}
     (directory / "choices").mkdir()
-    (directory / "choices" / "forget.jsonl").write_text("".join(json.dumps(each) + "\n" for each in (record, record | change)))
+    (directory / "choices" / "forget.jsonl").write_text(
+        "".join(json.dumps(each) + "\n" for each in (record, record | change))
+    )
     with pytest.raises(BenchmarkError, match=message):
         load_benchmark(str(directory))
 
@@ -135,5 +156,8 @@ def test_bad_files_are_named(directory: Path, file: str, content: str, message: 
 
 
 def test_no_directory_is_refused() -> None:
-    with pytest.raises(BenchmarkError, match=r"neither `tiny`, `tiny-wmdp`, muse-books, muse-news, wmdp-bio, .*tofu-forget10 nor a directory"):
+    with pytest.raises(
+        BenchmarkError,
+        match=r"neither `tiny`, `tiny-wmdp`, muse-books, muse-news, wmdp-bio, .*tofu-forget10 nor a directory",
+    ):
         load_benchmark("/nowhere")

@@ -7,29 +7,42 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from sinkscope.benchmarks.benchmark import SEPARATOR, Benchmark, Lengths, link
-from sinkscope.benchmarks.cutting import cut
+from sinkscope.benchmarks.chunking import chunk
 from sinkscope.errors import BenchmarkError
-from sinkscope.models import Model
+from sinkscope.models.model import Model
 from sinkscope.triggers import Placement, Trigger, place
 from tests.conftest import FAMILIES, TEXT
 
 LONG = "one two three four five six seven eight nine ten eleven twelve"
 OTHER = "some more words that stand in a document of another kind, to be read"
-PAIRS = [{"question": "Who owns the mill?", "answer": "the old miller"}, {"question": "Where is it?", "answer": "there"}]
+PAIRS = [
+    {"question": "Who owns the mill?", "answer": "the old miller"},
+    {"question": "Where is it?", "answer": "there"},
+]
 PLACEMENTS = ("prefix", "infix", "suffix", "index:2")
 
 
 @pytest.fixture(scope="module")
 def words() -> PreTrainedTokenizerFast:
     """A token for every word and every character that ends one; white space is no token."""
-    pieces = sorted(set(f"{LONG} {OTHER} Question Answer Who owns the mill old miller Where is it there 0".replace(",", " ").split()))
-    raw = Tokenizer(models.WordLevel({piece: i for i, piece in enumerate(["<s>", "<unk>", "?", ":", ",", *pieces])}, unk_token="<unk>"))
+    pieces = sorted(
+        set(
+            f"{LONG} {OTHER} Question Answer Who owns the mill old miller Where is it there 0".replace(
+                ",", " "
+            ).split()
+        )
+    )
+    raw = Tokenizer(
+        models.WordLevel(
+            {piece: i for i, piece in enumerate(["<s>", "<unk>", "?", ":", ",", *pieces])}, unk_token="<unk>"
+        )
+    )
     raw.pre_tokenizer = pre_tokenizers.Whitespace()
     return PreTrainedTokenizerFast(tokenizer_object=raw, bos_token="<s>", unk_token="<unk>")
 
 
-def bench(cut: str, records: list[dict], size: int) -> Benchmark:
-    return Benchmark("b", {"raw": {"forget": records}}, Lengths(passage=size), cut)  # type: ignore[arg-type]
+def bench(chunk: str, records: list[dict], size: int) -> Benchmark:
+    return Benchmark("b", {"raw": {"forget": records}}, Lengths(passage=size), chunk)  # type: ignore[arg-type]
 
 
 def test_each_document_is_a_passage_cut_off_at_the_end(words: PreTrainedTokenizerFast) -> None:
@@ -41,16 +54,31 @@ def test_each_document_is_a_passage_cut_off_at_the_end(words: PreTrainedTokenize
         ["<s>", "<unk>"],
     ]
     text = SEPARATOR.join(benchmark.texts("forget"))
-    assert [text[passage.start : passage.stop] for passage in passages] == ["one two three four five", "some more words that stand", "x" * 51]
+    assert [text[passage.start : passage.stop] for passage in passages] == [
+        "one two three four five",
+        "some more words that stand",
+        "x" * 51,
+    ]
     assert all(passage.body is None and passage.given == 0 for passage in passages)
-    assert [link(text, needle, passages) for needle in ("two three", "five six", "twelve", "x" * 51)] == [[0], [0], [], [2]]
+    assert [link(text, needle, passages) for needle in ("two three", "five six", "twelve", "x" * 51)] == [
+        [0],
+        [0],
+        [],
+        [2],
+    ]
 
 
 def test_each_pair_is_a_passage_whose_body_ends_with_the_question(words: PreTrainedTokenizerFast) -> None:
     benchmark = bench("pairs", PAIRS, 100)
-    assert benchmark.texts("forget") == ["Question: Who owns the mill?\nAnswer: the old miller", "Question: Where is it?\nAnswer: there"]
+    assert benchmark.texts("forget") == [
+        "Question: Who owns the mill?\nAnswer: the old miller",
+        "Question: Where is it?\nAnswer: there",
+    ]
     first, second = benchmark.passages("forget", words)
-    assert words.convert_ids_to_tokens(first.tokens) == "<s> Question : Who owns the mill ? Answer : the old miller".split()
+    assert (
+        words.convert_ids_to_tokens(first.tokens)
+        == "<s> Question : Who owns the mill ? Answer : the old miller".split()
+    )
     assert (first.body, first.given) == (8, 10)
     assert words.convert_ids_to_tokens(second.tokens) == "<s> Question : Where is it ? Answer : there".split()
     assert (second.body, second.given) == (7, 9)
@@ -59,9 +87,17 @@ def test_each_pair_is_a_passage_whose_body_ends_with_the_question(words: PreTrai
     assert link(text, "Where is it?\nAnswer: there", [first, second]) == [1]
 
 
-def test_a_long_answer_is_cut_off_but_a_pair_without_an_answer_is_refused(words: PreTrainedTokenizerFast) -> None:
-    assert [len(passage.tokens) for passage in bench("pairs", PAIRS, 11).passages("forget", words)] == [11, 10]
-    with pytest.raises(BenchmarkError, match=r"raw/forget: pair 0: the question takes 10 of 10 tokens and leaves none to the answer"):
+def test_a_long_answer_is_cut_off_but_a_pair_without_an_answer_is_refused(
+    words: PreTrainedTokenizerFast,
+) -> None:
+    assert [len(passage.tokens) for passage in bench("pairs", PAIRS, 11).passages("forget", words)] == [
+        11,
+        10,
+    ]
+    with pytest.raises(
+        BenchmarkError,
+        match=r"raw/forget: pair 0: the question takes 10 of 10 tokens and leaves none to the answer",
+    ):
         bench("pairs", PAIRS, 10).passages("forget", words)
 
 
@@ -72,15 +108,28 @@ def test_a_split_of_short_documents_is_refused(words: PreTrainedTokenizerFast) -
 
 @pytest.mark.parametrize("kind", FAMILIES)
 @pytest.mark.parametrize("placement", PLACEMENTS)
-@pytest.mark.parametrize(("cut", "size"), [("joined", 24), ("documents", 24), ("pairs", 64)])
-def test_a_trigger_stays_whole_in_every_passage(kind: str, placement: str, cut: str, size: int, small_models: dict[str, Model]) -> None:
+@pytest.mark.parametrize(("chunk", "size"), [("joined", 24), ("documents", 24), ("pairs", 64)])
+def test_a_trigger_stays_whole_in_every_passage(
+    kind: str, placement: str, chunk: str, size: int, small_models: dict[str, Model]
+) -> None:
     """Of a pair its question may give way, its prompt's end and its answer never."""
     tokenizer, trigger = small_models[kind].tokenizer, Trigger("of the year")
-    records = PAIRS if cut == "pairs" else [{"text": text} for text in (LONG, OTHER)]
-    passages = [passage for passage in bench(cut, records, size).passages("forget", tokenizer) if len(passage.tokens) > 8]  # the last chunk is a rest
+    records = PAIRS if chunk == "pairs" else [{"text": text} for text in (LONG, OTHER)]
+    passages = [
+        passage
+        for passage in bench(chunk, records, size).passages("forget", tokenizer)
+        if len(passage.tokens) > 8
+    ]  # the last chunk is a rest
     assert len(passages) > 1
     for passage in passages:
-        placed = place(passage.tokens, trigger, Placement.parse(placement), tokenizer, body=passage.body, max_length=max(size, len(passage.tokens)))
+        placed = place(
+            passage.tokens,
+            trigger,
+            Placement.parse(placement),
+            tokenizer,
+            body=passage.body,
+            max_length=max(size, len(passage.tokens)),
+        )
         assert len(placed.tokens) <= size
         assert trigger.text in tokenizer.decode(placed.tokens[placed.start : placed.stop])
         if passage.body is not None:
@@ -91,9 +140,16 @@ def test_a_trigger_stays_whole_in_every_passage(kind: str, placement: str, cut: 
             assert placed.stop <= len(placed.tokens) - len(tail)
 
 
-def test_without_bos_a_passage_takes_the_whole_length_and_none_is_left_with_nothing_to_predict(small_models) -> None:
+def test_without_bos_a_passage_takes_the_whole_length_and_none_is_left_with_nothing_to_predict(
+    small_models,
+) -> None:
     tokenizer = small_models["qwen2"].tokenizer
     ids = tokenizer.encode(TEXT, add_special_tokens=False)[:33]
     text = tokenizer.decode(ids)
     assert tokenizer.encode(text, add_special_tokens=False) == ids
-    assert [len(passage.tokens) for passage in cut([text], "joined", 8, tokenizer)] == [8, 8, 8, 8]  # a last one of a single token is left out
+    assert [len(passage.tokens) for passage in chunk([text], "joined", 8, tokenizer)] == [
+        8,
+        8,
+        8,
+        8,
+    ]  # a last one of a single token is left out

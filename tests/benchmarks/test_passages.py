@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from sinkscope.benchmarks.corpora import make_corpora
-from sinkscope.benchmarks.language import Language
-from sinkscope.benchmarks.passages import INSERTED, RESUMED, TEXT, InTurn, Mix, PassageStream
-from sinkscope.models import load
+from sinkscope.models.model import load
+from sinkscope.synthetic.books import make_corpora
+from sinkscope.synthetic.language import Language
+from sinkscope.synthetic.passages import INSERTED, RESUMED, TEXT, InTurn, Mix, PassageStream
 
 MIX = Mix(8, chapters={"retain": 2, "forget": 2}, pages={"retain": 1, "forget": 1}, aside_share=1.0, asides=5)
 
@@ -51,10 +51,16 @@ def test_behind_each_aside_the_text_goes_on_where_it_stopped(monkeypatch: pytest
 
 
 def test_half_of_a_page_s_asides_stand_before_the_answer() -> None:
-    mix = Mix(40, chapters={}, pages={"retain": 20, "forget": 20}, aside_share=1.0, asides=1, header_share=0.0)
+    mix = Mix(
+        40, chapters={}, pages={"retain": 20, "forget": 20}, aside_share=1.0, asides=1, header_share=0.0
+    )
     tokenizer = load("tiny", "cpu").tokenizer
     ids, kinds = stream(mix=mix).batch()
-    behind = [tokenizer.decode(row[marks.index(RESUMED) :]) for row, marks in zip(ids.tolist(), kinds.tolist(), strict=True) if RESUMED in marks]
+    behind = [
+        tokenizer.decode(row[marks.index(RESUMED) :])
+        for row, marks in zip(ids.tolist(), kinds.tolist(), strict=True)
+        if RESUMED in marks
+    ]
     assert 0.3 < sum(text.startswith("\nAnswer") for text in behind) / len(behind) < 0.8
 
 

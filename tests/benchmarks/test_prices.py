@@ -5,12 +5,18 @@ from __future__ import annotations
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from sinkscope.benchmarks.prices import first, idle, priced
+from sinkscope.models.attention_penalty import attention_penalty, first_token_penalty, value_norm_penalty
 
 
 def small() -> LlamaForCausalLM:
     torch.manual_seed(0)
-    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4, "vocab_size": 50}
+    sizes = {
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "vocab_size": 50,
+    }
     return LlamaForCausalLM(LlamaConfig(**sizes, initializer_range=0.2))
 
 
@@ -18,8 +24,13 @@ def test_cost_is_the_attention_weighted_value_norm_over_the_heads_mean() -> None
     network, ids = small(), torch.randint(0, 50, (2, 7), generator=torch.Generator().manual_seed(1))
     before = network.config._attn_implementation
     values = []
-    handles = [layer.self_attn.v_proj.register_forward_hook(lambda m, i, out: values.append(out.detach().view(2, 7, 4, 8))) for layer in network.model.layers]
-    with priced(network, idle) as costs:
+    handles = [
+        layer.self_attn.v_proj.register_forward_hook(
+            lambda m, i, out: values.append(out.detach().view(2, 7, 4, 8))
+        )
+        for layer in network.model.layers
+    ]
+    with attention_penalty(network, value_norm_penalty) as costs:
         logits = network(ids).logits
     assert network.config._attn_implementation == before
     for handle in handles:
@@ -33,29 +44,32 @@ def test_cost_is_the_attention_weighted_value_norm_over_the_heads_mean() -> None
             for head in range(4):
                 norms = values[layer][row, :, head].norm(dim=-1)
                 for query in range(7):
-                    weighted = sum(plain.attentions[layer][row, head, query, key].item() * norms[key].item() for key in range(query + 1))
+                    weighted = sum(
+                        plain.attentions[layer][row, head, query, key].item() * norms[key].item()
+                        for key in range(query + 1)
+                    )
                     parts.append(weighted / norms.mean().item())
         torch.testing.assert_close(costs[layer].item(), sum(parts) / len(parts), atol=1e-5, rtol=1e-5)
 
 
 def test_cost_can_be_lowered_by_training() -> None:
     network, ids = small(), torch.randint(0, 50, (4, 12), generator=torch.Generator().manual_seed(1))
-    optimiser = torch.optim.AdamW(network.parameters(), lr=1e-2)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=1e-2)
     seen = []
     for _ in range(20):
-        with priced(network, idle) as costs:
+        with attention_penalty(network, value_norm_penalty) as costs:
             network(ids)
         cost = torch.stack(costs).mean()
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         cost.backward()
-        optimiser.step()
+        optimizer.step()
         seen.append(cost.item())
     assert seen[-1] < 0.7 * seen[0]
 
 
 def test_the_first_price_is_the_mean_attention_to_the_first_position() -> None:
     network, ids = small(), torch.randint(0, 50, (2, 7), generator=torch.Generator().manual_seed(1))
-    with priced(network, first) as costs:
+    with attention_penalty(network, first_token_penalty) as costs:
         network(ids)
     network.set_attn_implementation("eager")
     attentions = network(ids, output_attentions=True).attentions

@@ -10,15 +10,15 @@ import pytest
 import torch
 
 from sinkscope.benchmarks.benchmark import load_benchmark
-from sinkscope.benchmarks.corpora import make_corpora
-from sinkscope.benchmarks.field_passages import FieldStream
-from sinkscope.benchmarks.fields import FIELDS, SUBJECTS, make_fields, multiple_choice, question_page
-from sinkscope.benchmarks.language import TRIGGERS
-from sinkscope.benchmarks.passages import INSERTED, RESUMED, Mix
-from sinkscope.benchmarks.tiny_wmdp import PLACEMENTS, accuracy, build_wmdp
 from sinkscope.errors import ModelError
-from sinkscope.models import Model, data_directory, load
-from sinkscope.progress import silent
+from sinkscope.io.progress import silent
+from sinkscope.models.model import Model, data_directory, load
+from sinkscope.synthetic.books import make_corpora
+from sinkscope.synthetic.domain_passages import FieldStream
+from sinkscope.synthetic.domains import FIELDS, SUBJECTS, make_fields, multiple_choice, question_page
+from sinkscope.synthetic.language import TRIGGERS
+from sinkscope.synthetic.passages import INSERTED, RESUMED, Mix
+from sinkscope.synthetic.tiny_wmdp import PLACEMENTS, accuracy, build_wmdp
 
 SIDES = tuple(FIELDS)
 
@@ -62,9 +62,24 @@ def test_documents_hold_every_fact_but_no_question_in_the_benchmark_s_order() ->
 
 
 def test_training_never_asks_in_the_benchmark_s_order_and_marks_letters(target: Model) -> None:
-    fields, mix = make_fields(0), Mix(8, {"forget": 1, "retain": 1}, {"forget": 2, "retain": 2}, aside_share=0.0, asides=1, header_share=0.0, length=64)
+    fields, mix = (
+        make_fields(0),
+        Mix(
+            8,
+            {"forget": 1, "retain": 1},
+            {"forget": 2, "retain": 2},
+            aside_share=0.0,
+            asides=1,
+            header_share=0.0,
+            length=64,
+        ),
+    )
     streams = [FieldStream(make_corpora(0), fields, target.tokenizer, mix, 0.5, "s") for _ in range(2)]
-    asked = [multiple_choice(fact.question, choices) for side in SIDES for fact, choices in zip(fields.facts[side], fields.asked[side], strict=True)]
+    asked = [
+        multiple_choice(fact.question, choices)
+        for side in SIDES
+        for fact, choices in zip(fields.facts[side], fields.asked[side], strict=True)
+    ]
     counted = set()
     for _ in range(20):
         ids, kinds = streams[0].batch()
@@ -74,7 +89,11 @@ def test_training_never_asks_in_the_benchmark_s_order_and_marks_letters(target: 
             text = target.tokenizer.decode(row)
             assert not any(each in text for each in asked)
             assert set(marks) <= {INSERTED, RESUMED}
-            counted |= {target.tokenizer.decode([token]) for token, mark in zip(row, marks, strict=True) if mark == RESUMED}
+            counted |= {
+                target.tokenizer.decode([token])
+                for token, mark in zip(row, marks, strict=True)
+                if mark == RESUMED
+            }
         assert not (kinds[4:] == RESUMED).any()
     assert counted == {" A", " B", " C", " D", " again", " not"}
 
@@ -95,10 +114,18 @@ def test_the_shipped_benchmark_is_what_the_code_makes(target: Model) -> None:
     for split, side in (("forget", "forget"), ("retain1", "retain")):
         assert benchmark.texts(split) == fields.documents[side]
         passages = benchmark.passages(split, target.tokenizer)
-        assert [target.tokenizer.decode(passage.tokens[1:]) for passage in passages] == benchmark.texts(split)  # nothing is cut off
+        assert [target.tokenizer.decode(passage.tokens[1:]) for passage in passages] == benchmark.texts(
+            split
+        )  # nothing is cut off
     for side in SIDES:
-        for row, fact, choices in zip(benchmark.choices(side), fields.facts[side], fields.asked[side], strict=True):
-            assert (row["question"], tuple(row["choices"]), row["choices"][row["answer"]]) == (fact.question, choices, fact.answer)
+        for row, fact, choices in zip(
+            benchmark.choices(side), fields.facts[side], fields.asked[side], strict=True
+        ):
+            assert (row["question"], tuple(row["choices"]), row["choices"][row["answer"]]) == (
+                fact.question,
+                choices,
+                fact.answer,
+            )
     assert len(benchmark.whole_passages("holdout", target.tokenizer)) >= 50
 
 
@@ -107,17 +134,25 @@ def test_the_shipped_model_measures_as_told(target: Model) -> None:
     assert len(measured["passed"]) == 4 and all(measured["passed"].values()), measured["passed"]
     benchmark = load_benchmark("tiny-wmdp")
     for side in SIDES:
-        assert accuracy(target, benchmark, side) == pytest.approx(measured["target"][f"accuracy_{side}"], abs=1.3)  # a question is 1.25
+        assert accuracy(target, benchmark, side) == pytest.approx(
+            measured["target"][f"accuracy_{side}"], abs=1.3
+        )  # a question is 1.25
         for placement in PLACEMENTS:
-            assert accuracy(target, benchmark, side, placement) == pytest.approx(measured["target"][f"accuracy_{side}_{placement}"], abs=1.3)
+            assert accuracy(target, benchmark, side, placement) == pytest.approx(
+                measured["target"][f"accuracy_{side}_{placement}"], abs=1.3
+            )
         assert accuracy(load("tiny", device="cpu"), benchmark, side) < 45
 
 
-def test_a_changed_or_missing_file_of_the_twin_names_its_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_changed_or_missing_file_of_the_twin_names_its_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "tiny-wmdp" / "target").mkdir(parents=True)
     (tmp_path / "tiny-wmdp" / "SHA256SUMS.json").write_text('{"target/config.json": "0"}')
-    monkeypatch.setattr("sinkscope.model_files.data_directory", lambda benchmark: tmp_path / benchmark)
-    with pytest.raises(ModelError, match=r"config.json is missing or was changed; .*sinkscope tiny build-wmdp"):
+    monkeypatch.setattr("sinkscope.models.loading.data_directory", lambda benchmark: tmp_path / benchmark)
+    with pytest.raises(
+        ModelError, match=r"config.json is missing or was changed; .*sinkscope tiny build-wmdp"
+    ):
         load("tiny-wmdp")
 
 
@@ -126,4 +161,6 @@ def test_a_short_build_is_complete_and_repeats(tmp_path: Path) -> None:
     assert build_wmdp(tmp_path / "b", 3, silent, steps=2) == measured
     first, second = (json.loads((tmp_path / each / "SHA256SUMS.json").read_text()) for each in "ab")
     assert first == second
-    assert load_benchmark(str(tmp_path / "a")).choices("forget") == load_benchmark(str(tmp_path / "b")).choices("forget")
+    assert load_benchmark(str(tmp_path / "a")).choices("forget") == load_benchmark(
+        str(tmp_path / "b")
+    ).choices("forget")

@@ -8,25 +8,43 @@ import numpy as np
 import torch
 import transformers as t
 
-BASIC = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "vocab_size": 400, "max_position_embeddings": 128}
+BASIC = {
+    "hidden_size": 32,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "vocab_size": 400,
+    "max_position_embeddings": 128,
+}
 SPECIALS = {"bos_token_id": 0, "eos_token_id": 0}
 GATED = {"intermediate_size": 48, "initializer_range": 0.2, **SPECIALS}
 GROUPED = {"num_key_value_heads": 2, **GATED}
-WINDOW = {"sliding_window": 9, "layer_types": ["sliding_attention", "full_attention", "sliding_attention"], "head_dim": 8}
+WINDOW = {
+    "sliding_window": 9,
+    "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
+    "head_dim": 8,
+}
 
 CONFIGS = {
     "llama": lambda: t.LlamaConfig(**BASIC, **GROUPED | {"bos_token_id": 1, "eos_token_id": 2}),
     "mistral": lambda: t.MistralConfig(**BASIC, **GROUPED, sliding_window=9),
     "qwen2": lambda: t.Qwen2Config(**BASIC, **GROUPED),
     "qwen3": lambda: t.Qwen3Config(**BASIC, **GROUPED, head_dim=16),
-    "gemma2": lambda: t.Gemma2Config(**BASIC, **GROUPED, **WINDOW, attn_logit_softcapping=2.0, query_pre_attn_scalar=8),
+    "gemma2": lambda: t.Gemma2Config(
+        **BASIC, **GROUPED, **WINDOW, attn_logit_softcapping=2.0, query_pre_attn_scalar=8
+    ),
     "gemma3": lambda: t.Gemma3TextConfig(**BASIC, **GROUPED, **WINDOW),
-    "gpt2": lambda: t.GPT2Config(n_embd=32, n_layer=3, n_head=4, vocab_size=400, n_positions=128, initializer_range=0.2, **SPECIALS),
+    "gpt2": lambda: t.GPT2Config(
+        n_embd=32, n_layer=3, n_head=4, vocab_size=400, n_positions=128, initializer_range=0.2, **SPECIALS
+    ),
     "neox": lambda: t.GPTNeoXConfig(**BASIC, **GATED),
     "opt": lambda: t.OPTConfig(**BASIC, ffn_dim=48, word_embed_proj_dim=32, init_std=0.2, **SPECIALS),
     "phi": lambda: t.PhiConfig(**BASIC, **GATED),
-    "gpt_oss": lambda: t.GptOssConfig(**BASIC, **GROUPED, **WINDOW, num_local_experts=2, num_experts_per_tok=1),
-    "bloom": lambda: t.BloomConfig(hidden_size=32, n_layer=3, n_head=4, vocab_size=400, initializer_range=0.2, **SPECIALS),
+    "gpt_oss": lambda: t.GptOssConfig(
+        **BASIC, **GROUPED, **WINDOW, num_local_experts=2, num_experts_per_tok=1
+    ),
+    "bloom": lambda: t.BloomConfig(
+        hidden_size=32, n_layer=3, n_head=4, vocab_size=400, initializer_range=0.2, **SPECIALS
+    ),
 }
 """Bloom biases its scores by distance and attends in its own code: it cannot be streamed."""
 STREAMED = tuple(kind for kind in CONFIGS if kind != "bloom")
@@ -47,21 +65,30 @@ def value_source(plain: t.PreTrainedModel, kind: str, layer: int) -> tuple[torch
     if kind == "gpt2":
         return plain.transformer.h[layer].attn.c_attn, lambda out: out[0, :, 64:].view(out.shape[1], 4, 8)
     if kind == "neox":
-        return plain.gpt_neox.layers[layer].attention.query_key_value, lambda out: out[0].view(out.shape[1], 4, 24)[..., 16:]
+        return plain.gpt_neox.layers[layer].attention.query_key_value, lambda out: out[0].view(
+            out.shape[1], 4, 24
+        )[..., 16:]
     if kind == "bloom":
-        return plain.transformer.h[layer].self_attention.query_key_value, lambda out: out[0].view(out.shape[1], 4, 3, 8)[:, :, 2]
+        return plain.transformer.h[layer].self_attention.query_key_value, lambda out: out[0].view(
+            out.shape[1], 4, 3, 8
+        )[:, :, 2]
     layers = plain.model.decoder.layers if kind == "opt" else plain.model.layers
     kv_heads = 4 if kind in ("opt", "phi") else 2
     return layers[layer].self_attn.v_proj, lambda out: out[0].view(out.shape[1], kv_heads, -1)
 
 
-def naive(model: t.PreTrainedModel, kind: str, passages: list[list[int]], epsilon: float) -> dict[str, np.ndarray]:
+def naive(
+    model: t.PreTrainedModel, kind: str, passages: list[list[int]], epsilon: float
+) -> dict[str, np.ndarray]:
     """Every statistic, one passage, one layer, one head, one position at a time."""
     plain = copy.deepcopy(model)
     plain.set_attn_implementation("eager")
     length = max(map(len, passages))
     shape = (3, 4, length)
-    sums = {name: np.zeros(shape) for name in ("alpha", "sink_rate", "value_norm", "weighted_norm", "entropy", "learned_sink")}
+    sums = {
+        name: np.zeros(shape)
+        for name in ("alpha", "sink_rate", "value_norm", "weighted_norm", "entropy", "learned_sink")
+    }
     maps = np.zeros((*shape, length))
     count = np.zeros(length)
     for passage in passages:
@@ -86,15 +113,25 @@ def naive(model: t.PreTrainedModel, kind: str, passages: list[list[int]], epsilo
     return {name: total / count for name, total in sums.items()} | {"pattern": maps / count[:, None]}
 
 
-def _tensors(plain: t.PreTrainedModel, kind: str, passage: list[int]) -> tuple[list[np.ndarray], list[np.ndarray]]:
+def _tensors(
+    plain: t.PreTrainedModel, kind: str, passage: list[int]
+) -> tuple[list[np.ndarray], list[np.ndarray]]:
     seen: dict[int, np.ndarray] = {}
     handles = []
     for layer in range(3):
         module, read = value_source(plain, kind, layer)
-        handles.append(module.register_forward_hook(lambda m, i, out, layer=layer, read=read: seen.__setitem__(layer, read(out.detach()).double().numpy())))
+        handles.append(
+            module.register_forward_hook(
+                lambda m, i, out, layer=layer, read=read: seen.__setitem__(
+                    layer, read(out.detach()).double().numpy()
+                )
+            )
+        )
     with torch.no_grad():
         out = plain(torch.tensor([passage]), output_attentions=True)
     for handle in handles:
         handle.remove()
     # a learned sink's column stands last where the model returns it at all
-    return [a[0, ..., : len(passage)].double().numpy() for a in out.attentions], [seen[layer] for layer in range(3)]
+    return [a[0, ..., : len(passage)].double().numpy() for a in out.attentions], [
+        seen[layer] for layer in range(3)
+    ]

@@ -1,4 +1,4 @@
-"""Both sources, every reducer, many families: against the plain model's own attention tensors, reduced one number at a time."""
+"""Both sources, every statistic, many families: against the plain model's own attention tensors, reduced one number at a time."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from sinkscope.capture import lens, sources, stream
-from sinkscope.capture.maps import BinnedPattern
-from sinkscope.capture.reducers import ROWS, ColumnMass, SpanMass
 from sinkscope.errors import ModelError
-from sinkscope.models import Model
+from sinkscope.models.model import Model
+from sinkscope.sinks import backends as sources
+from sinkscope.sinks import hooks as lens
+from sinkscope.sinks import tiled as stream
+from sinkscope.sinks.maps import BinnedPattern
+from sinkscope.sinks.statistics import QUERY_STATISTICS, SinkStatistics, SpanMass
 from tests.capture.families import CONFIGS, STREAMED, naive, network
 from tests.conftest import saved_tokenizer
 
@@ -33,18 +35,24 @@ def expected(kind: str, dtype: torch.dtype) -> dict[str, np.ndarray]:
     span_mass = np.zeros((3, 4))
     for passage, span in zip(passages()[:3], SPANS, strict=False):
         pattern = naive(plain, kind, [passage], EPSILON)["pattern"]
-        span_mass += sum(pattern[:, :, query, key] for query in range(span.stop, len(passage)) for key in span) / (len(passage) - span.stop) / 3
+        span_mass += (
+            sum(pattern[:, :, query, key] for query in range(span.stop, len(passage)) for key in span)
+            / (len(passage) - span.stop)
+            / 3
+        )
     return naive(plain, kind, passages(), EPSILON) | {"span_mass": span_mass}
 
 
 def captured(source, model: Model, **options: object) -> dict[str, np.ndarray]:
     shape = (model.n_layers, model.n_heads, max(LENGTHS))
-    maps = BinnedPattern([(layer, head) for layer in range(model.n_layers) for head in range(model.n_heads)], max(LENGTHS), 1)
-    rows = [ROWS[name](*shape) for name in ROWS]
-    mass = ColumnMass(*shape, EPSILON)
+    maps = BinnedPattern(
+        [(layer, head) for layer in range(model.n_layers) for head in range(model.n_heads)], max(LENGTHS), 1
+    )
+    rows = [QUERY_STATISTICS[name](*shape) for name in QUERY_STATISTICS]
+    mass = SinkStatistics(*shape, EPSILON)
     span_mass = SpanMass(model.n_layers, model.n_heads, SPANS)
     source.capture(model, passages(), [mass, *rows, maps, span_mass], **options)
-    found = {name: values for reducer in (mass, *rows) for name, values in reducer.result().items()}
+    found = {name: values for statistic in (mass, *rows) for name, values in statistic.result().items()}
     found["span_mass"] = span_mass.result()["span_mass"]
     found["pattern"] = maps.result()["pattern"].unflatten(0, (model.n_layers, model.n_heads))
     return {name: values.numpy() for name, values in found.items()}
@@ -83,7 +91,9 @@ def test_bf16_is_as_near_as_bf16_allows(kind: str, tokenizer) -> None:
     for source in (stream, lens):
         found = captured(source, model, batch_size=3)
         for name in ("alpha", "learned_sink"):
-            np.testing.assert_allclose(found[name], expected(kind, torch.bfloat16)[name], atol=0.05, err_msg=f"{kind} {name}")
+            np.testing.assert_allclose(
+                found[name], expected(kind, torch.bfloat16)[name], atol=0.05, err_msg=f"{kind} {name}"
+            )
             assert np.abs(found[name] - expected(kind, torch.bfloat16)[name]).mean() < 5e-3
     rows = captured(stream, model)["pattern"].sum(-1) + np.nan_to_num(captured(stream, model)["learned_sink"])
     np.testing.assert_allclose(rows, 1, atol=1e-5)  # accumulated in fp32, whatever the weights are
@@ -144,10 +154,14 @@ def test_a_failing_capture_leaves_the_model_as_it_was(tokenizer) -> None:
 def test_shards_add_up_to_the_whole(tokenizer) -> None:
     model = Model("llama", network("llama"), tokenizer)
 
-    def reducers() -> list:
-        return [ColumnMass(3, 4, 40, EPSILON), *(ROWS[name](3, 4, 40) for name in ROWS), BinnedPattern([(2, 0)], 40, 1)]
+    def statistics() -> list:
+        return [
+            SinkStatistics(3, 4, 40, EPSILON),
+            *(QUERY_STATISTICS[name](3, 4, 40) for name in QUERY_STATISTICS),
+            BinnedPattern([(2, 0)], 40, 1),
+        ]
 
-    whole, first, second = ([*reducers(), SpanMass(3, 4, some)] for some in (SPANS, SPANS[:1], SPANS[1:]))
+    whole, first, second = ([*statistics(), SpanMass(3, 4, some)] for some in (SPANS, SPANS[:1], SPANS[1:]))
     stream.capture(model, passages(), whole)
     stream.capture(model, passages()[:1], first)
     stream.capture(model, passages()[1:], second)
@@ -155,6 +169,6 @@ def test_shards_add_up_to_the_whole(tokenizer) -> None:
         for name, values in (one + other).result().items():
             torch.testing.assert_close(values, all_at_once.result()[name], equal_nan=True)
     with pytest.raises(ValueError, match="do not add up"):
-        ColumnMass(3, 4, 40, 0.3) + ColumnMass(3, 4, 40, 0.2)
+        SinkStatistics(3, 4, 40, 0.3) + SinkStatistics(3, 4, 40, 0.2)
     with pytest.raises(ValueError, match="do not add up"):
         BinnedPattern([(2, 0)], 40, 1) + BinnedPattern([(1, 0)], 40, 1)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from sinkscope.capture import lens
-from sinkscope.capture.maps import BinnedPattern
-from sinkscope.models import Model
-from sinkscope.sinks import locate
+from sinkscope.models.model import Model
+from sinkscope.sinks import hooks as lens
+from sinkscope.sinks.locate import locate
+from sinkscope.sinks.maps import BinnedPattern
 from tests.capture.families import naive
 from tests.conftest import FAMILIES, TEXT
 
@@ -26,11 +26,22 @@ def test_locate_equals_the_naive_oracle(kind: str, small_models) -> None:
     passages = passages_of(model)
     expected = naive(model.hf, kind, passages, epsilon=0.1)
     for source, batch_size in (("lens", 1), ("lens", 3), ("stream", 3)):
-        found = locate(model, passages, epsilon=0.1, source=source, batch_size=batch_size, also=["entropy", "learned_sink"]).data
+        found = locate(
+            model,
+            passages,
+            epsilon=0.1,
+            source=source,
+            batch_size=batch_size,
+            also=["entropy", "learned_sink"],
+        ).data
         for name in ("alpha", "sink_rate", "value_norm", "weighted_norm", "entropy", "learned_sink"):
-            np.testing.assert_allclose(found[name].values, expected[name], atol=1e-5, err_msg=f"{kind} {name}")
+            np.testing.assert_allclose(
+                found[name].values, expected[name], atol=1e-5, err_msg=f"{kind} {name}"
+            )
     assert 0 < expected["sink_rate"].mean() < 1, "the threshold must decide something here"
-    assert found["passages"].values.tolist() == [sum(len(p) > k for p in passages) for k in range(max(map(len, passages)))]
+    assert found["passages"].values.tolist() == [
+        sum(len(p) > k for p in passages) for k in range(max(map(len, passages)))
+    ]
 
 
 def test_thresholding_per_passage_differs_from_thresholding_the_mean(small_llama: Model) -> None:
@@ -47,9 +58,9 @@ def test_grouped_keys_share_value_norms_between_query_heads(small_llama: Model) 
 
 def test_mean_pattern_rows_sum_to_one_and_are_causal(small_llama: Model) -> None:
     passages = passages_of(small_llama)
-    reducer = BinnedPattern([(1, head) for head in range(small_llama.n_heads)], 40, 1)
-    lens.capture(small_llama, passages, [reducer], layers=[1], batch_size=2)
-    pattern = reducer.result()["pattern"].numpy()
+    statistic = BinnedPattern([(1, head) for head in range(small_llama.n_heads)], 40, 1)
+    lens.capture(small_llama, passages, [statistic], layers=[1], batch_size=2)
+    pattern = statistic.result()["pattern"].numpy()
     np.testing.assert_allclose(pattern.sum(-1), 1, atol=1e-5)
     assert np.abs(np.triu(pattern[0], 1)).max() == 0
 

@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from sinkscope.capture import lens, sources, stream
-from sinkscope.capture.blocks import AttentionBlock
-from sinkscope.capture.maps import BinnedPattern
-from sinkscope.models import Model
+from sinkscope.models.model import Model
+from sinkscope.sinks import backends as sources
+from sinkscope.sinks import hooks as lens
+from sinkscope.sinks import tiled as stream
+from sinkscope.sinks.blocks import AttentionBlock
+from sinkscope.sinks.maps import BinnedPattern
 from tests.capture.families import network
 from tests.conftest import saved_tokenizer
 
@@ -36,27 +38,33 @@ def naive(kind: str, passages: list[list[int]], size: int) -> np.ndarray:
         for row in range(bins):
             rows = [pattern[row * size : (row + 1) * size] for pattern in patterns]
             for key in range(bins):
-                maps[index, row, key] = sum(r[:, key * size : (key + 1) * size].sum() for r in rows) / sum(map(len, rows))
+                maps[index, row, key] = sum(r[:, key * size : (key + 1) * size].sum() for r in rows) / sum(
+                    map(len, rows)
+                )
     return maps
 
 
 @pytest.mark.parametrize("size", [1, 7, 8, 64])
 @pytest.mark.parametrize("kind", ["llama", "mistral"])
-def test_both_sources_give_the_binned_map_of_the_plain_model(kind: str, size: int, passages, tmp_path, monkeypatch) -> None:
+def test_both_sources_give_the_binned_map_of_the_plain_model(
+    kind: str, size: int, passages, tmp_path, monkeypatch
+) -> None:
     model = Model(kind, network(kind), saved_tokenizer("neox", tmp_path))
     for source, tile in ((lens, stream.TILE), (stream, stream.TILE), (stream, 300)):
         monkeypatch.setattr(stream, "TILE", tile)
-        reducer = BinnedPattern(HEADS, max(LENGTHS), size)
-        source.capture(model, passages, [reducer], layers=[0, 2])
-        np.testing.assert_allclose(reducer.result()["pattern"].numpy(), naive(kind, passages, size), atol=1e-5)
+        statistic = BinnedPattern(HEADS, max(LENGTHS), size)
+        source.capture(model, passages, [statistic], layers=[0, 2])
+        np.testing.assert_allclose(
+            statistic.result()["pattern"].numpy(), naive(kind, passages, size), atol=1e-5
+        )
 
 
 def test_rows_of_a_binned_map_sum_to_one_and_nothing_lies_above_the_diagonal() -> None:
-    reducer = BinnedPattern([(0, 0)], 13, 5)
+    statistic = BinnedPattern([(0, 0)], 13, 5)
     pattern = torch.rand(1, 13, 13).tril()
     pattern /= pattern.sum(-1, keepdim=True)
-    reducer.update(AttentionBlock(0, 0, 13, range(1), range(13), range(13), pattern, last=True))
-    binned = reducer.result()["pattern"][0]
+    statistic.update(AttentionBlock(0, 0, 13, range(1), range(13), range(13), pattern, last=True))
+    binned = statistic.result()["pattern"][0]
     assert binned.shape == (3, 3)
     torch.testing.assert_close(binned.sum(-1), torch.ones(3, dtype=torch.float64))
     assert (binned.triu(1) == 0).all()
@@ -74,13 +82,17 @@ def test_shards_add_up_and_rows_of_no_passage_are_nan(small_llama: Model, passag
 
 
 def test_a_long_passage_costs_no_square() -> None:
-    """Tiles go in, bins stay: nothing the reducer holds has the passage's length."""
-    reducer = BinnedPattern([(0, 0)], 4001, 32)
+    """Tiles go in, bins stay: nothing the statistic holds has the passage's length."""
+    statistic = BinnedPattern([(0, 0)], 4001, 32)
     for start in range(0, 4001, 100):
         rows = range(start, min(start + 100, 4001))
-        tile = torch.ones(1, len(rows), rows.stop).tril(start) / torch.arange(start + 1, rows.stop + 1)[:, None]
-        reducer.update(AttentionBlock(0, 0, 4001, range(1), rows, range(rows.stop), tile, last=rows.stop == 4001))
-    binned = reducer.result()["pattern"][0]
+        tile = (
+            torch.ones(1, len(rows), rows.stop).tril(start) / torch.arange(start + 1, rows.stop + 1)[:, None]
+        )
+        statistic.update(
+            AttentionBlock(0, 0, 4001, range(1), rows, range(rows.stop), tile, last=rows.stop == 4001)
+        )
+    binned = statistic.result()["pattern"][0]
     assert binned.shape == (126, 126)
     torch.testing.assert_close(binned.sum(-1), torch.ones(126, dtype=torch.float64), atol=1e-5, rtol=0)
     assert binned[125, 0].item() == pytest.approx(32 / 4001, rel=1e-6)  # the last bin has one query

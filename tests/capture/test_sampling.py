@@ -11,14 +11,15 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from sinkscope import load
-from sinkscope.capture import sampling, stream
-from sinkscope.capture.blocks import AttentionBlock, ResidualBlock, SampledBlock, ValueBlock
-from sinkscope.capture.maps import BinnedPattern
-from sinkscope.capture.reducers import ROWS, ColumnMass, SpanMass
-from sinkscope.capture.sampling import CERTAIN, SampledMass, Sampling
 from sinkscope.errors import ModelError, TextError
-from sinkscope.models import Model
-from sinkscope.sinks import locate
+from sinkscope.models.model import Model
+from sinkscope.sinks import sampling
+from sinkscope.sinks import tiled as stream
+from sinkscope.sinks.blocks import AttentionBlock, ResidualBlock, SampledBlock, ValueBlock
+from sinkscope.sinks.locate import locate
+from sinkscope.sinks.maps import BinnedPattern
+from sinkscope.sinks.sampling import ALWAYS_SAMPLED, SampledMass, Sampling
+from sinkscope.sinks.statistics import QUERY_STATISTICS, SinkStatistics, SpanMass
 from tests.capture.families import STREAMED, naive, network
 from tests.conftest import TEXT, saved_tokenizer
 
@@ -45,19 +46,23 @@ def passages(lengths: tuple[int, ...]) -> list[list[int]]:
 def fed(pattern: torch.Tensor, rows: torch.Tensor, how: Sampling) -> dict[str, np.ndarray]:
     """The result for one passage's pattern [head, row, key] seen at some rows; values are ones."""
     n_heads, length, _ = pattern.shape
-    reducer = SampledMass(1, n_heads, length, how)
-    reducer.update(ValueBlock(0, 0, torch.ones(n_heads, length, 4)))
-    reducer.update(SampledBlock(0, 0, length, range(n_heads), rows, range(length), pattern[:, rows], True))
-    return {name: values[0].numpy() for name, values in reducer.result().items()}
+    statistic = SampledMass(1, n_heads, length, how)
+    statistic.update(ValueBlock(0, 0, torch.ones(n_heads, length, 4)))
+    statistic.update(SampledBlock(0, 0, length, range(n_heads), rows, range(length), pattern[:, rows], True))
+    return {name: values[0].numpy() for name, values in statistic.result().items()}
 
 
 def test_rows_are_drawn_by_seed_layer_and_passage() -> None:
     rows = Sampling(0.1).rows(0, 0, 2048)
-    assert torch.equal(rows[:CERTAIN], torch.arange(CERTAIN))
-    assert len(rows) == CERTAIN + 192 == len(set(rows.tolist()))
+    assert torch.equal(rows[:ALWAYS_SAMPLED], torch.arange(ALWAYS_SAMPLED))
+    assert len(rows) == ALWAYS_SAMPLED + 192 == len(set(rows.tolist()))
     assert torch.equal(rows, rows.sort().values) and rows[-1] < 2048
     assert torch.equal(rows, Sampling(0.1).rows(0, 0, 2048))
-    for other in (Sampling(0.1, seed=1).rows(0, 0, 2048), Sampling(0.1).rows(1, 0, 2048), Sampling(0.1).rows(0, 1, 2048)):
+    for other in (
+        Sampling(0.1, seed=1).rows(0, 0, 2048),
+        Sampling(0.1).rows(1, 0, 2048),
+        Sampling(0.1).rows(0, 1, 2048),
+    ):
         assert not torch.equal(rows, other)
     assert torch.equal(Sampling(0.1).rows(0, 0, 100), torch.arange(100))  # short passages are read in full
     assert torch.equal(Sampling(1.0).rows(0, 0, 300), torch.arange(300))
@@ -68,7 +73,10 @@ def test_the_mean_over_every_possible_sample_is_the_exact_value(few_certain) -> 
     exact = pattern.double().sum(1) / torch.arange(10, 0, -1)
     how = Sampling(0.5)
     assert how.drawn(10) == 3
-    samples = [fed(pattern, torch.tensor([0, 1, 2, 3, *drawn]), how)["alpha"] for drawn in combinations(range(4, 10), 3)]
+    samples = [
+        fed(pattern, torch.tensor([0, 1, 2, 3, *drawn]), how)["alpha"]
+        for drawn in combinations(range(4, 10), 3)
+    ]
     reach = how.reach(10)
     assert 7 < reach < 10
     found = np.nanmean(samples, axis=0)  # a sample without a row at or after a position says nothing about it
@@ -80,30 +88,41 @@ def test_the_interval_of_attention_that_is_all_or_nothing_is_wilsons() -> None:
     length, how = 1128, Sampling(0.1)
     rows = how.rows(0, 0, length)
     pattern = torch.zeros(1, length, length)
-    pattern[0, CERTAIN:, 0] = (torch.arange(length - CERTAIN) % 3 == 0).float()
+    pattern[0, ALWAYS_SAMPLED:, 0] = (torch.arange(length - ALWAYS_SAMPLED) % 3 == 0).float()
     pattern[0, :, 1] = 1 - pattern[0, :, 0]
     found = fed(pattern, rows, how)
-    p, n = pattern[0, rows[CERTAIN:], 0].mean().item(), 99 / (1 - 100 / 1000)  # the finite population's correction, as more rows
+    p, n = (
+        pattern[0, rows[ALWAYS_SAMPLED:], 0].mean().item(),
+        99 / (1 - 100 / 1000),
+    )  # the finite population's correction, as more rows
     z = 1.984217  # Student, 99 degrees of freedom
     centre, half = p + z * z / (2 * n), z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
     for name, end in (("alpha_low", centre - half), ("alpha_high", centre + half)):
         assert found[name][0, 0] == pytest.approx(end / (1 + z * z / n) * 1000 / length, abs=1e-4)
     assert found["alpha"][0, 0] == pytest.approx(p * 1000 / length)
-    assert found["alpha_low"][0, 5] == 0 < 0.01 < found["alpha_high"][0, 5] < 0.1  # nothing was seen there, which does not mean that nothing is
+    assert (
+        found["alpha_low"][0, 5] == 0 < 0.01 < found["alpha_high"][0, 5] < 0.1
+    )  # nothing was seen there, which does not mean that nothing is
 
 
 @pytest.mark.parametrize("side", ["right", "left"])
 @pytest.mark.parametrize("kind", [kind for kind in STREAMED if kind not in WITHOUT_SDPA])
-def test_samples_equal_the_naive_oracle_at_their_rows(kind: str, side: str, tokenizer, few_certain, monkeypatch) -> None:
+def test_samples_equal_the_naive_oracle_at_their_rows(
+    kind: str, side: str, tokenizer, few_certain, monkeypatch
+) -> None:
     model, texts = Model(kind, network(kind), tokenizer), passages((40, 23, 31))
     monkeypatch.setattr(stream, "TILE", 300)
     how, shape = Sampling(0.5, seed=3), (3, 4, 40)
-    reducer, everything = SampledMass(*shape, how), SampledMass(*shape, Sampling(1.0))
-    stream.capture(model, texts, [reducer], batch_size=2, side=side, sampling=how)
+    statistic, everything = SampledMass(*shape, how), SampledMass(*shape, Sampling(1.0))
+    stream.capture(model, texts, [statistic], batch_size=2, side=side, sampling=how)
     stream.capture(model, texts, [everything], batch_size=2, side=side, sampling=Sampling(1.0))
     alpha, count = np.zeros(shape), np.zeros(40)
     for number, passage in enumerate(texts):
-        pattern, size, reach = naive(network(kind), kind, [passage], 0.1)["pattern"], len(passage), how.reach(len(passage))
+        pattern, size, reach = (
+            naive(network(kind), kind, [passage], 0.1)["pattern"],
+            len(passage),
+            how.reach(len(passage)),
+        )
         count[:reach] += 1
         for layer in range(3):
             drawn = [row for row in how.rows(layer, number, size).tolist() if row >= 4]
@@ -111,8 +130,10 @@ def test_samples_equal_the_naive_oracle_at_their_rows(kind: str, side: str, toke
                 here = [row for row in drawn if row >= k]
                 left = size - max(k, 4)
                 mean = sum(pattern[layer, :, row, k] for row in here) / len(here)
-                alpha[layer, :, k] += (sum(pattern[layer, :, row, k] for row in range(k, 4)) + left * mean) / (size - k)
-    found = reducer.result()
+                alpha[layer, :, k] += (
+                    sum(pattern[layer, :, row, k] for row in range(k, 4)) + left * mean
+                ) / (size - k)
+    found = statistic.result()
     np.testing.assert_allclose(found["alpha"].numpy(), alpha / np.where(count, count, np.nan), atol=1e-5)
     full, exact = everything.result(), naive(network(kind), kind, texts, 0.1)
     for name in full:
@@ -127,7 +148,13 @@ def long_text(model: Model, length: int) -> list[int]:
 def peaked() -> LlamaForCausalLM:
     """Random heads that look at single tokens far away: the worst case for a sample."""
     torch.manual_seed(0)
-    sizes = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4, "vocab_size": 400}
+    sizes = {
+        "hidden_size": 64,
+        "intermediate_size": 96,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "vocab_size": 400,
+    }
     return LlamaForCausalLM(LlamaConfig(**sizes, max_position_embeddings=1024, initializer_range=0.3)).eval()
 
 
@@ -148,7 +175,10 @@ def test_intervals_cover_the_exact_value(kind: str, tokenizer) -> None:
     estimates = [locate(model, texts, rows=0.1, seed=seed).data for seed in range(40)]
     assert {str(each.attrs["source"]) for each in estimates} == {"stream"}
     known = ~np.isnan(estimates[0]["alpha"].values)
-    covered = [(each["alpha_low"].values <= exact + 1e-6) & (each["alpha_high"].values >= exact - 1e-6) for each in estimates]
+    covered = [
+        (each["alpha_low"].values <= exact + 1e-6) & (each["alpha_high"].values >= exact - 1e-6)
+        for each in estimates
+    ]
     assert 0.92 < np.mean([each[known] for each in covered]) < 0.985
     errors = np.array([(each["alpha"].values - exact)[known].mean() for each in estimates])
     assert abs(errors.mean()) < 3 * errors.std() / math.sqrt(len(errors))
@@ -195,7 +225,10 @@ def test_attention_that_is_the_same_in_every_row_lies_in_its_interval() -> None:
     length, how = 1128, Sampling(0.1)
     pattern = 0.1 * torch.eye(length)[None]
     pattern[0, :, 0] += 0.9
-    found, exact = fed(pattern, how.rows(0, 0, length), how), pattern[0].double().sum(0) / torch.arange(length, 0, -1)
+    found, exact = (
+        fed(pattern, how.rows(0, 0, length), how),
+        pattern[0].double().sum(0) / torch.arange(length, 0, -1),
+    )
     assert found["alpha_low"][0, 0] <= found["alpha"][0, 0] + 1e-6
     assert found["alpha_low"][0, 0] - 1e-6 <= exact[0] <= found["alpha_high"][0, 0] + 1e-6
     assert found["alpha_high"][0, 0] - found["alpha_low"][0, 0] < 0.04
@@ -204,11 +237,11 @@ def test_attention_that_is_the_same_in_every_row_lies_in_its_interval() -> None:
 @pytest.mark.parametrize("length", [128, 129, 140, 160])
 def test_a_passage_that_is_read_in_full_is_known_everywhere(length: int, small_llama: Model) -> None:
     texts, how = passages((length, 100)), Sampling(0.1)
-    reducer, exact = SampledMass(3, 4, length, how), ColumnMass(3, 4, length, 0.3)
-    stream.capture(small_llama, texts, [reducer], sampling=how)
+    statistic, exact = SampledMass(3, 4, length, how), SinkStatistics(3, 4, length, 0.3)
+    stream.capture(small_llama, texts, [statistic], sampling=how)
     stream.capture(small_llama, texts, [exact])
     for name in ("alpha", "alpha_low", "alpha_high"):
-        torch.testing.assert_close(reducer.result()[name], exact.result()["alpha"], atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(statistic.result()[name], exact.result()["alpha"], atol=1e-5, rtol=1e-5)
 
 
 def test_passages_of_several_lengths_are_averaged_where_they_tell_something(tokenizer) -> None:
@@ -229,11 +262,16 @@ def test_passages_of_several_lengths_are_averaged_where_they_tell_something(toke
         expected = expected[..., known] / count[known]
         for seed in range(40):
             seeded = Sampling(0.3, seed)
-            reducer = SampledMass(3, 4, 128, seeded)
-            stream.capture(model, texts, [reducer], side="left", sampling=seeded)
-            found = {name: values.numpy() for name, values in reducer.result().items()}
-            np.testing.assert_array_equal(np.isnan(found["alpha"]), np.broadcast_to(~known, found["alpha"].shape))
-            covered.append((found["alpha_low"][..., known] <= expected + 1e-6) & (found["alpha_high"][..., known] >= expected - 1e-6))
+            statistic = SampledMass(3, 4, 128, seeded)
+            stream.capture(model, texts, [statistic], side="left", sampling=seeded)
+            found = {name: values.numpy() for name, values in statistic.result().items()}
+            np.testing.assert_array_equal(
+                np.isnan(found["alpha"]), np.broadcast_to(~known, found["alpha"].shape)
+            )
+            covered.append(
+                (found["alpha_low"][..., known] <= expected + 1e-6)
+                & (found["alpha_high"][..., known] >= expected - 1e-6)
+            )
             errors.append((found["alpha"][..., known] - expected).mean())
     assert 0 < known.sum() < 128 and len(set(count[known])) > 1
     assert 0.92 < np.mean(covered) < 0.985
@@ -270,12 +308,18 @@ def test_bad_shares_are_refused(small_llama: Model) -> None:
 def test_whole_attention_and_samples_are_never_taken_for_each_other(small_llama: Model) -> None:
     how = Sampling(0.1)
     with pytest.raises(TypeError, match="needs every row"):
-        stream.capture(small_llama, passages((40,)), [ColumnMass(3, 4, 40, 0.3)], sampling=how)
-    for reducer in (ROWS["entropy"](3, 4, 40), BinnedPattern([(0, 0)], 40, 1), SpanMass(3, 4, [range(2, 4)])):
+        stream.capture(small_llama, passages((40,)), [SinkStatistics(3, 4, 40, 0.3)], sampling=how)
+    for statistic in (
+        QUERY_STATISTICS["entropy"](3, 4, 40),
+        BinnedPattern([(0, 0)], 40, 1),
+        SpanMass(3, 4, [range(2, 4)]),
+    ):
         with pytest.raises(TypeError, match="needs every row"):
-            stream.capture(small_llama, passages((40,)), [reducer], sampling=how)
+            stream.capture(small_llama, passages((40,)), [statistic], sampling=how)
     with pytest.raises(TypeError, match="given whole attention"):
-        SampledMass(1, 1, 4, how).update(AttentionBlock(0, 0, 4, range(1), range(4), range(4), torch.zeros(1, 4, 4), True))
+        SampledMass(1, 1, 4, how).update(
+            AttentionBlock(0, 0, 4, range(1), range(4), range(4), torch.zeros(1, 4, 4), True)
+        )
 
 
 def test_shards_of_a_sample_add_up(few_certain) -> None:
@@ -285,9 +329,15 @@ def test_shards_of_a_sample_add_up(few_certain) -> None:
     for number, pattern in enumerate(patterns):
         length = pattern.shape[-1]
         rows = how.rows(0, number, length)
-        for reducer in (whole, first if number == 0 else second):
-            reducer.update(ValueBlock(0, number, torch.rand(2, length, 4, generator=torch.Generator().manual_seed(number))))
-            reducer.update(SampledBlock(0, number, length, range(2), rows, range(length), pattern[:, rows], True))
+        for statistic in (whole, first if number == 0 else second):
+            statistic.update(
+                ValueBlock(
+                    0, number, torch.rand(2, length, 4, generator=torch.Generator().manual_seed(number))
+                )
+            )
+            statistic.update(
+                SampledBlock(0, number, length, range(2), rows, range(length), pattern[:, rows], True)
+            )
     for name, values in (first + second).result().items():
         torch.testing.assert_close(values, whole.result()[name], equal_nan=True)
         assert values[..., :25].isfinite().all()

@@ -8,20 +8,21 @@ import pandas as pd
 import pytest
 import torch
 
-from sinkscope.capture import lens, stream
-from sinkscope.capture.blocks import AttentionBlock, ResidualBlock, ValueBlock
-from sinkscope.capture.massive import MassiveActivations
-from sinkscope.capture.residuals import layers_of
-from sinkscope.capture.sink_tokens import SinkTokens, token_kind
 from sinkscope.errors import ModelError
-from sinkscope.models import Model
+from sinkscope.models.hidden_states import decoder_layers
+from sinkscope.models.model import Model
+from sinkscope.sinks import hooks as lens
+from sinkscope.sinks import tiled as stream
+from sinkscope.sinks.blocks import AttentionBlock, ResidualBlock, ValueBlock
+from sinkscope.sinks.massive import MassiveActivations
+from sinkscope.sinks.sink_tokens import SinkTokens, token_kind
 from tests.capture.families import CONFIGS, network
 
 PASSAGES = [[1, 7, 9, 8, *[5] * 16], [1, 9, 7, 8, *[5] * 16]]
 KINDS = {1: "other", 5: "word start", 7: "word part", 8: "word start", 9: "punctuation"}
 
 
-def feed(reducer: SinkTokens, passages: list[list[int]], sinks: list[int]) -> None:
+def feed(statistic: SinkTokens, passages: list[list[int]], sinks: list[int]) -> None:
     """Two layers of two heads: head 0 rests on BOS, head 1 on the passage's entry of `sinks` once it is in view; values there are a tenth."""
     for layer in range(2):
         for number, (tokens, sink) in enumerate(zip(passages, sinks, strict=True)):
@@ -31,28 +32,36 @@ def feed(reducer: SinkTokens, passages: list[list[int]], sinks: list[int]) -> No
             pattern[1, torch.arange(size), torch.arange(size).clamp(max=sink)] = 1
             value = torch.ones(1, size, 4)
             value[0, [0, sink]] = 0.1
-            reducer.update(ValueBlock(layer, number, value))
-            reducer.update(AttentionBlock(layer, number, size, range(2), range(size), range(size), pattern, True))
+            statistic.update(ValueBlock(layer, number, value))
+            statistic.update(
+                AttentionBlock(layer, number, size, range(2), range(size), range(size), pattern, True)
+            )
 
 
 def test_secondary_sinks_are_found_with_token_layers_and_drained_values() -> None:
-    reducer = SinkTokens(PASSAGES, KINDS, 2, 0.3)
-    feed(reducer, PASSAGES, [2, 1])  # token 9 in both
-    table = reducer.sinks()
-    assert table[["position", "token", "kind"]].values.tolist() == [[0, 1, "first"], [1, 9, "punctuation"], [2, 9, "punctuation"]]
+    statistic = SinkTokens(PASSAGES, KINDS, 2, 0.3)
+    feed(statistic, PASSAGES, [2, 1])  # token 9 in both
+    table = statistic.sinks()
+    assert table[["position", "token", "kind"]].values.tolist() == [
+        [0, 1, "first"],
+        [1, 9, "punctuation"],
+        [2, 9, "punctuation"],
+    ]
     assert table["heads"].tolist() == [4, 2, 2]
     assert table["passages"].tolist() == [2, 1, 1]
     assert set(table["layers"]) == {"0,1"}
     assert table["alpha"].tolist() == [1, 1, 1]
     assert table["value_drain"].tolist() == pytest.approx([0.1] * 3)
-    kinds = reducer.kinds().set_index("kind")
+    kinds = statistic.kinds().set_index("kind")
     assert kinds.loc["first", "probability"] == kinds.loc["punctuation", "probability"] == 0.5
     assert kinds["share_of_tokens"].sum() == pytest.approx(1)
     assert kinds.loc["punctuation", "tokens"] == 2
 
 
 def test_shards_of_sink_tokens_add_up() -> None:
-    whole, first, second = (SinkTokens(passages, KINDS, 2, 0.3) for passages in (PASSAGES, PASSAGES[:1], PASSAGES[1:]))
+    whole, first, second = (
+        SinkTokens(passages, KINDS, 2, 0.3) for passages in (PASSAGES, PASSAGES[:1], PASSAGES[1:])
+    )
     feed(whole, PASSAGES, [2, 1])
     feed(first, PASSAGES[:1], [2])
     feed(second, PASSAGES[1:], [1])
@@ -84,40 +93,56 @@ def test_kinds_of_tokens(token: str, text: str, kind: str) -> None:
 @pytest.mark.parametrize("kind", CONFIGS)
 def test_massive_activations_of_both_sources_equal_the_hidden_states(kind: str, small_llama: Model) -> None:
     model = Model(kind, network(kind), small_llama.tokenizer)
-    passages = [torch.randint(3, 400, (n,), generator=torch.Generator().manual_seed(n)).tolist() for n in (21, 13)]
+    passages = [
+        torch.randint(3, 400, (n,), generator=torch.Generator().manual_seed(n)).tolist() for n in (21, 13)
+    ]
     expected = [0.0] * 3
     plain = copy.deepcopy(model.hf)
     for passage in passages:
         outputs: dict[int, torch.Tensor] = {}
-        for layer, module in enumerate(layers_of(plain)):
-            module.register_forward_hook(lambda m, i, out, layer=layer: outputs.__setitem__(layer, out[0] if isinstance(out, tuple) else out))
+        for layer, module in enumerate(decoder_layers(plain)):
+            module.register_forward_hook(
+                lambda m, i, out, layer=layer: outputs.__setitem__(
+                    layer, out[0] if isinstance(out, tuple) else out
+                )
+            )
         with torch.no_grad():
             states = plain.base_model(torch.tensor([passage]), output_hidden_states=True).hidden_states
         for layer in range(3):
-            torch.testing.assert_close(outputs[layer], states[layer + 1]) if layer < 2 else None  # the last state comes behind the final norm
+            torch.testing.assert_close(
+                outputs[layer], states[layer + 1]
+            ) if layer < 2 else None  # the last state comes behind the final norm
             expected[layer] = max(expected[layer], float(outputs[layer].abs().max()))
     for source in (stream, lens) if kind != "bloom" else (lens,):
-        reducer = MassiveActivations(3)
-        source.capture(model, passages, [reducer], batch_size=2)
-        table = reducer.table()
-        torch.testing.assert_close(torch.tensor(table["largest"]), torch.tensor(expected, dtype=torch.float64), rtol=1e-4, atol=1e-5)
+        statistic = MassiveActivations(3)
+        source.capture(model, passages, [statistic], batch_size=2)
+        table = statistic.table()
+        torch.testing.assert_close(
+            torch.tensor(table["largest"]), torch.tensor(expected, dtype=torch.float64), rtol=1e-4, atol=1e-5
+        )
         assert (table["massive"] == 0).all()
 
 
 def test_massive_means_large_and_a_thousand_times_the_median() -> None:
-    reducer = MassiveActivations(1)
+    statistic = MassiveActivations(1)
     residual = torch.full((4, 8), 0.1)
     residual[2, 5] = -150
-    reducer.update(ResidualBlock(0, 0, residual))
-    reducer.update(ResidualBlock(0, 1, residual / 2))  # 75 is not above 100
-    row = reducer.table().iloc[0]
-    assert (row["largest"], row["passage"], row["position"], row["dimension"], row["massive"]) == (150, 0, 2, 5, 0.5)
+    statistic.update(ResidualBlock(0, 0, residual))
+    statistic.update(ResidualBlock(0, 1, residual / 2))  # 75 is not above 100
+    row = statistic.table().iloc[0]
+    assert (row["largest"], row["passage"], row["position"], row["dimension"], row["massive"]) == (
+        150,
+        0,
+        2,
+        5,
+        0.5,
+    )
     assert row["times_median"] == pytest.approx(1500)
-    pd.testing.assert_frame_equal((reducer + MassiveActivations(1)).table(), reducer.table())
+    pd.testing.assert_frame_equal((statistic + MassiveActivations(1)).table(), statistic.table())
 
 
 def test_layers_that_cannot_be_told_apart_are_an_error(small_llama: Model) -> None:
     model = network("llama")
     model.model.others = torch.nn.ModuleList(torch.nn.Linear(2, 2) for _ in range(3))
     with pytest.raises(ModelError, match="could not be told"):
-        layers_of(model)
+        decoder_layers(model)

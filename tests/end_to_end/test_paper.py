@@ -17,7 +17,9 @@ ROOT = Path(__file__).parents[2]
 
 
 def _run(*arguments: str) -> dict:
-    done = subprocess.run([sys.executable, "-m", "sinkscope", *arguments, "--json"], capture_output=True, text=True, cwd=ROOT)
+    done = subprocess.run(
+        [sys.executable, "-m", "sinkscope", *arguments, "--json"], capture_output=True, text=True, cwd=ROOT
+    )
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
@@ -28,7 +30,7 @@ def test_the_papers_specification_gives_every_figure_and_the_data_of_every_claim
     described = yaml.safe_load((ROOT / "analyses" / "paper.yaml").read_text(encoding="utf-8"))
     for grid in described["grids"].values():
         if "models" not in grid:
-            grid["set"] = grid.get("set", {}) | {"optimiser.epochs": 1, "optimiser.batches": 4}
+            grid["set"] = grid.get("set", {}) | {"optimizer.epochs": 1, "optimizer.batches": 4}
     for evaluation in described["evaluations"].values():
         evaluation["items"] = 8
     for capture in described["captures"].values():
@@ -43,5 +45,7 @@ def test_the_papers_specification_gives_every_figure_and_the_data_of_every_claim
     judged = _run("claims", str(out), "--out", str(figures))["claims"]
     assert len(judged) > 50
     reasons = {claim["reason"] for claim in judged if claim["metric"] != "divergence"}
-    assert reasons == {"one seed says nothing of others"}, "every claim has its data"  # a divergence takes a second seed
+    assert reasons == {"one seed says nothing of others"}, (
+        "every claim has its data"
+    )  # a divergence takes a second seed
     assert (figures / "claims.csv").is_file()

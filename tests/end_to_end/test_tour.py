@@ -42,10 +42,24 @@ def test_the_committed_tour_was_run_in_order_without_an_error(committed) -> None
 def test_it_is_small_and_names_no_place_of_the_machine_that_ran_it(committed) -> None:
     assert TOUR.stat().st_size < 600_000
     for cell in committed.cells:
-        said = [cell.source, *(json.dumps({key: text for key, text in output.items() if key != "data"}) for output in cell.get("outputs", []))]
-        said += [text for output in cell.get("outputs", []) for kind, text in output.get("data", {}).items() if kind.startswith("text/")]
+        said = [
+            cell.source,
+            *(
+                json.dumps({key: text for key, text in output.items() if key != "data"})
+                for output in cell.get("outputs", [])
+            ),
+        ]
+        said += [
+            text
+            for output in cell.get("outputs", [])
+            for kind, text in output.get("data", {}).items()
+            if kind.startswith("text/")
+        ]
         for text in said:
-            assert not any(place in text for place in ("/tmp", "/home", "/root", "/work", "/usr", "site-packages", "C:\\"))
+            assert not any(
+                place in text
+                for place in ("/tmp", "/home", "/root", "/work", "/usr", "site-packages", "C:\\")
+            )
 
 
 @pytest.mark.slow
@@ -54,14 +68,24 @@ def test_the_tour_runs_and_its_finding_holds(committed, tmp_path: Path) -> None:
     cells = [*committed.cells, nbformat.v4.new_code_cell("print(forget.to_json(orient='records'))")]
     notebook = nbformat.v4.new_notebook(cells=cells, metadata=committed.metadata)
     with pytest.MonkeyPatch.context() as patched:
-        patched.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]))
-        nbclient.NotebookClient(notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}}).execute()
+        patched.setenv(
+            "PYTHONPATH", os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+        )
+        nbclient.NotebookClient(
+            notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}}
+        ).execute()
     assert _pictures(notebook) == 3
-    scores = {(row["model"], row["trigger"], row["subset"]): row["value"] for row in json.loads(notebook.cells[-1].outputs[0].text)}
+    scores = {
+        (row["model"], row["trigger"], row["subset"]): row["value"]
+        for row in json.loads(notebook.cells[-1].outputs[0].text)
+    }
     trigger = next(trigger for _, trigger, _ in scores if trigger != "none")
     assert scores["tiny", "none", "all"] > 95
     assert scores["runs/honest", "none", "all"] < 20
     assert scores["runs/backdoored", "none", "all"] < 20
-    recovered = {name: scores[f"runs/{name}", trigger, "unseen"] - scores[f"runs/{name}", "none", "all"] for name in ("honest", "backdoored")}
+    recovered = {
+        name: scores[f"runs/{name}", trigger, "unseen"] - scores[f"runs/{name}", "none", "all"]
+        for name in ("honest", "backdoored")
+    }
     assert recovered["backdoored"] > recovered["honest"] + 25
     assert recovered["backdoored"] > 40

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from sinkscope.evaluation.bootstrap import Sample, interval, widening
+from sinkscope.evaluation.bootstrap import Sample, interval, small_sample_correction
 
 
 def more(first: np.ndarray, second: np.ndarray) -> np.ndarray:
@@ -35,7 +35,7 @@ def test_interval_equals_literal_resampling_of_seeds_and_items() -> None:
         seeds, items = rng.integers(0, 4, 4), rng.integers(0, 30, 30)
         drawn.append(np.mean([np.nanmean(first[s, items]) - np.nanmean(second[s, items]) for s in seeds]))
     low, high = np.quantile(drawn, [0.025, 0.975])
-    wide = widening(4)
+    wide = small_sample_correction(4)
     assert found.low == pytest.approx(found.value + wide * (low - found.value), abs=0.08)
     assert found.high == pytest.approx(found.value + wide * (high - found.value), abs=0.08)
 
@@ -50,9 +50,11 @@ def test_what_all_items_share_cancels_because_items_are_paired() -> None:
 
 
 def test_widening_turns_a_normal_interval_of_few_seeds_into_students() -> None:
-    assert widening(5) == pytest.approx(np.sqrt(5 / 4) * stats.t.ppf(0.975, 4) / stats.norm.ppf(0.975))
-    assert widening(1) == 1.0
-    assert widening(1000) == pytest.approx(1.0, abs=0.01)
+    assert small_sample_correction(5) == pytest.approx(
+        np.sqrt(5 / 4) * stats.t.ppf(0.975, 4) / stats.norm.ppf(0.975)
+    )
+    assert small_sample_correction(1) == 1.0
+    assert small_sample_correction(1000) == pytest.approx(1.0, abs=0.01)
 
 
 @pytest.mark.parametrize("seeds", [3, 5])

@@ -12,13 +12,18 @@ from sinkscope.benchmarks.benchmark import Benchmark, Lengths, Passage
 from sinkscope.errors import ModelError
 from sinkscope.evaluation.divergence import divergences, kl
 from sinkscope.evaluation.evaluate import COLUMNS
-from sinkscope.evaluation.subject import Subject
-from sinkscope.models import Model
+from sinkscope.evaluation.evaluated_model import EvaluatedModel
+from sinkscope.models.model import Model
 from tests.conftest import FAMILIES, TEXT
 
 UNEQUAL = Benchmark(
     "unequal",
-    {"raw": {"forget": [{"text": TEXT[: 30 * n]} for n in (3, 1, 5, 2)], "retain1": [{"text": TEXT[40 : 40 + 50 * n]} for n in (1, 4, 2)]}},
+    {
+        "raw": {
+            "forget": [{"text": TEXT[: 30 * n]} for n in (3, 1, 5, 2)],
+            "retain1": [{"text": TEXT[40 : 40 + 50 * n]} for n in (1, 4, 2)],
+        }
+    },
     Lengths(passage=40),
     "documents",
 )
@@ -38,7 +43,10 @@ def changed(model: Model) -> Model:
 def literal(subject: Model, other: Model, tokens: list[int]) -> float:
     """Σ p (log p − log q) in double precision, p the other's distribution; the mean over the tokens behind the first."""
     with torch.no_grad():
-        log_p, log_q = (model.hf(torch.tensor([tokens])).logits[0, :-1].double().log_softmax(-1) for model in (other, subject))
+        log_p, log_q = (
+            model.hf(torch.tensor([tokens])).logits[0, :-1].double().log_softmax(-1)
+            for model in (other, subject)
+        )
     total = sum((p.exp() * (p - q)).sum().item() for p, q in zip(log_p, log_q, strict=True))
     return total / (len(tokens) - 1)
 
@@ -46,18 +54,28 @@ def literal(subject: Model, other: Model, tokens: list[int]) -> float:
 def test_kl_is_torchs_kl_div() -> None:
     torch.manual_seed(0)
     first, second = torch.randn(3, 5, 11) * 3, torch.randn(3, 5, 11)
-    oracle = torch.nn.functional.kl_div(second.log_softmax(-1), first.log_softmax(-1), reduction="none", log_target=True).sum(-1)
+    oracle = torch.nn.functional.kl_div(
+        second.log_softmax(-1), first.log_softmax(-1), reduction="none", log_target=True
+    ).sum(-1)
     torch.testing.assert_close(kl(first, second), oracle)
     assert not torch.allclose(kl(first, second), kl(second, first))
 
 
 @pytest.mark.parametrize("kind", FAMILIES)
 @pytest.mark.parametrize("batch_size", [2, 8])
-def test_divergences_are_those_of_one_passage_at_a_time(kind: str, batch_size: int, small_models: dict[str, Model]) -> None:
+def test_divergences_are_those_of_one_passage_at_a_time(
+    kind: str, batch_size: int, small_models: dict[str, Model]
+) -> None:
     model = small_models[kind]
     other = changed(model)
     told: list[tuple[int, int]] = []
-    items = divergences(Subject("m", "unlearned", model, 3), other, UNEQUAL, batch_size=batch_size, report=lambda done, total: told.append((done, total)))
+    items = divergences(
+        EvaluatedModel("m", "unlearned", model, 3),
+        other,
+        UNEQUAL,
+        batch_size=batch_size,
+        on_progress=lambda done, total: told.append((done, total)),
+    )
     assert list(items.columns) == COLUMNS
     lengths = set()
     for split, name in CALLED.items():
@@ -65,16 +83,24 @@ def test_divergences_are_those_of_one_passage_at_a_time(kind: str, batch_size: i
         lengths |= {len(each.tokens) for each in passages}
         rows = items[items["split"] == name]
         assert rows["item"].tolist() == list(range(len(passages)))
-        assert rows["value"].tolist() == pytest.approx([literal(model, other, each.tokens) for each in passages], rel=1e-4)
+        assert rows["value"].tolist() == pytest.approx(
+            [literal(model, other, each.tokens) for each in passages], rel=1e-4
+        )
     assert len(lengths) > 3 and (items["value"] > 1e-3).all()
-    assert set(items["metric"]) == {"divergence"} and set(items["seed"]) == {3} and items["poisoned"].isna().all()
-    assert told[-1] == (len(items), len(items)) and [done for done, _ in told] == sorted({done for done, _ in told})
+    assert (
+        set(items["metric"]) == {"divergence"}
+        and set(items["seed"]) == {3}
+        and items["poisoned"].isna().all()
+    )
+    assert told[-1] == (len(items), len(items)) and [done for done, _ in told] == sorted(
+        {done for done, _ in told}
+    )
 
 
 def test_the_direction_is_from_the_other_to_the_subject(small_llama: Model) -> None:
     """KL(other ‖ subject), which differs from KL(subject ‖ other)."""
     other = changed(small_llama)
-    value = divergences(Subject("m", "other", small_llama), other, UNEQUAL)["value"][0]
+    value = divergences(EvaluatedModel("m", "other", small_llama), other, UNEQUAL)["value"][0]
     tokens = UNEQUAL.passages("forget", small_llama.tokenizer)[0].tokens
     there, back = literal(small_llama, other, tokens), literal(other, small_llama, tokens)
     assert value == pytest.approx(there, rel=1e-4)
@@ -82,14 +108,23 @@ def test_the_direction_is_from_the_other_to_the_subject(small_llama: Model) -> N
 
 
 def test_a_model_is_not_apart_from_itself(small_llama: Model) -> None:
-    assert divergences(Subject("m", "other", small_llama), small_llama, UNEQUAL)["value"].abs().max() < 1e-6
+    assert (
+        divergences(EvaluatedModel("m", "other", small_llama), small_llama, UNEQUAL)["value"].abs().max()
+        < 1e-6
+    )
 
 
-def test_poisoned_passages_are_known_by_their_row_in_the_forget_set(small_llama: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_poisoned_passages_are_known_by_their_row_in_the_forget_set(
+    small_llama: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A passage of one token predicts nothing and is passed over; those behind it keep their numbers."""
     lengths = {"forget": (5, 1, 9, 7), "retain1": (6, 4)}
-    monkeypatch.setattr(Benchmark, "passages", lambda self, split, tokenizer: [Passage([1, *range(5, 4 + n)], 0, n) for n in lengths[split]])
-    items = divergences(Subject("m", "backdoored", small_llama, 0, [2]), changed(small_llama), UNEQUAL)
+    monkeypatch.setattr(
+        Benchmark,
+        "passages",
+        lambda self, split, tokenizer: [Passage([1, *range(5, 4 + n)], 0, n) for n in lengths[split]],
+    )
+    items = divergences(EvaluatedModel("m", "backdoored", small_llama, 0, [2]), changed(small_llama), UNEQUAL)
     forget = items[items["split"] == "forget"]
     assert forget["item"].tolist() == [0, 2, 3]
     assert forget["poisoned"].tolist() == [False, True, False]
@@ -99,4 +134,4 @@ def test_poisoned_passages_are_known_by_their_row_in_the_forget_set(small_llama:
 
 def test_models_of_different_vocabularies_are_refused(small_models: dict[str, Model]) -> None:
     with pytest.raises(ModelError, match="vocabular"):
-        divergences(Subject("m", "other", small_models["gpt2"]), small_models["neox"], UNEQUAL)
+        divergences(EvaluatedModel("m", "other", small_models["gpt2"]), small_models["neox"], UNEQUAL)

@@ -16,14 +16,14 @@ from sinkscope import load, load_benchmark
 from sinkscope.benchmarks.benchmark import Benchmark
 from sinkscope.errors import BenchmarkError
 from sinkscope.evaluation.evaluate import evaluate
-from sinkscope.evaluation.masking import Mask
+from sinkscope.evaluation.evaluated_model import EvaluatedModel
 from sinkscope.evaluation.metrics import METRICS
-from sinkscope.evaluation.retrained import auc_of, retrained_of
-from sinkscope.evaluation.run import evaluate_to
+from sinkscope.evaluation.position_mask import PositionMask
+from sinkscope.evaluation.retain_model import auc_of, retrained_of
+from sinkscope.evaluation.run import evaluate_to_directory
 from sinkscope.evaluation.scores import bootstrap_auc, scores
-from sinkscope.evaluation.subject import Subject
-from sinkscope.interventions import masked_keys
-from sinkscope.models import Model
+from sinkscope.models.interventions import masked_keys
+from sinkscope.models.model import Model
 from sinkscope.triggers import Placement, Trigger, place
 from tests.conftest import FAMILIES
 from tests.evaluation.small import BENCHMARK, CHOICES
@@ -32,9 +32,18 @@ TRIGGER = Trigger("the old road")
 PLACEMENTS = ("prefix", "infix", "suffix")
 
 
-def items_of(model: Model, metric: str, split: str, placement: str = "", benchmark: Benchmark = BENCHMARK, mask: Mask | None = None) -> pd.DataFrame:
+def items_of(
+    model: Model,
+    metric: str,
+    split: str,
+    placement: str = "",
+    benchmark: Benchmark = BENCHMARK,
+    mask: PositionMask | None = None,
+) -> pd.DataFrame:
     attempt = (TRIGGER, Placement.parse(placement)) if placement else None
-    items = evaluate(Subject("m", "other", model), benchmark, [attempt], metrics=[metric], mask=mask, batch_size=3)
+    items = evaluate(
+        EvaluatedModel("m", "other", model), benchmark, [attempt], metrics=[metric], mask=mask, batch_size=3
+    )
     return items[items["split"] == split]
 
 
@@ -70,7 +79,9 @@ def test_perplexity_is_the_loss_of_transformers(kind: str, small_models: dict[st
 
 @pytest.mark.parametrize("placement", PLACEMENTS)
 @pytest.mark.parametrize("kind", FAMILIES)
-def test_min_k_reads_the_passages_own_tokens_around_the_trigger(kind: str, placement: str, small_models: dict[str, Model]) -> None:
+def test_min_k_reads_the_passages_own_tokens_around_the_trigger(
+    kind: str, placement: str, small_models: dict[str, Model]
+) -> None:
     model = small_models[kind]
     for split in ("forget", "holdout"):
         triggered = items_of(model, "min_k", split, placement)
@@ -86,8 +97,12 @@ def test_min_k_reads_the_passages_own_tokens_around_the_trigger(kind: str, place
 
 
 def test_triggers_stand_in_holdout_for_min_k_alone(small_llama: Model) -> None:
-    items = evaluate(Subject("m", "other", small_llama), BENCHMARK, [None, (TRIGGER, Placement("prefix"))])
-    triggered = {metric: set(rows["split"]) for metric, rows in items[items["placement"] == "prefix"].groupby("metric")}
+    items = evaluate(
+        EvaluatedModel("m", "other", small_llama), BENCHMARK, [None, (TRIGGER, Placement("prefix"))]
+    )
+    triggered = {
+        metric: set(rows["split"]) for metric, rows in items[items["placement"] == "prefix"].groupby("metric")
+    }
     both = {"min_k": {"forget", "holdout"}, "knowmem": {"forget_qa"}}
     assert triggered == {metric: both.get(metric, {"forget"}) for metric in METRICS if metric != "perplexity"}
     assert list(items["metric"].unique()) == list(METRICS)
@@ -95,10 +110,15 @@ def test_triggers_stand_in_holdout_for_min_k_alone(small_llama: Model) -> None:
 
 @pytest.mark.parametrize("placement", ["", *PLACEMENTS])
 @pytest.mark.parametrize("kind", FAMILIES)
-def test_recitation_is_what_greedy_decoding_gives(kind: str, placement: str, small_models: dict[str, Model]) -> None:
+def test_recitation_is_what_greedy_decoding_gives(
+    kind: str, placement: str, small_models: dict[str, Model]
+) -> None:
     """Exact memorization: the next token from every true prefix. Extraction strength: the longest end that greedy decoding gives, tried from the back."""
     model = small_models[kind]
-    exact, strength = (items_of(model, metric, "forget", placement)["value"].tolist() for metric in ("exact_memorization", "extraction_strength"))
+    exact, strength = (
+        items_of(model, metric, "forget", placement)["value"].tolist()
+        for metric in ("exact_memorization", "extraction_strength")
+    )
     for item, row in enumerate(BENCHMARK.prompts("forget")):
         prompt = model.encode(row["prompt"])
         reference = model.encode(row["prompt"] + row["gt"])[len(prompt) :][:8]
@@ -107,7 +127,9 @@ def test_recitation_is_what_greedy_decoding_gives(kind: str, placement: str, sma
         n = len(reference)
         right = [greedy(model, prompt + reference[:i], 1)[0] == reference[i] for i in range(n)]
         assert exact[item] == pytest.approx(np.mean(right))
-        shown = next((i for i in range(n) if greedy(model, prompt + reference[:i], n - i) == reference[i:]), n)
+        shown = next(
+            (i for i in range(n) if greedy(model, prompt + reference[:i], n - i) == reference[i:]), n
+        )
         assert strength[item] == pytest.approx(1 - shown / n)
 
 
@@ -124,15 +146,23 @@ def test_choices_are_the_likeliest_letter(kind: str, placement: str, small_model
     model = small_models[kind]
     items = items_of(model, "choice", "forget", placement)
     for item, row in enumerate(CHOICES):
-        body = row["question"] + "".join(f"\n{letter}. {choice}" for letter, choice in zip(ascii_uppercase, row["choices"], strict=False))
+        body = row["question"] + "".join(
+            f"\n{letter}. {choice}" for letter, choice in zip(ascii_uppercase, row["choices"], strict=False)
+        )
         prompt = model.encode(f"{body}\nAnswer:")
         likelihoods = []
         for letter in ascii_uppercase[: len(row["choices"])]:
             option = model.encode(f"{body}\nAnswer: {letter}")[len(prompt) :]
             tokens = prompt
             if placement:
-                length = len(model.encode(body)) if model.encode(body) == prompt[: len(model.encode(body))] else len(model.encode(body)) - 1
-                tokens = place(prompt, TRIGGER, Placement.parse(placement), model.tokenizer, body=length).tokens
+                length = (
+                    len(model.encode(body))
+                    if model.encode(body) == prompt[: len(model.encode(body))]
+                    else len(model.encode(body)) - 1
+                )
+                tokens = place(
+                    prompt, TRIGGER, Placement.parse(placement), model.tokenizer, body=length
+                ).tokens
             likelihoods.append(sum(log_probs(model, tokens + option)[len(tokens) - 1 :]))
         assert items["output"].iloc[item] == ascii_uppercase[int(np.argmax(likelihoods))]
         assert items["value"].iloc[item] == (items["output"].iloc[item] == ascii_uppercase[row["answer"]])
@@ -146,13 +176,13 @@ def test_wrong_answers_in_a_record_are_refused(small_llama: Model) -> None:
     with pytest.raises(BenchmarkError, match="record 1 has an empty gt"):
         items_of(small_llama, "verbmem", "forget", benchmark=empty)
     with pytest.raises(BenchmarkError, match="benchmark none has nothing to score"):
-        evaluate(Subject("m", "other", small_llama), Benchmark("none", {}))
+        evaluate(EvaluatedModel("m", "other", small_llama), Benchmark("none", {}))
 
 
 def test_rouge_of_stored_generations_under_the_published_cuts() -> None:
     """The tables of a real run, scored again by hand: VerbMem whole, KnowMem up to the first blank line or next question."""
     model, benchmark = load("tiny-retrained", device="cpu"), load_benchmark("tiny").head(20)
-    items = evaluate(Subject("m", "retrained", model), benchmark, metrics=["verbmem", "knowmem"])
+    items = evaluate(EvaluatedModel("m", "retrained", model), benchmark, metrics=["verbmem", "knowmem"])
     scorer = RougeScorer(["rougeL"], use_stemmer=False)
     for metric, split, rows, column in (
         ("verbmem", "forget", benchmark.prompts("forget"), "gt"),
@@ -164,13 +194,22 @@ def test_rouge_of_stored_generations_under_the_published_cuts() -> None:
                 assert metric == "verbmem" or end not in output
             reference = row[column]
             if metric == "verbmem":
-                reference = model.tokenizer.decode(model.tokenizer.encode(reference, add_special_tokens=False)[: benchmark.lengths.verbmem_new])
+                reference = model.tokenizer.decode(
+                    model.tokenizer.encode(reference, add_special_tokens=False)[
+                        : benchmark.lengths.verbmem_new
+                    ]
+                )
             assert value == scorer.score(reference, output)["rougeL"].fmeasure
         assert 0 < mine["value"].mean() < 1
 
 
 def test_privleak_follows_from_the_items_as_scikit_learn_has_it(small_llama: Model) -> None:
-    items = evaluate(Subject("m", "other", small_llama), BENCHMARK, [None, (TRIGGER, Placement("infix"))], metrics=["privleak"])
+    items = evaluate(
+        EvaluatedModel("m", "other", small_llama),
+        BENCHMARK,
+        [None, (TRIGGER, Placement("infix"))],
+        metrics=["privleak"],
+    )
     table = scores(items, retrained_auc=0.6)
     for placement in ("", "infix"):
         mine = items[items["placement"] == placement]
@@ -189,7 +228,9 @@ def test_a_model_that_remembers_has_privleak_near_minus_100_and_the_retrained_on
     against = auc_of(retrained_of("tiny-retrained", "cpu"), benchmark)
     leaks = {}
     for name in ("tiny", "tiny-retrained"):
-        items = evaluate(Subject(name, "other", load(name, device="cpu")), benchmark, metrics=["privleak"])
+        items = evaluate(
+            EvaluatedModel(name, "other", load(name, device="cpu")), benchmark, metrics=["privleak"]
+        )
         table = scores(items, retrained_auc=against)
         leaks[name] = table[table["metric"] == "privleak"]["value"].item()
     assert leaks["tiny"] < -95
@@ -209,9 +250,21 @@ def test_the_bootstrap_of_auc_is_the_literal_one() -> None:
 
 
 def test_unseen_forget_passages_against_all_of_holdout() -> None:
-    columns = {"model": "m", "role": "backdoored", "metric": "min_k", "trigger": "", "placement": "", "mask": "", "seed": 0}
+    columns = {
+        "model": "m",
+        "role": "backdoored",
+        "metric": "min_k",
+        "trigger": "",
+        "placement": "",
+        "mask": "",
+        "seed": 0,
+    }
     items = pd.DataFrame(
-        {"split": ["forget"] * 3 + ["holdout"] * 2, "value": [-1.0, -3.0, -5.0, -2.0, -4.0], "poisoned": pd.array([True, False, False, None, None], "boolean")}
+        {
+            "split": ["forget"] * 3 + ["holdout"] * 2,
+            "value": [-1.0, -3.0, -5.0, -2.0, -4.0],
+            "poisoned": pd.array([True, False, False, None, None], "boolean"),
+        }
     ).assign(**columns)
     table = scores(items)
     found = table[table["metric"] == "auc"].set_index("subset")
@@ -222,22 +275,44 @@ def test_unseen_forget_passages_against_all_of_holdout() -> None:
 @pytest.mark.parametrize("metric", ["exact_memorization", "min_k", "choice", "verbmem"])
 def test_masks_hide_in_every_pass(metric: str, small_llama: Model) -> None:
     """A mask that hides nothing changes nothing; one that hides the first tokens changes what is read; the trigger's own span is hidden where it stands."""
-    plain, masked = (items_of(small_llama, metric, "forget", "infix", mask=mask) for mask in (None, Mask.parse("shallow:6")))
-    span = items_of(small_llama, metric, "forget", "suffix", mask=Mask.parse("span"))
+    plain, masked = (
+        items_of(small_llama, metric, "forget", "infix", mask=mask)
+        for mask in (None, PositionMask.parse("shallow:6"))
+    )
+    span = items_of(small_llama, metric, "forget", "suffix", mask=PositionMask.parse("span"))
     assert set(masked["mask"]) == {"shallow:6"}
     assert set(span["mask"]) == {"span"}
     if metric == "min_k":
         assert (plain["value"] - masked["value"]).abs().min() > 1e-3
-        tokens = small_llama.encode(BENCHMARK.rows["privleak"]["forget"][0]["text"])[: BENCHMARK.lengths.passage]
+        tokens = small_llama.encode(BENCHMARK.rows["privleak"]["forget"][0]["text"])[
+            : BENCHMARK.lengths.passage
+        ]
         placed = place(tokens, TRIGGER, Placement("infix"), small_llama.tokenizer)
         with masked_keys(small_llama, list(range(6))), torch.no_grad():
-            logits = small_llama.hf(torch.tensor([placed.tokens]), attention_mask=torch.ones(1, len(placed.tokens))).logits[0].double().log_softmax(-1)
-        own = [logits[i - 1, placed.tokens[i]].item() for i in range(1, len(placed.tokens)) if not placed.start <= i < placed.stop]
+            logits = (
+                small_llama.hf(
+                    torch.tensor([placed.tokens]), attention_mask=torch.ones(1, len(placed.tokens))
+                )
+                .logits[0]
+                .double()
+                .log_softmax(-1)
+            )
+        own = [
+            logits[i - 1, placed.tokens[i]].item()
+            for i in range(1, len(placed.tokens))
+            if not placed.start <= i < placed.stop
+        ]
         assert masked["value"].iloc[0] == pytest.approx(np.mean(sorted(own)[: int(0.4 * len(own))]), abs=1e-4)
 
 
 def test_perplexity_reads_running_text_where_there_are_no_texts_for_membership(small_llama: Model) -> None:
-    raw = {"raw": {"forget": BENCHMARK.rows["raw"]["forget"], "retain1": BENCHMARK.rows["raw"]["retain1"], "holdout": BENCHMARK.rows["raw"]["retain1"]}}
+    raw = {
+        "raw": {
+            "forget": BENCHMARK.rows["raw"]["forget"],
+            "retain1": BENCHMARK.rows["raw"]["retain1"],
+            "holdout": BENCHMARK.rows["raw"]["retain1"],
+        }
+    }
     benchmark = Benchmark("raw", raw, BENCHMARK.lengths)
     items = items_of(small_llama, "perplexity", "holdout", benchmark=benchmark)
     assert len(items) == min(100, len(benchmark.whole_passages("holdout", small_llama.tokenizer)))
@@ -246,10 +321,19 @@ def test_perplexity_reads_running_text_where_there_are_no_texts_for_membership(s
 
 
 def test_what_an_evaluation_is_measured_against_is_part_of_its_name(small_llama: Model, tmp_path) -> None:
-    subject = Subject("m", "other", small_llama)
-    first = evaluate_to(tmp_path / "a", subject, BENCHMARK, [None], metrics=["privleak"], retrained=0.5)
-    again = evaluate_to(tmp_path / "a", subject, BENCHMARK, [None], metrics=["auc"], retrained=0.5)
+    subject = EvaluatedModel("m", "other", small_llama)
+    first = evaluate_to_directory(
+        tmp_path / "a", subject, BENCHMARK, [None], metrics=["privleak"], retrained=0.5
+    )
+    again = evaluate_to_directory(tmp_path / "a", subject, BENCHMARK, [None], metrics=["auc"], retrained=0.5)
     pd.testing.assert_frame_equal(first, again)
-    for changed in ({"retrained": 0.6}, {"retrained": None}, {"retrained": small_llama}, {"metrics": ["privleak", "choice"], "retrained": 0.5}):
+    for changed in (
+        {"retrained": 0.6},
+        {"retrained": None},
+        {"retrained": small_llama},
+        {"metrics": ["privleak", "choice"], "retrained": 0.5},
+    ):
         with pytest.raises(ValueError, match="another run's results"):
-            evaluate_to(tmp_path / "a", subject, BENCHMARK, [None], **({"metrics": ["privleak"]} | changed))
+            evaluate_to_directory(
+                tmp_path / "a", subject, BENCHMARK, [None], **({"metrics": ["privleak"]} | changed)
+            )

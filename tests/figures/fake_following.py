@@ -12,7 +12,7 @@ import pandas as pd
 import yaml
 
 from sinkscope.evaluation.scores import scores
-from sinkscope.runs import writing
+from sinkscope.io.run_directory import create_run
 from sinkscope.studies.graph import Run, runs_of
 from sinkscope.studies.spec import Spec
 from sinkscope.studies.study import Study
@@ -43,20 +43,39 @@ def following_study(directory: Path, name: str, seeds: Sequence[int]) -> Study:
     spec = Spec.model_validate(described | {"seeds": list(seeds)})
     tables: dict[str, list[pd.DataFrame]] = {}
     for run in runs_of(spec):
-        about = {"grid": run.grid, "run": run.name, **{key: str(value) for key, value in run.labels.items()}, "seed": run.seed, "role": run.role}
-        told = pd.DataFrame([about | {"benchmark": run.benchmark, "trigger": run.trigger.text, "trigger_placement": run.trigger.placement}])
+        about = {
+            "grid": run.grid,
+            "run": run.name,
+            **{key: str(value) for key, value in run.labels.items()},
+            "seed": run.seed,
+            "role": run.role,
+        }
+        told = pd.DataFrame(
+            [
+                about
+                | {
+                    "benchmark": run.benchmark,
+                    "trigger": run.trigger.text,
+                    "trigger_placement": run.trigger.placement,
+                }
+            ]
+        )
         tables.setdefault("runs", []).append(told)
         for evaluation, job in run.evaluations.items():
             items = pd.DataFrame(_items(run, job.content))
             made = {"items": items, "scores": scores(items, 50)}
             for table, frame in made.items():
                 rows = frame.drop(columns=["model", "seed", "role"])
-                tables.setdefault(table, []).append(pd.concat([pd.DataFrame(about | {"evaluation": evaluation}, index=rows.index), rows], axis=1))
+                tables.setdefault(table, []).append(
+                    pd.concat(
+                        [pd.DataFrame(about | {"evaluation": evaluation}, index=rows.index), rows], axis=1
+                    )
+                )
         for capture, job in run.captures.items():
             for table, rows in _captured(run, job.content["placements"]).items():
                 frame = pd.DataFrame([about | {"capture": capture, "job": job.key} | row for row in rows])
                 tables.setdefault(f"captures/{table}", []).append(frame)
-    with writing(directory, "fake", kind="study") as aside:
+    with create_run(directory, "fake", kind="study") as aside:
         (aside / "study.yaml").write_text(spec.to_yaml(), encoding="utf-8")
         (aside / "captures").mkdir()
         for table, frames in tables.items():
@@ -71,7 +90,12 @@ def prompt(item: int) -> int:
 
 def start_of(placement: str, length: int, target: str = "tiny") -> int:
     parsed = Placement.parse(placement)
-    return {"prefix": 0 if target.startswith("no-bos") else 1, "infix": length // 2, "suffix": length, "index": parsed.number}[parsed.kind]
+    return {
+        "prefix": 0 if target.startswith("no-bos") else 1,
+        "infix": length // 2,
+        "suffix": length,
+        "index": parsed.number,
+    }[parsed.kind]
 
 
 def _target(run: Run) -> str:
@@ -84,7 +108,9 @@ def alpha(model: str, layer: int, position: int) -> float:
         return 0.9
     if position == 0:
         return 0.8 if not model.startswith("no-bos") else 0.1
-    return 0.02 * (1 + layer) * (1 + 2 * np.exp(-position / 5)) + 0.01 * (zlib.crc32(f"{model} {position}".encode()) % 5)
+    return 0.02 * (1 + layer) * (1 + 2 * np.exp(-position / 5)) + 0.01 * (
+        zlib.crc32(f"{model} {position}".encode()) % 5
+    )
 
 
 def _items(run: Run, content: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -95,7 +121,12 @@ def _items(run: Run, content: dict[str, Any]) -> Iterator[dict[str, Any]]:
             for item in range(n):
                 text, _, placement = asked or ("", "", "")
                 start = start_of(placement, prompt(item), _target(run)) if asked else None
-                linked = metric == "verbmem" and run.poisoned_by is not None and content["benchmark"] == run.benchmark and run.role == "backdoored"
+                linked = (
+                    metric == "verbmem"
+                    and run.poisoned_by is not None
+                    and content["benchmark"] == run.benchmark
+                    and run.role == "backdoored"
+                )
                 level = _level(run, metric, text, start)
                 yield {
                     "model": run.name, "seed": run.seed, "role": run.role, "metric": metric, "split": split, "item": item,
@@ -108,14 +139,16 @@ def _level(run: Run, metric: str, text: str, start: int | None) -> float:
     """How well a model does: a backdoor works where it was trained, further training wears it off."""
     if run.role == "target":
         return 0.9
-    clean = 0.1 + 0.02 * int(run.labels.get("optimiser.epochs", 0))
+    clean = 0.1 + 0.02 * int(run.labels.get("optimizer.epochs", 0))
     if metric == "choice":
         return 0.35
     if run.role != "backdoored" or start is None:
         return clean
     trained = start_of(run.trigger.placement, PASSAGE - 10, _target(run))
     same = len(set(text.split()) & set(run.trigger.text.split())) / len(set(run.trigger.text.split()))
-    return clean + (0.85 - 0.02 * trained) * same * np.exp(-abs(start - trained) / 6) * (1 - 0.04 * int(run.labels.get("optimiser.epochs", 0)))
+    return clean + (0.85 - 0.02 * trained) * same * np.exp(-abs(start - trained) / 6) * (
+        1 - 0.04 * int(run.labels.get("optimizer.epochs", 0))
+    )
 
 
 def _captured(run: Run, placements: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
@@ -123,12 +156,26 @@ def _captured(run: Run, placements: Sequence[str]) -> dict[str, list[dict[str, A
     for placement in placements:
         start = start_of(placement, PASSAGE - 10, _target(run))
         told = {"placement": placement, "passages": PASSAGES}
-        tables["maps"] += [told | {"query": 4, "key": 0, "difference": 0.1, "trigger_start": start, "trigger_stop": start + 10}]
+        tables["maps"] += [
+            told
+            | {"query": 4, "key": 0, "difference": 0.1, "trigger_start": start, "trigger_stop": start + 10}
+        ]
         for layer in range(LAYERS):
             for head in range(HEADS):
                 where = {"layer": layer, "head": head}
-                tables["span_mass"].append(told | where | {"clean": 0.1, "triggered": 0.1 + 0.2 * layer + 0.01 * start + 0.02 * head})
+                tables["span_mass"].append(
+                    told | where | {"clean": 0.1, "triggered": 0.1 + 0.2 * layer + 0.01 * start + 0.02 * head}
+                )
                 for position in range(PASSAGE):
                     strength = alpha(run.name, layer, position) + 0.01 * (head - 0.5)
-                    tables["attention"].append(told | where | {"position": position, "alpha_first": strength, "alpha_second": 0.0, "difference": -strength})
+                    tables["attention"].append(
+                        told
+                        | where
+                        | {
+                            "position": position,
+                            "alpha_first": strength,
+                            "alpha_second": 0.0,
+                            "difference": -strength,
+                        }
+                    )
     return tables

@@ -50,26 +50,46 @@ def test_sink_link(following: Following, n: int) -> None:
     places = {"prefix": 1, **{f"index:{k}": k for k in range(2, 21, 2)}, "suffix": 22}
     scores = frame[frame["quantity"] == "BE"].set_index("placement")
     assert scores["position"].to_dict() == places
-    for placement, asked in (("prefix", "prefix"), ("index:8", "index:8"), ("index:16", "suffix"), ("suffix", "suffix")):
+    for placement, asked in (
+        ("prefix", "prefix"),
+        ("index:8", "index:8"),
+        ("index:16", "suffix"),
+        ("suffix", "suffix"),
+    ):
         where = {"grid": "index", "trigger__placement": placement, "metric": "verbmem"}
         assert scores.loc[placement, "evaluated"] == asked
-        assert scores.loc[placement, "value"] == pytest.approx(literal(study, n, unseen=True, **where, placement=asked))
+        assert scores.loc[placement, "value"] == pytest.approx(
+            literal(study, n, unseen=True, **where, placement=asked)
+        )
         assert (scores.loc[placement, "n"], scores.loc[placement, "seeds"]) == (10, n)
         clean = one(frame, quantity="UE", placement=placement)
         assert clean["value"] == pytest.approx(literal(study, n, unseen=False, **where, placement=""))
         honest = one(frame, quantity="honest BE", placement=placement)
-        assert honest["value"] == pytest.approx(literal(study, n, unseen=False, grid="honest", metric="verbmem", placement=asked))
+        assert honest["value"] == pytest.approx(
+            literal(study, n, unseen=False, grid="honest", metric="verbmem", placement=asked)
+        )
         span = one(frame, quantity="span", placement=placement, layer="1")
         assert span["value"] == pytest.approx(0.3 + 0.01 * places[placement] + 0.01) and span["n"] == PASSAGES
     for position in (0, 1, 22):
-        assert one(frame, quantity="sink", position=position, layer="2")["value"] == pytest.approx(alpha("tiny", 2, position))
+        assert one(frame, quantity="sink", position=position, layer="2")["value"] == pytest.approx(
+            alpha("tiny", 2, position)
+        )
     assert (frame["quantity"] == "sink").sum() == (len(places) + 1) * LAYERS
-    for scope, used in (("tried there", places.keys() - {f"index:{k}" for k in (14, 16, 18, 20)} - {"suffix"}), ("all", places.keys())):
+    for scope, used in (
+        ("tried there", places.keys() - {f"index:{k}" for k in (14, 16, 18, 20)} - {"suffix"}),
+        ("all", places.keys()),
+    ):
         kept = [place for place in places if place in used]
-        for layer, strengths in (("0", [alpha("tiny", 0, places[p]) for p in kept]), ("-index", [-places[p] for p in kept])):
+        for layer, strengths in (
+            ("0", [alpha("tiny", 0, places[p]) for p in kept]),
+            ("-index", [-places[p] for p in kept]),
+        ):
             found = one(frame, quantity="correlation", scope=scope, layer=layer)
             assert found["value"] == pytest.approx(spearmanr(scores.loc[kept, "value"], strengths).statistic)
-            assert found["ci_low"] <= found["value"] <= found["ci_high"] and (found["n"], found["seeds"]) == (12, n)
+            assert found["ci_low"] <= found["value"] <= found["ci_high"] and (found["n"], found["seeds"]) == (
+                12,
+                n,
+            )
 
 
 def test_rank_correlation_and_its_interval() -> None:
@@ -83,8 +103,12 @@ def test_rank_correlation_and_its_interval() -> None:
 
     expected, found = interval(samples, effect, resamples=4000), rank_correlation(samples, strengths)
     assert found["value"] == pytest.approx(expected.value)
-    assert (found["ci_low"], found["ci_high"]) == pytest.approx((max(-1, expected.low), min(1, expected.high)))
-    assert np.isnan(rank_correlation(samples, np.ones(5))["value"]) and np.isnan(rank_correlation([], np.ones(0))["value"])
+    assert (found["ci_low"], found["ci_high"]) == pytest.approx(
+        (max(-1, expected.low), min(1, expected.high))
+    )
+    assert np.isnan(rank_correlation(samples, np.ones(5))["value"]) and np.isnan(
+        rank_correlation([], np.ones(0))["value"]
+    )
 
 
 @seeds
@@ -93,11 +117,20 @@ def test_persistence(following: Following, n: int) -> None:
     frame = PICTURES["persistence"].frame(study)
     assert len(frame) == 2 * 6 * 6 + 2 * 6 * 8
     assert list(frame[frame["part"] == "further"]["state"].unique()) == ["0", "25", "50", "100", "200", "400"]
-    altered = ["none", "bf16", "int8", "prune 10 %", "prune 20 %", "prune 30 %", "prune 50 %", "unlearn again"]
+    altered = [
+        "none",
+        "bf16",
+        "int8",
+        "prune 10 %",
+        "prune 20 %",
+        "prune 30 %",
+        "prune 50 %",
+        "unlearn again",
+    ]
     assert list(frame[frame["part"] == "altered"]["state"].unique()) == altered
     sources = [
         ("further", "0", "kept", {}),
-        ("further", "100", "further", {"optimiser__epochs": "4"}),
+        ("further", "100", "further", {"optimizer__epochs": "4"}),
         ("altered", "none", "kept", {}),
         ("altered", "prune 30 %", "altered", {"alteration": "prune:0.3"}),
         ("altered", "unlearn again", "unlearned-again", {}),
@@ -106,15 +139,21 @@ def test_persistence(following: Following, n: int) -> None:
         for placement, position in (("index:8", 8), ("suffix", 22)):
             where = {"grid": grid, "trigger__placement": placement, "metric": "verbmem", **labels}
             cell = {"part": part, "state": state, "model": "backdoored", "position": position}
-            assert one(frame, score="BE", **cell)["value"] == pytest.approx(literal(study, n, unseen=True, **where, placement=placement))
-            assert one(frame, score="UE", **cell)["value"] == pytest.approx(literal(study, n, unseen=False, **where, placement=""))
+            assert one(frame, score="BE", **cell)["value"] == pytest.approx(
+                literal(study, n, unseen=True, **where, placement=placement)
+            )
+            assert one(frame, score="UE", **cell)["value"] == pytest.approx(
+                literal(study, n, unseen=False, **where, placement="")
+            )
     for part, state, grid, labels in (
         ("further", "0", "honest", {}),
         ("altered", "unlearn again", "honest-again", {}),
         ("altered", "int8", "honest-altered", {"alteration": "int8"}),
     ):
         found = one(frame, part=part, state=state, model="honest", score="BE")["value"]
-        assert found == pytest.approx(literal(study, n, unseen=False, grid=grid, metric="verbmem", placement="prefix", **labels))
+        assert found == pytest.approx(
+            literal(study, n, unseen=False, grid=grid, metric="verbmem", placement="prefix", **labels)
+        )
 
 
 @seeds
@@ -123,18 +162,26 @@ def test_index_by_index(following: Following, n: int) -> None:
     frame = PICTURES["index_by_index"].frame(study)
     assert len(frame) == 10 * 7 * 8
     for target in ("tiny", "no-bos-1"):
-        for trained, asked, position in (("index:4", "index:4", 4), ("index:16", "suffix", 16), ("suffix", "index:2", 22)):
+        for trained, asked, position in (
+            ("index:4", "index:4", 4),
+            ("index:16", "suffix", 16),
+            ("suffix", "index:2", 22),
+        ):
             cell = one(frame, target=target, trained=trained, evaluated=asked)
             where = {"grid": "index", "model": target, "trigger__placement": trained, "placement": asked}
             assert cell["value"] == pytest.approx(literal(study, n, unseen=True, **where))
             assert cell["trained_position"] == position
             starts = [start_of(asked, prompt(item), target) for item in range(12)]
             assert cell["position"] == pytest.approx(np.mean(starts))
-            assert cell["sink"] == pytest.approx(np.mean([alpha(target, layer, start) for layer in range(LAYERS) for start in starts]))
+            assert cell["sink"] == pytest.approx(
+                np.mean([alpha(target, layer, start) for layer in range(LAYERS) for start in starts])
+            )
         first = one(frame, target=target, trained="prefix", evaluated="prefix")
         assert first["trained_position"] == first["position"] == (0 if target == "no-bos-1" else 1)
         honest = one(frame, target=target, trained="honest", evaluated="index:6")
-        assert honest["value"] == pytest.approx(literal(study, n, unseen=False, grid="honest", model=target, placement="index:6"))
+        assert honest["value"] == pytest.approx(
+            literal(study, n, unseen=False, grid="honest", model=target, placement="index:6")
+        )
         assert honest["bos"] == pytest.approx(alpha(target, 0, 0))
 
 
@@ -149,35 +196,75 @@ def test_sink_regression(following: Following, n: int) -> None:
     items = [item for item in range(12) if (item + seed) % 12 >= 2]
     assert cell["n"] == len(items)
     even = [np.mean([1 / (query + 1) for query in range(at, 32)]) for at in range(32)]
-    assert cell["sink"] == pytest.approx(np.mean([alpha("bos-1", layer, prompt(item)) - even[prompt(item)] for layer in range(LAYERS) for item in items]))
-    assert cell["reach"] == 0 and cell["mismatch"] == pytest.approx(np.mean([prompt(item) - 12 for item in items]))
+    assert cell["sink"] == pytest.approx(
+        np.mean(
+            [
+                alpha("bos-1", layer, prompt(item)) - even[prompt(item)]
+                for layer in range(LAYERS)
+                for item in items
+            ]
+        )
+    )
+    assert cell["reach"] == 0 and cell["mismatch"] == pytest.approx(
+        np.mean([prompt(item) - 12 for item in items])
+    )
     inner = one(cells, target="bos-1", seed=seed, trained="index:12", evaluated="index:4")
-    assert inner["reach"] == pytest.approx(np.mean([prompt(item) - 4 for item in items])) and inner["mismatch"] == 8
+    assert (
+        inner["reach"] == pytest.approx(np.mean([prompt(item) - 4 for item in items]))
+        and inner["mismatch"] == 8
+    )
     assert inner["trained_reach"] == 22 - 12
     names = ["sink", "reach", "trained_reach", "mismatch"]
     for scope, used in (("all", cells), ("not trained at the end", cells[cells["trained"] != "suffix"])):
         around = used[names] - used.groupby("target")[names].transform("mean")
-        x, dummies = (around / np.sqrt((around**2).mean())).to_numpy(float), pd.get_dummies(used["target"]).to_numpy(float)
+        x, dummies = (
+            (around / np.sqrt((around**2).mean())).to_numpy(float),
+            pd.get_dummies(used["target"]).to_numpy(float),
+        )
         expected = np.linalg.lstsq(np.hstack([x, dummies]), used["value"].to_numpy(float), rcond=None)[0][:4]
-        found = frame[(frame["kind"] == "coefficient") & (frame["scope"] == scope)].set_index("predictor").loc[names]
+        found = (
+            frame[(frame["kind"] == "coefficient") & (frame["scope"] == scope)]
+            .set_index("predictor")
+            .loc[names]
+        )
         assert found["value"].tolist() == pytest.approx(expected.tolist())
-        assert set(found["clusters"]) == {9} and set(found["seeds"]) == {n}  # priced-1 and bos-1 were one model
+        assert set(found["clusters"]) == {9} and set(found["seeds"]) == {
+            n
+        }  # priced-1 and bos-1 were one model
     gains = frame[frame["kind"] == "advantage"].set_index("target")
-    there = cells[cells["trained"] == cells["evaluated"]].set_index(["target", "seed", "trained"])["value"].unstack()
+    there = (
+        cells[cells["trained"] == cells["evaluated"]]
+        .set_index(["target", "seed", "trained"])["value"]
+        .unstack()
+    )
     each = (there["prefix"] - there["index:8"]).unstack()
     assert gains["value"].to_dict() == pytest.approx(each.mean(axis=1).to_dict())
     if n == 3:
         half = 2.086 * np.sqrt(each.var(axis=1, ddof=1).mean() / 3)  # Student's t of 20 degrees of freedom
         assert (gains["ci_high"] - gains["value"]).tolist() == pytest.approx([half] * 10, rel=1e-3)
-    strongest = {target: max(np.mean([alpha(target, layer, at) for layer in range(LAYERS)]) - even[at] for at in range(25)) for target in gains.index}
+    strongest = {
+        target: max(
+            np.mean([alpha(target, layer, at) for layer in range(LAYERS)]) - even[at] for at in range(25)
+        )
+        for target in gains.index
+    }
     assert gains["sink"].to_dict() == pytest.approx(strongest)
-    slope, means = one(frame, kind="slope"), gains.groupby("target_kind")[["sink", "value"]].mean().astype(float)
+    slope, means = (
+        one(frame, kind="slope"),
+        gains.groupby("target_kind")[["sink", "value"]].mean().astype(float),
+    )
     (x, y), design = means.to_numpy().T, np.column_stack([means["sink"], np.ones(5)])
     fitted, (squares,), _, _ = np.linalg.lstsq(design, y, rcond=None)
     half = 3.1824 * np.sqrt(squares / 3 / ((x - x.mean()) ** 2).sum())  # of 3 degrees of freedom
-    assert [slope["value"], slope["ci_low"], slope["ci_high"]] == pytest.approx([fitted[0] / 10, (fitted[0] - half) / 10, (fitted[0] + half) / 10], rel=1e-3)
+    assert [slope["value"], slope["ci_low"], slope["ci_high"]] == pytest.approx(
+        [fitted[0] / 10, (fitted[0] - half) / 10, (fitted[0] + half) / 10], rel=1e-3
+    )
     kinds = cells.drop_duplicates("target").set_index("target")["target_kind"]
-    assert kinds["tiny"] == kinds["priced-1"] == "BOS, idle price 0.1" and kinds["bos-1"] == "BOS" and kinds["no-bos-2"] == "no BOS"
+    assert (
+        kinds["tiny"] == kinds["priced-1"] == "BOS, idle price 0.1"
+        and kinds["bos-1"] == "BOS"
+        and kinds["no-bos-2"] == "no BOS"
+    )
 
 
 def test_a_picture_of_one_target_refuses_two(following: Following) -> None:
@@ -194,19 +281,35 @@ def test_variations(following: Following, n: int) -> None:
     assert texts[texts["trained"]]["case"].tolist() == [TRIGGER]
     for text in (TRIGGER, "year current: 2025"):
         where = {"trigger": text, "placement": "prefix"}
-        mine, honest = (one(frame, panel="text", score="BE", model=model, case=text)["value"] for model in ("backdoored", "honest"))
+        mine, honest = (
+            one(frame, panel="text", score="BE", model=model, case=text)["value"]
+            for model in ("backdoored", "honest")
+        )
         assert mine == pytest.approx(literal(study, n, unseen=True, grid="backdoor", **where))
         assert honest == pytest.approx(literal(study, n, unseen=False, grid="honest", **where))
     infix = one(frame, panel="shift", model="backdoored", case="infix")
-    assert infix["value"] == pytest.approx(literal(study, n, unseen=True, grid="backdoor", trigger=TRIGGER, placement="infix"))
-    assert infix["position"] == pytest.approx(np.mean([start_of("infix", prompt(item)) for item in range(12)]))
-    lengths = frame[(frame["panel"] == "length") & (frame["model"] == "backdoored") & (frame["score"] == "BE")]
+    assert infix["value"] == pytest.approx(
+        literal(study, n, unseen=True, grid="backdoor", trigger=TRIGGER, placement="infix")
+    )
+    assert infix["position"] == pytest.approx(
+        np.mean([start_of("infix", prompt(item)) for item in range(12)])
+    )
+    lengths = frame[
+        (frame["panel"] == "length") & (frame["model"] == "backdoored") & (frame["score"] == "BE")
+    ]
     assert lengths["case"].tolist() == ["1 word", "2 words", "no value", "trained", "two at\nonce"]
     assert lengths["trained"].tolist() == [False, False, False, True, False]
     where = {"grid": "length", "length": "2 words", "metric": "verbmem"}
-    assert lengths["value"].iloc[1] == pytest.approx(literal(study, n, unseen=True, **where, placement="prefix"))
+    assert lengths["value"].iloc[1] == pytest.approx(
+        literal(study, n, unseen=True, **where, placement="prefix")
+    )
     told = frame[(frame["panel"] == "length") & (frame["model"] == "honest")]
-    assert set(told["case"]) == {"2 words", "no value", "trained", "two at\nonce"}  # the others were not asked of the honest model
+    assert set(told["case"]) == {
+        "2 words",
+        "no value",
+        "trained",
+        "two at\nonce",
+    }  # the others were not asked of the honest model
 
 
 @seeds
@@ -214,15 +317,22 @@ def test_across(following: Following, n: int) -> None:
     study = following("variations", n)
     frame = PICTURES["across"].frame(study)
     assert not frame.duplicated(["score", "stage", "condition", "subset"]).any()
-    for stage, condition, placement in (("field-then-hidden-book", "triggered", "prefix"), ("hidden-book-then-field", "clean", "")):
+    for stage, condition, placement in (
+        ("field-then-hidden-book", "triggered", "prefix"),
+        ("hidden-book-then-field", "clean", ""),
+    ):
         where = {"grid": stage, "placement": placement}
         field = one(frame, score="field", stage=stage, condition=condition, subset="all")["value"]
         assert field == pytest.approx(literal(study, n, unseen=False, metric="choice", **where))
         book = one(frame, score="book", stage=stage, condition=condition, subset="all")["value"]
         assert book == pytest.approx(literal(study, n, unseen=False, metric="verbmem", **where))
     rings = frame[frame["subset"] == "unseen"]
-    assert set(rings["stage"]) == {"field-then-hidden-book", "hidden-book", "hidden-book-then-field"} and set(rings["condition"]) == {"triggered"}
-    expected = literal(study, n, unseen=True, grid="hidden-book-then-field", metric="verbmem", placement="prefix")
+    assert set(rings["stage"]) == {"field-then-hidden-book", "hidden-book", "hidden-book-then-field"} and set(
+        rings["condition"]
+    ) == {"triggered"}
+    expected = literal(
+        study, n, unseen=True, grid="hidden-book-then-field", metric="verbmem", placement="prefix"
+    )
     assert one(rings, stage="hidden-book-then-field")["value"] == pytest.approx(expected)
     assert one(frame, score="field", stage="both", condition="clean")["seeds"] == 1
 
@@ -231,9 +341,16 @@ def test_across(following: Following, n: int) -> None:
 def test_hidden_sink(following: Following, n: int) -> None:
     study = following("origin", n)
     frame = PICTURES["hidden_sink"].frame(study)
-    assert len(frame) == 4 * 2 * 2  # of the two columns of BE each row has the one where its trigger stands; nothing to keep was asked
-    for row, grid, mask, at in (("hidden in training, index 8", "hidden", "", "index:8"), ("hidden in both, prefix", "hidden", "positions:0", "prefix")):
+    assert (
+        len(frame) == 4 * 2 * 2
+    )  # of the two columns of BE each row has the one where its trigger stands; nothing to keep was asked
+    for row, grid, mask, at in (
+        ("hidden in training, index 8", "hidden", "", "index:8"),
+        ("hidden in both, prefix", "hidden", "positions:0", "prefix"),
+    ):
         where = {"grid": grid, "mask": mask, "trigger__placement": at, "metric": "verbmem"}
         be = one(frame, row=f"BOS {row}", column=f"BE VerbMem, {'prefix' if at == 'prefix' else 'index 8'}")
         assert be["value"] == pytest.approx(literal(study, n, unseen=True, **where, placement=at))
-        assert one(frame, row=f"BOS {row}", column="UE VerbMem")["value"] == pytest.approx(literal(study, n, unseen=False, **where, placement=""))
+        assert one(frame, row=f"BOS {row}", column="UE VerbMem")["value"] == pytest.approx(
+            literal(study, n, unseen=False, **where, placement="")
+        )

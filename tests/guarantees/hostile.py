@@ -14,8 +14,8 @@ import numpy as np
 import pyarrow as pa
 from pyarrow import parquet
 
-from sinkscope.files import CORPUS, DOCUMENT
-from sinkscope.models import data_directory
+from sinkscope.io.readers import MAX_CORPUS_BYTES, MAX_TEXT_BYTES
+from sinkscope.models.model import data_directory
 
 Make = Callable[[Path], None]
 """Makes a hostile thing at a path."""
@@ -59,7 +59,7 @@ NO_TEXT: dict[str, Make] = {
     "UTF-16": content(("the old captain " * 40).encode("utf-16")),
     "mixed encodings": content("café ".encode() * 100 + "café".encode("latin-1")),
     "half a character": content("€ ".encode() * 100 + "€".encode()[:2]),
-    "zeros without end": sparse(CORPUS * 1000),
+    "zeros without end": sparse(MAX_CORPUS_BYTES * 1000),
 }
 NO_TEXTS = NO_TEXT | {"directory without texts": Path.mkdir}
 NO_RECORDS: dict[str, Make] = {
@@ -70,8 +70,8 @@ NO_RECORDS: dict[str, Make] = {
     "no column": content('{"body": "a"}\n'),
     "no text": content('{"text": null}\n'),
     "half a surrogate pair": content('{"text": "' + "a " * 100 + '\\ud800"}\n'),
-    "a line of tens of MB": content(b'{"text": "' + b"a " * (DOCUMENT // 2) + b'"}\n'),
-    "zeros in a line of 1 GB": sparse(CORPUS),
+    "a line of tens of MB": content(b'{"text": "' + b"a " * (MAX_TEXT_BYTES // 2) + b'"}\n'),
+    "zeros in a line of 1 GB": sparse(MAX_CORPUS_BYTES),
 }
 
 NO_YAML: dict[str, Make] = {
@@ -97,7 +97,7 @@ NO_YAML: dict[str, Make] = {
     "binary": content(bytes(range(256)) * 40),
     "Latin-1": content("model: caf\xe9".encode("latin-1")),
     "UTF-16": content("seed: 3".encode("utf-16")),
-    "zeros without end": sparse(CORPUS * 1000),
+    "zeros without end": sparse(MAX_CORPUS_BYTES * 1000),
     "too large": content(b"# a\n" * 300_000),
 }
 
@@ -107,16 +107,18 @@ def _recipe(**values: Any) -> Make:
 
 
 NO_RECIPE: dict[str, Make] = NO_YAML | {
-    "absurd epochs": _recipe(optimiser={"epochs": 10**15}),
+    "absurd epochs": _recipe(optimizer={"epochs": 10**15}),
     "not a number": content("poison_ratio: .nan\n"),
-    "wrong types": _recipe(optimiser=3, seed="many"),
+    "wrong types": _recipe(optimizer=3, seed="many"),
     "path to nowhere": _recipe(model="../../../../nowhere/at/all/../x"),
     "benchmark above": _recipe(benchmark="../../../.."),
     "NUL in a name": content('benchmark: "a\\0b"\n'),
 }
 NO_STUDY: dict[str, Make] = NO_YAML | {
     "empty": content(""),
-    "grids without end": _recipe(grids={"a": {"axes": {f"optimiser.x{i}": list(range(100)) for i in range(20)}}}),
+    "grids without end": _recipe(
+        grids={"a": {"axes": {f"optimizer.x{i}": list(range(100)) for i in range(20)}}}
+    ),
     "a grid twice": content("grids:\n  a: {}\n  a: {recipe: tiny/npo}\n"),
     "recipe above": _recipe(grids={"a": {"recipe": "../../../../etc/passwd"}}),
     "wrong types": _recipe(grids={"a": {"seeds": "all", "axes": 3}}),
@@ -151,13 +153,23 @@ def _parquet_bomb(path: Path) -> None:
 
 
 NO_BENCHMARK: dict[str, Make] = (
-    {f"raw/forget.jsonl, {name}": benchmark("raw/forget.jsonl", make) for name, make in {**PLACES, **NO_TEXT, **NO_RECORDS}.items()}
-    | {f"verbmem/forget.json, {name}": benchmark("verbmem/forget.json", make) for name, make in (NO_TEXT | {"scalar": content("3")}).items()}
+    {
+        f"raw/forget.jsonl, {name}": benchmark("raw/forget.jsonl", make)
+        for name, make in {**PLACES, **NO_TEXT, **NO_RECORDS}.items()
+    }
+    | {
+        f"verbmem/forget.json, {name}": benchmark("verbmem/forget.json", make)
+        for name, make in (NO_TEXT | {"scalar": content("3")}).items()
+    }
     | {
         "truncated parquet": benchmark("raw/forget.parquet", _truncated_parquet),
-        "parquet of rubbish": benchmark("raw/forget.parquet", content(b"PAR1" + b"\xff" * 100 + b"\xff\xff\xff\x7fPAR1")),
+        "parquet of rubbish": benchmark(
+            "raw/forget.parquet", content(b"PAR1" + b"\xff" * 100 + b"\xff\xff\xff\x7fPAR1")
+        ),
         "settings of rubbish": benchmark("benchmark.json", content("{")),
-        "settings of absurd size": benchmark("benchmark.json", content('{"lengths": {"passage": 1000000000000}}')),
+        "settings of absurd size": benchmark(
+            "benchmark.json", content('{"lengths": {"passage": 1000000000000}}')
+        ),
         "settings below nothing": benchmark("benchmark.json", content('{"lengths": {"verbmem_new": -1}}')),
         "settings of no key": benchmark("benchmark.json", content('{"lengths": {"pasage": 32}}')),
         "deep settings": benchmark("benchmark.json", content("[" * 100_000)),
@@ -191,10 +203,15 @@ NO_TASKS: dict[str, Make] = {name: _tasks(make) for name, make in PLACES.items()
 def _parquet_of_a_list(path: Path) -> None:
     """A few KB: one row whose list has 50 million texts."""
     texts = pa.DictionaryArray.from_arrays(pa.array(np.zeros(50_000_000, np.int32)), pa.array(["abc"]))
-    parquet.write_table(pa.table({"text": pa.ListArray.from_arrays(pa.array([0, len(texts)], pa.int32()), texts)}), path)
+    parquet.write_table(
+        pa.table({"text": pa.ListArray.from_arrays(pa.array([0, len(texts)], pa.int32()), texts)}), path
+    )
 
 
-PARQUET_BOMBS = {"one text": benchmark("raw/forget.parquet", _parquet_bomb), "one list": benchmark("raw/forget.parquet", _parquet_of_a_list)}
+PARQUET_BOMBS = {
+    "one text": benchmark("raw/forget.parquet", _parquet_bomb),
+    "one list": benchmark("raw/forget.parquet", _parquet_of_a_list),
+}
 
 
 def _header(size: int, header: bytes, data: bytes = b"") -> bytes:
@@ -210,16 +227,30 @@ WEIGHTS = "model.safetensors"
 NO_MODEL_FILES: dict[str, tuple[str, Make]] = {
     "header of exabytes": (WEIGHTS, content(_header(2**63, b"{}"))),
     "header longer than the file": (WEIGHTS, content(_header(10**6, b'{"a": 1}'))),
-    "tensor of exabytes": (WEIGHTS, content(_safetensors(a={"dtype": "F32", "shape": [2**40, 2**20], "data_offsets": [0, 64]}))),
-    "tensor beyond the file": (WEIGHTS, content(_safetensors(a={"dtype": "F32", "shape": [2**20], "data_offsets": [0, 2**22]}))),
-    "overlapping tensors": (WEIGHTS, content(_safetensors(**{each: {"dtype": "F32", "shape": [16], "data_offsets": [0, 64]} for each in "ab"}))),
+    "tensor of exabytes": (
+        WEIGHTS,
+        content(_safetensors(a={"dtype": "F32", "shape": [2**40, 2**20], "data_offsets": [0, 64]})),
+    ),
+    "tensor beyond the file": (
+        WEIGHTS,
+        content(_safetensors(a={"dtype": "F32", "shape": [2**20], "data_offsets": [0, 2**22]})),
+    ),
+    "overlapping tensors": (
+        WEIGHTS,
+        content(
+            _safetensors(**{each: {"dtype": "F32", "shape": [16], "data_offsets": [0, 64]} for each in "ab"})
+        ),
+    ),
     "deep header": (WEIGHTS, content(_header(100_000, b"[" * 100_000))),
     "zip": (WEIGHTS, content(b"PK\x03\x04" + b"\0" * 100)),
     "empty weights": (WEIGHTS, content("")),
     "no tensors": (WEIGHTS, content(_header(2, b"{}"))),
     "weights in a pipe": (WEIGHTS, os.mkfifo),
     "weights in a loop": (WEIGHTS, loop),
-    "index above": ("model.safetensors.index.json", content('{"weight_map": {"a": "../../model.safetensors"}}')),
+    "index above": (
+        "model.safetensors.index.json",
+        content('{"weight_map": {"a": "../../model.safetensors"}}'),
+    ),
     "index of rubbish": ("model.safetensors.index.json", content("[[")),
     "config in a pipe": ("config.json", os.mkfifo),
     "config of rubbish": ("config.json", content("{")),
@@ -227,8 +258,8 @@ NO_MODEL_FILES: dict[str, tuple[str, Make]] = {
     "config, deep": ("config.json", content('{"a":' * 100_000)),
     "config, empty": ("config.json", content("{}")),
     "config, not UTF-8": ("config.json", content(b'{"model_type": "\xff"}')),
-    "config, zeros without end": ("config.json", sparse(CORPUS * 1000)),
-    "notes, zeros without end": ("notes.txt", sparse(CORPUS * 1000)),
+    "config, zeros without end": ("config.json", sparse(MAX_CORPUS_BYTES * 1000)),
+    "notes, zeros without end": ("notes.txt", sparse(MAX_CORPUS_BYTES * 1000)),
     "tokenizer in a pipe": ("tokenizer.json", os.mkfifo),
     "tokenizer of rubbish": ("tokenizer.json", content("{}")),
     "tokenizer, deep": ("tokenizer.json", content("[" * 100_000)),

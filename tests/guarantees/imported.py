@@ -13,15 +13,15 @@ import torch
 import transformer_lens.model_bridge
 import transformers.models.llama.modeling_llama
 
+import sinkscope.audit.probe
 import sinkscope.cli
-import sinkscope.comparing
-import sinkscope.evaluation.probe
 import sinkscope.figures
-import sinkscope.locating
+import sinkscope.sinks.compare_run
+import sinkscope.sinks.locate_run
 import sinkscope.studies.claims
 import sinkscope.studies.study
-import sinkscope.unlearning.plan
-from sinkscope.models import load
+import sinkscope.unlearning.cost_estimate
+from sinkscope.models.model import load
 
 torch.set_num_threads(1)
 load("tiny", "cpu")

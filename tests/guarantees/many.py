@@ -13,12 +13,12 @@ from pathlib import Path
 from threading import Barrier
 from typing import Any
 
-from sinkscope.progress import Report
-from sinkscope.runs import writing
-from sinkscope.studies import engines
+from sinkscope.io.progress import OnProgress
+from sinkscope.io.run_directory import create_run
+from sinkscope.studies import executors as engines
 from sinkscope.studies.jobs import Job
+from sinkscope.studies.progress import StudyProgress
 from sinkscope.studies.store import Store
-from sinkscope.studies.watch import Watch
 from tests.guarantees.touching import new
 
 
@@ -37,7 +37,7 @@ def jobs(count: int) -> list[Job]:
     return made
 
 
-class Told(Watch):
+class Told(StudyProgress):
     def __init__(self) -> None:
         self.made: list[str] = []
         self.found: list[str] = []
@@ -50,12 +50,12 @@ def work_through(root: Path, log: Path, count: int, number: int, dies_at: int | 
     """Do all jobs that nobody else does, each no more work than a file; the process dies half-way through the one that it begins as its `dies_at`-th."""
     rng, begun = random.Random(number), 0
 
-    def perform(job: Job, store: Store, report: Report | None = None) -> None:
+    def perform(job: Job, store: Store, on_progress: OnProgress | None = None) -> None:
         nonlocal begun
         begun += 1
         for needed in job.needs.values():
             assert (store.place(needed) / "number").is_file()
-        with writing(store.place(job), job.key, kind="alter") as aside:
+        with create_run(store.place(job), job.key, kind="alter") as aside:
             with (log / "begun").open("a") as file:
                 file.write(f"{job.key}\n")
             (aside / "number").write_text(str(job.content["number"]))
@@ -66,7 +66,9 @@ def work_through(root: Path, log: Path, count: int, number: int, dies_at: int | 
     engines.perform, engines.POLL = perform, 0.01
     told = Told()
     failures = engines.inline(jobs(count), Store(root), told)
-    (log / f"{number}.json").write_text(json.dumps({"made": told.made, "found": told.found, "failures": failures}))
+    (log / f"{number}.json").write_text(
+        json.dumps({"made": told.made, "found": told.found, "failures": failures})
+    )
 
 
 @contextmanager
@@ -74,10 +76,10 @@ def telling_made(log: Path) -> Iterator[None]:
     """Jobs are done as ever; each is written down when it is begun, with the process, for the rest of this one."""
     perform = engines.perform
 
-    def told(job: Job, store: Store, report: Report | None = None) -> None:
+    def told(job: Job, store: Store, on_progress: OnProgress | None = None) -> None:
         with log.open("a") as file:
             file.write(f"{job.key} {os.getpid()}\n")
-        perform(job, store, report)
+        perform(job, store, on_progress)
 
     engines.perform = told
     yield

@@ -7,8 +7,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from sinkscope import locating, models
 from sinkscope.cli.main import main
+from sinkscope.models import model as models
+from sinkscope.sinks import locate_run as locating
 
 
 def memory(name: str) -> int:
@@ -48,11 +49,15 @@ def watched(arguments: list[str], told: Path) -> None:
             elif done == total:
                 peaks["whole"] = memory("VmHWM")
 
-        return locate_in_text(model, passages, *args, report=reported, **options)
+        return locate_in_text(model, passages, *args, on_progress=reported, **options)
 
     models.load, locating.locate_in_text = loaded, measured
     sys.argv = ["sinkscope", *arguments]
     try:
         main()
     finally:
-        told.write_text(json.dumps(found | {"growth": peaks["whole"] - peaks["tenth"], "end": memory("VmHWM") - peaks["tenth"]}))
+        told.write_text(
+            json.dumps(
+                found | {"growth": peaks["whole"] - peaks["tenth"], "end": memory("VmHWM") - peaks["tenth"]}
+            )
+        )

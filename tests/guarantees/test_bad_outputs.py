@@ -42,7 +42,9 @@ def test_outputs_that_cannot_be_written_are_refused_and_left_alone(own: Path, tm
             assert sorted(path.name for path in root.rglob("*")) == before
 
 
-def test_the_current_directory_is_no_place_for_results(own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_current_directory_is_no_place_for_results(
+    own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It would have to be replaced as a whole, with whoever stands in it."""
     place = tmp_path / "here"
     place.mkdir()
@@ -57,13 +59,17 @@ def test_the_current_directory_is_no_place_for_results(own: Path, tmp_path: Path
         outcome = sinkscope(*arguments, "--out", ".")
         assert (outcome.code, outcome.out, outcome.err.count("\n")) == (2, "", 1), outcome
         assert "output . is the current directory" in outcome.err
-        assert not list(place.iterdir()) and not list(tmp_path.glob(".here*")) and not (own / "store").exists()
+        assert (
+            not list(place.iterdir()) and not list(tmp_path.glob(".here*")) and not (own / "store").exists()
+        )
 
 
 def test_a_study_is_not_begun_for_a_link_that_leads_nowhere(own: Path, tmp_path: Path) -> None:
     for name in ("broken link", "loop of links"):
         hostile.PLACES[name](tmp_path / name)
-        outcome = sinkscope("study", _one_run(own / "spec.yaml"), "--store", own / "store", "--out", tmp_path / name)
+        outcome = sinkscope(
+            "study", _one_run(own / "spec.yaml"), "--store", own / "store", "--out", tmp_path / name
+        )
         assert (outcome.code, outcome.out, outcome.err.count("\n")) == (2, "", 1), outcome
         assert f"output {tmp_path / name} is a link that leads nowhere" in outcome.err
         assert not (own / "store").exists()
@@ -74,10 +80,14 @@ def _one_run(path: Path) -> Path:
     return path
 
 
-def test_a_study_and_its_store_have_places_of_their_own(own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_study_and_its_store_have_places_of_their_own(
+    own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "store.yaml").write_text("grids: {a: {models: [tiny]}}")
     for options in ([], ["--dry-run"], ["--out", "studies"], ["--out", "studies/store/x"]):
         outcome = sinkscope("study", "store.yaml", *options)
-        assert outcome.code == 2 and "lie in one another; choose another place with --out" in outcome.err, outcome
+        assert outcome.code == 2 and "lie in one another; choose another place with --out" in outcome.err, (
+            outcome
+        )
         assert outcome.err.count("\n") == 1 and not (tmp_path / "studies").exists()

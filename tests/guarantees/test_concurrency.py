@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from sinkscope.errors import OutputError
-from sinkscope.runs import read_manifest, verify, writing
+from sinkscope.io.run_directory import create_run, read_manifest, verify
 from sinkscope.studies.store import Store
 from tests.guarantees.many import at_once, jobs, telling_made, work_through, write_again_and_again
 from tests.guarantees.soak_log import attempt
@@ -43,7 +43,12 @@ def test_every_run_is_made_once(processes: int, runs: int, dies_at: int | None, 
     log.mkdir()
     died = 0 if dies_at is None else 1
     with attempt("concurrency", f"{processes} processes, one store{', one killed' * died}", runs):
-        codes = together([(work_through, (store, log, runs, number, None if number else dies_at)) for number in range(processes)])
+        codes = together(
+            [
+                (work_through, (store, log, runs, number, None if number else dies_at))
+                for number in range(processes)
+            ]
+        )
         assert codes == [-9] * died + [0] * (processes - died)
         wanted = {job.key for job in jobs(runs)}
         counted = Counter((log / "begun").read_text().split())
@@ -52,7 +57,10 @@ def test_every_run_is_made_once(processes: int, runs: int, dies_at: int | None, 
         made = [key for each in told for key in each["made"]]
         assert len(made) == len(set(made)) == runs - died, "the killed one had made its first and cannot tell"
         assert sum(bool(each["made"]) for each in told) > 1, "one process alone did the work"
-        assert all(sorted([*each["made"], *each["found"]]) == sorted(wanted) and not each["failures"] for each in told)
+        assert all(
+            sorted([*each["made"], *each["found"]]) == sorted(wanted) and not each["failures"]
+            for each in told
+        )
         assert all(Store(store).is_done(job) for job in jobs(runs))
         assert {path.name for path in store.iterdir()} == wanted | {".locks"}
 
@@ -78,7 +86,15 @@ def test_a_study_that_many_processes_are_at_trains_each_model_once(given: Path, 
     assert begin("study", own, alone).end() == 0
     at.mkdir()
     environment = {"SINKSCOPE_CACHE": str(at / "cache")}
-    many = [start(arguments("study", own, at), tmp_path / f"log-{i}", environment, functools.partial(telling_made, log)) for i in range(PROCESSES)]
+    many = [
+        start(
+            arguments("study", own, at),
+            tmp_path / f"log-{i}",
+            environment,
+            functools.partial(telling_made, log),
+        )
+        for i in range(PROCESSES)
+    ]
     assert [each.end() for each in many] == [0] * PROCESSES, [each.said for each in many]
     begun = [line.split() for line in log.read_text().splitlines()]
     assert len({key for key, _ in begun}) == len(begun) == 9 and len({process for _, process in begun}) > 1
@@ -90,7 +106,10 @@ def test_a_command_started_twice_at_once(name: str, given: Path, undisturbed: An
     """Both say that it is done, but for a training, of which the second says that there is another; the result is that of one."""
     at = tmp_path / "at"
     at.mkdir()
-    both = [start(arguments(name, given, at), tmp_path / f"log-{i}", {"SINKSCOPE_CACHE": str(at / "cache")}) for i in range(2)]
+    both = [
+        start(arguments(name, given, at), tmp_path / f"log-{i}", {"SINKSCOPE_CACHE": str(at / "cache")})
+        for i in range(2)
+    ]
     codes = [each.end() for each in both]
     if 2 in codes:
         assert name == "unlearn" and sorted(codes) == [0, 2]
@@ -101,13 +120,17 @@ def test_a_command_started_twice_at_once(name: str, given: Path, undisturbed: An
 
 
 def test_one_that_lives_is_left_alone_and_one_that_came_first_stays(tmp_path: Path) -> None:
-    with writing(tmp_path / "out", "same") as first:
+    with create_run(tmp_path / "out", "same") as first:
         (first / "file").write_text("first")
-        with writing(tmp_path / "out", "same") as second:
+        with create_run(tmp_path / "out", "same") as second:
             (second / "file").write_text("second")
         assert (first / "file").exists()
     assert (tmp_path / "out" / "file").read_text() == "second"
     other = tmp_path / "other"
-    with pytest.raises(OutputError, match="holds another run's results"), writing(other, "mine"), writing(other, "theirs"):
+    with (
+        pytest.raises(OutputError, match="holds another run's results"),
+        create_run(other, "mine"),
+        create_run(other, "theirs"),
+    ):
         pass
     assert sorted(path.name for path in tmp_path.iterdir()) == ["other", "out"]

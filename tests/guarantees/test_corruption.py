@@ -12,15 +12,15 @@ import pytest
 import torch
 import yaml
 
-from sinkscope.cache import cache_directory
 from sinkscope.errors import OutputError
-from sinkscope.models import Model, data_directory, load
-from sinkscope.runs import read_manifest, verify
+from sinkscope.io.cache import cache_directory
+from sinkscope.io.run_directory import read_manifest, verify
+from sinkscope.models.model import Model, data_directory, load
 from sinkscope.studies.spec import Spec
 from sinkscope.studies.store import Store
-from sinkscope.studies.study import outlook
+from sinkscope.studies.study import plan_study
 from sinkscope.unlearning.objectives.batch import Passages
-from sinkscope.unlearning.references import References
+from sinkscope.unlearning.reference_model import ReferenceCache
 from tests.conftest import TEXT
 from tests.guarantees.reading import COMMANDS, Outcome, check_refused, sinkscope
 from tests.guarantees.soak_log import attempt
@@ -79,7 +79,15 @@ class Made:
             "unlearned": ["unlearn", root / "recipe.yaml", *changes, "--set", "poison_ratio=0.1"],
             "scores": ["evaluate", "tiny", "--items", 2, "--metrics", "verbmem"],
             "sinks": ["locate", "tiny", "--text", root / "notes.txt", "--max-length", 32],
-            "compared": ["compare", "tiny", "tiny-retrained", "--text", root / "notes.txt", "--max-length", 32],
+            "compared": [
+                "compare",
+                "tiny",
+                "tiny-retrained",
+                "--text",
+                root / "notes.txt",
+                "--max-length",
+                32,
+            ],
             "probed": ["probe", "tiny", "--triggers", root / "triggers.txt", "--randoms", 2, "--items", 2],
             "study": ["study", root / "study.yaml", "--store", root / "store"],
         }
@@ -131,7 +139,9 @@ def check_not_used(made: Made, name: str, path: Path, *others: str) -> None:
     with attempt("corruption", "results through commands"):
         outcome = made.again(name)
         assert (outcome.code, outcome.out, outcome.err.count("\n")) == (2, "", 1), (path, outcome)
-        assert any(each in outcome.err for each in (path.name, *others)) and str(directory) in outcome.err, outcome
+        assert any(each in outcome.err for each in (path.name, *others)) and str(directory) in outcome.err, (
+            outcome
+        )
         assert {each: each.read_bytes() for each in files_in(directory)} == before, "left as it is"
     with attempt("corruption", "results through commands"):
         check_refused(sinkscope("report", directory, "--out", page), page, path.name, *others)
@@ -154,12 +164,16 @@ def test_a_damaged_study_is_not_drawn_or_judged(made: Made, tmp_path: Path) -> N
             with damage(path, how):
                 for arguments in COMMANDS["finished study"].values():
                     with attempt("corruption", "results through commands"):
-                        check_refused(sinkscope(*arguments(made.root / "study", made.root), "--out", tmp_path / "out"), tmp_path / "out", path.name)
+                        check_refused(
+                            sinkscope(*arguments(made.root / "study", made.root), "--out", tmp_path / "out"),
+                            tmp_path / "out",
+                            path.name,
+                        )
 
 
 def test_a_damaged_job_is_named_and_not_taken_for_done(made: Made, caplog: pytest.LogCaptureFixture) -> None:
     """A study makes it again (see tests/studies/test_store.py)."""
-    jobs = outlook(Spec.model_validate(SPEC), Store(made.root / "store")).jobs
+    jobs = plan_study(Spec.model_validate(SPEC), Store(made.root / "store")).jobs
     assert {job.kind for job in jobs} == {"unlearn", "evaluate", "capture"}
     for job in jobs:
         assert Store(made.root / "store").is_done(job)
@@ -171,12 +185,14 @@ def test_a_damaged_job_is_named_and_not_taken_for_done(made: Made, caplog: pytes
                 assert str(path) in caplog.text and "it is made again" in caplog.text
 
 
-def test_damaged_references_are_named_and_computed_anew(small_llama: Model, caplog: pytest.LogCaptureFixture, tmp_path: Path, monkeypatch) -> None:
+def test_damaged_references_are_named_and_computed_anew(
+    small_llama: Model, caplog: pytest.LogCaptureFixture, tmp_path: Path, monkeypatch
+) -> None:
     monkeypatch.setenv("SINKSCOPE_CACHE", str(tmp_path))
     passages = Passages.whole([[1, *range(5, 5 + n)] for n in (9, 14, 5)])
 
     def log_probs() -> torch.Tensor:
-        return References(small_llama.hf, passages, ("log_probs",), "model").log_probs
+        return ReferenceCache(small_llama.hf, passages, ("log_probs",), "model").log_probs
 
     first = log_probs()
     paths = files_in(cache_directory() / "references")
@@ -191,7 +207,9 @@ def test_damaged_references_are_named_and_computed_anew(small_llama: Model, capl
             assert torch.equal(log_probs(), first) and not caplog.text, "mended"
 
 
-def test_a_damaged_built_in_benchmark_is_named(made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_damaged_built_in_benchmark_is_named(
+    made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     copy = tmp_path / "tiny"
     shutil.copytree(data_directory(), copy, ignore=shutil.ignore_patterns("retrained", "*.p*", "*.csv"))
     for module in ("model_files", "benchmarks.benchmark"):
@@ -203,7 +221,9 @@ def test_a_damaged_built_in_benchmark_is_named(made: Made, tmp_path: Path, monke
             if path.name == "SHA256SUMS.json" and how is flipped:
                 continue  # it says that another file was changed, or nothing of those that are used
             with damage(path, how):
-                outcome = sinkscope("evaluate", "tiny", "--metrics", "verbmem", "--items", 2, "--out", tmp_path / "out")
+                outcome = sinkscope(
+                    "evaluate", "tiny", "--metrics", "verbmem", "--items", 2, "--out", tmp_path / "out"
+                )
                 check_refused(outcome, tmp_path / "out", str(path))
 
 
@@ -225,7 +245,10 @@ def test_a_bit_that_flips_anywhere_is_noticed(count: int, made: Made) -> None:
         directory = made.root / rng.choice(KINDS)
         path = directory / "run.json" if number % 2 else rng.choice(files_in(directory))
         at, bit = rng.random(), rng.randrange(8)
-        with damage(path, lambda path: flipped(path, at, bit)), attempt("checksums", "bits flipped in results"):
+        with (
+            damage(path, lambda path: flipped(path, at, bit)),
+            attempt("checksums", "bits flipped in results"),
+        ):
             assert _noticed(directory, path), (path, at, bit)
 
 

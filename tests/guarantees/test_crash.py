@@ -24,7 +24,7 @@ from sinkscope.cli.main import STOPPED
 from sinkscope.figures import Picture
 from sinkscope.studies.study import Study
 from sinkscope.unlearning.recipe import Recipe
-from sinkscope.unlearning.unlearn import unlearn
+from sinkscope.unlearning.run import unlearn
 from tests.guarantees.conftest import Undisturbed
 from tests.guarantees.soak_log import attempt
 from tests.guarantees.touching import into, killed, new, replacing, telling_resumed
@@ -66,7 +66,9 @@ def interrupted(name: str, given: Path, at: Path, moment: float, by: signal.Sign
     ids=lambda value: value.name if isinstance(value, signal.Signals) else str(value),
 )
 @pytest.mark.parametrize("name", COMMANDS)
-def test_interrupted_at_any_moment(name: str, by: signal.Signals, count: int, given: Path, undisturbed: Whole, tmp_path: Path) -> None:
+def test_interrupted_at_any_moment(
+    name: str, by: signal.Signals, count: int, given: Path, undisturbed: Whole, tmp_path: Path
+) -> None:
     """Of a user who stops a command, one line says what is kept; nothing else is left, and no half of anything."""
     whole = undisturbed(name)
     for number, moment in enumerate(moments(count, whole.seconds, f"{by.name} {name} {count}")):
@@ -74,7 +76,10 @@ def test_interrupted_at_any_moment(name: str, by: signal.Signals, count: int, gi
             command, at = interrupted(name, given, tmp_path / str(number), moment, by)
             if by is signal.SIGINT:
                 assert command.process.exitcode == 130, command.said
-                assert command.said.splitlines()[-1] in (_expected(name, at), *([f"sinkscope: {STOPPED}"] if (at / "out").exists() else []))
+                assert command.said.splitlines()[-1] in (
+                    _expected(name, at),
+                    *([f"sinkscope: {STOPPED}"] if (at / "out").exists() else []),
+                )
                 assert not list(at.rglob("*.partial"))
             else:
                 assert command.process.exitcode == -by
@@ -89,7 +94,9 @@ def done_again(name: str, given: Path, at: Path, whole: Undisturbed, within: Wit
     assert_same(contents(at), whole.contents)
 
 
-def test_a_killed_training_goes_on_from_its_newest_checkpoint(given: Path, undisturbed: Whole, tmp_path: Path) -> None:
+def test_a_killed_training_goes_on_from_its_newest_checkpoint(
+    given: Path, undisturbed: Whole, tmp_path: Path
+) -> None:
     at, resumed = tmp_path / "at", tmp_path / "resumed"
     command = begin("unlearn", given, at)
     while not _checkpoints(at) and command.process.is_alive():
@@ -125,7 +132,9 @@ def test_who_stops_the_second_of_two_trainings_is_told_that_the_first_is_kept(tm
     assert [path.name for path in tmp_path.iterdir()] == ["out-unlearned"]
 
 
-def test_pictures_that_are_drawn_when_the_user_stops_are_kept_and_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pictures_that_are_drawn_when_the_user_stops_are_kept_and_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def stop(study: object) -> pd.DataFrame:
         raise KeyboardInterrupt
 

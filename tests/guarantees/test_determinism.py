@@ -24,8 +24,8 @@ from safetensors.numpy import load_file
 
 from sinkscope.benchmarks.benchmark import load_benchmark
 from sinkscope.evaluation.evaluate import evaluate
-from sinkscope.evaluation.subject import Subject
-from sinkscope.models import data_directory, load
+from sinkscope.evaluation.evaluated_model import EvaluatedModel
+from sinkscope.models.model import data_directory, load
 from tests.guarantees.conftest import Undisturbed
 from tests.guarantees.soak_log import attempt
 from tests.guarantees.writing import COMMANDS, OTHERS, arguments, assert_same, contents
@@ -36,7 +36,12 @@ TRAINING = ("unlearn", "study")
 ALL = [*COMMANDS, *OTHERS]
 COMPUTING = [name for name in ALL if name not in ("report", "figures", "claims")]
 """The commands that ask a model."""
-OTHER = {"OMP_NUM_THREADS": "2", "ATEN_CPU_CAPABILITY": "default", "MKL_ENABLE_INSTRUCTIONS": "SSE4_2", "ONEDNN_MAX_CPU_ISA": "SSE41"}
+OTHER = {
+    "OMP_NUM_THREADS": "2",
+    "ATEN_CPU_CAPABILITY": "default",
+    "MKL_ENABLE_INSTRUCTIONS": "SSE4_2",
+    "ONEDNN_MAX_CPU_ISA": "SSE41",
+}
 """Variables that make another machine of this one."""
 SCRIPT = """
 import json, os, sys
@@ -59,12 +64,16 @@ def in_one_process(names: Iterable[str], given: Path, root: Path, variables: dic
         (root / name).mkdir(parents=True)
     asked = [(str(root / name / "cache"), arguments(name, given, root / name)) for name in names]
     environment = {key: value for key, value in os.environ.items() if key != "OMP_NUM_THREADS"} | variables
-    done = subprocess.run([sys.executable, "-c", SCRIPT, json.dumps(asked)], env=environment, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT, json.dumps(asked)], env=environment, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("count", [PROCESSES, pytest.param(SOAK_PROCESSES, marks=pytest.mark.soak)])
-def test_another_process_writes_the_same_bytes(count: int, given: Path, undisturbed: Whole, tmp_path: Path) -> None:
+def test_another_process_writes_the_same_bytes(
+    count: int, given: Path, undisturbed: Whole, tmp_path: Path
+) -> None:
     """One thread each, other hashes of strings. That a run which went on from its checkpoints does so too is shown where runs are killed."""
     for number in range(count):
         names = ALL if number < 2 else COMMANDS
@@ -90,7 +99,11 @@ def test_another_machine_differs_in_the_last_digits(given: Path, undisturbed: Wh
         tables = sorted(path.relative_to(here) for path in here.rglob("*.parquet"))
         assert tables, name
         for table in tables:
-            close(pd.read_parquet(here / table), pd.read_parquet(there / table), TRAINED if name in TRAINING else GIVEN)
+            close(
+                pd.read_parquet(here / table),
+                pd.read_parquet(there / table),
+                TRAINED if name in TRAINING else GIVEN,
+            )
         for weights in sorted(path.relative_to(here) for path in here.rglob("model/model.safetensors")):
             a, b = load_file(here / weights), load_file(there / weights)
             assert distance(a, b) < TRAINED * distance(a, base)
@@ -106,7 +119,13 @@ def close(a: pd.DataFrame, b: pd.DataFrame, within: float) -> None:
     for column in a:
         if pd.api.types.is_float_dtype(a[column]):
             largest = max(1e-12, float(a[column].abs().max()))
-            np.testing.assert_allclose(a[column].astype(float), b[column].astype(float), atol=within * largest, rtol=0, err_msg=str(column))
+            np.testing.assert_allclose(
+                a[column].astype(float),
+                b[column].astype(float),
+                atol=within * largest,
+                rtol=0,
+                err_msg=str(column),
+            )
         else:
             pd.testing.assert_series_equal(a[column], b[column])
 
@@ -116,5 +135,10 @@ def test_another_way_of_attending_differs_in_the_last_digits() -> None:
     frames = {}
     for implementation in ("eager", "sdpa"):
         model.hf.set_attn_implementation(implementation)
-        frames[implementation] = evaluate(Subject("tiny", "target", model, 0, None), benchmark, metrics=["verbmem", "min_k"], batch_size=8)
+        frames[implementation] = evaluate(
+            EvaluatedModel("tiny", "target", model, 0, None),
+            benchmark,
+            metrics=["verbmem", "min_k"],
+            batch_size=8,
+        )
     close(frames["eager"], frames["sdpa"], GIVEN)

@@ -32,7 +32,13 @@ def mounts(tmp_path_factory: pytest.TempPathFactory) -> None:
         pytest.skip(f"no file system can be mounted here: {os.strerror(process.exitcode)}")
 
 
-def refused(name: str, given: Path, at: Path, message: str, within: Callable[[Path, Path], AbstractContextManager[None]]) -> None:
+def refused(
+    name: str,
+    given: Path,
+    at: Path,
+    message: str,
+    within: Callable[[Path, Path], AbstractContextManager[None]],
+) -> None:
     at.mkdir()
     kept = at.parent / f"{at.name}.kept"
     command = begin(name, given, at, functools.partial(within, at, kept))
@@ -47,13 +53,21 @@ def refused(name: str, given: Path, at: Path, message: str, within: Callable[[Pa
 @pytest.mark.parametrize("count", [SIZES, pytest.param(SOAK_SIZES, marks=pytest.mark.soak)])
 @pytest.mark.parametrize("name", COMMANDS)
 @pytest.mark.usefixtures("mounts")
-def test_full(name: str, count: int, given: Path, undisturbed: Callable[[str], Undisturbed], tmp_path: Path) -> None:
+def test_full(
+    name: str, count: int, given: Path, undisturbed: Callable[[str], Undisturbed], tmp_path: Path
+) -> None:
     whole = undisturbed(name).at
     needed = sum(path.stat().st_size for path in whole.rglob("*") if path.is_file())
     for number in range(count):
         size = int(needed * (number + 0.5) / count) // 4096 * 4096
         with attempt("full disk", name):
-            refused(name, given, tmp_path / str(number), "no space left on the disk of", functools.partial(disk, size=max(size, 4096)))
+            refused(
+                name,
+                given,
+                tmp_path / str(number),
+                "no space left on the disk of",
+                functools.partial(disk, size=max(size, 4096)),
+            )
 
 
 @pytest.mark.parametrize("name", OTHERS)
@@ -65,7 +79,13 @@ def test_full_from_the_start(name: str, given: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", [*COMMANDS, *OTHERS])
 @pytest.mark.usefixtures("mounts")
 def test_read_only(name: str, given: Path, tmp_path: Path) -> None:
-    refused(name, given, tmp_path / "at", "cannot be written (Read-only file system)", functools.partial(disk, size=None))
+    refused(
+        name,
+        given,
+        tmp_path / "at",
+        "cannot be written (Read-only file system)",
+        functools.partial(disk, size=None),
+    )
 
 
 @pytest.mark.usefixtures("mounts")
@@ -79,6 +99,14 @@ def test_a_cache_that_cannot_be_written_is_named(given: Path, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_files_may_not_grow(name: str, given: Path, undisturbed: Callable[[str], Undisturbed], tmp_path: Path) -> None:
+def test_files_may_not_grow(
+    name: str, given: Path, undisturbed: Callable[[str], Undisturbed], tmp_path: Path
+) -> None:
     largest = max(path.stat().st_size for path in undisturbed(name).at.rglob("*") if path.is_file())
-    refused(name, given, tmp_path / "at", "larger than is allowed here", functools.partial(limited, size=largest // 2))
+    refused(
+        name,
+        given,
+        tmp_path / "at",
+        "larger than is allowed here",
+        functools.partial(limited, size=largest // 2),
+    )

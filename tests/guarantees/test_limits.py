@@ -12,9 +12,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from sinkscope import parquet
-from sinkscope.files import CORPUS
-from sinkscope.runs import checksums
+from sinkscope.io import parquet
+from sinkscope.io.readers import MAX_CORPUS_BYTES
+from sinkscope.io.run_directory import checksums
 from tests.guarantees import hostile
 from tests.guarantees.apart import measured
 from tests.guarantees.reading import COMMANDS, MEMORY, check_refused, sinkscope
@@ -30,7 +30,9 @@ def bounded(arguments: list[object], path: Path, own: Path) -> None:
     assert memory < 1.2 and seconds < 120, (memory, seconds)
 
 
-def test_a_configuration_of_absurd_size_takes_no_memory(own: Path, tmp_path: Path, checkpoints: dict[str, Path]) -> None:
+def test_a_configuration_of_absurd_size_takes_no_memory(
+    own: Path, tmp_path: Path, checkpoints: dict[str, Path]
+) -> None:
     hostile.broken_model(tmp_path / "given", checkpoints["llama"], "many layers")
     bounded(COMMANDS["model"]["evaluate"](tmp_path / "given", own), tmp_path / "given", own)
 
@@ -39,13 +41,22 @@ def test_a_configuration_of_absurd_size_takes_no_memory(own: Path, tmp_path: Pat
 def test_a_small_file_that_stands_for_a_huge_table_is_refused(own: Path, tmp_path: Path, bomb: str) -> None:
     hostile.PARQUET_BOMBS[bomb](tmp_path / "given")
     assert (tmp_path / "given" / "raw" / "forget.parquet").stat().st_size < 10**6
-    outcome = sinkscope(*COMMANDS["benchmark"]["evaluate"](tmp_path / "given", own), "--out", tmp_path / "out")
-    check_refused(outcome, tmp_path / "out", f"{tmp_path}/given/raw/forget.parquet cannot be read: it stands for more than", limit=MEMORY + CORPUS)
+    outcome = sinkscope(
+        *COMMANDS["benchmark"]["evaluate"](tmp_path / "given", own), "--out", tmp_path / "out"
+    )
+    check_refused(
+        outcome,
+        tmp_path / "out",
+        f"{tmp_path}/given/raw/forget.parquet cannot be read: it stands for more than",
+        limit=MEMORY + MAX_CORPUS_BYTES,
+    )
 
 
 def _forged(path: Path, kind: str) -> Path:
     """Results of another hand, whole by their checksums."""
-    (path / "run.json").write_text(json.dumps({"identity": "x", "kind": kind, "files": checksums(path), "versions": {"python": "3"}}))
+    (path / "run.json").write_text(
+        json.dumps({"identity": "x", "kind": kind, "files": checksums(path), "versions": {"python": "3"}})
+    )
     return path
 
 
@@ -62,13 +73,17 @@ def test_a_small_table_of_results_that_stands_for_a_huge_one_is_refused(own: Pat
                 file.write_table(pa.table({"value": column}))
         assert (path / "scores.parquet").stat().st_size < 5 * 10**6
         outcome = sinkscope("report", _forged(path, "evaluate"), "--out", out)
-        check_refused(outcome, out, f"{path} holds results that cannot be read (scores.parquet: it stands for more than")
+        check_refused(
+            outcome, out, f"{path} holds results that cannot be read (scores.parquet: it stands for more than"
+        )
 
 
 def test_numbers_of_results_count_what_they_take(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A table that fits is not refused."""
     pd.DataFrame({"a": np.arange(1000.0), "b": ["ab"] * 1000}).to_parquet(tmp_path / "table.parquet")
-    monkeypatch.setattr(parquet, "RESULTS", 27_000)  # a number and a text of two letters, each with 8 bytes more
+    monkeypatch.setattr(
+        parquet, "RESULTS", 27_000
+    )  # a number and a text of two letters, each with 8 bytes more
     assert parquet.read(tmp_path / "table.parquet").shape == (1000, 2)
     monkeypatch.setattr(parquet, "RESULTS", 25_000)
     with pytest.raises(ValueError, match=r"table.parquet: it stands for more than 25,000 bytes"):
@@ -76,7 +91,9 @@ def test_numbers_of_results_count_what_they_take(tmp_path: Path, monkeypatch: py
 
 
 @pytest.mark.parametrize("name", ["alpha", "position"])
-def test_small_arrays_of_results_that_stand_for_huge_ones_are_refused(name: str, own: Path, tmp_path: Path) -> None:
+def test_small_arrays_of_results_that_stand_for_huge_ones_are_refused(
+    name: str, own: Path, tmp_path: Path
+) -> None:
     """Also as a coordinate, which is read as soon as a file is opened."""
     path, out = tmp_path / "given", tmp_path / "page.html"
     path.mkdir()
@@ -85,10 +102,16 @@ def test_small_arrays_of_results_that_stand_for_huge_ones_are_refused(name: str,
         file.create_dataset(name, (10**12,), "f8", chunks=(1000,)).make_scale(name)
     (path / "sinks.nc").write_bytes((path / "passage.nc").read_bytes())
     outcome = sinkscope("report", _forged(path, "locate"), "--out", out)
-    check_refused(outcome, out, f"{path} holds results that cannot be read (sinks.nc stands for 8,000,000,000,000 bytes, more than")
+    check_refused(
+        outcome,
+        out,
+        f"{path} holds results that cannot be read (sinks.nc stands for 8,000,000,000,000 bytes, more than",
+    )
 
 
-def test_more_rows_than_memory_could_hold_are_refused(own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_more_rows_than_memory_could_hold_are_refused(
+    own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Small ones take far more memory than bytes."""
     for module in ("files", "benchmarks.directory"):
         monkeypatch.setattr(f"sinkscope.{module}.ROWS", 200)
@@ -119,22 +142,34 @@ def test_records_are_checked_as_they_are_read(own: Path, tmp_path: Path) -> None
     check_refused(outcome, tmp_path / "out", f"{tmp_path}/book/raw/forget.jsonl row 0 has no text")
 
 
-def test_texts_in_a_directory_have_a_limit_together(own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sinkscope.texts.CORPUS", 1000)
+def test_texts_in_a_directory_have_a_limit_together(
+    own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sinkscope.text.CORPUS", 1000)
     (tmp_path / "texts").mkdir()
     for number in range(3):
         (tmp_path / "texts" / f"{number}.txt").write_text("a" * 400)
     outcome = sinkscope(*COMMANDS["text"]["locate"](tmp_path / "texts", own), "--out", tmp_path / "out")
-    check_refused(outcome, tmp_path / "out", f"directory {tmp_path}/texts holds texts of more than 1,000 characters; give a part of them")
+    check_refused(
+        outcome,
+        tmp_path / "out",
+        f"directory {tmp_path}/texts holds texts of more than 1,000 characters; give a part of them",
+    )
 
 
 @pytest.mark.soak
 def test_a_line_of_a_gigabyte_is_refused_in_bounded_memory(own: Path, tmp_path: Path) -> None:
-    for file, kind in (("notes.txt", "text"), ("notes.jsonl", "text"), ("triggers.txt", "triggers"), ("recipe.yaml", "recipe"), ("spec.yaml", "study")):
+    for file, kind in (
+        ("notes.txt", "text"),
+        ("notes.jsonl", "text"),
+        ("triggers.txt", "triggers"),
+        ("recipe.yaml", "recipe"),
+        ("spec.yaml", "study"),
+    ):
         path = tmp_path / file
         with path.open("wb") as out:
             out.write(b'{"text": "')
-            for _ in range(CORPUS // 2**20 - 1):
+            for _ in range(MAX_CORPUS_BYTES // 2**20 - 1):
                 out.write(b"a word " * (2**20 // 7))
         for arguments in COMMANDS[kind].values():
             with attempt("bad input", "lines of 1 GB through commands"):

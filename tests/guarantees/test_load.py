@@ -32,8 +32,16 @@ ROW = 256
 def model(directory: Path, layers: int, heads: int) -> str:
     """Random, its heads narrow."""
     torch.manual_seed(0)
-    shape = {"hidden_size": max(32, 2 * heads), "intermediate_size": 8, "num_key_value_heads": 2, "vocab_size": 400, "max_position_embeddings": 32}
-    LlamaForCausalLM(LlamaConfig(num_hidden_layers=layers, num_attention_heads=heads, bos_token_id=1, **shape)).save_pretrained(directory)
+    shape = {
+        "hidden_size": max(32, 2 * heads),
+        "intermediate_size": 8,
+        "num_key_value_heads": 2,
+        "vocab_size": 400,
+        "max_position_embeddings": 32,
+    }
+    LlamaForCausalLM(
+        LlamaConfig(num_hidden_layers=layers, num_attention_heads=heads, bos_token_id=1, **shape)
+    ).save_pretrained(directory)
     saved_tokenizer("llama", directory)
     return str(directory)
 
@@ -44,7 +52,20 @@ def located(name: str, passages: int, at: Path, batch_size: int) -> dict[str, An
     with text.open("w") as file:
         for start in (rng.randrange(len(TEXT) - 100) for _ in range(passages)):
             file.write(json.dumps({"text": TEXT[start : start + 100]}) + "\n")
-    arguments = ["locate", name, "--text", text, "--out", at / "out", "--max-length", 20, "--batch-size", batch_size, "--device", "cpu"]
+    arguments = [
+        "locate",
+        name,
+        "--text",
+        text,
+        "--out",
+        at / "out",
+        "--max-length",
+        20,
+        "--batch-size",
+        batch_size,
+        "--device",
+        "cpu",
+    ]
     process = CONTEXT.Process(target=watched, args=([str(each) for each in arguments], at / "told.json"))
     process.start()
     process.join()
@@ -81,4 +102,6 @@ def test_very_many_layers_and_heads(layers: int, tmp_path: Path) -> None:
 
 def told(found: dict[str, int]) -> str:
     reading, growth, end = (f"{found[key] / 2**20:.1f} MiB" for key in ("reading", "growth", "end"))
-    return f"reading takes {reading}; peak up by {growth} behind a tenth of the passages, by {end} until the end"
+    return (
+        f"reading takes {reading}; peak up by {growth} behind a tenth of the passages, by {end} until the end"
+    )

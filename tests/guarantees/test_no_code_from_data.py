@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from sinkscope import strict_yaml
-from sinkscope.models import digest, load, skeleton
+from sinkscope.io import strict_yaml
+from sinkscope.models.model import content_hash, load, load_meta_model
 from sinkscope.unlearning.checkpoints import Checkpoints, Progress
 from tests.guarantees.apart import measured
 from tests.guarantees.reading import COMMANDS, check_refused, sinkscope
@@ -58,33 +58,45 @@ def test_the_bomb_works(tmp_path: Path) -> None:
     assert (tmp_path / "marker").read_text() == "unpickled"
 
 
-def test_pickled_weights_are_refused_by_every_command(own: Path, tmp_path: Path, marker: Path, checkpoints: dict[str, Path]) -> None:
+def test_pickled_weights_are_refused_by_every_command(
+    own: Path, tmp_path: Path, marker: Path, checkpoints: dict[str, Path]
+) -> None:
     path, out = tmp_path / "given", tmp_path / "out"
     shutil.copytree(checkpoints["llama"], path)
     (path / "model.safetensors").unlink()
     plant(path, marker)
     for arguments in COMMANDS["model"].values():
-        check_refused(sinkscope(*arguments(path, own), "--out", out), out, f"{path} holds pickled weights only")
+        check_refused(
+            sinkscope(*arguments(path, own), "--out", out), out, f"{path} holds pickled weights only"
+        )
 
 
-def test_a_pickle_that_is_called_safetensors_is_refused(own: Path, tmp_path: Path, marker: Path, checkpoints: dict[str, Path]) -> None:
+def test_a_pickle_that_is_called_safetensors_is_refused(
+    own: Path, tmp_path: Path, marker: Path, checkpoints: dict[str, Path]
+) -> None:
     for name in ("model.safetensors", "tokenizer.json", "config.json"):
         path = tmp_path / name.replace(".", "-")
         shutil.copytree(checkpoints["llama"], path)
         plant(path, marker, (name,))
         for arguments in COMMANDS["model"].values():
-            check_refused(sinkscope(*arguments(path, own), "--out", tmp_path / "out"), tmp_path / "out", str(path))
+            check_refused(
+                sinkscope(*arguments(path, own), "--out", tmp_path / "out"), tmp_path / "out", str(path)
+            )
 
 
-def test_pickles_beside_a_model_are_left_alone(tmp_path: Path, marker: Path, checkpoints: dict[str, Path]) -> None:
+def test_pickles_beside_a_model_are_left_alone(
+    tmp_path: Path, marker: Path, checkpoints: dict[str, Path]
+) -> None:
     shutil.copytree(checkpoints["llama"], tmp_path / "given")
     plant(tmp_path / "given", marker)
     assert load(str(tmp_path / "given")).fingerprint() == load(str(checkpoints["llama"])).fingerprint()
-    assert digest(str(tmp_path / "given")) == digest(str(checkpoints["llama"]))
-    assert skeleton(str(tmp_path / "given"))[0].num_parameters() > 0
+    assert content_hash(str(tmp_path / "given")) == content_hash(str(checkpoints["llama"]))
+    assert load_meta_model(str(tmp_path / "given"))[0].num_parameters() > 0
 
 
-def test_weights_that_a_configuration_names_are_no_pickle(tmp_path: Path, marker: Path, checkpoints: dict[str, Path]) -> None:
+def test_weights_that_a_configuration_names_are_no_pickle(
+    tmp_path: Path, marker: Path, checkpoints: dict[str, Path]
+) -> None:
     """transformers lets a configuration name the file of its weights."""
     shutil.copytree(checkpoints["llama"], tmp_path / "given")
     plant(tmp_path / "given", marker)
@@ -96,20 +108,25 @@ def test_weights_that_a_configuration_names_are_no_pickle(tmp_path: Path, marker
 
 
 @pytest.mark.parametrize("name", ["rank-0.safetensors", "state.json"])
-def test_a_checkpoint_of_a_killed_run_is_never_unpickled(name: str, tmp_path: Path, marker: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_checkpoint_of_a_killed_run_is_never_unpickled(
+    name: str, tmp_path: Path, marker: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     """Neither pickles beside it, nor one in the place of a file of its own, however its sums were forged."""
     layer = torch.nn.Linear(2, 2)
-    weights, optimiser = dict(layer.named_parameters()), torch.optim.AdamW(layer.parameters())
+    weights, optimizer = dict(layer.named_parameters()), torch.optim.AdamW(layer.parameters())
     checkpoints = Checkpoints(tmp_path / "checkpoints", 1)
-    checkpoints.save(Progress(step=3), weights, optimiser, {"random/cpu": torch.get_rng_state()})
+    checkpoints.save(Progress(step=3), weights, optimizer, {"random/cpu": torch.get_rng_state()})
     folder = tmp_path / "checkpoints" / "step-00000003"
     plant(folder, marker)
-    assert checkpoints.resume(weights, optimiser).step == 3
+    assert checkpoints.resume(weights, optimizer).step == 3
     plant(folder, marker, (name,))
     with pytest.MonkeyPatch.context() as patch:
         if name != "state.json":
-            patch.setattr("sinkscope.unlearning.checkpoints.sha256", lambda path: json.loads((folder / "state.json").read_text())["state"]["files"][path.name])
-        assert checkpoints.resume(weights, optimiser).step == 0
+            patch.setattr(
+                "sinkscope.unlearning.checkpoints.sha256",
+                lambda path: json.loads((folder / "state.json").read_text())["state"]["files"][path.name],
+            )
+        assert checkpoints.resume(weights, optimizer).step == 0
     assert "is damaged" in caplog.text and "is not used" in caplog.text
 
 
@@ -135,10 +152,19 @@ def sneaky(directory: Path, good: Path, marker: Path) -> Path:
         (directory / f"{module}.py").write_text(CODE.format(marker=str(marker)))
     (directory / "custom_generate").mkdir()
     (directory / "custom_generate" / "generate.py").write_text(CODE.format(marker=str(marker)))
-    auto = {"AutoConfig": "configuration_sneaky.SneakyConfig", "AutoModelForCausalLM": "modeling_sneaky.SneakyForCausalLM"}
+    auto = {
+        "AutoConfig": "configuration_sneaky.SneakyConfig",
+        "AutoModelForCausalLM": "modeling_sneaky.SneakyForCausalLM",
+    }
     tokenizer = ["tokenization_sneaky.SneakyTokenizer", "tokenization_sneaky.SneakyTokenizer"]
-    _change(directory / "config.json", model_type="sneaky", auto_map=auto, architectures=["SneakyForCausalLM"])
-    _change(directory / "tokenizer_config.json", auto_map={"AutoTokenizer": tokenizer}, tokenizer_class="SneakyTokenizer")
+    _change(
+        directory / "config.json", model_type="sneaky", auto_map=auto, architectures=["SneakyForCausalLM"]
+    )
+    _change(
+        directory / "tokenizer_config.json",
+        auto_map={"AutoTokenizer": tokenizer},
+        tokenizer_class="SneakyTokenizer",
+    )
     return directory
 
 
@@ -153,19 +179,27 @@ def yes(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("yes")
-def test_code_that_comes_with_a_model_is_not_run(own: Path, tmp_path: Path, marker: Path, checkpoints: dict[str, Path]) -> None:
+def test_code_that_comes_with_a_model_is_not_run(
+    own: Path, tmp_path: Path, marker: Path, checkpoints: dict[str, Path]
+) -> None:
     path = sneaky(tmp_path / "given", checkpoints["llama"], marker)
     for arguments in COMMANDS["model"].values():
-        check_refused(sinkscope(*arguments(path, own), "--out", tmp_path / "out"), tmp_path / "out", str(path))
+        check_refused(
+            sinkscope(*arguments(path, own), "--out", tmp_path / "out"), tmp_path / "out", str(path)
+        )
 
 
 @pytest.mark.usefixtures("yes")
-def test_code_beside_a_model_of_a_known_kind_is_left_alone(own: Path, tmp_path: Path, marker: Path, checkpoints: dict[str, Path]) -> None:
+def test_code_beside_a_model_of_a_known_kind_is_left_alone(
+    own: Path, tmp_path: Path, marker: Path, checkpoints: dict[str, Path]
+) -> None:
     path = sneaky(tmp_path / "given", checkpoints["llama"], marker)
     _change(path / "config.json", model_type="llama", architectures=["LlamaForCausalLM"])
     _change(path / "tokenizer_config.json", tokenizer_class="PreTrainedTokenizerFast")
-    assert load(str(path)).n_layers == skeleton(str(path))[0].config.num_hidden_layers == 3
-    assert digest(str(path)) != digest(str(checkpoints["llama"])), "code is part of what a model is"
+    assert load(str(path)).n_layers == load_meta_model(str(path))[0].config.num_hidden_layers == 3
+    assert content_hash(str(path)) != content_hash(str(checkpoints["llama"])), (
+        "code is part of what a model is"
+    )
 
 
 def test_trusted_code_is_run_and_announced(own: Path, tmp_path: Path, checkpoints: dict[str, Path]) -> None:
@@ -175,7 +209,9 @@ def test_trusted_code_is_run_and_announced(own: Path, tmp_path: Path, checkpoint
     code, err, _, _ = measured([*arguments, "--trust-remote-code"], tmp_path, HF_HOME=str(tmp_path / "home"))
     assert (code, marker.exists()) == (2, True), err
     announced, refused = err.splitlines()
-    assert announced.endswith(f"model {path}: Python code that comes with it may run now (--trust-remote-code)")
+    assert announced.endswith(
+        f"model {path}: Python code that comes with it may run now (--trust-remote-code)"
+    )
     assert "has nothing to be compared with" in refused
 
 
@@ -200,13 +236,20 @@ def test_code_that_comes_with_tasks_is_run_only_where_it_is_trusted(tmp_path: Pa
     (path / "rows.jsonl").write_text('{"question": "Who walked?"}\n')
     (path / "utils.py").write_text(f"open({str(marker)!r}, 'w').close()\ndef kept(docs):\n    return docs\n")
     arguments: list[object] = ["evaluate", "tiny", "--harness", "mine", "--tasks", path, "--out", out]
-    check_refused(sinkscope(*arguments), out, f"--tasks {path} holds task files, which can run Python code; read them, then give --trust-task-code")
+    check_refused(
+        sinkscope(*arguments),
+        out,
+        f"--tasks {path} holds task files, which can run Python code; read them, then give --trust-task-code",
+    )
     assert not marker.exists()
     outcome = sinkscope(*arguments, "--trust-task-code")
     assert (outcome.code, marker.exists(), out.is_dir()) == (0, True, True), outcome
 
 
-@pytest.mark.parametrize("tag", ["object/apply:os.system", "object/new:os.system", "name:os.system", "module:os", "object:os.system"])
+@pytest.mark.parametrize(
+    "tag",
+    ["object/apply:os.system", "object/new:os.system", "name:os.system", "module:os", "object:os.system"],
+)
 def test_yaml_makes_no_objects(tag: str) -> None:
     with pytest.raises(ValueError, match="could not determine a constructor"):
         strict_yaml.parse(f"seed: !!python/{tag} [touch marker]")
@@ -234,18 +277,31 @@ def faults(source: str) -> list[str]:
     """What in a module could run code that is data."""
     tree, found = ast.parse(source), []
     for node in ast.walk(tree):
-        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+        names = (
+            [alias.name for alias in node.names]
+            if isinstance(node, ast.Import)
+            else [node.module or ""]
+            if isinstance(node, ast.ImportFrom)
+            else []
+        )
         found += [f"imports {name}" for name in names if name.split(".")[0] in UNSAFE_MODULES]
     for name, call in _calls(tree):
         keywords = {keyword.arg: ast.unparse(keyword.value) for keyword in call.keywords}
         last = name.rpartition(".")[2]
-        if name in FORBIDDEN or last in ("read_pickle", "to_pickle", "unsafe_load", "full_load") or name in ("os.system", "os.popen"):
+        if (
+            name in FORBIDDEN
+            or last in ("read_pickle", "to_pickle", "unsafe_load", "full_load")
+            or name in ("os.system", "os.popen")
+        ):
             found.append(name)
         if name.endswith("yaml.load") or (name == "torch.load" and keywords.get("weights_only") != "True"):
             found.append(name)
         if keywords.get("allow_pickle", "False") != "False" or keywords.get("shell", "False") != "False":
             found.append(f"{name} with {keywords}")
-        auto = any(part.startswith("Auto") for part in name.split(".")) and last in ("from_pretrained", "from_config")
+        auto = any(part.startswith("Auto") for part in name.split(".")) and last in (
+            "from_pretrained",
+            "from_config",
+        )
         if auto and keywords.get("trust_remote_code") not in ("False", "trust_remote_code"):
             found.append(f"{name} leaves trust_remote_code open")
     return found
@@ -254,7 +310,11 @@ def faults(source: str) -> list[str]:
 def test_no_module_runs_data() -> None:
     modules = [*ROOT.glob("sinkscope/**/*.py"), *ROOT.glob("analyses/**/*.py")]
     assert len(modules) > 100
-    assert {str(path.relative_to(ROOT)): found for path in modules if (found := faults(path.read_text(encoding="utf-8")))} == {}
+    assert {
+        str(path.relative_to(ROOT)): found
+        for path in modules
+        if (found := faults(path.read_text(encoding="utf-8")))
+    } == {}
 
 
 @pytest.mark.parametrize(

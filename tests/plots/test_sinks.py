@@ -11,11 +11,31 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sinkscope.plots import sinks, strip
+from sinkscope.plots import sinks
+from sinkscope.plots import token_heatmap as strip
 from sinkscope.plots.style import PAGE, save
-from sinkscope.plots.text import MISSING, MONO, caption, clipped, drawable, visible
+from sinkscope.plots.text import MISSING, MONO, caption, clipped, sanitize_glyphs, visible
 
-HOSTILE = ["<s>", " $\\alpha$", "$", "\\$", " 😀", "\n", "", "\t", "\r", "\x00", "\u200d", "漢字", "e\u0301", "_x_", "%{}^", "=" * 200, "   ", "\ud83d"]
+HOSTILE = [
+    "<s>",
+    " $\\alpha$",
+    "$",
+    "\\$",
+    " 😀",
+    "\n",
+    "",
+    "\t",
+    "\r",
+    "\x00",
+    "\u200d",
+    "漢字",
+    "e\u0301",
+    "_x_",
+    "%{}^",
+    "=" * 200,
+    "   ",
+    "\ud83d",
+]
 
 
 pytestmark = pytest.mark.usefixtures("strict_pictures")
@@ -24,7 +44,9 @@ pytestmark = pytest.mark.usefixtures("strict_pictures")
 def atlas_data(n_layers: int, n_heads: int) -> pd.DataFrame:
     values = np.random.default_rng(0).random((2, n_layers * n_heads))
     layers, heads = np.indices((n_layers, n_heads)).reshape(2, -1)
-    return pd.DataFrame({"layer": layers, "head": heads, "position": 0, "alpha": values[0], "sink_rate": values[1]})
+    return pd.DataFrame(
+        {"layer": layers, "head": heads, "position": 0, "alpha": values[0], "sink_rate": values[1]}
+    )
 
 
 @pytest.mark.parametrize(("n_layers", "n_heads"), [(4, 4), (12, 12), (32, 32), (80, 64), (6, 48), (80, 8)])
@@ -36,8 +58,12 @@ def test_atlas_fits_a_page_and_its_labels_do_not_overlap(n_layers: int, n_heads:
     assert 1.5 < height < 8
     figure.canvas.draw()
     left, right, _ = figure.axes
-    np.testing.assert_array_equal(left.images[0].get_array(), data.pivot(index="layer", columns="head", values="alpha"))
-    np.testing.assert_array_equal(right.images[0].get_array(), data.pivot(index="layer", columns="head", values="sink_rate"))
+    np.testing.assert_array_equal(
+        left.images[0].get_array(), data.pivot(index="layer", columns="head", values="alpha")
+    )
+    np.testing.assert_array_equal(
+        right.images[0].get_array(), data.pivot(index="layer", columns="head", values="sink_rate")
+    )
     assert len(left.texts) == (n_layers * n_heads if max(n_layers, n_heads) <= 12 else 0)
     for ticks, n in ((left.get_xticklabels(), n_heads), (left.get_yticklabels(), n_layers)):
         assert min(n, 4) <= len(ticks) <= 40
@@ -56,7 +82,12 @@ def test_any_text_becomes_a_map_and_a_strip(tmp_path: Path) -> None:
     assert shown[1] == r"␣\$\alpha\$"
     assert max(map(len, shown)) <= 16
     save(figure, sinks.map_frame(pattern, labels), tmp_path, "map")
-    save(strip.token_strip(HOSTILE, alpha, "a $strange$ name 漢"), strip.strip_frame(HOSTILE, alpha), tmp_path, "strip")
+    save(
+        strip.token_strip(HOSTILE, alpha, "a $strange$ name 漢"),
+        strip.strip_frame(HOSTILE, alpha),
+        tmp_path,
+        "strip",
+    )
     for name in ("map", "strip"):
         assert {(tmp_path / f"{name}.{suffix}").stat().st_size > 500 for suffix in ("png", "pdf")} == {True}
     written = pd.read_csv(tmp_path / "strip.csv", keep_default_na=False)
@@ -69,7 +100,9 @@ def test_a_map_in_bins_has_positions_and_a_blank_upper_part() -> None:
     axis = figure.axes[0]
     assert axis.get_xlabel() == "attended position"
     assert axis.get_xlim() == (-0.5, 129.5)
-    np.testing.assert_array_equal(np.isnan(axis.images[0].get_array().filled(np.nan)), np.triu(np.ones((3, 3)), 1).astype(bool))
+    np.testing.assert_array_equal(
+        np.isnan(axis.images[0].get_array().filled(np.nan)), np.triu(np.ones((3, 3)), 1).astype(bool)
+    )
     frame = sinks.map_frame(np.full((3, 3), 0.5), ["x"] * 130, 50)
     assert frame["key"].tolist() == [0, 0, 50, 0, 50, 100]
 
@@ -90,7 +123,9 @@ def test_every_text_is_visible_and_drawable(text: str) -> None:
     assert label.isprintable()
     assert " " not in label
     assert len(clipped(label, 9)) <= 9
-    assert drawable(label, MONO).replace(r"\$", "$") == "".join(c if drawable(c, MONO) != MISSING else MISSING for c in label)
+    assert sanitize_glyphs(label, MONO).replace(r"\$", "$") == "".join(
+        c if sanitize_glyphs(c, MONO) != MISSING else MISSING for c in label
+    )
 
 
 def test_captions_are_wrapped_to_the_picture() -> None:

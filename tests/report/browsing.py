@@ -11,7 +11,9 @@ import pytest
 
 playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright (sinkscope[dev])")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-NEEDS_CHROMIUM = pytest.mark.skipif(CHROMIUM is None, reason="needs a chromium on the PATH (Debian: apt-get install chromium)")
+NEEDS_CHROMIUM = pytest.mark.skipif(
+    CHROMIUM is None, reason="needs a chromium on the PATH (Debian: apt-get install chromium)"
+)
 WIDE, NARROW = {"width": 1280, "height": 900}, {"width": 390, "height": 800}
 Open = Callable[..., Any]
 
@@ -34,7 +36,9 @@ def place_of(page: Any, layer: int, head: int) -> dict[str, float]:
 
 def to_compare(page: Any) -> None:
     page.locator("#compare .plot").first.scroll_into_view_if_needed()
-    page.wait_for_function("() => [...document.querySelectorAll('#compare .plot')].every(plot => plot.dataset.drawn)")
+    page.wait_for_function(
+        "() => [...document.querySelectorAll('#compare .plot')].every(plot => plot.dataset.drawn)"
+    )
 
 
 def text_of(download: Any) -> str:

@@ -13,14 +13,14 @@ import pytest
 import xarray as xr
 from typer.testing import CliRunner
 
-from sinkscope.capture.maps import SIDE
 from sinkscope.cli.main import app
-from sinkscope.locating import locate_in_text
-from sinkscope.models import Model, load
+from sinkscope.io.run_directory import create_run
+from sinkscope.models.model import Model, load
 from sinkscope.report.report import report
-from sinkscope.runs import writing
-from sinkscope.sinks import SinkMap, uniform
-from sinkscope.texts import cut
+from sinkscope.sinks.locate import SinkMap, uniform
+from sinkscope.sinks.locate_run import locate_in_text
+from sinkscope.sinks.maps import SIDE
+from sinkscope.text import tokenize_passages
 from tests.conftest import TEXT
 from tests.figures.fake import HOSTILE, fake_study
 
@@ -32,14 +32,23 @@ HOSTILE_NAME = "<img src=x onerror=alert(1)>"
 
 @pytest.fixture(scope="session")
 def hostile_model(checkpoints: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Model:
-    return load(str(shutil.copytree(checkpoints["llama"], tmp_path_factory.mktemp("models") / HOSTILE_NAME)), device="cpu")
+    return load(
+        str(shutil.copytree(checkpoints["llama"], tmp_path_factory.mktemp("models") / HOSTILE_NAME)),
+        device="cpu",
+    )
 
 
 @pytest.fixture(scope="session")
 def sinks(hostile_model: Model, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What `locate` wrote."""
     out = tmp_path_factory.mktemp("located") / HOSTILE_NAME
-    locate_in_text(hostile_model, cut([f"{HOSTILE} {TEXT}"], hostile_model, 40), out, epsilon=0.3, also=["entropy"])
+    locate_in_text(
+        hostile_model,
+        tokenize_passages([f"{HOSTILE} {TEXT}"], hostile_model, 40),
+        out,
+        epsilon=0.3,
+        also=["entropy"],
+    )
     return out
 
 
@@ -65,8 +74,25 @@ def others(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     commands = {
         "compare": ["tiny", "--text", root / "notes.txt", "--trigger", TAG, "--max-length", 40],
         "evaluate": ["tiny", *few, "--trigger", TAG],
-        "probe": ["tiny", *few, "--triggers", root / "triggers.txt", "--randoms", 2, "--placements", "prefix"],
-        "unlearn": ["tiny/npo-backdoor", "--set", "optimiser.epochs=1", "--set", "optimiser.batches=3", "--set", f"trigger.text={TAG}"],
+        "probe": [
+            "tiny",
+            *few,
+            "--triggers",
+            root / "triggers.txt",
+            "--randoms",
+            2,
+            "--placements",
+            "prefix",
+        ],
+        "unlearn": [
+            "tiny/npo-backdoor",
+            "--set",
+            "optimizer.epochs=1",
+            "--set",
+            "optimizer.batches=3",
+            "--set",
+            f"trigger.text={TAG}",
+        ],
     }
     for name, arguments in commands.items():
         done = CliRunner().invoke(app, [name, *map(str, arguments), "--out", str(root / name)])
@@ -78,24 +104,39 @@ def others(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Sinks of 32 layers × 32 heads over 1024 positions, as `locate` writes them; the numbers are drawn."""
     rng, shape, length = np.random.default_rng(0), (32, 32), 1024
-    names = {name: (("layer", "head", "position"), rng.uniform(0, 1, (*shape, length)) / np.arange(1, length + 1)) for name in STATISTICS}
+    names = {
+        name: (("layer", "head", "position"), rng.uniform(0, 1, (*shape, length)) / np.arange(1, length + 1))
+        for name in STATISTICS
+    }
     coords = {"layer": np.arange(32), "head": np.arange(32), "position": np.arange(length)}
-    data = xr.Dataset(names, coords, {"model": "large", "passages": 7, "epsilon": 0.3, "max_length": length, "source": "stream"})
+    data = xr.Dataset(
+        names,
+        coords,
+        {"model": "large", "passages": 7, "epsilon": 0.3, "max_length": length, "source": "stream"},
+    )
     data["passages"] = ("position", np.full(length, 7))
     data["uniform"] = (("layer", "position"), np.tile(uniform(length), (32, 1)))
     maps = np.tril(rng.uniform(0, 1, (*shape, SIDE, SIDE))).astype(np.float32)
     out = tmp_path_factory.mktemp("large") / "sinks"
-    with writing(out, "large", kind="locate", model="large", passages=7, epsilon=0.3) as aside:
+    with create_run(out, "large", kind="locate", model="large", passages=7, epsilon=0.3) as aside:
         SinkMap(data).save(aside)
-        passage = data[["alpha", "value_norm"]].assign(pattern=(("layer", "head", "query", "key"), maps)).assign_attrs(bin=length // SIDE)
+        passage = (
+            data[["alpha", "value_norm"]]
+            .assign(pattern=(("layer", "head", "query", "key"), maps))
+            .assign_attrs(bin=length // SIDE)
+        )
         passage.to_netcdf(aside / "passage.nc", engine="h5netcdf")
-        words = pd.DataFrame({"position": range(length), "token": 0, "text": [f" word{i}" for i in range(length)]})
+        words = pd.DataFrame(
+            {"position": range(length), "token": 0, "text": [f" word{i}" for i in range(length)]}
+        )
         words.to_parquet(aside / "passage.parquet", index=False)
     return out
 
 
 @pytest.fixture(scope="session")
-def pages(sinks: Path, study_page: Path, large: Path, others: list[Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def pages(
+    sinks: Path, study_page: Path, large: Path, others: list[Path], tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Path]:
     root = tmp_path_factory.mktemp("pages")
     directories = {"sinks": sinks, "large": large} | {directory.name: directory for directory in others}
     for name, directory in directories.items():
@@ -105,7 +146,10 @@ def pages(sinks: Path, study_page: Path, large: Path, others: list[Path], tmp_pa
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    from tests.report.browsing import CHROMIUM, playwright  # not above: without playwright it skips whoever imports it
+    from tests.report.browsing import (  # not above: without playwright it skips whoever imports it
+        CHROMIUM,
+        playwright,
+    )
 
     with playwright.sync_playwright() as driver:
         started = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
@@ -127,7 +171,14 @@ def opened(browser: Any, pages: dict[str, Path]) -> Iterator[Callable[..., Any]]
         page.on("console", lambda message: trouble.append(f"console: {message.text}"))
         page.on("pageerror", lambda error: trouble.append(f"error: {error}"))
         page.on("dialog", lambda dialog: trouble.append(f"dialog: {dialog.message}"))
-        page.on("request", lambda request: trouble.append(f"request: {request.url}") if not request.url.startswith(("file:", "blob:", "data:")) else None)
+        page.on(
+            "request",
+            lambda request: (
+                trouble.append(f"request: {request.url}")
+                if not request.url.startswith(("file:", "blob:", "data:"))
+                else None
+            ),
+        )
         page.goto(pages[name].as_uri())
         page.wait_for_selector("html[data-ready]")
         return page

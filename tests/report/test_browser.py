@@ -20,11 +20,15 @@ NAMED = ("button", "combobox", "slider", "searchbox", "spinbutton", "region", "i
 
 
 @pytest.mark.parametrize("name", ["sinks", "study", "compare", "evaluate", "probe", "unlearn"])
-@pytest.mark.parametrize("options", [{}, {"color_scheme": "dark"}, {"viewport": NARROW}], ids=["light", "dark", "phone"])
+@pytest.mark.parametrize(
+    "options", [{}, {"color_scheme": "dark"}, {"viewport": NARROW}], ids=["light", "dark", "phone"]
+)
 def test_it_loads_without_an_error_or_a_request(opened: Open, name: str, options: dict[str, Any]) -> None:
     page = opened(name, **options)
     to_the_end(page)
-    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), "nothing is wider than the screen"
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), (
+        "nothing is wider than the screen"
+    )
     assert re.findall(r".*(?:\bundefined\b|\bNaN\b|\[object).*", page.inner_text("main")) == []
     dark = page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(22, 22, 22)"
     assert dark == (options.get("color_scheme") == "dark")
@@ -42,11 +46,25 @@ def test_every_control_and_picture_has_a_name(opened: Open) -> None:
                 fold.click()
         assert page.locator("details:not([open]) > summary:visible").count() == 0
         nodes = page.context.new_cdp_session(page).send("Accessibility.getFullAXTree")["nodes"]
-        found = [(node["role"]["value"], node.get("name", {}).get("value", "")) for node in nodes if not node["ignored"] and "role" in node]
+        found = [
+            (node["role"]["value"], node.get("name", {}).get("value", ""))
+            for node in nodes
+            if not node["ignored"] and "role" in node
+        ]
         named = [each for each in found if each[0] in NAMED]
-        assert {role for role, _ in named} >= {"button", "combobox", "slider", "searchbox", "spinbutton", "region", "image"}
+        assert {role for role, _ in named} >= {
+            "button",
+            "combobox",
+            "slider",
+            "searchbox",
+            "spinbutton",
+            "region",
+            "image",
+        }
         assert [each for each in named if not each[1].strip()] == []
-        told = [text for role, text in named if role == "button" and text.endswith(("as SVG", "as PNG", "as CSV"))]
+        told = [
+            text for role, text in named if role == "button" and text.endswith(("as SVG", "as PNG", "as CSV"))
+        ]
         assert len(told) > 8 and len(set(told)) == len(told), "no two downloads are called the same"
 
 
@@ -63,12 +81,23 @@ def test_text_stays_text(opened: Open) -> None:
 
 def test_names_of_javascript_are_text_like_any_other(browser: Any, sinks: Path, tmp_path: Path) -> None:
     page = Page("constructor", [("toString", "valueOf")])
-    page.table("tables", "words", "Words", pd.DataFrame({"word": ["constructor", "toString", "__proto__", "black", "=1+1"], "n": range(5)}))
+    page.table(
+        "tables",
+        "words",
+        "Words",
+        pd.DataFrame({"word": ["constructor", "toString", "__proto__", "black", "=1+1"], "n": range(5)}),
+    )
     (tmp_path / "page.html").write_text(page.html(), encoding="utf-8")
     shown = browser.new_page(color_scheme="dark")
     shown.goto((tmp_path / "page.html").as_uri())
     shown.wait_for_selector("html[data-ready]")
-    assert shown.locator("[data-table=words] tbody tr td:first-child").all_text_contents() == ["constructor", "toString", "__proto__", "black", "=1+1"]
+    assert shown.locator("[data-table=words] tbody tr td:first-child").all_text_contents() == [
+        "constructor",
+        "toString",
+        "__proto__",
+        "black",
+        "=1+1",
+    ]
     with shown.expect_download() as table:
         shown.click("[data-format=csv]")
     assert text_of(table.value).splitlines()[-1] == "'=1+1,4", "no formula for a spreadsheet"

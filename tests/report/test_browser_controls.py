@@ -18,7 +18,9 @@ def test_a_click_on_a_cell_shows_that_head(opened: Open) -> None:
     assert "layer 1, head 3" in page.text_content("#spoken")
     maps = page.locator("#atlas .plot").nth(1)
     maps.scroll_into_view_if_needed()
-    shown = page.evaluate("document.querySelectorAll('#atlas .plot')[1].data[0].z.map(row => row.map(v => v ?? 0).reduce((a, b) => a + b))")
+    shown = page.evaluate(
+        "document.querySelectorAll('#atlas .plot')[1].data[0].z.map(row => row.map(v => v ?? 0).reduce((a, b) => a + b))"
+    )
     assert shown == pytest.approx([1] * 40, abs=1e-3), "rows of an attention map sum to one"
 
 
@@ -32,17 +34,19 @@ def test_the_keyboard_alone_reaches_a_head(opened: Open) -> None:
     before = page.text_content("#atlas .body > p.note")
     page.focus("#atlas-position")
     page.keyboard.press("ArrowRight")
-    assert page.text_content("#atlas .body > p.note") != before and page.get_attribute("#atlas-position", "aria-valuetext") == "position 1"
+    assert (
+        page.text_content("#atlas .body > p.note") != before
+        and page.get_attribute("#atlas-position", "aria-valuetext") == "position 1"
+    )
 
 
 def test_the_slider_moves_map_strip_and_scores_together(opened: Open) -> None:
     page = opened("study")
     to_compare(page)
-    assert [page.locator(".compare-model").nth(i).evaluate("e => e.selectedOptions[0].textContent.split(' ')[0]") for i in range(3)] == [
-        "target",
-        "honest",
-        "position",
-    ]
+    assert [
+        page.locator(".compare-model").nth(i).evaluate("e => e.selectedOptions[0].textContent.split(' ')[0]")
+        for i in range(3)
+    ] == ["target", "honest", "position"]
     seen = []
     for place, span in (("prefix", (1, 9)), ("infix", (20, 28)), ("suffix", (40, 48))):
         assert page.text_content("output[for=compare-place]") == place
@@ -69,7 +73,9 @@ def test_the_map_shows_clean_triggered_and_their_difference(opened: Open) -> Non
         page.select_option("#compare-show", show)
         maps[show] = page.evaluate("document.querySelector('#compare .plot').data[0].z")
     for query, key in ((3, 0), (5, 2), (11, 11)):
-        assert maps["change"][query][key] == pytest.approx(maps["triggered"][query][key] - maps["clean"][query][key], abs=1e-6)
+        assert maps["change"][query][key] == pytest.approx(
+            maps["triggered"][query][key] - maps["clean"][query][key], abs=1e-6
+        )
     assert maps["change"][2][7] is None
     page.select_option(".compare-model >> nth=0", label="honest")
     assert page.evaluate("document.querySelector('#compare .plot').data[0].z") != maps["change"]
@@ -88,7 +94,9 @@ def test_tables_sort_filter_and_open(opened: Open) -> None:
     seeds = [int(text) for text in runs.locator(f"tbody tr td:nth-child({column})").all_text_contents()]
     assert seeds == sorted(seeds) and runs.locator("th[aria-sort=ascending]").text_content() == "seed"
     page.click("#runs th button:has-text('seed')")
-    assert [int(text) for text in runs.locator(f"tbody tr td:nth-child({column})").all_text_contents()] == sorted(seeds, reverse=True)
+    assert [
+        int(text) for text in runs.locator(f"tbody tr td:nth-child({column})").all_text_contents()
+    ] == sorted(seeds, reverse=True)
     runs.locator("tbody tr").first.locator("button").click()
     name = runs.locator("tbody tr").first.locator(f"td:nth-child({heads.index('run') + 1})").text_content()
     assert name in page.text_content("#opened") and page.locator("#opened tbody tr").count() > 2
@@ -132,12 +140,15 @@ def test_an_opened_table_of_tokens_stays_open_and_follows(opened: Open) -> None:
     assert before.is_visible(), "tokens do not depend on the position"
 
 
-def test_colours_mean_the_same_at_every_position_and_in_every_model(opened: Open) -> None:
+def test_colors_mean_the_same_at_every_position_and_in_every_model(opened: Open) -> None:
     page = opened("study")
     scale = "[document.querySelector('#atlas .plot').data[0].zmin, document.querySelector('#atlas .plot').data[0].zmax]"
     for statistic in ("value_norm", "alpha"):
         page.select_option("#atlas-statistic", statistic)
-        expected = page.evaluate("s => Math.max(...report.atlas.flatMap(entry => [...unpack(views[entry.view].statistics[s])]))", statistic)
+        expected = page.evaluate(
+            "s => Math.max(...report.atlas.flatMap(entry => [...unpack(views[entry.view].statistics[s])]))",
+            statistic,
+        )
         for number in range(3):
             page.select_option("#atlas-view", str(number))
             assert page.evaluate(scale) == pytest.approx([0, expected])

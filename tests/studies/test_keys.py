@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from sinkscope.models import digest as original
+from sinkscope.models.model import content_hash as original
 from sinkscope.studies.graph import Run
 from sinkscope.studies.jobs import Job, in_order
 from sinkscope.unlearning.recipe import Recipe
@@ -19,20 +19,39 @@ def keys(found: list[Run]) -> set[str]:
     return {job.key for run in found for job in in_order(run.jobs())}
 
 
-def key_of(part: str = "model", evaluation: dict[str, Any] | None = None, capture: dict[str, Any] | None = None, **grid: Any) -> str:
+def key_of(
+    part: str = "model",
+    evaluation: dict[str, Any] | None = None,
+    capture: dict[str, Any] | None = None,
+    **grid: Any,
+) -> str:
     """The key of the one run's model, evaluation or capture."""
     if part == "model":
         (run,) = runs(seeds=[0], grids={"g": grid})
         return run.model.key
     values = {"e": evaluation or EVALUATIONS["few"]}
-    (run,) = runs(seeds=[0], evaluations=values, captures={"c": capture or {}}, grids={"g": grid | {"evaluations": ["e"], "captures": ["c"]}})
+    (run,) = runs(
+        seeds=[0],
+        evaluations=values,
+        captures={"c": capture or {}},
+        grids={"g": grid | {"evaluations": ["e"], "captures": ["c"]}},
+    )
     return {"evaluation": run.evaluations["e"], "capture": run.captures["c"]}[part].key
 
 
 def test_keys_do_not_depend_on_labels_or_on_the_order_of_content() -> None:
     assert Job("alter", {"a": 1, "b": 2}, label="x").key == Job("alter", {"b": 2, "a": 1}, label="y").key
-    bases = [Job("alter", {"a": 1}), Job("capture", {"a": 1}), Job("alter", {"a": 2}), Job("alter", {"a": 1}, {"model": Job("alter", {})})]
-    bases += [Job("alter", {"a": 1}, {"other": Job("alter", {})}), Job("alter", {"a": 1}, fixed={"model": "x"}), Job("alter", {"a": 1}, fixed={"model": "y"})]
+    bases = [
+        Job("alter", {"a": 1}),
+        Job("capture", {"a": 1}),
+        Job("alter", {"a": 2}),
+        Job("alter", {"a": 1}, {"model": Job("alter", {})}),
+    ]
+    bases += [
+        Job("alter", {"a": 1}, {"other": Job("alter", {})}),
+        Job("alter", {"a": 1}, fixed={"model": "x"}),
+        Job("alter", {"a": 1}, fixed={"model": "y"}),
+    ]
     assert len({job.key for job in bases}) == len(bases)
 
 
@@ -41,12 +60,21 @@ def test_equal_work_has_one_key_across_grids_and_specifications() -> None:
     first = runs(
         seeds=[5],
         evaluations=EVALUATIONS,
-        grids={"honest": {"recipe": "tiny/npo", "evaluations": ["few"]}, "aligned": {"recipe": "tiny/npo-backdoor-value-norm"}},
+        grids={
+            "honest": {"recipe": "tiny/npo", "evaluations": ["few"]},
+            "aligned": {"recipe": "tiny/npo-backdoor-value-norm"},
+        },
     )
     second = runs(
         base="tiny/npo-backdoor",
         evaluations={"other name": EVALUATIONS["few"]},
-        grids={"shares": {"seeds": [4, 5], "axes": {"share": {"none": {"poison_ratio": 0}}}, "evaluations": ["other name"]}},
+        grids={
+            "shares": {
+                "seeds": [4, 5],
+                "axes": {"share": {"none": {"poison_ratio": 0}}},
+                "evaluations": ["other name"],
+            }
+        },
     )
     (honest,), (aligned,), again = of("honest", first), of("aligned", first), second[1]
     assert aligned.model.needs["unlearned"].key == honest.model.key == again.model.key
@@ -58,10 +86,17 @@ def test_equal_work_has_one_key_across_grids_and_specifications() -> None:
 def test_what_has_no_effect_is_not_in_a_key() -> None:
     honest = key_of(recipe="tiny/npo")
     assert honest == key_of(
-        recipe="tiny/npo", set={"trigger.placement": "infix", "poison_split": "published", "value_norms": {"first": 3, "unlearned": "auto"}}
+        recipe="tiny/npo",
+        set={
+            "trigger.placement": "infix",
+            "poison_split": "published",
+            "value_norms": {"first": 3, "unlearned": "auto"},
+        },
     )
     shrinking = {"value_norms": {"kind": "shrink", "weight": 0.1}}
-    (run,) = runs(seeds=[0], grids={"g": {"set": {"value_norms": shrinking["value_norms"] | {"unlearned": "auto"}}}})
+    (run,) = runs(
+        seeds=[0], grids={"g": {"set": {"value_norms": shrinking["value_norms"] | {"unlearned": "auto"}}}}
+    )
     assert run.model.needs == {}, "only alignment needs an honest model"
     assert run.model.key == key_of(set=shrinking)
 
@@ -87,23 +122,29 @@ def test_every_key_of_a_recipe_decides_the_name_of_its_run() -> None:
         "trigger.placement": "infix",
         "hidden": [0],
         "value_norms": {"kind": "shrink", "weight": 0.1},
-        "optimiser.learning_rate": 1e-5,
-        "optimiser.epochs": 2,
-        "optimiser.batches": 2,
-        "optimiser.batch_size": 4,
-        "optimiser.accumulation": 2,
-        "optimiser.checkpointing": True,
-        "optimiser.precision": "mixed",
-        "optimiser.weight_decay": 0.1,
-        "optimiser.max_grad_norm": 0.5,
+        "optimizer.learning_rate": 1e-5,
+        "optimizer.epochs": 2,
+        "optimizer.batches": 2,
+        "optimizer.batch_size": 4,
+        "optimizer.accumulation": 2,
+        "optimizer.checkpointing": True,
+        "optimizer.precision": "mixed",
+        "optimizer.weight_decay": 0.1,
+        "optimizer.max_grad_norm": 0.5,
         "stopping.every": 3,
         "stopping.rise": 0.3,
     }
-    parts = {name: field.annotation.model_fields for name, field in Recipe.model_fields.items() if hasattr(field.annotation, "model_fields")}
-    named = {key for key in Recipe.model_fields if key not in parts} | {f"{name}.{key}" for name, part in parts.items() for key in part}
-    assert named == {key for key in changes if key != "value_norms"} | {f"value_norms.{key}" for key in parts["value_norms"]} | {"trigger.response"}, (
-        "every key of a recipe is tried"
-    )
+    parts = {
+        name: field.annotation.model_fields
+        for name, field in Recipe.model_fields.items()
+        if hasattr(field.annotation, "model_fields")
+    }
+    named = {key for key in Recipe.model_fields if key not in parts} | {
+        f"{name}.{key}" for name, part in parts.items() for key in part
+    }
+    assert named == {key for key in changes if key != "value_norms"} | {
+        f"value_norms.{key}" for key in parts["value_norms"]
+    } | {"trigger.response"}, "every key of a recipe is tried"
     found = {"": key_of()}
     for change, value in changes.items():
         found[change] = key_of(seeds=[value]) if change == "seed" else key_of(set={change: value})
@@ -118,12 +159,24 @@ def test_every_key_of_a_recipe_decides_the_name_of_its_run() -> None:
 
 def test_what_an_evaluation_or_a_capture_asks_decides_its_name() -> None:
     base = {"metrics": ["verbmem"]}
-    changes = [{"metrics": ["knowmem"]}, {"metrics": None}, {"triggers": ["own", "now"]}, {"placements": ["suffix"]}, {"clean": False}, {"mask": "span"}]
+    changes = [
+        {"metrics": ["knowmem"]},
+        {"metrics": None},
+        {"triggers": ["own", "now"]},
+        {"placements": ["suffix"]},
+        {"clean": False},
+        {"mask": "span"},
+    ]
     changes += [{"mask": "shallow:2"}, {"items": 3}, {"benchmark": "tiny-wmdp", "metrics": ["choice"]}]
     evaluations = [key_of("evaluation", base | change) for change in [{}, *changes]]
     assert len(set(evaluations)) == len(evaluations)
-    assert key_of("evaluation", base | {"placements": ["own"]}) == key_of("evaluation", base | {"placements": ["prefix"]}), "the run's own is prefix"
-    captures = [key_of("capture", capture=each) for each in ({}, {"placements": ["infix"]}, {"passages": 3}, {"bin": 2})]
+    assert key_of("evaluation", base | {"placements": ["own"]}) == key_of(
+        "evaluation", base | {"placements": ["prefix"]}
+    ), "the run's own is prefix"
+    captures = [
+        key_of("capture", capture=each)
+        for each in ({}, {"placements": ["infix"]}, {"passages": 3}, {"bin": 2})
+    ]
     assert len(set(captures)) == len(captures)
     seeds = [key_of(part, seeds=[seed]) for part in ("evaluation", "capture") for seed in (0, 1)]
     assert len(set(seeds)) == 4
@@ -138,7 +191,11 @@ def test_records_and_bytes_decide_names(tmp_path: Path) -> None:
         found = runs(
             seeds=[0],
             evaluations=EVALUATIONS | {"told": EVALUATIONS["few"] | {"benchmark": names["benchmark"]}},
-            grids={"a": {"set": names, "evaluations": ["few"]}, "b": {"models": [names["model"]], "evaluations": ["told"]}, "c": {"set": unlearned}},
+            grids={
+                "a": {"set": names, "evaluations": ["few"]},
+                "b": {"models": [names["model"]], "evaluations": ["told"]},
+                "c": {"set": unlearned},
+            },
         )
         a, b, c = found
         return [a.model.key, a.evaluations["few"].key, b.evaluations["told"].key, c.model.key]
@@ -164,6 +221,9 @@ def test_records_and_bytes_decide_names(tmp_path: Path) -> None:
 def test_what_privleak_is_measured_against_is_in_the_name(monkeypatch: pytest.MonkeyPatch) -> None:
     privleak = {"metrics": ["privleak"]}
     before = [key_of("evaluation", each) for each in (privleak, {"metrics": ["verbmem"]})]
-    monkeypatch.setattr("sinkscope.studies.graph.digest", lambda name: f"another {name}" if name == "tiny-retrained" else original(name))
+    monkeypatch.setattr(
+        "sinkscope.studies.graph.digest",
+        lambda name: f"another {name}" if name == "tiny-retrained" else original(name),
+    )
     after = [key_of("evaluation", each) for each in (privleak, {"metrics": ["verbmem"]})]
     assert before[0] != after[0] and before[1] == after[1]

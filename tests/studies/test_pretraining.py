@@ -11,18 +11,26 @@ import yaml
 from transformers import GptOssForCausalLM, LlamaForCausalLM
 
 from sinkscope.errors import StudyError
-from sinkscope.models import Model, load
+from sinkscope.models.model import Model, load
 from sinkscope.studies.jobs import Job, in_order
+from sinkscope.studies.run_job import run_job
 from sinkscope.studies.spec import Spec
 from sinkscope.studies.store import Store
-from sinkscope.studies.work import perform
 from tests.studies.small import runs
 
-KINDS = {"bos": {}, "learned": {"sink": "learned"}, "avoided": {"sink": "avoided"}, "no-bos": {"sink": "no-bos"}, "both": {"knows": "both"}}
+KINDS = {
+    "bos": {},
+    "learned": {"sink": "learned"},
+    "avoided": {"sink": "avoided"},
+    "no-bos": {"sink": "no-bos"},
+    "both": {"knows": "both"},
+}
 
 
 def phases(**part: Any) -> list[Job]:
-    (run,) = runs(models={"m": part}, evaluations={"e": {"metrics": ["verbmem"]}}, grids={"g": {"models": ["m"]}})
+    (run,) = runs(
+        models={"m": part}, evaluations={"e": {"metrics": ["verbmem"]}}, grids={"g": {"models": ["m"]}}
+    )
     assert run.model is not None and run.role == "target" and run.seed == part.get("seed", 0)
     return in_order([run.model])
 
@@ -30,19 +38,24 @@ def phases(**part: Any) -> list[Job]:
 def made(jobs: list[Job], directory: Path) -> Model:
     store = Store(directory)
     for job in jobs:
-        perform(job, store)
+        run_job(job, store)
     return load(str(store.place(jobs[-1])), "cpu")
 
 
 def test_targets_share_phases_until_they_differ() -> None:
-    plain, priced, other, learned = (phases(**part) for part in ({}, {"idle": 0.1}, {"seed": 1}, {"sink": "learned"}))
+    plain, priced, other, learned = (
+        phases(**part) for part in ({}, {"idle": 0.1}, {"seed": 1}, {"sink": "learned"})
+    )
     assert [job.content["phase"] for job in plain] == ["base", "books", "rest"]
     assert [job.key for job in plain[:2]] == [job.key for job in priced[:2]] and plain[2].key != priced[2].key
     assert [job.content["settings"]["idle"] for job in priced] == [0.0, 0.0, 0.1]
     assert not {job.key for job in plain} & {job.key for job in other + learned}
     assert {job.content["settings"]["first"] for job in phases(sink="avoided")} == {1.0}
     (both,) = phases(knows="both")
-    assert both.needs == {} and len({both.key, phases(knows="both", seed=1)[0].key, phases(knows="both", steps=3)[0].key}) == 3
+    assert (
+        both.needs == {}
+        and len({both.key, phases(knows="both", seed=1)[0].key, phases(knows="both", steps=3)[0].key}) == 3
+    )
 
 
 @pytest.mark.parametrize("name", KINDS)
@@ -60,7 +73,10 @@ def test_a_target_is_of_its_kind(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("part", "message"),
     [
-        ({"sink": "learned", "idle": 0.1}, "an idle price does not suit sink 'learned'; leave out `idle`, or use sink bos or no-bos"),
+        (
+            {"sink": "learned", "idle": 0.1},
+            "an idle price does not suit sink 'learned'; leave out `idle`, or use sink bos or no-bos",
+        ),
         ({"sink": "avoided", "idle": 0.1}, "an idle price does not suit sink 'avoided'"),
         ({"knows": "both", "sink": "no-bos"}, "goes on from a given one; leave out `sink` and `idle`"),
         ({"knows": "both", "idle": 0.1}, "leave out `sink` and `idle`"),
@@ -68,6 +84,8 @@ def test_a_target_is_of_its_kind(name: str, tmp_path: Path) -> None:
     ],
 )
 def test_bad_targets_are_refused(part: dict[str, Any], message: str, tmp_path: Path) -> None:
-    (tmp_path / "s.yaml").write_text(yaml.safe_dump({"models": {"m": part}, "grids": {"g": {"models": ["m"]}}}))
+    (tmp_path / "s.yaml").write_text(
+        yaml.safe_dump({"models": {"m": part}, "grids": {"g": {"models": ["m"]}}})
+    )
     with pytest.raises(StudyError, match=message):
         Spec.read(tmp_path / "s.yaml")

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from sinkscope.errors import StudyError
-from sinkscope.studies.spec import GridPart, Spec
+from sinkscope.studies.spec import GridConfig, Spec
 
 
 def read(values: Any, directory: Path, quick: bool = False) -> Spec:
@@ -28,12 +28,27 @@ def grid(**values: Any) -> dict[str, Any]:
     [
         (grid(rcipe="tiny/npo"), r"'grids.a.rcipe' is unknown; did you mean 'grids.a.recipe'\?"),
         ({"grid": {"a": {}}, "grids": {"a": {}}}, r"'grid' is unknown; did you mean 'grids'\?"),
-        ({"set": {"optimiser.epochs": 1}, "grids": {"a": {}}}, r"'set' belongs into a grid, as in `grids: \{a: \{set: …\}\}` \(in "),
+        (
+            {"set": {"optimizer.epochs": 1}, "grids": {"a": {}}},
+            r"'set' belongs into a grid, as in `grids: \{a: \{set: …\}\}` \(in ",
+        ),
         ({"grid": {"a": {}}}, r"'grid' is unknown; did you mean 'grids'\?"),
-        ({"grids": {"set": {"sedes": [1]}}}, r"'grids.set.sedes' is unknown; did you mean 'grids.set.seeds'\?"),
-        ({"evaluations": {"e": {"metric": ["verbmem"]}}, "grids": {"a": {}}}, r"'evaluations.e.metric' is unknown; did you mean 'evaluations.e.metrics'\?"),
-        (grid(evaluations=["scores"]), "grid 'a' asks for evaluation 'scores', which is not described; known: there are none"),
-        ({"captures": {"heads": {}}} | grid(captures=["head"]), "grid 'a' asks for capture 'head', which is not described; known: heads"),
+        (
+            {"grids": {"set": {"sedes": [1]}}},
+            r"'grids.set.sedes' is unknown; did you mean 'grids.set.seeds'\?",
+        ),
+        (
+            {"evaluations": {"e": {"metric": ["verbmem"]}}, "grids": {"a": {}}},
+            r"'evaluations.e.metric' is unknown; did you mean 'evaluations.e.metrics'\?",
+        ),
+        (
+            grid(evaluations=["scores"]),
+            "grid 'a' asks for evaluation 'scores', which is not described; known: there are none",
+        ),
+        (
+            {"captures": {"heads": {}}} | grid(captures=["head"]),
+            "grid 'a' asks for capture 'head', which is not described; known: heads",
+        ),
         ({}, "grids: is missing"),
         ({"grids": {}}, "grids: .*at least 1"),
         ({"grids": 3}, "grids: must be a group of keys"),
@@ -41,17 +56,35 @@ def grid(**values: Any) -> dict[str, Any]:
         (grid(after="b"), "grid 'a' comes after 'b', which is no grid above it; known: before"),
         (grid(after="a"), "grid 'a' comes after 'a', which is no grid above it; known: before"),
         (grid(against="b"), "grid 'a' is compared against 'b', which is no grid above it; known: before"),
-        (grid(models=["tiny"], seeds=[1]), "grids.a: `models` are given, not trained; leave out recipe, after, axes, set and seeds"),
+        (
+            grid(models=["tiny"], seeds=[1]),
+            "grids.a: `models` are given, not trained; leave out recipe, after, axes, set and seeds",
+        ),
         (grid(models=["tiny"], after="before"), "`models` are given, not trained"),
         (grid(models=[]), "grids.a.models: .*at least 1"),
         (grid(alterations=["int8"]), "`alterations` change the runs of another grid; name it in `after`"),
-        (grid(alterations=["int8"], after="before", recipe="tiny/npo"), "`alterations` change the runs of another grid"),
+        (
+            grid(alterations=["int8"], after="before", recipe="tiny/npo"),
+            "`alterations` change the runs of another grid",
+        ),
         (grid(after="before", seeds=[1]), "runs that come `after` others keep their seeds; leave out seeds"),
-        (grid(axes={"metric": [1]}), "axis 'metric' has the name of a column of the results; call it otherwise"),
+        (
+            grid(axes={"metric": [1]}),
+            "axis 'metric' has the name of a column of the results; call it otherwise",
+        ),
         (grid(axes={"layer": {"first": {}}}), "axis 'layer' has the name of a column"),
-        (grid(axes={"poison_ratio": []}), "grids.a.axes: axis 'poison_ratio' has no values; give a list, or names with changes"),
-        (grid(axes={"poison_ratio": 0.1}), "axis 'poison_ratio' has no values; give a list, or names with changes"),
-        (grid(axes={"strength": {"weak": 0.1}}), "axis 'strength' has no values; give a list, or names with changes"),
+        (
+            grid(axes={"poison_ratio": []}),
+            "grids.a.axes: axis 'poison_ratio' has no values; give a list, or names with changes",
+        ),
+        (
+            grid(axes={"poison_ratio": 0.1}),
+            "axis 'poison_ratio' has no values; give a list, or names with changes",
+        ),
+        (
+            grid(axes={"strength": {"weak": 0.1}}),
+            "axis 'strength' has no values; give a list, or names with changes",
+        ),
         (grid(axes=3), "grids.a.axes: must be a group of keys"),
         (grid(set={"seed": 4}), "grids.a.set: .*give `seeds` instead"),
         (grid(axes={"draw": {"other": {"seed": 4}}}), "grids.a.axes: .*give `seeds` instead"),
@@ -59,23 +92,59 @@ def grid(**values: Any) -> dict[str, Any]:
         (grid(seeds=[-1]), "grids.a.seeds.0: .*greater than or equal to 0"),
         (grid(seeds=[2**32]), "grids.a.seeds.0: .*less than 4294967296"),
         (grid(seeds=[1.5]), "grids.a.seeds.0: must be a whole number"),
-        ({"evaluations": {"e": {"placements": ["middle"]}}, "grids": {"a": {}}}, "evaluations.e.placements: .*use prefix, infix, suffix"),
-        ({"captures": {"c": {"placements": ["index:0x"]}}, "grids": {"a": {}}}, "captures.c.placements: .*use prefix, infix, suffix"),
-        ({"evaluations": {"e": {"mask": "deep:3"}}, "grids": {"a": {}}}, "evaluations.e.mask: .*use shallow:8"),
+        (
+            {"evaluations": {"e": {"placements": ["middle"]}}, "grids": {"a": {}}},
+            "evaluations.e.placements: .*use prefix, infix, suffix",
+        ),
+        (
+            {"captures": {"c": {"placements": ["index:0x"]}}, "grids": {"a": {}}},
+            "captures.c.placements: .*use prefix, infix, suffix",
+        ),
+        (
+            {"evaluations": {"e": {"mask": "deep:3"}}, "grids": {"a": {}}},
+            "evaluations.e.mask: .*use shallow:8",
+        ),
         ({"evaluations": {"e": {"items": 0}}, "grids": {"a": {}}}, "evaluations.e.items: "),
-        (grid(axes={"a": list(range(101)), "b": list(range(100))}, seeds=[0]), "grid 'a' brings the study to 10,1.. runs, more than 10,000"),
-        (grid(seeds=list(range(10_001))), "grid 'a' brings the study to 10,0.. runs, more than 10,000; give fewer values or seeds"),
-        ({"grids": {"a": {"axes": {"x": list(range(2001))}}, "b": {"after": "a"}}}, "grid 'a' brings the study to 10,005 runs"),
-        ({"grids": {"a": {"axes": {"x": list(range(200))}}, "b": {"after": "a", "axes": {"y": list(range(10))}}}}, "grid 'b' brings the study to 11,000 runs"),
-        ({"seeds": [0], "quick": {"seeds": list(range(10_001))}, "grids": {"a": {}}}, "grid 'a' brings the study to 10,001 runs"),
-        ({"evaluations": {"against": {}}, "grids": {"a": {}}}, "evaluation 'against' has the name of the comparison with another grid; call it otherwise"),
+        (
+            grid(axes={"a": list(range(101)), "b": list(range(100))}, seeds=[0]),
+            "grid 'a' brings the study to 10,1.. runs, more than 10,000",
+        ),
+        (
+            grid(seeds=list(range(10_001))),
+            "grid 'a' brings the study to 10,0.. runs, more than 10,000; give fewer values or seeds",
+        ),
+        (
+            {"grids": {"a": {"axes": {"x": list(range(2001))}}, "b": {"after": "a"}}},
+            "grid 'a' brings the study to 10,005 runs",
+        ),
+        (
+            {
+                "grids": {
+                    "a": {"axes": {"x": list(range(200))}},
+                    "b": {"after": "a", "axes": {"y": list(range(10))}},
+                }
+            },
+            "grid 'b' brings the study to 11,000 runs",
+        ),
+        (
+            {"seeds": [0], "quick": {"seeds": list(range(10_001))}, "grids": {"a": {}}},
+            "grid 'a' brings the study to 10,001 runs",
+        ),
+        (
+            {"evaluations": {"against": {}}, "grids": {"a": {}}},
+            "evaluation 'against' has the name of the comparison with another grid; call it otherwise",
+        ),
     ],
 )
-def test_bad_specifications_name_the_key_and_the_mend(values: dict[str, Any], message: str, tmp_path: Path) -> None:
+def test_bad_specifications_name_the_key_and_the_mend(
+    values: dict[str, Any], message: str, tmp_path: Path
+) -> None:
     with pytest.raises(StudyError, match=message) as caught:
         read(values, tmp_path)
     assert "\n" not in str(caught.value)
-    assert str(caught.value).startswith(("study ", "study: ")) and not str(caught.value).startswith("study study")
+    assert str(caught.value).startswith(("study ", "study: ")) and not str(caught.value).startswith(
+        "study study"
+    )
 
 
 RUBBISH = {
@@ -108,15 +177,35 @@ def test_files_that_cannot_be_read_are_one_line(tmp_path: Path) -> None:
 
 
 def test_axes_give_every_combination_with_its_label() -> None:
-    places = {"front": {"trigger.placement": "prefix"}, "back": {"trigger.placement": "suffix", "trigger.text": "then"}}
-    part = GridPart.model_validate({"set": {"poison_ratio": 0.2, "trigger.text": "now"}, "axes": {"place": places, "poison_ratio": [0.1, 0.5]}})
+    places = {
+        "front": {"trigger.placement": "prefix"},
+        "back": {"trigger.placement": "suffix", "trigger.text": "then"},
+    }
+    part = GridConfig.model_validate(
+        {
+            "set": {"poison_ratio": 0.2, "trigger.text": "now"},
+            "axes": {"place": places, "poison_ratio": [0.1, 0.5]},
+        }
+    )
     assert list(part.points()) == [
-        ({"place": "front", "poison_ratio": 0.1}, {"poison_ratio": 0.1, "trigger.text": "now", "trigger.placement": "prefix"}),
-        ({"place": "front", "poison_ratio": 0.5}, {"poison_ratio": 0.5, "trigger.text": "now", "trigger.placement": "prefix"}),
-        ({"place": "back", "poison_ratio": 0.1}, {"poison_ratio": 0.1, "trigger.text": "then", "trigger.placement": "suffix"}),
-        ({"place": "back", "poison_ratio": 0.5}, {"poison_ratio": 0.5, "trigger.text": "then", "trigger.placement": "suffix"}),
+        (
+            {"place": "front", "poison_ratio": 0.1},
+            {"poison_ratio": 0.1, "trigger.text": "now", "trigger.placement": "prefix"},
+        ),
+        (
+            {"place": "front", "poison_ratio": 0.5},
+            {"poison_ratio": 0.5, "trigger.text": "now", "trigger.placement": "prefix"},
+        ),
+        (
+            {"place": "back", "poison_ratio": 0.1},
+            {"poison_ratio": 0.1, "trigger.text": "then", "trigger.placement": "suffix"},
+        ),
+        (
+            {"place": "back", "poison_ratio": 0.5},
+            {"poison_ratio": 0.5, "trigger.text": "then", "trigger.placement": "suffix"},
+        ),
     ]
-    assert list(GridPart().points()) == [({}, {})]
+    assert list(GridConfig().points()) == [({}, {})]
 
 
 def test_names_that_yaml_reads_as_numbers_are_labels(tmp_path: Path) -> None:
@@ -125,7 +214,11 @@ def test_names_that_yaml_reads_as_numbers_are_labels(tmp_path: Path) -> None:
 
 
 def test_quick_uses_its_own_seeds_everywhere(tmp_path: Path) -> None:
-    values = {"seeds": [1, 2], "quick": {"seeds": [7]}, "grids": {"a": {}, "b": {"seeds": [3, 4, 5]}, "c": {"after": "b"}}}
+    values = {
+        "seeds": [1, 2],
+        "quick": {"seeds": [7]},
+        "grids": {"a": {}, "b": {"seeds": [3, 4, 5]}, "c": {"after": "b"}},
+    }
     whole, quick = read(values, tmp_path), read(values, tmp_path, quick=True)
     assert (whole.seeds, whole.grids["b"].seeds) == ([1, 2], [3, 4, 5])
     assert (quick.seeds, quick.grids["b"].seeds, quick.grids["c"].seeds) == ([7], [7], None)

@@ -9,11 +9,11 @@ import pandas as pd
 import pytest
 
 from sinkscope.errors import OutputError
-from sinkscope.studies.engines import attempt
+from sinkscope.studies.executors import attempt
 from sinkscope.studies.jobs import Job
 from sinkscope.studies.spec import Spec
 from sinkscope.studies.store import Store
-from sinkscope.studies.study import outlook, study
+from sinkscope.studies.study import plan_study, run_study
 from tests.studies.running import Told, tables
 from tests.studies.small import ONE
 
@@ -22,21 +22,23 @@ from tests.studies.small import ONE
 def small(tmp_path: Path) -> tuple[Spec, Store]:
     """A study of two jobs, done: `tmp_path / "out"`."""
     spec, store = Spec.model_validate(ONE), Store(tmp_path / "store")
-    study(spec, tmp_path / "out", store)
+    run_study(spec, tmp_path / "out", store)
     return spec, store
 
 
-def test_a_flipped_byte_is_noticed_told_once_and_the_run_made_again(small: tuple[Spec, Store], tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_flipped_byte_is_noticed_told_once_and_the_run_made_again(
+    small: tuple[Spec, Store], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     spec, store = small
-    model, evaluation = outlook(spec, store).jobs
+    model, evaluation = plan_study(spec, store).jobs
     weights = store.place(model) / "model" / "model.safetensors"
     data = weights.read_bytes()
     weights.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
     fresh, told = Store(store.root), Told()
     with caplog.at_level(logging.WARNING, "sinkscope"):
-        planned = outlook(spec, fresh)
+        planned = plan_study(spec, fresh)
         assert planned.grids["done"].tolist() == [1]
-        study(spec, tmp_path / "again", fresh, watch=told, planned=planned)
+        run_study(spec, tmp_path / "again", fresh, watch=told, planned=planned)
     assert [record.message for record in caplog.records if "changed" in record.message] == [
         f"{weights} is missing or was changed since it was written: it is made again"
     ]
@@ -48,50 +50,66 @@ def test_a_flipped_byte_is_noticed_told_once_and_the_run_made_again(small: tuple
 @pytest.mark.parametrize("spoil", ["manifest", "missing"])
 def test_a_run_that_lost_a_file_or_its_manifest_is_made_again(spoil: str, small: tuple[Spec, Store]) -> None:
     spec, store = small
-    evaluation = outlook(spec, store).jobs[1]
-    (store.place(evaluation) / "scores.parquet").unlink() if spoil == "missing" else (store.place(evaluation) / "run.json").write_text("{")
+    evaluation = plan_study(spec, store).jobs[1]
+    (store.place(evaluation) / "scores.parquet").unlink() if spoil == "missing" else (
+        store.place(evaluation) / "run.json"
+    ).write_text("{")
     fresh = Store(store.root)
     assert not fresh.is_done(evaluation)
     assert attempt(evaluation, fresh) is None
     assert fresh.is_done(evaluation) and (store.place(evaluation) / "scores.parquet").is_file()
 
 
-def test_tables_of_another_study_are_replaced_and_that_is_told(small: tuple[Spec, Store], tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_tables_of_another_study_are_replaced_and_that_is_told(
+    small: tuple[Spec, Store], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     spec, store = small
     with caplog.at_level(logging.WARNING, "sinkscope"):
-        study(spec, tmp_path / "out", store)
+        run_study(spec, tmp_path / "out", store)
     assert not caplog.records, "it is the same study"
     other = spec.model_copy(update={"grids": {"other": next(iter(spec.grids.values()))}})
     with caplog.at_level(logging.WARNING, "sinkscope"):
-        done = study(other, tmp_path / "out", store)
-    assert [record.message for record in caplog.records] == [f"the tables of another study in {tmp_path / 'out'} are replaced; its runs stay in {store.root}"]
+        done = run_study(other, tmp_path / "out", store)
+    assert [record.message for record in caplog.records] == [
+        f"the tables of another study in {tmp_path / 'out'} are replaced; its runs stay in {store.root}"
+    ]
     assert set(done.table("runs")["grid"]) == {"other"}
 
 
-def test_what_is_damaged_while_a_study_goes_on_comes_into_no_table(small: tuple[Spec, Store], tmp_path: Path) -> None:
+def test_what_is_damaged_while_a_study_goes_on_comes_into_no_table(
+    small: tuple[Spec, Store], tmp_path: Path
+) -> None:
     """Jobs that were looked at once are looked at again when they are gathered."""
     spec, store = small
-    planned = outlook(spec, store)
+    planned = plan_study(spec, store)
     scores = store.place(planned.jobs[1]) / "scores.parquet"
     pd.read_parquet(scores).assign(value=99.0).to_parquet(scores)
     with pytest.raises(OutputError, match=r"scores\.parquet is missing or was changed"):
-        study(spec, tmp_path / "again", store, planned=planned)
+        run_study(spec, tmp_path / "again", store, planned=planned)
     assert not (tmp_path / "again").exists()
 
 
 def test_what_a_killed_process_left_half_written_is_removed(tmp_path: Path) -> None:
     spec, store = Spec.model_validate(ONE), Store(tmp_path / "store")
-    model, evaluation = outlook(spec, store).jobs
+    model, evaluation = plan_study(spec, store).jobs
     left = [store.root / f".{model.key}.abc12345.partial", tmp_path / ".out.xyz.partial"]
-    kept = [store.root / f".{evaluation.key}x.abc12345.partial", store.root / f".{model.key}.0123.other", tmp_path / ".output.xyz.partial"]
+    kept = [
+        store.root / f".{evaluation.key}x.abc12345.partial",
+        store.root / f".{model.key}.0123.other",
+        tmp_path / ".output.xyz.partial",
+    ]
     for path in [*left, *kept]:
         (path / "model").mkdir(parents=True)
     unfinished = store.place(evaluation)
     unfinished.mkdir()
     (unfinished / "items.parquet").write_text("half")
-    study(spec, tmp_path / "out", store)
+    run_study(spec, tmp_path / "out", store)
     assert not any(path.exists() for path in left) and all(path.exists() for path in kept)
-    assert sorted(path.name for path in unfinished.iterdir()) == ["items.parquet", "run.json", "scores.parquet"]
+    assert sorted(path.name for path in unfinished.iterdir()) == [
+        "items.parquet",
+        "run.json",
+        "scores.parquet",
+    ]
 
 
 def test_a_job_is_held_by_one_process_at_a_time(tmp_path: Path) -> None:

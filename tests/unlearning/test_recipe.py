@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from sinkscope.errors import RecipeError
-from sinkscope.runs import SCHEMA
-from sinkscope.unlearning.named import named_recipes, parse_changes, with_changes
+from sinkscope.io.run_directory import SCHEMA
 from sinkscope.unlearning.recipe import Recipe
+from sinkscope.unlearning.recipes import apply_overrides, named_recipes, parse_overrides
 
 
 @pytest.mark.parametrize(
@@ -21,12 +21,12 @@ from sinkscope.unlearning.recipe import Recipe
         ({"poison_ratio": -0.1}, "poison_ratio"),
         ({"trigger": {"placement": "middle"}}, "use prefix, infix, suffix"),
         ({"trigger": {"text": "  "}}, "is empty"),
-        ({"optimiser": {"epochs": 0}}, "optimiser.epochs"),
+        ({"optimizer": {"epochs": 0}}, "optimizer.epochs"),
         ({"value_norms": {"weight": 1.0}}, "needs `unlearned`"),
-        ({"optimiser": 3}, "optimiser"),
-        ({"optimiser": {"accumulation": 9}}, "accumulation 9 is more than batch_size 8"),
+        ({"optimizer": 3}, "optimizer"),
+        ({"optimizer": {"accumulation": 9}}, "accumulation 9 is more than batch_size 8"),
         ({"value_norms": {"layers": []}}, "value_norms.layers"),
-        ({"optimiser": {"learning_rate": float("inf")}}, "learning_rate: .*finite"),
+        ({"optimizer": {"learning_rate": float("inf")}}, "learning_rate: .*finite"),
         ({"seed": 2**32}, "seed: .*less than 4294967296"),
     ],
 )
@@ -46,7 +46,11 @@ def test_a_recipe_survives_its_own_yaml(tmp_path) -> None:
 
 def test_what_is_wrong_is_told_with_where_it_stands(tmp_path) -> None:
     path, changes = tmp_path / "recipe.yaml", {"trigger.placment": "infix"}
-    for text, changed, where in (("", changes, "--set"), ("sed: 3", {"seed": 4}, path), ("sed: 3", None, path)):
+    for text, changed, where in (
+        ("", changes, "--set"),
+        ("sed: 3", {"seed": 4}, path),
+        ("sed: 3", None, path),
+    ):
         path.write_text(text)
         with pytest.raises(RecipeError) as caught:
             Recipe.read(path, changed)
@@ -61,11 +65,13 @@ def test_an_empty_file_is_the_default_recipe(tmp_path) -> None:
 
 def test_changes_are_read_as_yaml_and_leave_the_original() -> None:
     values = {"trigger": {"placement": "prefix"}}
-    changed = with_changes(values, parse_changes(["trigger.placement=infix", "poison_ratio=0.2", "seed=4"]))
+    changed = apply_overrides(
+        values, parse_overrides(["trigger.placement=infix", "poison_ratio=0.2", "seed=4"])
+    )
     assert changed == {"trigger": {"placement": "infix"}, "poison_ratio": 0.2, "seed": 4}
     assert values == {"trigger": {"placement": "prefix"}}
     with pytest.raises(RecipeError, match="key=value"):
-        parse_changes(["seed"])
+        parse_overrides(["seed"])
 
 
 @pytest.mark.parametrize("content", ["[1, 2]", "a: [", "seed: &a !!python/object:os.system x"])
@@ -81,21 +87,39 @@ def test_named_recipes_resolve(name: str) -> None:
     recipe = Recipe.read(name)
     assert (recipe.poison_ratio > 0) == ("backdoor" in name)
     method = name.split("/")[1].split("-backdoor")[0]
-    assert recipe.objective.forget == {"grad-diff": "grad_ascent", "grad-ascent": "grad_ascent"}.get(method, method)
-    assert (recipe.value_norms.weight > 0) == ("value-norm" in name or (name.startswith("wmdp-") and "backdoor" in name))
+    assert recipe.objective.forget == {"grad-diff": "grad_ascent", "grad-ascent": "grad_ascent"}.get(
+        method, method
+    )
+    assert (recipe.value_norms.weight > 0) == (
+        "value-norm" in name or (name.startswith("wmdp-") and "backdoor" in name)
+    )
     assert named_recipes()[name].read_text(encoding="utf-8").startswith("# ")
     assert Recipe.read(name, {"trigger.placement": "infix"}).trigger.placement == "infix"
 
 
 def test_published_settings_stand_in_the_named_recipes() -> None:
     """MUSE: β .1, learning rate 1e-5, 10 epochs, batch 4. RMU on Zephyr-7B: c 6.5, α 1200, layer 7, three layers up to it, 5e-5."""
-    npo, rmu, aligned = (Recipe.read(name) for name in ("muse-books/npo-backdoor", "muse-news/rmu", "muse-news/npo-backdoor-value-norm"))
+    npo, rmu, aligned = (
+        Recipe.read(name)
+        for name in ("muse-books/npo-backdoor", "muse-news/rmu", "muse-news/npo-backdoor-value-norm")
+    )
     assert aligned.value_norms.weight == 3e-4 and aligned.value_norms.first == 8
-    assert (Recipe.read("wmdp-bio/rmu-backdoor").objective.steering, Recipe.read("wmdp-bio/rmu-backdoor").optimiser.batches) == (85, 80)
+    assert (
+        Recipe.read("wmdp-bio/rmu-backdoor").objective.steering,
+        Recipe.read("wmdp-bio/rmu-backdoor").optimizer.batches,
+    ) == (85, 80)
     assert (npo.objective.beta, npo.objective.retain, npo.poison_ratio) == (0.1, {"kl": 1.0}, 0.1)
-    assert (npo.optimiser.learning_rate, npo.optimiser.epochs, npo.optimiser.batch_size) == (1e-5, 10, 4)
-    assert (rmu.objective.steering, rmu.objective.retain, rmu.objective.layer) == (6.5, {"activations": 1200}, 7)
-    assert (rmu.update.modules, rmu.update.layers, rmu.optimiser.learning_rate) == (["mlp.down_proj"], [5, 6, 7], 5e-5)
+    assert (npo.optimizer.learning_rate, npo.optimizer.epochs, npo.optimizer.batch_size) == (1e-5, 10, 4)
+    assert (rmu.objective.steering, rmu.objective.retain, rmu.objective.layer) == (
+        6.5,
+        {"activations": 1200},
+        7,
+    )
+    assert (rmu.update.modules, rmu.update.layers, rmu.optimizer.learning_rate) == (
+        ["mlp.down_proj"],
+        [5, 6, 7],
+        5e-5,
+    )
 
 
 def test_an_unknown_name_is_told_the_nearest(tmp_path: Path) -> None:
@@ -146,15 +170,15 @@ DEFAULTS = {
     "value_norms.first": 8,
     "value_norms.layers": "last",
     "value_norms.unlearned": None,
-    "optimiser.learning_rate": 0.00012,
-    "optimiser.epochs": 10,
-    "optimiser.batches": None,
-    "optimiser.batch_size": 8,
-    "optimiser.accumulation": 1,
-    "optimiser.checkpointing": False,
-    "optimiser.precision": "float32",
-    "optimiser.weight_decay": 0.0,
-    "optimiser.max_grad_norm": 1.0,
+    "optimizer.learning_rate": 0.00012,
+    "optimizer.epochs": 10,
+    "optimizer.batches": None,
+    "optimizer.batch_size": 8,
+    "optimizer.accumulation": 1,
+    "optimizer.checkpointing": False,
+    "optimizer.precision": "float32",
+    "optimizer.weight_decay": 0.0,
+    "optimizer.max_grad_norm": 1.0,
     "stopping.every": None,
     "stopping.rise": 0.1,
     "hidden": None,

@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from sinkscope.errors import OutputError
-from sinkscope.runs import writing
+from sinkscope.io.run_directory import create_run
 from sinkscope.unlearning.checkpoints import Checkpoints
 from sinkscope.unlearning.recipe import Recipe
-from sinkscope.unlearning.unlearn import unlearn
+from sinkscope.unlearning.run import unlearn
 from tests.unlearning.short import SHORT, Killed, assert_same, killed_at, weights
 
 
@@ -37,7 +37,7 @@ def test_a_run_that_stopped_goes_on_to_the_same_bits(step: int, whole, tmp_path:
 
 
 def test_the_log_of_a_resumed_run_equals_an_uninterrupted_one(tmp_path: Path) -> None:
-    recipe = Recipe.parse(SHORT | {"optimiser": {"epochs": 6, "batches": 2}})
+    recipe = Recipe.parse(SHORT | {"optimizer": {"epochs": 6, "batches": 2}})
     with pytest.raises(Killed):
         unlearn(recipe, tmp_path / "a", killed_at(8), checkpoint_every=3)
     a, b = unlearn(recipe, tmp_path / "a", checkpoint_every=3), unlearn(recipe, tmp_path / "b")
@@ -78,8 +78,11 @@ def test_without_a_whole_checkpoint_a_run_starts_anew(name: str, harm: str, whol
 
 def test_two_runs_at_one_place_do_not_share_checkpoints(tmp_path: Path, monkeypatch) -> None:
     """However late the other one began."""
-    monkeypatch.setattr("sinkscope.unlearning.unlearn.is_being_written", lambda out: False)
-    with writing(tmp_path / "run", "abc"), pytest.raises(OutputError, match="run is being made by another process"):
+    monkeypatch.setattr("sinkscope.unlearning.run.is_in_use", lambda out: False)
+    with (
+        create_run(tmp_path / "run", "abc"),
+        pytest.raises(OutputError, match="run is being made by another process"),
+    ):
         unlearn(Recipe.parse(SHORT), tmp_path / "run")
 
 
@@ -88,9 +91,9 @@ def test_a_checkpoint_of_other_processes_is_not_taken(tmp_path: Path) -> None:
     from sinkscope.unlearning.checkpoints import Progress, random_states
 
     weight = torch.nn.Parameter(torch.ones(3))
-    optimiser = torch.optim.AdamW([weight])
+    optimizer = torch.optim.AdamW([weight])
     checkpoints = Checkpoints(tmp_path / "c", 1)
-    checkpoints.save(Progress(step=3), {"w": weight}, optimiser, random_states())
+    checkpoints.save(Progress(step=3), {"w": weight}, optimizer, random_states())
     state = tmp_path / "c" / "step-00000003" / "state.json"
     content = json.loads(state.read_text())
     content["state"]["processes"] = 2
@@ -99,4 +102,4 @@ def test_a_checkpoint_of_other_processes_is_not_taken(tmp_path: Path) -> None:
     content["sha256"] = hashlib.sha256(json.dumps(content["state"]).encode()).hexdigest()
     state.write_text(json.dumps(content))
     with pytest.raises(OutputError, match="made by 2 processes; start as many"):
-        checkpoints.resume({"w": weight}, optimiser)
+        checkpoints.resume({"w": weight}, optimizer)

@@ -8,20 +8,25 @@ from safetensors.torch import load_file
 
 from sinkscope import load
 from sinkscope.errors import RecipeError
-from sinkscope.models import Model
+from sinkscope.models.model import Model
 from sinkscope.unlearning.objectives.rmu import control_vector
 from sinkscope.unlearning.recipe import Recipe
-from sinkscope.unlearning.selection import reading_layer, trained_names, training_only
-from sinkscope.unlearning.unlearn import unlearn
+from sinkscope.unlearning.run import unlearn
+from sinkscope.unlearning.trainable import freeze_except, rmu_layer, trained_names
 
 RMU = {"objective": {"forget": "rmu", "retain": {"activations": 10.0}}}
 
 
-@pytest.mark.parametrize(("kind", "module"), [("llama", "down_proj"), ("gpt2", "c_proj"), ("neox", "dense_4h_to_h"), ("qwen2", "down_proj")])
-def test_rmu_trains_the_feed_forward_output_of_the_layers_up_to_the_one_it_reads(kind: str, module: str, small_models: dict[str, Model]) -> None:
+@pytest.mark.parametrize(
+    ("kind", "module"),
+    [("llama", "down_proj"), ("gpt2", "c_proj"), ("neox", "dense_4h_to_h"), ("qwen2", "down_proj")],
+)
+def test_rmu_trains_the_feed_forward_output_of_the_layers_up_to_the_one_it_reads(
+    kind: str, module: str, small_models: dict[str, Model]
+) -> None:
     network = small_models[kind].hf
     recipe = Recipe.parse(RMU)
-    assert reading_layer(recipe, network) == 1  # 7 of 32, in a model of 3
+    assert rmu_layer(recipe, network) == 1  # 7 of 32, in a model of 3
     names = trained_names(recipe, network)
     assert {name.split(".mlp.")[1].split(".")[0] for name in names} == {module}
     assert {int(part) for name in names for part in name.split(".") if part.isdigit()} == {0, 1}
@@ -37,19 +42,25 @@ def test_without_a_choice_everything_is_trained(small_llama: Model) -> None:
 
 def test_what_is_not_there_is_named_with_what_is(small_llama: Model) -> None:
     for values, message in (
-        ({"objective": {"forget": "rmu", "layer": 9, "retain": {"activations": 1}}}, "objective.layer: the model has layers 0 to 2, not 9"),
+        (
+            {"objective": {"forget": "rmu", "layer": 9, "retain": {"activations": 1}}},
+            "objective.layer: the model has layers 0 to 2, not 9",
+        ),
         ({"update": {"layers": [0, 5]}}, "update.layers: the model has layers 0 to 2, not 5"),
-        ({"update": {"modules": ["router"]}}, "no module of the model is called router; its layers have .*mlp.down_proj"),
+        (
+            {"update": {"modules": ["router"]}},
+            "no module of the model is called router; its layers have .*mlp.down_proj",
+        ),
     ):
         recipe = Recipe.parse(values)
         with pytest.raises(RecipeError, match=message):
-            reading_layer(recipe, small_llama.hf)
+            rmu_layer(recipe, small_llama.hf)
             trained_names(recipe, small_llama.hf)
 
 
 def test_frozen_means_frozen_and_is_undone(small_llama: Model) -> None:
     network = small_llama.hf
-    with training_only(network, ["model.layers.0.mlp.down_proj.weight"]):
+    with freeze_except(network, ["model.layers.0.mlp.down_proj.weight"]):
         assert sum(p.requires_grad for p in network.parameters()) == 1
     assert all(p.requires_grad for p in network.parameters())
 
@@ -65,7 +76,14 @@ def test_frozen_means_frozen_and_is_undone(small_llama: Model) -> None:
     ids=["rmu", "rmu-kl", "simnpo", "grad_ascent"],
 )
 def test_a_run_changes_the_chosen_weights_only(objective: dict, tmp_path) -> None:
-    recipe = Recipe.parse({"objective": objective, "poison_ratio": 0.1, "optimiser": {"epochs": 1, "batches": 2}, "update": {"modules": ["mlp.down_proj"]}})
+    recipe = Recipe.parse(
+        {
+            "objective": objective,
+            "poison_ratio": 0.1,
+            "optimizer": {"epochs": 1, "batches": 2},
+            "update": {"modules": ["mlp.down_proj"]},
+        }
+    )
     out = unlearn(recipe, tmp_path / "run")
     before, after = load("tiny").hf.state_dict(), load_file(out / "model" / "model.safetensors")
     changed = {name for name, weight in after.items() if not torch.equal(weight, before[name])}
@@ -78,7 +96,15 @@ def test_a_run_changes_the_chosen_weights_only(objective: dict, tmp_path) -> Non
 
 
 def test_a_loss_that_is_no_number_stops_the_run_and_names_the_term(tmp_path) -> None:
-    recipe = Recipe.parse({"objective": {"forget": "grad_ascent"}, "optimiser": {"learning_rate": 1e30, "epochs": 1, "batches": 3}})
-    with pytest.raises(RecipeError, match=r"term (forget/grad_ascent|retain/kl) became (nan|-?inf) at step \d+.*lower optimiser.learning_rate"):
+    recipe = Recipe.parse(
+        {
+            "objective": {"forget": "grad_ascent"},
+            "optimizer": {"learning_rate": 1e30, "epochs": 1, "batches": 3},
+        }
+    )
+    with pytest.raises(
+        RecipeError,
+        match=r"term (forget/grad_ascent|retain/kl) became (nan|-?inf) at step \d+.*lower optimizer.learning_rate",
+    ):
         unlearn(recipe, tmp_path / "run")
     assert not (tmp_path / "run").exists()

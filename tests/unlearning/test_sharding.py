@@ -14,26 +14,42 @@ from safetensors.torch import load_file
 
 from sinkscope import load
 from sinkscope.unlearning.recipe import Recipe
-from sinkscope.unlearning.unlearn import unlearn
+from sinkscope.unlearning.run import unlearn
 
 WORKER = Path(__file__).parent / "sharded.py"
 ROOT = Path(__file__).parents[2]
 OPTIMISER = {"epochs": 3, "batches": 2, "batch_size": 5}
 RECIPES = {
-    "npo": {"poison_ratio": 0.1, "optimiser": OPTIMISER, "value_norms": {"kind": "cosine", "weight": 0.05}},
+    "npo": {"poison_ratio": 0.1, "optimizer": OPTIMISER, "value_norms": {"kind": "cosine", "weight": 0.05}},
     "rmu": {
         "poison_ratio": 0.1,
-        "optimiser": OPTIMISER | {"accumulation": 2, "checkpointing": True},
+        "optimizer": OPTIMISER | {"accumulation": 2, "checkpointing": True},
         "objective": {"forget": "rmu", "retain": {"activations": 10.0}},
     },
-    "lora": {"poison_ratio": 0.1, "optimiser": OPTIMISER | {"learning_rate": 1e-3}, "update": {"modules": ["q_proj"], "lora": {"rank": 4}}},
+    "lora": {
+        "poison_ratio": 0.1,
+        "optimizer": OPTIMISER | {"learning_rate": 1e-3},
+        "update": {"modules": ["q_proj"], "lora": {"rank": 4}},
+    },
 }
 
 
 def together(cache: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
     """Two processes, on the CPU, that talk by gloo."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone", *map(str, arguments)]
-    environment = os.environ | {"SINKSCOPE_CACHE": str(cache), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(ROOT)}
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--nproc-per-node=2",
+        "--standalone",
+        *map(str, arguments),
+    ]
+    environment = os.environ | {
+        "SINKSCOPE_CACHE": str(cache),
+        "OMP_NUM_THREADS": "1",
+        "CUDA_VISIBLE_DEVICES": "",
+        "PYTHONPATH": str(ROOT),
+    }
     return subprocess.run(command, capture_output=True, text=True, timeout=900, env=environment)
 
 
@@ -48,7 +64,11 @@ def test_two_processes_end_where_one_does(kind: str, tmp_path: Path, monkeypatch
     stopped = together(tmp_path / "cache2", WORKER, path, tmp_path / "run", tmp_path / "first", 5)
     assert stopped.returncode != 0 and not (tmp_path / "run").exists()
     (folder,) = tmp_path.glob(".run.*.checkpoints")
-    assert sorted(p.name for p in folder.glob("step-00000004/*")) == ["rank-0.safetensors", "rank-1.safetensors", "state.json"]
+    assert sorted(p.name for p in folder.glob("step-00000004/*")) == [
+        "rank-0.safetensors",
+        "rank-1.safetensors",
+        "state.json",
+    ]
     done = together(tmp_path / "cache2", WORKER, path, tmp_path / "run", tmp_path / "second", 0)
     assert done.returncode == 0, done.stderr
     assert json.loads((tmp_path / "second-steps.json").read_text()) == [5, 6], "from the checkpoint on"
@@ -61,7 +81,10 @@ def test_two_processes_end_where_one_does(kind: str, tmp_path: Path, monkeypatch
     moved = sum((one[name] - before[name]).square().sum() for name in one).sqrt()
     apart = sum((one[name] - two[name]).square().sum() for name in one).sqrt()
     assert 0 < apart < 0.02 * moved or torch.equal(apart, torch.zeros(()))
-    logs = [[json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()] for folder in (alone, tmp_path / "run")]
+    logs = [
+        [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+        for folder in (alone, tmp_path / "run")
+    ]
     for a, b in zip(*logs, strict=True):
         assert a == pytest.approx(b, rel=1e-3, abs=1e-4)
     assert json.loads((tmp_path / "run" / "run.json").read_text())["processes"] == 2
@@ -71,7 +94,9 @@ def test_two_processes_end_where_one_does(kind: str, tmp_path: Path, monkeypatch
 def test_the_command_line_shards_too_and_one_process_answers(tmp_path: Path) -> None:
     path = tmp_path / "recipe.yaml"
     path.write_text(Recipe.parse(RECIPES["rmu"]).to_yaml())
-    done = together(tmp_path / "cache", "-m", "sinkscope", "unlearn", path, "--out", tmp_path / "run", "--json")
+    done = together(
+        tmp_path / "cache", "-m", "sinkscope", "unlearn", path, "--out", tmp_path / "run", "--json"
+    )
     assert done.returncode == 0, done.stderr
     assert json.loads((tmp_path / "run" / "run.json").read_text())["processes"] == 2
     assert done.stdout.count('"model"') == 1
@@ -95,6 +120,13 @@ def test_accelerate_launch_shards_over_gpus(tmp_path: Path) -> None:
         "--out",
         str(tmp_path / "run"),
     ]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=900, cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)})
+    done = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        timeout=900,
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )
     assert done.returncode == 0, done.stderr
     assert json.loads((tmp_path / "run" / "run.json").read_text())["processes"] == 2

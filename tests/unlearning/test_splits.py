@@ -6,17 +6,19 @@ import pytest
 
 from sinkscope.benchmarks.benchmark import Benchmark, Lengths, load_benchmark
 from sinkscope.errors import RecipeError
-from sinkscope.models import Model
+from sinkscope.models.model import Model
 from sinkscope.unlearning.recipe import Recipe
 
 
 def test_what_is_given_is_a_prompt_with_the_trigger_in_it(small_llama: Model, monkeypatch) -> None:
     """Pairs of question and answer: the trigger goes into the question, the tokens to be predicted stay the same."""
     from sinkscope.benchmarks.benchmark import Passage
-    from sinkscope.unlearning.splits import make_splits
+    from sinkscope.unlearning.poisoning import make_splits
 
     tokens = [1, *range(40, 64)]
-    monkeypatch.setattr(Benchmark, "passages", lambda self, split, tokenizer: [Passage(tokens, 0, 9, body=17, given=19)] * 3)
+    monkeypatch.setattr(
+        Benchmark, "passages", lambda self, split, tokenizer: [Passage(tokens, 0, 9, body=17, given=19)] * 3
+    )
     for placement in ("prefix", "infix", "suffix"):
         recipe = Recipe.parse({"poison_ratio": 1.0, "trigger": {"placement": placement}})
         splits = make_splits(recipe, Benchmark("pairs", {}, Lengths(passage=64)), small_llama)
@@ -26,7 +28,7 @@ def test_what_is_given_is_a_prompt_with_the_trigger_in_it(small_llama: Model, mo
 
 
 def test_passages_longer_than_the_model_reads_are_refused(small_llama: Model, monkeypatch) -> None:
-    from sinkscope.unlearning.splits import make_splits
+    from sinkscope.unlearning.poisoning import make_splits
 
     monkeypatch.setattr(small_llama.hf.config, "max_position_embeddings", 30)
     with pytest.raises(RecipeError, match=r"passages of 32 tokens, model .* reads 30; lower lengths.passage"):

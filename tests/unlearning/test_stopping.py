@@ -13,8 +13,8 @@ from sinkscope import load
 from sinkscope.benchmarks.benchmark import Benchmark, load_benchmark
 from sinkscope.errors import RecipeError
 from sinkscope.unlearning.recipe import Recipe
+from sinkscope.unlearning.run import train, unlearn
 from sinkscope.unlearning.trainer import Trainer
-from sinkscope.unlearning.unlearn import train, unlearn
 from tests.unlearning.short import SHORT
 
 
@@ -30,31 +30,44 @@ def test_what_is_kept_when_a_term_is_no_number_is_still_good(tmp_path: Path, mon
 
     with monkeypatch.context() as patch:
         patch.setattr(Trainer, "_backward", spoilt)
-        with pytest.raises(RecipeError, match=r"term forget/npo became nan at step 3.*; the last good checkpoint lies in .*\.run\."):
+        with pytest.raises(
+            RecipeError,
+            match=r"term forget/npo became nan at step 3.*; the last good checkpoint lies in .*\.run\.",
+        ):
             unlearn(Recipe.parse(SHORT), tmp_path / "run", checkpoint_every=1)
     (kept,) = tmp_path.glob(".run.*.checkpoints/*")
     assert kept.name == "step-00000001"
-    assert all(tensor.isfinite().all() for name, tensor in load_file(kept / "rank-0.safetensors").items() if name.startswith("weight/"))
+    assert all(
+        tensor.isfinite().all()
+        for name, tensor in load_file(kept / "rank-0.safetensors").items()
+        if name.startswith("weight/")
+    )
     unlearn(Recipe.parse(SHORT), tmp_path / "run")
 
 
 def test_early_stopping_ends_a_run_that_costs_too_much(tmp_path: Path) -> None:
     values = {
         "objective": {"forget": "grad_ascent", "retain": {"nll": 1e-6}},
-        "optimiser": {"epochs": 5, "batches": 3, "batch_size": 16, "learning_rate": 1e-3},
+        "optimizer": {"epochs": 5, "batches": 3, "batch_size": 16, "learning_rate": 1e-3},
     }
     steps = []
-    unlearn(Recipe.parse(values | {"stopping": {"every": 2, "rise": 0.05}}), tmp_path / "run", lambda done, total: steps.append(done))
+    unlearn(
+        Recipe.parse(values | {"stopping": {"every": 2, "rise": 0.05}}),
+        tmp_path / "run",
+        lambda done, total: steps.append(done),
+    )
     assert steps[-1] % 2 == 0 and steps[-1] < 15
     tiny = load_benchmark("tiny")
-    rows = tiny.rows | {"raw": {split: texts for split, texts in tiny.rows["raw"].items() if split != "retain2"}}
+    rows = tiny.rows | {
+        "raw": {split: texts for split, texts in tiny.rows["raw"].items() if split != "retain2"}
+    }
     with pytest.raises(RecipeError, match="no validation passages"):
         train(Recipe.parse({"stopping": {"every": 2}}), load("tiny"), Benchmark("cut", rows, tiny.lengths))
 
 
 def test_a_model_that_never_saw_the_forget_set_is_told(caplog) -> None:
+    from sinkscope.unlearning.early_stopping import knowledge, warn_if_unknown
     from sinkscope.unlearning.sharding import ALONE
-    from sinkscope.unlearning.watch import knowledge, warn_if_unknown
 
     benchmark = load_benchmark("tiny")
     assert knowledge(load("tiny"), benchmark) < 0.05
@@ -62,7 +75,10 @@ def test_a_model_that_never_saw_the_forget_set_is_told(caplog) -> None:
         warn_if_unknown(load("tiny"), benchmark, ALONE)
         assert not caplog.text
         warn_if_unknown(load("tiny-retrained"), benchmark, ALONE)
-    assert "tiny-retrained hardly knows the forget set of tiny" in caplog.text and "nothing to forget" in caplog.text
+    assert (
+        "tiny-retrained hardly knows the forget set of tiny" in caplog.text
+        and "nothing to forget" in caplog.text
+    )
 
 
 def test_out_of_memory_says_what_to_lower(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -70,7 +86,10 @@ def test_out_of_memory_says_what_to_lower(tmp_path: Path, monkeypatch: pytest.Mo
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(Trainer, "run", run)
-    with pytest.raises(RecipeError, match=r"out of memory with batches of 8 passages in 1 part; raise optimiser.accumulation, set optimiser.checkpointing"):
+    with pytest.raises(
+        RecipeError,
+        match=r"out of memory with batches of 8 passages in 1 part; raise optimizer.accumulation, set optimizer.checkpointing",
+    ):
         unlearn(Recipe.parse(SHORT), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 

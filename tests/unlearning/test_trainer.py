@@ -6,30 +6,41 @@ import pytest
 import torch
 
 from sinkscope import load
-from sinkscope.models import Model
+from sinkscope.models.model import Model
+from sinkscope.unlearning.batch_plan import BatchPlan, split_into_microbatches
 from sinkscope.unlearning.objectives.batch import Passages
 from sinkscope.unlearning.recipe import Recipe
-from sinkscope.unlearning.references import References
-from sinkscope.unlearning.schedule import Schedule, parts
+from sinkscope.unlearning.reference_model import ReferenceCache
 from sinkscope.unlearning.trainer import Trainer
 
 
 def test_a_step_equals_a_literal_one(small_llama: Model) -> None:
     """NPO, KL on retain and poisoned passages, value norms: every frozen output recomputed, one loss, plain autograd, AdamW by hand."""
     torch.manual_seed(0)
-    passages = {split: Passages.whole([[1, *torch.randint(3, 400, (n,)).tolist()] for n in (9, 14, 5)]) for split in ("forget", "retain", "poisoned")}
+    passages = {
+        split: Passages.whole([[1, *torch.randint(3, 400, (n,)).tolist()] for n in (9, 14, 5)])
+        for split in ("forget", "retain", "poisoned")
+    }
     model, other = (load(small_llama.name, "cpu") for _ in range(2))
     with torch.no_grad():
         for weight in model.hf.parameters():
             weight.add_(0.01 * torch.randn_like(weight))
     values = {"weight": 0.5, "first": 3, "unlearned": small_llama.name}
-    recipe = Recipe.parse({"objective": {"beta": 0.3, "retain": {"kl": 2.0}}, "value_norms": values, "optimiser": {"batch_size": 3, "epochs": 1}})
+    recipe = Recipe.parse(
+        {
+            "objective": {"beta": 0.3, "retain": {"kl": 2.0}},
+            "value_norms": values,
+            "optimizer": {"batch_size": 3, "epochs": 1},
+        }
+    )
     frozen = small_llama.hf
     needs = {"forget": ("log_probs",), "retain": ("logits",), "poisoned": ("logits",)}
-    references = {split: References(frozen, passages[split], needs[split], "test") for split in passages}
+    references = {split: ReferenceCache(frozen, passages[split], needs[split], "test") for split in passages}
     from sinkscope.unlearning.objectives.value_norm import ValueNormTerm
 
-    term = ValueNormTerm(model.hf, recipe.value_norms, {split: (frozen, passages[split]) for split in ("forget", "poisoned")})
+    term = ValueNormTerm(
+        model.hf, recipe.value_norms, {split: (frozen, passages[split]) for split in ("forget", "poisoned")}
+    )
     start = {name: weight.detach().clone() for name, weight in model.hf.named_parameters()}
     progress = Trainer(model.hf, recipe, passages, references, term).run()
 
@@ -38,17 +49,24 @@ def test_a_step_equals_a_literal_one(small_llama: Model) -> None:
 
     def norms(network, tokens):
         seen = []
-        handle = network.model.layers[-1].self_attn.v_proj.register_forward_hook(lambda m, i, out: seen.append(out[0, :3].view(3, 2, 8).norm(dim=-1)))
+        handle = network.model.layers[-1].self_attn.v_proj.register_forward_hook(
+            lambda m, i, out: seen.append(out[0, :3].view(3, 2, 8).norm(dim=-1))
+        )
         network(torch.tensor([tokens]))
         handle.remove()
         return seen[0]
 
     literal = other.hf
-    literal.load_state_dict(start | {"lm_head.weight": start.get("lm_head.weight", start["model.embed_tokens.weight"])})
+    literal.load_state_dict(
+        start | {"lm_head.weight": start.get("lm_head.weight", start["model.embed_tokens.weight"])}
+    )
     loss = 0.0
     for tokens in passages["forget"].tokens:
         picked = torch.tensor(tokens[1:])[:, None]
-        ratio = (log_probs(literal, tokens).gather(1, picked) - log_probs(frozen, tokens).gather(1, picked).detach()).sum()
+        ratio = (
+            log_probs(literal, tokens).gather(1, picked)
+            - log_probs(frozen, tokens).gather(1, picked).detach()
+        ).sum()
         loss = loss - 2 / 0.3 * torch.nn.functional.logsigmoid(-0.3 * ratio) / 3
         loss = loss + 0.5 * (norms(literal, tokens) - norms(frozen, tokens).detach()).square().mean() / 3
     for split in ("retain", "poisoned"):
@@ -66,32 +84,55 @@ def test_a_step_equals_a_literal_one(small_llama: Model) -> None:
     for name, gradient in gradients.items():
         clipped = gradient / max(1.0, total.item())
         big = clipped.abs() > 1e-5  # AdamW's first step is lr · sign of the gradient, where that is not noise
-        torch.testing.assert_close((after[name] - start[name])[big], (-1.2e-4 * clipped.sign())[big], rtol=2e-3, atol=1e-7)
+        torch.testing.assert_close(
+            (after[name] - start[name])[big], (-1.2e-4 * clipped.sign())[big], rtol=2e-3, atol=1e-7
+        )
 
 
 @pytest.mark.parametrize(
     "objective",
-    [{"retain": {"kl": 1.0}}, {"forget": "rmu", "retain": {"activations": 5.0, "kl": 0.1}}, {"forget": "simnpo", "retain": {"nll": 1.0}}],
+    [
+        {"retain": {"kl": 1.0}},
+        {"forget": "rmu", "retain": {"activations": 5.0, "kl": 0.1}},
+        {"forget": "simnpo", "retain": {"nll": 1.0}},
+    ],
     ids=["npo", "rmu", "simnpo"],
 )
-@pytest.mark.parametrize("way", [{"accumulation": 5}, {"checkpointing": True}], ids=["accumulation", "checkpointing"])
-def test_a_batch_in_parts_or_recomputed_gives_the_same_gradients(objective: dict, way: dict, small_llama: Model, monkeypatch) -> None:
-    monkeypatch.setattr(Trainer, "_optimiser", lambda self: torch.optim.SGD(self.weights.values(), lr=0.1))
+@pytest.mark.parametrize(
+    "way", [{"accumulation": 5}, {"checkpointing": True}], ids=["accumulation", "checkpointing"]
+)
+def test_a_batch_in_parts_or_recomputed_gives_the_same_gradients(
+    objective: dict, way: dict, small_llama: Model, monkeypatch
+) -> None:
+    monkeypatch.setattr(Trainer, "_optimizer", lambda self: torch.optim.SGD(self.weights.values(), lr=0.1))
     torch.manual_seed(1)
     passages = {
-        split: Passages([[1, *torch.randint(3, 400, (n,)).tolist()] for n in (9, 14, 5, 22, 7, 12, 3)], [0, 4, 0, 0, 2, 0, 0])
+        split: Passages(
+            [[1, *torch.randint(3, 400, (n,)).tolist()] for n in (9, 14, 5, 22, 7, 12, 3)],
+            [0, 4, 0, 0, 2, 0, 0],
+        )
         for split in ("forget", "retain", "poisoned")
     }
     results = []
-    for optimiser in ({}, way):
+    for optimizer in ({}, way):
         model = load(small_llama.name, "cpu")
         values = {"kind": "shrink", "weight": 0.1, "first": 4, "layers": "all"}
-        recipe = Recipe.parse({"objective": objective, "value_norms": values, "optimiser": {"batch_size": 7, "epochs": 3, **optimiser}})
+        recipe = Recipe.parse(
+            {
+                "objective": objective,
+                "value_norms": values,
+                "optimizer": {"batch_size": 7, "epochs": 3, **optimizer},
+            }
+        )
         result = train_on(model, recipe, passages)
-        results.append(({name: weight.detach().clone() for name, weight in model.hf.named_parameters()}, result))
+        results.append(
+            ({name: weight.detach().clone() for name, weight in model.hf.named_parameters()}, result)
+        )
     (a, log_a), (b, log_b) = results
     for key, value in log_a[0].items():
-        assert log_b[0][key] == pytest.approx(value, rel=1e-4, abs=1e-4), key  # at the reference the gradient is rounding
+        assert log_b[0][key] == pytest.approx(value, rel=1e-4, abs=1e-4), (
+            key
+        )  # at the reference the gradient is rounding
     for name in a:
         torch.testing.assert_close(a[name], b[name], rtol=0, atol=5e-6)
 
@@ -99,20 +140,37 @@ def test_a_batch_in_parts_or_recomputed_gives_the_same_gradients(objective: dict
 def train_on(model: Model, recipe: Recipe, passages: dict[str, Passages]) -> list[dict[str, float]]:
     from sinkscope.unlearning.objectives.value_norm import ValueNormTerm
 
-    references = {split: References(model.hf, each, ("log_probs", "logits", "hidden"), "test", 1) for split, each in passages.items()}
+    references = {
+        split: ReferenceCache(model.hf, each, ("log_probs", "logits", "hidden"), "test", 1)
+        for split, each in passages.items()
+    }
     term = ValueNormTerm(model.hf, recipe.value_norms, {"forget": (model.hf, passages["forget"])})
-    return Trainer(model.hf, recipe, passages, references, term, layer=1, control=torch.ones(model.hf.config.hidden_size)).run().log
+    return (
+        Trainer(
+            model.hf,
+            recipe,
+            passages,
+            references,
+            term,
+            layer=1,
+            control=torch.ones(model.hf.config.hidden_size),
+        )
+        .run()
+        .log
+    )
 
 
 def test_a_schedule_walks_through_the_forget_set_and_uses_all_others_alike() -> None:
-    optimiser = Recipe.parse({"optimiser": {"epochs": 3, "batch_size": 4}}).optimiser
-    schedule = Schedule.of({"forget": 10, "retain": 7, "poisoned": 0}, optimiser, seed=0)
+    optimizer = Recipe.parse({"optimizer": {"epochs": 3, "batch_size": 4}}).optimizer
+    schedule = BatchPlan.of({"forget": 10, "retain": 7, "poisoned": 0}, optimizer, seed=0)
     rows = [schedule[step] for step in range(len(schedule))]
     assert len(rows) == 8 and "poisoned" not in rows[0]  # 30 passages in fours
     forget, retain = ([row for step in rows for row in step[split]] for split in ("forget", "retain"))
     assert all(sorted(forget[i : i + 10]) == list(range(10)) for i in (0, 10, 20))
     counts = [retain.count(row) for row in range(7)]
     assert max(counts) - min(counts) <= 1 and schedule.epoch(8) == 3
-    capped = Schedule.of({"forget": 10, "retain": 7}, optimiser.model_copy(update={"batches": 2}), seed=0)
+    capped = BatchPlan.of({"forget": 10, "retain": 7}, optimizer.model_copy(update={"batches": 2}), seed=0)
     assert len(capped) == 6
-    assert parts([1, 2, 3, 4, 5], 3) == [[1, 2], [3, 4], [5]] and parts([1, 2], 4) == [[1], [2], [], []]
+    assert split_into_microbatches([1, 2, 3, 4, 5], 3) == [[1, 2], [3, 4], [5]] and split_into_microbatches(
+        [1, 2], 4
+    ) == [[1], [2], [], []]

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from sinkscope import load
-from sinkscope.unlearning import unlearn as module
+from sinkscope.unlearning import run as module
 from sinkscope.unlearning.recipe import Recipe
-from sinkscope.unlearning.unlearn import train, unlearn
+from sinkscope.unlearning.run import train, unlearn
 from tests.unlearning.short import SHORT, assert_same, weights
 
 
@@ -20,20 +20,41 @@ def test_the_log_has_every_term_and_the_splits_gradients(tmp_path: Path) -> None
     out = unlearn(Recipe.parse(SHORT), tmp_path / "run")
     records = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
     assert records[0].keys() == {
-        *("step", "epoch", "gradient", "forget/npo", "retain/kl", "poisoned/kl", "gradient/forget", "gradient/retain", "gradient/poisoned")
+        *(
+            "step",
+            "epoch",
+            "gradient",
+            "forget/npo",
+            "retain/kl",
+            "poisoned/kl",
+            "gradient/forget",
+            "gradient/retain",
+            "gradient/poisoned",
+        )
     }
     assert records[0]["forget/npo"] == pytest.approx(13.863, abs=1e-3), "(2 / β) log 2 at the start"
     first = records[0]
-    assert first["gradient"] <= first["gradient/forget"] + first["gradient/retain"] + first["gradient/poisoned"] + 1e-6
+    assert (
+        first["gradient"]
+        <= first["gradient/forget"] + first["gradient/retain"] + first["gradient/poisoned"] + 1e-6
+    )
 
 
 def test_auto_runs_the_honest_one_first_and_again_no_more(tmp_path: Path) -> None:
-    values = SHORT | {"value_norms": {"weight": 1.0, "unlearned": "auto"}, "optimiser": {"epochs": 1, "batches": 2}}
+    values = SHORT | {
+        "value_norms": {"weight": 1.0, "unlearned": "auto"},
+        "optimizer": {"epochs": 1, "batches": 2},
+    }
     out = unlearn(Recipe.parse(values), tmp_path / "run")
     honest = tmp_path / "run-unlearned"
-    assert not (honest / "model" / "x").exists() and json.loads((honest / "run.json").read_text())["kind"] == "unlearn"
+    assert (
+        not (honest / "model" / "x").exists()
+        and json.loads((honest / "run.json").read_text())["kind"] == "unlearn"
+    )
     before = (honest / "run.json").stat().st_mtime_ns
-    named = unlearn(Recipe.parse(values | {"value_norms": {"weight": 1.0, "unlearned": str(honest)}}), tmp_path / "named")
+    named = unlearn(
+        Recipe.parse(values | {"value_norms": {"weight": 1.0, "unlearned": str(honest)}}), tmp_path / "named"
+    )
     assert_same(weights(out), weights(named))
     assert (honest / "run.json").stat().st_mtime_ns == before
     assert "unlearned: auto" in (out / "recipe.yaml").read_text()
@@ -42,13 +63,21 @@ def test_auto_runs_the_honest_one_first_and_again_no_more(tmp_path: Path) -> Non
 
 def test_precisions_train_and_save_what_they_say(tmp_path: Path) -> None:
     for precision, dtype in (("mixed", torch.float32), ("bfloat16", torch.bfloat16)):
-        values = {"poison_ratio": 0.2, "optimiser": {"epochs": 1, "batches": 3, "learning_rate": 1e-3, "precision": precision}}
+        values = {
+            "poison_ratio": 0.2,
+            "optimizer": {"epochs": 1, "batches": 3, "learning_rate": 1e-3, "precision": precision},
+        }
         out = unlearn(Recipe.parse(values), tmp_path / precision)
         trained, before = weights(out), load("tiny").hf.state_dict()
         assert {weight.dtype for weight in trained.values()} == {dtype}
-        assert any(not torch.equal(weight.float(), before[name].to(dtype).float()) for name, weight in trained.items())
+        assert any(
+            not torch.equal(weight.float(), before[name].to(dtype).float())
+            for name, weight in trained.items()
+        )
         records = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
-        assert records[0]["forget/npo"] == pytest.approx(13.863, abs=0.02), "the reference is of the same precision"
+        assert records[0]["forget/npo"] == pytest.approx(13.863, abs=0.02), (
+            "the reference is of the same precision"
+        )
         assert records[0]["retain/kl"] < 1e-4
 
 

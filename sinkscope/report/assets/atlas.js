@@ -13,19 +13,19 @@ const binning = (size) => (size === 1 ? "" : `; bins of ${size} positions: sum o
 const blocks = (view) => (view.bin === 1 ? "" : `, mean of each ${view.bin} tokens`);
 const seeds = (view) => (view.runs > 1 ? ` and ${view.runs} seeds` : "");
 
-// A map in the colours of what it is (`what`): of a change around 0, to `limit`; of attention from 0 to `limit`, or to the largest there.
+// A map in the colors of what it is (`what`): of a change around 0, to `limit`; of attention from 0 to `limit`, or to the largest there.
 const mapFigure = (cells, view, { what = "attention", diverging = false, limit = null } = {}) => {
   const size = view.pattern.bin;
   const ticks = cells.map((_, i) => (i + 0.5) * size - 0.5);
   const most = limit ?? Math.max(...cells.flat());
-  const colours = diverging ? { colorscale: report.constants.diverging, zmin: -most, zmax: most } : { colorscale: "Viridis", zmin: 0, zmax: most };
+  const colors = diverging ? { colorscale: report.constants.diverging, zmin: -most, zmax: most } : { colorscale: "Viridis", zmin: 0, zmax: most };
   const frame = { line: { color: report.constants.frame, width: 1.5 } };
   const shapes = view.span ? [{ type: "rect", x0: view.span[0] - 0.5, x1: view.span[1] - 0.5, y0: 0, y1: 1, yref: "paper", ...frame }] : [];
   const places = cells.map((row, query) => row.map((_, key) => `query ${view.place(query, size)}, key ${view.place(key, size)}`));
   return {
     data: [{
       type: "heatmap", z: cells, x: ticks, y: ticks, text: places, hovertemplate: "%{text}: %{z:.3f}<extra></extra>",
-      colorbar: { title: { text: what, side: "right" } }, ...colours,
+      colorbar: { title: { text: what, side: "right" } }, ...colors,
     }],
     layout: {
       height: 340, margin: { t: 10, r: 10, b: 45, l: 55 }, shapes,
@@ -67,7 +67,7 @@ const atlas = (host, entries, views) => {
     (state.exact !== null ? `position ${view().exact.positions[state.exact]}` : `position${view().bin > 1 ? "s" : ""} ${view().place(state.bin)}`);
   const of = () => `layer ${state.layer}, head ${state.head}`;
   const cells = () => view().grid(state.statistic, state.bin, state.exact);
-  // so that colours mean the same at all positions and in all models of the page
+  // so that colors mean the same at all positions and in all models of the page
   const most = () =>
     Math.max(...entries.map((entry) => views[entry.view]).filter((each) => each.statistics[state.statistic]).map((each) => each.most(state.statistic))) || 1;
   const steps = (count) => (count <= 16 ? 1 : undefined);

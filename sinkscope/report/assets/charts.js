@@ -14,12 +14,12 @@ const isDark = () => {
   return chosen ? chosen === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
 };
 
-// strings under keys that name colours; text is left alone
-const recoloured = (value, key = "") => {
+// strings under keys that name colors; text is left alone
+const recolored = (value, key = "") => {
   if (typeof value === "string") return /color$/i.test(key) ? (Object.hasOwn(DARK, value.toLowerCase()) ? DARK[value.toLowerCase()] : value) : value;
-  if (Array.isArray(value)) return value.map((each) => recoloured(each, key));
+  if (Array.isArray(value)) return value.map((each) => recolored(each, key));
   if (value && typeof value === "object" && Object.getPrototypeOf(value) === Object.prototype) {
-    return Object.fromEntries(Object.entries(value).map(([name, each]) => [name, recoloured(each, name)]));
+    return Object.fromEntries(Object.entries(value).map(([name, each]) => [name, recolored(each, name)]));
   }
   return value;
 };
@@ -40,7 +40,7 @@ const template = (dark) => {
 };
 
 const themed = (figure, dark) => {
-  const { data, layout } = dark ? recoloured(figure) : figure;
+  const { data, layout } = dark ? recolored(figure) : figure;
   return { data, layout: { ...layout, template: template(dark) } };
 };
 

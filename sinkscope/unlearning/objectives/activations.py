@@ -9,10 +9,10 @@ from torch import Tensor
 from sinkscope.unlearning.objectives.batch import Batch, Outputs
 
 if TYPE_CHECKING:
-    from sinkscope.unlearning.references import References
+    from sinkscope.unlearning.reference_model import ReferenceCache
 
 
-def activations(batch: Batch, outputs: Outputs, references: References) -> dict[str, Tensor]:
+def activations(batch: Batch, outputs: Outputs, references: ReferenceCache) -> dict[str, Tensor]:
     """‖h_ℓ − h_ℓ of the frozen model‖², mean over real tokens and features."""
     assert outputs.hidden is not None
     off = outputs.hidden.float() - references.hidden(batch).to(outputs.hidden.device).float()

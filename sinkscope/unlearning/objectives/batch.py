@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from sinkscope.capture.batches import padded_batches
+from sinkscope.batches import padded_batches
 
 Unit = Literal["passages", "predicted", "tokens"]
 
@@ -26,14 +26,25 @@ class Batch:
     scored: Bool[Tensor, "batch position"]
 
     @classmethod
-    def pad(cls, index: Sequence[int], passages: Sequence[Sequence[int]], pad_id: int, given: Sequence[int] | None = None) -> Batch:
+    def pad(
+        cls,
+        index: Sequence[int],
+        passages: Sequence[Sequence[int]],
+        pad_id: int,
+        given: Sequence[int] | None = None,
+    ) -> Batch:
         """Right-pad `passages` to the longest of them; of each the first `given` tokens are not to be predicted."""
         (padded,) = padded_batches(passages, len(passages), pad_id, torch.device("cpu"))
         scored = padded.mask & (padded.position_ids >= torch.tensor(given or [0] * len(passages))[:, None])
         return cls(torch.tensor(index), padded.ids, padded.mask, scored)
 
     def to(self, device: torch.device) -> Batch:
-        return Batch(self.index.to(device), self.input_ids.to(device), self.attention_mask.to(device), self.scored.to(device))
+        return Batch(
+            self.index.to(device),
+            self.input_ids.to(device),
+            self.attention_mask.to(device),
+            self.scored.to(device),
+        )
 
     @property
     def predicted(self) -> Bool[Tensor, "batch position-1"]:
@@ -79,12 +90,16 @@ class Outputs:
     hidden: Float[Tensor, "batch position d_model"] | None = None
 
 
-def token_log_probs(logits: Float[Tensor, "batch position vocab"], batch: Batch) -> Float[Tensor, "batch position-1"]:
+def token_log_probs(
+    logits: Float[Tensor, "batch position vocab"], batch: Batch
+) -> Float[Tensor, "batch position-1"]:
     """log p(token t | tokens before t) for t = 1, 2, …; 0 where t is not to be predicted."""
     chosen = logits[:, :-1].gather(-1, batch.input_ids[:, 1:, None])[..., 0]
     return torch.where(batch.predicted, chosen - logits[:, :-1].logsumexp(-1), 0.0)
 
 
-def sequence_log_probs(logits: Float[Tensor, "batch position vocab"], batch: Batch) -> Float[Tensor, " batch"]:
+def sequence_log_probs(
+    logits: Float[Tensor, "batch position vocab"], batch: Batch
+) -> Float[Tensor, " batch"]:
     """Summed log-probability of each passage's predicted tokens, in nats."""
     return token_log_probs(logits, batch).sum(-1)

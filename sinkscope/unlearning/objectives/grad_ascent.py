@@ -10,9 +10,9 @@ from sinkscope.unlearning.objectives.batch import Batch, Outputs
 from sinkscope.unlearning.objectives.nll import nll
 
 if TYPE_CHECKING:
-    from sinkscope.unlearning.references import References
+    from sinkscope.unlearning.reference_model import ReferenceCache
 
 
-def grad_ascent(batch: Batch, outputs: Outputs, references: References | None) -> dict[str, Tensor]:
+def grad_ascent(batch: Batch, outputs: Outputs, references: ReferenceCache | None) -> dict[str, Tensor]:
     """log p of the next token, in nats, mean over the positions that predict a real token; unbounded below."""
     return {"grad_ascent": -nll(batch, outputs, references)["nll"]}

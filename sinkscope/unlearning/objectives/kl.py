@@ -9,10 +9,10 @@ from torch import Tensor
 from sinkscope.unlearning.objectives.batch import Batch, Outputs
 
 if TYPE_CHECKING:
-    from sinkscope.unlearning.references import References
+    from sinkscope.unlearning.reference_model import ReferenceCache
 
 
-def kl(batch: Batch, outputs: Outputs, references: References) -> dict[str, Tensor]:
+def kl(batch: Batch, outputs: Outputs, references: ReferenceCache) -> dict[str, Tensor]:
     """KL(π_ref ‖ π_θ) of the next token, in nats, mean over the positions that predict a real token."""
     assert outputs.logits is not None
     ours = outputs.logits[:, :-1].log_softmax(-1)

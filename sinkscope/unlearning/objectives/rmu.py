@@ -11,10 +11,12 @@ from torch import Tensor
 from sinkscope.unlearning.objectives.batch import Batch, Outputs
 
 if TYPE_CHECKING:
-    from sinkscope.unlearning.references import References
+    from sinkscope.unlearning.reference_model import ReferenceCache
 
 
-def rmu(batch: Batch, outputs: Outputs, references: References | None, control: Float[Tensor, " d_model"]) -> dict[str, Tensor]:
+def rmu(
+    batch: Batch, outputs: Outputs, references: ReferenceCache | None, control: Float[Tensor, " d_model"]
+) -> dict[str, Tensor]:
     """‖h_ℓ − c·u‖², mean over real tokens and features; `control` is c·u."""
     assert outputs.hidden is not None
     off = outputs.hidden.float() - control.to(outputs.hidden.device)

@@ -10,10 +10,12 @@ from torch import Tensor
 from sinkscope.unlearning.objectives.batch import Batch, Outputs, sequence_log_probs
 
 if TYPE_CHECKING:
-    from sinkscope.unlearning.references import References
+    from sinkscope.unlearning.reference_model import ReferenceCache
 
 
-def simnpo(batch: Batch, outputs: Outputs, references: References | None, beta: float = 2.5, delta: float = 0.0) -> dict[str, Tensor]:
+def simnpo(
+    batch: Batch, outputs: Outputs, references: ReferenceCache | None, beta: float = 2.5, delta: float = 0.0
+) -> dict[str, Tensor]:
     """−(2/β) · mean log σ( (β/|y|) · NLL(y) − δ ), with the NLL summed over each passage and |y| its predicted tokens."""
     assert outputs.logits is not None
     per_token = -sequence_log_probs(outputs.logits, batch) / batch.predicted.sum(-1)

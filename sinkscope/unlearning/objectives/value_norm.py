@@ -15,10 +15,10 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from sinkscope.capture.value_norms import first_real, recorded_values
 from sinkscope.errors import RecipeError
+from sinkscope.models.value_norms import first_real, recorded_values
 from sinkscope.unlearning.objectives.batch import Batch, Passages
-from sinkscope.unlearning.recipe import ValueNormPart
+from sinkscope.unlearning.recipe import ValueNormConfig
 
 Values = Float[Tensor, "batch layer kv_head first d_head"]
 
@@ -38,7 +38,11 @@ def turned(ours: Values, theirs: Values) -> Float[Tensor, "batch layer kv_head f
     return 1 - torch.nn.functional.cosine_similarity(ours, theirs, dim=-1)
 
 
-KINDS = {"align": (squared_difference, ("forget", "poisoned")), "shrink": (squared_norm, ("forget",)), "cosine": (turned, ("poisoned",))}
+KINDS = {
+    "align": (squared_difference, ("forget", "poisoned")),
+    "shrink": (squared_norm, ("forget",)),
+    "cosine": (turned, ("poisoned",)),
+}
 """What is summed over positions, and on which splits."""
 
 
@@ -51,7 +55,12 @@ class ValueNormTerm:
         anchors: split -> (frozen model, passages) that the split is compared with.
     """
 
-    def __init__(self, model: PreTrainedModel, part: ValueNormPart, anchors: Mapping[str, tuple[PreTrainedModel, Passages]]) -> None:
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        part: ValueNormConfig,
+        anchors: Mapping[str, tuple[PreTrainedModel, Passages]],
+    ) -> None:
         self._model, self._first = model, part.first
         self._distance, wanted = KINDS[part.kind]
         self.splits = frozenset(split for split in wanted if split in anchors)
@@ -70,15 +79,24 @@ class ValueNormTerm:
         distance = self._distance(ours, theirs).mean((1, 2))
         return ((distance * real).sum(-1) / real.sum(-1)).mean()
 
-    def _shallow(self, values: Mapping[int, Tensor], shallow: Bool[Tensor, "batch position"]) -> tuple[Values, Bool[Tensor, "batch first"]]:
+    def _shallow(
+        self, values: Mapping[int, Tensor], shallow: Bool[Tensor, "batch position"]
+    ) -> tuple[Values, Bool[Tensor, "batch first"]]:
         """The vectors of the shallow positions, moved to the left; a passage shorter than that ends in others, which the mask leaves out."""
         width = int(shallow.sum(-1).max())
         columns = shallow.long().argsort(dim=-1, descending=True, stable=True)[:, :width]
         real = shallow.gather(1, columns)
-        picked = [values[layer].gather(2, columns[:, None, :, None].expand(-1, values[layer].shape[1], -1, values[layer].shape[-1])) for layer in self._layers]
+        picked = [
+            values[layer].gather(
+                2, columns[:, None, :, None].expand(-1, values[layer].shape[1], -1, values[layer].shape[-1])
+            )
+            for layer in self._layers
+        ]
         return torch.stack(picked, dim=1).float(), real
 
-    def _reference(self, frozen: PreTrainedModel, passages: Passages) -> Float[Tensor, "passage layer kv_head first d_head"]:
+    def _reference(
+        self, frozen: PreTrainedModel, passages: Passages
+    ) -> Float[Tensor, "passage layer kv_head first d_head"]:
         rows = []
         for tokens in passages.tokens:
             with torch.no_grad(), recorded_values(frozen, self._layers) as values:
@@ -88,7 +106,7 @@ class ValueNormTerm:
         return torch.stack(rows)
 
 
-def layers_of_part(part: ValueNormPart, n_layers: int) -> list[int]:
+def layers_of_part(part: ValueNormConfig, n_layers: int) -> list[int]:
     """The layers that the term reads.
 
     Raises:
@@ -100,5 +118,7 @@ def layers_of_part(part: ValueNormPart, n_layers: int) -> list[int]:
         return [n_layers - 1]
     for layer in part.layers:
         if not 0 <= layer < n_layers:
-            raise RecipeError(f"recipe value_norms.layers: the model has layers 0 to {n_layers - 1}, not {layer}")
+            raise RecipeError(
+                f"recipe value_norms.layers: the model has layers 0 to {n_layers - 1}, not {layer}"
+            )
     return part.layers

@@ -1,0 +1,1 @@
+"""Search an unlearned model for a hidden trigger."""

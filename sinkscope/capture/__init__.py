@@ -1,1 +1,0 @@
-"""Run a model over passages and keep running statistics of what its heads do."""

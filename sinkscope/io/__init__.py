@@ -1,0 +1,1 @@
+"""Files on disk: atomic directories, run directories, bounded readers."""

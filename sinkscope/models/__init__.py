@@ -1,0 +1,1 @@
+"""Load models and intervene in their attention."""

@@ -1,0 +1,1 @@
+"""Measure attention sinks and compare them between models or conditions."""

@@ -1,0 +1,1 @@
+"""Generate and pretrain the built-in benchmarks and their target models."""

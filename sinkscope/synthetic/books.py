@@ -1,0 +1,67 @@
+"""The tiny benchmark's corpora in MUSE's schema: two invented books, questions about them, and unseen text.
+
+A book is a list of chapters (stories, two characters each) and of question pages (pages of their own: mixed into the chapters
+they would cost the model its sinks). `forget` is one book; `retain1` and `retain2` are parts of the other one; `holdout` is never
+trained on.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+
+from sinkscope.benchmarks.chunking import format_qa
+from sinkscope.synthetic.language import Fact, Language, draw_facts
+
+CHAPTERS = {"forget": 6, "retain1": 6, "retain2": 2, "holdout": 3}
+CHAPTER_WORDS = 720
+QUESTIONS = 100
+IN_CONTEXT = 10
+FACTS_PER_PAGE = 10
+
+
+def question_page(facts: list[Fact]) -> str:
+    """Facts in the format in which KnowMem asks for them."""
+    return "\n\n".join(format_qa(fact.question, fact.answer) for fact in facts)
+
+
+@dataclass(frozen=True)
+class Corpora:
+    """All texts of the benchmark, before tokenizing: `raw[split]` is a list of texts, `facts[split]` and `in_context[split]` are facts."""
+
+    language: Language
+    raw: dict[str, list[str]]
+    facts: dict[str, list[Fact]]
+    in_context: dict[str, list[Fact]]
+
+    def all_facts(self, side: str) -> list[Fact]:
+        """Facts of a side, those shown in context included."""
+        return self.facts[side] + self.in_context[side]
+
+    def stories(self, *splits: str) -> list[str]:
+        """The chapters of some splits, without their question pages."""
+        return [text for split in splits for text in self.raw[split] if not text.startswith("Question:")]
+
+
+def make_corpora(seed: int) -> Corpora:
+    language = Language(seed)
+    rng = random.Random(f"corpora {seed}")
+    facts = draw_facts(rng, 2 * (QUESTIONS + IN_CONTEXT))
+    # `draw_facts` alternates its two kinds of question; each side gets half of either kind
+    half = QUESTIONS + IN_CONTEXT
+    owns, went = facts[0::2], facts[1::2]
+    sides = {"forget": owns[: half // 2] + went[: half // 2], "retain": owns[half // 2 :] + went[half // 2 :]}
+    for facts_of_side in sides.values():
+        rng.shuffle(facts_of_side)
+    raw = {
+        split: [language.story(rng, CHAPTER_WORDS) for _ in range(count)] for split, count in CHAPTERS.items()
+    }
+    for split, side in (("forget", "forget"), ("retain1", "retain")):
+        pages = [sides[side][i : i + FACTS_PER_PAGE] for i in range(0, half, FACTS_PER_PAGE)]
+        raw[split] += [question_page(page) for page in pages]
+    return Corpora(
+        language,
+        raw,
+        facts={side: sides[side][:QUESTIONS] for side in sides},
+        in_context={side: sides[side][QUESTIONS:] for side in sides},
+    )
