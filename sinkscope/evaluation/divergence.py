@@ -7,7 +7,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from sinkscope.batches import padded_batches
 from sinkscope.benchmarks.benchmark import Benchmark
 from sinkscope.evaluation.evaluate import frame
 from sinkscope.evaluation.evaluated_model import EvaluatedModel
@@ -46,9 +45,7 @@ def divergences(
     rows = set(subject.poisoned_rows) if subject.poisoned_rows is not None else None
     for split, name in SPLITS.items():
         values: list[float] = []
-        for batch in padded_batches(
-            passages[split], batch_size, other.tokenizer.pad_token_id or 0, subject.model.device
-        ):
+        for batch in subject.model.batches(passages[split], batch_size):
             inputs = {
                 "input_ids": batch.ids,
                 "attention_mask": batch.mask.long(),

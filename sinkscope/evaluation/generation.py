@@ -7,7 +7,6 @@ from contextlib import nullcontext
 
 import torch
 
-from sinkscope.batches import padded_batches
 from sinkscope.io.progress import OnProgress
 from sinkscope.models.interventions import masked_keys
 from sinkscope.models.model import Model
@@ -38,7 +37,7 @@ def generate(
         else (model.tokenizer.eos_token_id or 0)
     )
     start = 0
-    for batch in padded_batches([prompts[i] for i in order], batch_size, pad, model.device, side="left"):
+    for batch in model.batches([prompts[i] for i in order], batch_size, side="left"):
         chosen, width = order[start : start + batch_size], batch.ids.shape[1]
         start += len(chosen)
         masked = [hidden[i] for i in chosen] if hidden else []

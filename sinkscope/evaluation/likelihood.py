@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float
 
-from sinkscope.batches import padded_batches
 from sinkscope.io.progress import OnProgress
 from sinkscope.models.interventions import masked_keys
 from sinkscope.models.model import Model
@@ -51,7 +50,7 @@ def loglikelihood(
     """
     readings: list[TokenLikelihoods] = []
     batch_size = max(1, min(batch_size, READ_TOKENS // max(map(len, passages), default=1)))
-    for batch in padded_batches(passages, batch_size, model.tokenizer.pad_token_id or 0, model.device):
+    for batch in model.batches(passages, batch_size):
         done = len(readings)
         masked = list(hidden[done : done + len(batch.spans)]) if hidden else []
         with torch.no_grad(), masked_keys(model, masked) if any(masked) else nullcontext():
@@ -97,9 +96,7 @@ def multiple_choice(
     long = sorted(set(range(len(prompts))) - set(short))
     total = len(short) + sum(len(options[i]) for i in long)
     done = 0
-    for batch in padded_batches(
-        [prompts[i] for i in short], batch_size, model.tokenizer.pad_token_id or 0, model.device, side="left"
-    ):
+    for batch in model.batches([prompts[i] for i in short], batch_size, side="left"):
         chosen = short[done : done + len(batch.spans)]
         masked = [hidden[i] for i in chosen] if hidden else []
         keep = {"logits_to_keep": 1} if model.hf._supports_logits_to_keep() else {}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from sinkscope.errors import ModelError, first_line
+from sinkscope.models.batches import PaddedBatch, Side, padded_batches
 from sinkscope.models.loading import (
     BUILT_IN,
     NON_WEIGHT_FILES,
@@ -104,7 +105,7 @@ class Model:
         bridge.eval()
         return bridge
 
-    def forget_bridge(self) -> None:
+    def reset_bridge(self) -> None:
         """Drop the bridge, so that the next use boots one on the present weights."""
         self.__dict__.pop("bridge", None)
 
@@ -116,6 +117,12 @@ class Model:
         """`ids` with BOS in front, once; unchanged where the tokenizer has none."""
         bos = self.tokenizer.bos_token_id
         return ids if bos is None or ids[:1] == [bos] else [bos, *ids]
+
+    def batches(
+        self, passages: Sequence[Sequence[int]], batch_size: int, side: Side = "right"
+    ) -> Iterator[PaddedBatch]:
+        """The passages (token ids) in order, `batch_size` at a time, padded on `side`, on the model's device."""
+        return padded_batches(passages, batch_size, self.tokenizer.pad_token_id or 0, self.device, side)
 
     def fingerprint(self) -> str:
         """SHA-256 over the names and bytes of all weights, and what they are read by."""

@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from sinkscope.batches import Side, padded_batches
 from sinkscope.errors import ModelError
 from sinkscope.io.progress import OnProgress
+from sinkscope.models.batches import Side
 from sinkscope.models.hidden_states import residual_blocks
 from sinkscope.models.model import Model
 from sinkscope.sinks.blocks import AttentionBlock, ValueBlock
@@ -36,7 +36,7 @@ def capture(
     bridge = model.bridge
     wanted = list(range(model.n_layers)) if layers is None else list(layers)
     done = 0
-    for batch in padded_batches(passages, batch_size, model.tokenizer.pad_token_id or 0, model.device, side):
+    for batch in model.batches(passages, batch_size, side):
         values: dict[int, Tensor] = {}
         patterned: set[int] = set()
 

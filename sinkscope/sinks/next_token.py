@@ -10,7 +10,6 @@ from jaxtyping import Float
 from torch import Tensor
 from transformers import DynamicCache
 
-from sinkscope.batches import padded_batches
 from sinkscope.io.progress import OnProgress
 from sinkscope.models.model import Model
 
@@ -34,7 +33,7 @@ def top1_by_position(
     length = max(map(len, passages))
     total, count = torch.zeros(length, dtype=torch.float64), torch.zeros(length, dtype=torch.float64)
     done = 0
-    for batch in padded_batches(passages, batch_size, model.tokenizer.pad_token_id or 0, model.device):
+    for batch in model.batches(passages, batch_size):
         rows, width = batch.ids.shape
         chunk = max(1, logits // (rows * model.hf.config.get_text_config().vocab_size))
         cache = {_cache_name(model): DynamicCache(config=model.hf.config)} if width > chunk else {}

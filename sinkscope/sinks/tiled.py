@@ -19,9 +19,9 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import causal_mask_function, sdpa_mask
 
-from sinkscope.batches import Side, padded_batches
 from sinkscope.errors import ModelError
 from sinkscope.io.progress import OnProgress
+from sinkscope.models.batches import Side
 from sinkscope.models.hidden_states import decoder_layers, residual_blocks
 from sinkscope.models.model import Model, attention_implementation
 from sinkscope.sinks.blocks import AttentionBlock, SampledBlock, ValueBlock
@@ -92,7 +92,7 @@ def capture(
     """
     wanted = frozenset(range(model.n_layers) if layers is None else layers)
     done = 0
-    for batch in padded_batches(passages, batch_size, model.tokenizer.pad_token_id or 0, model.device, side):
+    for batch in model.batches(passages, batch_size, side):
         residual = residual_blocks(lambda: decoder_layers(model.hf), statistics, batch.spans, done)
         with (
             residual,

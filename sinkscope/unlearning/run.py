@@ -110,7 +110,7 @@ def train(
             model.hf, adapted = (whole, None) if adapted is None else (whole.model, whole)
     if adapted and world.leads:
         model.hf = merged(adapted)
-    model.forget_bridge()
+    model.reset_bridge()
     return splits, progress.log
 
 

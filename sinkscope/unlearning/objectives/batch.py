@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from sinkscope.batches import padded_batches
+from sinkscope.models.batches import padded_batches
 
 Unit = Literal["passages", "predicted", "tokens"]
 

@@ -1,4 +1,4 @@
-"""Passages of unequal length as padded batches."""
+"""Padded batches of passages of unequal length."""
 
 from __future__ import annotations
 
@@ -15,7 +15,11 @@ Side = Literal["left", "right"]
 
 @dataclass(frozen=True)
 class PaddedBatch:
-    """Token ids, the mask of real tokens, each token's position in its passage (0 on padding), and where each passage lies in its row."""
+    """Token ids of some passages, padded to the longest.
+
+    `mask` marks real tokens, `position_ids` count each passage's tokens from 0 (0 on padding), and `spans` holds
+    the columns of each row that are real.
+    """
 
     ids: Int[Tensor, "batch position"]
     mask: Bool[Tensor, "batch position"]
@@ -30,13 +34,12 @@ def padded_batches(
     device: torch.device,
     side: Side = "right",
 ) -> Iterator[PaddedBatch]:
-    """The passages in order, `batch_size` at a time, each batch padded to its longest."""
+    """The passages in order, `batch_size` at a time, each batch padded on `side` to its longest passage."""
     for first in range(0, len(passages), batch_size):
         batch = passages[first : first + batch_size]
         longest = max(map(len, batch))
-        spans = [
-            range(len(each)) if side == "right" else range(longest - len(each), longest) for each in batch
-        ]
+        starts = [0 if side == "right" else longest - len(tokens) for tokens in batch]
+        spans = [range(start, start + len(tokens)) for start, tokens in zip(starts, batch, strict=True)]
         ids = torch.full((len(batch), longest), pad_id)
         mask = torch.zeros(len(batch), longest, dtype=torch.bool)
         for row, (tokens, span) in enumerate(zip(batch, spans, strict=True)):
