@@ -28,7 +28,7 @@ def report(
 
     Example: `sinkscope report sinks --out sinks.html`
     """
-    from sinkscope.report.report import report as write
+    from sinkscope.report import write_report
 
     page = out or Path(f"{os.path.basename(os.path.realpath(results))}.html")
-    print_result({"page": str(page), "bytes": write(results, page)}, json)
+    print_result({"page": str(page), "bytes": write_report(results, page)}, json)

@@ -16,7 +16,7 @@ import pytest
 from sinkscope.io.progress import silent
 from sinkscope.models.model import data_directory, load
 from sinkscope.quickstart.summary import PLACEMENTS
-from sinkscope.report.report import report
+from sinkscope.report import write_report
 from sinkscope.synthetic.acceptance import ATTEMPTS
 from sinkscope.synthetic.tiny import build
 from tests.guarantees.reading import check_refused, sinkscope
@@ -105,7 +105,7 @@ def test_a_damaged_quickstart_is_neither_shown_nor_taken_for_done(quickstart: Pa
 @pytest.mark.slow
 def test_the_page_has_every_model_at_every_place(quickstart: Path, tmp_path: Path) -> None:
     """It is the one that `report` makes."""
-    report(quickstart, tmp_path / "page.html")
+    write_report(quickstart, tmp_path / "page.html")
     assert (tmp_path / "page.html").read_bytes() == (quickstart / "index.html").read_bytes()
     _, page = read(quickstart / "index.html")
     compared = page["compare"]

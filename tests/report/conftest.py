@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from sinkscope.cli.main import app
 from sinkscope.io.run_directory import create_run
 from sinkscope.models.model import Model, load
-from sinkscope.report.report import report
+from sinkscope.report import write_report
 from sinkscope.sinks.locate import SinkMap, uniform
 from sinkscope.sinks.locate_run import locate_in_text
 from sinkscope.sinks.maps import SIDE
@@ -60,7 +60,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def study_page(study: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     page = tmp_path_factory.mktemp("page") / "study.html"
-    report(study, page)
+    write_report(study, page)
     return page
 
 
@@ -140,7 +140,7 @@ def pages(
     root = tmp_path_factory.mktemp("pages")
     directories = {"sinks": sinks, "large": large} | {directory.name: directory for directory in others}
     for name, directory in directories.items():
-        report(directory, root / f"{name}.html")
+        write_report(directory, root / f"{name}.html")
     return {"study": study_page} | {name: root / f"{name}.html" for name in directories}
 
 

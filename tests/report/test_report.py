@@ -19,7 +19,7 @@ import xarray as xr
 from sinkscope.errors import OutputError
 from sinkscope.models.model import load
 from sinkscope.report import shown as side_by_side
-from sinkscope.report.report import report
+from sinkscope.report import write_report
 from sinkscope.report.study_views import mean_scores, shown_models
 from sinkscope.sinks.backends import choose_backend
 from sinkscope.sinks.compare import insert_trigger_in_all
@@ -38,7 +38,7 @@ DATA = re.compile(r"<script type='application/json' id='report-data'>(.*?)</scri
 
 def shown(directory: Path, out: Path) -> tuple[str, dict]:
     """The text of the page that is made of `directory`, and its data."""
-    assert report(directory, out) == out.stat().st_size
+    assert write_report(directory, out) == out.stat().st_size
     return read(out)
 
 
@@ -207,16 +207,16 @@ def test_a_study_of_an_older_sinkscope_is_to_be_gathered_again(
     del manifest["files"][f"{table}.parquet"], manifest["files"]["run.json"]
     (old / "run.json").write_text(json.dumps(manifest))
     with pytest.raises(OutputError, match="run `sinkscope study` again"):
-        report(old, tmp_path / "page.html")
+        write_report(old, tmp_path / "page.html")
 
 
 def test_the_same_results_give_the_same_bytes(study: Path, study_page: Path, tmp_path: Path) -> None:
-    assert report(study, tmp_path / "again.html") < 10e6
+    assert write_report(study, tmp_path / "again.html") < 10e6
     assert (tmp_path / "again.html").read_bytes() == study_page.read_bytes()
 
 
 def test_a_large_model_stays_below_25_megabytes(large: Path, tmp_path: Path) -> None:
-    assert report(large, tmp_path / "page.html") < 25e6
+    assert write_report(large, tmp_path / "page.html") < 25e6
 
 
 def test_every_kind_of_results_has_its_page(others: list[Path], tmp_path: Path) -> None:
