@@ -14,6 +14,7 @@ from sinkscope.report.contents import GENERATOR, Page
 from sinkscope.report.of_run import compare_page, evaluate_page, locate_page, probe_page, unlearn_page
 from sinkscope.report.of_study import study_page
 
+
 def quickstart_page(directory: Path, manifest: dict[str, Any]) -> Page:
     """The quickstart's page, until the quickstart is a study."""
     from sinkscope.quickstart import page
