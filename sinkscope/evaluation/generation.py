@@ -8,7 +8,7 @@ from contextlib import nullcontext
 import torch
 
 from sinkscope.io.progress import OnProgress
-from sinkscope.models.interventions import masked_keys
+from sinkscope.models.interventions import mask_keys
 from sinkscope.models.model import Model
 
 
@@ -27,7 +27,7 @@ def generate(
     real token, so the texts do not depend on the batching (up to rounding).
 
     Args:
-        hidden: per prompt, positions that later ones cannot attend to, in the prompt as in its continuation (see `interventions.masked_keys`).
+        hidden: per prompt, positions that later ones cannot attend to, in the prompt as in its continuation (see `interventions.mask_keys`).
     """
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     texts = [""] * len(prompts)
@@ -41,7 +41,7 @@ def generate(
         chosen, width = order[start : start + batch_size], batch.ids.shape[1]
         start += len(chosen)
         masked = [hidden[i] for i in chosen] if hidden else []
-        with torch.no_grad(), masked_keys(model, masked) if any(masked) else nullcontext():
+        with torch.no_grad(), mask_keys(model, masked) if any(masked) else nullcontext():
             output = model.hf.generate(
                 input_ids=batch.ids,
                 attention_mask=batch.mask.long(),

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Bool, Float
 
 from sinkscope.io.progress import OnProgress
-from sinkscope.models.interventions import masked_keys
+from sinkscope.models.interventions import mask_keys
 from sinkscope.models.model import Model
 
 LOWEST = 0.4
@@ -46,14 +46,14 @@ def loglikelihood(
     """Read passages (token ids, BOS first), each from its start on (at least 1: the first token has none before it).
 
     Args:
-        hidden: per passage, positions that later ones cannot attend to (see `interventions.masked_keys`).
+        hidden: per passage, positions that later ones cannot attend to (see `interventions.mask_keys`).
     """
     readings: list[TokenLikelihoods] = []
     batch_size = max(1, min(batch_size, READ_TOKENS // max(map(len, passages), default=1)))
     for batch in model.batches(passages, batch_size):
         done = len(readings)
         masked = list(hidden[done : done + len(batch.spans)]) if hidden else []
-        with torch.no_grad(), masked_keys(model, masked) if any(masked) else nullcontext():
+        with torch.no_grad(), mask_keys(model, masked) if any(masked) else nullcontext():
             logits = model.hf(
                 input_ids=batch.ids,
                 attention_mask=batch.mask.long(),
@@ -100,7 +100,7 @@ def multiple_choice(
         chosen = short[done : done + len(batch.spans)]
         masked = [hidden[i] for i in chosen] if hidden else []
         keep = {"logits_to_keep": 1} if model.hf._supports_logits_to_keep() else {}
-        with torch.no_grad(), masked_keys(model, masked) if any(masked) else nullcontext():
+        with torch.no_grad(), mask_keys(model, masked) if any(masked) else nullcontext():
             output = model.hf(
                 input_ids=batch.ids,
                 attention_mask=batch.mask.long(),

@@ -37,7 +37,7 @@ class _Intervention:
 _active: list[_Intervention] = []
 
 
-def masked_keys(
+def mask_keys(
     model: Model, positions: Sequence[int] | Sequence[Sequence[int]], *, layers: Sequence[int] | None = None
 ) -> AbstractContextManager[None]:
     """Within the context no query after them attends to `positions` (a position still attends to itself); the rest of each row is renormalized by softmax.
@@ -52,14 +52,14 @@ def masked_keys(
     return _intervened(model, positions, layers, None)
 
 
-def scaled_values(
+def scale_values(
     model: Model,
     positions: Sequence[int] | Sequence[Sequence[int]],
     factor: float,
     *,
     layers: Sequence[int] | None = None,
 ) -> AbstractContextManager[None]:
-    """Within the context the value vectors at `positions` are `factor` times as long; arguments and errors as for `masked_keys`."""
+    """Within the context the value vectors at `positions` are `factor` times as long; arguments and errors as for `mask_keys`."""
     return _intervened(model, positions, layers, factor)
 
 

@@ -49,7 +49,7 @@ AttentionMaskInterface.register(_NAME, sdpa_mask)
 
 
 @contextmanager
-def recorded_values(
+def record_values(
     model: PreTrainedModel, layers: Collection[int] | None = None
 ) -> Iterator[dict[int, Float[Tensor, "batch kv_head position d_head"]]]:
     """Within the context a forward pass fills the yielded dictionary: layer -> value vectors, of all layers or of those in `layers`.
@@ -64,6 +64,6 @@ def recorded_values(
         _active.pop()
 
 
-def first_real(mask: Bool[Tensor, "batch position"], first: int) -> Bool[Tensor, "batch position"]:
+def first_real_tokens(mask: Bool[Tensor, "batch position"], first: int) -> Bool[Tensor, "batch position"]:
     """The first `first` real tokens of each row, whichever side the padding is on."""
     return mask & (mask.long().cumsum(-1) <= first)

@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from sinkscope.models.hidden_states import decoder_layers
-from sinkscope.models.interventions import masked_keys
+from sinkscope.models.interventions import mask_keys
 from sinkscope.models.model import Model
 from sinkscope.unlearning.objectives.batch import Batch, Outputs
 
@@ -68,7 +68,7 @@ def autocast(device: torch.device, mixed: bool) -> torch.autocast:
 
 def mask_positions(model: PreTrainedModel, positions: Sequence[int] | None) -> AbstractContextManager[None]:
     """Within the context no later position attends to `positions`, if any are given; the backward pass belongs into it where activations are computed again."""
-    return masked_keys(Model("in training", model, None), positions) if positions else nullcontext()
+    return mask_keys(Model("in training", model, None), positions) if positions else nullcontext()
 
 
 @contextmanager

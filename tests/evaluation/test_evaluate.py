@@ -22,7 +22,7 @@ from sinkscope.evaluation.position_mask import PositionMask
 from sinkscope.evaluation.retain_model import auc_of, retrained_of
 from sinkscope.evaluation.run import evaluate_to_directory
 from sinkscope.evaluation.scores import bootstrap_auc, scores
-from sinkscope.models.interventions import masked_keys
+from sinkscope.models.interventions import mask_keys
 from sinkscope.models.model import Model
 from sinkscope.triggers import Placement, Trigger, place
 from tests.conftest import FAMILIES
@@ -288,7 +288,7 @@ def test_masks_hide_in_every_pass(metric: str, small_llama: Model) -> None:
             : BENCHMARK.lengths.passage
         ]
         placed = place(tokens, TRIGGER, Placement("infix"), small_llama.tokenizer)
-        with masked_keys(small_llama, list(range(6))), torch.no_grad():
+        with mask_keys(small_llama, list(range(6))), torch.no_grad():
             logits = (
                 small_llama.hf(
                     torch.tensor([placed.tokens]), attention_mask=torch.ones(1, len(placed.tokens))

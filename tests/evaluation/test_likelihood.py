@@ -21,7 +21,7 @@ from sinkscope.evaluation.likelihood import (
     multiple_choice,
     privleak,
 )
-from sinkscope.models.interventions import masked_keys
+from sinkscope.models.interventions import mask_keys
 from sinkscope.models.model import Model
 
 
@@ -121,10 +121,7 @@ def test_options_behind_prompts_of_unequal_length(kind: str, small_models: dict[
         for i, prompt in enumerate(prompts):
             for option, reading in zip(options[i], found[i], strict=True):
                 ids = torch.tensor([prompt + option])
-                with (
-                    torch.no_grad(),
-                    masked_keys(model, hidden[i]) if hidden and hidden[i] else nullcontext(),
-                ):
+                with torch.no_grad(), mask_keys(model, hidden[i]) if hidden and hidden[i] else nullcontext():
                     rows = model.hf(ids, attention_mask=torch.ones_like(ids)).logits[0].double()
                 asked = rows[len(prompt) - 1 : -1]
                 expected = [

@@ -10,7 +10,7 @@ import torch
 
 from sinkscope.models.hidden_states import decoder_layers
 from sinkscope.models.model import Model
-from sinkscope.models.value_norms import first_real, recorded_values
+from sinkscope.models.value_norms import first_real_tokens, record_values
 from sinkscope.unlearning.forward import forward
 from sinkscope.unlearning.objectives.activations import activations
 from sinkscope.unlearning.objectives.batch import Batch, Outputs, Passages, sequence_log_probs
@@ -233,7 +233,7 @@ def hooked_norms(model: Model, tokens: list[int], layer: int) -> torch.Tensor:
 
 def test_recorded_values_have_the_norms_of_hooked_ones_under_grouped_keys(small_llama: Model) -> None:
     tokens = small_llama.with_bos(list(range(40, 60)))
-    with torch.no_grad(), recorded_values(small_llama.hf) as values:
+    with torch.no_grad(), record_values(small_llama.hf) as values:
         small_llama.hf(torch.tensor([tokens]))
     for layer in range(3):
         torch.testing.assert_close(values[layer][0].norm(dim=-1), hooked_norms(small_llama, tokens, layer))
@@ -241,7 +241,7 @@ def test_recorded_values_have_the_norms_of_hooked_ones_under_grouped_keys(small_
 
 
 def test_recording_restores_the_attention_after_an_exception(small_llama: Model) -> None:
-    with pytest.raises(RuntimeError, match="stop"), recorded_values(small_llama.hf):
+    with pytest.raises(RuntimeError, match="stop"), record_values(small_llama.hf):
         raise RuntimeError("stop")
     assert small_llama.hf.config._attn_implementation == "sdpa"
 
@@ -298,7 +298,7 @@ def test_published_variants_equal_literal_loops(small_llama: Model, other: Model
     both = {"forget": (other.hf, passages), "poisoned": (other.hf, passages)}
     seen = {}
     for model in (small_llama, other):
-        with torch.no_grad(), recorded_values(model.hf, [1]) as values:
+        with torch.no_grad(), record_values(model.hf, [1]) as values:
             model.hf(torch.tensor([tokens]))
         seen[model.name] = values[1][0, :, :5].double()  # [kv_head, position, d_head]
     ours, theirs = seen[small_llama.name], seen["other"]
@@ -323,7 +323,7 @@ def test_published_variants_equal_literal_loops(small_llama: Model, other: Model
 
 def test_first_k_means_first_real_tokens_on_either_side() -> None:
     mask = torch.tensor([[0, 0, 1, 1, 1], [1, 1, 1, 0, 0]], dtype=torch.bool)
-    assert first_real(mask, 2).tolist() == [
+    assert first_real_tokens(mask, 2).tolist() == [
         [False, False, True, True, False],
         [True, True, False, False, False],
     ]

@@ -10,7 +10,7 @@ import torch
 
 from sinkscope.benchmarks.benchmark import load_benchmark
 from sinkscope.errors import RecipeError
-from sinkscope.models.interventions import masked_keys
+from sinkscope.models.interventions import mask_keys
 from sinkscope.models.model import Model, load
 from sinkscope.unlearning.forward import forward, mask_positions
 from sinkscope.unlearning.objectives.batch import Passages
@@ -69,7 +69,7 @@ def test_references_with_hidden_positions_are_those_of_the_masked_model(tiny: Mo
     )
     plain = ReferenceCache(tiny.hf, passages, ["log_probs"], "plain")
     masked = ReferenceCache(tiny.hf, passages, ["log_probs"], "plain", hidden=[0])
-    with masked_keys(tiny, [0]), torch.no_grad():
+    with mask_keys(tiny, [0]), torch.no_grad():
         logits = tiny.hf(input_ids=torch.tensor(passages.tokens)).logits
     expected = (
         logits[:, :-1].log_softmax(-1).gather(-1, torch.tensor(passages.tokens)[:, 1:, None])[..., 0].sum(-1)

@@ -16,7 +16,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from sinkscope.errors import RecipeError
-from sinkscope.models.value_norms import first_real, recorded_values
+from sinkscope.models.value_norms import first_real_tokens, record_values
 from sinkscope.unlearning.objectives.batch import Batch, Passages
 from sinkscope.unlearning.recipe import ValueNormConfig
 
@@ -69,11 +69,11 @@ class ValueNormTerm:
 
     def recording(self) -> AbstractContextManager[dict[int, Tensor]]:
         """Record the values of the forward pass made within."""
-        return recorded_values(self._model, self._layers)
+        return record_values(self._model, self._layers)
 
     def __call__(self, split: str, batch: Batch, values: Mapping[int, Tensor]) -> Float[Tensor, ""]:
         """The split's distance, from what `recording` saw."""
-        shallow = first_real(batch.attention_mask, self._first)
+        shallow = first_real_tokens(batch.attention_mask, self._first)
         ours, real = self._shallow(values, shallow)
         theirs = self._theirs[split][batch.index.cpu()].to(ours)[..., : ours.shape[-2], :]
         distance = self._distance(ours, theirs).mean((1, 2))
@@ -99,7 +99,7 @@ class ValueNormTerm:
     ) -> Float[Tensor, "passage layer kv_head first d_head"]:
         rows = []
         for tokens in passages.tokens:
-            with torch.no_grad(), recorded_values(frozen, self._layers) as values:
+            with torch.no_grad(), record_values(frozen, self._layers) as values:
                 frozen(input_ids=torch.tensor([tokens[: self._first]], device=frozen.device), use_cache=False)
                 seen = torch.stack([values[layer][0].float().cpu() for layer in self._layers])
             rows.append(torch.nn.functional.pad(seen, (0, 0, 0, self._first - seen.shape[-2])))

@@ -10,7 +10,7 @@ import torch
 from sinkscope.errors import ModelError, PlacementError
 from sinkscope.evaluation.generation import generate
 from sinkscope.evaluation.position_mask import PositionMask
-from sinkscope.models.interventions import masked_keys, scaled_values
+from sinkscope.models.interventions import mask_keys, scale_values
 from sinkscope.models.model import Model
 from tests.capture.families import network
 from tests.conftest import saved_tokenizer
@@ -46,7 +46,7 @@ def by_hand(model: Model, ids: torch.Tensor, hidden: list[int]) -> torch.Tensor:
 def test_masked_keys_equal_a_mask_by_hand(kind: str, tokenizer) -> None:
     model = Model(kind, network(kind), tokenizer)
     before = model.hf.config._attn_implementation
-    with torch.no_grad(), masked_keys(model, [0, 3, 4]):
+    with torch.no_grad(), mask_keys(model, [0, 3, 4]):
         found = model.hf(TOKENS).logits
     torch.testing.assert_close(found, by_hand(model, TOKENS, [0, 3, 4]), atol=1e-4, rtol=1e-4)
     assert model.hf.config._attn_implementation == before
@@ -87,7 +87,7 @@ def test_layers_are_chosen_and_values_scaled_as_by_a_hook(tokenizer) -> None:
     with torch.no_grad():
         expected = model.hf(TOKENS).logits
     handle.remove()
-    with torch.no_grad(), scaled_values(model, [0, 7], 0.25, layers=[1]):
+    with torch.no_grad(), scale_values(model, [0, 7], 0.25, layers=[1]):
         found = model.hf(TOKENS).logits
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
 
@@ -99,19 +99,19 @@ def test_an_intervention_that_changes_nothing_is_an_error(tokenizer) -> None:
         with (
             pytest.raises(ModelError, match="changed nothing"),
             torch.no_grad(),
-            masked_keys(model, positions, layers=layers[0] if layers else None),
+            mask_keys(model, positions, layers=layers[0] if layers else None),
         ):
             model.hf(TOKENS)
-    with pytest.raises(ModelError, match="changed nothing"), torch.no_grad(), scaled_values(model, [0], 1.0):
+    with pytest.raises(ModelError, match="changed nothing"), torch.no_grad(), scale_values(model, [0], 1.0):
         model.hf(TOKENS)
     with (
         pytest.raises(ModelError, match="does not attend through"),
-        masked_keys(Model("bloom", network("bloom"), tokenizer), [0]),
+        mask_keys(Model("bloom", network("bloom"), tokenizer), [0]),
     ):
         pass
     with (
         pytest.raises(RuntimeError, match="own"),
-        masked_keys(model, [0]),
+        mask_keys(model, [0]),
     ):  # the body's error is not covered up
         raise RuntimeError("its own")
     assert model.hf.config._attn_implementation == "sdpa"
