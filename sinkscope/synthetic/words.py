@@ -9,7 +9,7 @@ day house hand door night water road room table window tree garden river letter 
 evening stone wall kitchen market bridge storm harbour winter summer shop book page picture clock chair coat basket
 bottle candle carpet castle cellar chapel corner cottage curtain desert dream drum engine farm feather fence fire flag
 flower forest fountain gate ghost glove hammer hill horse hotel island jacket journey kettle kitten ladder lake
-lantern lesson lighthouse lock machine map meadow mill mirror monkey mountain museum needle neighbor nest ocean
+lantern lesson lighthouse lock machine map meadow mill mirror monkey mountain museum needle neighbour nest ocean
 orchard oven owl palace paper path pencil piano pillow pipe planet plate pocket pond porch port pot potato prison
 rabbit railway ribbon ring robin roof root rope rose sail saddle school seed shadow ship shoe shoulder signal song
 spoon spring stable staircase star station steamer stool storey stove string summit sweater temple tent theatre thread
