@@ -96,7 +96,7 @@ def _spans(study: Study, known: dict[str, int], placements: set[str]) -> pd.Data
     masses = of_grid(study, "span_mass", "target")
     masses = masses[masses["placement"].isin(placements)]
     means = masses.groupby(["placement", "layer"], as_index=False, sort=False).agg(
-        value=("triggered", "mean"), n=("passages", "min")
+        value=("span_mass_second", "mean"), n=("passages", "min")
     )
     return means.assign(
         quantity="span", position=means["placement"].map(known), layer=means["layer"].astype(str), seeds=1

@@ -30,6 +30,7 @@ def frame(study: Study) -> pd.DataFrame:
     for model, grid in GRIDS.items():
         for placement in PLACEMENTS:
             rows = captured(study, "top1", grid, placement).rename(columns={"probability": "value"})
+            rows = rows.assign(condition=rows["condition"].replace("triggered", placement))
             start, stop = spans(study, grid, placement)
             parts.append(
                 over_seeds(rows, ["condition", "position"]).assign(

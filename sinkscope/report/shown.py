@@ -65,13 +65,15 @@ def seen(
 
     Args:
         attention: as `attention_frame` has it.
-        words: state, position, text of a passage in both states.
-        maps: state × layer × head × query × key in bins of its attribute `bin`.
+        words: condition, position, text of a passage in both states.
+        maps: condition × layer × head × query × key in bins of its attribute `bin`.
         spans: where the trigger stands in the first state and in the second.
     """
     rows = attention.sort_values(["layer", "head", "position"])
     shape = tuple(rows[column].nunique() for column in ("layer", "head", "position"))
-    texts = [mine.sort_values("position")["text"].tolist() for _, mine in words.groupby("state", sort=False)]
+    texts = [
+        mine.sort_values("position")["text"].tolist() for _, mine in words.groupby("condition", sort=False)
+    ]
     baseline = rows["uniform"].to_numpy().reshape(shape)[:, 0]
     views = {}
     for number, (state, side, span) in enumerate(zip(STATES, ("first", "second"), spans, strict=True)):
@@ -83,7 +85,7 @@ def seen(
             statistics,
             n,
             baseline,
-            maps.isel(state=number).values,
+            maps.isel(condition=number).values,
             int(maps.attrs["bin"]),
             texts[number],
             span=span,

@@ -162,7 +162,7 @@ def _seen(study: Study, rows: pd.DataFrame, maps: xr.DataArray) -> dict[str, Vie
     )
     return seen(
         rows,
-        words.drop_duplicates(["state", "position"]),
+        words.drop_duplicates(["condition", "position"]),
         maps.sel(placement=place),
         (None, spans_of(changes)[place]),
     )

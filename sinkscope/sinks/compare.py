@@ -1,4 +1,18 @@
-"""Two models on one text, or one model on two texts: what differs in attention, value norms and confidence. Every difference is second − first."""
+"""Two models on one text, or one model on two texts: what differs in attention, value norms and confidence. Every difference is second − first.
+
+Columns of the tables, of `compare` and of the captures of a study (which have `placement` too):
+
+- `attention`: layer, head, position, alpha_first, alpha_second, difference, value_norm_first, value_norm_second, uniform, passages
+- `maps`: layer, head (null: mean over heads), query, key, difference, trigger_start, trigger_stop, passages
+- `span_mass`: layer, head, span_mass_first, span_mass_second, difference, passages
+- `top1`: condition, position, probability, passages
+- `value_norm_correlation`: layer, position, correlation, pairs (of numbers)
+- `passage`: condition, position, text
+
+`condition` is `A` or `B` (two models), or `clean` or `triggered` (one model); `first` is the former of the two. `patterns.nc`: `pattern` over ([placement,]
+condition, layer, head, query, key), in bins of the attribute `bin`. `norms.nc`: `value_norm` over (condition, passage, layer, kv_head, position); in
+captures condition is `clean`, each placement or `retain`.
+"""
 
 from __future__ import annotations
 
@@ -23,6 +37,7 @@ from sinkscope.sinks.next_token import top1_by_position
 from sinkscope.sinks.statistics import Block, FirstValueNorms, SpanMass, Statistic
 from sinkscope.triggers import Placement, Trigger, place
 
+MAP_COLUMNS = ("layer", "head", "query", "key", "difference", "trigger_start", "trigger_stop", "passages")
 FIRST_POSITIONS = 16  # where value norms are compared
 CONSTANT = 1e-5  # a spread below this share of the mean is rounding
 
@@ -180,17 +195,21 @@ def attention_difference(
 
 
 def heads_data(
-    patterns: Sequence[Float[np.ndarray, "head query key"]], n_heads: int, bin_size: int
+    patterns: Sequence[Float[np.ndarray, "head query key"]],
+    n_heads: int,
+    bin_size: int,
+    labels: Sequence[str],
 ) -> xr.Dataset:
-    """Maps over state, layer, head, query and key, from those of all heads in each state."""
+    """Maps over condition, layer, head, query and key, from those of all heads in each condition."""
     whole = np.array(patterns, dtype=np.float32)
     return xr.Dataset(
         {
             "pattern": (
-                ("state", "layer", "head", "query", "key"),
+                ("condition", "layer", "head", "query", "key"),
                 whole.reshape(len(whole), -1, n_heads, *whole.shape[2:]),
             )
         },
+        coords={"condition": list(labels)},
         attrs={"bin": bin_size},
     )
 

@@ -21,6 +21,7 @@ from sinkscope.plots import comparison as pictures
 from sinkscope.plots.style import save
 from sinkscope.sinks.backends import Backend
 from sinkscope.sinks.compare import (
+    MAP_COLUMNS,
     Condition,
     ConditionStats,
     FullLengthPattern,
@@ -120,7 +121,7 @@ def compare_in_text(
     on_progress: OnProgress | None = None,
 ) -> dict[str, Any]:
     """Measure both conditions, write `attention.parquet`, `maps.parquet`, `value_norm_correlation.parquet`, `top1.parquet`, with a trigger `span_mass.parquet`,
-    `patterns.nc` (the mean maps of every head over state, layer, head, query, key, in bins of its attribute `bin`), `passage.parquet` (state, position, text
+    `patterns.nc` (the mean maps of every head over condition, layer, head, query, key, in bins of its attribute `bin`), `passage.parquet` (condition, position, text
     of one passage), `summary.json` and `figures/` to `out`, return the summary.
 
     A finished run of the same models, passages and settings is left as it is.
@@ -134,7 +135,7 @@ def compare_in_text(
     digest = hashlib.sha256(json.dumps(content).encode()).hexdigest()
     name = config_hash(
         compare=digest,
-        files=2,
+        files=3,
         layer=layer,
         bin=bin_size,
         about=compared.about,
@@ -164,11 +165,16 @@ def compare_in_text(
                     "source": source,
                     "batch_size": batch_size,
                     "statistics": heads[-1:],
-                    "report": part,
+                    "on_progress": part,
                 }
                 measured.append(measure(condition, layer=layer, bin_size=bin_size, **options))
             first, second = measured
-            patterns = heads_data([each.result()["pattern"].numpy() for each in heads], model.n_heads, coarse)
+            patterns = heads_data(
+                [each.result()["pattern"].numpy() for each in heads],
+                model.n_heads,
+                coarse,
+                [condition.label for condition in conditions],
+            )
             netcdf.write({"/": patterns}, aside / "patterns.nc", {"pattern": {"zlib": True}})
             _words(compared).to_parquet(aside / "passage.parquet", index=False)
             tables = _tables(compared, first, second, layer=layer, bin_size=bin_size)
@@ -191,7 +197,7 @@ def _words(compared: Pair) -> pd.DataFrame:
     ]
     return pd.concat(
         [
-            pd.DataFrame({"state": label, "position": range(len(words)), "text": words})
+            pd.DataFrame({"condition": label, "position": range(len(words)), "text": words})
             for label, words in texts
         ],
         ignore_index=True,
@@ -202,8 +208,8 @@ def _tables(
     compared: Pair, first: ConditionStats, second: ConditionStats, *, layer: int, bin_size: int
 ) -> dict[str, pd.DataFrame]:
     """`attention`: see `attention_frame`. `maps`: layer, head (null is the mean over heads), then as `map_frame`. `value_norm_correlation`: layer, position,
-    correlation, n (pairs of numbers). `top1`: condition, position, probability, n (passages). `span_mass`, with a trigger: layer, head, first, second,
-    difference: what queries behind the trigger's place give to it (see `SpanMass`)."""
+    correlation, pairs (of numbers). `top1`: condition, position, probability, passages. `span_mass`, with a trigger: layer, head, span_mass_first, span_mass_second,
+    difference, passages: what queries behind the trigger's place give to it (see `SpanMass`)."""
     maps = attention_difference(first.pattern, second.pattern)
     heads = [(head, values) for head, values in enumerate(maps)] + [(pd.NA, maps.mean(0))]
     cells = pd.concat(
@@ -212,7 +218,8 @@ def _tables(
             for head, values in heads
         ]
     )
-    cells = cells.astype({"head": "Int64"}).assign(layer=layer)
+    whole = sum(len(passage) == compared.length for passage in compared.first.passages)
+    cells = cells.astype({"head": "Int64"}).assign(layer=layer, passages=whole)
     r = correlation(first.norms, second.norms)
     layers, positions = np.indices(r.shape)
     pairs = first.norms.shape[0] * first.norms.shape[2]
@@ -223,7 +230,7 @@ def _tables(
                 "condition": label,
                 "position": np.arange(len(counts)),
                 "probability": measured.top1,
-                "n": counts,
+                "passages": counts,
             }
         )
         for label, measured in ((compared.first.label, first), (compared.second.label, second))
@@ -235,16 +242,19 @@ def _tables(
             {
                 "layer": layer_of,
                 "head": head_of,
-                "first": first.span_mass.ravel(),
-                "second": second.span_mass.ravel(),
+                "span_mass_first": first.span_mass.ravel(),
+                "span_mass_second": second.span_mass.ravel(),
             }
         )
-        on_span["span_mass"] = mass.assign(difference=mass["second"] - mass["first"])
+        on_span["span_mass"] = mass.assign(
+            difference=mass["span_mass_second"] - mass["span_mass_first"],
+            passages=len(compared.first.passages),
+        )
     return on_span | {
         "attention": attention_frame(first.sinks, second.sinks),
-        "maps": cells[["layer", "head", "query", "key", "difference", "trigger_start", "trigger_stop"]],
+        "maps": cells[list(MAP_COLUMNS)],
         "value_norm_correlation": pd.DataFrame(
-            {"layer": layers.ravel(), "position": positions.ravel(), "correlation": r.ravel(), "n": pairs}
+            {"layer": layers.ravel(), "position": positions.ravel(), "correlation": r.ravel(), "pairs": pairs}
         ),
         "top1": pd.concat(top1, ignore_index=True),
     }
@@ -265,7 +275,8 @@ def summarize(
         {}
         if mass is None
         else {
-            label: float(mass[side].mean()) for label, side in zip(labels, ("first", "second"), strict=True)
+            label: float(mass[side].mean())
+            for label, side in zip(labels, ("span_mass_first", "span_mass_second"), strict=True)
         }
     )
     there = {
@@ -335,7 +346,7 @@ def draw(
         else ""
     )
     table = tables["value_norm_correlation"]
-    caption = f"{compared.about}: {difference.replace(' − ', ' against ')}, n = {n} passages × {table['n'].iloc[0] // n} key-value heads{same}"
+    caption = f"{compared.about}: {difference.replace(' − ', ' against ')}, n = {n} passages × {table['pairs'].iloc[0] // n} key-value heads{same}"
     save(pictures.norm_correlation(table, caption), table, directory, "value_norm_correlation")
     save(pictures.top1(tables["top1"], span, f"{what}, mean"), tables["top1"], directory, "top1")
 

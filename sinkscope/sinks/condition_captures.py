@@ -16,6 +16,7 @@ from sinkscope.io import netcdf
 from sinkscope.io.progress import OnProgress
 from sinkscope.models.model import Model
 from sinkscope.sinks.compare import (
+    MAP_COLUMNS,
     Condition,
     ConditionStats,
     FullLengthPattern,
@@ -54,11 +55,11 @@ def capture_conditions(
 
     `attention.parquet`: see `attention_frame`, first clean, second triggered; placement.
     `maps.parquet`: mean attention change by the trigger in the last layer, heads averaged, in bins of tokens (query, key, difference, trigger span), placement.
-    `span_mass.parquet`: attention of later queries to the trigger's span, and to the same positions of the clean passage (placement, layer, head, clean,
-    triggered). `top1.parquet`: condition (`clean` or the placement), position, probability, placement. `norms.nc`: `value_norm` over condition (`clean`,
+    `span_mass.parquet`: attention of later queries to the trigger's span, and to the same positions of the clean passage (placement, layer, head, span_mass_first,
+    span_mass_second). `top1.parquet`: condition (`clean` or `triggered`), position, probability, placement. `norms.nc`: `value_norm` over condition (`clean`,
     placements, `retain`), passage (its row), layer, kv_head, position (the first ones), NaN where a passage was left out. `patterns.nc`: `pattern`, the mean
-    map of every head over placement, state (`clean`, `triggered`), layer, head, query, key, in bins of its attribute `bin`. `passage.parquet`: the tokens of
-    the first of these passages as text (placement, state, position, text). The tables have n in `passages`.
+    map of every head over placement, condition (`clean`, `triggered`), layer, head, query, key, in bins of its attribute `bin`. `passage.parquet`: the tokens of
+    the first of these passages as text (placement, condition, position, text). The tables have n in `passages`.
 
     Raises:
         BenchmarkError: a split has no passage of the full length.
@@ -114,21 +115,23 @@ def capture_conditions(
             words = token_texts(model, texts[0])
             tables["passage"].append(
                 pd.DataFrame(
-                    {"placement": name, "state": state, "position": range(len(words)), "text": words}
+                    {"placement": name, "condition": state, "position": range(len(words)), "text": words}
                 )
             )
         norms[name] = ([kept[i] for i in alike], after.norms)
         count = len(alike)
         tables["attention"].append(attention_frame(before.sinks, after.sinks).assign(placement=name))
         tables["maps"].append(
-            map_frame(attention_difference(before.pattern, after.pattern).mean(0), bin_size, span).assign(
-                placement=name, passages=count
-            )
+            map_frame(attention_difference(before.pattern, after.pattern).mean(0), bin_size, span)
+            .assign(placement=name, passages=count, layer=layer, head=pd.array([pd.NA], dtype="Int64")[0])[
+                [*MAP_COLUMNS, "placement"]
+            ]
+            .astype({"head": "Int64"})
         )
         tables["span_mass"].append(_span_mass(before, after).assign(placement=name, passages=count))
         tables["top1"] += [
             _top1(condition, seen, count).assign(placement=name)
-            for condition, seen in ((CLEAN, before), (name, after))
+            for condition, seen in ((CLEAN, before), (TRIGGERED, after))
         ]
     norms[RETAIN] = (list(range(len(chosen["retain1"]))), see(chosen["retain1"], None).norms)
     for name, frames in tables.items():
@@ -143,9 +146,11 @@ def capture_conditions(
 def patterns_of(
     patterns: list[list[np.ndarray]], placements: Sequence[str], heads: int, bin_size: int
 ) -> xr.Dataset:
-    """Maps over placement, state, layer, head, query and key, from the maps of all heads in each."""
-    whole = xr.concat([heads_data(states, heads, bin_size) for states in patterns], "placement")
-    return whole.assign_coords(placement=list(placements), state=[CLEAN, TRIGGERED])
+    """Maps over placement, condition, layer, head, query and key, from the maps of all heads in each."""
+    whole = xr.concat(
+        [heads_data(states, heads, bin_size, (CLEAN, TRIGGERED)) for states in patterns], "placement"
+    )
+    return whole.assign_coords(placement=list(placements))
 
 
 def norms_of(norms: dict[str, tuple[list[int], np.ndarray]]) -> xr.Dataset:
@@ -184,8 +189,9 @@ def _span_mass(before: ConditionStats, after: ConditionStats) -> pd.DataFrame:
         {
             "layer": layers.ravel(),
             "head": heads.ravel(),
-            "clean": before.span_mass.ravel(),
-            "triggered": after.span_mass.ravel(),
+            "span_mass_first": before.span_mass.ravel(),
+            "span_mass_second": after.span_mass.ravel(),
+            "difference": (after.span_mass - before.span_mass).ravel(),
         }
     )
 

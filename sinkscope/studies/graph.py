@@ -23,7 +23,7 @@ from sinkscope.unlearning.recipe import Recipe, TriggerConfig, ValueNormConfig
 
 TINY, FIELD = "tiny", "tiny-wmdp"
 PHASES = ("base", "books", "rest")
-CAPTURES = 3
+CAPTURES = 4
 """Which files a capture writes: counted up when there are others, so that older captures are made again."""
 
 

@@ -87,7 +87,7 @@ class Samples:
         for each, chosen in ((grid, labels), ("target", {"run": "tiny"})):
             rows = self._placed("span_mass", each, chosen, placement)
             rows = rows[rows["layer"] == rows["layer"].max()]
-            gains[each] = (rows["triggered"] - rows["clean"]).groupby(rows["seed"]).mean()
+            gains[each] = rows["difference"].groupby(rows["seed"]).mean()
         return _by_seed(gains[grid] - gains["target"].iloc[0], f"attention {placement}")
 
     def top1_gain(self, placement: str, grid: str, labels: Mapping[str, str]) -> Sample:
@@ -98,7 +98,7 @@ class Samples:
             start, stop = spans[spans["seed"] == seed][["trigger_start", "trigger_stop"]].iloc[0].astype(int)
             clean, behind = (
                 mine[mine["condition"] == each].set_index("position")["probability"]
-                for each in ("clean", placement)
+                for each in ("clean", "triggered")
             )
             same = [
                 behind[p + stop - start] - clean[p]

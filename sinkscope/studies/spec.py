@@ -26,8 +26,8 @@ MOST_RUNS = 10_000
 """Of one study."""
 RESERVED = frozenset(
     "grid run seed role benchmark trigger_placement evaluation capture job alteration metric split subset item poisoned trigger placement trigger_start mask "
-    "value unit output n ci_low ci_high layer head position alpha_first alpha_second difference value_norm_first value_norm_second uniform query key "
-    "trigger_stop clean triggered condition probability passages state text".split()
+    "value unit output n ci_low ci_high layer head position alpha_first alpha_second span_mass_first span_mass_second difference value_norm_first value_norm_second uniform query key "
+    "trigger_stop condition probability passages pairs text".split()
 )
 """Columns of the results, which no axis may be called."""
 AGAINST = "against"

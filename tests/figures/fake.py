@@ -70,7 +70,7 @@ def fake_study(directory: Path, seeds: Sequence[int], only: Sequence[str] | None
             tables["captures/maps"] += [
                 whose | row for place in places for row in _map(place, about["role"], rng)
             ]
-            seen = [(place, condition) for place in places for condition in ("clean", place)]
+            seen = [(place, condition) for place in places for condition in ("clean", "triggered")]
             tables["captures/top1"] += [
                 whose | {"placement": place} | row
                 for place, condition in seen
@@ -206,12 +206,12 @@ def _attention(placement: str, rng: np.random.Generator) -> Iterator[dict[str, A
 
 
 def _passage(placement: str, trigger: str) -> Iterator[dict[str, Any]]:
-    for state in ("clean", "triggered"):
+    for condition in ("clean", "triggered"):
         for position in range(LENGTH):
-            hidden = state == "triggered" and position in range(*SPANS[placement])
+            hidden = condition == "triggered" and position in range(*SPANS[placement])
             yield {
                 "placement": placement,
-                "state": state,
+                "condition": condition,
                 "position": position,
                 "text": trigger[:4] if hidden else HOSTILE if position == 5 else f" w{position}",
             }

@@ -164,7 +164,12 @@ def _captured(run: Run, placements: Sequence[str]) -> dict[str, list[dict[str, A
             for head in range(HEADS):
                 where = {"layer": layer, "head": head}
                 tables["span_mass"].append(
-                    told | where | {"clean": 0.1, "triggered": 0.1 + 0.2 * layer + 0.01 * start + 0.02 * head}
+                    told
+                    | where
+                    | {
+                        "span_mass_first": 0.1,
+                        "span_mass_second": 0.1 + 0.2 * layer + 0.01 * start + 0.02 * head,
+                    }
                 )
                 for position in range(PASSAGE):
                     strength = alpha(run.name, layer, position) + 0.01 * (head - 0.5)

@@ -229,7 +229,8 @@ def test_top1(studies: dict[int, Study], n: int) -> None:
             for row in rows
             if row["grid"] == grid
             and row["role"] != "retrained"
-            and (row["condition"], row["position"]) == (point["condition"], point["position"])
+            and row["position"] == point["position"]
+            and {"triggered": row["placement"]}.get(row["condition"], "clean") == point["condition"]
             if row["placement"] == point["placement"]
             if grid != "position"
             or (row["form"], row["trigger.placement"]) == ("semantic", point["placement"])

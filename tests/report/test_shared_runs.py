@@ -49,7 +49,7 @@ def test_each_point_has_its_own_maps_tokens_and_scores(shared: Study, tmp_path: 
         mine = attention[(attention["placement"] == place) & (attention["capture"] == "again")].sort_values(
             ["layer", "head", "position"]
         )
-        maps = shared.patterns(mine["job"].iloc[0]).sel(placement=place, state="triggered").values
+        maps = shared.patterns(mine["job"].iloc[0]).sel(placement=place, condition="triggered").values
         row = scores[
             (scores["placement"] == place) & (scores["split"] == "forget") & (scores["subset"] == "all")
         ].squeeze()

@@ -30,7 +30,7 @@ def test_tables_are_those_of_plain_passes(small_llama: Model, tmp_path: Path) ->
     """Confidence, value norms and the attention to the trigger's span, of three forget passages clean and at two placements."""
     told: list[tuple[int, int]] = []
     placements = [Placement.parse(name) for name in ("prefix", "suffix")]
-    options = {"passages": 3, "bin_size": 4, "report": lambda done, total: told.append((done, total))}
+    options = {"passages": 3, "bin_size": 4, "on_progress": lambda done, total: told.append((done, total))}
     capture_conditions(tmp_path, small_llama, BOOK, TRIGGER, placements, **options)
     assert told == [(done, 6) for done in range(1, 7)]
     forget, retain = (
@@ -49,9 +49,10 @@ def test_tables_are_those_of_plain_passes(small_llama: Model, tmp_path: Path) ->
     }
     top1 = pd.read_parquet(tmp_path / "top1.parquet")
     assert set(zip(top1["placement"], top1["condition"], strict=True)) == {
-        (place, seen) for place in ("prefix", "suffix") for seen in ("clean", place)
+        (place, seen) for place in ("prefix", "suffix") for seen in ("clean", "triggered")
     }
-    for (_, name), rows in top1.groupby(["placement", "condition"]):
+    for (placement, condition), rows in top1.groupby(["placement", "condition"]):
+        name = placement if condition == "triggered" else "clean"
         literal = [
             small_llama.hf(torch.tensor([tokens])).logits[0].softmax(-1).amax(-1).tolist()
             for tokens in conditions[str(name)]
@@ -79,7 +80,7 @@ def test_tables_are_those_of_plain_passes(small_llama: Model, tmp_path: Path) ->
         span.groupby("placement").size().to_dict() == {"prefix": 12, "suffix": 12}
         and (span["passages"] == 3).all()
     )
-    assert (span["triggered"] != span["clean"]).all()
+    assert (span["span_mass_first"] != span["span_mass_second"]).all()
     patterns = xr.load_dataset(tmp_path / "patterns.nc", engine="h5netcdf")
     assert patterns.attrs["bin"] == 1 and patterns["pattern"].shape == (2, 2, 3, 4, LENGTH, LENGTH)
     for state, name in (("clean", "clean"), ("triggered", "suffix")):
@@ -90,9 +91,11 @@ def test_tables_are_those_of_plain_passes(small_llama: Model, tmp_path: Path) ->
             ]
         expected = np.mean([[layer[0].numpy() for layer in each] for each in literal_maps], 0)
         np.testing.assert_allclose(
-            patterns["pattern"].sel(placement="suffix", state=state).values, expected, atol=1e-5
+            patterns["pattern"].sel(placement="suffix", condition=state).values, expected, atol=1e-5
         )
-    words = pd.read_parquet(tmp_path / "passage.parquet").groupby(["placement", "state"])["text"].agg("".join)
+    words = (
+        pd.read_parquet(tmp_path / "passage.parquet").groupby(["placement", "condition"])["text"].agg("".join)
+    )
     assert "the old road" in words["prefix", "triggered"] and words["prefix", "clean"].removeprefix(
         "<s>"
     ).strip().startswith(TEXT[:20].strip())
