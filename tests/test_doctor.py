@@ -72,7 +72,7 @@ def test_a_cache_that_cannot_be_written_is_told_with_the_mend(tmp_path, capsys, 
     assert "all is well" not in stdout
     assert err == f"sinkscope: {line.removeprefix('cache: ')}\n"
     assert str(tmp_path / "file" / "cache") in line
-    assert line.endswith("choose another place with the variable SINKSCOPE_CACHE")
+    assert line.endswith("choose another directory with the variable SINKSCOPE_CACHE")
     assert json.loads(run(capsys, monkeypatch, "doctor", "--json")[1])["well"] is False
 
 

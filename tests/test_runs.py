@@ -14,14 +14,14 @@ from sinkscope.io.run_directory import MANIFEST, config_hash, create_run, is_com
 
 
 def write(directory, name="abc", content="hello"):
-    with create_run(directory, name, kind="test") as aside:
+    with create_run(directory, name, kind="locate") as aside:
         (aside / "deep").mkdir()
         (aside / "deep" / "file.txt").write_text(content)
 
 
 def test_a_run_is_absent_until_it_is_complete(tmp_path) -> None:
     out = tmp_path / "run"
-    with create_run(out, "abc") as aside:
+    with create_run(out, "abc", kind="locate") as aside:
         (aside / "file.txt").write_text("x")
         assert not out.exists()
     assert read_manifest(out)["identity"] == "abc"
@@ -29,7 +29,7 @@ def test_a_run_is_absent_until_it_is_complete(tmp_path) -> None:
 
 
 def test_a_failure_leaves_nothing_behind(tmp_path) -> None:
-    with pytest.raises(RuntimeError), create_run(tmp_path / "run", "abc") as aside:
+    with pytest.raises(RuntimeError), create_run(tmp_path / "run", "abc", kind="locate") as aside:
         (aside / "file.txt").write_text("x")
         raise RuntimeError
     assert list(tmp_path.iterdir()) == []
@@ -63,7 +63,7 @@ def test_a_link_to_an_empty_directory_is_written_through(tmp_path) -> None:
     out.symlink_to(tmp_path / "disk" / "results")
     for content in ("hello", "again"):
         assert not is_complete(out, content)
-        with create_run(out, content, True, kind="test") as aside:
+        with create_run(out, content, kind="locate", overwrite=True) as aside:
             (aside / "file.txt").write_text(content)
         assert out.is_symlink() and is_complete(out, content)
         assert [path.name for path in (tmp_path / "disk").iterdir()] == ["results"]
@@ -101,7 +101,9 @@ def test_damage_is_noticed_and_named(tmp_path, damage) -> None:
 
 @pytest.mark.parametrize("change", [{"identity": 3}, {"kind": []}, {"versions": "1.0"}, {"files": ["a"]}])
 def test_a_manifest_of_other_types_is_damaged(tmp_path, change) -> None:
-    (tmp_path / MANIFEST).write_text(json.dumps({"identity": "abc", "kind": "test", "files": {}} | change))
+    (tmp_path / MANIFEST).write_text(
+        json.dumps({"identity": "abc", "kind": "locate", "schema": 4, "files": {}} | change)
+    )
     with pytest.raises(OutputError, match=r"run.json is damaged"):
         read_manifest(tmp_path)
 
@@ -122,20 +124,20 @@ def test_a_manifest_of_absurd_size_is_not_read(tmp_path) -> None:
     ],
 )
 def test_the_operating_systems_refusals_are_one_line(tmp_path, code, message) -> None:
-    with pytest.raises(OutputError, match=message), create_run(tmp_path / "run", "abc"):
+    with pytest.raises(OutputError, match=message), create_run(tmp_path / "run", "abc", kind="locate"):
         raise OSError(code, "refused")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_place_that_another_is_at_work_on_is_refused_where_that_matters(tmp_path) -> None:
-    with create_run(tmp_path / "run", "abc", False, True) as aside:
+    with create_run(tmp_path / "run", "abc", kind="locate", exclusive=True) as aside:
         (aside / "file.txt").write_text("x")
         with (
-            pytest.raises(OutputError, match="run is being made by another process"),
-            create_run(tmp_path / "run", "abc", False, True),
+            pytest.raises(OutputError, match="run is being written by another process"),
+            create_run(tmp_path / "run", "abc", kind="locate", exclusive=True),
         ):
             pass
-        with create_run(tmp_path / "another", "abc", False, True):
+        with create_run(tmp_path / "another", "abc", kind="locate", exclusive=True):
             pass
     assert is_complete(tmp_path / "run", "abc") and sorted(path.name for path in tmp_path.iterdir()) == [
         "another",
@@ -155,12 +157,12 @@ def test_what_could_not_be_replaced_stays(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(os, "replace", refused)
     with (
         pytest.raises(OutputError, match="no space left"),
-        create_run(tmp_path / "run", "new", True, kind="test"),
+        create_run(tmp_path / "run", "new", kind="locate", overwrite=True),
     ):
         pass
     assert is_complete(tmp_path / "run", "old") and [path.name for path in tmp_path.iterdir()] == ["run"]
 
 
 def test_identity_depends_on_every_part_but_not_on_their_order() -> None:
-    assert config_hash(a=1, b={"x": 2}) == config_hash(b={"x": 2}, a=1)
-    assert config_hash(a=1) != config_hash(a=2)
+    assert config_hash("locate", a=1, b={"x": 2}) == config_hash("locate", b={"x": 2}, a=1)
+    assert config_hash("locate", a=1) != config_hash("locate", a=2)

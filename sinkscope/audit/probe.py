@@ -106,7 +106,8 @@ def probe(
             f"benchmark {benchmark.name} has nothing to recall; give one with verbmem, knowmem or choices"
         )
     name = config_hash(
-        probe=subject.model.fingerprint(),
+        "probe",
+        model=subject.model.fingerprint(),
         benchmark=benchmark.digest(),
         triggers=list(triggers),
         placements=[str(each) for each in placements],

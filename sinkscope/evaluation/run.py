@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -58,6 +59,7 @@ def evaluate_to_directory(
             f"a retrained model serves privleak, which is not scored here ({scored}); leave --retrained out or give a benchmark that has it"
         )
     name = config_hash(
+        "evaluate",
         model=subject.model.fingerprint(),
         label=subject.label,
         benchmark=benchmark.digest() if benchmark else "",
@@ -73,7 +75,7 @@ def evaluate_to_directory(
             if benchmark and retrained is not None
             else None
         )
-        about = {
+        about: dict[str, Any] = {
             "model": subject.label,
             "benchmark": benchmark.digest() if benchmark else "",
             "retrained_auc": retrained_auc,

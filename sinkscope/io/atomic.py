@@ -1,156 +1,179 @@
-"""Writing aside: files grow in a directory beside the place that they are meant for, and go there when they are whole.
+"""Atomic writes: files are written to a locked staging directory, which is then renamed.
 
-The process that writes such a directory holds a lock of the operating system on it. One that is killed leaves the directory behind, without the lock, and
-the next process that writes to the same place removes it. On a file system without such locks nothing is removed.
+A staging directory `.NAME.TOKEN.partial` has a lock file `.NAME.TOKEN.lock` beside it. The operating system releases
+the lock when the process dies, so the next process that writes the same target removes both. On a file system
+without locks nothing is removed.
 """
 
 from __future__ import annotations
 
 import errno
-import fcntl
 import glob
 import os
+import secrets
 import shutil
-import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO
+
+from filelock import FileLock, Timeout
 
 from sinkscope.errors import OutputError, UserError
 from sinkscope.io.cache import cache_directory
 
-LOCK_FILE = "run.json"
-"""The file that is locked. In a run's directory it becomes the manifest, so that the lock leaves nothing there."""
+TOKEN_BYTES = 8
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _LIMITED = (errno.EFBIG,)
 _FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EBUSY)
 IN_USE = (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR)
-_REFUSALS = (*_FULL, *_LIMITED, *_FORBIDDEN, *IN_USE)
+_USER_ERRORS = (*_FULL, *_LIMITED, *_FORBIDDEN, *IN_USE)
 
 
 @contextmanager
-def staging_directory(target: Path, place: Path, alone: bool = False) -> Iterator[Path]:
-    """A directory in `place` for what is meant for `target`, removed at the end unless it was moved away.
+def staging_directory(target: Path, parent: Path, *, exclusive: bool = False) -> Iterator[Path]:
+    """A directory in `parent` for the files of `target`, removed at the end unless it was renamed.
+
+    Args:
+        exclusive: refuse if another process has an exclusive staging directory for `target`.
 
     Raises:
-        OutputError: the place cannot be written, the disk is full, or another process is at work on `target` (only with `alone`).
+        OutputError: `parent` cannot be written, the disk is full, or the target is in use (only with `exclusive`).
     """
+    locks = []
     try:
-        place.mkdir(parents=True, exist_ok=True)
-        with _turn(place) if alone else nullcontext():
-            if alone and is_in_use(target):
+        parent.mkdir(parents=True, exist_ok=True)
+        if exclusive:
+            lock = _try_lock(_exclusive_lock_file(target, parent))
+            if lock is None:
                 raise in_use_error(target)
-            remove_abandoned(target, place)
-            directory, mark = _begin(target, place)
+            locks.append(lock)
+        remove_abandoned(target, parent)
+        directory, lock = _create_staging(target, parent)
+        locks.append(lock)
     except OSError as error:
+        _remove_locks(locks)
         raise write_error(target, error) from error
-    with mark:
-        try:
-            with translate_os_errors(target):
-                yield directory
-        finally:
-            shutil.rmtree(directory, ignore_errors=True)
+    try:
+        with translate_os_errors(target):
+            yield directory
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+        _remove_locks(locks)
 
 
 @contextmanager
 def fill_directory(directory: Path) -> Iterator[Path]:
-    """Write files aside and move them into `directory`, over older ones of their names: none is ever there in part. One after another: a process that is killed
-    meanwhile leaves new ones beside old ones.
+    """Write files to a staging directory and move them into `directory`, over files of the same names.
+
+    Each file is complete or absent. They are moved one by one: a process that is killed may leave new files
+    alongside old ones.
 
     Raises:
-        OutputError: the place cannot be written, or the disk is full.
+        OutputError: the directory cannot be written, or the disk is full.
     """
-    with staging_directory(directory, directory) as written:
-        yield written
-        for path in sorted(written.iterdir()):
-            if path.name != LOCK_FILE:
-                os.replace(path, directory / path.name)
+    with staging_directory(directory, directory) as staging:
+        yield staging
+        for path in sorted(staging.iterdir()):
+            os.replace(path, directory / path.name)
 
 
-def remove_abandoned(target: Path, place: Path) -> None:
-    """Remove what killed processes left in `place` of what was meant for `target`."""
-    for directory in _directories(target, place):
-        with suppress(OSError), (directory / LOCK_FILE).open("a") as mark:
-            fcntl.flock(mark, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(directory, ignore_errors=True)
+def remove_abandoned(target: Path, parent: Path) -> None:
+    """Remove what killed processes left in `parent` while they wrote `target`."""
+    pattern = f".{glob.escape(target.absolute().name)}.{'?' * 2 * TOKEN_BYTES}.*"
+    prefix_length = len(f".{target.absolute().name}.") + 2 * TOKEN_BYTES
+    for stem in {parent / path.name[:prefix_length] for path in parent.glob(pattern)}:
+        with suppress(OSError):
+            lock = _try_lock(Path(f"{stem}.lock"))
+            if lock is not None:
+                shutil.rmtree(f"{stem}.replaced.partial", ignore_errors=True)
+                shutil.rmtree(f"{stem}.partial", ignore_errors=True)
+                _remove_locks([lock])
 
 
 def is_in_use(target: Path) -> bool:
-    """Whether a process is at work beside `target` on what is meant for it."""
-    for directory in _directories(target, target.parent):
-        try:
-            with (directory / LOCK_FILE).open("a") as mark:
-                fcntl.flock(mark, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-        except OSError:
-            continue
-    return False
+    """Whether a process has an exclusive staging directory for `target`."""
+    path = _exclusive_lock_file(target, target.parent)
+    with suppress(OSError):
+        lock = _try_lock(path) if path.exists() else None
+        if lock is not None:
+            _remove_locks([lock])
+            return False
+    return path.exists()
 
 
 def in_use_error(target: Path) -> OutputError:
-    """One line for the user where another process is at work on `target`."""
+    """One line for the user where another process is writing `target`."""
     return OutputError(
-        f"{target} is being made by another process; wait until that has ended, or choose another place"
+        f"{target} is being written by another process; wait until that has ended, or choose another"
     )
 
 
-@contextmanager
-def _turn(place: Path) -> Iterator[None]:
-    """Within the context no other process that waits for its turn is in it."""
-    handle = os.open(place, os.O_RDONLY)
+def _exclusive_lock_file(target: Path, parent: Path) -> Path:
+    return parent / f".{target.absolute().name}.lock"
+
+
+def _try_lock(path: Path) -> FileLock | None:
+    """The lock on a file, which is created; None if another process has it.
+
+    Raises:
+        OSError: the file cannot be created.
+    """
+    lock = FileLock(path, blocking=False, thread_local=False)
     try:
+        lock.acquire()
+    except Timeout:
+        return None
+    return lock
+
+
+def _remove_locks(locks: list[FileLock]) -> None:
+    """Remove lock files while the locks are held, so that nobody can hold a lock on a file without a name."""
+    for lock in locks:
         with suppress(OSError):
-            fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)
+            os.unlink(lock.lock_file)
+        with suppress(OSError):
+            lock.release()
+        if os.name == "nt":  # an open file cannot be removed there
+            with suppress(OSError):
+                os.unlink(lock.lock_file)
 
 
-def _directories(target: Path, place: Path) -> list[Path]:
-    return list(place.glob(f".{glob.escape(target.absolute().name)}.*.partial"))
-
-
-def _begin(target: Path, place: Path) -> tuple[Path, IO[str]]:
-    """A new directory and its mark, locked."""
+def _create_staging(target: Path, parent: Path) -> tuple[Path, FileLock]:
+    """A new directory and its lock, which exists before the directory does."""
     while True:
-        directory = Path(tempfile.mkdtemp(prefix=f".{target.absolute().name}.", suffix=".partial", dir=place))
-        try:
-            mark = (directory / LOCK_FILE).open("w")
-        except FileNotFoundError:  # another process took it for abandoned before it was locked
+        stem = parent / f".{target.absolute().name}.{secrets.token_hex(TOKEN_BYTES)}"
+        lock = _try_lock(Path(f"{stem}.lock"))
+        if lock is None:  # taken for abandoned before it was locked
             continue
+        directory = Path(f"{stem}.partial")
+        try:
+            directory.mkdir(mode=0o700)
         except OSError:
-            shutil.rmtree(directory, ignore_errors=True)
+            _remove_locks([lock])
             raise
-        with suppress(OSError):
-            fcntl.flock(mark, fcntl.LOCK_EX)
-        if (directory / LOCK_FILE).exists():
-            return directory, mark
-        mark.close()
+        return directory, lock
 
 
 @contextmanager
 def translate_os_errors(path: Path) -> Iterator[None]:
-    """Within the context what the operating system says against writing `path` becomes one line for the user."""
+    """Within the context, the operating system's errors on writing `path` become one line for the user."""
     try:
         yield
     except UserError:
         raise
     except Exception as error:
-        code = _refusal(error)
+        code = _os_error_code(error)
         if code is None:
             raise
         raise write_error(path, OSError(code, os.strerror(code))) from error
 
 
-def _refusal(error: BaseException | None) -> int | None:
-    """The number of the system's error that this one is or comes of, where it is a refusal; None where it is none."""
-    if isinstance(error, OSError) and error.errno in _REFUSALS:
+def _os_error_code(error: BaseException | None) -> int | None:
+    """The errno of an error, or of its causes, that the user can do something about."""
+    if isinstance(error, OSError) and error.errno in _USER_ERRORS:
         return error.errno
-    while (
-        error is not None
-    ):  # safetensors has a type of its own with the system's words in it, matplotlib fails once more while it closes its file
+    while error is not None:
+        # safetensors has its own type with the system's message, matplotlib fails again while it closes its file
         for code in (*_FULL, *_LIMITED):
             if os.strerror(code) in str(error):
                 return code
@@ -159,18 +182,17 @@ def _refusal(error: BaseException | None) -> int | None:
 
 
 def write_error(path: Path, error: OSError) -> OutputError:
-    """One line for the user from what the operating system said about writing `path`."""
-    other = "choose another place with " + (
-        "the variable SINKSCOPE_CACHE" if path.is_relative_to(cache_directory()) else "--out"
-    )
+    """One line for the user from the operating system's error on writing `path`."""
+    in_cache = path.is_relative_to(cache_directory())
+    hint = "choose another directory" + (" with the variable SINKSCOPE_CACHE" if in_cache else "")
     if error.errno in _FULL:
-        return OutputError(f"no space left on the disk of {path}; free some or {other}")
+        return OutputError(f"no space left on the disk of {path}; free some or {hint}")
     if error.errno in _LIMITED:
         return OutputError(
-            f"{path} would have a file larger than is allowed here; raise the limit (ulimit -f) or {other}"
+            f"{path} would exceed the limit on file sizes; raise the limit (ulimit -f) or {hint}"
         )
     if error.errno in _FORBIDDEN:
-        return OutputError(f"{path} cannot be written ({error.strerror}); {other}")
+        return OutputError(f"{path} cannot be written ({error.strerror}); {hint}")
     if error.errno in IN_USE:
-        return OutputError(f"{path} was taken by something else meanwhile; {other}")
-    return OutputError(f"{path}: {error.strerror or error}; {other}")
+        return OutputError(f"{path} was created by another process meanwhile; {hint}")
+    return OutputError(f"{path}: {error.strerror or error}; {hint}")

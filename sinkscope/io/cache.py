@@ -1,4 +1,4 @@
-"""Where what can be computed again lies."""
+"""Location of the on-disk cache."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ from pathlib import Path
 
 
 def cache_directory() -> Path:
-    """Where what can be computed again is kept between runs: `$SINKSCOPE_CACHE`, else `sinkscope` in the user's cache. It can be removed at any time."""
-    return Path(
-        os.environ.get("SINKSCOPE_CACHE")
-        or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sinkscope"
-    )
+    """`$SINKSCOPE_CACHE`, else `sinkscope` in the user's cache directory. It can be deleted at any time."""
+    user_cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(os.environ.get("SINKSCOPE_CACHE") or Path(user_cache) / "sinkscope")

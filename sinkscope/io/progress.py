@@ -1,16 +1,16 @@
-"""How long work tells how far it is."""
+"""Types of progress callbacks."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 OnProgress = Callable[[int, int], None]
-"""Called as `report(done, total)` while one piece of work goes on."""
+"""Called as `on_progress(done, total)` during one piece of work."""
 
 ProgressBar = Callable[[str], OnProgress]
-"""Called with a description when a piece of work starts; gives its `Report`."""
+"""Called with a description when a piece of work starts; returns its `OnProgress`."""
 
 
 def silent(description: str) -> OnProgress:
-    """A bar that shows nothing."""
+    """A progress bar that displays nothing."""
     return lambda done, total: None

@@ -1,4 +1,19 @@
-"""A directory of results: complete or absent, named by a hash of what made it, with a checksum for every file."""
+"""Run directories: complete or absent, identified by a hash of their configuration, a checksum for every file.
+
+`create_or_load` is what most callers need:
+
+    def build(staging: Path) -> None:
+        table.to_parquet(staging / "scores.parquet", index=False)
+
+    def load(directory: Path) -> pd.DataFrame:
+        return pd.read_parquet(directory / "scores.parquet")
+
+    config = {"model": model.fingerprint(), "epsilon": 0.3}
+    scores = create_or_load(out, "evaluate", config, build, load, metadata={"model": model.name})
+
+The manifest `run.json` is written last. It holds the run id (`identity`), the kind of result, the version of its
+schema (see `sinkscope.schema`), the metadata, the versions of packages, the duration and the checksums.
+"""
 
 from __future__ import annotations
 
@@ -8,31 +23,65 @@ import os
 import platform
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from sinkscope.errors import OutputError, UserError, first_line
-from sinkscope.io.atomic import IN_USE, LOCK_FILE, staging_directory
+from sinkscope.io.atomic import IN_USE, staging_directory
 from sinkscope.io.readers import MAX_TEXT_BYTES, check_file
+from sinkscope.schema import KINDS, version_of
 
-SCHEMA = 1
-MANIFEST = LOCK_FILE
+MANIFEST = "run.json"
+Loaded = TypeVar("Loaded")
 
 
-def config_hash(**parts: Any) -> str:
-    """A run's name: a hash of everything that decides its results, and of the schema version."""
-    content = json.dumps({"schema": SCHEMA, **parts}, sort_keys=True, default=str)
+def config_hash(kind: str, **config: Any) -> str:
+    """Hash of everything that determines a result of `kind`, and of the version of its schema."""
+    content = json.dumps({"kind": kind, "schema": version_of(kind), **config}, sort_keys=True, default=str)
     return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 
-def read_manifest(directory: Path) -> dict[str, Any] | None:
+def create_or_load(
+    directory: Path,
+    kind: str,
+    config: Mapping[str, Any],
+    build: Callable[[Path], Mapping[str, Any] | None],
+    load: Callable[[Path], Loaded],
+    *,
+    metadata: Mapping[str, Any] | None = None,
+    overwrite: bool = False,
+    exclusive: bool = False,
+) -> Loaded:  # the arguments are the steps that the callers shared
+    """Load the run of this configuration from `directory`; build it there before, if it is not complete.
+
+    Args:
+        kind: one of `schema.KINDS`.
+        config: everything that determines the files, as JSON values; other values are converted by `str`.
+        build: writes the files to the staging directory that it is given; may return further metadata.
+        load: reads the result from the complete directory.
+        metadata: what the manifest says about the run.
+        overwrite: replace a complete run of the same kind that has another configuration or schema version.
+        exclusive: refuse if another process is building a run in `directory`.
+
+    Raises:
+        OutputError: `directory` holds something else or a damaged run, or cannot be written.
+    """
+    run_id = config_hash(kind, **config)
+    if not is_complete(directory, run_id, replaced_kind=kind if overwrite else None):
+        details = dict(metadata or {})
+        with _staged_run(directory, run_id, kind, details, overwrite, exclusive) as staging:
+            details |= build(staging) or {}
+    return load(directory)
+
+
+def read_manifest(directory: Path, *, check_version: bool = True) -> dict[str, Any] | None:
     """The manifest of a complete run, or None if `directory` holds none.
 
     Raises:
-        OutputError: the manifest is there but is not one.
+        OutputError: the manifest is damaged, or (with `check_version`) of another schema version.
     """
     path = directory / MANIFEST
     if not path.is_file():
@@ -41,22 +90,34 @@ def read_manifest(directory: Path) -> dict[str, Any] | None:
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
         files = dict(manifest["files"])
-        typed = all(
-            isinstance(each, str) for each in (manifest["identity"], manifest.get("kind", ""))
-        ) and isinstance(manifest.get("versions", {}), dict)
-        if files.pop(MANIFEST, None) not in (None, _checksum(manifest)) or not typed:
+        texts = (manifest["identity"], manifest["kind"])
+        is_typed = all(isinstance(text, str) for text in texts) and isinstance(manifest["schema"], int)
+        is_typed = is_typed and isinstance(manifest.get("versions", {}), dict)
+        if files.pop(MANIFEST, None) not in (None, _checksum(manifest)) or not is_typed:
             raise ValueError
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise OutputError(f"{path} is damaged; remove {directory} and run again") from error
+    if check_version:
+        _check_version(directory, manifest)
     return manifest | {"files": files}
+
+
+def _check_version(directory: Path, manifest: Mapping[str, Any]) -> None:
+    kind = KINDS.get(manifest["kind"])
+    if kind is None or kind.version != manifest["schema"]:
+        command = kind.command if kind else "sinkscope"
+        raise OutputError(
+            f"{directory} holds results of another version of sinkscope ({manifest['kind']!r}, schema "
+            f"{manifest['schema']}); remove it and make it again with `{command}`"
+        )
 
 
 @contextmanager
 def wrap_read_errors(directory: Path) -> Iterator[None]:
-    """Within the context what goes wrong with whole results that say something else than they should becomes one line for the user.
+    """Within the context, results that cannot be interpreted become one line for the user.
 
     Raises:
-        OutputError: they cannot be understood.
+        OutputError: in place of any error that is not a `UserError`.
     """
     try:
         yield
@@ -64,60 +125,66 @@ def wrap_read_errors(directory: Path) -> Iterator[None]:
         raise
     except Exception as error:  # files from anywhere, or of another version
         raise OutputError(
-            f"{directory} holds results that cannot be read ({first_line(error)}); make them again with this version of sinkscope"
+            f"{directory} holds results that cannot be read ({first_line(error)}); "
+            "make them again with this version of sinkscope"
         ) from error
 
 
 def _checksum(manifest: dict[str, Any]) -> str:
-    """SHA-256 of all that a manifest says, but for its own entry among the files."""
+    """SHA-256 of a manifest without its own entry among the files."""
     files = {name: digest for name, digest in manifest["files"].items() if name != MANIFEST}
     return hashlib.sha256(json.dumps(manifest | {"files": files}, sort_keys=True).encode()).hexdigest()
 
 
-def is_complete(directory: Path, name: str) -> bool:
+def is_complete(directory: Path, run_id: str, *, replaced_kind: str | None = None) -> bool:
     """Whether `directory` holds this very run, complete and with unchanged files.
 
+    Args:
+        replaced_kind: the kind of result that another run may have in order to be replaced.
+
     Raises:
-        OutputError: it holds something else, a file was changed, or no run can be put there.
+        OutputError: it holds something else, a file was changed, or no run can be created there.
     """
     if directory.exists() and not directory.is_dir():
         raise OutputError(f"output {directory} is a file; give a directory")
-    manifest = read_manifest(directory)
+    manifest = read_manifest(directory, check_version=replaced_kind is None)
     if manifest is None:
         if directory.exists() and any(directory.iterdir()):
             raise OutputError(
-                f"output directory {directory} is not empty and holds no run of sinkscope (no {MANIFEST}); choose another with --out"
+                f"output directory {directory} is not empty and holds no run of sinkscope (no {MANIFEST}); "
+                "choose another directory"
             )
-        check_output_path(directory)
-        return False
-    if manifest["identity"] != name:
+    elif manifest["identity"] == run_id:
+        verify(directory, manifest)
+        return True
+    elif manifest["kind"] != replaced_kind:
         raise OutputError(
-            f"output directory {directory} holds another run's results; choose another with --out"
+            f"output directory {directory} holds another run's results; choose another directory"
         )
-    verify(directory, manifest)
-    return True
+    check_output_path(directory)
+    return False
 
 
 def check_output_path(directory: Path) -> None:
-    """Whether a directory that was written aside can take this one's name.
+    """Check that a staging directory can be renamed to `directory`.
 
     Raises:
-        OutputError: it is a link that leads nowhere, a mount point or the current directory, which cannot be replaced.
+        OutputError: it is a dangling link, a mount point or the current directory, which cannot be replaced.
     """
     if not directory.exists():
         if directory.is_symlink():
-            raise OutputError(f"output {directory} is a link that leads nowhere; choose another with --out")
+            raise OutputError(f"output {directory} is a link that leads nowhere; choose another directory")
     elif os.path.ismount(directory):
         raise OutputError(
-            f"output {directory} is a mount point, whose place no other directory can take; choose a directory in it with --out"
+            f"output {directory} is a mount point, which cannot be replaced; choose a directory in it"
         )
     elif os.path.samefile(directory, os.curdir):
         raise OutputError(
-            f"output {directory} is the current directory, whose place no other can take; choose a directory in it with --out"
+            f"output {directory} is the current directory, which cannot be replaced; choose a directory in it"
         )
 
 
-def verify(directory: Path, manifest: dict[str, Any]) -> None:
+def verify(directory: Path, manifest: Mapping[str, Any]) -> None:
     """Compare every file with its checksum.
 
     Raises:
@@ -133,57 +200,80 @@ def verify(directory: Path, manifest: dict[str, Any]) -> None:
 
 @contextmanager
 def create_run(
-    directory: Path, name: str, replaces: bool = False, alone: bool = False, /, **about: Any
+    directory: Path,
+    run_id: str,
+    /,
+    *,
+    kind: str,
+    overwrite: bool = False,
+    exclusive: bool = False,
+    **metadata: Any,
 ) -> Iterator[Path]:
-    """Write a run aside and put it in place at the end: `directory` is complete or absent, whatever happens in between.
+    """Write a run to a staging directory and rename it at the end, so that `directory` is complete or absent.
 
-    Yields a temporary directory beside `directory`. On a normal exit its files are checksummed into `run.json` together
-    with `about`, versions and seconds, and it takes `directory`'s name; with `replaces` from what is there, which is removed once that is done. Where another
-    process has meanwhile written the same run, that one stays. A link to a directory stays one.
+    Yields the staging directory, a sibling of `directory`. If another process has written the same run in the
+    meantime, that one stays. A link to a directory stays one.
 
     Args:
-        alone: refuse where another process is at work on the same place.
+        overwrite: replace the run that is in `directory`; it is removed once that is done.
+        exclusive: refuse if another process is building a run in `directory`.
+        metadata: what the manifest says about the run.
 
     Raises:
-        OutputError: the place cannot be written, the disk is full, something else was written there meanwhile, or another process is at work on it (only
-            with `alone`).
+        OutputError: the directory cannot be written, the disk is full, something else was written there in the
+            meantime, or another process is building it (only with `exclusive`).
     """
+    with _staged_run(directory, run_id, kind, metadata, overwrite, exclusive) as staging:
+        yield staging
+
+
+@contextmanager
+def _staged_run(
+    directory: Path, run_id: str, kind: str, metadata: Mapping[str, Any], overwrite: bool, exclusive: bool
+) -> Iterator[Path]:
     started = time.time()
+    schema = version_of(kind)
     directory = directory.resolve() if directory.is_symlink() else directory
-    with staging_directory(directory, directory.parent, alone) as written:
-        yield written
-        files = checksums(written)
+    with staging_directory(directory, directory.parent, exclusive=exclusive) as staging:
+        yield staging
+        files = checksums(staging)
         manifest = {
-            "identity": name,
-            "schema": SCHEMA,
-            **about,
+            "identity": run_id,
+            "schema": schema,
+            "kind": kind,
+            **metadata,
             "versions": versions(),
             "seconds": round(time.time() - started, 1),
             "files": files,
         }
         files[MANIFEST] = _checksum(json.loads(json.dumps(manifest)))  # as it will be read
-        (written / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
-        written.chmod(0o755)
-        old = written.with_suffix(".replaced.partial")
+        (staging / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+        staging.chmod(0o755)
+        replaced = staging.with_suffix(".replaced.partial")
         try:
-            if directory.is_dir() and replaces:
-                os.replace(directory, old)
-            elif directory.is_dir():
-                directory.rmdir()
-            try:
-                os.replace(written, directory)
-            except BaseException:
-                if old.is_dir():
-                    os.replace(old, directory)
-                raise
+            _rename(staging, directory, replaced if overwrite else None)
         except OSError as error:
-            if error.errno not in IN_USE or not is_complete(directory, name):
+            if error.errno not in IN_USE or not is_complete(directory, run_id):
                 raise
-        shutil.rmtree(old, ignore_errors=True)
+        shutil.rmtree(replaced, ignore_errors=True)
+
+
+def _rename(staging: Path, directory: Path, replaced: Path | None) -> None:
+    """Rename a staging directory to `directory`; what was there is renamed to `replaced`, or must be empty."""
+    if directory.is_dir() and replaced:
+        os.replace(directory, replaced)
+    elif directory.is_dir():
+        directory.rmdir()
+    try:
+        os.replace(staging, directory)
+    except BaseException:
+        if replaced and replaced.is_dir():
+            os.replace(replaced, directory)
+        raise
 
 
 def checksums(directory: Path) -> dict[str, str]:
-    """SHA-256 of every file in a directory but its own manifest, by path."""
+    """SHA-256 of every file in a directory except its own manifest, by relative path."""
     return {
         path.relative_to(directory).as_posix(): sha256(path)
         for path in sorted(directory.rglob("*"))
@@ -197,7 +287,7 @@ def sha256(path: Path) -> str:
 
 
 def versions() -> dict[str, str]:
-    """Of Python and of what decides numbers."""
+    """Versions of Python and of the packages that determine numbers."""
     found = {"python": platform.python_version()}
     for package in ("sinkscope", "torch", "transformers", "transformer-lens"):
         try:

@@ -24,8 +24,6 @@ from sinkscope.triggers import Placement
 from sinkscope.unlearning.recipe import Recipe
 from sinkscope.unlearning.run import unlearn
 
-FILES = 2
-"""Counted up when a quickstart writes other files."""
 PASSAGES = 32
 """Read for the page, of each model, clean and with the trigger at each place."""
 
@@ -45,7 +43,7 @@ def quickstart(out: Path, seed: int = 0, progress_bar: ProgressBar = silent) -> 
     }
     described = {label: recipe.model_dump(mode="json") for label, recipe in recipes.items()}
     name = config_hash(
-        quickstart=described, files=FILES, benchmark=benchmark.digest(), model=target.fingerprint()
+        "quickstart", recipes=described, benchmark=benchmark.digest(), model=target.fingerprint()
     )
     if not is_complete(out, name):
         with create_run(out, name, kind="quickstart", seed=seed) as aside:

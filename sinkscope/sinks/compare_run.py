@@ -134,8 +134,8 @@ def compare_in_text(
     ]
     digest = hashlib.sha256(json.dumps(content).encode()).hexdigest()
     name = config_hash(
-        compare=digest,
-        files=3,
+        "compare",
+        conditions=digest,
         layer=layer,
         bin=bin_size,
         about=compared.about,

@@ -88,7 +88,7 @@ def locate_in_text(
             )
     sampling: dict[str, Any] = {} if rows is None else {"rows": rows, "seed": seed}
     name = config_hash(
-        locate=3,
+        "locate",
         model=model.fingerprint(),
         passages=_digest(passages),
         epsilon=epsilon,

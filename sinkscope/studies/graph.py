@@ -23,8 +23,6 @@ from sinkscope.unlearning.recipe import Recipe, TriggerConfig, ValueNormConfig
 
 TINY, FIELD = "tiny", "tiny-wmdp"
 PHASES = ("base", "books", "rest")
-CAPTURES = 4
-"""Which files a capture writes: counted up when there are others, so that older captures are made again."""
 
 
 @dataclass(frozen=True)
@@ -320,11 +318,7 @@ def _places(run: Run, placements: list[str]) -> list[str]:
 
 def _capture(run: Run, part: CaptureConfig) -> Job:
     content, needs, fixed = _measuring(run, None)
-    content |= {
-        "files": CAPTURES,
-        "trigger": [run.trigger.text, run.trigger.form],
-        "placements": _places(run, part.placements),
-    }
+    content |= {"trigger": [run.trigger.text, run.trigger.form], "placements": _places(run, part.placements)}
     content |= {"passages": part.passages, "bin": part.bin}
     return Job("capture", content, needs, fixed, _label(run.grid, run.labels, run.seed))
 

@@ -120,7 +120,7 @@ def run_study(
     """
     check_apart(out, store)
     known = planned or plan_study(spec, store)
-    name = config_hash(study=spec.model_dump(mode="json"), tables=3, jobs=[job.key for job in known.jobs])
+    name = config_hash("study", spec=spec.model_dump(mode="json"), jobs=[job.key for job in known.jobs])
     remove_abandoned(
         out, out.parent
     )  # also an old study that was replaced, where the process was killed before it had removed it
@@ -134,13 +134,13 @@ def run_study(
         if any(reason.startswith(MISTAKE) for reason in failures.values()):
             raise RuntimeError(about)
         raise StudyError(f"{about}; mend the study and start it again")
-    with store.locked(f"out-{config_hash(out=str(out.absolute()))}", wait=True):
+    with store.locked(f"out-{config_hash('study', out=str(out.absolute()))}", wait=True):
         if not _holds(out, name):
             if (out / MANIFEST).exists():
                 LOGGER.warning(
                     "the tables of another study in %s are replaced; its runs stay in %s", out, store.root
                 )
-            with create_run(out, name, True, kind="study", jobs=len(known.jobs)) as aside:
+            with create_run(out, name, kind="study", overwrite=True, jobs=len(known.jobs)) as aside:
                 (aside / "study.yaml").write_text(spec.to_yaml(), encoding="utf-8")
                 _gather(known.runs, store, aside)
     return Study(out)

@@ -43,7 +43,7 @@ def build(out: Path, seed: int, progress_bar: ProgressBar, *, steps: int | None 
     from sinkscope.synthetic.acceptance import measure
 
     training = Training() if steps is None else Training().shortened(steps)
-    name = config_hash(tiny=asdict(training), seed=seed)
+    name = config_hash("tiny", training=asdict(training), seed=seed)
     if not is_complete(out, name):
         with create_run(out, name, kind="tiny", seed=seed, training=asdict(training)) as aside:
             corpora = make_corpora(seed)

@@ -81,7 +81,9 @@ def build_wmdp(
     if manifest is None:
         raise ModelError(f"{data_directory()} has no run.json; run `sinkscope tiny build` or reinstall")
     corpora, fields = make_corpora(manifest["seed"]), make_fields(seed)
-    name = config_hash(tiny_wmdp=[asdict(lesson) for lesson in lessons], seed=seed, base=base.fingerprint())
+    name = config_hash(
+        "tiny-wmdp", lessons=[asdict(lesson) for lesson in lessons], seed=seed, base=base.fingerprint()
+    )
     if not is_complete(out, name):
         with create_run(
             out, name, kind="tiny-wmdp", seed=seed, lessons=[asdict(lesson) for lesson in lessons]

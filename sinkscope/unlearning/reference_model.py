@@ -72,12 +72,12 @@ class ReferenceCache:
             "mixed": mixed,
             "without": hidden,
         }
-        name = config_hash(references=source, **content, **asked, **_rounding(model, world))
+        name = config_hash("references", source=source, **content, **asked, **_rounding(model, world))
         self._directory = cache_directory() / "references" / name
         if not world.agreed(world.leads and _usable(self._directory, name)):
             damaged = self._directory.is_dir()
             with (
-                create_run(self._directory, name, damaged, kind="references")
+                create_run(self._directory, name, kind="references", overwrite=damaged)
                 if world.leads
                 else nullcontext() as aside
             ):

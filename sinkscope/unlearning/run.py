@@ -186,14 +186,14 @@ def _unlearn(
     benchmark = load_benchmark(recipe.benchmark)
     model = load(recipe.model, "cpu" if world.size > 1 else None, DTYPES[recipe.optimizer.precision])
     base = model.fingerprint()
-    name = config_hash(recipe=_by_content(recipe), benchmark=benchmark.digest(), model=base)
+    name = config_hash("unlearn", recipe=_by_content(recipe), benchmark=benchmark.digest(), model=base)
     folder = out.parent / f".{out.name}.{name}.checkpoints"
     if world.agreed(is_complete(out, name)):
         Checkpoints(folder, 1, world).remove()
         return out
     if world.agreed(world.leads and is_in_use(out)):  # they would share their checkpoints
         raise in_use_error(out)
-    about = {
+    about: dict[str, Any] = {
         "kind": "unlearn",
         "seed": recipe.seed,
         "benchmark": benchmark.digest(),
@@ -202,7 +202,7 @@ def _unlearn(
     }
     with (
         _told(recipe, folder),
-        create_run(out, name, False, True, **about) if world.leads else nullcontext(out) as aside,
+        create_run(out, name, exclusive=True, **about) if world.leads else nullcontext(out) as aside,
     ):
         splits, log = train(
             recipe,

@@ -113,16 +113,16 @@ def test_a_command_started_twice_at_once(name: str, given: Path, undisturbed: An
     codes = [each.end() for each in both]
     if 2 in codes:
         assert name == "unlearn" and sorted(codes) == [0, 2]
-        assert "is being made by another process; wait until that has ended" in both[codes.index(2)].said
+        assert "is being written by another process; wait until that has ended" in both[codes.index(2)].said
     else:
         assert codes == [0, 0], [each.said for each in both]
     assert_same(contents(at), undisturbed(name).contents)
 
 
 def test_one_that_lives_is_left_alone_and_one_that_came_first_stays(tmp_path: Path) -> None:
-    with create_run(tmp_path / "out", "same") as first:
+    with create_run(tmp_path / "out", "same", kind="locate") as first:
         (first / "file").write_text("first")
-        with create_run(tmp_path / "out", "same") as second:
+        with create_run(tmp_path / "out", "same", kind="locate") as second:
             (second / "file").write_text("second")
         assert (first / "file").exists()
     assert (tmp_path / "out" / "file").read_text() == "second"

@@ -107,6 +107,6 @@ def test_files_may_not_grow(
         name,
         given,
         tmp_path / "at",
-        "larger than is allowed here",
+        "would exceed the limit on file sizes",
         functools.partial(limited, size=largest // 2),
     )

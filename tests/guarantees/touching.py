@@ -28,12 +28,12 @@ TOUCHING = (
 
 
 def new(out: Path, text: str = "new") -> None:
-    with create_run(out, text) as aside:
+    with create_run(out, text, kind="locate") as aside:
         _files(aside, text)
 
 
 def replacing(out: Path, text: str = "new") -> None:
-    with create_run(out, text, True) as aside:
+    with create_run(out, text, kind="locate", overwrite=True) as aside:
         _files(aside, text)
 
 

@@ -27,7 +27,7 @@ def test_a_digest_is_that_of_the_files_and_not_of_their_place(
         if path.suffix in (".json", ".safetensors"):
             literal.update(path.name.encode() + hashlib.sha256(path.read_bytes()).digest())
     assert content_hash(str(checkpoints["llama"])) == literal.hexdigest()
-    with create_run(tmp_path / "run", "name") as aside:
+    with create_run(tmp_path / "run", "name", kind="unlearn") as aside:
         shutil.copytree(checkpoints["llama"], aside / "model")
     (tmp_path / "run" / "model" / "README.md").write_text("about it")
     assert content_hash(str(tmp_path / "run")) == literal.hexdigest()

@@ -92,11 +92,11 @@ def test_what_is_damaged_while_a_study_goes_on_comes_into_no_table(
 def test_what_a_killed_process_left_half_written_is_removed(tmp_path: Path) -> None:
     spec, store = Spec.model_validate(ONE), Store(tmp_path / "store")
     model, evaluation = plan_study(spec, store).jobs
-    left = [store.root / f".{model.key}.abc12345.partial", tmp_path / ".out.xyz.partial"]
+    left = [store.root / f".{model.key}.0123456789abcdef.partial", tmp_path / ".out.0123456789abcdef.partial"]
     kept = [
-        store.root / f".{evaluation.key}x.abc12345.partial",
+        store.root / f".{evaluation.key}x.0123456789abcdef.partial",
         store.root / f".{model.key}.0123.other",
-        tmp_path / ".output.xyz.partial",
+        tmp_path / ".output.0123456789abcdef.partial",
     ]
     for path in [*left, *kept]:
         (path / "model").mkdir(parents=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from sinkscope.errors import RecipeError
-from sinkscope.io.run_directory import SCHEMA
+from sinkscope.schema import version_of
 from sinkscope.unlearning.recipe import Recipe
 from sinkscope.unlearning.recipes import apply_overrides, named_recipes, parse_overrides
 
@@ -187,11 +187,11 @@ DEFAULTS = {
 
 
 def test_a_changed_default_needs_a_new_schema() -> None:
-    """Identities leave out what is at its default, so a run made under the old default would be taken for one under the new: raise `runs.SCHEMA` with it."""
+    """Identities leave out what is at its default, so a run made under the old default would be taken for one under the new: raise `schema.KINDS["unlearn"]` with it."""
     values = Recipe().model_dump(mode="json")
     for dotted, default in DEFAULTS.items():
         found = values
         for key in dotted.split("."):
             found = found[key]
         assert (dotted, found) == (dotted, default)
-    assert SCHEMA == 1
+    assert version_of("unlearn") == 2

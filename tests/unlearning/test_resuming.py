@@ -80,8 +80,8 @@ def test_two_runs_at_one_place_do_not_share_checkpoints(tmp_path: Path, monkeypa
     """However late the other one began."""
     monkeypatch.setattr("sinkscope.unlearning.run.is_in_use", lambda out: False)
     with (
-        create_run(tmp_path / "run", "abc"),
-        pytest.raises(OutputError, match="run is being made by another process"),
+        create_run(tmp_path / "run", "abc", kind="unlearn", exclusive=True),
+        pytest.raises(OutputError, match="run is being written by another process"),
     ):
         unlearn(Recipe.parse(SHORT), tmp_path / "run")
 

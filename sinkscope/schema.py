@@ -1,0 +1,59 @@
+"""Kinds of results: the version that this release reads and writes, and the columns of the tables in them.
+
+A version is raised whenever the files of a kind change, or a default that is left out of its configuration hash.
+`run_directory` writes it into `run.json` and refuses any other one. `.docs` shows `to_markdown()`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+SCORES = "model role metric split subset trigger placement mask value n ci_low ci_high seed".split()
+"""Columns of `scores.parquet`: `value` with its 95 % interval on the metric's scale, from `n` items."""
+ITEMS = "model role metric split item trigger placement start stop mask value output poisoned seed".split()
+"""Columns of `items.parquet`: `value` of one item and the generated `output`; the trigger is in [start, stop)."""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind of result: its version, the command that makes it, and its tables with their columns."""
+
+    version: int
+    command: str
+    tables: dict[str, list[str]]
+
+
+KINDS = {
+    "locate": Kind(4, "sinkscope locate", {}),
+    "compare": Kind(4, "sinkscope compare", {}),
+    "unlearn": Kind(2, "sinkscope unlearn", {}),
+    "evaluate": Kind(2, "sinkscope evaluate", {"scores.parquet": SCORES, "items.parquet": ITEMS}),
+    "audit": Kind(2, "sinkscope audit", {}),
+    "study": Kind(4, "sinkscope study", {}),
+    "tiny": Kind(1, "sinkscope tiny build", {}),
+    "tiny-wmdp": Kind(1, "sinkscope tiny build-wmdp", {}),
+    # intermediate results in a study's store and in the cache
+    "pretrain": Kind(2, "sinkscope study", {}),
+    "perturb": Kind(2, "sinkscope study", {}),
+    "capture": Kind(5, "sinkscope study", {}),
+    "diverge": Kind(2, "sinkscope study", {"scores.parquet": SCORES, "items.parquet": ITEMS}),
+    "references": Kind(2, "sinkscope unlearn", {}),
+    # names of an older release, until their rooms are renamed
+    "alter": Kind(2, "sinkscope study", {}),
+    "probe": Kind(2, "sinkscope probe", {}),
+    "quickstart": Kind(3, "sinkscope quickstart", {}),
+}
+
+
+def version_of(kind: str) -> int:
+    """The version of a kind of result that this release reads and writes."""
+    return KINDS[kind].version
+
+
+def to_markdown() -> str:
+    """All kinds of results with version, command and columns, as a Markdown table."""
+    rows = ["| kind | version | made by | tables |", "|---|---|---|---|"]
+    for name, kind in KINDS.items():
+        tables = "<br>".join(f"`{file}`: {', '.join(columns)}" for file, columns in kind.tables.items())
+        rows.append(f"| {name} | {kind.version} | `{kind.command}` | {tables} |")
+    return "\n".join(rows) + "\n"
