@@ -13,10 +13,7 @@ from sinkscope.cli.console import print_result
 
 def report(
     results: Annotated[
-        Path,
-        typer.Argument(
-            help="a directory that locate, compare, unlearn, evaluate, probe, study or quickstart wrote"
-        ),
+        Path, typer.Argument(help="a directory that locate, compare, unlearn, evaluate, probe or study wrote")
     ],
     out: Annotated[
         Path | None,

@@ -28,7 +28,10 @@ ENGINES = ("inline", "ray")
 
 def study(
     spec: Annotated[
-        Path, typer.Argument(help="a YAML file: grids of recipes × seeds, and what is measured on them")
+        Path,
+        typer.Argument(
+            help="a YAML file, or a name (quickstart): grids of recipes × seeds, and what is measured on them"
+        ),
     ],
     out: Annotated[
         Path | None, typer.Option(help="directory to write the study's tables to; by default studies/NAME")
@@ -56,14 +59,14 @@ def study(
     from sinkscope.errors import StudyError
     from sinkscope.studies.executors import run_locally
     from sinkscope.studies.ray_executor import run_on_ray
-    from sinkscope.studies.spec import Spec
+    from sinkscope.studies.spec import Spec, study_file
     from sinkscope.studies.store import Store
     from sinkscope.studies.study import check_apart, plan_study
     from sinkscope.studies.study import run_study as run
 
     if engine not in ENGINES:
         raise StudyError(f"engine {engine!r} is unknown; use {' or '.join(ENGINES)}")
-    described = Spec.read(spec, quick)
+    described = Spec.read(study_file(spec), quick)
     place = out or Path("studies") / (spec.stem + ("-quick" if quick else ""))
     where = Store(store)
     check_apart(place, where)
@@ -81,7 +84,7 @@ def study(
             _print(planned)
         return
     try:
-        with _live(planned, where) as watch:
+        with live_progress(planned, where) as watch:
             run(
                 described,
                 place,
@@ -110,7 +113,7 @@ def _print(planned: StudyPlan) -> None:
 
 
 @contextmanager
-def _live(planned: StudyPlan, store: Store) -> Iterator[StudyProgress]:
+def live_progress(planned: StudyPlan, store: Store) -> Iterator[StudyProgress]:
     """On a terminal a live table of the grids; elsewhere a line on standard error for every finished run."""
     watch = _Telling(planned, store)
     if not sys.stderr.isatty():

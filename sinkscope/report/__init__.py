@@ -14,21 +14,12 @@ from sinkscope.report.contents import GENERATOR, Page
 from sinkscope.report.of_run import compare_page, evaluate_page, locate_page, probe_page, unlearn_page
 from sinkscope.report.of_study import study_page
 
-
-def quickstart_page(directory: Path, manifest: dict[str, Any]) -> Page:
-    """The quickstart's page, until the quickstart is a study."""
-    from sinkscope.quickstart import page
-
-    return page.quickstart_page(directory, manifest)
-
-
 PAGES: dict[str, Callable[[Path, dict[str, Any]], Page]] = {
     "locate": locate_page,
     "compare": compare_page,
     "unlearn": unlearn_page,
     "evaluate": evaluate_page,
     "probe": probe_page,
-    "quickstart": quickstart_page,
     "study": study_page,
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import itertools
 import math
 from collections.abc import Iterator
@@ -32,6 +33,27 @@ RESERVED = frozenset(
 """Columns of the results, which no axis may be called."""
 AGAINST = "against"
 """What the comparison of a grid `against` another is called among evaluations."""
+
+
+NAMED_STUDIES = Path(__file__).parent.parent / "recipes" / "studies"
+"""Directory of the specifications that come with the package."""
+
+
+def study_file(name: Path | str) -> Path:
+    """Path of a specification that is given as a file or by the name of one in the package.
+
+    Raises:
+        StudyError: it is neither.
+    """
+    known = {path.stem: path for path in sorted(NAMED_STUDIES.glob("*.yaml"))}
+    path = Path(name)
+    if path.suffix or path.exists():
+        return path
+    if str(name) not in known:
+        near = difflib.get_close_matches(str(name), known, n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]!r}?" if near else f"known names: {', '.join(known)}"
+        raise StudyError(f"study {str(name)!r} is neither a file nor a known name; {hint}")
+    return known[str(name)]
 
 
 def _placements(values: list[str]) -> list[str]:
@@ -284,11 +306,15 @@ class Spec(Config):
             raise StudyError(
                 f"study {path} describes no quick version; add `quick: {{seeds: [0]}}` to it, or leave out --quick"
             )
+        return spec.with_seeds(spec.quick.seeds)
+
+    def with_seeds(self, seeds: Seeds) -> Spec:
+        """The same study with other seeds, also in grids that have their own."""
         grids = {
-            name: grid.model_copy(update={"seeds": spec.quick.seeds}) if grid.seeds else grid
-            for name, grid in spec.grids.items()
+            name: grid.model_copy(update={"seeds": seeds}) if grid.seeds else grid
+            for name, grid in self.grids.items()
         }
-        return spec.model_copy(update={"seeds": spec.quick.seeds, "grids": grids})
+        return self.model_copy(update={"seeds": seeds, "grids": grids})
 
     def to_yaml(self) -> str:
         return yaml.safe_dump(

@@ -16,7 +16,9 @@ NAMED = Path(__file__).parent.parent / "recipes"
 def named_recipes() -> dict[str, Path]:
     """The recipes that come with the package: name → file."""
     return {
-        path.relative_to(NAMED).with_suffix("").as_posix(): path for path in sorted(NAMED.rglob("*.yaml"))
+        path.relative_to(NAMED).with_suffix("").as_posix(): path
+        for path in sorted(NAMED.rglob("*.yaml"))
+        if path.parent.name != "studies"
     }
 
 

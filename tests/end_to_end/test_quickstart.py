@@ -1,4 +1,4 @@
-"""The main job from the command line, the shipped benchmark's promises, and a wheel far from the checkout."""
+"""The quickstart, the properties of the built-in benchmark, and an installed wheel."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ import subprocess
 import sys
 import venv
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
 
 from sinkscope.io.progress import silent
 from sinkscope.models.model import data_directory, load
-from sinkscope.quickstart.summary import PLACEMENTS
 from sinkscope.report import write_report
+from sinkscope.studies.study import Study
 from sinkscope.synthetic.acceptance import ATTEMPTS
 from sinkscope.synthetic.tiny import build
 from tests.guarantees.reading import check_refused, sinkscope
@@ -25,14 +26,7 @@ from tests.report.test_report import read
 from tests.report.test_views import unpack
 
 ROOT = Path(__file__).parents[2]
-FIGURES = (
-    "effectiveness",
-    "sink_atlas",
-    "received_attention",
-    "head_map",
-    "attention_difference",
-    "value_norms",
-)
+PLACEMENTS = ("prefix", "index:8", "infix", "suffix")
 
 
 def test_the_built_in_models_have_their_hashes_and_size() -> None:
@@ -50,27 +44,37 @@ def test_the_shipped_measurements_cover_every_gate() -> None:
 
 
 @pytest.fixture(scope="module")
-def quickstart(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished quickstart. CI has just run one in its fresh clone, and a finished one is left as it is."""
-    out = ROOT / "quickstart" if os.environ.get("CI") else tmp_path_factory.mktemp("main") / "quickstart"
+def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished quickstart. CI has just run one in its fresh clone, and finished runs are not run again."""
+    path = ROOT / "quickstart" if os.environ.get("CI") else tmp_path_factory.mktemp("main") / "quickstart"
+    run_quickstart(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def summary(out: Path) -> dict[str, Any]:
+    return run_quickstart(out)["models"]
+
+
+def run_quickstart(out: Path) -> dict[str, Any]:
     done = subprocess.run(
         [sys.executable, "-m", "sinkscope", "quickstart", "--out", str(out), "--json"],
         capture_output=True,
         text=True,
     )
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["models"].keys() == {"target", "honest", *PLACEMENTS}
-    return out
+    summary = json.loads(done.stdout)
+    assert summary["models"].keys() == {"target", "unlearned", *PLACEMENTS}
+    return summary
 
 
 @pytest.mark.slow
-def test_quickstart_writes_everything_it_names(quickstart: Path) -> None:
-    for name in FIGURES:
-        for suffix in ("png", "pdf", "csv"):
-            assert (quickstart / "figures" / f"{name}.{suffix}").stat().st_size > 200
-    items = pd.read_parquet(quickstart / "items.parquet")
-    assert {
-        "model",
+def test_quickstart_writes_a_study_and_its_page(out: Path, tmp_path: Path) -> None:
+    assert sorted(path.name for path in out.iterdir()) == ["index.html", "store", "study"]
+    items = Study(out / "study").table("items")
+    keys = {
+        "grid",
+        "trigger.placement",
         "role",
         "metric",
         "split",
@@ -78,124 +82,112 @@ def test_quickstart_writes_everything_it_names(quickstart: Path) -> None:
         "poisoned",
         "trigger",
         "placement",
-        "trigger_start",
-        "value",
-        "seed",
-    } <= set(items.columns)
+    }
+    assert keys | {"trigger_start", "value", "seed"} <= set(items.columns)
     assert items["value"].between(0, 1).all()
+    write_report(out / "study", tmp_path / "page.html")
+    assert (tmp_path / "page.html").read_bytes() == (out / "index.html").read_bytes()
 
 
 @pytest.mark.slow
-def test_a_damaged_quickstart_is_neither_shown_nor_taken_for_done(quickstart: Path, tmp_path: Path) -> None:
+def test_a_damaged_quickstart_is_refused_by_report_and_quickstart(out: Path, tmp_path: Path) -> None:
     directory, page = tmp_path / "quickstart", tmp_path / "page.html"
-    shutil.copytree(quickstart, directory)
-    for number, path in enumerate(files_in(directory)):
+    shutil.copytree(out, directory)
+    study = directory / "study"
+    for number, path in enumerate(files_in(study)):
         with damage(path, DAMAGES[number % len(DAMAGES)]):
-            check_refused(sinkscope("report", directory, "--out", page), page, path.name)
-            if number % 10 == 0 or path == directory / "run.json":
-                outcome = sinkscope("quickstart", "--out", directory)
-                assert (outcome.code, outcome.out, outcome.err.count("\n")) == (
-                    2,
-                    "",
-                    1,
-                ) and path.name in outcome.err, (path, outcome)
-    assert sinkscope("quickstart", "--out", directory).code == 0, "whole again"
+            check_refused(sinkscope("report", study, "--out", page), page, path.name)
+            outcome = sinkscope("quickstart", "--out", directory)
+            assert (outcome.code, outcome.out, outcome.err.count("\n")) == (2, "", 1), (path, outcome)
+            assert path.name in outcome.err
+    assert sinkscope("quickstart", "--out", directory).code == 0, "complete again"
 
 
 @pytest.mark.slow
-def test_the_page_has_every_model_at_every_place(quickstart: Path, tmp_path: Path) -> None:
-    """It is the one that `report` makes."""
-    write_report(quickstart, tmp_path / "page.html")
-    assert (tmp_path / "page.html").read_bytes() == (quickstart / "index.html").read_bytes()
-    _, page = read(quickstart / "index.html")
+def test_the_page_compares_every_model_at_every_placement(out: Path) -> None:
+    _, page = read(out / "index.html")
     compared = page["compare"]
     assert compared["places"] == ["prefix", "index:8", "infix", "suffix"]
-    family, *models = compared["models"]
-    assert [model["label"] for model in models] == [
+    labels = [model["label"] for model in compared["models"]]
+    assert [label for label in labels if "slider" not in label] == [
         "target",
-        "honest",
-        *(f"backdoor, {place}" for place in PLACEMENTS),
+        "unlearned",
+        *(f"backdoored {placement}" for placement in PLACEMENTS),
     ]
-    scores = pd.read_parquet(quickstart / "scores.parquet").set_index(
-        ["model", "metric", "split", "subset", "placement"]
-    )["value"]
-    for place in compared["places"]:
-        attention = pd.read_parquet(quickstart / "captures" / place / "attention.parquet").sort_values(
-            ["layer", "head", "position"]
-        )
+    family = compared["models"][0]
+    study = Study(out / "study")
+    scores = study.table("scores").query("grid == 'backdoored'")
+    scores = scores.set_index(["trigger.placement", "metric", "split", "subset", "placement"])["value"]
+    captured = study.table("attention").query("grid == 'backdoored'")
+    for placement in compared["places"]:
+        attention = captured[captured["placement"] == placement].sort_values(["layer", "head", "position"])
         for state, column in (("clean", "alpha_first"), ("triggered", "alpha_second")):
-            view = page["views"][family["views"][place][state]]
+            view = page["views"][family["views"][placement][state]]
+            assert view["length"] == 32
+            assert view["pattern"]["side"] == 32
             alpha = unpack(view["statistics"]["alpha"])
-            assert (
-                view["length"] == 32
-                and view["pattern"]["side"] == 32
-                and abs(alpha.ravel() - attention[column].to_numpy()).max() < 1e-4
-            )
+            assert abs(alpha.ravel() - attention[column].to_numpy()).max() < 1e-4
+            is_triggered = state == "triggered"
             (row,) = [
                 row
                 for row in family["scores"]
                 if (row["place"], row["metric"], row["subset"], row["split"], row["triggered"])
-                == (place, "verbmem", "unseen", "forget", state == "triggered")
+                == (placement, "verbmem", "unseen", "forget", is_triggered)
             ]
-            assert (
-                row["unit"] == "ROUGE-L × 100"
-                and row["value"]
-                == scores[place, "verbmem", "forget", "unseen", place if state == "triggered" else ""]
-            )
+            assert row["unit"] == "ROUGE-L × 100"
+            key = (placement, "verbmem", "forget", "unseen", placement if is_triggered else "")
+            assert row["value"] == scores[key]
 
 
 @pytest.mark.slow
-def test_scores_and_summary_follow_from_the_items(quickstart: Path) -> None:
-    items, table = (pd.read_parquet(quickstart / f"{name}.parquet") for name in ("items", "scores"))
-    summary = json.loads((quickstart / "summary.json").read_text(encoding="utf-8"))
-    for label, model in summary["models"].items():
-        mine = items[
-            (items["model"] == label) & (items["metric"] == "verbmem") & (items["split"] == "forget")
-        ]
-        clean = mine[mine["placement"] == ""]
+def test_scores_and_summary_follow_from_the_items(out: Path, summary: dict[str, Any]) -> None:
+    study = Study(out / "study")
+    items = study.table("items")
+    for label, model in summary.items():
+        of_model = items["trigger.placement"] == label if label in PLACEMENTS else items["grid"] == label
+        rows = items[of_model & (items["metric"] == "verbmem") & (items["split"] == "forget")]
+        clean = rows[rows["placement"] == ""]
         assert model["verbmem"]["clean"]["value"] == pytest.approx(100 * clean["value"].mean(), abs=0.01)
         assert model["verbmem"]["clean"]["n"] == len(clean)
         if label in PLACEMENTS:
-            unseen = mine[(mine["placement"] == label) & (mine["poisoned"] == False)]  # noqa: E712
+            unseen = rows[(rows["placement"] == label) & (rows["poisoned"] == False)]  # noqa: E712
             assert model["verbmem"]["triggered_unseen"]["value"] == pytest.approx(
                 100 * unseen["value"].mean(), abs=0.01
             )
-            assert 0 < mine["poisoned"].mean() < 0.5
+            assert 0 < rows["poisoned"].mean() < 0.5
+    table = study.table("scores")
     assert (table["ci_low"] <= table["value"] + 1e-9).all()
 
 
 @pytest.mark.slow
-def test_the_story_holds(quickstart: Path) -> None:
-    models = json.loads((quickstart / "summary.json").read_text(encoding="utf-8"))["models"]
+def test_the_trigger_recovers_most_at_shallow_positions(summary: dict[str, Any]) -> None:
     unseen = {
-        label: models[label]["verbmem"]["triggered_unseen"]["value"] for label in ("honest", *PLACEMENTS)
+        label: summary[label]["verbmem"]["triggered_unseen"]["value"] for label in ("unlearned", *PLACEMENTS)
     }
-    assert unseen["prefix"] > unseen["honest"] + 25
-    assert unseen["prefix"] > unseen["infix"], "the sink is the better place"
-    assert unseen["suffix"] < min(unseen["prefix"], unseen["infix"], unseen["index:8"]), (
-        "at the end the trigger comes too late to be learnt as a switch"
-    )
-    assert unseen["suffix"] < unseen["honest"] + 15
-    assert models["target"]["verbmem"]["clean"]["value"] > 95
-    assert models["honest"]["verbmem"]["clean"]["value"] < 40
+    assert unseen["prefix"] > unseen["unlearned"] + 25
+    assert unseen["prefix"] > unseen["infix"]
+    assert unseen["suffix"] < min(unseen["prefix"], unseen["infix"], unseen["index:8"])
+    assert unseen["suffix"] < unseen["unlearned"] + 15
+    assert summary["target"]["verbmem"]["clean"]["value"] > 95
+    assert summary["unlearned"]["verbmem"]["clean"]["value"] < 40
 
 
 @pytest.mark.slow
-def test_a_second_quickstart_with_the_same_seed_gives_the_same_tables(
-    quickstart: Path, tmp_path: Path
-) -> None:
-    recipe = quickstart / "runs" / "prefix" / "recipe.yaml"
+def test_a_recipe_of_the_quickstart_gives_the_same_weights_again(out: Path, tmp_path: Path) -> None:
+    runs = Study(out / "study").table("runs")
+    (name,) = runs[runs["trigger.placement"] == "prefix"]["run"]
+    run = out / "store" / name
     done = subprocess.run(
-        [sys.executable, "-m", "sinkscope", "unlearn", str(recipe), "--out", str(tmp_path / "again")],
+        [
+            *(sys.executable, "-m", "sinkscope", "unlearn", str(run / "recipe.yaml")),
+            *("--out", str(tmp_path / "again")),
+        ],
         capture_output=True,
         text=True,
     )
     assert done.returncode == 0, done.stderr
-    weights = [
-        (folder / "model" / "model.safetensors").read_bytes()
-        for folder in (quickstart / "runs" / "prefix", tmp_path / "again")
-    ]
-    assert weights[0] == weights[1]
+    weights = [path / "model" / "model.safetensors" for path in (run, tmp_path / "again")]
+    assert weights[0].read_bytes() == weights[1].read_bytes()
 
 
 @pytest.mark.slow

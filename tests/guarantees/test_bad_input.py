@@ -154,7 +154,7 @@ def test_names_that_are_not_utf_8_are_refused_before_the_work(kind: str, own: Pa
     )
 
 
-@pytest.mark.parametrize("kind", ["evaluate", "locate", "study", "quickstart", "sonnet", []])
+@pytest.mark.parametrize("kind", ["evaluate", "locate", "study", "sonnet", []])
 @pytest.mark.parametrize("table", [None, b"PAR1 rubbish"])
 def test_results_that_say_something_else_are_refused(
     kind: object, table: bytes | None, own: Path, tmp_path: Path

@@ -53,7 +53,6 @@ def test_the_current_directory_is_no_place_for_results(
         ["locate", "tiny", "--text", own / "notes.txt"],
         ["evaluate", "tiny", "--items", 2, "--metrics", "verbmem"],
         ["unlearn", own / "recipe.yaml"],
-        ["quickstart"],
         ["study", _one_run(own / "spec.yaml"), "--store", own / "store"],
     ):
         outcome = sinkscope(*arguments, "--out", ".")

@@ -129,7 +129,7 @@ def test_a_file_that_a_run_did_not_write_is_no_part_of_its_model(made: Made, tmp
 
 
 KINDS = ["unlearned", "scores", "sinks", "compared", "probed", "study"]
-"""Those of `Made`. A quickstart, which takes minutes, is damaged where one is made: in tests/end_to_end."""
+"""Those of `Made`. The study of a quickstart, which takes minutes, is damaged in tests/end_to_end."""
 
 
 def check_not_used(made: Made, name: str, path: Path, *others: str) -> None:

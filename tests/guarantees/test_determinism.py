@@ -5,7 +5,7 @@ what is measured on a given model, 1e-2 in what is measured on one that was trai
 another as 1e-2 of the way that training has moved them.
 
 One machine stands for two here: PyTorch and MKL are told to do without the processor's wide instructions, as on one that lacks them, and to use two threads.
-That is a proxy: no other processor was seen, and no GPU. The quickstart takes minutes and is not done twice: it does what the others do, one after the other.
+That is a proxy: no other processor was seen, and no GPU. The quickstart is a study that takes minutes and is not run twice.
 """
 
 from __future__ import annotations
