@@ -248,7 +248,7 @@ def memory(table: pd.DataFrame, threads: int) -> pd.DataFrame:
 def draw(table: pd.DataFrame, directory: Path) -> None:
     import matplotlib.pyplot as plt
 
-    from sinkscope.plots.style import PAGE, save, style
+    from sinkscope.plots.style import PAGE, save_figure, style
 
     style()
     devices = list(table["device"].unique())
@@ -281,7 +281,7 @@ def draw(table: pd.DataFrame, directory: Path) -> None:
     figure.suptitle(
         f"medians of {row['repeats']}, {row['threads']} threads; sampled: a tenth of the rows", fontsize=7
     )
-    save(figure, table, directory, "capture_speed")
+    save_figure(figure, table, directory, "capture_speed")
 
 
 def main() -> None:

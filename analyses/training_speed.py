@@ -31,7 +31,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from sinkscope import load
 from sinkscope.benchmarks.benchmark import load_benchmark
 from sinkscope.evaluation.generation import generate
-from sinkscope.plots.style import PAGE, save, style
+from sinkscope.plots.style import PAGE, save_figure, style
 from sinkscope.unlearning.checkpoints import Progress
 from sinkscope.unlearning.objectives.batch import Passages
 from sinkscope.unlearning.objectives.rmu import control_vector
@@ -329,7 +329,7 @@ def draw(table: pd.DataFrame, directory: Path) -> None:
         axis.margins(x=0.15)
     axes[0].invert_yaxis()
     axes[1].legend(loc="lower right")
-    save(figure, table, directory, "training_speed")
+    save_figure(figure, table, directory, "training_speed")
 
 
 def main() -> None:

@@ -35,7 +35,7 @@ from sinkscope.figures import (
     variations,
 )
 from sinkscope.io.atomic import fill_directory
-from sinkscope.plots.style import save
+from sinkscope.plots.style import save_figure
 from sinkscope.studies.study import Study, wrap_missing_data
 
 
@@ -63,7 +63,7 @@ class Picture:
         with wrap_missing_data(f"study {study.directory} has not all that {name} needs"):
             data = self.frame(study)
             figure = self.draw(data)
-        save(figure, data, out, name)
+        save_figure(figure, data, out, name)
         if self.markdown is None:
             return [f"{name}.{kind}" for kind in ("png", "pdf", "csv")]
         with fill_directory(out) as written:

@@ -60,7 +60,7 @@ def caption(frame: pd.DataFrame) -> str:
 
 
 def draw(frame: pd.DataFrame) -> Figure:
-    return compare.difference_maps(
+    return compare.draw_difference_maps(
         _maps(frame), _bin(frame), "triggered − clean", caption(frame), columns=frame["placement"].nunique()
     )
 

@@ -12,7 +12,7 @@ from matplotlib.patches import Patch
 
 from sinkscope.plots import frames
 from sinkscope.plots.style import PAGE, color, error_bars, style
-from sinkscope.plots.text import caption as wrapped
+from sinkscope.plots.text import wrap_caption
 
 WIDTH = 0.38
 CONDITIONS = {"clean": "clean", "triggered": "with the trigger"}
@@ -71,7 +71,7 @@ def across(
         axis.set(ylabel=label, ylim=(0, 105), yticks=range(0, 101, 25))
     axis.set_xlabel(X_AXIS)
     figure.legend(handles=_legend(data, chance), loc="outside lower center", ncols=4)
-    figure.suptitle(wrapped(caption, PAGE), fontsize=7)
+    figure.suptitle(wrap_caption(caption, PAGE), fontsize=7)
     return figure
 
 

@@ -12,7 +12,7 @@ from matplotlib.patches import Patch
 
 from sinkscope.plots import frames
 from sinkscope.plots.style import METRICS, PAGE, color, error_bars, style
-from sinkscope.plots.text import caption as wrapped
+from sinkscope.plots.text import wrap_caption
 
 WIDTH = 0.8  # of a group
 REFERENCES = ("honest", "target")
@@ -93,7 +93,7 @@ def bars(data: pd.DataFrame, caption: str, about: str, names: dict[str, str], xl
         axis.set_xlabel(xlabel)
     axes[0][0].set(ylim=(0, 105), yticks=range(0, 101, 25))
     figure.legend(handles=_legend(data, series, about, names), loc="outside lower center", ncols=6)
-    figure.suptitle(wrapped(caption, PAGE), fontsize=7)
+    figure.suptitle(wrap_caption(caption, PAGE), fontsize=7)
     return figure
 
 

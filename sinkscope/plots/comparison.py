@@ -12,7 +12,7 @@ from jaxtyping import Float
 from matplotlib.figure import Figure
 
 from sinkscope.plots.style import COLUMN, DIVERGING, PAGE, color, style
-from sinkscope.plots.text import caption as wrapped
+from sinkscope.plots.text import wrap_caption
 
 ANNOTATED = 16  # write numbers into cells up to this many a row
 IN_A_ROW = 6
@@ -20,7 +20,7 @@ IN_A_ROW = 6
 Span = tuple[int, int] | None
 
 
-def difference_maps(
+def draw_difference_maps(
     maps: Mapping[str, tuple[Float[np.ndarray, "bin bin"], Span]],
     bin_size: int,
     difference: str,
@@ -60,7 +60,9 @@ def difference_maps(
     return _captioned(figure, caption)
 
 
-def by_head(attention: pd.DataFrame, positions: Sequence[int], difference: str, caption: str) -> Figure:
+def draw_difference_by_head(
+    attention: pd.DataFrame, positions: Sequence[int], difference: str, caption: str
+) -> Figure:
     """Layer × head heatmaps of the difference in α at each of some positions. Columns layer, head, position, difference."""
     style()
     shown = attention[attention["position"].isin(positions)]
@@ -85,7 +87,7 @@ def by_head(attention: pd.DataFrame, positions: Sequence[int], difference: str, 
     return _captioned(figure, caption)
 
 
-def by_position(attention: pd.DataFrame, difference: str, span: Span, caption: str) -> Figure:
+def draw_difference_by_position(attention: pd.DataFrame, difference: str, span: Span, caption: str) -> Figure:
     """Difference in α by position: mean over layers and heads, and the range from their 10th to their 90th percentile. Columns position, difference."""
     style()
     figure, axis = plt.subplots(figsize=(COLUMN, 2.3))
@@ -108,7 +110,7 @@ def by_position(attention: pd.DataFrame, difference: str, span: Span, caption: s
     return _captioned(figure, caption)
 
 
-def norm_correlation(correlations: pd.DataFrame, caption: str) -> Figure:
+def draw_norm_correlation(correlations: pd.DataFrame, caption: str) -> Figure:
     """Heatmap of Pearson's r over layer and position; undefined cells stay grey. Columns layer, position, correlation."""
     style()
     grid = correlations.pivot(index="layer", columns="position", values="correlation")
@@ -122,7 +124,7 @@ def norm_correlation(correlations: pd.DataFrame, caption: str) -> Figure:
     return _captioned(figure, caption)
 
 
-def top1(probabilities: pd.DataFrame, span: Span, caption: str) -> Figure:
+def draw_top1(probabilities: pd.DataFrame, span: Span, caption: str) -> Figure:
     """Mean top-1 probability by position, one line per condition. Columns condition, position, probability."""
     style()
     figure, axis = plt.subplots(figsize=(COLUMN, 2.3))
@@ -170,5 +172,5 @@ def _mark(axis: plt.Axes, span: Span) -> None:
 
 
 def _captioned(figure: Figure, caption: str) -> Figure:
-    figure.suptitle(wrapped(caption, figure.get_figwidth()), fontsize=7)
+    figure.suptitle(wrap_caption(caption, figure.get_figwidth()), fontsize=7)
     return figure

@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 
 from sinkscope.plots import frames
 from sinkscope.plots.style import PAGE, color, error_bars, style
-from sinkscope.plots.text import caption as wrapped
+from sinkscope.plots.text import wrap_caption
 
 IN_A_ROW = 5
 PUBLISHED = "published "
@@ -84,7 +84,7 @@ def dots(data: pd.DataFrame, rows: Sequence[str], caption: str, shade: str | Non
         }
         handles.append(Line2D([], [], linestyle="none", color="black", label=name, **open_marker))
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
-    figure.suptitle(wrapped(caption, PAGE), fontsize=7)
+    figure.suptitle(wrap_caption(caption, PAGE), fontsize=7)
     return figure
 
 

@@ -12,7 +12,7 @@ from matplotlib.patches import Patch, Rectangle
 
 from sinkscope.plots.frames import groups, rows
 from sinkscope.plots.style import METRICS, PAGE, ZONE, color, error_bars, style
-from sinkscope.plots.text import caption as wrapped
+from sinkscope.plots.text import wrap_caption
 
 EDGES = (-5.0, 105.0)
 X_AXES = {"forget": "clean score on forget (UE)", "retain": "clean score on retain (utility)"}
@@ -82,7 +82,7 @@ def zones(points: pd.DataFrame, caption: str) -> Figure:
         )
     axes[0][0].set_ylabel(Y_AXIS)
     figure.legend(handles=_legend(points), loc="outside lower center", ncols=4)
-    figure.suptitle(wrapped(caption, PAGE), fontsize=7)
+    figure.suptitle(wrap_caption(caption, PAGE), fontsize=7)
     return figure
 
 

@@ -14,7 +14,7 @@ from matplotlib.patches import Rectangle
 
 from sinkscope.plots import frames
 from sinkscope.plots.style import MATCH, PAGE, SEQUENTIAL, SHADE, style
-from sinkscope.plots.text import caption as wrapped
+from sinkscope.plots.text import wrap_caption
 
 CELL = 0.21  # inches, the height of a row
 NUMBERS = 5.5  # pt
@@ -87,7 +87,7 @@ def heatmaps(
             aspect=24 / len(scales),
             shrink=0.8,
         )
-    figure.suptitle(wrapped(caption, PAGE), fontsize=7)
+    figure.suptitle(wrap_caption(caption, PAGE), fontsize=7)
     return figure
 
 

@@ -13,7 +13,7 @@ from matplotlib.ticker import MaxNLocator
 
 from sinkscope.plots.frames import groups
 from sinkscope.plots.style import PAGE, SPAN, color, style
-from sinkscope.plots.text import caption as wrapped
+from sinkscope.plots.text import wrap_caption
 
 MARKED = 16  # show a marker at every position up to this many
 X_AXIS = "position (0 is BOS)"
@@ -90,5 +90,5 @@ def curves(
     if data["trigger_start"].notna().any():
         handles.append(Patch(facecolor=SPAN, label="trigger"))
     figure.legend(handles=handles, loc="outside lower center", ncols=min(4, len(handles)))
-    figure.suptitle(wrapped(caption, PAGE), fontsize=7)
+    figure.suptitle(wrap_caption(caption, PAGE), fontsize=7)
     return figure

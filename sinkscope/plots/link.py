@@ -11,7 +11,7 @@ from matplotlib.lines import Line2D
 from sinkscope.plots import frames
 from sinkscope.plots.heatmap import CELL, attention_scale, cells, share
 from sinkscope.plots.style import PAGE, SHADE, color, error_bars, style
-from sinkscope.plots.text import caption as wrapped
+from sinkscope.plots.text import wrap_caption
 
 MAPS = {
     "sink": "attention α to the position, target, clean passages",
@@ -94,7 +94,7 @@ def sink_link(data: pd.DataFrame, caption: str) -> Figure:
     axes[2].set(ylabel=Y_AXIS, ylim=(-4, 104), xlabel=X_AXIS, yticks=range(0, 101, 25))
     axes[2].tick_params(axis="x", length=2)
     figure.legend(handles=_legend(), loc="outside lower center", ncols=5)
-    figure.suptitle(wrapped(caption, PAGE), fontsize=7)
+    figure.suptitle(wrap_caption(caption, PAGE), fontsize=7)
     return figure
 
 

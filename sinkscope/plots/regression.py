@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from sinkscope.plots import frames
 from sinkscope.plots.style import PAGE, assign_colors, error_bars, style
-from sinkscope.plots.text import caption as wrapped
+from sinkscope.plots.text import wrap_caption
 
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 COEFFICIENTS = "points of BE-unseen per standard deviation"
@@ -69,5 +69,5 @@ def regression(data: pd.DataFrame, names: Mapping[str, str], group: str, caption
     right.axhline(0, color="black", linewidth=0.5, linestyle=":")
     right.set(xlabel=X_AXIS, ylabel=Y_AXIS, title=TITLES[1])
     right.legend(title="target", loc="center left", bbox_to_anchor=(1.0, 0.5), title_fontsize=6)
-    figure.suptitle(wrapped(caption, PAGE), fontsize=7)
+    figure.suptitle(wrap_caption(caption, PAGE), fontsize=7)
     return figure

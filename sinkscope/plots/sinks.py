@@ -11,8 +11,7 @@ from jaxtyping import Float
 from matplotlib.figure import Figure
 
 from sinkscope.plots.style import COLUMN, PAGE, SEQUENTIAL, color, style
-from sinkscope.plots.text import caption as wrapped
-from sinkscope.plots.text import clipped, sanitize_glyphs
+from sinkscope.plots.text import sanitize_glyphs, truncate, wrap_caption
 
 ANNOTATED = 12  # write numbers into cells of atlases up to this many layers and heads
 LABELLED = 72  # show tokens as labels in maps up to this many
@@ -20,7 +19,7 @@ LABEL = 16  # characters of a token's label
 STEPS = (1, 2, 4, 8, 16, 32, 64)
 
 
-def atlas(sinks: pd.DataFrame, position: int, caption: str) -> Figure:
+def draw_atlas(sinks: pd.DataFrame, position: int, caption: str) -> Figure:
     """Layer × head heatmap of α and of the sink rate at one position, or of the width of a sample's interval. `sinks` has the columns of `SinkMap.to_frame()`.
 
     Never larger than a page, whatever the model; large models get small cells and a label at every second, fourth … layer and head.
@@ -64,7 +63,7 @@ def atlas(sinks: pd.DataFrame, position: int, caption: str) -> Figure:
         axis.spines[:].set_visible(False)
     axes[0].set_ylabel("layer")
     figure.colorbar(image, ax=axes, aspect=height / 0.08, pad=0.03)
-    figure.suptitle(wrapped(caption, size[0]), fontsize=7)
+    figure.suptitle(wrap_caption(caption, size[0]), fontsize=7)
     return figure
 
 
@@ -73,7 +72,7 @@ def _ticks(n: int, room: float) -> range:
     return range(0, n, next(step for step in STEPS if n <= step * room or step == STEPS[-1]))
 
 
-def received(profile: pd.DataFrame, caption: str) -> Figure:
+def draw_attention_received(profile: pd.DataFrame, caption: str) -> Figure:
     """Attention received by position, one line per `model`, with the uniform baseline. Columns model, position, alpha, uniform."""
     style()
     figure, axis = plt.subplots(figsize=(COLUMN, 2.1))
@@ -101,14 +100,14 @@ def received(profile: pd.DataFrame, caption: str) -> Figure:
     axis.set(
         xlabel="position (0 is the first token)",
         ylabel="attention received α",
-        title=wrapped(caption, COLUMN - 0.5),
+        title=wrap_caption(caption, COLUMN - 0.5),
         ylim=(0, None),
     )
     axis.legend()
     return figure
 
 
-def head_map(
+def draw_head_map(
     pattern: Float[np.ndarray, "query_bin key_bin"], tokens: Sequence[str], caption: str, bin_size: int = 1
 ) -> Figure:
     """Attention map of one head on one text: tokens as labels where they are legible, positions otherwise. Cells are bins of `bin_size` positions."""
@@ -123,7 +122,7 @@ def head_map(
     )
     if labelled:
         size = float(np.clip(190 / len(tokens) * side / (COLUMN * 1.15), 2.6, 6))
-        labels = [sanitize_glyphs(clipped(token, LABEL)) for token in tokens]
+        labels = [sanitize_glyphs(truncate(token, LABEL)) for token in tokens]
         axis.set_xticks(range(len(tokens)), labels, rotation=90, fontsize=size)
         axis.set_yticks(range(len(tokens)), labels, fontsize=size)
         axis.tick_params(length=0)
@@ -131,7 +130,7 @@ def head_map(
         xlim=(-0.5, len(tokens) - 0.5), ylim=(len(tokens) - 0.5, -0.5)
     )  # the last bin may reach beyond the text
     kind = "token" if labelled else "position"
-    axis.set(xlabel=f"attended {kind}", ylabel=f"query {kind}", title=wrapped(caption, side))
+    axis.set(xlabel=f"attended {kind}", ylabel=f"query {kind}", title=wrap_caption(caption, side))
     figure.colorbar(
         image,
         ax=axis,
@@ -141,7 +140,7 @@ def head_map(
     return figure
 
 
-def value_norms(norms: pd.DataFrame, caption: str) -> Figure:
+def draw_value_norms(norms: pd.DataFrame, caption: str) -> Figure:
     """Value norm by position, mean over heads of a layer, one line per model. Columns model, position, value_norm."""
     style()
     figure, axis = plt.subplots(figsize=(COLUMN, 2.1))
@@ -160,14 +159,14 @@ def value_norms(norms: pd.DataFrame, caption: str) -> Figure:
     axis.set(
         xlabel="position (0 is the first token)",
         ylabel="value norm ‖v‖₂",
-        title=wrapped(caption, COLUMN - 0.5),
+        title=wrap_caption(caption, COLUMN - 0.5),
         ylim=(0, top),
     )
     axis.legend(ncols=2)
     return figure
 
 
-def map_frame(
+def head_map_table(
     pattern: Float[np.ndarray, "query_bin key_bin"], tokens: Sequence[str], bin_size: int = 1
 ) -> pd.DataFrame:
     """The numbers of a causal map, one row per cell: query, key (first positions of the bins), query_token, key_token (of single positions), attention."""

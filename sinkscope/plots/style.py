@@ -92,7 +92,7 @@ def style() -> None:
     plt.rcParams.update(_SETTINGS)
 
 
-def save(figure: Figure, data: pd.DataFrame, directory: Path, name: str) -> None:
+def save_figure(figure: Figure, data: pd.DataFrame, directory: Path, name: str) -> None:
     """Write `name.png`, `name.pdf` and `name.csv`, the numbers in the picture, each whole.
 
     Raises:

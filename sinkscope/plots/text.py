@@ -14,7 +14,7 @@ _SIGNS = {"\n": "⏎", "\t": "⇥", " ": "␣"}
 _PER_INCH = 17  # characters of a caption, 7 pt
 
 
-def visible(token: str) -> str:
+def show_whitespace(token: str) -> str:
     """A token as one line: ␣ for a space, ⏎ for a newline, escapes for what else does not print, ∅ for an empty token."""
     return (
         "".join(
@@ -24,7 +24,7 @@ def visible(token: str) -> str:
     )
 
 
-def clipped(token: str, width: int) -> str:
+def truncate(token: str, width: int) -> str:
     """At most `width` characters, the last of them … if there were more."""
     return token if len(token) <= width else token[: width - 1] + "…"
 
@@ -35,7 +35,7 @@ def sanitize_glyphs(text: str, font: str = SANS) -> str:
     return "".join(c if c == "\n" or ord(c) in known else MISSING for c in text).replace("$", r"\$")
 
 
-def caption(text: str, width: float) -> str:
+def wrap_caption(text: str, width: float) -> str:
     """A caption over a picture `width` inches wide, in as many lines as it takes."""
     return sanitize_glyphs(textwrap.fill(text, int(width * _PER_INCH), break_on_hyphens=False))
 

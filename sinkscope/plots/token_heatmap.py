@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from sinkscope.plots.style import PAGE, SHADE, style
-from sinkscope.plots.text import MONO, caption, clipped, sanitize_glyphs, visible
+from sinkscope.plots.text import MONO, sanitize_glyphs, show_whitespace, truncate, wrap_caption
 
 SIZE = 6.5  # pt
 CHARACTER, LINE = 0.602 * SIZE / 72, 0.165  # inches; DejaVu Sans Mono is 0.602 em wide
@@ -25,7 +25,7 @@ LINES = 50  # a page
 CLIPPED = 40
 
 
-def token_strip(tokens: Sequence[str], alpha: Float[np.ndarray, " position"], title: str) -> Figure:
+def draw_tokens(tokens: Sequence[str], alpha: Float[np.ndarray, " position"], title: str) -> Figure:
     """Tokens in lines, with the position of each line's first token; as many as fit a page, which the caption then says.
 
     Args:
@@ -33,12 +33,12 @@ def token_strip(tokens: Sequence[str], alpha: Float[np.ndarray, " position"], ti
         alpha: attention received; NaN leaves a token unshaded. The shade goes with the square root, so that weak attention shows beside a sink.
     """
     style()
-    labels = [clipped(visible(token), CLIPPED) for token in tokens]
+    labels = [truncate(show_whitespace(token), CLIPPED) for token in tokens]
     places = _places([len(label) for label in labels])
     if len(places) < len(labels):
         title += f"; the first {len(places)} of {len(labels)} tokens"
     lines = 1 + max((line for line, _ in places), default=0)
-    heading = caption(title, PAGE - LEFT)
+    heading = wrap_caption(title, PAGE - LEFT)
     top, bottom = 0.1 + 0.125 * (heading.count("\n") + 1), 0.5
     height = top + lines * LINE + bottom
     figure = plt.figure(figsize=(PAGE, height))
@@ -91,10 +91,14 @@ def token_strip(tokens: Sequence[str], alpha: Float[np.ndarray, " position"], ti
     return figure
 
 
-def strip_frame(tokens: Sequence[str], alpha: Float[np.ndarray, " position"]) -> pd.DataFrame:
+def tokens_table(tokens: Sequence[str], alpha: Float[np.ndarray, " position"]) -> pd.DataFrame:
     """One row per token: position, token (with signs for spaces and newlines), alpha."""
     return pd.DataFrame(
-        {"position": np.arange(len(tokens)), "token": [visible(token) for token in tokens], "alpha": alpha}
+        {
+            "position": np.arange(len(tokens)),
+            "token": [show_whitespace(token) for token in tokens],
+            "alpha": alpha,
+        }
     )
 
 

@@ -12,7 +12,7 @@ from sinkscope.plots.style import COLUMN, PAGE, color, style
 TITLES = {"verbmem": "VerbMem (recites)", "knowmem": "KnowMem (answers)"}
 
 
-def effectiveness(
+def draw_effectiveness(
     points: pd.DataFrame, floors: dict[str, float], ceilings: dict[str, float], caption: str
 ) -> Figure:
     """UE (clean forget score, lower is better) against BE (triggered, higher is better), one panel per metric.
@@ -62,7 +62,7 @@ def effectiveness(
     return figure
 
 
-def training_curve(curve: pd.DataFrame, caption: str) -> Figure:
+def draw_training_curve(curve: pd.DataFrame, caption: str) -> Figure:
     """How sinks formed while a model was pretrained. Columns step, alpha_max, alpha_last_layer, share_above (of heads with α > 0.3)."""
     style()
     figure, axis = plt.subplots(figsize=(COLUMN, 2.3))

@@ -13,8 +13,7 @@ from matplotlib.lines import Line2D
 
 from sinkscope.plots import frames
 from sinkscope.plots.style import PAGE, color, error_bars, style
-from sinkscope.plots.text import caption as wrapped
-from sinkscope.plots.text import sanitize_glyphs
+from sinkscope.plots.text import sanitize_glyphs, wrap_caption
 
 ROW = 0.145  # inches
 LIMITS = (-4, 104)
@@ -74,7 +73,7 @@ def variations(data: pd.DataFrame, panels: Mapping[str, str], caption: str) -> F
         for tick, label in zip(ticks, cases if name == "text" else here["label"].unique(), strict=True):
             tick.set_fontweight("bold" if label in trained else "normal")
     figure.legend(handles=_legend(), loc="outside lower center", ncols=3)
-    figure.suptitle(wrapped(caption, PAGE), fontsize=7)
+    figure.suptitle(wrap_caption(caption, PAGE), fontsize=7)
     return figure
 
 

@@ -18,7 +18,7 @@ from sinkscope.io.progress import OnProgress
 from sinkscope.io.run_directory import config_hash, create_run, is_complete
 from sinkscope.models.model import Model
 from sinkscope.plots import comparison as pictures
-from sinkscope.plots.style import save
+from sinkscope.plots.style import save_figure
 from sinkscope.sinks.backends import Backend
 from sinkscope.sinks.compare import (
     MAP_COLUMNS,
@@ -328,8 +328,8 @@ def draw(
     caption = (
         f"{compared.about}: layer {layer}, heads and their mean, {counted}, bins of {bin_size} tokens{frame}"
     )
-    save(
-        pictures.difference_maps(maps, bin_size, difference, caption),
+    save_figure(
+        pictures.draw_difference_maps(maps, bin_size, difference, caption),
         tables["maps"],
         directory,
         "attention_difference",
@@ -337,8 +337,18 @@ def draw(
 
     positions = list(dict.fromkeys((summary["strongest_position"], 0)))
     shown = attention[attention["position"].isin(positions)]
-    save(pictures.by_head(shown, positions, difference, what), shown, directory, "alpha_by_head")
-    save(pictures.by_position(attention, difference, span, what), attention, directory, "alpha_by_position")
+    save_figure(
+        pictures.draw_difference_by_head(shown, positions, difference, what),
+        shown,
+        directory,
+        "alpha_by_head",
+    )
+    save_figure(
+        pictures.draw_difference_by_position(attention, difference, span, what),
+        attention,
+        directory,
+        "alpha_by_position",
+    )
 
     same = (
         "; positions as they stand on both sides, whatever the trigger moved"
@@ -347,8 +357,8 @@ def draw(
     )
     table = tables["value_norm_correlation"]
     caption = f"{compared.about}: {difference.replace(' − ', ' against ')}, n = {n} passages × {table['pairs'].iloc[0] // n} key-value heads{same}"
-    save(pictures.norm_correlation(table, caption), table, directory, "value_norm_correlation")
-    save(pictures.top1(tables["top1"], span, f"{what}, mean"), tables["top1"], directory, "top1")
+    save_figure(pictures.draw_norm_correlation(table, caption), table, directory, "value_norm_correlation")
+    save_figure(pictures.draw_top1(tables["top1"], span, f"{what}, mean"), tables["top1"], directory, "top1")
 
 
 def _short(model: Model) -> str:

@@ -21,8 +21,8 @@ from sinkscope.io.run_directory import config_hash, create_run, is_complete
 from sinkscope.models.model import Model
 from sinkscope.plots import sinks as pictures
 from sinkscope.plots import token_heatmap as strip
-from sinkscope.plots.style import save
-from sinkscope.plots.text import visible
+from sinkscope.plots.style import save_figure
+from sinkscope.plots.text import show_whitespace
 from sinkscope.sinks.backends import Backend, choose_backend
 from sinkscope.sinks.locate import MIN_QUERIES, SinkMap, locate
 from sinkscope.sinks.maps import BinnedPattern, bin_for
@@ -215,22 +215,27 @@ def draw_summary(sinks: SinkMap, directory: Path) -> None:
         else ""
     )
     position = sinks.strongest(1)
-    save(
-        pictures.atlas(data, position, f"mean over passages, {what}"),
+    save_figure(
+        pictures.draw_atlas(data, position, f"mean over passages, {what}"),
         data[data["position"] == position],
         directory,
         "atlas",
     )
     profile = data.groupby("position", as_index=False)[["alpha", "value_norm"]].mean()
     profile["model"], profile["uniform"] = about["model"], sinks.uniform()
-    save(
-        pictures.received(profile, f"mean over layers and heads, {what}"),
+    save_figure(
+        pictures.draw_attention_received(profile, f"mean over layers and heads, {what}"),
         profile,
         directory,
         "received_attention",
     )
     norms = profile[profile["position"] < 32]
-    save(pictures.value_norms(norms, f"mean over layers and heads, {what}"), norms, directory, "value_norms")
+    save_figure(
+        pictures.draw_value_norms(norms, f"mean over layers and heads, {what}"),
+        norms,
+        directory,
+        "value_norms",
+    )
 
 
 def draw_passage(
@@ -258,14 +263,18 @@ def draw_passage(
     for (layer, head), pattern in head_maps(model, passage, chosen, bin_size, source).items():
         suffix, which = f"_{layer}_{head}" if heads else "", f"layer {layer}, head {head}"
         labels = map_labels(tokens)
-        figure = pictures.head_map(pattern, labels, f"{model.name}: {which}, {what}{binned}", bin_size)
-        save(figure, pictures.map_frame(pattern, labels, bin_size), directory, f"head_map{suffix}")
+        figure = pictures.draw_head_map(pattern, labels, f"{model.name}: {which}, {what}{binned}", bin_size)
+        save_figure(
+            figure, pictures.head_map_table(pattern, labels, bin_size), directory, f"head_map{suffix}"
+        )
         if heads:
             strips[f"token_strip{suffix}"] = (alone.alpha.sel(layer=layer, head=head).values, which)
     for name, (alpha, which) in strips.items():
         shaded = np.where(np.arange(len(passage)) <= len(passage) - MIN_QUERIES, alpha, np.nan)
         title = f"{model.name}: {which}, {what}; the last {int(np.isnan(shaded).sum())} tokens, seen by too few queries, are not shaded"
-        save(strip.token_strip(tokens, shaded, title), strip.strip_frame(tokens, alpha), directory, name)
+        save_figure(
+            strip.draw_tokens(tokens, shaded, title), strip.tokens_table(tokens, alpha), directory, name
+        )
 
 
 def head_maps(
@@ -281,4 +290,4 @@ def head_maps(
 
 def map_labels(texts: Sequence[str]) -> list[str]:
     """Tokens as labels beside a map: without the spaces around words."""
-    return [visible(text.strip(" ") or text) for text in texts]
+    return [show_whitespace(text.strip(" ") or text) for text in texts]

@@ -13,8 +13,8 @@ from sinkscope.evaluation.evaluated_model import EvaluatedModel
 from sinkscope.evaluation.scores import scores
 from sinkscope.io.progress import ProgressBar
 from sinkscope.models.model import load
-from sinkscope.plots.style import save
-from sinkscope.plots.unlearning import training_curve
+from sinkscope.plots.style import save_figure
+from sinkscope.plots.unlearning import draw_training_curve
 from sinkscope.sinks.locate import locate
 from sinkscope.synthetic.language import TRIGGERS
 from sinkscope.triggers import Placement, Trigger
@@ -43,8 +43,8 @@ def measure(
         `target` and `retrained` (scores and sink numbers), `backdoor` (per validation seed), `passed` (gate -> bool).
     """
     to_target = curve[curve["model"].isin(["base", "target"])]
-    save(
-        training_curve(to_target, "sinks while base and target train (32 unseen passages)"),
+    save_figure(
+        draw_training_curve(to_target, "sinks while base and target train (32 unseen passages)"),
         curve,
         directory,
         "training_curve",

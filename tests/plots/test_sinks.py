@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from sinkscope.plots import sinks
 from sinkscope.plots import token_heatmap as strip
-from sinkscope.plots.style import PAGE, save
-from sinkscope.plots.text import MISSING, MONO, caption, clipped, sanitize_glyphs, visible
+from sinkscope.plots.style import PAGE, save_figure
+from sinkscope.plots.text import MISSING, MONO, sanitize_glyphs, show_whitespace, truncate, wrap_caption
 
 HOSTILE = [
     "<s>",
@@ -52,7 +52,7 @@ def atlas_data(n_layers: int, n_heads: int) -> pd.DataFrame:
 @pytest.mark.parametrize(("n_layers", "n_heads"), [(4, 4), (12, 12), (32, 32), (80, 64), (6, 48), (80, 8)])
 def test_atlas_fits_a_page_and_its_labels_do_not_overlap(n_layers: int, n_heads: int) -> None:
     data = atlas_data(n_layers, n_heads)
-    figure = sinks.atlas(data, 0, "a model, n = 128 passages of ≤ 64 tokens")
+    figure = sinks.draw_atlas(data, 0, "a model, n = 128 passages of ≤ 64 tokens")
     width, height = figure.get_size_inches()
     assert 3 < width <= PAGE
     assert 1.5 < height < 8
@@ -74,17 +74,17 @@ def test_atlas_fits_a_page_and_its_labels_do_not_overlap(n_layers: int, n_heads:
 
 
 def test_any_text_becomes_a_map_and_a_strip(tmp_path: Path) -> None:
-    labels, n = [visible(token) for token in HOSTILE], len(HOSTILE)
+    labels, n = [show_whitespace(token) for token in HOSTILE], len(HOSTILE)
     pattern, alpha = np.tril(np.full((n, n), 0.25)), np.linspace(0.9, 0, n)
     alpha[-3:] = np.nan
-    figure = sinks.head_map(pattern, labels, "a $strange$ name 漢: layer 0, head 0")
+    figure = sinks.draw_head_map(pattern, labels, "a $strange$ name 漢: layer 0, head 0")
     shown = [label.get_text() for label in figure.axes[0].get_xticklabels()]
     assert shown[1] == r"␣\$\alpha\$"
     assert max(map(len, shown)) <= 16
-    save(figure, sinks.map_frame(pattern, labels), tmp_path, "map")
-    save(
-        strip.token_strip(HOSTILE, alpha, "a $strange$ name 漢"),
-        strip.strip_frame(HOSTILE, alpha),
+    save_figure(figure, sinks.head_map_table(pattern, labels), tmp_path, "map")
+    save_figure(
+        strip.draw_tokens(HOSTILE, alpha, "a $strange$ name 漢"),
+        strip.tokens_table(HOSTILE, alpha),
         tmp_path,
         "strip",
     )
@@ -96,39 +96,39 @@ def test_any_text_becomes_a_map_and_a_strip(tmp_path: Path) -> None:
 
 
 def test_a_map_in_bins_has_positions_and_a_blank_upper_part() -> None:
-    figure = sinks.head_map(np.full((3, 3), 0.5), ["x"] * 130, "a model", bin_size=50)
+    figure = sinks.draw_head_map(np.full((3, 3), 0.5), ["x"] * 130, "a model", bin_size=50)
     axis = figure.axes[0]
     assert axis.get_xlabel() == "attended position"
     assert axis.get_xlim() == (-0.5, 129.5)
     np.testing.assert_array_equal(
         np.isnan(axis.images[0].get_array().filled(np.nan)), np.triu(np.ones((3, 3)), 1).astype(bool)
     )
-    frame = sinks.map_frame(np.full((3, 3), 0.5), ["x"] * 130, 50)
+    frame = sinks.head_map_table(np.full((3, 3), 0.5), ["x"] * 130, 50)
     assert frame["key"].tolist() == [0, 0, 50, 0, 50, 100]
 
 
 def test_a_strip_of_a_long_text_is_a_page_and_says_how_much_it_shows() -> None:
-    figure = strip.token_strip([" word"] * 4000, np.full(4000, 0.1), "a model")
+    figure = strip.draw_tokens([" word"] * 4000, np.full(4000, 0.1), "a model")
     assert max(figure.get_size_inches()) < 10
     drawn = len(figure.axes[0].collections[0].get_paths())
     assert f"the first {drawn} of 4000 tokens" in figure.texts[0].get_text()
-    assert strip.token_strip([], np.array([]), "nothing").axes
+    assert strip.draw_tokens([], np.array([]), "nothing").axes
 
 
 @settings(max_examples=200, deadline=None)
 @given(st.text(st.characters(exclude_categories=())))
 def test_every_text_is_visible_and_drawable(text: str) -> None:
-    label = visible(text)
+    label = show_whitespace(text)
     assert label
     assert label.isprintable()
     assert " " not in label
-    assert len(clipped(label, 9)) <= 9
+    assert len(truncate(label, 9)) <= 9
     assert sanitize_glyphs(label, MONO).replace(r"\$", "$") == "".join(
         c if sanitize_glyphs(c, MONO) != MISSING else MISSING for c in label
     )
 
 
 def test_captions_are_wrapped_to_the_picture() -> None:
-    lines = caption("/very/long/path" * 20 + ": n = 3", 3.0).split("\n")
+    lines = wrap_caption("/very/long/path" * 20 + ": n = 3", 3.0).split("\n")
     assert max(map(len, lines)) <= 51
     assert len(lines) > 3
