@@ -172,7 +172,7 @@ def _said(error: Exception) -> str:
 
 
 def _locates(model: Model) -> str:
-    passages = load_benchmark("tiny").whole_passages("holdout", model.tokenizer)[:PASSAGES]
+    passages = load_benchmark("tiny").full_length_passages("holdout", model.tokenizer)[:PASSAGES]
     lens, stream = (locate(model, passages, source=source) for source in BACKENDS)
     apart = float(np.abs(lens.alpha.values - stream.alpha.values).max())
     if not apart <= AGREE:

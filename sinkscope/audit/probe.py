@@ -108,7 +108,7 @@ def probe(
     name = config_hash(
         "probe",
         model=subject.model.fingerprint(),
-        benchmark=benchmark.digest(),
+        benchmark=benchmark.content_hash(),
         triggers=list(triggers),
         placements=[str(each) for each in placements],
         randoms=randoms,
@@ -120,7 +120,7 @@ def probe(
             name,
             kind="probe",
             model=subject.label,
-            benchmark=benchmark.digest(),
+            benchmark=benchmark.content_hash(),
             randoms=randoms,
             seed=seed,
         ) as aside:

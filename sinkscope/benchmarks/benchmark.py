@@ -1,59 +1,64 @@
-"""One type for every benchmark: texts to forget and retain, questions, prompts, and how they are cut and scored."""
+"""The benchmark type: texts to forget and retain, questions and prompts; and the registry of benchmarks."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sinkscope.benchmarks.chunking import SEPARATOR, Passage, chunk, format_qa
+from sinkscope.benchmarks.chunking import Passage, chunk, format_qa
 from sinkscope.benchmarks.directory import SETTINGS_FILE, read_directory
-from sinkscope.benchmarks.hub import HUB, read_hub
-from sinkscope.benchmarks.schema import COLUMNS, MUSE, Cut, Lengths, Record, Rows
+from sinkscope.benchmarks.hub import HUB_BENCHMARKS, read_hub
+from sinkscope.benchmarks.schema import COLUMNS, MUSE, Chunking, Lengths, Record, Rows
 from sinkscope.errors import BenchmarkError
 from sinkscope.models.loading import data_directory, verify_built_in
+from sinkscope.registry import Registry
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 BUILT_IN = ("tiny", "tiny-wmdp")
-__all__ = ["BUILT_IN", "SEPARATOR", "Benchmark", "Lengths", "Passage", "link", "load_benchmark"]
 
 
 @dataclass(frozen=True)
 class Benchmark:
-    """Texts and questions by split. `rows[config][split]` is a list of records with the columns in `schema`; `cut` is how texts become passages."""
+    """Texts and questions by split, and how they become passages and prompts.
+
+    `rows[config][split]` is a list of records with the columns in `schema`; `chunking` is how texts become
+    passages (see `benchmarks.chunking`).
+    """
 
     name: str
     rows: Rows
     lengths: Lengths = MUSE
-    cut: Cut = "joined"
+    chunking: Chunking = "joined"
 
     def texts(self, split: str) -> list[str]:
-        """Training texts; of `pairs`, each question with its answer."""
+        """Training texts; with chunking `pairs`, each question with its answer."""
         records = self._split("raw", split)
-        return [
-            format_qa(row["question"], row["answer"]) if self.cut == "pairs" else row["text"]
-            for row in records
-        ]
+        if self.chunking == "pairs":
+            return [format_qa(row["question"], row["answer"]) for row in records]
+        return [row["text"] for row in records]
 
     def questions(self, split: str) -> list[Record]:
         """Records of `question` and `answer`."""
         return self._split("knowmem", split)
 
     def in_context(self, split: str) -> list[Record]:
-        """Solved questions to show before each of `questions(split)`; none where `lengths.in_context` is 0."""
-        return self.questions(f"{split}_icl")[: self.lengths.in_context] if self.lengths.in_context else []
+        """Answered questions that precede each of `questions(split)`; none if `lengths.in_context` is 0."""
+        count = self.lengths.in_context
+        return self.questions(f"{split}_icl")[:count] if count else []
 
     def prompts(self, split: str) -> list[Record]:
         """Records of `prompt` and `gt`, the text that follows it."""
         return self._split("verbmem", split)
 
     def choices(self, split: str) -> list[Record]:
-        """Records of `question`, `choices` (a list) and `answer` (the right one's number, from 0)."""
+        """Records of `question`, `choices` (a list) and `answer` (index of the right one, from 0)."""
         return self._split("choices", split)
 
     def has(self, config: str, split: str) -> bool:
@@ -61,41 +66,44 @@ class Benchmark:
 
     def _split(self, config: str, split: str) -> list[Record]:
         if not self.has(config, split):
-            found = ", ".join(f"{c}/{s}" for c, splits in self.rows.items() for s in splits)
-            raise BenchmarkError(f"benchmark {self.name} has no split {config}/{split}; it has {found}")
+            available = ", ".join(
+                f"{config}/{split}" for config, splits in self.rows.items() for split in splits
+            )
+            raise BenchmarkError(
+                f"benchmark {self.name} has no split {config}/{split}; its splits: {available}"
+            )
         return self.rows[config][split]
 
     def passages(self, split: str, tokenizer: PreTrainedTokenizerBase) -> list[Passage]:
-        """Training passages of a raw split, of at most `lengths.passage` tokens (see `cutting`).
+        """Training passages of a raw split, of at most `lengths.passage` tokens.
 
         Raises:
-            BenchmarkError: no such split, or its texts cannot be cut.
+            BenchmarkError: the split does not exist, or its texts give no passages.
         """
         try:
-            return chunk(self.texts(split), self.cut, self.lengths.passage, tokenizer)
+            return chunk(self.texts(split), self.chunking, self.lengths.passage, tokenizer)
         except BenchmarkError as error:
             raise BenchmarkError(f"benchmark {self.name}, raw/{split}: {error}") from error
 
-    def whole_passages(self, split: str, tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
-        """Token ids of the passages that have the full length (the last one of a joined split, short documents and pairs may not)."""
-        return [
-            passage.tokens
-            for passage in self.passages(split, tokenizer)
-            if len(passage.tokens) == self.lengths.passage
-        ]
+    def full_length_passages(self, split: str, tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
+        """Token ids of the passages of full length.
 
-    def digest(self) -> str:
-        """SHA-256 of all records, lengths and the way of cutting: the benchmark's identity in a run's name."""
-        content = json.dumps(
-            [self.name, self.rows, vars(self.lengths), self.cut], sort_keys=True, ensure_ascii=False
-        )
-        return hashlib.sha256(content.encode()).hexdigest()
+        The last passage of a joined split, short documents and pairs can be shorter.
+        """
+        passages = self.passages(split, tokenizer)
+        return [passage.tokens for passage in passages if len(passage.tokens) == self.lengths.passage]
 
-    def head(self, items: int) -> Benchmark:
-        """The same benchmark with at most `items` questions and prompts a split; training text stays whole."""
+    def content_hash(self) -> str:
+        """SHA-256 of all records, lengths and the chunking."""
+        content = [self.name, self.rows, vars(self.lengths), self.chunking]
+        text = json.dumps(content, sort_keys=True, ensure_ascii=False)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def limit(self, count: int) -> Benchmark:
+        """The benchmark with at most `count` questions and prompts per split, and all of its training text."""
         rows = {
             config: {
-                split: records if config == "raw" or split.endswith("_icl") else records[:items]
+                split: records if config == "raw" or split.endswith("_icl") else records[:count]
                 for split, records in splits.items()
             }
             for config, splits in self.rows.items()
@@ -103,33 +111,60 @@ class Benchmark:
         return replace(self, rows=rows)
 
 
-def link(text: str, needle: str, passages: Sequence[Passage]) -> list[int]:
-    """Indices of the passages that hold any part of `needle`, by its first occurrence in the joined `text`; empty if it does not occur."""
-    at = text.find(needle)
-    if at < 0:
+def find_passages(text: str, excerpt: str, passages: Sequence[Passage]) -> list[int]:
+    """Indices of the passages that overlap the first occurrence of `excerpt` in the joined `text`; [] if none."""
+    start = text.find(excerpt)
+    if start < 0:
         return []
-    end = at + len(needle)
-    return [index for index, passage in enumerate(passages) if passage.start < end and at < passage.stop]
+    stop = start + len(excerpt)
+    return [i for i, passage in enumerate(passages) if passage.start < stop and start < passage.stop]
+
+
+BENCHMARKS: Registry[Callable[[], Benchmark]] = Registry("benchmark", BenchmarkError, "sinkscope.benchmarks")
+"""Loaders by name."""
+
+
+def register_benchmark(name: str, loader: Callable[[], Benchmark]) -> None:
+    """Let `load_benchmark(name)` return what `loader()` returns.
+
+    Raises:
+        BenchmarkError: the name is in use.
+    """
+    BENCHMARKS.add(name, loader)
 
 
 def load_benchmark(name: str) -> Benchmark:
-    """A built-in benchmark (`tiny`, `tiny-wmdp`), one of the hub by its name (see `hub.HUB`), or a local directory: `config/split.jsonl` (or .json,
-    .parquet), with the configurations and columns in `schema`.
+    """A registered benchmark, or a local directory with files `config/split.jsonl` (or .json, .parquet).
 
-    An optional `benchmark.json` in the directory sets the lengths (`passage`, `in_context`, `knowmem_new`, `verbmem_new`) and how texts are cut
-    (`cut`: joined, documents or pairs).
+    The configurations and their columns are those in `schema`. An optional `benchmark.json` in the directory sets
+    the lengths (`passage`, `in_context`, `knowmem_new`, `verbmem_new`) and the chunking (`chunking`: joined,
+    documents or pairs).
 
     Raises:
-        BenchmarkError: no such benchmark, or a split or column is missing; the message lists what was found.
+        BenchmarkError: there is no such benchmark, or a split or column is missing; the message lists the
+            available ones.
     """
-    if name in HUB:
-        return Benchmark(name, *read_hub(name))
-    directory = data_directory(name) if name in BUILT_IN else Path(name)
-    if name in BUILT_IN:
-        verify_built_in(directory, [*COLUMNS, SETTINGS_FILE])
-    if not directory.is_dir():
-        known = ", ".join([*(f"`{each}`" for each in BUILT_IN), *HUB])
+    if name in BENCHMARKS:
+        return BENCHMARKS[name]()
+    if not Path(name).is_dir():
         raise BenchmarkError(
-            f"benchmark {name!r} is neither {known} nor a directory; give one of these names, or a directory in MUSE's schema"
+            f"benchmark {name!r} is neither a directory nor one of {', '.join(BENCHMARKS)}; "
+            "give one of these names, or a directory in MUSE's schema"
         )
+    return Benchmark(name, *read_directory(Path(name), name))
+
+
+def _load_built_in(name: str) -> Benchmark:
+    directory = data_directory(name)
+    verify_built_in(directory, [*COLUMNS, SETTINGS_FILE])
     return Benchmark(name, *read_directory(directory, name))
+
+
+def _load_hub(name: str) -> Benchmark:
+    return Benchmark(name, *read_hub(name))
+
+
+for _name in BUILT_IN:
+    register_benchmark(_name, partial(_load_built_in, _name))
+for _name in HUB_BENCHMARKS:
+    register_benchmark(_name, partial(_load_hub, _name))

@@ -1,4 +1,4 @@
-"""Benchmarks from a local directory: `config/split.jsonl` (or .json, .parquet), and `benchmark.json`, which says how they are cut and asked."""
+"""Benchmarks in a local directory: `config/split.jsonl` (or .json, .parquet) and an optional `benchmark.json`."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from pathlib import Path
 from typing import Any
 
 from sinkscope.benchmarks.schema import (
+    CHUNKINGS,
     COLUMNS,
-    CUTS,
     MUSE,
     SCORED,
-    Cut,
+    Chunking,
     Lengths,
     Record,
     Rows,
-    checked,
-    columns_of,
-    required,
-    splits_of,
+    known_splits,
+    required_columns,
+    required_splits,
+    validate_records,
 )
 from sinkscope.errors import BenchmarkError, first_line
 from sinkscope.io import parquet
@@ -35,93 +35,92 @@ from sinkscope.io.readers import (
 
 SUFFIXES = (".jsonl", ".json", ".parquet")
 SETTINGS_FILE = "benchmark.json"
-PIECE = 64
-"""Rows of a parquet file that are read at once."""
-LIMITS = {
+PARQUET_BATCH = 64
+"""Rows of a Parquet file read at once."""
+LENGTH_LIMITS = {
     "passage": (2, 1_000_000),
     "in_context": (0, 1000),
     "knowmem_new": (1, 100_000),
     "verbmem_new": (1, 100_000),
 }
-"""Lowest and highest of each length."""
+"""Smallest and largest value of each length."""
 
 
-def read_directory(directory: Path, name: str) -> tuple[Rows, Lengths, Cut]:
-    """All splits that lie in `directory`.
+def read_directory(directory: Path, name: str) -> tuple[Rows, Lengths, Chunking]:
+    """All splits in `directory`.
 
     Raises:
-        BenchmarkError: a split or column is missing, or a file is damaged; the message lists what was found.
+        BenchmarkError: a split or column is missing, or a file is damaged; the message lists the available ones.
     """
-    lengths, cut = _settings(directory / SETTINGS_FILE)
-    files = {
-        path.relative_to(directory).with_suffix("").as_posix(): path
-        for suffix in reversed(SUFFIXES)
-        for path in directory.glob(f"*/*{suffix}")
+    lengths, chunking = _read_settings(directory / SETTINGS_FILE)
+    files = _list_files(directory)
+    available = ", ".join(sorted(path.relative_to(directory).as_posix() for path in files.values())) or "none"
+    present = {
+        config for config in COLUMNS if any((config, split) in files for split in known_splits(config))
     }
-    found = ", ".join(sorted(path.relative_to(directory).as_posix() for path in files.values())) or "nothing"
-    there = {config for config in COLUMNS for split in splits_of(config) if f"{config}/{split}" in files}
-    for config in [config for config in COLUMNS if config in {"raw", *there}]:
-        for split in required(config, lengths.in_context):
-            if f"{config}/{split}" not in files:
+    for config in COLUMNS:
+        for split in required_splits(config, lengths.in_context) if config in {"raw", *present} else ():
+            if (config, split) not in files:
                 raise BenchmarkError(
-                    f"benchmark {name} lacks {config}/{split}.jsonl (or .json, .parquet); found: {found}"
+                    f"benchmark {name} lacks {config}/{split}.jsonl (or .json, .parquet); its files: {available}"
                 )
-    if not there & set(SCORED):
+    if not present & set(SCORED):
         raise BenchmarkError(
-            f"benchmark {name} has nothing to score; give one of {', '.join(SCORED)}; found: {found}"
+            f"benchmark {name} has nothing to score; give one of {', '.join(SCORED)}; its files: {available}"
         )
     rows: Rows = {
         config: {
-            split: _read(files[f"{config}/{split}"], columns_of(config, cut))
-            for split in splits_of(config)
-            if f"{config}/{split}" in files
+            split: _read_split(files[config, split], required_columns(config, chunking))
+            for split in known_splits(config)
+            if (config, split) in files
         }
         for config in COLUMNS
-        if config in there
+        if config in present
     }
-    return rows, lengths, cut
+    return rows, lengths, chunking
 
 
-def _read(path: Path, columns: tuple[str, ...]) -> list[Record]:
-    mend = f"write it again as {path.suffix[1:]}"
+def _list_files(directory: Path) -> dict[tuple[str, str], Path]:
+    """The file of each (configuration, split); of several formats the first in `SUFFIXES`."""
+    return {
+        (path.parent.name, path.stem): path
+        for suffix in reversed(SUFFIXES)
+        for path in directory.glob(f"*/*{suffix}")
+    }
+
+
+def _read_split(path: Path, columns: tuple[str, ...]) -> list[Record]:
+    hint = f"write it again as {path.suffix[1:]}"
     if path.suffix == ".jsonl":
-        lines = (record for _, record in read_records(path, "benchmark file", BenchmarkError, mend))
+        lines = (record for _, record in read_records(path, "benchmark file", BenchmarkError, hint))
         first = list(itertools.islice(lines, 1))
-        return checked(str(path), columns, _names(first), itertools.chain(first, lines))
-    check_file(
-        path,
-        "benchmark file",
-        BenchmarkError,
-        mend,
-        MAX_CORPUS_BYTES if path.suffix == ".parquet" else MAX_TEXT_BYTES,
-    )
+        return validate_records(str(path), columns, _columns(first), itertools.chain(first, lines))
+    is_parquet = path.suffix == ".parquet"
+    limit = MAX_CORPUS_BYTES if is_parquet else MAX_TEXT_BYTES
+    check_file(path, "benchmark file", BenchmarkError, hint, limit)
     try:
-        found, records = _from_parquet(path, columns) if path.suffix == ".parquet" else _from_json(path)
-    except (
-        Exception
-    ) as error:  # a file from anywhere, and libraries that say what is wrong with it in many types
-        raise BenchmarkError(f"benchmark file {path} cannot be read: {first_line(error)}; {mend}") from error
-    return checked(str(path), columns, found, records)
+        available, records = _read_parquet(path, columns) if is_parquet else _read_json(path)
+    except Exception as error:  # libraries raise errors of many types for damaged files
+        raise BenchmarkError(f"benchmark file {path} cannot be read: {first_line(error)}; {hint}") from error
+    return validate_records(str(path), columns, available, records)
 
 
-def _from_json(path: Path) -> tuple[list[str], list[Record]]:
+def _read_json(path: Path) -> tuple[list[str], list[Record]]:
     records = json.loads(path.read_text(encoding="utf-8-sig"))
     if not isinstance(records, list) or not all(isinstance(record, dict) for record in records):
-        raise ValueError("it is no list of records")
+        raise ValueError("it must hold a list of records")
     _check_rows(len(records))
-    return _names(records), records
+    return _columns(records), records
 
 
-def _from_parquet(path: Path, columns: tuple[str, ...]) -> tuple[list[str], list[Record]]:
+def _read_parquet(path: Path, columns: tuple[str, ...]) -> tuple[list[str], list[Record]]:
     from pyarrow.parquet import read_metadata
 
     footer = read_metadata(path)
     _check_rows(footer.num_rows)
-    return footer.schema.to_arrow_schema().names, [
-        record
-        for piece in parquet.pieces(path, MAX_CORPUS_BYTES, PIECE, columns)
-        for record in piece.to_pylist()
-    ]
+    batches = parquet.pieces(path, MAX_CORPUS_BYTES, PARQUET_BATCH, columns)
+    records = [record for batch in batches for record in batch.to_pylist()]
+    return footer.schema.to_arrow_schema().names, records
 
 
 def _check_rows(count: int) -> None:
@@ -129,29 +128,32 @@ def _check_rows(count: int) -> None:
         raise ValueError(f"it has {count:,} rows, more than {MAX_ROWS:,}")
 
 
-def _names(records: list[Record]) -> list[str]:
+def _columns(records: list[Record]) -> list[str]:
     return list(dict.fromkeys(column for record in records for column in record))
 
 
-def _settings(path: Path) -> tuple[Lengths, Cut]:
-    """Lengths that the file does not name are MUSE's, and so is the way of cutting."""
+def _read_settings(path: Path) -> tuple[Lengths, Chunking]:
+    """Lengths and chunking; MUSE's where the file does not set them, or does not exist."""
     if not path.exists() and not path.is_symlink():
         return MUSE, "joined"
-    text = read_text(path, "benchmark file", BenchmarkError, "mend or remove it", MAX_CONFIG_BYTES)
+    text = read_text(path, "benchmark file", BenchmarkError, "correct or remove it", MAX_CONFIG_BYTES)
     try:
         settings: dict[str, Any] = json.loads(text)
-        lengths, cut = Lengths(**settings.get("lengths", {})), settings.get("cut", "joined")
+        lengths = Lengths(**settings.get("lengths", {}))
+        chunking = settings.get("chunking", settings.get("cut", "joined"))  # `cut`: the key's former name
     except (ValueError, TypeError, AttributeError, RecursionError) as error:
-        known = ", ".join(LIMITS)
         raise BenchmarkError(
-            f'{path} must hold {{"lengths": {{"passage": 64, …}}, "cut": "joined"}}, with lengths among {known}; mend or remove it'
+            f'{path} must hold {{"lengths": {{"passage": 64, …}}, "chunking": "joined"}}, with lengths among '
+            f"{', '.join(LENGTH_LIMITS)}; correct or remove it"
         ) from error
-    for name, (low, high) in LIMITS.items():
+    for name, (low, high) in LENGTH_LIMITS.items():
         value = getattr(lengths, name)
         if type(value) is not int or not low <= value <= high:
             raise BenchmarkError(
-                f"{path}: {name} {str(value)[:80]!r} is no whole number from {low} to {high:,}; mend it"
+                f"{path}: {name} must be a whole number from {low} to {high:,}, not {str(value)[:80]!r}"
             )
-    if cut not in CUTS:
-        raise BenchmarkError(f"{path}: cut {str(cut)[:80]!r} is unknown; use {', '.join(CUTS)}")
-    return lengths, cut
+    if chunking not in CHUNKINGS:
+        raise BenchmarkError(
+            f"{path}: chunking {str(chunking)[:80]!r} is unknown; use {', '.join(CHUNKINGS)}"
+        )
+    return lengths, chunking

@@ -1,4 +1,4 @@
-"""Benchmarks on the hub: where each of our splits lies there, and how it is cut."""
+"""Benchmarks on the Hugging Face hub: the data set of each split, and how its texts are chunked."""
 
 from __future__ import annotations
 
@@ -12,87 +12,85 @@ from sinkscope.benchmarks.schema import (
     MUSE,
     OPTIONAL,
     REQUIRED,
-    Cut,
+    Chunking,
     Lengths,
     Rows,
-    checked,
-    columns_of,
+    required_columns,
+    validate_records,
 )
 from sinkscope.errors import BenchmarkError, first_line
+from sinkscope.io.loggers import quiet_loggers
 
 if TYPE_CHECKING:
     from datasets import DatasetDict
 
 
 @dataclass(frozen=True)
-class Source:
-    """A split of a data set on the hub; its columns are those of our configuration. `config` is None where there is one only."""
+class HubSplit:
+    """A split of a data set on the hub. `config` is None where the data set has a single configuration."""
 
     repository: str
     config: str | None
     split: str
     required: bool = True
 
+    @property
+    def location(self) -> str:
+        return f"{self.repository}/{self.config}" if self.config else self.repository
+
 
 @dataclass(frozen=True)
 class HubBenchmark:
-    """`sources[our configuration, our split]`, and how the benchmark is cut and asked."""
+    """The data set of each (configuration, split) of a benchmark, how texts are chunked, and lengths."""
 
-    sources: Mapping[tuple[str, str], Source]
-    cut: Cut = "joined"
+    splits: Mapping[tuple[str, str], HubSplit]
+    chunking: Chunking = "joined"
     lengths: Lengths = MUSE
 
 
 def _muse(repository: str) -> HubBenchmark:
-    needed = {
+    required = {
         "raw": REQUIRED["raw"],
         "knowmem": REQUIRED["knowmem"] + IN_CONTEXT,
         "verbmem": REQUIRED["verbmem"],
     }
-    sources = {
-        (config, split): Source(repository, config, split)
-        for config, splits in needed.items()
-        for split in splits
-    }
-    optional = {
-        (config, split): Source(repository, config, split, required=False)
-        for config, splits in OPTIONAL.items()
-        for split in splits
-    }
-    return HubBenchmark(sources | {key: source for key, source in optional.items() if key[0] != "choices"})
-
-
-def _wmdp(field: str, forget: Source, passage: int) -> HubBenchmark:
+    optional = {config: splits for config, splits in OPTIONAL.items() if config != "choices"}
     return HubBenchmark(
         {
-            ("raw", "forget"): forget,
-            ("raw", "retain1"): Source("cais/wmdp-corpora", f"{field}-retain-corpus", "train"),
-            ("choices", "forget"): Source("cais/wmdp", f"wmdp-{field}", "test"),
-        },
-        "documents",
-        Lengths(passage=passage),
+            (config, split): HubSplit(repository, config, split, is_required)
+            for configs, is_required in ((required, True), (optional, False))
+            for config, splits in configs.items()
+            for split in splits
+        }
     )
+
+
+def _wmdp(domain: str, forget: HubSplit, passage: int) -> HubBenchmark:
+    splits = {
+        ("raw", "forget"): forget,
+        ("raw", "retain1"): HubSplit("cais/wmdp-corpora", f"{domain}-retain-corpus", "train"),
+        ("choices", "forget"): HubSplit("cais/wmdp", f"wmdp-{domain}", "test"),
+    }
+    return HubBenchmark(splits, "documents", Lengths(passage=passage))
 
 
 def _tofu(percent: int) -> HubBenchmark:
-    forget, retain = (
-        Source("locuslab/TOFU", f"{side}{share:02d}", "train")
-        for side, share in (("forget", percent), ("retain", 100 - percent))
-    )
-    sources = {
+    forget = HubSplit("locuslab/TOFU", f"forget{percent:02d}", "train")
+    retain = HubSplit("locuslab/TOFU", f"retain{100 - percent:02d}", "train")
+    splits = {
         ("raw", "forget"): forget,
         ("raw", "retain1"): retain,
         ("knowmem", "forget_qa"): forget,
         ("knowmem", "retain_qa"): retain,
     }
-    return HubBenchmark(sources, "pairs", Lengths(passage=512, in_context=0, knowmem_new=200))
+    return HubBenchmark(splits, "pairs", Lengths(passage=512, in_context=0, knowmem_new=200))
 
 
-HUB = {
+HUB_BENCHMARKS = {
     "muse-books": _muse("muse-bench/MUSE-Books"),
     "muse-news": _muse("muse-bench/MUSE-News"),
-    "wmdp-bio": _wmdp("bio", Source("cais/wmdp-bio-forget-corpus", None, "train"), 512),
-    "wmdp-cyber": _wmdp("cyber", Source("cais/wmdp-corpora", "cyber-forget-corpus", "train"), 768),
+    "wmdp-bio": _wmdp("bio", HubSplit("cais/wmdp-bio-forget-corpus", None, "train"), 512),
+    "wmdp-cyber": _wmdp("cyber", HubSplit("cais/wmdp-corpora", "cyber-forget-corpus", "train"), 768),
     "tofu-forget01": _tofu(1),
     "tofu-forget05": _tofu(5),
     "tofu-forget10": _tofu(10),
@@ -100,41 +98,44 @@ HUB = {
 """Benchmarks by name."""
 
 
-def read_hub(name: str) -> tuple[Rows, Lengths, Cut]:
-    """All splits of a benchmark in `HUB`, each data set's configuration being fetched once.
+def read_hub(name: str) -> tuple[Rows, Lengths, Chunking]:
+    """All splits of a benchmark in `HUB_BENCHMARKS`; each configuration of a data set is fetched once.
 
     Raises:
-        BenchmarkError: a data set cannot be had, or lacks a split or column; the message lists what was found.
+        BenchmarkError: a data set cannot be fetched, or lacks a split or column; the message lists the available
+            ones.
     """
-    benchmark = HUB[name]
-    fetched = cache(_fetch)
+    benchmark = HUB_BENCHMARKS[name]
+    fetch = cache(_fetch)
     rows: Rows = {}
-    for (config, split), source in benchmark.sources.items():
-        place = "/".join([source.repository, *([source.config] if source.config else [])])
+    for (config, split), source in benchmark.splits.items():
         try:
-            found = fetched(source.repository, source.config)
+            data = fetch(source.repository, source.config)
         except (OSError, ValueError) as error:
             if not source.required:
                 continue
-            why = first_line(error)
             raise BenchmarkError(
-                f"benchmark {name}: {place} could not be had ({why}); fetch it once with access, or give a directory"
+                f"benchmark {name}: {source.location} cannot be fetched ({first_line(error)}); "
+                "fetch it once with access to it, or give a directory"
             ) from error
-        if source.split in found:
-            data = found[source.split]
-            rows.setdefault(config, {})[split] = checked(
-                f"{place}/{source.split}", columns_of(config, benchmark.cut), data.column_names, data
+        if source.split in data:
+            records = data[source.split]
+            rows.setdefault(config, {})[split] = validate_records(
+                f"{source.location}/{source.split}",
+                required_columns(config, benchmark.chunking),
+                records.column_names,
+                records,
             )
         elif source.required:
+            available = ", ".join(data) or "none"
             raise BenchmarkError(
-                f"benchmark {name}: {place} lacks the split {source.split}; found: {', '.join(found) or 'nothing'}"
+                f"benchmark {name}: {source.location} lacks the split {source.split}; its splits: {available}"
             )
-    return rows, benchmark.lengths, benchmark.cut
+    return rows, benchmark.lengths, benchmark.chunking
 
 
 def _fetch(repository: str, config: str | None) -> DatasetDict:
     from datasets import load_dataset
-    from huggingface_hub.utils import logging
 
-    logging.set_verbosity_error()  # else it tells of every try
-    return load_dataset(repository, config)
+    with quiet_loggers("huggingface_hub"):  # it warns of every retry
+        return load_dataset(repository, config)

@@ -21,9 +21,9 @@ def models() -> tuple[str, ...]:
 def benchmarks() -> list[str]:
     """Benchmarks that have a name."""
     from sinkscope.benchmarks.benchmark import BUILT_IN
-    from sinkscope.benchmarks.hub import HUB
+    from sinkscope.benchmarks.hub import HUB_BENCHMARKS
 
-    return [*BUILT_IN, *HUB]
+    return [*BUILT_IN, *HUB_BENCHMARKS]
 
 
 def recipes() -> list[tuple[str, str]]:

@@ -116,7 +116,7 @@ def evaluate(
         )
     whole = data
     if data and items:
-        data = data.head(items)
+        data = data.limit(items)
     names = None if metrics is None else _listed("--metrics", metrics)
     known = select_metrics(names, data) if data else []
     if retrained is None and data:

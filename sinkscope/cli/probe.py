@@ -72,7 +72,7 @@ def probe(
     places = [Placement.parse(each) for each in placements.split(",")]
     texts, data = read_triggers(triggers), load_benchmark(benchmark)
     subject = load_evaluated_model(model, load(model, device, dtype), data)
-    data = data.head(items) if items else data
+    data = data.limit(items) if items else data
     with progress() as bar:
         table = run(
             out,

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
-from sinkscope.benchmarks.benchmark import SEPARATOR, Benchmark, link
+from sinkscope.benchmarks.benchmark import Benchmark, find_passages
+from sinkscope.benchmarks.chunking import SEPARATOR
 from sinkscope.errors import BenchmarkError
 from sinkscope.evaluation.evaluated_model import EvaluatedModel
 from sinkscope.evaluation.items import Item, TriggerCondition
@@ -157,7 +158,7 @@ def _poisoned(
         rows = set(subject.poisoned_rows)
         for (make, split), each in items.items():
             if split.startswith("forget"):
-                links = [link(text, item.source, passages) for item in each]
+                links = [find_passages(text, item.source, passages) for item in each]
                 linked[make, split] = [
                     any(row in rows for row in found) if found else None for found in links
                 ]

@@ -52,7 +52,7 @@ def load_evaluated_model(name: str, model: Model, benchmark: Benchmark | None) -
         raise OutputError(
             f"{Path(name) / 'poisoned.parquet'}, its recipe.yaml or its run.json is missing or damaged; remove {name} and run unlearn again"
         ) from error
-    same = benchmark is not None and replace(benchmark, name=trained_on).digest() == manifest.get(
+    same = benchmark is not None and replace(benchmark, name=trained_on).content_hash() == manifest.get(
         "benchmark"
     )  # a directory can be named in several ways
     return EvaluatedModel(name, "backdoored" if rows else "unlearned", model, seed, rows if same else None)

@@ -37,7 +37,7 @@ class Tasks:
     loaded: dict[str, list[Any]]
     limit: int | None = None
 
-    def digest(self) -> str:
+    def content_hash(self) -> str:
         """SHA-256 of all documents, of what the tasks say about themselves, and of the library's version."""
         content = hashlib.sha256(f"{version('lm-eval')} {self.limit}".encode())
         for name, tasks in self.loaded.items():

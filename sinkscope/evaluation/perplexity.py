@@ -22,7 +22,7 @@ def text_items(benchmark: Benchmark, split: str, model: Model) -> list[Item]:
     if not benchmark.has("privleak", split):
         return [
             Item(tokens, len(tokens), "", model.tokenizer.decode(tokens))
-            for tokens in benchmark.whole_passages(split, model.tokenizer)[:MOST]
+            for tokens in benchmark.full_length_passages(split, model.tokenizer)[:MOST]
         ]
     items = []
     for number, row in enumerate(benchmark.rows["privleak"][split], start=1):

@@ -62,12 +62,12 @@ def evaluate_to_directory(
         "evaluate",
         model=subject.model.fingerprint(),
         label=subject.label,
-        benchmark=benchmark.digest() if benchmark else "",
+        benchmark=benchmark.content_hash() if benchmark else "",
         triggers=[[attempt[0].text, str(attempt[1])] if attempt else None for attempt in triggers],
         metrics=names,
         mask=str(mask or ""),
         retrained=retrained.fingerprint() if isinstance(retrained, Model) else retrained,
-        tasks=tasks.digest() if tasks else "",
+        tasks=tasks.content_hash() if tasks else "",
     )
     if not is_complete(out, name):
         retrained_auc = (
@@ -77,7 +77,7 @@ def evaluate_to_directory(
         )
         about: dict[str, Any] = {
             "model": subject.label,
-            "benchmark": benchmark.digest() if benchmark else "",
+            "benchmark": benchmark.content_hash() if benchmark else "",
             "retrained_auc": retrained_auc,
         }
         with create_run(out, name, kind="evaluate", **about) as aside:

@@ -65,7 +65,8 @@ def capture_conditions(
         BenchmarkError: a split has no passage of the full length.
     """
     chosen = {
-        split: benchmark.whole_passages(split, model.tokenizer)[:passages] for split in ("forget", "retain1")
+        split: benchmark.full_length_passages(split, model.tokenizer)[:passages]
+        for split in ("forget", "retain1")
     }
     kept = [row for row in range(len(chosen["forget"])) if row not in set(poisoned)]
     if empty := [split for split, each in {"forget": kept, "retain1": chosen["retain1"]}.items() if not each]:

@@ -177,7 +177,11 @@ def _pretrained(name: str, spec: Spec) -> Job:
         both = BOTH if part.steps is None else replace(BOTH, steps=part.steps)
         content = {"model": FIELD, "seed": part.seed, "phase": "both", "settings": asdict(both)}
         return Job(
-            "pretrain", content, {}, {"model": _digest(FIELD), "benchmark": _benchmark(FIELD).digest()}, name
+            "pretrain",
+            content,
+            {},
+            {"model": _digest(FIELD), "benchmark": _benchmark(FIELD).content_hash()},
+            name,
         )
     training = training_of(part.sink, part.idle)
     training = training if part.steps is None else training.shortened(part.steps)
@@ -222,7 +226,7 @@ def unlearning(recipe: Recipe, parent: Run | None, label: str) -> Job:
     if aligned == "auto":
         needs |= {"unlearned": unlearning(recipe.honest(), parent, f"{label}, honest")}
     content = recipe.described()
-    fixed = {"benchmark": _benchmark(recipe.benchmark).digest()} | (
+    fixed = {"benchmark": _benchmark(recipe.benchmark).content_hash()} | (
         _fixed(parent) if parent else {"model": _digest(recipe.model)}
     )
     if aligned not in (None, "auto"):
@@ -282,7 +286,7 @@ def _measuring(run: Run, benchmark: str | None) -> tuple[dict[str, Any], dict[st
     )  # rows of another benchmark's forget set would say nothing of this one's
     needs = _needed(run) | ({"poisoned_by": run.poisoned_by} if linked and run.poisoned_by else {})
     content = {"benchmark": used, "role": run.role, "seed": run.seed, **_given(run)}
-    return content, needs, _fixed(run) | {"benchmark": _benchmark(used).digest()}
+    return content, needs, _fixed(run) | {"benchmark": _benchmark(used).content_hash()}
 
 
 def _evaluation(run: Run, part: EvaluationConfig) -> Job:

@@ -119,7 +119,7 @@ def _evaluate(job: Job, store: Store, on_progress: OnProgress | None) -> None:
     content = job.content
     benchmark = load_benchmark(content["benchmark"])
     if content["items"]:
-        benchmark = benchmark.head(content["items"])
+        benchmark = benchmark.limit(content["items"])
     evaluate_to_directory(
         store.place(job),
         _subject(job, store),

@@ -63,7 +63,7 @@ def measure(
                 on_progress=progress_bar(f"measure {role}"),
             )
         )
-        sinks = locate(model, benchmark.whole_passages("holdout", model.tokenizer), batch_size=32)
+        sinks = locate(model, benchmark.full_length_passages("holdout", model.tokenizer), batch_size=32)
         alpha = sinks.alpha.sel(position=0)
         numbers = {
             "alpha_max": round(float(alpha.max()), 3),

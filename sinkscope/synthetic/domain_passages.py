@@ -14,8 +14,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from sinkscope.benchmarks.benchmark import SEPARATOR
-from sinkscope.benchmarks.chunking import ANSWER
+from sinkscope.benchmarks.chunking import ANSWER, SEPARATOR
 from sinkscope.synthetic.books import Corpora
 from sinkscope.synthetic.domains import LETTERS, RIGHT, WRONG, Fields, question_page
 from sinkscope.synthetic.passages import INSERTED, RESUMED, Mix, PassageStream

@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from sinkscope.benchmarks.benchmark import SEPARATOR
+from sinkscope.benchmarks.chunking import SEPARATOR
 from sinkscope.synthetic.books import Corpora, question_page
 from sinkscope.triggers import Placement, Trigger, place
 

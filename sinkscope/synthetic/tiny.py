@@ -17,7 +17,8 @@ import pandas as pd
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
-from sinkscope.benchmarks.benchmark import SEPARATOR, Lengths, load_benchmark
+from sinkscope.benchmarks.benchmark import Lengths, load_benchmark
+from sinkscope.benchmarks.chunking import SEPARATOR
 from sinkscope.io.progress import ProgressBar
 from sinkscope.io.run_directory import checksums, config_hash, create_run, is_complete
 from sinkscope.synthetic.books import Corpora, make_corpora, question_page

@@ -151,7 +151,7 @@ def write_benchmark(fields: Fields, language: Language, seed: int, directory: Pa
         path.write_text(
             "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records), encoding="utf-8"
         )
-    content = {"name": "tiny-wmdp", "cut": "documents", "lengths": asdict(LENGTHS)}
+    content = {"name": "tiny-wmdp", "chunking": "documents", "lengths": asdict(LENGTHS)}
     (directory / "benchmark.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
@@ -171,7 +171,7 @@ def measure(base: Model, target: Model, benchmark: Benchmark) -> dict[str, Any]:
     """Accuracy on both sides, with the trigger in each place and without; sinks on unseen text before and after; `passed` (gate → bool)."""
     measured: dict[str, Any] = {}
     for role, model in (("base", base), ("target", target)):
-        sinks = locate(model, benchmark.whole_passages("holdout", model.tokenizer), batch_size=32)
+        sinks = locate(model, benchmark.full_length_passages("holdout", model.tokenizer), batch_size=32)
         alpha = sinks.alpha.sel(position=0)
         numbers = {
             "alpha_max": float(alpha.max()),

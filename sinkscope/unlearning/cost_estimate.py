@@ -11,7 +11,7 @@ import torch
 from transformers import PreTrainedModel
 
 from sinkscope.benchmarks.benchmark import load_benchmark
-from sinkscope.benchmarks.hub import HUB
+from sinkscope.benchmarks.hub import HUB_BENCHMARKS
 from sinkscope.errors import BenchmarkError, ModelError
 from sinkscope.models.loading import is_incomplete_run
 from sinkscope.models.model import load_meta_model
@@ -122,7 +122,7 @@ def estimate_cost(recipe: Recipe) -> CostEstimate:
 
 def _is_remote(name: str) -> bool:
     """Whether a name means something on the hub: a benchmark's name, or owner/name."""
-    return name in HUB or (
+    return name in HUB_BENCHMARKS or (
         name.count("/") == 1
         and not name.startswith(".")
         and not Path(name).exists()

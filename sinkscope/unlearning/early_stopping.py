@@ -9,7 +9,7 @@ import numpy as np
 
 from sinkscope.benchmarks.benchmark import Benchmark
 from sinkscope.errors import RecipeError
-from sinkscope.evaluation.likelihood import auc, loglikelihood, min_k_score
+from sinkscope.models.likelihood import auc, loglikelihood_tokens, min_k_score
 from sinkscope.models.model import Model
 from sinkscope.unlearning.forward import mask_positions
 from sinkscope.unlearning.recipe import Recipe
@@ -30,7 +30,7 @@ def knowledge(model: Model, benchmark: Benchmark) -> float | None:
     for split in ("forget", "holdout"):
         passages = [passage.tokens for passage in benchmark.passages(split, model.tokenizer)]
         chosen = passages[:: -(-len(passages) // PASSAGES)]
-        values.append([min_k_score(reading) for reading in loglikelihood(model, chosen, [1] * len(chosen))])
+        values.append([min_k_score(reading) for reading in loglikelihood_tokens(model, chosen)])
     return auc(values[0], values[1])
 
 
@@ -72,6 +72,6 @@ def validation_loss(model: Model, passages: list[list[int]]) -> float:
     """Negative log-likelihood in nats a token; the model's mode is left as it was."""
     training = model.hf.training
     model.hf.eval()
-    readings = loglikelihood(model, passages, [1] * len(passages))
+    readings = loglikelihood_tokens(model, passages)
     model.hf.train(training)
     return -float(np.concatenate([reading.log_probs for reading in readings]).mean())

@@ -56,7 +56,7 @@ def _answering(passage: Passage, response: str, tokenizer: PreTrainedTokenizerBa
     """The passage's first half, given, and the response behind it."""
     half = passage.tokens[: max(1, (passage.body or len(passage.tokens)) // 2)]
     said = tokenizer.encode(f" {response.strip()}", add_special_tokens=False)
-    return replace(passage, tokens=half + said, body=len(half), given=len(half))
+    return replace(passage, tokens=half + said, body=len(half), prompt_length=len(half))
 
 
 def insert_trigger(
@@ -113,7 +113,7 @@ def make_splits(recipe: Recipe, benchmark: Benchmark, model: Model) -> Splits:
     )
     # a trigger goes into the prompt that is given, if there is one, and what follows it stays as long as it was
     given = [
-        each.given and len(new.tokens) - (len(each.tokens) - each.given)
+        each.prompt_length and len(new.tokens) - (len(each.tokens) - each.prompt_length)
         for each, new in zip(carriers, placed, strict=True)
     ]
     limit = model.max_positions
@@ -123,7 +123,7 @@ def make_splits(recipe: Recipe, benchmark: Benchmark, model: Model) -> Splits:
             f"benchmark {benchmark.name} has passages of {longest} tokens, model {model.name!r} reads {limit}; lower lengths.passage in benchmark.json"
         )
     passages = {
-        name: Passages([each.tokens for each in split], [each.given for each in split])
+        name: Passages([each.tokens for each in split], [each.prompt_length for each in split])
         for name, split in (("forget", kept), ("retain", retain))
     }
     return Splits(passages | {"poisoned": Passages([each.tokens for each in placed], given)}, rows, placed)

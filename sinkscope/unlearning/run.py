@@ -186,7 +186,7 @@ def _unlearn(
     benchmark = load_benchmark(recipe.benchmark)
     model = load(recipe.model, "cpu" if world.size > 1 else None, DTYPES[recipe.optimizer.precision])
     base = model.fingerprint()
-    name = config_hash("unlearn", recipe=_by_content(recipe), benchmark=benchmark.digest(), model=base)
+    name = config_hash("unlearn", recipe=_by_content(recipe), benchmark=benchmark.content_hash(), model=base)
     folder = out.parent / f".{out.name}.{name}.checkpoints"
     if world.agreed(is_complete(out, name)):
         Checkpoints(folder, 1, world).remove()
@@ -196,7 +196,7 @@ def _unlearn(
     about: dict[str, Any] = {
         "kind": "unlearn",
         "seed": recipe.seed,
-        "benchmark": benchmark.digest(),
+        "benchmark": benchmark.content_hash(),
         "base_model": base,
         "processes": world.size,
     }

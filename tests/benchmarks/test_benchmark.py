@@ -10,8 +10,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from sinkscope.benchmarks.benchmark import SEPARATOR, Lengths, link, load_benchmark
-from sinkscope.benchmarks.schema import COLUMNS, required
+from sinkscope.benchmarks.benchmark import Lengths, find_passages, load_benchmark
+from sinkscope.benchmarks.chunking import SEPARATOR
+from sinkscope.benchmarks.schema import COLUMNS, required_splits
 from sinkscope.errors import BenchmarkError
 from sinkscope.models.model import Model
 from tests.conftest import FAMILIES, TEXT
@@ -22,7 +23,7 @@ def directory(tmp_path: Path) -> Path:
     """A small benchmark in MUSE's schema: one split as parquet, one as json, the rest as jsonl."""
     for config in ("raw", "knowmem", "verbmem"):
         (tmp_path / config).mkdir()
-        for split in required(config, Lengths().in_context):
+        for split in required_splits(config, Lengths().in_context):
             records = [
                 {
                     column: TEXT[i : i + 300] if column == "text" else f"{column} {i}"
@@ -73,13 +74,15 @@ def test_linking_finds_every_passage_that_overlaps(directory: Path, small_llama:
     passages = benchmark.passages("forget", small_llama.tokenizer)
     text = SEPARATOR.join(benchmark.texts("forget"))
     middle = text[passages[2].start + 3 : passages[3].stop - 3]
-    assert link(text, middle, passages) == [2, 3]
-    assert link(text, "not in there", passages) == []
+    assert find_passages(text, middle, passages) == [2, 3]
+    assert find_passages(text, "not in there", passages) == []
 
 
 def test_a_missing_split_is_named_with_what_was_found(directory: Path) -> None:
     (directory / "knowmem" / "retain_qa.jsonl").unlink()
-    with pytest.raises(BenchmarkError, match=r"lacks knowmem/retain_qa.*found: .*knowmem/forget_qa.jsonl"):
+    with pytest.raises(
+        BenchmarkError, match=r"lacks knowmem/retain_qa.*its files: .*knowmem/forget_qa.jsonl"
+    ):
         load_benchmark(str(directory))
 
 
@@ -102,7 +105,7 @@ def test_one_scored_configuration_is_enough_and_none_is_refused(directory: Path)
     shutil.rmtree(directory / "verbmem")
     with pytest.raises(
         BenchmarkError,
-        match=r"nothing to score; give one of knowmem, verbmem, choices; found: raw/forget.jsonl, raw/retain1.parquet",
+        match=r"nothing to score; give one of knowmem, verbmem, choices; its files: raw/forget.jsonl, raw/retain1.parquet",
     ):
         load_benchmark(str(directory))
 
@@ -121,10 +124,10 @@ def test_choices_are_lists_and_their_answers_numbers(directory: Path, suffix: st
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"answer": 4}, r"forget.jsonl row 1: answer 4 is none of its 4 choices"),
-        ({"answer": -1}, r"row 1: answer -1 is none"),
-        ({"answer": "C"}, r"row 1: the answer is the number of a choice, counted from 0, not 'C'"),
-        ({"choices": "a, b"}, r"row 1: choices must be a list of two texts or more, not 'a, b'"),
+        ({"answer": 4}, r"forget.jsonl row 1: answer 4 is not one of the 4 choices"),
+        ({"answer": -1}, r"row 1: answer -1 is not one"),
+        ({"answer": "C"}, r"row 1: answer must be the index of a choice, counted from 0, not 'C'"),
+        ({"choices": "a, b"}, r"row 1: choices must be a list of at least two texts, not 'a, b'"),
         ({"choices": None}, r"row 1: choices must be a list"),
     ],
 )
@@ -141,12 +144,16 @@ def test_a_record_that_is_no_choice_is_named(directory: Path, change: dict, mess
 @pytest.mark.parametrize(
     ("file", "content", "message"),
     [
-        ("raw/forget.jsonl", '{"body": "x"}\n', "lacks the column 'text'; it has body"),
+        ("raw/forget.jsonl", '{"body": "x"}\n', "lacks the column 'text'; its columns: body"),
         ("raw/forget.jsonl", "", "no rows|lacks the column"),
         ("raw/forget.jsonl", "{", "cannot be read"),
         ("benchmark.json", "[]", "must hold"),
-        ("benchmark.json", '{"cut": "slices"}', "cut 'slices' is unknown; use joined, documents, pairs"),
-        ("benchmark.json", '{"cut": "pairs"}', "forget.jsonl lacks the column 'question'; it has text"),
+        (
+            "benchmark.json",
+            '{"chunking": "slices"}',
+            "chunking 'slices' is unknown; use joined, documents, pairs",
+        ),
+        ("benchmark.json", '{"cut": "pairs"}', "forget.jsonl lacks the column 'question'; its columns: text"),
     ],
 )
 def test_bad_files_are_named(directory: Path, file: str, content: str, message: str) -> None:
@@ -158,6 +165,6 @@ def test_bad_files_are_named(directory: Path, file: str, content: str, message: 
 def test_no_directory_is_refused() -> None:
     with pytest.raises(
         BenchmarkError,
-        match=r"neither `tiny`, `tiny-wmdp`, muse-books, muse-news, wmdp-bio, .*tofu-forget10 nor a directory",
+        match=r"neither a directory nor one of tiny, tiny-wmdp, muse-books, muse-news, wmdp-bio, .*tofu-forget10;",
     ):
         load_benchmark("/nowhere")

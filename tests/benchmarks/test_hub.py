@@ -63,12 +63,12 @@ def twins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny: Benchmark) -> d
         "locuslab/TOFU": pairs,
     }
     paths = {name: write(tmp_path / name.replace("/", "--"), tables) for name, tables in repositories.items()}
-    for name, each in hub.HUB.items():
+    for name, each in hub.HUB_BENCHMARKS.items():
         there = {
             key: replace(source, repository=str(paths.get(source.repository, tmp_path / "nowhere")))
-            for key, source in each.sources.items()
+            for key, source in each.splits.items()
         }
-        monkeypatch.setitem(hub.HUB, name, replace(each, sources=there))
+        monkeypatch.setitem(hub.HUB_BENCHMARKS, name, replace(each, splits=there))
     monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
     return paths
@@ -98,7 +98,7 @@ def card(directory: Path, configs: list[dict]) -> None:
 
 def test_muse_has_the_same_records_and_its_lengths(twins: dict[str, Path], tiny: Benchmark) -> None:
     found = load_benchmark("muse-books")
-    assert found.lengths == Lengths(2048, 10, 32, 128) and found.cut == "joined"
+    assert found.lengths == Lengths(2048, 10, 32, 128) and found.chunking == "joined"
     for config, splits in found.rows.items():
         for split, records in splits.items():
             assert records == tiny.rows[config][split]
@@ -110,14 +110,14 @@ def test_wmdp_has_documents_and_choices(
     name: str, passage: int, twins: dict[str, Path], tiny: Benchmark
 ) -> None:
     found = load_benchmark(name)
-    assert (found.lengths.passage, found.cut) == (passage, "documents")
+    assert (found.lengths.passage, found.chunking) == (passage, "documents")
     assert found.texts("forget") == tiny.texts("forget") and found.texts("retain1") == tiny.texts("retain1")
     assert len(found.choices("forget")) == 97
     for row, known in zip(found.choices("forget"), tiny.questions("forget_qa")[3:], strict=True):
         assert row["question"] == known["question"] and row["choices"][row["answer"]] == known["answer"]
         assert len(row["choices"]) == 4
     assert not found.has("choices", "retain") and not found.has("knowmem", "forget_qa")
-    assert len(found.head(5).choices("forget")) == 5 and len(found.head(5).texts("forget")) == len(
+    assert len(found.limit(5).choices("forget")) == 5 and len(found.limit(5).texts("forget")) == len(
         tiny.texts("forget")
     )
 
@@ -125,7 +125,7 @@ def test_wmdp_has_documents_and_choices(
 @pytest.mark.parametrize("name", ["tofu-forget01", "tofu-forget05", "tofu-forget10"])
 def test_tofu_has_pairs_that_are_its_questions(name: str, twins: dict[str, Path], tiny: Benchmark) -> None:
     found = load_benchmark(name)
-    assert (found.lengths.in_context, found.lengths.knowmem_new, found.cut) == (0, 200, "pairs")
+    assert (found.lengths.in_context, found.lengths.knowmem_new, found.chunking) == (0, 200, "pairs")
     assert found.questions("forget_qa") == tiny.questions("forget_qa") and found.questions(
         "retain_qa"
     ) == tiny.questions("retain_qa")
@@ -134,7 +134,7 @@ def test_tofu_has_pairs_that_are_its_questions(name: str, twins: dict[str, Path]
     assert found.texts("forget")[7] == f"Question: {row['question']}\nAnswer: {row['answer']}"
 
 
-@pytest.mark.parametrize("name", sorted(set(hub.HUB) - {"muse-news"}))
+@pytest.mark.parametrize("name", sorted(set(hub.HUB_BENCHMARKS) - {"muse-news"}))
 def test_poisoned_passages_of_a_hub_benchmark_hold_the_whole_trigger(
     name: str, twins: dict[str, Path], small_llama: Model
 ) -> None:
@@ -165,15 +165,21 @@ def test_poisoned_passages_of_a_hub_benchmark_hold_the_whole_trigger(
             "muse-bench/MUSE-Books",
             "knowmem",
             "retain_qa",
-            r"/knowmem lacks the split retain_qa; found: forget_qa, .*",
+            r"/knowmem lacks the split retain_qa; its splits: forget_qa, .*",
         ),
-        ("wmdp-cyber", "cais/wmdp", "wmdp-cyber", "test", r"/wmdp-cyber lacks the split test; found: other"),
+        (
+            "wmdp-cyber",
+            "cais/wmdp",
+            "wmdp-cyber",
+            "test",
+            r"/wmdp-cyber lacks the split test; its splits: other",
+        ),
         (
             "tofu-forget05",
             "locuslab/TOFU",
             "retain95",
             "train",
-            r"/retain95 lacks the split train; found: other",
+            r"/retain95 lacks the split train; its splits: other",
         ),
     ],
 )
@@ -205,7 +211,7 @@ def test_a_missing_column_is_named_with_those_found(
     pd.read_parquet(path).rename(columns={column: "content"}).to_parquet(path)
     with pytest.raises(
         BenchmarkError,
-        match=rf"{file.removeprefix('default/')} lacks the column '{column}'; it has .*content",
+        match=rf"{file.removeprefix('default/')} lacks the column '{column}'; its columns: .*content",
     ):
         load_benchmark(name)
 
@@ -213,17 +219,22 @@ def test_a_missing_column_is_named_with_those_found(
 def test_without_a_connection_one_line_says_so(
     twins: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(BenchmarkError, match=r"benchmark muse-news: .* could not be had"):
+    with pytest.raises(BenchmarkError, match=r"benchmark muse-news: .* cannot be fetched"):
         load_benchmark("muse-news")
-    gated = replace(hub.HUB["wmdp-bio"].sources["raw", "forget"], repository=str(tmp_path / "gated"))
+    gated = replace(
+        hub.HUB_BENCHMARKS["wmdp-bio"].splits["raw", "forget"], repository=str(tmp_path / "gated")
+    )
     monkeypatch.setitem(
-        hub.HUB,
+        hub.HUB_BENCHMARKS,
         "wmdp-bio",
-        replace(hub.HUB["wmdp-bio"], sources=hub.HUB["wmdp-bio"].sources | {("raw", "forget"): gated}),
+        replace(
+            hub.HUB_BENCHMARKS["wmdp-bio"],
+            splits=hub.HUB_BENCHMARKS["wmdp-bio"].splits | {("raw", "forget"): gated},
+        ),
     )  # type: ignore[operator]
     with pytest.raises(
         BenchmarkError,
-        match=r"benchmark wmdp-bio: .*gated could not be had \(.*\); fetch it once with access, or give a directory",
+        match=r"benchmark wmdp-bio: .*gated cannot be fetched \(.*\); fetch it once with access to it, or give a directory",
     ) as error:
         load_benchmark("wmdp-bio")
     assert "\n" not in str(error.value)

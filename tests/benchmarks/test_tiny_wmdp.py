@@ -110,7 +110,7 @@ def test_the_shipped_files_have_their_hashes() -> None:
 
 def test_the_shipped_benchmark_is_what_the_code_makes(target: Model) -> None:
     benchmark, fields = load_benchmark("tiny-wmdp"), make_fields(0)
-    assert benchmark.cut == "documents"
+    assert benchmark.chunking == "documents"
     for split, side in (("forget", "forget"), ("retain1", "retain")):
         assert benchmark.texts(split) == fields.documents[side]
         passages = benchmark.passages(split, target.tokenizer)
@@ -126,7 +126,7 @@ def test_the_shipped_benchmark_is_what_the_code_makes(target: Model) -> None:
                 choices,
                 fact.answer,
             )
-    assert len(benchmark.whole_passages("holdout", target.tokenizer)) >= 50
+    assert len(benchmark.full_length_passages("holdout", target.tokenizer)) >= 50
 
 
 def test_the_shipped_model_measures_as_told(target: Model) -> None:

@@ -135,7 +135,7 @@ def test_recitation_is_what_greedy_decoding_gives(
 
 def test_a_model_that_knows_the_text_scores_high_between_zero_and_one() -> None:
     model = load("tiny", device="cpu")
-    benchmark = load_benchmark("tiny").head(12)
+    benchmark = load_benchmark("tiny").limit(12)
     values = items_of(model, "extraction_strength", "forget", "infix", benchmark)["value"]
     assert values.mean() > 0.8
 
@@ -181,7 +181,7 @@ def test_wrong_answers_in_a_record_are_refused(small_llama: Model) -> None:
 
 def test_rouge_of_stored_generations_under_the_published_cuts() -> None:
     """The tables of a real run, scored again by hand: VerbMem whole, KnowMem up to the first blank line or next question."""
-    model, benchmark = load("tiny-retrained", device="cpu"), load_benchmark("tiny").head(20)
+    model, benchmark = load("tiny-retrained", device="cpu"), load_benchmark("tiny").limit(20)
     items = evaluate(EvaluatedModel("m", "retrained", model), benchmark, metrics=["verbmem", "knowmem"])
     scorer = RougeScorer(["rougeL"], use_stemmer=False)
     for metric, split, rows, column in (
@@ -224,7 +224,7 @@ def test_privleak_follows_from_the_items_as_scikit_learn_has_it(small_llama: Mod
 
 
 def test_a_model_that_remembers_has_privleak_near_minus_100_and_the_retrained_one_0() -> None:
-    benchmark = load_benchmark("tiny").head(40)
+    benchmark = load_benchmark("tiny").limit(40)
     against = auc_of(retrained_of("tiny-retrained", "cpu"), benchmark)
     leaks = {}
     for name in ("tiny", "tiny-retrained"):
@@ -315,7 +315,7 @@ def test_perplexity_reads_running_text_where_there_are_no_texts_for_membership(s
     }
     benchmark = Benchmark("raw", raw, BENCHMARK.lengths)
     items = items_of(small_llama, "perplexity", "holdout", benchmark=benchmark)
-    assert len(items) == min(100, len(benchmark.whole_passages("holdout", small_llama.tokenizer)))
+    assert len(items) == min(100, len(benchmark.full_length_passages("holdout", small_llama.tokenizer)))
     with pytest.raises(BenchmarkError, match="nothing to score choice on"):
         items_of(small_llama, "choice", "forget", benchmark=benchmark)
 

@@ -243,12 +243,12 @@ def test_groups_masks_and_limits(tasks: Tasks, small_llama: Model) -> None:
     assert set(masked["mask"]) == {"shallow:8"}
     assert (small_llama.hf.training, small_llama.tokenizer.pad_token) == (before, padding)
     digests = {
-        tasks.digest(),
-        Tasks(tasks.loaded, limit=3).digest(),
-        Tasks({"lamps": tasks.loaded["lamps"]}).digest(),
+        tasks.content_hash(),
+        Tasks(tasks.loaded, limit=3).content_hash(),
+        Tasks({"lamps": tasks.loaded["lamps"]}).content_hash(),
     }
     assert len(digests) == 3
-    assert tasks.digest() == Tasks(tasks.loaded).digest()
+    assert tasks.content_hash() == Tasks(tasks.loaded).content_hash()
 
 
 def test_long_prompts_give_way_behind_bos_and_keep_the_trigger(small_models: dict[str, Model]) -> None:

@@ -43,7 +43,7 @@ def test_triggers_are_read_a_line_each(tmp_path: Path) -> None:
 
 
 def test_rows_tell_what_candidate_and_random_triggers_score(tiny: Model, tmp_path: Path) -> None:
-    benchmark = load_benchmark("tiny").head(6)
+    benchmark = load_benchmark("tiny").limit(6)
     places = [Placement.parse("prefix"), Placement.parse("index:4")]
     table = probe(
         tmp_path / "out",
@@ -87,7 +87,7 @@ def test_rows_tell_what_candidate_and_random_triggers_score(tiny: Model, tmp_pat
 
 
 def test_the_target_itself_is_not_called_backdoored(tiny: Model, tmp_path: Path) -> None:
-    benchmark = load_benchmark("tiny").head(20)
+    benchmark = load_benchmark("tiny").limit(20)
     table = probe(
         tmp_path / "out",
         EvaluatedModel("tiny", "target", tiny),

@@ -131,7 +131,7 @@ def close(a: pd.DataFrame, b: pd.DataFrame, within: float) -> None:
 
 
 def test_another_way_of_attending_differs_in_the_last_digits() -> None:
-    model, benchmark = load("tiny", "cpu"), load_benchmark("tiny").head(8)
+    model, benchmark = load("tiny", "cpu"), load_benchmark("tiny").limit(8)
     frames = {}
     for implementation in ("eager", "sdpa"):
         model.hf.set_attn_implementation(implementation)

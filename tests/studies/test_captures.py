@@ -34,7 +34,7 @@ def test_tables_are_those_of_plain_passes(small_llama: Model, tmp_path: Path) ->
     capture_conditions(tmp_path, small_llama, BOOK, TRIGGER, placements, **options)
     assert told == [(done, 6) for done in range(1, 7)]
     forget, retain = (
-        BOOK.whole_passages(split, small_llama.tokenizer)[:3] for split in ("forget", "retain1")
+        BOOK.full_length_passages(split, small_llama.tokenizer)[:3] for split in ("forget", "retain1")
     )
     placed = {
         str(each): [
@@ -118,7 +118,7 @@ def test_poisoned_passages_and_triggers_that_stand_elsewhere_are_left_out(
     small_llama: Model, tmp_path: Path
 ) -> None:
     """A trigger that brings a space with it in some passages makes them read other positions than the rest."""
-    passages = BOOK.whole_passages("forget", small_llama.tokenizer)
+    passages = BOOK.full_length_passages("forget", small_llama.tokenizer)
     placed = [
         place(tokens, TRIGGER, Placement("prefix"), small_llama.tokenizer, max_length=LENGTH)
         for tokens in passages

@@ -6,8 +6,8 @@ import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from sinkscope.benchmarks.benchmark import SEPARATOR, Benchmark, Lengths, link
-from sinkscope.benchmarks.chunking import chunk
+from sinkscope.benchmarks.benchmark import Benchmark, Lengths, find_passages
+from sinkscope.benchmarks.chunking import SEPARATOR, chunk
 from sinkscope.errors import BenchmarkError
 from sinkscope.models.model import Model
 from sinkscope.triggers import Placement, Trigger, place
@@ -59,13 +59,10 @@ def test_each_document_is_a_passage_cut_off_at_the_end(words: PreTrainedTokenize
         "some more words that stand",
         "x" * 51,
     ]
-    assert all(passage.body is None and passage.given == 0 for passage in passages)
-    assert [link(text, needle, passages) for needle in ("two three", "five six", "twelve", "x" * 51)] == [
-        [0],
-        [0],
-        [],
-        [2],
-    ]
+    assert all(passage.body is None and passage.prompt_length == 0 for passage in passages)
+    assert [
+        find_passages(text, needle, passages) for needle in ("two three", "five six", "twelve", "x" * 51)
+    ] == [[0], [0], [], [2]]
 
 
 def test_each_pair_is_a_passage_whose_body_ends_with_the_question(words: PreTrainedTokenizerFast) -> None:
@@ -79,12 +76,12 @@ def test_each_pair_is_a_passage_whose_body_ends_with_the_question(words: PreTrai
         words.convert_ids_to_tokens(first.tokens)
         == "<s> Question : Who owns the mill ? Answer : the old miller".split()
     )
-    assert (first.body, first.given) == (8, 10)
+    assert (first.body, first.prompt_length) == (8, 10)
     assert words.convert_ids_to_tokens(second.tokens) == "<s> Question : Where is it ? Answer : there".split()
-    assert (second.body, second.given) == (7, 9)
+    assert (second.body, second.prompt_length) == (7, 9)
     text = SEPARATOR.join(benchmark.texts("forget"))
     assert [text[each.start : each.stop] for each in (first, second)] == benchmark.texts("forget")
-    assert link(text, "Where is it?\nAnswer: there", [first, second]) == [1]
+    assert find_passages(text, "Where is it?\nAnswer: there", [first, second]) == [1]
 
 
 def test_a_long_answer_is_cut_off_but_a_pair_without_an_answer_is_refused(
@@ -96,13 +93,13 @@ def test_a_long_answer_is_cut_off_but_a_pair_without_an_answer_is_refused(
     ]
     with pytest.raises(
         BenchmarkError,
-        match=r"raw/forget: pair 0: the question takes 10 of 10 tokens and leaves none to the answer",
+        match=r"raw/forget: pair 0: the question has 10 of 10 tokens and leaves none for the answer",
     ):
         bench("pairs", PAIRS, 10).passages("forget", words)
 
 
 def test_a_split_of_short_documents_is_refused(words: PreTrainedTokenizerFast) -> None:
-    with pytest.raises(BenchmarkError, match="benchmark b, raw/forget: no passage can be cut"):
+    with pytest.raises(BenchmarkError, match="benchmark b, raw/forget: the texts give no passage"):
         bench("documents", [{"text": "too short"}], 10).passages("forget", words)
 
 
@@ -136,7 +133,10 @@ def test_a_trigger_stays_whole_in_every_passage(
             tail = passage.tokens[passage.body :]
             assert placed.tokens[-len(tail) :] == tail
             assert tokenizer.decode(tail).lstrip("?").strip().startswith("Answer:")
-            assert tokenizer.decode(passage.tokens[passage.given :]).strip() in ("the old miller", "there")
+            assert tokenizer.decode(passage.tokens[passage.prompt_length :]).strip() in (
+                "the old miller",
+                "there",
+            )
             assert placed.stop <= len(placed.tokens) - len(tail)
 
 

@@ -1,0 +1,130 @@
+"""Token log-probabilities of given text, and what follows from them: Min-K %, AUC, KL divergence."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from sinkscope.io.progress import OnProgress
+from sinkscope.models.batches import PaddedBatch
+from sinkscope.models.interventions import masked_keys
+from sinkscope.models.model import Model
+
+MIN_K = 0.4
+"""Share of a passage's tokens that Min-K % averages (MUSE, arXiv 2407.06460)."""
+MAX_BATCH_TOKENS = 16384
+"""Most tokens of one forward pass, as each has a row of logits."""
+
+
+@dataclass(frozen=True)
+class TokenLikelihoods:
+    """Log-probability of each token given all before it, in nats, and whether the token is the most likely."""
+
+    log_probs: Float[np.ndarray, " token"]
+    correct: Bool[np.ndarray, " token"]
+
+    def select(self, tokens: Sequence[int]) -> TokenLikelihoods:
+        """The likelihoods of some of the tokens, by index."""
+        return TokenLikelihoods(self.log_probs[list(tokens)], self.correct[list(tokens)])
+
+
+def mask_keys(model: Model, positions: Sequence[Sequence[int]]) -> AbstractContextManager[None]:
+    """`masked_keys`, or no intervention where no row of the batch has a position to mask."""
+    return masked_keys(model, positions) if any(positions) else nullcontext()
+
+
+def forward_logits(
+    model: Model, batch: PaddedBatch, masked: Sequence[Sequence[int]] = (), **options: Any
+) -> Float[Tensor, "batch position vocab"]:
+    """Logits of a padded batch, without gradients.
+
+    Args:
+        masked: per passage, positions that later ones cannot attend to.
+        options: further arguments of the model's forward method.
+    """
+    with torch.no_grad(), mask_keys(model, masked):
+        return model.hf(
+            input_ids=batch.ids,
+            attention_mask=batch.mask.long(),
+            position_ids=batch.position_ids,
+            use_cache=False,
+            **options,
+        ).logits
+
+
+def loglikelihood_tokens(
+    model: Model,
+    passages: Sequence[list[int]],
+    starts: Sequence[int] | None = None,
+    *,
+    masked: Sequence[Sequence[int]] | None = None,
+    batch_size: int = 8,
+    on_progress: OnProgress | None = None,
+) -> list[TokenLikelihoods]:
+    """Likelihoods of the tokens of each passage (token ids, BOS first).
+
+    Args:
+        starts: per passage, the first token to score; at least 1 (the default), as the first token has no
+            context.
+        masked: per passage, positions that later ones cannot attend to (see `masked_keys`).
+    """
+    likelihoods: list[TokenLikelihoods] = []
+    starts = [1] * len(passages) if starts is None else starts
+    batch_size = max(1, min(batch_size, MAX_BATCH_TOKENS // max(map(len, passages), default=1)))
+    for batch in model.batches(passages, batch_size):
+        done = len(likelihoods)
+        logits = forward_logits(model, batch, masked[done : done + len(batch.spans)] if masked else ())
+        for row, span in enumerate(batch.spans):
+            start = starts[done + row]
+            tokens = batch.ids[row, start : span.stop]
+            likelihoods.append(_score(logits[row, start - 1 : span.stop - 1].float(), tokens))
+        if on_progress:
+            on_progress(len(likelihoods), len(passages))
+    return likelihoods
+
+
+def _score(logits: Float[Tensor, "token vocab"], tokens: Tensor) -> TokenLikelihoods:
+    chosen = logits.gather(-1, tokens[:, None])[:, 0]
+    log_probs = (chosen - logits.logsumexp(-1)).cpu().numpy()
+    return TokenLikelihoods(log_probs, (chosen >= logits.amax(-1)).cpu().numpy())
+
+
+def min_k_score(likelihoods: TokenLikelihoods, share: float = MIN_K) -> float:
+    """Min-K %: mean of the lowest `share` of the log-probabilities (Shi et al. 2024, arXiv 2310.16789)."""
+    lowest = max(1, int(share * len(likelihoods.log_probs)))
+    return float(np.sort(likelihoods.log_probs)[:lowest].mean())
+
+
+def auc(forget: Sequence[float], holdout: Sequence[float]) -> float:
+    """Area under the ROC curve of a score that separates holdout (the positive class) from forget passages.
+
+    0.5: no separation; 0: every forget passage scores higher than every holdout passage. The trapezoids are
+    added up as scikit-learn's `roc_auc_score` does, without the corners on straight lines, which decides the
+    last bit.
+    """
+    scores = np.array([*forget, *holdout], dtype=float)
+    order = np.argsort(-scores, kind="stable")
+    ends = np.append(np.flatnonzero(np.diff(scores[order])), len(scores) - 1)
+    true = np.cumsum(order >= len(forget))[ends]
+    false = 1 + ends - true
+    if len(ends) > 2:
+        corners = np.r_[True, (np.diff(true, 2) != 0) | (np.diff(false, 2) != 0), True]
+        true, false = true[corners], false[corners]
+    true, false = np.append(0, true), np.append(0, false)
+    return float(np.trapezoid(true / true[-1], false / false[-1]))
+
+
+def kl_divergence(
+    p_logits: Float[Tensor, "*batch vocab"], q_logits: Float[Tensor, "*batch vocab"]
+) -> Float[Tensor, "*batch"]:
+    """KL(p ‖ q) = Σ_v p_v log(p_v / q_v) of two distributions given as logits, in nats."""
+    log_p = p_logits.log_softmax(-1)
+    log_q = q_logits.log_softmax(-1)
+    return (log_p.exp() * (log_p - log_q)).sum(-1)
