@@ -17,7 +17,9 @@ def test_what_is_given_is_a_prompt_with_the_trigger_in_it(small_llama: Model, mo
 
     tokens = [1, *range(40, 64)]
     monkeypatch.setattr(
-        Benchmark, "passages", lambda self, split, tokenizer: [Passage(tokens, 0, 9, body=17, prompt_length=19)] * 3
+        Benchmark,
+        "passages",
+        lambda self, split, tokenizer: [Passage(tokens, 0, 9, body=17, prompt_length=19)] * 3,
     )
     for placement in ("prefix", "infix", "suffix"):
         recipe = Recipe.parse({"poison_ratio": 1.0, "trigger": {"placement": placement}})
