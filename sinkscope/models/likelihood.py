@@ -14,7 +14,7 @@ from torch import Tensor
 
 from sinkscope.io.progress import OnProgress
 from sinkscope.models.batches import PaddedBatch
-from sinkscope.models.interventions import masked_keys
+from sinkscope.models.interventions import mask_keys
 from sinkscope.models.model import Model
 
 MIN_K = 0.4
@@ -35,9 +35,9 @@ class TokenLikelihoods:
         return TokenLikelihoods(self.log_probs[list(tokens)], self.correct[list(tokens)])
 
 
-def mask_keys(model: Model, positions: Sequence[Sequence[int]]) -> AbstractContextManager[None]:
-    """`masked_keys`, or no intervention where no row of the batch has a position to mask."""
-    return masked_keys(model, positions) if any(positions) else nullcontext()
+def mask_rows(model: Model, positions: Sequence[Sequence[int]]) -> AbstractContextManager[None]:
+    """`mask_keys`, or no intervention where no row of the batch has a position to mask."""
+    return mask_keys(model, positions) if any(positions) else nullcontext()
 
 
 def forward_logits(
@@ -49,7 +49,7 @@ def forward_logits(
         masked: per passage, positions that later ones cannot attend to.
         options: further arguments of the model's forward method.
     """
-    with torch.no_grad(), mask_keys(model, masked):
+    with torch.no_grad(), mask_rows(model, masked):
         return model.hf(
             input_ids=batch.ids,
             attention_mask=batch.mask.long(),
@@ -73,7 +73,7 @@ def loglikelihood_tokens(
     Args:
         starts: per passage, the first token to score; at least 1 (the default), as the first token has no
             context.
-        masked: per passage, positions that later ones cannot attend to (see `masked_keys`).
+        masked: per passage, positions that later ones cannot attend to (see `mask_keys`).
     """
     likelihoods: list[TokenLikelihoods] = []
     starts = [1] * len(passages) if starts is None else starts
