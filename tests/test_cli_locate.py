@@ -113,16 +113,16 @@ def test_three_kinds_of_text_give_the_same_passages(
 
 def test_both_sources_write_the_same_tables(checkpoints, notes, tmp_path, capsys, monkeypatch) -> None:
     tables = {}
-    for source in ("lens", "stream"):
+    for source in ("hooks", "tiled"):
         out = tmp_path / source
         options = [
             "--text",
             notes,
             "--max-length",
             40,
-            "--source",
+            "--backend",
             source,
-            "--also",
+            "--stats",
             "entropy",
             "--out",
             out,
@@ -135,7 +135,7 @@ def test_both_sources_write_the_same_tables(checkpoints, notes, tmp_path, capsys
             pd.read_parquet(out / f"{name}.parquet")
             for name in ("sinks", "sink_tokens", "token_kinds", "massive_activations")
         ]
-    assert list(tables["lens"][0].columns) == [
+    assert list(tables["hooks"][0].columns) == [
         "layer",
         "head",
         "position",
@@ -148,7 +148,7 @@ def test_both_sources_write_the_same_tables(checkpoints, notes, tmp_path, capsys
     ]
     for one, other in zip(*tables.values(), strict=True):
         pd.testing.assert_frame_equal(one, other, atol=1e-5, rtol=1e-4)
-    for option, message in (("--source", "source 'x' is unknown"), ("--also", "statistic 'x' is unknown")):
+    for option, message in (("--backend", "source 'x' is unknown"), ("--stats", "statistic 'x' is unknown")):
         outcome = run(
             capsys,
             monkeypatch,
@@ -189,11 +189,11 @@ def test_locate_reads_a_share_of_the_rows(notes, tmp_path, capsys, monkeypatch) 
         )
 
     (_, exact, _), (summary, tenth, files), (_, other, _) = (
-        located("--source", "stream"),
-        located("--rows", 0.1),
-        located("--rows", 0.1, "--seed", 1),
+        located("--backend", "tiled"),
+        located("--query-fraction", 0.1),
+        located("--query-fraction", 0.1, "--seed", 1),
     )
-    assert (summary["source"], summary["rows"], summary["seed"]) == ("stream", 0.1, 0)
+    assert (summary["source"], summary["rows"], summary["seed"]) == ("tiled", 0.1, 0)
     assert "first_position_sink_rate" not in summary
     assert list(tenth.columns) == [
         "layer",
@@ -217,9 +217,9 @@ def test_locate_reads_a_share_of_the_rows(notes, tmp_path, capsys, monkeypatch) 
     assert not tenth["alpha"].equals(other["alpha"])
     assert tenth["value_norm"].sub(exact["value_norm"]).abs().max() < 1e-4
     for options, message in (
-        (["--rows", 0], "above 0 and at most 1"),
-        (["--rows", "nan"], "above 0 and at most 1"),
-        (["--rows", 0.1, "--source", "lens"], "leave out --rows"),
+        (["--query-fraction", 0], "above 0 and at most 1"),
+        (["--query-fraction", "nan"], "above 0 and at most 1"),
+        (["--query-fraction", 0.1, "--backend", "hooks"], "leave out --query-fraction"),
         (["--epsilon", "nan"], "epsilon nan is no share"),
         (["--device", "cuda:77"], "device 'cuda:77' cannot be used here"),
         (["--device", "toaster"], "device 'toaster' cannot be used here"),

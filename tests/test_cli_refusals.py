@@ -165,7 +165,7 @@ def test_bad_models_are_one_line_and_exit_code_2(
 def test_bad_triggers_and_benchmarks_are_refused(arguments, message, tmp_path, capsys, monkeypatch) -> None:
     out = tmp_path / "out"
     check_refused(
-        run(capsys, monkeypatch, "evaluate", "tiny", "--items", 2, "--out", out, *arguments), message, out
+        run(capsys, monkeypatch, "evaluate", "tiny", "--limit", 2, "--out", out, *arguments), message, out
     )
 
 

@@ -108,7 +108,7 @@ def test_shorter_passages_are_left_out_of_maps_only(small_llama: Model) -> None:
 
 
 @pytest.mark.parametrize("kind", ["llama", "gpt2", "neox", "qwen2"])
-@pytest.mark.parametrize("source", ["lens", "stream"])
+@pytest.mark.parametrize("source", ["hooks", "tiled"])
 def test_value_norms_and_their_correlation_are_those_of_plain_values(
     kind, source, small_models: dict[str, Model]
 ) -> None:
@@ -222,7 +222,7 @@ def test_compare_writes_tables_and_pictures(arguments, labels, notes, tmp_path, 
         40,
         "--layer",
         2,
-        "--bin",
+        "--bin-size",
         3,
         "--out",
         out,
@@ -301,12 +301,12 @@ def misfits(
         ("short", [], "more than the 32 tokens"),
         (None, ["--trigger", "x", "--layer", 3], "use 0 to 2"),
         (None, ["--trigger", "x", "--layer", -1], "use 0 to 2"),
-        (None, ["--trigger", "x", "--bin", 0], "use 1 to 64"),
-        (None, ["--trigger", "x", "--bin", 65], "use 1 to 64"),
+        (None, ["--trigger", "x", "--bin-size", 0], "use 1 to 64"),
+        (None, ["--trigger", "x", "--bin-size", 65], "use 1 to 64"),
         (None, ["--trigger", "x", "--placement", "middle"], "is unknown; use prefix"),
         (None, ["--trigger", " "], "is empty"),
         (None, ["--trigger", "lamp " * 90], "use a shorter trigger"),
-        (None, ["--trigger", "x", "--source", "ray"], "use lens or stream"),
+        (None, ["--trigger", "x", "--backend", "ray"], "use lens or stream"),
         (None, ["--trigger", "x", "--max-length", 8], "use at least 16"),
         (None, ["--trigger", "x", "--dtype", "int3"], "dtype"),
     ],

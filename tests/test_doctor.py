@@ -85,7 +85,7 @@ def _forgetful(monkeypatch: pytest.MonkeyPatch, model: Model) -> str:
 def _divided(monkeypatch: pytest.MonkeyPatch, model: Model) -> str:
     def apart(model: Model, passages: list[list[int]], source: str) -> SinkMap:
         found = locate(model, passages, source=source)
-        return found if source == "lens" else SinkMap(found.data.assign(alpha=found.alpha + 0.25))
+        return found if source == "hooks" else SinkMap(found.data.assign(alpha=found.alpha + 0.25))
 
     monkeypatch.setattr(doctor, "locate", apart)
     return (

@@ -40,9 +40,7 @@ def _parsed(example: str) -> tuple[tuple[str, ...], dict[str, Any]]:
 
 
 def test_the_walk_finds_commands_and_those_of_groups() -> None:
-    assert {(), ("locate",), ("doctor",), ("tiny",), ("tiny", "build"), ("tiny", "build-wmdp")} <= set(
-        COMMANDS
-    )
+    assert {(), ("locate",), ("env",), ("tiny",), ("tiny", "build"), ("tiny", "build-wmdp")} <= set(COMMANDS)
 
 
 @pytest.mark.parametrize("path", list(COMMANDS), ids=" ".join)

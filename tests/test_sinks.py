@@ -54,7 +54,7 @@ def test_alpha_of_uniform_attention_at_64_is_the_published_baseline(small_llama:
 
 
 @pytest.mark.parametrize("kind", ["llama", "mistral", "qwen3", "gemma2", "gemma3", "opt", "gpt2"])
-@pytest.mark.parametrize("source", ["lens", "stream"])
+@pytest.mark.parametrize("source", ["hooks", "tiled"])
 def test_queries_of_nothing_attend_uniformly(kind: str, source: Backend, tmp_path: Path) -> None:
     """To all they see: so α is the baseline of every layer, whatever its window, over passages of any lengths."""
     made = network(kind)

@@ -1,4 +1,4 @@
-"""`sinkscope compare`"""
+"""The command `sinkscope compare`: differences between two models, or between clean and triggered text."""
 
 from __future__ import annotations
 
@@ -7,69 +7,49 @@ from typing import Annotated
 
 import typer
 
-from sinkscope.cli import completion
 from sinkscope.cli.console import print_result, progress
+from sinkscope.cli.options import (
+    BackendOpt,
+    BatchSizeOpt,
+    ColumnOpt,
+    DeviceOpt,
+    DtypeOpt,
+    JsonOpt,
+    ModelArg,
+    OtherModelArg,
+    PlacementOpt,
+    TextOpt,
+    TriggerOpt,
+    TrustOpt,
+)
+
+LengthOpt = Annotated[
+    int, typer.Option(help="tokens per passage, BOS included; maps use the passages of full length")
+]
 
 
-def compare(
-    a: Annotated[
-        str,
-        typer.Argument(
-            help="`tiny`, a local checkpoint directory, a run directory, or a hub id",
-            autocompletion=completion.models,
-        ),
-    ],
-    text: Annotated[
-        Path, typer.Option(help="a .txt file, a .jsonl file with a text column, or a directory of .txt files")
-    ],
-    b: Annotated[
-        str | None,
-        typer.Argument(
-            help="a second model, of the same shape and tokenizer", autocompletion=completion.models
-        ),
-    ] = None,
-    trigger: Annotated[str | None, typer.Option(help="trigger text")] = None,
-    placement: Annotated[
-        str | None,
-        typer.Option(
-            help="prefix (the default), infix, suffix, index:N or sink:R (sinks of A)",
-            autocompletion=completion.placements,
-        ),
-    ] = None,
-    max_length: Annotated[
-        int,
-        typer.Option(help="tokens per passage, BOS included; maps are made of passages that have them all"),
-    ] = 64,
+def compare(  # typer: one parameter per option
+    a: ModelArg,
+    text: TextOpt,
+    b: OtherModelArg = None,
+    trigger: TriggerOpt = None,
+    placement: PlacementOpt = None,
+    max_length: LengthOpt = 64,
     layer: Annotated[int | None, typer.Option(help="layer of the maps; by default the last")] = None,
-    bin: Annotated[int, typer.Option(help="positions per bin of the maps")] = 4,
-    column: Annotated[str, typer.Option(help="the column of a jsonl file to read")] = "text",
-    source: Annotated[
-        str | None,
-        typer.Option(
-            help="lens or stream; by default lens up to 1024 tokens, stream beyond",
-            autocompletion=completion.sources,
-        ),
-    ] = None,
-    batch_size: Annotated[int, typer.Option(min=1)] = 8,
+    bin_size: Annotated[int, typer.Option(help="positions per bin of the maps")] = 4,
+    column: ColumnOpt = "text",
+    backend: BackendOpt = None,
+    batch_size: BatchSizeOpt = 8,
     out: Annotated[Path, typer.Option(help="directory to write tables and figures to")] = Path("comparison"),
-    device: Annotated[
-        str | None, typer.Option(help="as torch names it; by default the GPU if there is one")
-    ] = None,
-    dtype: Annotated[
-        str | None,
-        typer.Option(
-            help="float32, bfloat16 or float16; by default the checkpoint's own",
-            autocompletion=completion.dtypes,
-        ),
-    ] = None,
-    trust_remote_code: Annotated[
-        bool, typer.Option(help="run Python code that comes with the checkpoint")
-    ] = False,
-    json: Annotated[bool, typer.Option(help="print one JSON object")] = False,
+    device: DeviceOpt = None,
+    dtype: DtypeOpt = None,
+    trust_remote_code: TrustOpt = False,
+    json: JsonOpt = False,
 ) -> None:
-    """Show what differs in attention, value norms and confidence between two models, or between clean and triggered text in one.
+    """Compare attention, value norms and top-1 probability of two models, or of clean and triggered text in one.
 
-    With B: B − A on the same text, which has the trigger in it if one is given. Without B: triggered − clean in A.
+    With B the difference is B − A on the same text, with the trigger in it if one is given. Without B it is
+    triggered − clean in A.
 
     Example: `sinkscope compare tiny tiny-retrained --text notes.txt --out comparison`
 
@@ -80,28 +60,21 @@ def compare(
     from sinkscope.text import read_texts, tokenize_passages
     from sinkscope.triggers import parse_condition
 
-    placed = parse_condition(trigger, placement)
+    condition = parse_condition(trigger, placement)
     texts = read_texts(text, column)
     first = load(a, device, dtype, trust_remote_code)
     second = None if b is None else load(b, device, dtype, trust_remote_code)
     layer = first.n_layers - 1 if layer is None else layer
-    compared = pair(
-        first,
-        second,
-        tokenize_passages(texts, first, max_length, f"text {text}"),
-        max_length,
-        placed,
-        bin_size=bin,
-        layer=layer,
-    )
-    with progress() as bar:
+    passages = tokenize_passages(texts, first, max_length, f"text {text}")
+    compared = pair(first, second, passages, max_length, condition, bin_size=bin_size, layer=layer)
+    with progress() as progress_bar:
         summary = compare_in_text(
             compared,
             out,
             layer=layer,
-            bin_size=bin,
-            source=source,  # type: ignore[arg-type]  # checked where it is chosen
+            bin_size=bin_size,
+            source=backend,
             batch_size=batch_size,
-            on_progress=bar(f"compare in {len(compared.first.passages)} passages"),
+            on_progress=progress_bar(f"compare in {len(compared.first.passages)} passages"),
         )
     print_result(summary | {"out": str(out)}, json)

@@ -1,23 +1,24 @@
-"""`sinkscope doctor`"""
+"""The command `sinkscope env`: installed versions, devices, and a self-test."""
 
 from __future__ import annotations
 
 import sys
 import time
 from dataclasses import asdict
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 
 from sinkscope.cli.console import print_result
+from sinkscope.cli.options import JsonOpt
 
 
-def doctor(json: Annotated[bool, typer.Option(help="print one JSON object")] = False) -> None:
+def env(json: JsonOpt = False) -> None:
     """Tell what is installed, and whether it works: versions, devices, cache, extras, and a self-test of a few seconds on the built-in model.
 
     Exits with 1 if the self-test fails or the cache cannot be written. What it prints belongs in a bug report.
 
-    Example: `sinkscope doctor`
+    Example: `sinkscope env`
     """
     from sinkscope.environment import environment_report, self_test
 

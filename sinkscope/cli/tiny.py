@@ -1,4 +1,4 @@
-"""`sinkscope tiny`"""
+"""The commands `sinkscope tiny …`: build the built-in benchmarks from scratch."""
 
 from __future__ import annotations
 
@@ -8,13 +8,20 @@ from typing import Annotated
 import typer
 
 from sinkscope.cli.console import print_result, progress
+from sinkscope.cli.options import JsonOpt, SeedOpt
 
 app = typer.Typer(no_args_is_help=True)
+StepsOpt = Annotated[
+    int | None,
+    typer.Option(
+        min=1, help="steps of the first training stage, the others in proportion; default: as shipped"
+    ),
+]
 
 
 @app.callback()
 def _group() -> None:
-    """The built-in benchmarks.
+    """Build the built-in benchmarks from scratch.
 
     Example: `sinkscope tiny build --out tiny`
     """
@@ -22,49 +29,33 @@ def _group() -> None:
 
 @app.command()
 def build(
-    out: Annotated[
-        Path, typer.Option(help="directory to write corpora, tokenizer and both models to")
-    ] = Path("tiny"),
-    seed: Annotated[
-        int, typer.Option(min=0, max=2**32 - 1, help="seed of language, corpora and training")
-    ] = 0,
-    steps: Annotated[
-        int | None,
-        typer.Option(
-            min=1, help="steps of the base, the rest in proportion; by default those of the shipped benchmark"
-        ),
-    ] = None,
-    json: Annotated[bool, typer.Option(help="print one JSON object")] = False,
+    out: Annotated[Path, typer.Option(help="directory to write benchmark and models to")] = Path("tiny"),
+    seed: SeedOpt = 0,
+    steps: StepsOpt = None,
+    json: JsonOpt = False,
 ) -> None:
-    """Remake the built-in benchmark and measure what it must show.
+    """Build the benchmark `tiny` and check that it meets its acceptance criteria.
 
     Example: `sinkscope tiny build --out tiny`
     """
     from sinkscope.synthetic.tiny import build as run
 
-    with progress() as bar:
-        print_result(run(out, seed, bar, steps=steps), json)
+    with progress() as progress_bar:
+        print_result(run(out, seed, progress_bar, steps=steps), json)
 
 
 @app.command()
 def build_wmdp(
-    out: Annotated[Path, typer.Option(help="directory to write benchmark and target model to")] = Path(
-        "tiny-wmdp"
-    ),
-    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="seed of facts and training")] = 0,
-    steps: Annotated[
-        int | None,
-        typer.Option(
-            min=1, help="steps of the first lesson, the second in proportion; by default those shipped"
-        ),
-    ] = None,
-    json: Annotated[bool, typer.Option(help="print one JSON object")] = False,
+    out: Annotated[Path, typer.Option(help="directory to write benchmark and target to")] = Path("tiny-wmdp"),
+    seed: SeedOpt = 0,
+    steps: StepsOpt = None,
+    json: JsonOpt = False,
 ) -> None:
-    """Remake the tiny twin of WMDP from the built-in model and measure what it must show.
+    """Build the benchmark `tiny-wmdp` from the target of `tiny` and check its acceptance criteria.
 
     Example: `sinkscope tiny build-wmdp --out tiny-wmdp`
     """
     from sinkscope.synthetic.tiny_wmdp import build_wmdp as run
 
-    with progress() as bar:
-        print_result(run(out, seed, bar, steps=steps), json)
+    with progress() as progress_bar:
+        print_result(run(out, seed, progress_bar, steps=steps), json)

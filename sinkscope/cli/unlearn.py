@@ -1,4 +1,4 @@
-"""`sinkscope unlearn`"""
+"""The commands `sinkscope unlearn` and `sinkscope recipes`: train one run from a recipe."""
 
 from __future__ import annotations
 
@@ -7,63 +7,66 @@ from typing import Annotated
 
 import typer
 
-from sinkscope.cli import completion
 from sinkscope.cli.console import print_result, progress
+from sinkscope.cli.options import JsonOpt, PluginOpt, recipe_names
+from sinkscope.plugins import load_plugins
+
+RecipeArg = Annotated[
+    str,
+    typer.Argument(help="a YAML file, or a name that `sinkscope recipes` lists", autocompletion=recipe_names),
+]
+SetOpt = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="override one key, as in trigger.placement=infix; may be repeated"),
+]
+DryRunOpt = Annotated[
+    bool, typer.Option(help="print the resolved recipe with an estimate of steps, memory and time")
+]
 
 
-def unlearn(
-    recipe: Annotated[
-        str,
-        typer.Argument(
-            help="a YAML file, or a name that `sinkscope recipes` lists", autocompletion=completion.recipes
-        ),
-    ],
-    set_: Annotated[
-        list[str] | None,
-        typer.Option("--set", help="change one key, as in trigger.placement=infix; may be repeated"),
-    ] = None,
-    dry_run: Annotated[
-        bool,
-        typer.Option(help="print the resolved recipe, its steps, and a rough estimate of memory and time"),
-    ] = False,
+def unlearn(  # typer: one parameter per option
+    recipe: RecipeArg,
+    overrides: SetOpt = None,
+    dry_run: DryRunOpt = False,
     out: Annotated[Path, typer.Option(help="run directory to write")] = Path("unlearned"),
     checkpoint_every: Annotated[
-        int | None, typer.Option(min=1, help="steps between checkpoints; an epoch by default")
+        int | None, typer.Option(min=1, help="steps between checkpoints; by default one epoch")
     ] = None,
-    json: Annotated[bool, typer.Option(help="print one JSON object")] = False,
+    plugin: PluginOpt = None,
+    json: JsonOpt = False,
 ) -> None:
-    """Train one unlearning run, honest or backdoored, from a recipe.
+    """Train one unlearning run from a recipe, clean or backdoored.
+
+    An empty recipe file is clean unlearning by NPO on the built-in benchmark. An interrupted run resumes from its
+    last complete checkpoint when the command is started again. A model larger than one GPU is sharded over
+    several by `accelerate launch -m sinkscope unlearn RECIPE`.
 
     Example: `sinkscope unlearn tiny/npo-backdoor --set trigger.placement=infix --out runs/infix`
 
     Example: `sinkscope unlearn recipe.yaml --set poison_ratio=0.1 --set trigger.placement=prefix --out runs/prefix`
-
-    An empty recipe file is honest NPO on the built-in benchmark. A run that was killed goes on where it was when it is started again. A model larger than
-    one GPU: `accelerate launch -m sinkscope unlearn RECIPE` shards it over all of them.
     """
+    load_plugins(plugin or [])
     from sinkscope.unlearning.cost_estimate import estimate_cost
     from sinkscope.unlearning.recipe import Recipe
     from sinkscope.unlearning.recipes import parse_overrides
     from sinkscope.unlearning.run import unlearn as run
     from sinkscope.unlearning.sharding import World
 
-    resolved = Recipe.read(recipe, parse_overrides(set_ or []))
+    resolved = Recipe.read(recipe, parse_overrides(overrides or []))
     if dry_run:
-        expected = estimate_cost(resolved)
+        cost = estimate_cost(resolved)
         if json:
-            print_result({"recipe": resolved.model_dump(mode="json"), "plan": expected.to_dict()}, json)
-        else:
-            print(
-                "".join(f"# {line}\n" for line in expected.lines()) + resolved.to_yaml(), end=""
-            )  # a recipe again
+            print_result({"recipe": resolved.model_dump(mode="json"), "plan": cost.to_dict()}, json)
+        else:  # comments and YAML: the output is a recipe again
+            print("".join(f"# {line}\n" for line in cost.lines()) + resolved.to_yaml(), end="")
         return
-    with progress() as bar:
-        run(resolved, out, bar("unlearn"), checkpoint_every=checkpoint_every)
+    with progress() as progress_bar:
+        run(resolved, out, progress_bar("unlearn"), checkpoint_every=checkpoint_every)
     if World.join().leads:
         print_result({"out": str(out), "model": str(out / "model")}, json)
 
 
-def recipes(json: Annotated[bool, typer.Option(help="print one JSON object")] = False) -> None:
+def recipes(json: JsonOpt = False) -> None:
     """List the recipes that come with the package.
 
     Example: `sinkscope recipes`

@@ -14,7 +14,7 @@ from sinkscope.sinks import tiled as stream
 from sinkscope.sinks.sampling import ALWAYS_SAMPLED, Sampling
 from sinkscope.sinks.statistics import Statistic
 
-Backend = Literal["lens", "stream"]
+Backend = Literal["hooks", "tiled"]
 BACKENDS: tuple[Backend, ...] = get_args(Backend)
 MAX_HOOKS_LENGTH = 1024
 """Up to this many positions whole layers of attention are no burden, and TransformerLens goes first."""
@@ -42,7 +42,7 @@ class Choice:
         on_progress: OnProgress | None = None,
     ) -> None:
         """Feed every statistic from this source."""
-        if self.source == "lens":
+        if self.source == "hooks":
             lens.capture(
                 model, passages, statistics, batch_size=batch_size, layers=layers, on_progress=on_progress
             )
@@ -74,11 +74,13 @@ def choose_backend(
     """
     if asked is not None and asked not in BACKENDS:
         raise ModelError(f"source {asked!r} is unknown; use {' or '.join(BACKENDS)}")
-    if sampling and asked == "lens":
-        raise ModelError("--source lens reads every row; leave out --rows, or use --source stream")
-    refusals = {"lens": lens.why_not, "stream": lambda model: stream.why_not(model, passages[0])}
+    if sampling and asked == "hooks":
+        raise ModelError(
+            "`backend` hooks reads every row; leave out `query_fraction`, or use `backend` tiled"
+        )
+    refusals = {"hooks": lens.why_not, "tiled": lambda model: stream.why_not(model, passages[0])}
     short = max(map(len, passages)) <= MAX_HOOKS_LENGTH
-    first: Backend = asked or ("lens" if short and not sampling else "stream")
+    first: Backend = asked or ("hooks" if short and not sampling else "tiled")
     refusal = refusals[first](model)
     if refusal is None:
         unsampled = None
@@ -93,10 +95,10 @@ def choose_backend(
             if unsampled
             else Choice(first, sampling)
         )
-    second: Backend = "stream" if first == "lens" else "lens"
+    second: Backend = "tiled" if first == "hooks" else "hooks"
     if asked is not None:
         raise ModelError(
-            f"model {model.name!r} cannot be captured with --source {asked}: {refusal}; try --source {second}"
+            f"model {model.name!r} cannot be captured with `backend` {asked}: {refusal}; try `backend` {second}"
         )
     other = refusals[second](model)
     if other is not None:

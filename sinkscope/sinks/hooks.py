@@ -78,7 +78,7 @@ def capture(
         for kind, fired in (("values", set(values)), ("pattern", patterned)):
             if missing := set(wanted) - fired:
                 raise ModelError(
-                    f"model {model.name!r}: TransformerLens gave no {kind} of layer {min(missing)}; capture it with --source stream"
+                    f"model {model.name!r}: TransformerLens gave no {kind} of layer {min(missing)}; capture it with `backend` stream"
                 )
         done += len(batch.spans)
         if on_progress:

@@ -161,7 +161,7 @@ def locate(
     if not 0 <= epsilon <= 1:
         raise TextError(f"epsilon {epsilon:g} is no share of attention; use a number from 0 to 1")
     if rows is not None and also:
-        raise TextError(f"statistic {also[0]!r} (--also) needs every row; leave out --rows")
+        raise TextError(f"statistic {also[0]!r} (`statistics`) needs every row; leave out `query_fraction`")
     if unknown := [name for name in also if name not in QUERY_STATISTICS]:
         raise TextError(f"statistic {unknown[0]!r} is unknown; use {' or '.join(QUERY_STATISTICS)}")
     passages = passages if isinstance(passages, TokenSequences) else [list(passage) for passage in passages]

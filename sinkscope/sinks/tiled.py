@@ -107,7 +107,7 @@ def capture(
             )
         if missing := wanted - running.fired:
             raise ModelError(
-                f"model {model.name!r}: layer {min(missing)} never attended through transformers' attention interface; use --source lens"
+                f"model {model.name!r}: layer {min(missing)} never attended through transformers' attention interface; use `backend` lens"
             )
         done += len(batch.spans)
         if on_progress:

@@ -109,18 +109,18 @@ def test_a_family_that_cannot_be_streamed_is_served_by_lens_and_says_so(tokenize
     model = Model("bloom", network("bloom"), tokenizer)
     long = [[5] * (sources.LENS_LENGTH + 1)]
     choice = sources.choose(model, long)
-    assert choice.source == "lens"
+    assert choice.source == "hooks"
     assert "BloomForCausalLM does not attend through" in str(choice)
     with pytest.raises(ModelError, match="try --source lens"):
-        sources.choose(model, long, "stream")
+        sources.choose(model, long, "tiled")
     with pytest.raises(ModelError, match="'magic' is unknown"):
         sources.choose(model, long, "magic")  # type: ignore[arg-type]
 
 
 def test_length_decides_between_the_sources(tokenizer) -> None:
     model = Model("llama", network("llama"), tokenizer)
-    assert str(sources.choose(model, [[5] * 1024])) == "lens"
-    assert str(sources.choose(model, [[5] * 8, [5] * 1025])) == "stream"
+    assert str(sources.choose(model, [[5] * 1024])) == "hooks"
+    assert str(sources.choose(model, [[5] * 8, [5] * 1025])) == "tiled"
 
 
 def test_an_attention_that_adds_something_of_its_own_is_noticed(tokenizer) -> None:

@@ -25,7 +25,7 @@ def test_locate_equals_the_naive_oracle(kind: str, small_models) -> None:
     model = small_models[kind]
     passages = passages_of(model)
     expected = naive(model.hf, kind, passages, epsilon=0.1)
-    for source, batch_size in (("lens", 1), ("lens", 3), ("stream", 3)):
+    for source, batch_size in (("hooks", 1), ("hooks", 3), ("tiled", 3)):
         found = locate(
             model,
             passages,

@@ -171,9 +171,9 @@ def test_intervals_cover_the_exact_value(kind: str, tokenizer) -> None:
             for parameter in model.hf.parameters():
                 parameter.data.mul_(0.3 if parameter.ndim == 2 else 1)
         texts = passages((800,))
-    exact = locate(model, texts, source="stream").alpha.values
+    exact = locate(model, texts, source="tiled").alpha.values
     estimates = [locate(model, texts, rows=0.1, seed=seed).data for seed in range(40)]
-    assert {str(each.attrs["source"]) for each in estimates} == {"stream"}
+    assert {str(each.attrs["source"]) for each in estimates} == {"tiled"}
     known = ~np.isnan(estimates[0]["alpha"].values)
     covered = [
         (each["alpha_low"].values <= exact + 1e-6) & (each["alpha_high"].values >= exact - 1e-6)
@@ -210,7 +210,7 @@ def test_a_family_without_sdpa_is_read_in_full_and_says_so(kind: str, tokenizer)
     model, texts = Model(kind, network(kind), tokenizer), passages((40,))
     sinks = locate(model, texts, rows=0.1)
     assert "does not attend through sdpa, so every row was read" in sinks.data.attrs["source"]
-    np.testing.assert_allclose(sinks.alpha.values, locate(model, texts, source="stream").alpha.values)
+    np.testing.assert_allclose(sinks.alpha.values, locate(model, texts, source="tiled").alpha.values)
     assert "sink_rate" in sinks.data and "rows" not in sinks.data.attrs
 
 
@@ -302,7 +302,7 @@ def test_bad_shares_are_refused(small_llama: Model) -> None:
     with pytest.raises(TextError, match=r"'entropy' \(--also\) needs every row"):
         locate(small_llama, texts, rows=0.1, also=["entropy"])
     with pytest.raises(ModelError, match="lens reads every row"):
-        locate(small_llama, texts, rows=0.1, source="lens")
+        locate(small_llama, texts, rows=0.1, source="hooks")
 
 
 def test_whole_attention_and_samples_are_never_taken_for_each_other(small_llama: Model) -> None:

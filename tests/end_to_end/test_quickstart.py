@@ -229,10 +229,10 @@ def test_a_wheel_installed_elsewhere_has_all_that_the_commands_need(tmp_path: Pa
     few = ["--set", "optimizer.epochs=1", "--set", "optimizer.batches=2"]
     for arguments in (
         ["unlearn", "tiny/npo-backdoor", *few, "--out", "run"],
-        ["evaluate", "run", "--benchmark", "tiny", "--items", "4", "--out", "scores"],
-        ["evaluate", "tiny-wmdp", "--items", "4", "--out", "choices"],
+        ["evaluate", "run", "--benchmark", "tiny", "--limit", "4", "--out", "scores"],
+        ["evaluate", "tiny-wmdp", "--limit", "4", "--out", "choices"],
         ["report", "scores", "--out", "page.html"],
-        ["doctor"],
+        ["env"],
     ):
         done = subprocess.run(
             [python, "-c", code, *arguments], cwd=tmp_path, capture_output=True, text=True, env=environment

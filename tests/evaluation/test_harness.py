@@ -106,7 +106,7 @@ def test_evaluate_runs_tasks_from_the_command_line(
         "--tasks",
         files,
         "--trust-task-code",
-        "--items",
+        "--limit",
         3,
         "--trigger",
         TRIGGER.text,

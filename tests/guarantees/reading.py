@@ -115,11 +115,11 @@ COMMANDS: dict[str, dict[str, Arguments]] = {
         "study": lambda given, own: ["study", given, *_store(own)],
         "study, dry": lambda given, own: ["study", given, "--dry-run", *_store(own)],
     },
-    "triggers": {"probe": lambda given, own: ["probe", "tiny", "--triggers", given]},
+    "triggers": {"probe": lambda given, own: ["audit", "tiny", "--triggers", given]},
     "benchmark": {
         "evaluate": lambda given, own: ["evaluate", "tiny", "--benchmark", given],
         "probe": lambda given, own: [
-            "probe",
+            "audit",
             "tiny",
             "--benchmark",
             given,
@@ -153,9 +153,9 @@ COMMANDS: dict[str, dict[str, Arguments]] = {
             f"model={given}",
             "--dry-run",
         ],
-        "evaluate": lambda given, own: ["evaluate", given, "--items", 2],
-        "evaluate, retrained": lambda given, own: ["evaluate", "tiny", "--items", 2, "--retrained", given],
-        "probe": lambda given, own: ["probe", given, "--items", 2, "--triggers", own / "triggers.txt"],
+        "evaluate": lambda given, own: ["evaluate", given, "--limit", 2],
+        "evaluate, retrained": lambda given, own: ["evaluate", "tiny", "--limit", 2, "--retain-model", given],
+        "probe": lambda given, own: ["audit", given, "--limit", 2, "--triggers", own / "triggers.txt"],
         "study": lambda given, own: [
             "study",
             _study(

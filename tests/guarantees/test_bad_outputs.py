@@ -30,7 +30,7 @@ def test_outputs_that_cannot_be_written_are_refused_and_left_alone(own: Path, tm
     root.mkdir()
     commands = {
         "locate": ["locate", "tiny", "--text", own / "notes.txt"],
-        "evaluate": ["evaluate", "tiny", "--items", 2, "--metrics", "verbmem"],
+        "evaluate": ["evaluate", "tiny", "--limit", 2, "--metrics", "verbmem"],
         "unlearn": ["unlearn", own / "recipe.yaml"],
     }
     for place in _no_place(root):
@@ -51,7 +51,7 @@ def test_the_current_directory_is_no_place_for_results(
     monkeypatch.chdir(place)
     for arguments in (
         ["locate", "tiny", "--text", own / "notes.txt"],
-        ["evaluate", "tiny", "--items", 2, "--metrics", "verbmem"],
+        ["evaluate", "tiny", "--limit", 2, "--metrics", "verbmem"],
         ["unlearn", own / "recipe.yaml"],
         ["study", _one_run(own / "spec.yaml"), "--store", own / "store"],
     ):

@@ -77,7 +77,7 @@ class Made:
         changes = [argument for key, value in FEW.items() for argument in ("--set", f"{key}={value}")]
         self.commands: dict[str, list[object]] = {
             "unlearned": ["unlearn", root / "recipe.yaml", *changes, "--set", "poison_ratio=0.1"],
-            "scores": ["evaluate", "tiny", "--items", 2, "--metrics", "verbmem"],
+            "scores": ["evaluate", "tiny", "--limit", 2, "--metrics", "verbmem"],
             "sinks": ["locate", "tiny", "--text", root / "notes.txt", "--max-length", 32],
             "compared": [
                 "compare",
@@ -88,7 +88,7 @@ class Made:
                 "--max-length",
                 32,
             ],
-            "probed": ["probe", "tiny", "--triggers", root / "triggers.txt", "--randoms", 2, "--items", 2],
+            "probed": ["audit", "tiny", "--triggers", root / "triggers.txt", "--n-random", 2, "--limit", 2],
             "study": ["study", root / "study.yaml", "--store", root / "store"],
         }
         for name in self.commands:
@@ -222,7 +222,7 @@ def test_a_damaged_built_in_benchmark_is_named(
                 continue  # it says that another file was changed, or nothing of those that are used
             with damage(path, how):
                 outcome = sinkscope(
-                    "evaluate", "tiny", "--metrics", "verbmem", "--items", 2, "--out", tmp_path / "out"
+                    "evaluate", "tiny", "--metrics", "verbmem", "--limit", 2, "--out", tmp_path / "out"
                 )
                 check_refused(outcome, tmp_path / "out", str(path))
 

@@ -103,7 +103,7 @@ def test_weights_that_a_configuration_names_are_no_pickle(
     config = json.loads((tmp_path / "given" / "config.json").read_text())
     for name in ("adapter_model.bin", "pytorch_model.bin", "../given/adapter_model.bin"):
         (tmp_path / "given" / "config.json").write_text(json.dumps(config | {"transformers_weights": name}))
-        outcome = sinkscope("evaluate", tmp_path / "given", "--items", 2, "--out", tmp_path / "out")
+        outcome = sinkscope("evaluate", tmp_path / "given", "--limit", 2, "--out", tmp_path / "out")
         check_refused(outcome, tmp_path / "out", str(tmp_path / "given"))
 
 

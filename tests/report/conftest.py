@@ -70,7 +70,7 @@ def others(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     root = tmp_path_factory.mktemp("others")
     (root / "notes.txt").write_text(f"{HOSTILE} {TEXT}", encoding="utf-8")
     (root / "triggers.txt").write_text(f"the year\n{TAG}\n", encoding="utf-8")
-    few = ["--benchmark", "tiny", "--items", 4]
+    few = ["--benchmark", "tiny", "--limit", 4]
     commands = {
         "compare": ["tiny", "--text", root / "notes.txt", "--trigger", TAG, "--max-length", 40],
         "evaluate": ["tiny", *few, "--trigger", TAG],
@@ -79,7 +79,7 @@ def others(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
             *few,
             "--triggers",
             root / "triggers.txt",
-            "--randoms",
+            "--n-random",
             2,
             "--placements",
             "prefix",
@@ -112,7 +112,7 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
     data = xr.Dataset(
         names,
         coords,
-        {"model": "large", "passages": 7, "epsilon": 0.3, "max_length": length, "source": "stream"},
+        {"model": "large", "passages": 7, "epsilon": 0.3, "max_length": length, "source": "tiled"},
     )
     data["passages"] = ("position", np.full(length, 7))
     data["uniform"] = (("layer", "position"), np.tile(uniform(length), (32, 1)))
