@@ -148,7 +148,10 @@ def test_both_sources_write_the_same_tables(checkpoints, notes, tmp_path, capsys
     ]
     for one, other in zip(*tables.values(), strict=True):
         pd.testing.assert_frame_equal(one, other, atol=1e-5, rtol=1e-4)
-    for option, message in (("--backend", "'x' is not one of 'hooks', 'tiled'"), ("--stats", "statistic 'x' is unknown")):
+    for option, message in (
+        ("--backend", "'x' is not one of 'hooks', 'tiled'"),
+        ("--stats", "statistic 'x' is unknown"),
+    ):
         outcome = run(
             capsys,
             monkeypatch,
