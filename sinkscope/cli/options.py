@@ -20,10 +20,9 @@ def model_names() -> list[str]:
 
 def benchmark_names() -> list[str]:
     """Benchmarks that have a name."""
-    from sinkscope.benchmarks.benchmark import BUILT_IN
-    from sinkscope.benchmarks.hub import HUB
+    from sinkscope.benchmarks.benchmark import BENCHMARKS
 
-    return [*BUILT_IN, *HUB]
+    return list(BENCHMARKS)
 
 
 def recipe_names() -> list[tuple[str, str]]:
