@@ -1,125 +1,228 @@
-"""What pydantic found wrong, as one line in plain words that names the key and the mend."""
+"""Configuration files: strict pydantic models, YAML, overrides, deprecated keys and messages of one line."""
 
 from __future__ import annotations
 
-import difflib
+import copy
+import functools
+import logging
 import reprlib
-from collections.abc import Sequence
-from typing import Any, get_args
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
-GROUP, WHOLE, NUMBER, TEXT = (
-    "a group of keys",
-    "a whole number",
-    "a number",
-    "text (in quotes, if it looks like something else)",
-)
-WORDS = {
-    "bool_parsing": "true or false",
-    "bool_type": "true or false",
-    "dict_type": GROUP,
-    "finite_number": "a finite number",
-    "float_parsing": NUMBER,
-    "float_type": NUMBER,
-    "greater_than": "greater than {gt}",
-    "greater_than_equal": "greater than or equal to {ge}",
-    "int_from_float": WHOLE,
-    "int_parsing": WHOLE,
-    "int_parsing_size": "a whole number of fewer digits",
-    "int_type": WHOLE,
-    "less_than": "less than {lt}",
-    "less_than_equal": "less than or equal to {le}",
-    "list_type": "a list",
-    "literal_error": "{expected}",
-    "model_type": GROUP,
-    "string_type": TEXT,
-}
-"""By pydantic's name of an error, what a value must be."""
+from sinkscope.errors import RecipeError, UserError, suggest
+from sinkscope.io.readers import MAX_CONFIG_BYTES, is_text, read_text
+
+LOGGER = logging.getLogger("sinkscope")
+MAX_DIGITS = 1000
+NUMBER_TAGS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
+Model = TypeVar("Model", bound=BaseModel)
 
 
 class Config(BaseModel):
-    """A group of keys in a file that people write: unknown keys and numbers that are none are refused."""
+    """Base of everything that is read from YAML: unknown keys, infinities and NaN are refused.
+
+    Old names keep working for one release, with a line in the log of `sinkscope`:
+
+        class OptimizerConfig(Config):
+            deprecated_keys = {"batches": "steps_per_epoch"}
+            deprecated_values = {"precision": {"half": "float16"}}
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    deprecated_keys: ClassVar[Mapping[str, str]] = {}
+    """Old key -> new key."""
+    deprecated_values: ClassVar[Mapping[str, Mapping[Any, Any]]] = {}
+    """New key -> old value -> new value."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _replace_deprecated(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        values = dict(values)
+        for old, new in cls.deprecated_keys.items():
+            if old in values:
+                _warn_once(f"the key {old!r} is now called {new!r}; the old name will be removed")
+                values[new] = _merge(old, values.pop(old), new, values)
+        for key, replacements in cls.deprecated_values.items():
+            value = values.get(key)
+            if isinstance(value, str | bool | int) and value in replacements:
+                new = replacements[value]
+                _warn_once(f"the value {value!r} of {key!r} is now called {new!r}; the old one will be removed")
+                values[key] = new
+        return values
 
 
-def explain_validation_error(error: ValidationError, root: type[BaseModel], what: str, values: Any) -> str:
-    """An error in `values`, an unknown key before others, which are a `what` (a recipe, a study), with the nearest known key where one is unknown."""
+def _merge(old: str, value: Any, new: str, values: Mapping[str, Any]) -> Any:
+    """The value of a deprecated key, together with the group of keys under its new name."""
+    if new not in values:
+        return value
+    other = values[new]
+    if isinstance(value, dict) and isinstance(other, dict) and not value.keys() & other.keys():
+        return value | other
+    raise ValueError(f"{old!r} is the old name of {new!r}, which is given too; leave out {old!r}")
+
+
+@functools.cache
+def _warn_once(message: str) -> None:
+    LOGGER.warning(message)
+
+
+def validate_config(model: type[Model], values: Any, label: str, error_class: type[UserError]) -> Model:
+    """Validate the values of a configuration file, which is a `label` (a recipe, a study).
+
+    Raises:
+        `error_class`: a key is unknown (the nearest known one is named) or a value is impossible.
+    """
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        raise error_class(explain_validation_error(error, model, label, values)) from error
+
+
+def explain_validation_error(error: ValidationError, model: type[BaseModel], label: str, values: Any) -> str:
+    """The first error in `values` as one line with its dotted key; an unknown key comes before other errors."""
     errors = error.errors()
-    first = next(
-        (each for each in errors if each["type"] == "extra_forbidden"), errors[0]
-    )  # what is missing may stand there under a wrong name
-    where = _path(first["loc"], values)
-    dotted = ".".join(part[:80] for part in where)
+    first = next((each for each in errors if each["type"] == "extra_forbidden"), errors[0])
+    old_keys = {new: old for each in _models_in(model) for old, new in _deprecated_keys(each)}
+    path = _path(first["loc"], values, old_keys)
+    dotted = ".".join(part[:80] for part in path)
     if first["type"] == "extra_forbidden":
-        known = list(_model_at(root, where[:-1]).model_fields)
-        near = difflib.get_close_matches(where[-1], known, n=1, cutoff=0.5)
-        mend = (
-            f"did you mean {'.'.join([*dotted.split('.')[:-1], near[0]])!r}?"
-            if near
-            else f"known keys: {', '.join(known)}"
-        )
-        return f"{what} key {dotted!r} is unknown; {mend}"
-    alike = [each for each in errors if _path(each["loc"], values) == where]  # what else may stand there
-    if all(each["type"] in WORDS for each in alike):
-        message = "must be " + " or ".join(
-            dict.fromkeys(WORDS[each["type"]].format(**each.get("ctx", {})) for each in alike)
-        )
-    else:
-        message = _words(first)
-    if not where:
-        return f"{what}: {message}"
-    if first["type"] == "missing":
-        return f"{what} {dotted}: {message}"
-    given = first["input"] if isinstance(first["input"], str) else reprlib.repr(first["input"])
-    return f"{what} {dotted}: {message} (got {given[:80]!r})"
+        known = _model_at(model, path[:-1]).model_fields
+        hint = suggest(path[-1], known, "known keys")
+        return f"{label} key {dotted!r} is unknown; {hint}"
+    alternatives = [each["msg"] for each in errors if _path(each["loc"], values, old_keys) == path]
+    message = " or ".join(dict.fromkeys(alternatives)).removeprefix("Value error, ")
+    message = message.replace("Input should be", "must be").replace(" or must be", " or")
+    if not path or first["type"] == "missing":
+        return f"{label} {dotted}".strip() + f": {message}"
+    value = first["input"] if isinstance(first["input"], str) else reprlib.repr(first["input"])
+    return f"{label} {dotted}: {message} (got {value[:80]!r})"
 
 
-def _words(found: Any) -> str:
-    """One error that is not of the wrong kind of value."""
-    match found["type"]:
-        case "missing":
-            return "is missing; give it a value"
-        case "too_short":
-            return f"must have at least {found['ctx']['min_length']} entry"
-        case "invalid_key" | "recursion_loop":
-            return {"invalid_key": "keys must be text; put them in quotes", "recursion_loop": "holds itself"}[
-                found["type"]
-            ]
-        case _:
-            return str(found["msg"]).removeprefix("Value error, ")
-
-
-def _path(loc: Sequence[int | str], values: Any) -> list[str]:
-    """The keys and list numbers on the way to an error. Pydantic puts names of types between them, which are in no file."""
-    found = []
+def _path(loc: Sequence[int | str], values: Any, old_keys: Mapping[str, str]) -> list[str]:
+    """The keys and list indices of an error, without the names of types that pydantic puts between them."""
+    path = []
     for part in loc:
-        if _holds(values, part):
-            found.append(str(part))
-            values = values[part]
-        elif isinstance(values, dict) and "[" not in str(part):  # a key that is missing
-            found.append(str(part))
-    return found
+        key = part if isinstance(values, dict) and part in values else old_keys.get(str(part), part)
+        is_index = isinstance(values, list) and isinstance(part, int) and part < len(values)
+        if is_index or (isinstance(values, dict) and key in values):
+            path.append(str(part))
+            values = values[key]
+        elif isinstance(values, dict) and "[" not in str(part):  # a missing key
+            path.append(str(part))
+    return path
 
 
-def _holds(values: Any, part: int | str) -> bool:
-    if isinstance(values, list):
-        return isinstance(part, int) and part < len(values)
-    return isinstance(values, dict) and part in values
-
-
-def _model_at(root: type[BaseModel], where: list[str]) -> type[BaseModel]:
-    """The group of keys at a path; names of entries in a mapping are passed over."""
-    model: Any = root
-    for part in where:
+def _model_at(model: Any, path: Sequence[str]) -> Any:
+    """The model of a group of keys; names of entries in a mapping have none."""
+    for part in path:
         if part in model.model_fields:
-            found = _models_in(model.model_fields[part].annotation)
-            model = found[0] if found else model
+            model = next(_nested_models(model.model_fields[part].annotation), model)
     return model
 
 
-def _models_in(annotation: Any) -> list[Any]:
+def _nested_models(annotation: Any) -> Iterator[Any]:
     if hasattr(annotation, "model_fields"):
-        return [annotation]
-    return [model for argument in get_args(annotation) for model in _models_in(argument)]
+        yield annotation
+    for argument in get_args(annotation):
+        yield from _nested_models(argument)
+
+
+def _models_in(model: Any) -> Iterator[Any]:
+    yield model
+    for field in model.model_fields.values():
+        for nested in _nested_models(field.annotation):
+            yield from _models_in(nested)
+
+
+def _deprecated_keys(model: Any) -> Sequence[tuple[str, str]]:
+    return list(getattr(model, "deprecated_keys", {}).items())
+
+
+def parse_overrides(assignments: Sequence[str]) -> dict[str, Any]:
+    """`["a.b=c"]` as `{"a.b": c}`, with values read as YAML."""
+    overrides = {}
+    for assignment in assignments:
+        key, equals, value = assignment.partition("=")
+        if not equals or not key:
+            raise RecipeError(f"override {assignment!r} must be key=value, as in trigger.placement=infix")
+        try:
+            overrides[key.strip()] = parse_yaml(value)
+        except ValueError as error:
+            raise RecipeError(f"override {assignment[:80]!r} is not YAML ({error}); quote the value") from error
+    return overrides
+
+
+def apply_overrides(values: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy of nested `values` with dotted keys set."""
+    result = copy.deepcopy(dict(values))
+    for dotted, value in overrides.items():
+        *parents, last = dotted.split(".")
+        group = result
+        for parent in parents:
+            group = group.setdefault(parent, {})
+            if not isinstance(group, dict):
+                raise RecipeError(f"recipe key {dotted!r}: {parent!r} is a value, not a group of keys")
+        group[last] = copy.deepcopy(value)
+    return result
+
+
+class StrictLoader(yaml.SafeLoader):
+    """YAML without aliases and duplicate keys; its scalars are valid text, its numbers of bounded length."""
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        problem = "aliases are not supported; write the value out" if self.check_event(yaml.AliasEvent) else ""
+        mark = self.peek_event().start_mark
+        node = None if problem else super().compose_node(parent, index)
+        if isinstance(node, yaml.ScalarNode):
+            if not is_text(node.value):
+                problem = f"{ascii(node.value)[:80]} is not text"
+            elif node.tag in NUMBER_TAGS and len(node.value) > MAX_DIGITS:
+                problem = f"a number has {len(node.value):,} characters"
+        elif isinstance(node, yaml.MappingNode):
+            keys = Counter(key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode))
+            if repeated := [key for key, count in keys.items() if count > 1]:
+                problem = f"the key {repeated[0]!r} is given more than once"
+        if problem:
+            raise yaml.MarkedYAMLError(problem=problem, problem_mark=mark)
+        return node
+
+
+def read_yaml(path: Path, label: str, error_class: type[UserError]) -> Any:
+    """The content of a YAML file.
+
+    Raises:
+        `error_class`: it cannot be read, or `parse_yaml` refuses it.
+    """
+    text = read_text(path, label, error_class, "give a YAML file", MAX_CONFIG_BYTES)
+    try:
+        return parse_yaml(text)
+    except ValueError as error:
+        raise error_class(f"{label} {path} cannot be read: {error}; give a YAML file") from error
+
+
+def parse_yaml(text: str, *, construct: bool = True) -> Any:
+    """The content of YAML; without `construct` it is only checked, whatever types its tags name.
+
+    Raises:
+        ValueError: it is not YAML, or not of the subset of `StrictLoader`; in one line.
+    """
+    loader = StrictLoader(text)
+    try:
+        node = loader.get_single_node()
+        return loader.construct_document(node) if construct and node is not None else None
+    except yaml.MarkedYAMLError as error:
+        line = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
+        raise ValueError(f"{line}{error.problem or error.context}") from error
+    except yaml.YAMLError as error:
+        raise ValueError(str(error).splitlines()[0]) from error
+    except RecursionError as error:
+        raise ValueError("it is nested too deep") from error
+    finally:
+        loader.dispose()

@@ -1,10 +1,9 @@
-"""The errors that are the user's to mend: one type per kind, one line that names the input and the mend."""
+"""Errors that the user can correct: one type per kind of input, one line that names the input and the fix."""
 
+from __future__ import annotations
 
-def first_line(error: BaseException) -> str:
-    """What a library says is wrong, cut short; its type where it says nothing."""
-    text = f"no key {error}" if isinstance(error, KeyError) else str(error)
-    return next((line.strip()[:200] for line in text.splitlines() if line.strip()), type(error).__name__)
+import difflib
+from collections.abc import Iterable
 
 
 class UserError(ValueError):
@@ -12,11 +11,11 @@ class UserError(ValueError):
 
 
 class TextError(UserError):
-    """A text file, or the passages in it, cannot be used."""
+    """A text file, or a passage in it, cannot be used."""
 
 
 class ModelError(UserError):
-    """A model or tokenizer cannot be loaded or is not of a kind that can be served."""
+    """A model or tokenizer cannot be loaded or is not supported."""
 
 
 class PlacementError(UserError):
@@ -41,3 +40,16 @@ class StudyError(UserError):
 
 class PluginError(UserError):
     """A plugin file is missing, or fails while it is executed."""
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of a library's message, truncated; the error's type if it has no message."""
+    text = f"no key {error}" if isinstance(error, KeyError) else str(error)
+    return next((line.strip()[:200] for line in text.splitlines() if line.strip()), type(error).__name__)
+
+
+def suggest(name: str, known: Iterable[str], label: str = "known names") -> str:
+    """The hint for an unknown name: the nearest known one, or all of them."""
+    known = list(known)
+    nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    return f"did you mean {nearest[0]!r}?" if nearest else f"{label}: {', '.join(known)}"
