@@ -20,7 +20,7 @@ from sinkscope.io.readers import MAX_CONFIG_BYTES, is_text, read_text
 LOGGER = logging.getLogger("sinkscope")
 MAX_DIGITS = 1000
 NUMBER_TAGS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
-Model = TypeVar("Model", bound=BaseModel)
+Model = TypeVar("Model", bound="Config")
 
 
 class Config(BaseModel):
@@ -53,7 +53,9 @@ class Config(BaseModel):
             value = values.get(key)
             if isinstance(value, str | bool | int) and value in replacements:
                 new = replacements[value]
-                _warn_once(f"the value {value!r} of {key!r} is now called {new!r}; the old one will be removed")
+                _warn_once(
+                    f"the value {value!r} of {key!r} is now called {new!r}; the old one will be removed"
+                )
                 values[key] = new
         return values
 
@@ -85,16 +87,17 @@ def validate_config(model: type[Model], values: Any, label: str, error_class: ty
         raise error_class(explain_validation_error(error, model, label, values)) from error
 
 
-def explain_validation_error(error: ValidationError, model: type[BaseModel], label: str, values: Any) -> str:
+def explain_validation_error(error: ValidationError, model: type[Config], label: str, values: Any) -> str:
     """The first error in `values` as one line with its dotted key; an unknown key comes before other errors."""
     errors = error.errors()
     first = next((each for each in errors if each["type"] == "extra_forbidden"), errors[0])
-    old_keys = {new: old for each in _models_in(model) for old, new in _deprecated_keys(each)}
+    old_keys = {new: old for each in _models_in(model) for old, new in each.deprecated_keys.items()}
     path = _path(first["loc"], values, old_keys)
     dotted = ".".join(part[:80] for part in path)
     if first["type"] == "extra_forbidden":
         known = _model_at(model, path[:-1]).model_fields
-        hint = suggest(path[-1], known, "known keys")
+        prefix = "".join(f"{part}." for part in path[:-1])
+        hint = suggest(path[-1], known, "known keys", prefix)
         return f"{label} key {dotted!r} is unknown; {hint}"
     alternatives = [each["msg"] for each in errors if _path(each["loc"], values, old_keys) == path]
     message = " or ".join(dict.fromkeys(alternatives)).removeprefix("Value error, ")
@@ -141,10 +144,6 @@ def _models_in(model: Any) -> Iterator[Any]:
             yield from _models_in(nested)
 
 
-def _deprecated_keys(model: Any) -> Sequence[tuple[str, str]]:
-    return list(getattr(model, "deprecated_keys", {}).items())
-
-
 def parse_overrides(assignments: Sequence[str]) -> dict[str, Any]:
     """`["a.b=c"]` as `{"a.b": c}`, with values read as YAML."""
     overrides = {}
@@ -155,7 +154,9 @@ def parse_overrides(assignments: Sequence[str]) -> dict[str, Any]:
         try:
             overrides[key.strip()] = parse_yaml(value)
         except ValueError as error:
-            raise RecipeError(f"override {assignment[:80]!r} is not YAML ({error}); quote the value") from error
+            raise RecipeError(
+                f"override {assignment[:80]!r} is not YAML ({error}); quote the value"
+            ) from error
     return overrides
 
 
@@ -177,7 +178,9 @@ class StrictLoader(yaml.SafeLoader):
     """YAML without aliases and duplicate keys; its scalars are valid text, its numbers of bounded length."""
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        problem = "aliases are not supported; write the value out" if self.check_event(yaml.AliasEvent) else ""
+        problem = (
+            "aliases are not supported; write the value out" if self.check_event(yaml.AliasEvent) else ""
+        )
         mark = self.peek_event().start_mark
         node = None if problem else super().compose_node(parent, index)
         if isinstance(node, yaml.ScalarNode):
@@ -213,8 +216,8 @@ def parse_yaml(text: str, *, construct: bool = True) -> Any:
     Raises:
         ValueError: it is not YAML, or not of the subset of `StrictLoader`; in one line.
     """
-    loader = StrictLoader(text)
     try:
+        loader = StrictLoader(text)
         node = loader.get_single_node()
         return loader.construct_document(node) if construct and node is not None else None
     except yaml.MarkedYAMLError as error:
@@ -224,5 +227,3 @@ def parse_yaml(text: str, *, construct: bool = True) -> Any:
         raise ValueError(str(error).splitlines()[0]) from error
     except RecursionError as error:
         raise ValueError("it is nested too deep") from error
-    finally:
-        loader.dispose()

@@ -48,8 +48,8 @@ def first_line(error: BaseException) -> str:
     return next((line.strip()[:200] for line in text.splitlines() if line.strip()), type(error).__name__)
 
 
-def suggest(name: str, known: Iterable[str], label: str = "known names") -> str:
-    """The hint for an unknown name: the nearest known one, or all of them."""
+def suggest(name: str, known: Iterable[str], label: str = "known names", prefix: str = "") -> str:
+    """The hint for an unknown name: the nearest known one (after `prefix`), or all of them."""
     known = list(known)
     nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    return f"did you mean {nearest[0]!r}?" if nearest else f"{label}: {', '.join(known)}"
+    return f"did you mean {prefix + nearest[0]!r}?" if nearest else f"{label}: {', '.join(known)}"

@@ -46,9 +46,9 @@ def unlearn(  # typer: one parameter per option
     Example: `sinkscope unlearn recipe.yaml --set poison_ratio=0.1 --set trigger.placement=prefix --out runs/prefix`
     """
     load_plugins(plugin or [])
+    from sinkscope.config import parse_overrides
     from sinkscope.unlearning.cost_estimate import estimate_cost
     from sinkscope.unlearning.recipe import Recipe
-    from sinkscope.unlearning.recipes import parse_overrides
     from sinkscope.unlearning.run import unlearn as run
     from sinkscope.unlearning.sharding import World
 

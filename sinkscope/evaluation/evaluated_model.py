@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Literal
 
 from sinkscope.benchmarks.benchmark import Benchmark
+from sinkscope.config import read_yaml
 from sinkscope.errors import OutputError
-from sinkscope.io import parquet, strict_yaml
+from sinkscope.io import parquet
 from sinkscope.io.run_directory import read_manifest
 from sinkscope.models.model import BUILT_IN, Model
 
@@ -46,7 +47,7 @@ def load_evaluated_model(name: str, model: Model, benchmark: Benchmark | None) -
         rows = parquet.read(Path(name) / "poisoned.parquet")["row"].tolist()
         seed, trained_on = (
             int(manifest["seed"]),
-            strict_yaml.read(Path(name) / "recipe.yaml", "recipe", OutputError)["benchmark"],
+            read_yaml(Path(name) / "recipe.yaml", "recipe", OutputError)["benchmark"],
         )
     except Exception as error:  # pyarrow says what is wrong with a file in many types
         raise OutputError(

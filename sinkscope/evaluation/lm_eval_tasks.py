@@ -14,13 +14,13 @@ from typing import Any
 
 import pandas as pd
 
+from sinkscope.config import parse_yaml
 from sinkscope.errors import BenchmarkError, UserError
 from sinkscope.evaluation.evaluate import frame
 from sinkscope.evaluation.evaluated_model import EvaluatedModel
 from sinkscope.evaluation.items import TriggerCondition
 from sinkscope.evaluation.metrics import HARNESS
 from sinkscope.evaluation.position_mask import PositionMask
-from sinkscope.io import strict_yaml
 from sinkscope.io.progress import ProgressBar, silent
 from sinkscope.io.readers import MAX_CONFIG_BYTES, read_text
 
@@ -125,7 +125,7 @@ def _check_directory(directory: Path, trust_task_code: bool) -> None:
             continue
         text = read_text(path, "task file", BenchmarkError, "mend or remove it", MAX_CONFIG_BYTES)
         try:
-            strict_yaml.check(text)
+            parse_yaml(text, construct=False)
         except ValueError as error:
             raise BenchmarkError(f"task file {path} cannot be read: {error}; mend or remove it") from error
     if not trust_task_code:

@@ -12,10 +12,9 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from sinkscope.config import Config, explain_validation_error
+from sinkscope.config import Config, explain_validation_error, read_yaml
 from sinkscope.errors import PlacementError, StudyError
 from sinkscope.evaluation.position_mask import PositionMask
-from sinkscope.io import strict_yaml
 from sinkscope.synthetic.pretraining import CAN_IDLE, Sink
 from sinkscope.triggers import Placement
 
@@ -281,7 +280,7 @@ class Spec(Config):
         Raises:
             StudyError: it cannot be read, has an unknown key or an impossible value, or no quick version.
         """
-        values = strict_yaml.read(path, "study", StudyError)
+        values = read_yaml(path, "study", StudyError)
         if not isinstance(values, dict):
             raise StudyError(
                 f"study {path} is not a mapping of keys to values; see `sinkscope study --help` for one"

@@ -6,13 +6,12 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from sinkscope.config import Config, explain_validation_error
+from sinkscope.config import Config, apply_overrides, read_yaml, validate_config
 from sinkscope.errors import PlacementError, RecipeError
-from sinkscope.io import strict_yaml
 from sinkscope.triggers import Form, Placement, Trigger
-from sinkscope.unlearning.recipes import apply_overrides, recipe_file
+from sinkscope.unlearning.recipes import recipe_file
 
 
 class TriggerConfig(Config):
@@ -184,10 +183,7 @@ class Recipe(Config):
         Raises:
             RecipeError: an unknown key (the nearest known one is named) or an impossible value.
         """
-        try:
-            return cls.model_validate(values)
-        except ValidationError as error:
-            raise RecipeError(explain_validation_error(error, cls, "recipe", values)) from error
+        return validate_config(cls, values, "recipe", RecipeError)
 
     @classmethod
     def read(cls, path: Path | str, changes: dict[str, Any] | None = None, given: str = "--set") -> Recipe:
@@ -197,7 +193,7 @@ class Recipe(Config):
             given: where the changes were given, to be named where they are what is wrong.
         """
         path = recipe_file(path)
-        values = strict_yaml.read(path, "recipe", RecipeError)
+        values = read_yaml(path, "recipe", RecipeError)
         if values is None:
             values = {}
         if not isinstance(values, dict):

@@ -1,14 +1,11 @@
-"""Recipe files: those that come with the package, by name, and changes to their keys."""
+"""Recipe files that come with the package, by name."""
 
 from __future__ import annotations
 
-import copy
 import difflib
 from pathlib import Path
-from typing import Any
 
 from sinkscope.errors import RecipeError
-from sinkscope.io import strict_yaml
 
 NAMED = Path(__file__).parent.parent / "recipes"
 
@@ -40,35 +37,3 @@ def recipe_file(path: Path | str) -> Path:
             raise RecipeError(f"recipe {str(path)!r} is neither a file nor a known name; {mend}")
         return Path(path)
     return known[str(path)]
-
-
-def apply_overrides(values: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    """`values` with dotted keys set; the original stays as it is."""
-    result = copy.deepcopy(values)
-    for dotted, value in changes.items():
-        *parents, last = dotted.split(".")
-        target = result
-        for parent in parents:
-            target = target.setdefault(parent, {})
-            if not isinstance(target, dict):
-                raise RecipeError(f"recipe key {dotted!r}: {parent!r} is a value, not a group of keys")
-        target[last] = copy.deepcopy(value)
-    return result
-
-
-def parse_overrides(assignments: list[str]) -> dict[str, Any]:
-    """`["a.b=c"]` as `{"a.b": c}`, values read as YAML."""
-    changes = {}
-    for assignment in assignments:
-        key, equals, value = assignment.partition("=")
-        if not equals or not key:
-            raise RecipeError(
-                f"--set {assignment!r} is not of the form key=value, as in --set trigger.placement=infix"
-            )
-        try:
-            changes[key.strip()] = strict_yaml.parse(value)
-        except ValueError as error:
-            raise RecipeError(
-                f"--set {assignment[:80]!r}: the value cannot be read as YAML ({error}); quote it"
-            ) from error
-    return changes

@@ -145,7 +145,7 @@ def test_names_that_are_not_utf_8_are_refused_before_the_work(kind: str, own: Pa
     name, out = os.fsdecode(b"b\xff"), tmp_path / "out"
     for arguments in COMMANDS[kind].values():
         check_refused(
-            sinkscope(*arguments(Path(name), own), "--out", out), out, r"b\udcff' is not UTF-8", "is no text"
+            sinkscope(*arguments(Path(name), own), "--out", out), out, r"b\udcff' is not UTF-8", "is not text"
         )
     check_refused(
         sinkscope("locate", "tiny", "--text", own / "notes.txt", "--out", name),

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from sinkscope.config import apply_overrides, parse_overrides
 from sinkscope.errors import RecipeError
 from sinkscope.schema import version_of
 from sinkscope.unlearning.recipe import Recipe
-from sinkscope.unlearning.recipes import apply_overrides, named_recipes, parse_overrides
+from sinkscope.unlearning.recipes import named_recipes
 
 
 @pytest.mark.parametrize(
