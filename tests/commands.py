@@ -1,4 +1,4 @@
-"""One command, carried out in this process, and that it was refused."""
+"""Run one command in this process, and check that it was refused."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import sinkscope
-from tests.test_help import COMMANDS
+from tests.cli.test_help import COMMANDS
 
 ROOT = Path(__file__).parents[1]
 

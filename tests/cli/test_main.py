@@ -1,4 +1,4 @@
-"""The command line itself, whatever the command: its output, its version, its places, and what lies behind its errors."""
+"""Behavior that all commands share: output, version, empty arguments, errors."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_an_empty_argument_is_not_the_current_directory(
     check_refused(run(capsys, monkeypatch, *arguments), message, tmp_path / "out")
 
 
-def _apart(**variables: str) -> dict[str, object]:
+def _subprocess_arguments(**variables: str) -> dict[str, object]:
     return {
         "args": [sys.executable, "-m", "sinkscope", "recipes"],
         "env": os.environ | variables,
@@ -52,20 +52,20 @@ def _apart(**variables: str) -> dict[str, object]:
 @pytest.mark.parametrize("unbuffered", ["", "1"])
 def test_a_full_standard_output_is_one_line(unbuffered: str) -> None:
     with Path("/dev/full").open("w") as full:
-        done = subprocess.run(**_apart(PYTHONUNBUFFERED=unbuffered), stdout=full)
+        done = subprocess.run(**_subprocess_arguments(PYTHONUNBUFFERED=unbuffered), stdout=full)
     assert (done.returncode, done.stderr) == (
         2,
         b"sinkscope: standard output cannot be written (No space left on device); send it elsewhere\n",
     )
 
 
-def test_a_terminal_that_lacks_characters_gets_others() -> None:
-    done = subprocess.run(**_apart(PYTHONIOENCODING="ascii"), stdout=subprocess.PIPE)
+def test_characters_that_the_terminal_cannot_encode_are_escaped() -> None:
+    done = subprocess.run(**_subprocess_arguments(PYTHONIOENCODING="ascii"), stdout=subprocess.PIPE)
     assert (done.returncode, done.stderr) == (0, b"")
     assert b"\\u" in done.stdout
 
 
-def test_the_version_is_told(capsys, monkeypatch) -> None:
+def test_version_and_public_names(capsys, monkeypatch) -> None:
     assert run(capsys, monkeypatch, "--version") == (0, f"sinkscope {sinkscope.__version__}\n", "")
     assert set(dir(sinkscope)) == {*sinkscope.__all__, "__version__"}
 
@@ -98,7 +98,7 @@ def test_dry_run_prints_the_resolved_recipe(tmp_path, capsys, monkeypatch) -> No
     assert (code, json.loads(again)["recipe"]) == (0, resolved), "what a dry run prints is a recipe"
 
 
-def test_what_lies_behind_a_line_can_be_seen(tmp_path, capsys, monkeypatch) -> None:
+def test_the_traceback_can_be_shown(tmp_path, capsys, monkeypatch) -> None:
     (tmp_path / "run.json").write_text("{")
     code, _, err = run(capsys, monkeypatch, "report", tmp_path)
     assert code == 2 and err.count("\n") == 1
@@ -106,3 +106,16 @@ def test_what_lies_behind_a_line_can_be_seen(tmp_path, capsys, monkeypatch) -> N
     with pytest.raises(OutputError, match="is damaged") as raised:
         run(capsys, monkeypatch, "report", tmp_path)
     assert isinstance(raised.value.__cause__, ValueError)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["locate", "tiny", "--txt", "x"], "No such option: --txt"),
+        (["locate"], "Missing argument 'MODEL'"),
+        (["unknown"], "No such command 'unknown'"),
+        (["locate", "tiny", "--text", "x", "--dtype", "int4"], "is not one of 'float32'"),
+    ],
+)
+def test_usage_errors_are_one_line(arguments, message, tmp_path, capsys, monkeypatch) -> None:
+    check_refused(run(capsys, monkeypatch, *arguments), message, tmp_path / "out")

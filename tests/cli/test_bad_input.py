@@ -1,4 +1,4 @@
-"""Heads, texts, models, triggers and recipes that cannot be used: one line that says why, and exit code 2."""
+"""Bad heads, texts, models, triggers and recipes: one line and exit code 2."""
 
 from __future__ import annotations
 

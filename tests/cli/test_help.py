@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from sinkscope.cli.main import app
 from sinkscope.unlearning.recipes import named_recipes
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 EXAMPLE = re.compile(r"Example: `([^`]+)`")
 
 
