@@ -1,8 +1,10 @@
-"""Prices on attention, that pretraining can pay or avoid: per head and query, the attention-weighted mean of what each position costs.
+"""Auxiliary losses on attention for pretraining: what heads attend to, weighted by a cost of each position.
 
-The *idle* price of a position is the norm of its value vector, over the head's mean: sinks that formed by themselves grow stronger under it, and where heads
-rest is still left to training. It drains the sink's values by construction. The *first* price is 1 at the first position and 0 elsewhere: under it no sink
-can form there.
+The penalty of a layer is Σ_k A[i, k] · cost[k], a mean over passages, heads and queries i. Two costs are defined:
+
+- `value_norm_penalty`: the norm of a position's value vector. Sinks that form by themselves become stronger under it
+  and their values smaller; where heads attend to is still left to training.
+- `first_token_penalty`: 1 at the first position, 0 elsewhere. Under it no sink can form there.
 """
 
 from __future__ import annotations
@@ -13,16 +15,13 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
-from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
-from transformers.masking_utils import sdpa_mask
+from torch import Tensor, nn
+from transformers import PreTrainedModel
 
-from sinkscope.models.model import attention_implementation
+from sinkscope.models.attention import AttentionHook, attention_hook
 
-NAME = "sinkscope_priced"
 AttentionPenalty = Callable[[Tensor], tuple[Tensor, Tensor | float]]
-"""Called with the values [batch, head, key, d_head]; gives what each key costs [batch, head, key, 1] and the unit it is told in."""
-_active: list[tuple[AttentionPenalty, list[Tensor]]] = []
+"""Values [batch, head, key, d_head] -> the cost of each key [batch, head, key, 1], and the unit that it is divided by."""
 
 
 def value_norm_penalty(value: Float[Tensor, "batch head key d_head"]) -> tuple[Tensor, Tensor | float]:
@@ -32,42 +31,44 @@ def value_norm_penalty(value: Float[Tensor, "batch head key d_head"]) -> tuple[T
 
 
 def first_token_penalty(value: Float[Tensor, "batch head key d_head"]) -> tuple[Tensor, Tensor | float]:
-    """1 at the first position, 0 elsewhere: the price paid is the attention that it gets."""
-    price = torch.zeros_like(value[..., :1])
-    price[:, :, 0] = 1.0
-    return price, 1.0
+    """1 at the first position, 0 elsewhere: the penalty is the attention that the first position receives."""
+    cost = torch.zeros_like(value[..., :1])
+    cost[:, :, 0] = 1.0
+    return cost, 1.0
 
 
-def _attend(
-    module: torch.nn.Module,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: Tensor | None,
-    scaling: float | None = None,
-    **others: Any,
-) -> tuple[Tensor, None]:
-    of, costs = _active[-1]
-    price, unit = of(value)
-    attention_penalty = torch.cat([value, price], dim=-1)
-    output = torch.nn.functional.scaled_dot_product_attention(
-        query, key, attention_penalty, is_causal=True, scale=scaling
-    )
-    costs.append((output[..., -1] / unit).mean())
-    return output[..., :-1].transpose(1, 2).contiguous(), None
+class _PenaltyHook(AttentionHook):
+    """Attend by sdpa to values that have their cost as one more dimension."""
 
+    def __init__(self, penalty: AttentionPenalty) -> None:
+        self._penalty = penalty
+        self.penalties: list[Tensor] = []
 
-AttentionInterface.register(NAME, _attend)
-AttentionMaskInterface.register(NAME, sdpa_mask)
+    def attend(
+        self,
+        module: nn.Module,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        attention_mask: Tensor | None,
+        scaling: float | None = None,
+        **options: Any,
+    ) -> tuple[Tensor, None]:
+        cost, unit = self._penalty(value)
+        extended = torch.cat([value, cost], dim=-1)
+        output = nn.functional.scaled_dot_product_attention(
+            query, key, extended, is_causal=True, scale=scaling
+        )
+        self.penalties.append((output[..., -1] / unit).mean())
+        return output[..., :-1].transpose(1, 2).contiguous(), None
 
 
 @contextmanager
-def attention_penalty(model: PreTrainedModel, of: AttentionPenalty) -> Iterator[list[Tensor]]:
-    """Within the context each forward pass over unpadded passages appends one cost per layer, a mean over passages, heads and queries (of `idle` 1 for
-    uniform attention and values); heads are not grouped."""
-    _active.append((of, []))
-    try:
-        with attention_implementation(model, NAME):
-            yield _active[-1][1]
-    finally:
-        _active.pop()
+def attention_penalty(model: PreTrainedModel, penalty: AttentionPenalty) -> Iterator[list[Float[Tensor, ""]]]:
+    """Within the context every forward pass over unpadded passages appends one penalty per layer to the yielded list.
+
+    Values are not grouped: as many key-value heads as query heads. With uniform attention and equal value norms
+    `value_norm_penalty` gives 1.
+    """
+    with attention_hook(model, _PenaltyHook(penalty)) as hook:
+        yield hook.penalties

@@ -1,67 +1,69 @@
-"""The residual stream after each layer, for statistics that ask for it."""
+"""A network's decoder layers, their outputs, and forward passes that end after some of them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import torch
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from sinkscope.errors import ModelError
-from sinkscope.sinks.blocks import ResidualBlock
-from sinkscope.sinks.statistics import Statistic
 
 
-def decoder_layers(network: PreTrainedModel) -> torch.nn.ModuleList:
-    """The model's decoder layers, in order.
+def decoder_layers(network: PreTrainedModel) -> nn.ModuleList:
+    """The network's decoder layers, in order: `get_decoder().layers`, or else its one list as long as it is deep.
 
     Raises:
-        ModelError: no list of modules is as long as the model is deep, or more than one is.
+        ModelError: no list of modules is as long as the network is deep, or more than one is.
     """
     depth = network.config.get_text_config().num_hidden_layers
-    found = [
-        module
-        for module in network.modules()
-        if isinstance(module, torch.nn.ModuleList) and len(module) == depth
+    layers = getattr(network.get_decoder(), "layers", None)
+    if isinstance(layers, nn.ModuleList) and len(layers) == depth:
+        return layers
+    lists = [
+        module for module in network.modules() if isinstance(module, nn.ModuleList) and len(module) == depth
     ]
-    outermost = [
-        module
-        for module in found
-        if not any(module is not other and module in set(other.modules()) for other in found)
-    ]
+    nested = {id(inner) for outer in lists for inner in outer.modules() if inner is not outer}
+    outermost = [module for module in lists if id(module) not in nested]
     if len(outermost) != 1:
         raise ModelError(
-            f"{type(network).__name__}: its {depth} layers could not be told from other lists of modules; its residual stream cannot be read"
+            f"{type(network).__name__}: cannot tell its {depth} decoder layers from {len(outermost)} lists of modules, "
+            "so its residual stream cannot be read; give another model"
         )
     return outermost[0]
 
 
 @contextmanager
-def residual_blocks(
-    layers: Callable[[], Iterable[torch.nn.Module]],
-    statistics: Sequence[Statistic],
-    spans: Sequence[range],
-    first: int,
-) -> Iterator[None]:
-    """Within the context every layer hands its output to the statistics that have `residual` set, passage by passage; `layers` is asked only if one has."""
-    asking = [statistic for statistic in statistics if getattr(statistic, "residual", False)]
+def layer_outputs(layers: Iterable[nn.Module], receive: Callable[[int, Tensor], None]) -> Iterator[None]:
+    """Within the context `receive(layer, output)` is called with every layer's hidden states, in forward order."""
     handles = []
-    if asking:
-        for layer, module in enumerate(layers()):
+    for number, module in enumerate(layers):
 
-            def hand_over(module: torch.nn.Module, inputs: Any, output: Any, *, layer: int = layer) -> None:
-                residual = output[0] if isinstance(output, tuple) else output
-                for row, span in enumerate(spans):
-                    for statistic in asking:
-                        statistic.update(
-                            ResidualBlock(layer, first + row, residual[row, span.start : span.stop])
-                        )
+        def hook(module: nn.Module, inputs: Any, output: Any, *, layer: int = number) -> None:
+            receive(layer, output[0] if isinstance(output, tuple) else output)
 
-            handles.append(module.register_forward_hook(hand_over))
+        handles.append(module.register_forward_hook(hook))
     try:
         yield
     finally:
         for handle in handles:
             handle.remove()
+
+
+@contextmanager
+def truncate_layers(layers: nn.ModuleList, n_layers: int) -> Iterator[None]:
+    """Within the context the network consists of its first `n_layers` decoder layers, so a forward pass ends early.
+
+    The list is shortened instead of raising an exception from a hook after the last wanted layer: under gradient
+    checkpointing and FSDP a layer that does not return leaves their own hooks open.
+    """
+    modules = dict(layers._modules)
+    for name in list(modules)[n_layers:]:
+        del layers._modules[name]
+    try:
+        yield
+    finally:
+        layers._modules.clear()
+        layers._modules.update(modules)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import hashlib
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -29,16 +28,7 @@ if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-__all__ = [
-    "BUILT_IN",
-    "DTYPES",
-    "Model",
-    "attention_implementation",
-    "content_hash",
-    "data_directory",
-    "load",
-    "load_meta_model",
-]
+__all__ = ["BUILT_IN", "DTYPES", "Model", "content_hash", "data_directory", "load", "load_meta_model"]
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -241,14 +231,3 @@ def _modules(name: str, source: ModelFiles) -> PreTrainedModel:
             f"model {name!r} has {source.numbers:,} weights, and its config.json asks for {model.num_parameters():,}; mend one or the other"
         )
     return model
-
-
-@contextmanager
-def attention_implementation(hf: PreTrainedModel, implementation: str) -> Iterator[None]:
-    """Within the context `hf` attends by a function registered with transformers' `AttentionInterface`; its own way is restored on exit."""
-    before = hf.config._attn_implementation
-    hf.set_attn_implementation(implementation)
-    try:
-        yield
-    finally:
-        hf.set_attn_implementation(before)

@@ -1,69 +1,70 @@
-"""Value vectors of a Hugging Face model, with gradients: what the value-norm term of an unlearning run is made of.
+"""Record a model's value vectors, with their gradients: what the value-norm term of an unlearning run is computed from.
 
-They are seen where every family hands them over, at transformers' attention interface, so they are per key-value head and
-never repeated to query heads.
+They are read at transformers' attention interface, so in every family they come per key-value head, not repeated to
+query heads.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from typing import Any
 
 from jaxtyping import Bool, Float
-from torch import Tensor
-from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
+from torch import Tensor, nn
+from transformers import PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
-from transformers.masking_utils import sdpa_mask
 
 from sinkscope.errors import ModelError
-from sinkscope.models.model import attention_implementation
-
-_NAME = "sinkscope_values"
+from sinkscope.models.attention import AttentionHook, attention_hook
 
 
-@dataclass
-class _Recording:
-    layers: Collection[int] | None
-    values: dict[int, Tensor] = field(default_factory=dict)
+class _ValueRecorder(AttentionHook):
+    """Attend by sdpa and keep the value vectors of some layers."""
 
+    def __init__(self, layers: Collection[int] | None) -> None:
+        self._layers = layers
+        self.values: dict[int, Tensor] = {}
 
-_active: list[_Recording] = []
-
-
-def _forward(module, query, key, value, attention_mask, **kwargs):  # type: ignore[no-untyped-def]
-    running = _active[-1]
-    if (
-        odd := next((name for name in ("s_aux", "softcap") if kwargs.get(name) is not None), None)
-    ) is not None:
-        raise ModelError(
-            f"{type(module).__name__} attends with {odd}, which recording its values would leave out; set value_norms.weight to 0"
-        )
-    if running.layers is None or module.layer_idx in running.layers:
-        running.values.setdefault(module.layer_idx, value)  # gradient checkpointing comes by once more
-    return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
-
-
-AttentionInterface.register(_NAME, _forward)
-AttentionMaskInterface.register(_NAME, sdpa_mask)
+    def attend(
+        self,
+        module: nn.Module,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        attention_mask: Tensor | None,
+        **options: Any,
+    ) -> tuple[Tensor, None]:
+        for name in ("s_aux", "softcap"):
+            if options.get(name) is not None:
+                raise ModelError(
+                    f"{type(module).__name__} attends with {name}, which sdpa does not compute, so its values cannot "
+                    "be recorded; set value_norms.weight to 0"
+                )
+        layer = int(module.layer_idx)  # type: ignore[arg-type]
+        if self._layers is None or layer in self._layers:
+            self.values.setdefault(layer, value)  # gradient checkpointing calls a second time
+        return sdpa_attention_forward(module, query, key, value, attention_mask, **options)
 
 
 @contextmanager
 def record_values(
     model: PreTrainedModel, layers: Collection[int] | None = None
 ) -> Iterator[dict[int, Float[Tensor, "batch kv_head position d_head"]]]:
-    """Within the context a forward pass fills the yielded dictionary: layer -> value vectors, of all layers or of those in `layers`.
+    """Within the context a forward pass fills the yielded dictionary: layer -> value vectors.
 
-    Under gradient checkpointing the backward pass belongs into the context too. The attention kind is restored on exit.
+    Under gradient checkpointing the backward pass belongs into the context too.
+
+    Args:
+        layers: the layers to record; all by default.
+
+    Raises:
+        ModelError: attention has a softcap or learned sinks, or does not go through transformers' interface.
     """
-    _active.append(_Recording(layers))
-    try:
-        with attention_implementation(model, _NAME):
-            yield _active[-1].values
-    finally:
-        _active.pop()
+    with attention_hook(model, _ValueRecorder(layers)) as recorder:
+        yield recorder.values
 
 
-def first_real_tokens(mask: Bool[Tensor, "batch position"], first: int) -> Bool[Tensor, "batch position"]:
-    """The first `first` real tokens of each row, whichever side the padding is on."""
-    return mask & (mask.long().cumsum(-1) <= first)
+def first_real_tokens(mask: Bool[Tensor, "batch position"], n: int) -> Bool[Tensor, "batch position"]:
+    """The first `n` real tokens of each row, on whichever side the padding is."""
+    return mask & (mask.long().cumsum(-1) <= n)

@@ -78,14 +78,17 @@ def choose_backend(
         raise ModelError(
             "`backend` hooks reads every row; leave out `query_fraction`, or use `backend` tiled"
         )
-    refusals = {"hooks": lens.why_not, "tiled": lambda model: stream.why_not(model, passages[0])}
+    refusals = {
+        "hooks": lens.unsupported_reason,
+        "tiled": lambda model: stream.unsupported_reason(model, passages[0]),
+    }
     short = max(map(len, passages)) <= MAX_HOOKS_LENGTH
     first: Backend = asked or ("hooks" if short and not sampling else "tiled")
     refusal = refusals[first](model)
     if refusal is None:
         unsampled = None
         if sampling:
-            unsampled = stream.why_not_sampled(model) or (
+            unsampled = stream.sampling_unsupported_reason(model) or (
                 f"no passage has more than {ALWAYS_SAMPLED} tokens"
                 if max(map(len, passages)) <= ALWAYS_SAMPLED
                 else None

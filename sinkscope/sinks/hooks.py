@@ -10,9 +10,9 @@ from torch import Tensor
 from sinkscope.errors import ModelError
 from sinkscope.io.progress import OnProgress
 from sinkscope.models.batches import Side
-from sinkscope.models.hidden_states import residual_blocks
 from sinkscope.models.model import Model
 from sinkscope.sinks.blocks import AttentionBlock, ValueBlock
+from sinkscope.sinks.residuals import residual_blocks
 from sinkscope.sinks.statistics import Statistic
 
 
@@ -85,7 +85,7 @@ def capture(
             on_progress(done, len(passages))
 
 
-def why_not(model: Model) -> str | None:
+def unsupported_reason(model: Model) -> str | None:
     """Why TransformerLens cannot serve this model, or None if it can."""
     from transformer_lens.factories.architecture_adapter_factory import SUPPORTED_ARCHITECTURES
 

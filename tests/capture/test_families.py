@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from sinkscope.errors import ModelError
+from sinkscope.models import attention_tiles
 from sinkscope.models.model import Model
 from sinkscope.sinks import backends as sources
 from sinkscope.sinks import hooks as lens
@@ -68,13 +69,13 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory):
 def test_stream_equals_the_naive_oracle(kind: str, side: str, tokenizer, monkeypatch) -> None:
     model = Model(kind, network(kind), tokenizer)
     before = model.hf.config._attn_implementation
-    for tile in (stream.TILE, 300):  # one tile for all, and many small ones
-        monkeypatch.setattr(stream, "TILE", tile)
+    for tile_size in (attention_tiles.TILE_SIZE, 300):  # one tile for all, and many small ones
+        monkeypatch.setattr(attention_tiles, "TILE_SIZE", tile_size)
         found = captured(stream, model, batch_size=3, side=side)
         for name, array in expected(kind, torch.float32).items():
             np.testing.assert_allclose(found[name], array, atol=1e-5, err_msg=f"{kind} {name}")
     assert model.hf.config._attn_implementation == before
-    assert stream.why_not(model, passages()[0]) is None
+    assert stream.unsupported_reason(model, passages()[0]) is None
 
 
 @pytest.mark.parametrize("side", ["right", "left"])
@@ -134,7 +135,7 @@ def test_an_attention_that_adds_something_of_its_own_is_noticed(tokenizer) -> No
         return (out * 3 if model.hf.config._attn_implementation == "sdpa" else out), weights
 
     attention.forward = biased
-    assert "in a way that tiles do not reproduce" in stream.why_not(model, passages()[0])
+    assert "in a way that tiles do not reproduce" in stream.unsupported_reason(model, passages()[0])
 
 
 def test_a_failing_capture_leaves_the_model_as_it_was(tokenizer) -> None:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from sinkscope.models import attention_tiles
 from sinkscope.models.model import Model
 from sinkscope.sinks import backends as sources
 from sinkscope.sinks import hooks as lens
@@ -50,8 +51,12 @@ def test_both_sources_give_the_binned_map_of_the_plain_model(
     kind: str, size: int, passages, tmp_path, monkeypatch
 ) -> None:
     model = Model(kind, network(kind), saved_tokenizer("neox", tmp_path))
-    for source, tile in ((lens, stream.TILE), (stream, stream.TILE), (stream, 300)):
-        monkeypatch.setattr(stream, "TILE", tile)
+    for source, tile in (
+        (lens, attention_tiles.TILE_SIZE),
+        (stream, attention_tiles.TILE_SIZE),
+        (stream, 300),
+    ):
+        monkeypatch.setattr(attention_tiles, "TILE_SIZE", tile)
         statistic = BinnedPattern(HEADS, max(LENGTHS), size)
         source.capture(model, passages, [statistic], layers=[0, 2])
         np.testing.assert_allclose(

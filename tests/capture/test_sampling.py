@@ -12,6 +12,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from sinkscope import load
 from sinkscope.errors import ModelError, TextError
+from sinkscope.models import attention_tiles
 from sinkscope.models.model import Model
 from sinkscope.sinks import sampling
 from sinkscope.sinks import tiled as stream
@@ -111,7 +112,7 @@ def test_samples_equal_the_naive_oracle_at_their_rows(
     kind: str, side: str, tokenizer, few_certain, monkeypatch
 ) -> None:
     model, texts = Model(kind, network(kind), tokenizer), passages((40, 23, 31))
-    monkeypatch.setattr(stream, "TILE", 300)
+    monkeypatch.setattr(attention_tiles, "TILE_SIZE", 300)
     how, shape = Sampling(0.5, seed=3), (3, 4, 40)
     statistic, everything = SampledMass(*shape, how), SampledMass(*shape, Sampling(1.0))
     stream.capture(model, texts, [statistic], batch_size=2, side=side, sampling=how)

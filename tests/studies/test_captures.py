@@ -12,7 +12,7 @@ import xarray as xr
 
 from sinkscope.benchmarks.benchmark import Benchmark, Lengths
 from sinkscope.errors import BenchmarkError
-from sinkscope.models.model import Model, attention_implementation
+from sinkscope.models.model import Model
 from sinkscope.sinks.condition_captures import capture_conditions
 from sinkscope.triggers import Placement, Trigger, place
 from tests.conftest import TEXT
@@ -84,11 +84,13 @@ def test_tables_are_those_of_plain_passes(small_llama: Model, tmp_path: Path) ->
     patterns = xr.load_dataset(tmp_path / "patterns.nc", engine="h5netcdf")
     assert patterns.attrs["bin"] == 1 and patterns["pattern"].shape == (2, 2, 3, 4, LENGTH, LENGTH)
     for state, name in (("clean", "clean"), ("triggered", "suffix")):
-        with torch.no_grad(), attention_implementation(small_llama.hf, "eager"):
+        small_llama.hf.set_attn_implementation("eager")
+        with torch.no_grad():
             literal_maps = [
                 small_llama.hf(torch.tensor([tokens]), output_attentions=True).attentions
                 for tokens in conditions[name]
             ]
+        small_llama.hf.set_attn_implementation("sdpa")
         expected = np.mean([[layer[0].numpy() for layer in each] for each in literal_maps], 0)
         np.testing.assert_allclose(
             patterns["pattern"].sel(placement="suffix", condition=state).values, expected, atol=1e-5

@@ -1,0 +1,147 @@
+"""Exact attention in tiles of a few heads and query rows, so that memory does not grow with the square of the length.
+
+Every tile of the pattern is computed once: it makes the layer's output, and the caller gets it. Keys of grouped heads are
+not repeated, and a passage comes without its padding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from sinkscope.errors import ModelError
+
+TILE_SIZE = 1 << 21
+"""Numbers in a tile: 8 MiB in fp32. Larger tiles make faster products, until they exceed the last level of cache."""
+MAX_ROWS = 128
+"""Query rows of a tile at most."""
+
+
+@dataclass(frozen=True)
+class MaskRule:
+    """Which keys a query may attend to, as transformers' mask function: (batch, head, query, key) -> bool.
+
+    `allowed` is None for plain causality. `matrix` is the mask for sdpa where that makes the output (None: causal).
+    """
+
+    allowed: Callable[..., Tensor] | None
+    matrix: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """How a layer turns queries and keys into its pattern: the options of transformers' attention functions."""
+
+    rule: MaskRule
+    scaling: float | None = None
+    softcap: float | None = None
+    learned_sink: Float[Tensor, " head"] | None = None
+
+
+@dataclass(frozen=True)
+class Tile:
+    """Rows of the attention pattern of one passage; outside `keys` they are 0. Its memory is reused for the next tile."""
+
+    heads: range
+    rows: Int[Tensor, " row"]
+    keys: range
+    pattern: Float[Tensor, "head row key"]
+    is_last: bool
+
+
+@dataclass
+class PassageAttention:
+    """One layer's attention on one passage, in fp32.
+
+    The passage begins at column `start` of row `row` of its batch. `output` is filled in where it is given.
+    """
+
+    query: Float[Tensor, "head position d_head"]
+    key: Float[Tensor, "kv_head position d_head"]
+    value: Float[Tensor, "kv_head position d_head"]
+    scoring: Scoring
+    row: int = 0
+    start: int = 0
+    output: Float[Tensor, "head position d_head"] | None = None
+
+    def tiles(self, rows: Int[Tensor, " row"] | None = None) -> Iterator[Tile]:
+        """The pattern of all query rows, or of the ascending `rows`, as tiles: by row, then by head.
+
+        Raises:
+            ModelError: a query attends to a later position.
+        """
+        n_heads, length, _ = self.query.shape
+        n_kv = len(self.key)
+        group = n_heads // n_kv
+        has_sink = self.scoring.learned_sink is not None
+        tile_size = (
+            TILE_SIZE if rows is None else TILE_SIZE // 4
+        )  # without an output, small tiles are as fast
+        n_rows = max(1, min(MAX_ROWS, length, tile_size // (group * length)))
+        memory = torch.empty(max(tile_size, group * n_rows * (length + has_sink)), device=self.query.device)
+        keys_transposed = self.key.mT.contiguous()  # faster to multiply with than a transposed view
+        chunks = (torch.arange(length) if rows is None else rows).split(n_rows)
+        for number, chunk in enumerate(chunks):
+            keys, hidden = self._visible_keys(chunk)
+            width = len(keys) + has_sink
+            step = max(1, min(n_kv, tile_size // (group * n_rows * width)))
+            for first in range(0, n_kv, step):
+                kv_heads = range(first, min(first + step, n_kv))
+                heads = range(kv_heads.start * group, kv_heads.stop * group)
+                shape = (len(kv_heads), group * len(chunk), width)
+                scores = memory[: shape[0] * shape[1] * width].view(shape)
+                self._softmax(scores, heads, kv_heads, chunk, keys, hidden, keys_transposed)
+                if self.output is not None:
+                    values = self.value[kv_heads.start : kv_heads.stop, keys.start : keys.stop]
+                    attended = torch.bmm(scores[..., : len(keys)], values)
+                    self.output[heads.start : heads.stop, chunk[0] : chunk[-1] + 1] = attended.view(
+                        len(heads), len(chunk), -1
+                    )
+                pattern = scores.view(len(heads), len(chunk), width)[..., : len(keys)]
+                yield Tile(heads, chunk, keys, pattern, number == len(chunks) - 1 and kv_heads.stop == n_kv)
+
+    def _softmax(
+        self,
+        scores: Float[Tensor, "kv_head row key"],
+        heads: range,
+        kv_heads: range,
+        rows: Int[Tensor, " row"],
+        keys: range,
+        hidden: Bool[Tensor, "row key"],
+        keys_transposed: Float[Tensor, "kv_head d_head position"],
+    ) -> None:
+        """Fill `scores` with the pattern, in place; a learned sink takes the last column. (A tile has 7 coordinates.)"""
+        d_head = self.query.shape[-1]
+        scaling = d_head**-0.5 if self.scoring.scaling is None else self.scoring.scaling
+        query = self.query[heads.start : heads.stop, rows.to(self.query.device)].view(
+            len(kv_heads), -1, d_head
+        )
+        key = keys_transposed[kv_heads.start : kv_heads.stop, :, keys.start : keys.stop]
+        torch.bmm(query * scaling, key, out=scores[..., : len(keys)])
+        if self.scoring.softcap is not None:
+            scores.div_(self.scoring.softcap).tanh_().mul_(self.scoring.softcap)
+        by_head = scores.view(len(heads), len(rows), -1)
+        by_head[..., len(keys) - hidden.shape[-1] : len(keys)].masked_fill_(hidden, float("-inf"))
+        if self.scoring.learned_sink is not None:
+            by_head[..., -1] = self.scoring.learned_sink[heads.start : heads.stop, None].float()
+        torch.softmax(scores, -1, out=scores)
+
+    def _visible_keys(self, rows: Int[Tensor, " row"]) -> tuple[range, Bool[Tensor, "row key"]]:
+        """The keys that some of `rows` attend to, and which of the last of these each row must not attend to."""
+        first, last = int(rows[0]), int(rows[-1])
+        device = self.query.device
+        if self.scoring.rule.allowed is None:
+            return range(last + 1), (torch.arange(first + 1, last + 1) > rows[:, None]).to(device)
+        query = (rows + self.start).to(device)[:, None]
+        key = torch.arange(self.start, self.start + self.key.shape[1], device=device)[None, :]
+        batch, head = torch.tensor([[self.row], [0]], device=device)
+        allowed = self.scoring.rule.allowed(batch, head, query, key).expand(len(rows), key.shape[1])
+        visible = allowed.any(0).nonzero()
+        keys = range(int(visible.min()), int(visible.max()) + 1)
+        if keys.stop > last + 1:
+            raise ModelError("its attention looks ahead")
+        return keys, ~allowed[:, keys.start : keys.stop]
