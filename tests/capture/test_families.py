@@ -108,20 +108,20 @@ def test_the_threshold_and_the_learned_sinks_decide_something() -> None:
 
 def test_a_family_that_cannot_be_streamed_is_served_by_lens_and_says_so(tokenizer) -> None:
     model = Model("bloom", network("bloom"), tokenizer)
-    long = [[5] * (sources.LENS_LENGTH + 1)]
-    choice = sources.choose(model, long)
+    long = [[5] * (sources.MAX_HOOKS_LENGTH + 1)]
+    choice = sources.choose_backend(model, long)
     assert choice.source == "hooks"
     assert "BloomForCausalLM does not attend through" in str(choice)
     with pytest.raises(ModelError, match="try --source lens"):
-        sources.choose(model, long, "tiled")
+        sources.choose_backend(model, long, "tiled")
     with pytest.raises(ModelError, match="'magic' is unknown"):
-        sources.choose(model, long, "magic")  # type: ignore[arg-type]
+        sources.choose_backend(model, long, "magic")  # type: ignore[arg-type]
 
 
 def test_length_decides_between_the_sources(tokenizer) -> None:
     model = Model("llama", network("llama"), tokenizer)
-    assert str(sources.choose(model, [[5] * 1024])) == "hooks"
-    assert str(sources.choose(model, [[5] * 8, [5] * 1025])) == "tiled"
+    assert str(sources.choose_backend(model, [[5] * 1024])) == "hooks"
+    assert str(sources.choose_backend(model, [[5] * 8, [5] * 1025])) == "tiled"
 
 
 def test_an_attention_that_adds_something_of_its_own_is_noticed(tokenizer) -> None:

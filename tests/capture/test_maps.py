@@ -77,9 +77,9 @@ def test_rows_of_a_binned_map_sum_to_one_and_nothing_lies_above_the_diagonal() -
 
 def test_shards_add_up_and_rows_of_no_passage_are_nan(small_llama: Model, passages) -> None:
     whole, first, second = (BinnedPattern(HEADS, 40, 6) for _ in range(3))
-    sources.choose(small_llama, passages).capture(small_llama, passages, [whole])
-    sources.choose(small_llama, passages).capture(small_llama, passages[:1], [first])
-    sources.choose(small_llama, passages).capture(small_llama, passages[1:], [second])
+    sources.choose_backend(small_llama, passages).capture(small_llama, passages, [whole])
+    sources.choose_backend(small_llama, passages).capture(small_llama, passages[:1], [first])
+    sources.choose_backend(small_llama, passages).capture(small_llama, passages[1:], [second])
     torch.testing.assert_close((first + second).result()["pattern"], whole.result()["pattern"])
     assert second.result()["pattern"].isnan()[:, 4:].all()
     with pytest.raises(ValueError, match="do not add up"):

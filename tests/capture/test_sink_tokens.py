@@ -8,7 +8,6 @@ import pandas as pd
 import pytest
 import torch
 
-from sinkscope.errors import ModelError
 from sinkscope.models.hidden_states import decoder_layers
 from sinkscope.models.model import Model
 from sinkscope.sinks import hooks as lens
@@ -139,10 +138,3 @@ def test_massive_means_large_and_a_thousand_times_the_median() -> None:
     )
     assert row["times_median"] == pytest.approx(1500)
     pd.testing.assert_frame_equal((statistic + MassiveActivations(1)).table(), statistic.table())
-
-
-def test_layers_that_cannot_be_told_apart_are_an_error(small_llama: Model) -> None:
-    model = network("llama")
-    model.model.others = torch.nn.ModuleList(torch.nn.Linear(2, 2) for _ in range(3))
-    with pytest.raises(ModelError, match="could not be told"):
-        decoder_layers(model)
