@@ -112,7 +112,7 @@ def test_a_family_that_cannot_be_streamed_is_served_by_lens_and_says_so(tokenize
     choice = sources.choose_backend(model, long)
     assert choice.source == "hooks"
     assert "BloomForCausalLM does not attend through" in str(choice)
-    with pytest.raises(ModelError, match="try --source lens"):
+    with pytest.raises(ModelError, match="try `backend` hooks"):
         sources.choose_backend(model, long, "tiled")
     with pytest.raises(ModelError, match="'magic' is unknown"):
         sources.choose_backend(model, long, "magic")  # type: ignore[arg-type]
