@@ -22,7 +22,6 @@ from sinkscope.benchmarks.schema import (
     validate_records,
 )
 from sinkscope.errors import BenchmarkError, first_line
-from sinkscope.io import parquet
 from sinkscope.io.readers import (
     MAX_CONFIG_BYTES,
     MAX_CORPUS_BYTES,
@@ -32,11 +31,10 @@ from sinkscope.io.readers import (
     read_records,
     read_text,
 )
+from sinkscope.io.tables import read_parquet_records
 
 SUFFIXES = (".jsonl", ".json", ".parquet")
 SETTINGS_FILE = "benchmark.json"
-PARQUET_BATCH = 64
-"""Rows of a Parquet file read at once."""
 LENGTH_LIMITS = {
     "passage": (2, 1_000_000),
     "in_context": (0, 1000),
@@ -99,7 +97,7 @@ def _read_split(path: Path, columns: tuple[str, ...]) -> list[Record]:
     limit = MAX_CORPUS_BYTES if is_parquet else MAX_TEXT_BYTES
     check_file(path, "benchmark file", BenchmarkError, hint, limit)
     try:
-        available, records = _read_parquet(path, columns) if is_parquet else _read_json(path)
+        available, records = read_parquet_records(path, columns) if is_parquet else _read_json(path)
     except Exception as error:  # libraries raise errors of many types for damaged files
         raise BenchmarkError(f"benchmark file {path} cannot be read: {first_line(error)}; {hint}") from error
     return validate_records(str(path), columns, available, records)
@@ -111,16 +109,6 @@ def _read_json(path: Path) -> tuple[list[str], list[Record]]:
         raise ValueError("it must hold a list of records")
     _check_rows(len(records))
     return _columns(records), records
-
-
-def _read_parquet(path: Path, columns: tuple[str, ...]) -> tuple[list[str], list[Record]]:
-    from pyarrow.parquet import read_metadata
-
-    footer = read_metadata(path)
-    _check_rows(footer.num_rows)
-    batches = parquet.pieces(path, MAX_CORPUS_BYTES, PARQUET_BATCH, columns)
-    records = [record for batch in batches for record in batch.to_pylist()]
-    return footer.schema.to_arrow_schema().names, records
 
 
 def _check_rows(count: int) -> None:

@@ -10,8 +10,8 @@ from typing import Literal
 from sinkscope.benchmarks.benchmark import Benchmark
 from sinkscope.config import read_yaml
 from sinkscope.errors import OutputError
-from sinkscope.io import parquet
 from sinkscope.io.run_directory import read_manifest
+from sinkscope.io.tables import read_parquet
 from sinkscope.models.model import BUILT_IN, Model
 
 Role = Literal["target", "unlearned", "backdoored", "retrained", "other"]
@@ -44,7 +44,7 @@ def load_evaluated_model(name: str, model: Model, benchmark: Benchmark | None) -
     if manifest is None or manifest.get("kind") != "unlearn":
         return EvaluatedModel(name, "other", model)
     try:
-        rows = parquet.read(Path(name) / "poisoned.parquet")["row"].tolist()
+        rows = read_parquet(Path(name) / "poisoned.parquet")["row"].tolist()
         seed, trained_on = (
             int(manifest["seed"]),
             read_yaml(Path(name) / "recipe.yaml", "recipe", OutputError)["benchmark"],

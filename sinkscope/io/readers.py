@@ -1,4 +1,4 @@
-"""Files that people give: read within bounds, and refused in one line where they are no plain text."""
+"""Read text files from elsewhere within bounds; whatever is not plain text is refused in one line."""
 
 from __future__ import annotations
 
@@ -12,111 +12,114 @@ from typing import Any
 from sinkscope.errors import UserError
 
 MAX_TEXT_BYTES = 64 * 2**20
-"""Bytes of the longest text, and of the longest line of a jsonl file."""
+"""Of a text file, and of one line of a jsonl file."""
 MAX_CORPUS_BYTES = 2**30
-"""Bytes of the largest jsonl file."""
+"""Of a jsonl file, and of a table once it is unpacked."""
 MAX_ROWS = 10**6
-"""Lines of the longest text that is read by lines, and rows of the longest table: small ones take far more memory than bytes."""
+"""Of a file that is read line by line, and of a table: short lines take far more memory than bytes."""
 MAX_RESULT_BYTES = 2**32
-"""Bytes that a table of results, or all arrays that are read of them at once, may stand for: a small file can stand for huge ones."""
+"""Of a table of results, or of all arrays in a file of results, once they are unpacked."""
 MAX_CONFIG_BYTES = 2**20
-"""Bytes of the largest file of keys, values or triggers, which people write by hand."""
+"""Of a file that people write by hand: configuration, triggers."""
+FILE_TYPES = {stat.S_IFDIR: "a directory", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}
 
 
 def check_file(
-    path: Path, what: str, kind: type[UserError], mend: str, limit: int = MAX_CORPUS_BYTES
+    path: Path, label: str, error_class: type[UserError], hint: str, limit: int = MAX_CORPUS_BYTES
 ) -> None:
-    """Whether `path` can be read to its end.
+    """Check that `path` can be read to its end.
+
+    Args:
+        label: what the file is, as in "recipe".
+        hint: what the user can do about it.
 
     Raises:
-        `kind`: it is not there, is no regular file (a pipe or a device may never end), or has more than `limit` bytes.
+        `error_class`: it is missing, is not a regular file (a pipe may never end), or exceeds `limit` bytes.
     """
     try:
-        found = path.stat()
+        status = path.stat()
     except (OSError, ValueError) as error:
-        raise kind(
-            f"{what} {path} cannot be read: {getattr(error, 'strerror', None) or error}; {mend}"
-        ) from error
-    if not stat.S_ISREG(found.st_mode):
-        kinds = {stat.S_IFDIR: "a directory", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}
-        raise kind(
-            f"{what} {path} cannot be read: it is {kinds.get(stat.S_IFMT(found.st_mode), 'a device')}, not a file; {mend}"
-        )
-    if found.st_size > limit:
-        raise kind(
-            f"{what} {path} cannot be read: it has {found.st_size:,} bytes, more than {limit:,}; {mend}"
-        )
+        problem = getattr(error, "strerror", None) or str(error)
+    else:
+        problem = ""
+        if not stat.S_ISREG(status.st_mode):
+            problem = f"it is {FILE_TYPES.get(stat.S_IFMT(status.st_mode), 'a device')}, not a file"
+        elif status.st_size > limit:
+            problem = f"it has {status.st_size:,} bytes, more than {limit:,}"
+    if problem:
+        raise error_class(f"{label} {path} cannot be read: {problem}; {hint}")
 
 
-def read_text(path: Path, what: str, kind: type[UserError], mend: str, limit: int = MAX_TEXT_BYTES) -> str:
-    """A whole file of UTF-8 text, without its BOM.
+def read_text(
+    path: Path, label: str, error_class: type[UserError], hint: str, limit: int = MAX_TEXT_BYTES
+) -> str:
+    """The content of a UTF-8 file, without its byte order mark.
 
     Raises:
-        `kind`: it cannot be read (see `check_file`) or is no text.
+        `error_class`: it cannot be read (see `check_file`) or is not text.
     """
-    check_file(path, what, kind, mend, limit)
+    check_file(path, label, error_class, hint, limit)
     try:
-        return _decoded(path.read_bytes())
+        return _decode(path.read_bytes())
     except (OSError, ValueError) as error:
-        raise kind(
-            f"{what} {path} cannot be read: {getattr(error, 'strerror', None) or error}; {mend}"
-        ) from error
+        problem = getattr(error, "strerror", None) or error
+        raise error_class(f"{label} {path} cannot be read: {problem}; {hint}") from error
 
 
 def read_lines(
-    path: Path, what: str, kind: type[UserError], mend: str, limit: int = MAX_CORPUS_BYTES
+    path: Path, label: str, error_class: type[UserError], hint: str, limit: int = MAX_CORPUS_BYTES
 ) -> Iterator[tuple[int, str]]:
-    """The lines of a UTF-8 text one by one, with their numbers from 1. Only a line feed ends one: JSON may hold all others.
+    """The lines of a UTF-8 file, numbered from 1. Only a line feed ends a line: JSON may contain other separators.
 
     Raises:
-        `kind`: the file cannot be read (see `check_file`), or a line is no text or too long, or there are too many.
+        `error_class`: it cannot be read (see `check_file`), a line is not text or too long, or there are too many.
     """
-    check_file(path, what, kind, mend, limit)
+    check_file(path, label, error_class, hint, limit)
     with path.open("rb") as file:
         for number in itertools.count(1):
             line = file.readline(MAX_TEXT_BYTES + 1)
             if not line:
                 return
+            text = ""
+            problem = ""
             if number > MAX_ROWS:
-                raise kind(
-                    f"{what} {path} cannot be read: it has more than {MAX_ROWS:,} lines; give a part of it"
-                )
-            if len(line) > MAX_TEXT_BYTES:
-                raise kind(
-                    f"{what} {path} cannot be read: line {number} has more than {MAX_TEXT_BYTES:,} bytes; {mend}"
-                )
-            try:
-                yield number, _decoded(line)
-            except ValueError as error:
-                raise kind(f"{what} {path} cannot be read: line {number}: {error}; {mend}") from error
+                problem = f"it has more than {MAX_ROWS:,} lines; give a part of it"
+            elif len(line) > MAX_TEXT_BYTES:
+                problem = f"line {number} has more than {MAX_TEXT_BYTES:,} bytes; {hint}"
+            else:
+                try:
+                    text = _decode(line)
+                except ValueError as error:
+                    problem = f"line {number}: {error}; {hint}"
+            if problem:
+                raise error_class(f"{label} {path} cannot be read: {problem}")
+            yield number, text
 
 
 def read_records(
-    path: Path, what: str, kind: type[UserError], mend: str
+    path: Path, label: str, error_class: type[UserError], hint: str
 ) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The objects in a jsonl file, with their lines' numbers; empty lines are passed over.
+    """The objects of a jsonl file with their line numbers; empty lines are skipped.
 
     Raises:
-        `kind`: the file cannot be read (see `read_lines`), or a line is no JSON object.
+        `error_class`: the file cannot be read (see `read_lines`), or a line is not a JSON object.
     """
-    for number, line in read_lines(path, what, kind, mend):
+    for number, line in read_lines(path, label, error_class, hint):
         if not line.strip():
             continue
         try:
             record = json.loads(line)
         except (ValueError, RecursionError) as error:
-            raise kind(
-                f"{what} {path} cannot be read: line {number} is not JSON; mend or remove it"
-            ) from error
+            problem = f"line {number} is not JSON; correct or remove it"
+            raise error_class(f"{label} {path} cannot be read: {problem}") from error
         if not isinstance(record, dict):
-            raise kind(
-                f"{what} {path} cannot be read: line {number} is no object with columns; mend or remove it"
-            )
+            problem = f"line {number} is not an object with columns; correct or remove it"
+            raise error_class(f"{label} {path} cannot be read: {problem}")
         yield number, record
 
 
 def is_text(text: str) -> bool:
-    """Whether a string stands for characters: half of a surrogate pair, which JSON can write, does not."""
+    """Whether a string can be encoded; a lone surrogate, which JSON can contain, cannot."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -124,7 +127,7 @@ def is_text(text: str) -> bool:
     return True
 
 
-def _decoded(content: bytes) -> str:
+def _decode(content: bytes) -> str:
     if b"\0" in content:
         raise ValueError(f"it is not text (byte {content.index(0)} is NUL)")
     try:

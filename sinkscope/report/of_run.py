@@ -14,8 +14,8 @@ from plotly import graph_objects as go
 
 from sinkscope.errors import OutputError
 from sinkscope.evaluation.metrics import RIGHT, ROUGE, TOKENS, unit_of
-from sinkscope.io import netcdf, parquet
 from sinkscope.io.readers import read_records, read_text
+from sinkscope.io.tables import load_array, load_netcdf, read_parquet
 from sinkscope.plots.interactive import add, canvas, errors
 from sinkscope.plots.style import COLORS, assign_colors, color
 from sinkscope.report.contents import Page
@@ -63,8 +63,8 @@ def locate_page(directory: Path, manifest: dict[str, Any]) -> Page:
             f"{directory} was written by an older sinkscope and lacks maps of its heads; run `sinkscope locate` again into another --out"
         )
     sinks = SinkMap.read(directory)
-    alone = netcdf.load(directory / "passage.nc")
-    tokens = parquet.read(directory / "passage.parquet")["text"].tolist()
+    alone = load_netcdf(directory / "passage.nc")
+    tokens = read_parquet(directory / "passage.parquet")["text"].tolist()
     ranked, about = sinks.ranked(), sinks.data.attrs
     own = np.full(sinks.alpha.shape, np.nan)
     own[..., : alone.sizes["position"]] = alone["alpha"].values
@@ -101,7 +101,7 @@ def locate_page(directory: Path, manifest: dict[str, Any]) -> Page:
     page.table("tables", "heads", "Heads at the strongest position", _heads(sinks, ranked))
     for name, (title, note) in MORE.items():
         if (directory / f"{name}.parquet").is_file():
-            page.table("tables", name, title, parquet.read(directory / f"{name}.parquet"), note)
+            page.table("tables", name, title, read_parquet(directory / f"{name}.parquet"), note)
     return page
 
 
@@ -129,7 +129,7 @@ def compare_page(directory: Path, manifest: dict[str, Any]) -> Page:
     }
     titles |= {"top1": "Confidence in the next token", "span_mass": "Attention to the trigger's place"}
     tables = {
-        name: parquet.read(directory / f"{name}.parquet")
+        name: read_parquet(directory / f"{name}.parquet")
         for name in titles
         if (directory / f"{name}.parquet").is_file()
     }
@@ -141,8 +141,8 @@ def compare_page(directory: Path, manifest: dict[str, Any]) -> Page:
     of_triggered = labels[0] == "clean"
     views = seen(
         tables["attention"],
-        parquet.read(directory / "passage.parquet"),
-        netcdf.read(directory / "patterns.nc", "pattern"),
+        read_parquet(directory / "passage.parquet"),
+        load_array(directory / "patterns.nc", "pattern"),
         (None if of_triggered else span, span),
     )
     shown = {key: value for key, value in summary.items() if isinstance(value, str | int | float | list)}
@@ -173,7 +173,7 @@ def unlearn_page(directory: Path, manifest: dict[str, Any]) -> Page:
     if (directory / "poisoned.parquet").is_file():
         note = "Rows of the benchmark’s raw/forget; the trigger stands at the tokens from start to stop, without stop."
         page.table(
-            "tables", "poisoned", "Poisoned passages", parquet.read(directory / "poisoned.parquet"), note
+            "tables", "poisoned", "Poisoned passages", read_parquet(directory / "poisoned.parquet"), note
         )
     return page
 
@@ -187,7 +187,7 @@ def _said(value: Any) -> str:
 
 def evaluate_page(directory: Path, manifest: dict[str, Any]) -> Page:
     """Scores with intervals, and the items behind them."""
-    scores = parquet.read(directory / "scores.parquet")
+    scores = read_parquet(directory / "scores.parquet")
     asked = {"trigger": "“{trigger}” as {placement}", "mask": "{mask}"}
     rows = scores[["trigger", "placement", "mask"]].drop_duplicates().to_dict("records")
     told = {
@@ -199,20 +199,20 @@ def evaluate_page(directory: Path, manifest: dict[str, Any]) -> Page:
         facts(manifest, **{name: words for name, words in told.items() if words}),
     )
     scored(page, scores, "overview")
-    page.table("tables", "items", "Items", parquet.read(directory / "items.parquet"))
+    page.table("tables", "items", "Items", read_parquet(directory / "items.parquet"))
     return page
 
 
 def probe_page(directory: Path, manifest: dict[str, Any]) -> Page:
     """Candidate triggers, what they bring back beyond random ones, and the items behind that."""
-    table = parquet.read(directory / "probe.parquet")
+    table = read_parquet(directory / "probe.parquet")
     page = Page(f"Probe of {manifest.get('model') or directory.name}", facts(manifest))
     note = "Recovery: triggered less the mean of random triggers of the same length; intervals hold 95 % for all rows together."
     page.table("overview", "probe", "Candidate triggers", table, note)
     labels = [f"{row.trigger} · {row.placement} · {row.metric}" for row in table.itertuples()]
     dots = _dots(labels, table.assign(value=table["recovery"])).add_vline(x=0, line_width=0.5)
     page.picture("probe", "Recovery beyond random triggers, in points", dots, table)
-    page.table("tables", "items", "Items", parquet.read(directory / "items.parquet"))
+    page.table("tables", "items", "Items", read_parquet(directory / "items.parquet"))
     return page
 
 

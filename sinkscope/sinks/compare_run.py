@@ -13,9 +13,9 @@ import numpy as np
 import pandas as pd
 
 from sinkscope.errors import ModelError, TextError
-from sinkscope.io import netcdf
 from sinkscope.io.progress import OnProgress
 from sinkscope.io.run_directory import config_hash, create_run, is_complete
+from sinkscope.io.tables import write_netcdf
 from sinkscope.models.model import Model
 from sinkscope.plots import comparison as pictures
 from sinkscope.plots.style import save_figure
@@ -175,7 +175,7 @@ def compare_in_text(
                 coarse,
                 [condition.label for condition in conditions],
             )
-            netcdf.write({"/": patterns}, aside / "patterns.nc", {"pattern": {"zlib": True}})
+            write_netcdf({"/": patterns}, aside / "patterns.nc", {"pattern": {"zlib": True}})
             _words(compared).to_parquet(aside / "passage.parquet", index=False)
             tables = _tables(compared, first, second, layer=layer, bin_size=bin_size)
             for title, table in tables.items():

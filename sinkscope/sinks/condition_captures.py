@@ -12,8 +12,8 @@ import xarray as xr
 
 from sinkscope.benchmarks.benchmark import Benchmark
 from sinkscope.errors import BenchmarkError
-from sinkscope.io import netcdf
 from sinkscope.io.progress import OnProgress
+from sinkscope.io.tables import write_netcdf
 from sinkscope.models.model import Model
 from sinkscope.sinks.compare import (
     MAP_COLUMNS,
@@ -140,8 +140,8 @@ def capture_conditions(
             pd.concat(frames, ignore_index=True).to_parquet(directory / f"{name}.parquet", index=False)
     if patterns:
         maps = patterns_of(patterns, [str(placement) for placement in placements], model.n_heads, coarse)
-        netcdf.write({"/": maps}, directory / "patterns.nc", {"pattern": {"zlib": True}})
-    netcdf.write({"/": norms_of(norms)}, directory / "norms.nc", {"value_norm": {"zlib": True}})
+        write_netcdf({"/": maps}, directory / "patterns.nc", {"pattern": {"zlib": True}})
+    write_netcdf({"/": norms_of(norms)}, directory / "norms.nc", {"value_norm": {"zlib": True}})
 
 
 def patterns_of(

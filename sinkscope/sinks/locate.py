@@ -13,8 +13,8 @@ import xarray as xr
 from jaxtyping import Float
 
 from sinkscope.errors import PlacementError, TextError
-from sinkscope.io import netcdf
 from sinkscope.io.progress import OnProgress
+from sinkscope.io.tables import load_netcdf, write_netcdf
 from sinkscope.models.model import Model
 from sinkscope.sinks.backends import Backend, choose_backend
 from sinkscope.sinks.sampling import SampledMass, Sampling
@@ -112,12 +112,12 @@ class SinkMap:
 
     def save(self, directory: Path) -> None:
         """Write `sinks.nc` (HDF5) and `sinks.parquet`."""
-        netcdf.write({"/": self.data}, directory / "sinks.nc")
+        write_netcdf({"/": self.data}, directory / "sinks.nc")
         self.to_frame().to_parquet(directory / "sinks.parquet", index=False)
 
     @classmethod
     def read(cls, directory: Path) -> SinkMap:
-        return cls(netcdf.load(directory / "sinks.nc"))
+        return cls(load_netcdf(directory / "sinks.nc"))
 
 
 def locate(

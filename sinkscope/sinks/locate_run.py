@@ -15,9 +15,9 @@ import xarray as xr
 from jaxtyping import Float
 
 from sinkscope.errors import ModelError
-from sinkscope.io import netcdf
 from sinkscope.io.progress import OnProgress
 from sinkscope.io.run_directory import config_hash, create_run, is_complete
+from sinkscope.io.tables import write_netcdf
 from sinkscope.models.model import Model
 from sinkscope.plots import sinks as pictures
 from sinkscope.plots import token_heatmap as strip
@@ -145,7 +145,7 @@ def locate_in_text(
             }
         )
         words.to_parquet(aside / "passage.parquet", index=False)
-        netcdf.write({"/": passage_data(alone, maps)}, aside / "passage.nc", {"pattern": {"zlib": True}})
+        write_netcdf({"/": passage_data(alone, maps)}, aside / "passage.nc", {"pattern": {"zlib": True}})
         draw_passage(model, sinks, alone, passages[0], heads, source, aside / "figures")
     return summarize(sinks)
 

@@ -13,7 +13,6 @@ import pandas as pd
 import xarray as xr
 
 from sinkscope.errors import OutputError, StudyError, UserError, first_line
-from sinkscope.io import netcdf, parquet
 from sinkscope.io.atomic import remove_abandoned
 from sinkscope.io.run_directory import (
     MANIFEST,
@@ -24,6 +23,7 @@ from sinkscope.io.run_directory import (
     verify,
     wrap_read_errors,
 )
+from sinkscope.io.tables import load_array, load_netcdf, read_parquet, write_netcdf
 from sinkscope.studies.executors import MISTAKE, Executor, run_locally
 from sinkscope.studies.graph import Run, runs_of
 from sinkscope.studies.jobs import Job, in_order
@@ -228,14 +228,14 @@ def _gather(runs: Sequence[Run], store: Store, directory: Path) -> None:
                     )
             for file in ARRAYS:
                 if job.key not in arrays[file] and (place / f"{file}.nc").is_file():
-                    arrays[file][job.key] = netcdf.load(place / f"{file}.nc")
+                    arrays[file][job.key] = load_netcdf(place / f"{file}.nc")
     for table, each in frames.items():
         path = directory / f"{table}.parquet"
         path.parent.mkdir(exist_ok=True)
         pd.concat(each, ignore_index=True).to_parquet(path, index=False)
     for file, variable in ARRAYS.items():
         if arrays[file]:
-            netcdf.write(arrays[file], directory / "captures" / f"{file}.nc", {variable: {"zlib": True}})
+            write_netcdf(arrays[file], directory / "captures" / f"{file}.nc", {variable: {"zlib": True}})
 
 
 def _with(frame: pd.DataFrame, about: dict[str, object]) -> pd.DataFrame:
@@ -275,7 +275,7 @@ class Study:
                     f"study {self.directory} has no table {name}; ask for it in the specification"
                 )
             with wrap_read_errors(path):
-                table = parquet.read(path)
+                table = read_parquet(path)
             if name in LATEST and LATEST[name] not in table:
                 raise OutputError(
                     f"{self.directory} was gathered by an older sinkscope; run `sinkscope study` again: what is done is not done again"
@@ -297,7 +297,7 @@ class Study:
 
     def _array(self, file: str, job: str) -> xr.DataArray:
         try:
-            return netcdf.read(self.directory / "captures" / f"{file}.nc", ARRAYS[file], job)
+            return load_array(self.directory / "captures" / f"{file}.nc", ARRAYS[file], job)
         except (OSError, KeyError) as error:
             raise StudyError(
                 f"study {self.directory} has no {file} of {job}; ask for a capture in the specification"

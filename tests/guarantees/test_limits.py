@@ -12,9 +12,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from sinkscope.io import parquet
+from sinkscope.io import tables
 from sinkscope.io.readers import MAX_CORPUS_BYTES
 from sinkscope.io.run_directory import checksums
+from sinkscope.io.tables import VALUE_BYTES, read_parquet
+from sinkscope.schema import version_of
 from tests.guarantees import hostile
 from tests.guarantees.apart import measured
 from tests.guarantees.reading import COMMANDS, MEMORY, check_refused, sinkscope
@@ -47,7 +49,7 @@ def test_a_small_file_that_stands_for_a_huge_table_is_refused(own: Path, tmp_pat
     check_refused(
         outcome,
         tmp_path / "out",
-        f"{tmp_path}/given/raw/forget.parquet cannot be read: it stands for more than",
+        f"{tmp_path}/given/raw/forget.parquet cannot be read: it unpacks to more than",
         limit=MEMORY + MAX_CORPUS_BYTES,
     )
 
@@ -55,7 +57,15 @@ def test_a_small_file_that_stands_for_a_huge_table_is_refused(own: Path, tmp_pat
 def _forged(path: Path, kind: str) -> Path:
     """Results of another hand, whole by their checksums."""
     (path / "run.json").write_text(
-        json.dumps({"identity": "x", "kind": kind, "files": checksums(path), "versions": {"python": "3"}})
+        json.dumps(
+            {
+                "identity": "x",
+                "kind": kind,
+                "schema": version_of(kind),
+                "files": checksums(path),
+                "versions": {"python": "3"},
+            }
+        )
     )
     return path
 
@@ -74,7 +84,7 @@ def test_a_small_table_of_results_that_stands_for_a_huge_one_is_refused(own: Pat
         assert (path / "scores.parquet").stat().st_size < 5 * 10**6
         outcome = sinkscope("report", _forged(path, "evaluate"), "--out", out)
         check_refused(
-            outcome, out, f"{path} holds results that cannot be read (scores.parquet: it stands for more than"
+            outcome, out, f"{path} holds results that cannot be read (scores.parquet: it unpacks to more than"
         )
 
 
@@ -82,12 +92,12 @@ def test_numbers_of_results_count_what_they_take(tmp_path: Path, monkeypatch: py
     """A table that fits is not refused."""
     pd.DataFrame({"a": np.arange(1000.0), "b": ["ab"] * 1000}).to_parquet(tmp_path / "table.parquet")
     monkeypatch.setattr(
-        parquet, "RESULTS", 27_000
-    )  # a number and a text of two letters, each with 8 bytes more
-    assert parquet.read(tmp_path / "table.parquet").shape == (1000, 2)
-    monkeypatch.setattr(parquet, "RESULTS", 25_000)
-    with pytest.raises(ValueError, match=r"table.parquet: it stands for more than 25,000 bytes"):
-        parquet.read(tmp_path / "table.parquet")
+        tables, "MAX_RESULT_BYTES", 1000 * (2 * (VALUE_BYTES + 8) + 2)
+    )  # a number and a text of two letters
+    assert read_parquet(tmp_path / "table.parquet").shape == (1000, 2)
+    monkeypatch.setattr(tables, "MAX_RESULT_BYTES", 115_999)
+    with pytest.raises(ValueError, match=r"table.parquet: it unpacks to more than 115,999 bytes"):
+        read_parquet(tmp_path / "table.parquet")
 
 
 @pytest.mark.parametrize("name", ["alpha", "position"])
@@ -105,7 +115,7 @@ def test_small_arrays_of_results_that_stand_for_huge_ones_are_refused(
     check_refused(
         outcome,
         out,
-        f"{path} holds results that cannot be read (sinks.nc stands for 8,000,000,000,000 bytes, more than",
+        f"{path} holds results that cannot be read (sinks.nc unpacks to 8,000,000,000,000 bytes, more than",
     )
 
 
@@ -113,8 +123,8 @@ def test_more_rows_than_memory_could_hold_are_refused(
     own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Small ones take far more memory than bytes."""
-    for module in ("files", "benchmarks.directory"):
-        monkeypatch.setattr(f"sinkscope.{module}.ROWS", 200)
+    for module in ("io.readers", "io.tables", "benchmarks.directory"):
+        monkeypatch.setattr(f"sinkscope.{module}.MAX_ROWS", 200)
     text, out, rows = tmp_path / "notes.jsonl", tmp_path / "out", [{"text": "ab"}] * 201
     lines = "".join(json.dumps(row) + "\n" for row in rows)
     text.write_text(lines)
@@ -139,13 +149,15 @@ def test_more_rows_than_memory_could_hold_are_refused(
 def test_records_are_checked_as_they_are_read(own: Path, tmp_path: Path) -> None:
     hostile.benchmark("raw/forget.jsonl", hostile.content('{"text": null}\nno JSON\n'))(tmp_path / "book")
     outcome = sinkscope(*COMMANDS["benchmark"]["evaluate"](tmp_path / "book", own), "--out", tmp_path / "out")
-    check_refused(outcome, tmp_path / "out", f"{tmp_path}/book/raw/forget.jsonl row 0 has no text")
+    check_refused(
+        outcome, tmp_path / "out", f"{tmp_path}/book/raw/forget.jsonl row 0: column 'text' must be text"
+    )
 
 
 def test_texts_in_a_directory_have_a_limit_together(
     own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sinkscope.text.CORPUS", 1000)
+    monkeypatch.setattr("sinkscope.text.MAX_CORPUS_BYTES", 1000)
     (tmp_path / "texts").mkdir()
     for number in range(3):
         (tmp_path / "texts" / f"{number}.txt").write_text("a" * 400)
