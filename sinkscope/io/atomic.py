@@ -108,6 +108,25 @@ def in_use_error(target: Path) -> OutputError:
     )
 
 
+@contextmanager
+def hold_lock(path: Path, *, wait: bool) -> Iterator[bool]:
+    """Hold the lock on a file, which is created and stays; yields False if another process has it and not `wait`.
+
+    Raises:
+        OSError: the file cannot be created.
+    """
+    lock = FileLock(path, thread_local=False)
+    try:
+        lock.acquire(blocking=wait)
+    except Timeout:
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        lock.release()
+
+
 def _exclusive_lock_file(target: Path, parent: Path) -> Path:
     return parent / f".{target.absolute().name}.lock"
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import shutil
 from collections.abc import Iterator
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from sinkscope.errors import OutputError
-from sinkscope.io.atomic import write_error
+from sinkscope.io.atomic import hold_lock, write_error
 from sinkscope.io.run_directory import MANIFEST, read_manifest, verify
 from sinkscope.studies.jobs import Job
 
@@ -90,15 +89,11 @@ class Store:
         Raises:
             OutputError: the store cannot be written.
         """
+        path = self.root / ".locks" / name
         try:
-            (self.root / ".locks").mkdir(parents=True, exist_ok=True)
-            lock = (self.root / ".locks" / name).open("w")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
         except OSError as error:
             raise write_error(self.root, error) from error
-        with lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-            except BlockingIOError:
-                yield False
-                return
-            yield True
+        with hold_lock(path, wait=wait) as is_held:
+            yield is_held
