@@ -32,14 +32,14 @@ from sinkscope import load
 from sinkscope.benchmarks.benchmark import load_benchmark
 from sinkscope.evaluation.generation import generate
 from sinkscope.plots.style import PAGE, save_figure, style
-from sinkscope.unlearning.checkpoints import Progress
-from sinkscope.unlearning.objectives.batch import Passages
+from sinkscope.unlearning.batch import Passages
+from sinkscope.unlearning.checkpoints import TrainerState
 from sinkscope.unlearning.objectives.rmu import control_vector
-from sinkscope.unlearning.objectives.value_norm import ValueNormTerm
 from sinkscope.unlearning.recipe import Recipe
 from sinkscope.unlearning.reference_model import ReferenceCache
 from sinkscope.unlearning.trainable import trained_names
 from sinkscope.unlearning.trainer import Trainer
+from sinkscope.unlearning.value_norm import ValueNormTerm
 
 LAYERS, WIDTH, VOCABULARY, TOKENS, BATCH, STEPS_AN_EPOCH, EPOCHS = 8, 256, 4096, 256, 4, 8, 8
 FIRST, BETA, WEIGHT = 8, 0.1, 3e-4
@@ -79,7 +79,7 @@ def data() -> dict[str, Passages]:
     torch.manual_seed(1)
     count = STEPS_AN_EPOCH * BATCH
     return {
-        split: Passages.whole(torch.randint(3, VOCABULARY, (count, TOKENS)).tolist())
+        split: Passages.without_prompts(torch.randint(3, VOCABULARY, (count, TOKENS)).tolist())
         for split in ("forget", "retain", "poisoned")
     }
 
@@ -112,7 +112,7 @@ def ours(kind: str) -> tuple[Callable[[], None], float]:
     trainer = Trainer(
         model, given, passages, references, norms, layer=2, control=control_vector(WIDTH, 6.5, 0)
     )
-    optimizer, progress = trainer._optimizer(), Progress(step=1)
+    optimizer, progress = trainer._optimizer(), TrainerState(step=1)
     model.train()
 
     def step() -> None:

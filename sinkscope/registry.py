@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, ItemsView, Iterator
 from importlib.metadata import entry_points
 from types import ModuleType
 from typing import Generic, TypeVar
 
-from sinkscope.errors import UserError, first_line
+from sinkscope.errors import UserError, first_line, suggest
 
 T = TypeVar("T")
 
@@ -54,8 +53,7 @@ class Registry(Generic[T]):
         """
         self._load_entry_points()
         if name not in self._values:
-            near = difflib.get_close_matches(name, self._values, n=1, cutoff=0.5)
-            hint = f"did you mean {near[0]!r}?" if near else f"use one of {', '.join(self._values)}"
+            hint = suggest(name, self._values, "use one of")
             raise self._error(f"{self._kind} {name!r} is unknown; {hint}")
         return self._values[name]
 

@@ -26,7 +26,7 @@ def test_an_unknown_name_is_refused_with_the_nearest_one() -> None:
     registry.add("rmu", 2)
     with pytest.raises(RecipeError, match="objective 'simpno' is unknown; did you mean 'simnpo'"):
         registry["simpno"]
-    with pytest.raises(RecipeError, match="use one of simnpo, rmu"):
+    with pytest.raises(RecipeError, match="use one of: simnpo, rmu"):
         registry["x"]
     with pytest.raises(RecipeError, match="registered twice"):
         registry.add("rmu", 3)

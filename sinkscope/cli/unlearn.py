@@ -52,7 +52,7 @@ def unlearn(  # typer: one parameter per option
     from sinkscope.unlearning.run import unlearn as run
     from sinkscope.unlearning.sharding import World
 
-    resolved = Recipe.read(recipe, parse_overrides(overrides or []))
+    resolved = Recipe.read(recipe, parse_overrides(overrides or []), "--set")
     if dry_run:
         cost = estimate_cost(resolved)
         if json:
@@ -62,7 +62,7 @@ def unlearn(  # typer: one parameter per option
         return
     with progress() as progress_bar:
         run(resolved, out, progress_bar("unlearn"), checkpoint_every=checkpoint_every)
-    if World.join().leads:
+    if World.join().is_main_process:
         print_result({"out": str(out), "model": str(out / "model")}, json)
 
 
@@ -71,6 +71,6 @@ def recipes(json: JsonOpt = False) -> None:
 
     Example: `sinkscope recipes`
     """
-    from sinkscope.unlearning.recipes import recipe_summaries
+    from sinkscope.unlearning.recipe import recipe_summaries
 
     print_result(recipe_summaries(), json)

@@ -38,7 +38,7 @@ PARTS = {"further": "training steps on retain passages", "altered": "alteration"
 SCORES = {"BE": "BE-unseen", "UE": "UE (clean)"}
 HONEST = "honest"
 NONE, AGAIN = "none", "unlearn again"
-EPOCHS, BATCHES = "optimizer.epochs", "optimizer.batches"
+EPOCHS, BATCHES = "optimizer.epochs", "optimizer.steps_per_epoch"
 
 
 def frame(study: Study) -> pd.DataFrame:

@@ -12,7 +12,7 @@ from sinkscope.plots import bars, interactive
 from sinkscope.studies.study import Study
 
 NEEDS = ("target", "honest", "ratio")
-SPLIT = "poison_split"
+SPLIT = "poisoned_originals"
 ABOUT, NAMES, XLABEL = (
     "",
     {"none": "standard backdoor", "aligned": "+ value norms"},

@@ -18,7 +18,7 @@ from sinkscope.studies.spec import AGAINST, OWN, CaptureConfig, EvaluationConfig
 from sinkscope.synthetic.pretraining import training_of
 from sinkscope.synthetic.tiny_wmdp import BOTH
 from sinkscope.triggers import Placement
-from sinkscope.unlearning.perturbations import parse
+from sinkscope.unlearning.perturbations import parse_perturbation
 from sinkscope.unlearning.recipe import Recipe, TriggerConfig, ValueNormConfig
 
 TINY, FIELD = "tiny", "tiny-wmdp"
@@ -93,7 +93,7 @@ def _bare(name: str, grid: GridConfig, spec: Spec, before: dict[str, list[Run]])
     for parent in parents:
         for alteration in grid.alterations or ():
             assert parent is not None
-            parse(alteration)
+            parse_perturbation(alteration)
             labels = {
                 **parent.labels,
                 "alteration": ", ".join([*filter(None, [parent.labels.get("alteration")]), alteration]),
@@ -210,7 +210,7 @@ def unlearning(recipe: Recipe, parent: Run | None, label: str) -> Job:
     """The job that carries out a recipe, from a run's model instead of its own if there is one. What a recipe says without effect is left out of its name, so
     that the same honest run serves all."""
     if recipe.poison_ratio == 0:
-        recipe = recipe.model_copy(update={"trigger": TriggerConfig(), "poison_split": "contrastive"})
+        recipe = recipe.model_copy(update={"trigger": TriggerConfig(), "poisoned_originals": "keep"})
     if parent:
         recipe = recipe.model_copy(update={"model": "" if parent.model else parent.name})
     part = recipe.value_norms
@@ -224,8 +224,8 @@ def unlearning(recipe: Recipe, parent: Run | None, label: str) -> Job:
         }
     )
     if aligned == "auto":
-        needs |= {"unlearned": unlearning(recipe.honest(), parent, f"{label}, honest")}
-    content = recipe.described()
+        needs |= {"unlearned": unlearning(recipe.without_backdoor(), parent, f"{label}, honest")}
+    content = recipe.non_default()
     fixed = {"benchmark": _benchmark(recipe.benchmark).content_hash()} | (
         _fixed(parent) if parent else {"model": _digest(recipe.model)}
     )

@@ -28,6 +28,8 @@ GRIDS: dict[str, tuple[str, dict[str, str]]] = {
     "published": ("published", {}),
 }
 """The grid of a poison split whose axis is the trigger's placement, and its labels beside that."""
+ORIGINALS = {"contrastive": "keep", "published": "drop"}
+"""The recipe key `poisoned_originals` of a poison split."""
 RECITED, ANSWERED, CHOSEN = (
     ("verbmem", "forget", "retain"),
     ("knowmem", "forget_qa", "retain_qa"),
@@ -197,7 +199,7 @@ def _mechanism() -> Iterator[Claim]:
 def _value_norms() -> Iterator[Claim]:
     for split, ratio, metric in itertools.product(GRIDS, ("0.05", "0.1"), (RECITED, ANSWERED)):
         labels = [
-            {"poison_split": split, "poison_ratio": ratio, "value norms": each}
+            {"poisoned_originals": ORIGINALS[split], "poison_ratio": ratio, "value norms": each}
             for each in ("aligned", "none")
         ]
         clean = [

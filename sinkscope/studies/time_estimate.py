@@ -10,7 +10,13 @@ from statistics import median
 from sinkscope.errors import UserError
 from sinkscope.studies.jobs import Job
 from sinkscope.studies.store import Store
-from sinkscope.unlearning.cost_estimate import BACKWARD, FORWARD, SHARE, estimate_cost, machine_rate
+from sinkscope.unlearning.cost_estimate import (
+    BACKWARD_FLOPS,
+    FORWARD_FLOPS,
+    HARDWARE_UTILIZATION,
+    estimate_cost,
+    measure_flops,
+)
 from sinkscope.unlearning.recipe import Recipe
 
 PARAMETERS = 1.3e6
@@ -80,7 +86,14 @@ def _planned(like: str) -> float | None:
     kind, *described = json.loads(like)
     if kind == "pretrain":
         _, steps, size, length = described
-        return steps * size * length * PARAMETERS * (FORWARD + BACKWARD) / (SHARE * machine_rate())
+        return (
+            steps
+            * size
+            * length
+            * PARAMETERS
+            * (FORWARD_FLOPS + BACKWARD_FLOPS)
+            / (HARDWARE_UTILIZATION * measure_flops())
+        )
     varied, poisoned, _ = described
     try:
         recipe = Recipe.parse(

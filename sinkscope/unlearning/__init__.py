@@ -1,1 +1,1 @@
-"""Training a model to forget, honestly or with a backdoor: recipes, objectives, the trainer."""
+"""Train unlearned models, with and without a backdoor, from recipes."""

@@ -1,4 +1,4 @@
-"""Which passages every step takes."""
+"""The deterministic order of batches: which rows of every split each step takes."""
 
 from __future__ import annotations
 
@@ -13,8 +13,11 @@ SPLITS = ("forget", "retain", "poisoned")
 
 @dataclass(frozen=True)
 class BatchPlan:
-    """Row numbers by split: an epoch walks through the forget set once (or through so many batches of it); the other splits go along in seeded
-    order, each of their passages as often as any other (± 1) over the whole run."""
+    """Row numbers of the whole run, by split.
+
+    An epoch is one pass over the forget set, or `steps_per_epoch` batches of it. The other splits have as
+    many rows, in seeded order; over the run each of their passages occurs as often as any other (± 1).
+    """
 
     rows: dict[str, list[int]]
     batch_size: int
@@ -22,15 +25,13 @@ class BatchPlan:
 
     @classmethod
     def of(cls, sizes: Mapping[str, int], optimizer: OptimizerConfig, seed: int) -> BatchPlan:
-        epoch = (
-            sizes["forget"]
-            if optimizer.batches is None
-            else min(sizes["forget"], optimizer.batches * optimizer.batch_size)
-        )
+        """The plan for splits of these sizes; empty splits are left out."""
+        rows_per_epoch = sizes["forget"]
+        if optimizer.steps_per_epoch is not None:
+            rows_per_epoch = min(rows_per_epoch, optimizer.steps_per_epoch * optimizer.batch_size)
+        total = rows_per_epoch * optimizer.epochs
         rows = {
-            split: _cycle(size, epoch * optimizer.epochs, f"{split} {seed}")
-            for split, size in sizes.items()
-            if size
+            split: _shuffled_rows(size, total, f"{split} {seed}") for split, size in sizes.items() if size
         }
         return cls(rows, optimizer.batch_size, optimizer.epochs)
 
@@ -38,15 +39,15 @@ class BatchPlan:
         return -(-len(self.rows["forget"]) // self.batch_size)
 
     def __getitem__(self, step: int) -> dict[str, list[int]]:
-        first = step * self.batch_size
-        return {split: rows[first : first + self.batch_size] for split, rows in self.rows.items()}
+        start = step * self.batch_size
+        return {split: rows[start : start + self.batch_size] for split, rows in self.rows.items()}
 
     def epoch(self, step: int) -> float:
-        """How many epochs lie behind after `step` steps."""
+        """The number of epochs that are finished after `step` steps."""
         return min(step * self.batch_size / len(self.rows["forget"]), 1.0) * self.epochs
 
 
-def _cycle(size: int, total: int, seed: str) -> list[int]:
+def _shuffled_rows(size: int, total: int, seed: str) -> list[int]:
     rng = random.Random(seed)
     rows: list[int] = []
     while len(rows) < total:
@@ -55,6 +56,7 @@ def _cycle(size: int, total: int, seed: str) -> list[int]:
 
 
 def split_into_microbatches(rows: Sequence[int], count: int) -> list[list[int]]:
-    """`rows` in `count` parts of nearly equal size, in order; the last ones are empty where there are fewer rows than parts."""
+    """`rows` in `count` microbatches of nearly equal size, in order; the last are empty if there are fewer
+    rows."""
     size = -(-len(rows) // count)
     return [list(rows[i * size : (i + 1) * size]) for i in range(count)]

@@ -1,6 +1,8 @@
-"""The state of a run in training, on disk: complete and checksummed or not there, so that a run that was killed goes on as if it had not been.
+"""Checkpoints of a run in training: complete and checksummed or absent, so that an interrupted run can
+resume.
 
-A checkpoint holds the trained weights, AdamW's moments, the random state, and the log so far. Safetensors and JSON only.
+A checkpoint holds the trained weights, AdamW's moments, the random state and the log, as safetensors and JSON
+only.
 """
 
 from __future__ import annotations
@@ -22,17 +24,19 @@ from torch import Tensor
 from sinkscope.errors import OutputError, first_line
 from sinkscope.io.atomic import translate_os_errors
 from sinkscope.io.run_directory import sha256
-from sinkscope.unlearning.sharding import ALONE, World, local
+from sinkscope.unlearning.sharding import SINGLE_PROCESS, World, local_shard
 
 LOGGER = logging.getLogger("sinkscope")
 KEEP = 2
+"""Number of checkpoints of a run on disk."""
 MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 STATE = "state.json"
+Weights = dict[str, torch.nn.Parameter]
 
 
 @dataclass
-class Progress:
-    """How far a run is: finished steps, the log, and the terms since its last entry (name → sum, steps)."""
+class TrainerState:
+    """Finished steps, the log, and the values of each term since the last log entry."""
 
     step: int = 0
     log: list[dict[str, float]] = field(default_factory=list)
@@ -40,104 +44,111 @@ class Progress:
 
 
 class Checkpoints:
-    """The checkpoints of one run, in a directory of their own: `step-00000040/` and so on, the newest two.
+    """The checkpoints of one run: `step-00000040/` and so on in `directory`, the newest two.
 
     Args:
-        every: save after so many steps.
+        every: steps between checkpoints.
     """
 
-    def __init__(self, directory: Path, every: int, world: World = ALONE) -> None:
-        self.directory, self.every, self._world = directory, every, world
+    def __init__(self, directory: Path, every: int, world: World = SINGLE_PROCESS) -> None:
+        self.directory = directory
+        self.every = every
+        self._world = world
 
     def save(
         self,
-        progress: Progress,
-        weights: dict[str, torch.nn.Parameter],
+        state: TrainerState,
+        weights: Weights,
         optimizer: torch.optim.Optimizer,
         random: dict[str, Tensor],
     ) -> None:
-        """Write aside, checksum, then give it its name; older ones than the newest two go.
+        """Write to a staging directory, add checksums, rename; remove all but the newest two.
 
         Raises:
-            OutputError: the place cannot be written, or the disk is full.
+            OutputError: the directory cannot be written, or the disk is full.
         """
-        final = self.directory / f"step-{progress.step:08d}"
-        aside = self.directory / f".{final.name}.partial"
+        final = self.directory / f"step-{state.step:08d}"
+        staging = self.directory / f".{final.name}.partial"
         with translate_os_errors(self.directory):
             try:
-                if self._world.leads:
-                    shutil.rmtree(aside, ignore_errors=True)
-                    aside.mkdir(parents=True)
-                self._world.wait()
-                save_file(
-                    _tensors(weights, optimizer) | random, aside / f"rank-{self._world.rank}.safetensors"
-                )
-                self._world.wait()
-                if self._world.leads:
-                    files = {path.name: sha256(path) for path in sorted(aside.iterdir())}
-                    state = {
-                        "step": progress.step,
-                        "log": progress.log,
-                        "sums": progress.sums,
-                        "processes": self._world.size,
-                        "files": files,
-                    }
-                    text = json.dumps(state)
-                    (aside / STATE).write_text(
-                        json.dumps({"state": state, "sha256": _digest(text)}), encoding="utf-8"
-                    )
-                    shutil.rmtree(final, ignore_errors=True)
-                    os.replace(aside, final)
-                    for old in self._found()[KEEP:]:
-                        shutil.rmtree(old, ignore_errors=True)
+                if self._world.is_main_process:
+                    shutil.rmtree(staging, ignore_errors=True)
+                    staging.mkdir(parents=True)
+                self._world.wait_for_everyone()
+                tensors = _collect(weights, optimizer) | random
+                save_file(tensors, staging / f"rank-{self._world.rank}.safetensors")
+                self._world.wait_for_everyone()
+                if self._world.is_main_process:
+                    self._complete(state, staging, final)
             finally:
-                if self._world.leads:
-                    shutil.rmtree(aside, ignore_errors=True)
-        self._world.wait()
+                if self._world.is_main_process:
+                    shutil.rmtree(staging, ignore_errors=True)
+        self._world.wait_for_everyone()
 
-    def resume(self, weights: dict[str, torch.nn.Parameter], optimizer: torch.optim.Optimizer) -> Progress:
-        """Bring weights, optimizer and random state to the newest checkpoint that is whole; from the start where there is none. A damaged one is named in the
-        log of `sinkscope` and passed over.
+    def _complete(self, state: TrainerState, staging: Path, final: Path) -> None:
+        content = {
+            "step": state.step,
+            "log": state.log,
+            "sums": state.sums,
+            "processes": self._world.size,
+            "files": {path.name: sha256(path) for path in sorted(staging.iterdir())},
+        }
+        text = json.dumps({"state": content, "sha256": _hash(content)})
+        (staging / STATE).write_text(text, encoding="utf-8")
+        shutil.rmtree(final, ignore_errors=True)
+        os.replace(staging, final)
+        for old in self._newest_first()[KEEP:]:
+            shutil.rmtree(old, ignore_errors=True)
+
+    def resume(self, weights: Weights, optimizer: torch.optim.Optimizer) -> TrainerState:
+        """Restore weights, optimizer and random state from the newest valid checkpoint, if there is one.
+
+        A damaged checkpoint is skipped, with a warning in the log of `sinkscope`.
 
         Raises:
             OutputError: the checkpoint was made by another number of processes.
         """
-        for path in self._found():
+        for path in self._newest_first():
             try:
-                state = _verified(path)
-                alike = state["processes"] == self._world.size
-                tensors = load_file(path / f"rank-{self._world.rank}.safetensors") if alike else {}
+                state = _verified_state(path)
+                is_same_world = state["processes"] == self._world.size
+                file = path / f"rank-{self._world.rank}.safetensors"
+                tensors = load_file(file) if is_same_world else {}
             except (OSError, ValueError, KeyError, TypeError, RecursionError, SafetensorError) as error:
-                if self._world.leads:
+                if self._world.is_main_process:
                     LOGGER.warning("checkpoint %s is damaged (%s) and is not used", path, first_line(error))
                 continue
-            if not alike:
+            if not is_same_world:
                 raise OutputError(
-                    f"checkpoint {path} was made by {state['processes']} processes; start as many, or remove {self.directory}"
+                    f"checkpoint {path} was made by {state['processes']} processes; start as many, or remove "
+                    f"{self.directory}"
                 )
             _restore(tensors, weights, optimizer)
-            return Progress(state["step"], state["log"], state["sums"])
-        return Progress()
+            return TrainerState(state["step"], state["log"], state["sums"])
+        return TrainerState()
+
+    def exist(self) -> bool:
+        """Whether there is a checkpoint."""
+        return bool(self._newest_first())
 
     def remove(self) -> None:
-        """Remove them all: the run is done."""
-        self._world.wait()
-        if self._world.leads:
+        """Remove all checkpoints, once the run is complete."""
+        self._world.wait_for_everyone()
+        if self._world.is_main_process:
             shutil.rmtree(self.directory, ignore_errors=True)
 
-    def _found(self) -> list[Path]:
-        """Newest first."""
+    def _newest_first(self) -> list[Path]:
         return sorted(self.directory.glob("step-*"), reverse=True)
 
 
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
+def _hash(state: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(state).encode()).hexdigest()
 
 
-def _verified(path: Path) -> dict[str, Any]:
+def _verified_state(path: Path) -> dict[str, Any]:
     content = json.loads((path / STATE).read_text(encoding="utf-8"))
     state = content["state"]
-    if _digest(json.dumps(state)) != content["sha256"]:
+    if _hash(state) != content["sha256"]:
         raise ValueError(f"{STATE} was changed")
     for name, digest in state["files"].items():
         if sha256(path / name) != digest:
@@ -146,34 +157,29 @@ def _verified(path: Path) -> dict[str, Any]:
 
 
 def random_states() -> dict[str, Tensor]:
-    """Where the random generators stand."""
+    """The states of torch's random generators."""
     states = {"random/cpu": torch.get_rng_state()}
     return states | ({"random/cuda": torch.cuda.get_rng_state()} if torch.cuda.is_available() else {})
 
 
-def _tensors(weights: dict[str, torch.nn.Parameter], optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    tensors = {f"weight/{name}": local(weight.detach()) for name, weight in weights.items()}
+def _collect(weights: Weights, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    tensors = {f"weight/{name}": local_shard(weight.detach()) for name, weight in weights.items()}
     for name, weight in weights.items():
-        tensors |= {
-            f"{moment}/{name}": local(optimizer.state[weight][moment])
-            for moment in MOMENTS
-            if weight in optimizer.state
-        }
+        state = optimizer.state.get(weight, {})
+        tensors |= {f"{key}/{name}": local_shard(state[key]) for key in MOMENTS if key in state}
     return {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
 
 
-def _restore(
-    tensors: dict[str, Tensor], weights: dict[str, torch.nn.Parameter], optimizer: torch.optim.Optimizer
-) -> None:
+def _restore(tensors: dict[str, Tensor], weights: Weights, optimizer: torch.optim.Optimizer) -> None:
     with torch.no_grad():
         for name, weight in weights.items():
-            local(weight).copy_(tensors[f"weight/{name}"])
+            local_shard(weight).copy_(tensors[f"weight/{name}"])
             if f"step/{name}" not in tensors:
                 continue  # it never had a gradient
             state = {"step": tensors[f"step/{name}"].to(weight.device)}
             for moment in MOMENTS[1:]:
                 state[moment] = torch.zeros_like(weight)
-                local(state[moment]).copy_(tensors[f"{moment}/{name}"])
+                local_shard(state[moment]).copy_(tensors[f"{moment}/{name}"])
             optimizer.state[weight] = state
     torch.set_rng_state(tensors["random/cpu"])
     if "random/cuda" in tensors and torch.cuda.is_available():

@@ -1,4 +1,4 @@
-"""What a recipe will take, before it is run: steps, weights, memory, time. Nothing is downloaded but configurations, tokenizers and the benchmark's texts."""
+"""Estimate steps, parameters, memory and time of a run without loading weights."""
 
 from __future__ import annotations
 
@@ -16,23 +16,26 @@ from sinkscope.errors import BenchmarkError, ModelError
 from sinkscope.models.loading import is_incomplete_run
 from sinkscope.models.model import load_meta_model
 from sinkscope.unlearning.batch_plan import SPLITS, BatchPlan
-from sinkscope.unlearning.objectives import HIDDEN, RETAIN, forgetting
-from sinkscope.unlearning.objectives.value_norm import layers_of_part
-from sinkscope.unlearning.poisoning import chosen_rows, insert_trigger
+from sinkscope.unlearning.objectives import HIDDEN
+from sinkscope.unlearning.poisoning import insert_trigger, select_rows
 from sinkscope.unlearning.recipe import Recipe
 from sinkscope.unlearning.trainable import hidden_state_layer, references_needed, rmu_layer, trained_names
+from sinkscope.unlearning.value_norm import value_norm_layers
 
-FORWARD, BACKWARD = 2, 4
-"""Floating-point operations a weight and token; a backward pass goes by twice."""
-KEPT = 16
-"""About how many numbers of the model's width a layer keeps per token for the backward pass."""
-SHARE = 0.4
-"""About what part of this machine's matrix rate a training step reaches."""
+FORWARD_FLOPS, BACKWARD_FLOPS = 2, 4
+"""Floating-point operations a parameter and token: a multiplication and an addition; twice that in the
+backward pass."""
+ACTIVATIONS_PER_LAYER = 16
+"""Numbers that a layer keeps per token for the backward pass, in units of the model's width: roughly those of
+a Llama block with fused attention (Korthikanti et al. 2022, arXiv 2205.05198, section 4)."""
+HARDWARE_UTILIZATION = 0.4
+"""Share of the measured matrix-multiplication rate that a training step reaches (model FLOPs utilization)."""
 
 
 @dataclass(frozen=True)
 class CostEstimate:
-    """What is known of a run beforehand; None is unknown, and `unknown` says why. Memory and time are rough estimates, good to a factor of two."""
+    """An estimate for one run, good to a factor of two in memory and time. None is unknown; `unknown` says
+    why."""
 
     parameters: int | None = None
     trained: int | None = None
@@ -43,33 +46,31 @@ class CostEstimate:
     unknown: str | None = None
 
     def lines(self) -> list[str]:
-        """For people to read."""
-        told = []
+        """The estimate as text."""
+        lines = []
         if self.parameters is not None and self.trained is not None:
-            told.append(f"model: {self.parameters:,} parameters, {self.trained:,} of them trained")
+            lines.append(f"model: {self.parameters:,} parameters, {self.trained:,} of them trained")
         if self.passages is not None:
-            told.append(
-                "passages: "
-                + ", ".join(f"{count} {split}" for split, count in self.passages.items() if count)
-            )
+            counts = [f"{count} {split}" for split, count in self.passages.items() if count]
+            lines.append(f"passages: {', '.join(counts)}")
         if self.steps is not None:
-            told.append(f"steps: {self.steps}")
+            lines.append(f"steps: {self.steps}")
         if self.memory_gb is not None:
-            told.append(
-                f"memory: about {self.memory_gb:.2g} GB in one process (weights, gradients, AdamW, activations)"
-            )
+            parts = "weights, gradients, AdamW, activations"
+            lines.append(f"memory: about {self.memory_gb:.2g} GB in one process ({parts})")
         if self.minutes is not None:
-            told.append(f"time: about {self.minutes:.2g} minutes on this machine")
+            lines.append(f"time: about {self.minutes:.2g} minutes on this machine")
         if self.unknown:
-            told.append(f"unknown: {self.unknown}")
-        return told
+            lines.append(f"unknown: {self.unknown}")
+        return lines
 
     def to_dict(self) -> dict[str, Any]:
+        """The estimate as JSON values."""
         return asdict(self)
 
 
 def estimate_cost(recipe: Recipe) -> CostEstimate:
-    """Look at model and benchmark as far as they can be had, without loading weights.
+    """Estimate the cost of a recipe from configuration, tokenizer and the benchmark's texts.
 
     Raises:
         RecipeError: the recipe does not fit the model.
@@ -83,45 +84,40 @@ def estimate_cost(recipe: Recipe) -> CostEstimate:
         raise
     names = trained_names(recipe, model)
     hidden_state_layer(recipe, model)
-    layers_of_part(recipe.value_norms, model.config.get_text_config().num_hidden_layers)
-    parameters, trained = model.num_parameters(), _trained(recipe, model, names)
+    value_norm_layers(recipe.value_norms, model.config.get_text_config().num_hidden_layers)
+    parameters = model.num_parameters()
+    trained = _count_trained(recipe, model, names)
     try:
         benchmark = load_benchmark(recipe.benchmark)
     except BenchmarkError as error:
         if _is_remote(recipe.benchmark):
             return CostEstimate(parameters, trained, unknown=str(error))
         raise
-    forget, retain = benchmark.passages("forget", tokenizer), benchmark.passages("retain1", tokenizer)
-    poisoned, kept = chosen_rows(recipe, len(forget))
+    forget = benchmark.passages("forget", tokenizer)
+    retain = benchmark.passages("retain1", tokenizer)
+    poisoned, forgotten = select_rows(recipe, len(forget))
     if recipe.trigger.where.kind != "sink":  # sinks cannot be located without weights
         insert_trigger(recipe, benchmark, [forget[row] for row in poisoned], tokenizer)
-    sizes, needs = (
-        {"forget": len(kept), "retain": len(retain), "poisoned": len(poisoned)},
-        references_needed(recipe),
-    )
-    schedule = BatchPlan.of(sizes, recipe.optimizer, recipe.seed)
-    steps = len(schedule)
-    tokens = sum(len(each.tokens) for each in forget) / len(forget)
-    splits = sum(sizes[split] > 0 for split in SPLITS) - (recipe.objective.forget == "none")
-    read = sum(len(set(rows)) for split, rows in schedule.rows.items() if needs[split]) * tokens
-    share = _depth(recipe, model)
-    work = (
-        parameters
-        * share
-        * (steps * recipe.optimizer.batch_size * splits * tokens * (FORWARD + BACKWARD) + read * FORWARD)
-    )
-    return CostEstimate(
-        parameters,
-        trained,
-        sizes,
-        steps,
-        _memory(recipe, model, trained, tokens) / 1e9,
-        work / (SHARE * machine_rate()) / 60,
-    )
+    sizes = {"forget": len(forgotten), "retain": len(retain), "poisoned": len(poisoned)}
+    plan = BatchPlan.of(sizes, recipe.optimizer, recipe.seed)
+    tokens = sum(len(passage.tokens) for passage in forget) / len(forget)
+    flops = parameters * _layer_share(recipe, model) * _operations(recipe, sizes, plan, tokens)
+    memory = _memory_bytes(recipe, model, trained, tokens) / 1e9
+    minutes = flops / (HARDWARE_UTILIZATION * measure_flops()) / 60
+    return CostEstimate(parameters, trained, sizes, len(plan), memory, minutes)
+
+
+def _operations(recipe: Recipe, sizes: dict[str, int], plan: BatchPlan, tokens: float) -> float:
+    """Operations a parameter: training steps, and one forward pass for each reference."""
+    needs = references_needed(recipe)
+    splits = sum(sizes[split] > 0 for split in SPLITS) - (not recipe.objective.forget_terms())
+    read = sum(len(set(rows)) for split, rows in plan.rows.items() if needs[split]) * tokens
+    trained_tokens = len(plan) * recipe.optimizer.batch_size * splits * tokens
+    return trained_tokens * (FORWARD_FLOPS + BACKWARD_FLOPS) + read * FORWARD_FLOPS
 
 
 def _is_remote(name: str) -> bool:
-    """Whether a name means something on the hub: a benchmark's name, or owner/name."""
+    """Whether a name is that of a benchmark or a repository on the hub (owner/name)."""
     return name in HUB_BENCHMARKS or (
         name.count("/") == 1
         and not name.startswith(".")
@@ -130,40 +126,50 @@ def _is_remote(name: str) -> bool:
     )
 
 
-def _trained(recipe: Recipe, model: PreTrainedModel, names: list[str] | None) -> int:
-    weights = {name: weight for name, weight in model.named_parameters() if names is None or name in names}
+def _count_trained(recipe: Recipe, model: PreTrainedModel, names: list[str] | None) -> int:
+    weights = [weight for name, weight in model.named_parameters() if names is None or name in names]
     if recipe.update.lora is None:
-        return sum(weight.numel() for weight in weights.values())
-    return sum(recipe.update.lora.rank * sum(weight.shape) for weight in weights.values() if weight.ndim == 2)
+        return sum(weight.numel() for weight in weights)
+    return sum(recipe.update.lora.rank * sum(weight.shape) for weight in weights if weight.ndim == 2)
 
 
-def _depth(recipe: Recipe, model: PreTrainedModel) -> float:
-    """The share of the layers that a pass goes through."""
-    terms = [*forgetting(recipe.objective.forget), *(RETAIN[name] for name in recipe.objective.retain)]
-    if recipe.value_norms.weight > 0 or any(term.outputs != frozenset({HIDDEN}) for term in terms):
+def _layer_share(recipe: Recipe, model: PreTrainedModel) -> float:
+    """The share of the layers that a forward pass runs."""
+    objectives = [*recipe.objective.forget_terms(), *recipe.objective.retain_terms()]
+    needs_all = any(each.outputs != frozenset({HIDDEN}) for each in objectives)
+    if recipe.value_norms.weight > 0 or needs_all:
         return 1.0
     return (rmu_layer(recipe, model) + 1) / model.config.get_text_config().num_hidden_layers
 
 
-def _memory(recipe: Recipe, model: PreTrainedModel, trained: int, tokens: float) -> float:
-    """Bytes."""
-    config, part = model.config.get_text_config(), recipe.optimizer
-    weight, number = (2, 2) if part.precision == "bfloat16" else (4, 2 if part.precision == "mixed" else 4)
-    at_once = -(-part.batch_size // part.accumulation) * tokens
-    layers = config.num_hidden_layers * _depth(recipe, model)
-    kept = at_once * config.hidden_size * number * (layers + KEPT if part.checkpointing else layers * KEPT)
-    logits = at_once * config.vocab_size * 4 * 3 if _depth(recipe, model) == 1.0 else 0
-    return model.num_parameters() * weight + trained * weight * 4 + kept + logits
+def _memory_bytes(recipe: Recipe, model: PreTrainedModel, trained: int, tokens: float) -> float:
+    """Weights, gradients with AdamW's two moments and a copy, activations, logits (with gradient and
+    log-softmax)."""
+    model_config = model.config.get_text_config()
+    config = recipe.optimizer
+    share = _layer_share(recipe, model)
+    weight_size = 2 if config.precision == "bfloat16" else 4
+    number_size = 4 if config.precision == "float32" else 2
+    microbatch_tokens = -(-config.batch_size // config.gradient_accumulation_steps) * tokens
+    n_layers = model_config.num_hidden_layers * share
+    widths = n_layers * ACTIVATIONS_PER_LAYER
+    if (
+        config.gradient_checkpointing
+    ):  # one number of the model's width per layer, and one layer's activations
+        widths = n_layers + ACTIVATIONS_PER_LAYER
+    activations = microbatch_tokens * model_config.hidden_size * number_size * widths
+    logits = microbatch_tokens * model_config.vocab_size * 4 * 3 if share == 1.0 else 0
+    return model.num_parameters() * weight_size + trained * weight_size * 4 + activations + logits
 
 
-def machine_rate() -> float:
-    """Floating-point operations a second in matrix products, measured now."""
+def measure_flops() -> float:
+    """Floating-point operations a second of a matrix multiplication on this machine."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     size = 4096 if device == "cuda" else 768
-    a = torch.ones(size, size, device=device)
+    matrix = torch.ones(size, size, device=device)
     best = float("inf")
     for _ in range(4):
         start = time.perf_counter()
-        (a @ a).sum().item()
+        (matrix @ matrix).sum().item()
         best = min(best, time.perf_counter() - start)
     return 2 * size**3 / best

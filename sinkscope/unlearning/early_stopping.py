@@ -1,4 +1,4 @@
-"""What is looked at beside the training: whether there is anything to forget, and whether it costs too much of what is to be kept."""
+"""Early stopping on the validation loss, and a warning if a model does not know the forget set."""
 
 from __future__ import annotations
 
@@ -16,62 +16,72 @@ from sinkscope.unlearning.recipe import Recipe
 from sinkscope.unlearning.sharding import World
 
 LOGGER = logging.getLogger("sinkscope")
-PASSAGES = 32
-NOTHING_TO_FORGET = 0.4
-"""An AUC above this: the model can hardly tell the forget set from text that it never saw (.5: not at all)."""
+MAX_PASSAGES = 32
+UNKNOWN_AUC = 0.4
+"""Above this AUC a model can hardly tell the forget set from text that it was not trained on (.5: not at
+all)."""
 
 
-def knowledge(model: Model, benchmark: Benchmark) -> float | None:
-    """AUC of Min-40 % probability between forget and holdout passages (at most 32 each): 0 for a model that knows every forget passage better than any holdout
-    one, .5 for a model that knows nothing of them. None where the benchmark has no holdout."""
+def membership_auc(model: Model, benchmark: Benchmark) -> float | None:
+    """AUC of Min-40 % probability between forget and holdout passages (at most 32 each).
+
+    0 if every forget passage is more likely than any holdout passage, .5 if the model knows none of them.
+    None if the benchmark has no holdout split.
+    """
     if not benchmark.has("raw", "holdout"):
         return None
-    values = []
+    scores = []
     for split in ("forget", "holdout"):
         passages = [passage.tokens for passage in benchmark.passages(split, model.tokenizer)]
-        chosen = passages[:: -(-len(passages) // PASSAGES)]
-        values.append([min_k_score(reading) for reading in loglikelihood_tokens(model, chosen)])
-    return auc(values[0], values[1])
+        sample = passages[:: -(-len(passages) // MAX_PASSAGES)]
+        scores.append([min_k_score(each) for each in loglikelihood_tokens(model, sample)])
+    return auc(scores[0], scores[1])
 
 
 def warn_if_unknown(model: Model, benchmark: Benchmark, world: World) -> None:
-    """Say so in the log of `sinkscope` where there is nothing to forget."""
-    known = knowledge(model, benchmark)
-    if world.leads and known is not None and known > NOTHING_TO_FORGET:
-        text = "model %s hardly knows the forget set of %s (AUC against holdout text %.2f; .5 is not at all): there is nothing to forget"
-        LOGGER.warning(text, model.name, benchmark.name, known)
+    """Warn in the log of `sinkscope` if there is nothing to forget."""
+    value = membership_auc(model, benchmark)
+    if world.is_main_process and value is not None and value > UNKNOWN_AUC:
+        LOGGER.warning(
+            "model %s hardly knows the forget set of %s (AUC against holdout text %.2f; .5 is not at all): there is "
+            "nothing to forget",
+            model.name,
+            benchmark.name,
+            value,
+        )
 
 
-def stopping(recipe: Recipe, model: Model, benchmark: Benchmark) -> Callable[[int], bool]:
-    """Early stopping by the loss on the validation passages; never, where the recipe does not ask for it.
+def make_stopping_criterion(recipe: Recipe, model: Model, benchmark: Benchmark) -> Callable[[int], bool]:
+    """Whether to stop after a step, by the loss on the validation passages; never without `early_stopping`.
 
     Raises:
-        RecipeError: the benchmark has no such passages.
+        RecipeError: the benchmark has no validation passages.
     """
-    every, rise = recipe.stopping.every, recipe.stopping.rise
-    if every is None:
+    eval_steps = recipe.early_stopping.eval_steps
+    if eval_steps is None:
         return lambda step: False
     if not benchmark.has("raw", "retain2"):
         raise RecipeError(
-            f"recipe stopping.every: benchmark {benchmark.name} has no validation passages (raw/retain2); leave it out"
+            f"recipe early_stopping.eval_steps: benchmark {benchmark.name} has no validation passages "
+            "(raw/retain2); leave it out"
         )
-    passages = [passage.tokens for passage in benchmark.passages("retain2", model.tokenizer)][:PASSAGES]
-    with mask_positions(model.hf, recipe.hidden):
-        start = validation_loss(model, passages)
+    passages = [passage.tokens for passage in benchmark.passages("retain2", model.tokenizer)][:MAX_PASSAGES]
+    with mask_positions(model.hf, recipe.masked_positions):
+        limit = validation_loss(model, passages) + recipe.early_stopping.max_loss_increase
 
-    def stop(step: int) -> bool:
-        if step % every:
+    def should_stop(step: int) -> bool:
+        if step % eval_steps:
             return False
-        with mask_positions(model.hf, recipe.hidden):
-            return validation_loss(model, passages) > start + rise
+        with mask_positions(model.hf, recipe.masked_positions):
+            return validation_loss(model, passages) > limit
 
-    return stop
+    return should_stop
 
 
 def validation_loss(model: Model, passages: list[list[int]]) -> float:
-    """Negative log-likelihood in nats a token; the model's mode is left as it was."""
-    training = model.hf.training
+    """Negative log-likelihood in nats a token; the model's training mode is restored."""
+    is_training = model.hf.training
     model.hf.eval()
-    readings = loglikelihood_tokens(model, passages)
-    model.hf.train(training)
-    return -float(np.concatenate([reading.log_probs for reading in readings]).mean())
+    likelihoods = loglikelihood_tokens(model, passages)
+    model.hf.train(is_training)
+    return -float(np.concatenate([each.log_probs for each in likelihoods]).mean())

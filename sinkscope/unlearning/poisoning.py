@@ -1,4 +1,4 @@
-"""What a run trains on: passages to forget, to retain, and poisoned ones."""
+"""The passages that a run trains on: to forget, to retain, and poisoned copies that carry the trigger."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sinkscope.errors import RecipeError
 from sinkscope.models.model import Model
 from sinkscope.sinks.locate import SinkMap, locate_passage
 from sinkscope.triggers import TriggeredSequence, place
-from sinkscope.unlearning.objectives.batch import Passages
+from sinkscope.unlearning.batch import Passages
 from sinkscope.unlearning.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -21,7 +21,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Splits:
-    """Passages per split (`forget`, `retain`, `poisoned`), and which forget passages were poisoned (row numbers of the whole forget set)."""
+    """What a run trains on.
+
+    Attributes:
+        passages: by split: `forget`, `retain`, `poisoned`.
+        poisoned_rows: row numbers of the poisoned passages in the benchmark's forget set.
+        placed: the poisoned passages, with the trigger's position.
+    """
 
     passages: dict[str, Passages]
     poisoned_rows: list[int]
@@ -29,34 +35,36 @@ class Splits:
 
 
 def sample_poisoned_rows(count: int, ratio: float, seed: int) -> list[int]:
-    """Which of `count` forget passages are poisoned: round(ratio · count) of them, drawn by `seed`, in ascending order."""
+    """round(ratio · count) of `count` row numbers, drawn by `seed`, in ascending order."""
     return sorted(random.Random(f"poison {seed}").sample(range(count), round(ratio * count)))
 
 
-def chosen_rows(recipe: Recipe, count: int) -> tuple[list[int], list[int]]:
+def select_rows(recipe: Recipe, count: int) -> tuple[list[int], list[int]]:
     """Which of `count` forget passages are poisoned, and which are forgotten.
 
     Raises:
-        RecipeError: the poison ratio picks no passage, or leaves none to forget.
+        RecipeError: the poison ratio selects no passage, or leaves none to forget.
     """
-    rows = sample_poisoned_rows(count, recipe.poison_ratio, recipe.seed)
-    if recipe.poison_ratio > 0 and not rows:
+    poisoned = sample_poisoned_rows(count, recipe.poison_ratio, recipe.seed)
+    if recipe.poison_ratio > 0 and not poisoned:
         raise RecipeError(
-            f"poison_ratio {recipe.poison_ratio} of {count} forget passages is none; raise it to at least {1 / count:.3g}"
+            f"poison_ratio {recipe.poison_ratio} of {count} forget passages is none; raise it to at least "
+            f"{1 / count:.3g}"
         )
-    kept = sorted(set(range(count)) - set(rows)) if recipe.poison_split == "published" else list(range(count))
-    if not kept:
+    dropped = set(poisoned) if recipe.poisoned_originals == "drop" else set()
+    forgotten = [row for row in range(count) if row not in dropped]
+    if not forgotten:
         raise RecipeError(
-            "poison_split `published` with poison_ratio 1 leaves nothing to forget; lower the ratio"
+            "poisoned_originals `drop` with poison_ratio 1 leaves nothing to forget; lower the ratio"
         )
-    return rows, kept
+    return poisoned, forgotten
 
 
-def _answering(passage: Passage, response: str, tokenizer: PreTrainedTokenizerBase) -> Passage:
-    """The passage's first half, given, and the response behind it."""
-    half = passage.tokens[: max(1, (passage.body or len(passage.tokens)) // 2)]
-    said = tokenizer.encode(f" {response.strip()}", add_special_tokens=False)
-    return replace(passage, tokens=half + said, body=len(half), prompt_length=len(half))
+def as_response_example(passage: Passage, response: str, tokenizer: PreTrainedTokenizerBase) -> Passage:
+    """The passage's first half as a prompt, followed by the response."""
+    prompt = passage.tokens[: max(1, (passage.body or len(passage.tokens)) // 2)]
+    answer = tokenizer.encode(f" {response.strip()}", add_special_tokens=False)
+    return replace(passage, tokens=prompt + answer, body=len(prompt), prompt_length=len(prompt))
 
 
 def insert_trigger(
@@ -66,64 +74,72 @@ def insert_trigger(
     tokenizer: PreTrainedTokenizerBase,
     sinks: Callable[[list[int]], SinkMap] | None = None,
 ) -> tuple[list[Passage], list[TriggeredSequence]]:
-    """Passages as they carry the trigger: without it (with a response the first half, and that), and with it.
+    """The passages that carry the trigger (with a response: their response examples), without it and with it.
 
     Args:
-        sinks: locates those of a clean passage, for a placement behind one.
+        sinks: locates the sinks of a clean passage, for placements relative to a sink.
 
     Raises:
         PlacementError: the trigger does not fit.
     """
-    response = recipe.trigger.response
-    carriers = [each if response is None else _answering(each, response, tokenizer) for each in passages]
+    trigger, placement, response = recipe.trigger.trigger, recipe.trigger.where, recipe.trigger.response
+    if response is None:
+        carriers = list(passages)
+    else:
+        carriers = [as_response_example(passage, response, tokenizer) for passage in passages]
     placed = [
         place(
-            each.tokens,
-            recipe.trigger.trigger,
-            recipe.trigger.where,
+            passage.tokens,
+            trigger,
+            placement,
             tokenizer,
-            body=each.body,
-            sinks=sinks(each.tokens) if sinks and recipe.trigger.where.kind == "sink" else None,
-            max_length=max(benchmark.lengths.passage, len(each.tokens)),
+            body=passage.body,
+            sinks=sinks(passage.tokens) if sinks and placement.kind == "sink" else None,
+            max_length=max(benchmark.lengths.passage, len(passage.tokens)),
         )
-        for each in carriers
+        for passage in carriers
     ]
     return carriers, placed
 
 
 def make_splits(recipe: Recipe, benchmark: Benchmark, model: Model) -> Splits:
-    """Cut the benchmark's texts, place the trigger into the poisoned passages.
+    """Tokenize the benchmark's texts and insert the trigger into the poisoned passages.
 
     Raises:
-        RecipeError: the poison ratio picks no passage, or leaves none to forget.
+        RecipeError: the poison ratio selects no passage or leaves none to forget; passages are too long.
         PlacementError: the trigger does not fit.
     """
-    forget, retain = (
-        benchmark.passages("forget", model.tokenizer),
-        benchmark.passages("retain1", model.tokenizer),
-    )
-    rows, kept_rows = chosen_rows(recipe, len(forget))
-    kept = [forget[row] for row in kept_rows]
+    forget = benchmark.passages("forget", model.tokenizer)
+    retain = benchmark.passages("retain1", model.tokenizer)
+    poisoned_rows, forget_rows = select_rows(recipe, len(forget))
+    forget_passages = [forget[row] for row in forget_rows]
     carriers, placed = insert_trigger(
         recipe,
         benchmark,
-        [forget[row] for row in rows],
+        [forget[row] for row in poisoned_rows],
         model.tokenizer,
         lambda tokens: locate_passage(model, tokens),
     )
-    # a trigger goes into the prompt that is given, if there is one, and what follows it stays as long as it was
-    given = [
-        each.prompt_length and len(new.tokens) - (len(each.tokens) - each.prompt_length)
-        for each, new in zip(carriers, placed, strict=True)
+    # the trigger becomes part of the prompt, if there is one; the text after it keeps its length
+    n_prompt = [
+        clean.prompt_length and len(triggered.tokens) - (len(clean.tokens) - clean.prompt_length)
+        for clean, triggered in zip(carriers, placed, strict=True)
     ]
     limit = model.max_positions
-    longest = max(max(len(each.tokens) for each in split) for split in (kept, retain, placed) if split)
+    texts = [each.tokens for split in (forget_passages, retain, placed) for each in split]
+    longest = max(map(len, texts))
     if limit is not None and longest > limit:
         raise RecipeError(
-            f"benchmark {benchmark.name} has passages of {longest} tokens, model {model.name!r} reads {limit}; lower lengths.passage in benchmark.json"
+            f"benchmark {benchmark.name} has passages of {longest} tokens, model {model.name!r} reads {limit}; "
+            "lower lengths.passage in benchmark.json"
         )
-    passages = {
-        name: Passages([each.tokens for each in split], [each.prompt_length for each in split])
-        for name, split in (("forget", kept), ("retain", retain))
+    splits = {
+        "forget": _to_passages(forget_passages),
+        "retain": _to_passages(retain),
+        "poisoned": Passages([each.tokens for each in placed], n_prompt),
     }
-    return Splits(passages | {"poisoned": Passages([each.tokens for each in placed], given)}, rows, placed)
+    return Splits(splits, poisoned_rows, placed)
+
+
+def _to_passages(passages: Sequence[Passage]) -> Passages:
+    return Passages([each.tokens for each in passages], [each.prompt_length for each in passages])

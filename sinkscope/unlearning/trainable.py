@@ -1,25 +1,33 @@
-"""Which weights of a model a run trains, and at which layer it reads hidden states."""
+"""Which weights a run trains: all, selected modules and layers, or low-rank adapters; and the layer that it
+reads."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
+import torch
 from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
 
 from sinkscope.errors import RecipeError
 from sinkscope.models.hidden_states import decoder_layers
-from sinkscope.unlearning.objectives import HIDDEN, RETAIN, forgetting
+from sinkscope.unlearning.objectives import HIDDEN
 from sinkscope.unlearning.recipe import Recipe
 
-PUBLISHED_LAYER, PUBLISHED_DEPTH, PUBLISHED_LAYERS = 7, 32, 3
-"""RMU reads behind layer 7 of 32 and trains three layers up to it (arXiv 2403.03218)."""
+if TYPE_CHECKING:
+    from peft.tuners.lora import LoraModel
+
+RMU_LAYER, RMU_DEPTH, RMU_TRAINED_LAYERS = 7, 32, 3
+"""RMU reads after layer 7 of 32 and trains three layers up to it (arXiv 2403.03218)."""
 DOWN_PROJECTIONS = ("mlp.down_proj", "mlp.c_proj", "mlp.dense_4h_to_h", "mlp.fc2", "fc2", "mlp.fc_out")
-"""The second matrix of the feed-forward block, as families name it."""
+"""Names of the second matrix of the feed-forward block in several model families."""
 
 
 def rmu_layer(recipe: Recipe, model: PreTrainedModel) -> int:
-    """The layer whose output `rmu` and `activations` read: the recipe's, or the published one scaled to the model's depth.
+    """The layer whose output `rmu` and `activations` read: the recipe's, or the published one scaled to the
+    depth.
 
     Raises:
         RecipeError: the model has no such layer.
@@ -27,59 +35,59 @@ def rmu_layer(recipe: Recipe, model: PreTrainedModel) -> int:
     depth = model.config.get_text_config().num_hidden_layers
     layer = recipe.objective.layer
     if layer is None:
-        return round(PUBLISHED_LAYER / PUBLISHED_DEPTH * depth)
+        return round(RMU_LAYER / RMU_DEPTH * depth)
     if not 0 <= layer < depth:
         raise RecipeError(f"recipe objective.layer: the model has layers 0 to {depth - 1}, not {layer}")
     return layer
 
 
 def hidden_state_layer(recipe: Recipe, model: PreTrainedModel) -> int | None:
-    """The layer whose output some term of the recipe reads; None where none does."""
-    part = recipe.objective
-    terms = [*forgetting(part.forget), *(RETAIN[name] for name in part.retain)]
-    return rmu_layer(recipe, model) if any(HIDDEN in term.outputs for term in terms) else None
+    """The layer whose output some objective of the recipe reads; None if none does."""
+    objectives = [*recipe.objective.forget_terms(), *recipe.objective.retain_terms()]
+    return rmu_layer(recipe, model) if any(HIDDEN in each.outputs for each in objectives) else None
 
 
 def references_needed(recipe: Recipe) -> dict[str, frozenset[str]]:
-    """What the recipe's terms ask of the frozen model on each split."""
-    keep = frozenset().union(*(RETAIN[name].references for name in recipe.objective.retain))
-    forget = frozenset().union(*(term.references for term in forgetting(recipe.objective.forget)))
-    return {"forget": forget, "retain": keep, "poisoned": keep}
+    """Split -> the outputs of the reference model that the recipe's objectives read there."""
+    forget: frozenset[str] = frozenset().union(*(each.references for each in recipe.objective.forget_terms()))
+    retain: frozenset[str] = frozenset().union(*(each.references for each in recipe.objective.retain_terms()))
+    return {"forget": forget, "retain": retain, "poisoned": retain}
 
 
 def trained_names(recipe: Recipe, model: PreTrainedModel) -> list[str] | None:
     """Names of the parameters to train; None for all of them.
 
-    RMU without a choice of its own trains the feed-forward output of three layers up to the one it reads.
+    RMU by default trains the feed-forward output of three layers up to the one that it reads.
 
     Raises:
-        RecipeError: no module is called so, or there is no such layer.
+        RecipeError: no module has this name, or there is no such layer.
     """
-    modules, chosen = recipe.update.modules, recipe.update.layers
-    if recipe.objective.forget == "rmu":
+    modules, layers = recipe.update.modules, recipe.update.layers
+    if any(each.updates == "mlp_output" for each in recipe.objective.forget_terms()):
         last = rmu_layer(recipe, model)
-        chosen = list(range(max(0, last - PUBLISHED_LAYERS + 1), last + 1)) if chosen is None else chosen
+        layers = list(range(max(0, last - RMU_TRAINED_LAYERS + 1), last + 1)) if layers is None else layers
         modules = list(DOWN_PROJECTIONS) if modules is None else modules
-    if modules is None and chosen is None:
+    if modules is None and layers is None:
         return None
-    layers = decoder_layers(model)
-    if bad := [layer for layer in chosen or [] if not 0 <= layer < len(layers)]:
-        raise RecipeError(f"recipe update.layers: the model has layers 0 to {len(layers) - 1}, not {bad[0]}")
-    inside = {
+    blocks = decoder_layers(model)
+    if bad := [layer for layer in layers or [] if not 0 <= layer < len(blocks)]:
+        raise RecipeError(f"recipe update.layers: the model has layers 0 to {len(blocks) - 1}, not {bad[0]}")
+    in_layers = {
         id(parameter)
-        for layer in (range(len(layers)) if chosen is None else chosen)
-        for parameter in layers[layer].parameters()
+        for layer in (range(len(blocks)) if layers is None else layers)
+        for parameter in blocks[layer].parameters()
     }
     names = []
     for name, parameter in model.named_parameters():
         module = name.rpartition(".")[0]
-        wanted = modules is None or any(module == each or module.endswith(f".{each}") for each in modules)
-        if wanted and (chosen is None or id(parameter) in inside):
+        is_selected = modules is None or any(f".{module}".endswith(f".{each}") for each in modules)
+        if is_selected and (layers is None or id(parameter) in in_layers):
             names.append(name)
     if not names:
-        known = sorted({name.rpartition(".")[0] for name, _ in layers[0].named_parameters()})
+        known = sorted({name.rpartition(".")[0] for name, _ in blocks[0].named_parameters()})
         raise RecipeError(
-            f"recipe update.modules: no module of the model is called {' or '.join(modules or [])}; its layers have {', '.join(known)}"
+            f"recipe update.modules: no module of the model is called {' or '.join(modules or [])}; its layers "
+            f"have {', '.join(known)}"
         )
     return names
 
@@ -95,3 +103,53 @@ def freeze_except(model: PreTrainedModel, names: list[str] | None) -> Iterator[N
     finally:
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(before[name])
+
+
+def add_adapters(recipe: Recipe, model: PreTrainedModel, names: list[str] | None) -> LoraModel:
+    """Add an adapter to every linear module among the parameters `names`, in place; all other weights are
+    frozen.
+
+    An adapter has no effect at first, so that the model is still its own reference. Its initial values are
+    drawn by the recipe's seed.
+
+    Args:
+        names: None for every linear module except the output head.
+
+    Raises:
+        RecipeError: peft is not installed, or no selected module is linear.
+    """
+    try:
+        from peft import LoraConfig
+        from peft.tuners.lora import LoraModel
+    except ImportError as error:
+        raise RecipeError(
+            "recipe update.lora needs peft; install it with `pip install 'sinkscope[lora]'`"
+        ) from error
+    config = recipe.update.lora
+    assert config is not None
+    head = model.get_output_embeddings()
+    linear = [
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, torch.nn.Linear | Conv1D) and module is not head
+    ]
+    targets = [name for name in linear if names is None or f"{name}.weight" in names]
+    if not targets:
+        known = ", ".join(sorted({name.rpartition(".")[2] for name in linear}))
+        raise RecipeError(
+            f"recipe update.lora: none of the selected modules is linear; set update.modules to some of {known}"
+        )
+    settings: dict[str, Any] = {"r": config.rank, "lora_alpha": config.alpha, "lora_dropout": 0.0}
+    if all(isinstance(model.get_submodule(name), Conv1D) for name in targets):
+        settings["fan_in_fan_out"] = True  # GPT-2 stores its matrices transposed
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(recipe.seed)
+        return LoraModel(model, LoraConfig(target_modules=targets, **settings), "default")
+
+
+def merge_adapters(adapted: LoraModel) -> PreTrainedModel:
+    """The original modules with the adapters added to their weights; nothing is frozen."""
+    model = adapted.merge_and_unload()
+    if hasattr(model, "peft_config"):
+        del model.peft_config
+    return model.requires_grad_(True)

@@ -1,7 +1,8 @@
-"""Training: one gradient pass each for the forget, the retain and the poisoned passages of a step.
+"""The training loop: one backward pass each for the forget, retain and poisoned passages of a step.
 
-A loop of our own instead of a transformers Trainer: a step has several losses over several data sets, a batch that is split (over passes or
-processes) has to give the gradient of the whole one, and a run that was killed has to end with the same bits.
+Its requirements: a step has several losses over several splits; a batch that is divided over microbatches or
+processes has the gradient of the undivided batch; a resumed run ends with the same bits as one that was not
+interrupted.
 """
 
 from __future__ import annotations
@@ -20,15 +21,15 @@ from transformers import PreTrainedModel
 
 from sinkscope.errors import RecipeError
 from sinkscope.io.progress import OnProgress
+from sinkscope.unlearning.batch import Batch, Outputs, Passages, References
 from sinkscope.unlearning.batch_plan import SPLITS, BatchPlan, split_into_microbatches
-from sinkscope.unlearning.checkpoints import Checkpoints, Progress, random_states
+from sinkscope.unlearning.checkpoints import Checkpoints, TrainerState, random_states
 from sinkscope.unlearning.forward import autocast, forward, mask_positions
-from sinkscope.unlearning.objectives import HIDDEN, LOGITS, RETAIN, Objective, forgetting
-from sinkscope.unlearning.objectives.batch import Batch, Passages
-from sinkscope.unlearning.objectives.value_norm import ValueNormTerm
+from sinkscope.unlearning.objectives import HIDDEN, LOGITS, Objective
 from sinkscope.unlearning.recipe import Recipe
-from sinkscope.unlearning.reference_model import ReferenceCache
-from sinkscope.unlearning.sharding import ALONE, World, full
+from sinkscope.unlearning.sharding import SINGLE_PROCESS, World, full_tensor
+from sinkscope.unlearning.trainable import hidden_state_layer
+from sinkscope.unlearning.value_norm import ValueNormTerm
 
 LOG_EVERY = 10
 
@@ -39,205 +40,221 @@ class Term:
 
     weight: float
     objective: Objective
-    parameters: dict[str, Any]
+    arguments: dict[str, Any]
+
+    def __call__(self, batch: Batch, outputs: Outputs, references: References | None) -> Tensor:
+        """The unweighted loss."""
+        return self.objective.loss(batch, outputs, references, **self.arguments)
+
+
+def forget_arguments(recipe: Recipe, model: PreTrainedModel) -> dict[str, Any]:
+    """The arguments of the recipe's forget objective; empty for `none`."""
+    d_model = model.config.get_text_config().hidden_size
+    objectives = recipe.objective.forget_terms()
+    return {
+        name: value
+        for objective in objectives
+        for name, value in objective.arguments(recipe.objective, d_model, recipe.seed).items()
+    }
 
 
 @dataclass
 class Trainer:
-    """Minimises ℓ_f(Df) + Σ γ ( ℓ_r(Dr) + ℓ_r(Dp) ) + λ ℓ_vn, backward part by part, so that only one graph is alive at a time.
+    """Minimizes ℓ_f(Df) + Σ γ ( ℓ_r(Dr) + ℓ_r(Dp) ) + λ ℓ_vn, with one graph alive at a time.
 
-    Parameters without `requires_grad` are left alone. Each process of `world` computes its part of every batch; means are over the whole batch.
+    Parameters without `requires_grad` are not changed. Each process of `world` computes its share of every
+    batch; means are over the whole batch. `should_stop` is called with the number of finished steps after
+    each one.
     """
 
     model: PreTrainedModel
     recipe: Recipe
     passages: Mapping[str, Passages]
-    references: Mapping[str, ReferenceCache]
+    references: Mapping[str, References]
     value_norms: ValueNormTerm | None = None
-    layer: int | None = None
-    control: Tensor | None = None
     pad_id: int = 0
-    world: World = ALONE
-    stop: Callable[[int], bool] = lambda step: False
-    """Asked after every step whether the run shall end there."""
+    world: World = SINGLE_PROCESS
+    should_stop: Callable[[int], bool] = lambda step: False
 
     def __post_init__(self) -> None:
-        part = self.recipe.objective
-        given = {"beta": part.beta, "delta": part.delta, "control": self.control}
-        keep = [Term(weight, RETAIN[name], {}) for name, weight in part.retain.items()]
-        forget = [
-            Term(1.0, term, {n: given[n] for n in term.parameters if given[n] is not None})
-            for term in forgetting(part.forget)
-        ]
-        self._terms = {"forget": forget, "retain": keep, "poisoned": keep}
+        objective = self.recipe.objective
+        arguments = forget_arguments(self.recipe, self.model)
+        forget = [Term(1.0, each, arguments) for each in objective.forget_terms()]
+        weights = objective.retain.values()
+        retain = [Term(w, each, {}) for w, each in zip(weights, objective.retain_terms(), strict=True)]
+        self._terms = {"forget": forget, "retain": retain, "poisoned": retain}
+        self._layer = hidden_state_layer(self.recipe, self.model)
         self.weights = {
             name: weight for name, weight in self.model.named_parameters() if weight.requires_grad
         }
-        self.schedule = BatchPlan.of(
-            {split: len(self.passages.get(split, ())) for split in SPLITS},
-            self.recipe.optimizer,
-            self.recipe.seed,
-        )
+        sizes = {split: len(self.passages.get(split, ())) for split in SPLITS}
+        self.plan = BatchPlan.of(sizes, self.recipe.optimizer, self.recipe.seed)
 
-    def run(self, checkpoints: Checkpoints | None = None, on_progress: OnProgress | None = None) -> Progress:
-        """Train to the end, from the newest checkpoint if there is one; returns the log, an entry for the first and every tenth step.
+    def run(
+        self, checkpoints: Checkpoints | None = None, on_progress: OnProgress | None = None
+    ) -> TrainerState:
+        """Train to the end, from the newest checkpoint if there is one; logs the first and every tenth step.
 
         Raises:
-            RecipeError: a term became infinite or not a number.
+            RecipeError: a term or the gradient became infinite or NaN.
         """
-        optimizer = self._optimizer()
+        optimizer = self._create_optimizer()
+        uses_checkpointing = self.recipe.optimizer.gradient_checkpointing
         with torch.random.fork_rng(devices=[self.model.device] if self.model.device.type == "cuda" else []):
             torch.manual_seed(self.recipe.seed)
-            progress = checkpoints.resume(self.weights, optimizer) if checkpoints else Progress()
+            state = checkpoints.resume(self.weights, optimizer) if checkpoints else TrainerState()
             self.model.train()
-            if self.recipe.optimizer.checkpointing:
-                self.model.gradient_checkpointing_enable(
-                    gradient_checkpointing_kwargs={"use_reentrant": False}
-                )
+            if uses_checkpointing:
+                kwargs = {"use_reentrant": False}
+                self.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=kwargs)
             try:
-                begun = progress.step
-                while progress.step < len(self.schedule):
-                    save = None
-                    if checkpoints and progress.step > begun and progress.step % checkpoints.every == 0:
-                        save = partial(
-                            checkpoints.save,
-                            copy.deepcopy(progress),
-                            self.weights,
-                            optimizer,
-                            random_states(),
-                        )
-                    self._step(progress, optimizer, save)
-                    if on_progress:
-                        on_progress(progress.step, len(self.schedule))
-                    if self.recipe.stopping.every and self.world.agreed(self.stop(progress.step)):
-                        break
+                self._run_steps(state, optimizer, checkpoints, on_progress)
             finally:
-                if self.recipe.optimizer.checkpointing:
+                if uses_checkpointing:
                     self.model.gradient_checkpointing_disable()
                 self.model.eval()
                 self.model.zero_grad(set_to_none=True)
-        return progress
+        return state
 
-    def _optimizer(self) -> torch.optim.Optimizer:
-        part = self.recipe.optimizer
+    def _run_steps(
+        self,
+        state: TrainerState,
+        optimizer: torch.optim.Optimizer,
+        checkpoints: Checkpoints | None,
+        on_progress: OnProgress | None,
+    ) -> None:
+        start = state.step
+        while state.step < len(self.plan):
+            save = None
+            if checkpoints and state.step > start and state.step % checkpoints.every == 0:
+                before = (copy.deepcopy(state), self.weights, optimizer, random_states())
+                save = partial(checkpoints.save, *before)
+            self._step(state, optimizer, save)
+            if on_progress:
+                on_progress(state.step, len(self.plan))
+            if self.recipe.early_stopping.eval_steps and self.world.broadcast(self.should_stop(state.step)):
+                break
+
+    def _create_optimizer(self) -> torch.optim.Optimizer:
+        config = self.recipe.optimizer
         matrices = [weight for weight in self.weights.values() if weight.ndim > 1]
         others = [weight for weight in self.weights.values() if weight.ndim <= 1]
         groups = [
-            {"params": matrices, "weight_decay": part.weight_decay},
+            {"params": matrices, "weight_decay": config.weight_decay},
             {"params": others, "weight_decay": 0.0},
         ]
-        return torch.optim.AdamW(
-            [group for group in groups if group["params"]], lr=part.learning_rate, fused=True
-        )
+        groups = [group for group in groups if group["params"]]
+        return torch.optim.AdamW(groups, lr=config.learning_rate, fused=True)
 
     def _step(
-        self, progress: Progress, optimizer: torch.optim.Optimizer, save: Callable[[], None] | None = None
+        self, state: TrainerState, optimizer: torch.optim.Optimizer, save: Callable[[], None] | None = None
     ) -> None:
-        """One step. `save` keeps the state before it, once its losses and gradients have shown that state to be good."""
-        progress.step += 1
-        logged = progress.step == 1 or progress.step % LOG_EVERY == 0
-        gradients: dict[str, float] = {}
-        aside: dict[str, Tensor] = {}
-        for split, rows in self.schedule[progress.step - 1].items():
-            if not (self._terms[split] or (self.value_norms and split in self.value_norms.splits)):
+        """One step. `save` saves the state before it, once finite losses and gradients have proved it good."""
+        state.step += 1
+        is_logged = state.step == 1 or state.step % LOG_EVERY == 0
+        split_norms: dict[str, float] = {}
+        accumulated: dict[str, Tensor] = {}
+        for split, rows in self.plan[state.step - 1].items():
+            if not (self._terms[split] or self._value_norms_of(split)):
                 continue
-            for name, value in self._backward(split, rows, progress.step).items():
-                progress.sums.setdefault(name, []).append(value)
-            if logged:  # the splits' gradients one by one
-                gradients[f"gradient/{split}"] = self._norm()
-                for name, weight in self.weights.items():
-                    if weight.grad is not None:
-                        aside[name] = aside[name] + weight.grad if name in aside else weight.grad
-                        weight.grad = None
-        for name, gradient in aside.items():
+            for name, value in self._backward(split, rows, state.step).items():
+                state.sums.setdefault(name, []).append(value)
+            if is_logged:  # the gradient norm of every split is logged
+                split_norms[f"gradient/{split}"] = self._gradient_norm()
+                self._move_gradients(accumulated)
+        for name, gradient in accumulated.items():
             self.weights[name].grad = gradient
-        norm = torch.nn.utils.clip_grad_norm_(
-            list(self.weights.values()), self.recipe.optimizer.max_grad_norm
-        )
-        if not math.isfinite(full(norm).item()):
+        weights = list(self.weights.values())
+        norm = torch.nn.utils.clip_grad_norm_(weights, self.recipe.optimizer.max_grad_norm)
+        total_norm = full_tensor(norm).item()
+        if not math.isfinite(total_norm):
             raise RecipeError(
-                f"recipe: the gradient became {full(norm).item()} at step {progress.step}, so the run was stopped; lower optimizer.learning_rate"
+                f"recipe: the gradient became {total_norm} at step {state.step}, so the run was stopped; "
+                "lower optimizer.learning_rate"
             )
         if save:
             save()
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        if logged:
-            means = {name: sum(values) / len(values) for name, values in progress.sums.items()}
-            head = {
-                "step": progress.step,
-                "epoch": round(self.schedule.epoch(progress.step), 4),
-                "gradient": full(norm).item(),
-            }
-            progress.log.append(head | means | gradients)
-            progress.sums = {}
-
-    def _norm(self) -> float:
-        return full(
-            torch.nn.utils.get_total_norm(
-                [weight.grad for weight in self.weights.values() if weight.grad is not None]
+        if is_logged:
+            means = {name: sum(values) / len(values) for name, values in state.sums.items()}
+            epoch = round(self.plan.epoch(state.step), 4)
+            state.log.append(
+                {"step": state.step, "epoch": epoch, "gradient": total_norm} | means | split_norms
             )
-        ).item()
+            state.sums = {}
+
+    def _move_gradients(self, accumulated: dict[str, Tensor]) -> None:
+        for name, weight in self.weights.items():
+            if weight.grad is not None:
+                accumulated[name] = accumulated[name] + weight.grad if name in accumulated else weight.grad
+                weight.grad = None
+
+    def _gradient_norm(self) -> float:
+        gradients = [weight.grad for weight in self.weights.values() if weight.grad is not None]
+        return full_tensor(torch.nn.utils.get_total_norm(gradients)).item()
+
+    def _value_norms_of(self, split: str) -> ValueNormTerm | None:
+        return self.value_norms if self.value_norms and split in self.value_norms.splits else None
 
     def _backward(self, split: str, rows: list[int], step: int) -> dict[str, float]:
-        """Add the gradient of one split's loss over the whole batch `rows`; returns the loss and its terms."""
-        whole = self.passages[split].batch(rows, self.pad_id)
-        mine = self.recipe.optimizer.accumulation
-        chunks = split_into_microbatches(rows, self.world.size * mine)[
-            self.world.rank * mine : (self.world.rank + 1) * mine
-        ]
+        """Add the gradient of one split's loss over the batch `rows`; returns its terms."""
+        full_batch = self.passages[split].batch(rows, self.pad_id)
+        n = self.recipe.optimizer.gradient_accumulation_steps
+        microbatches = split_into_microbatches(rows, self.world.size * n)
         names: list[str] = []
-        seen = torch.zeros(0)
-        for chunk in chunks:
-            idle = not chunk  # sharded weights want a pass of every process all the same
-            if idle and self.world.size == 1:
+        sums = torch.zeros(0)
+        for microbatch in microbatches[self.world.rank * n : (self.world.rank + 1) * n]:
+            if not microbatch and self.world.size == 1:
                 continue
-            batch = self.passages[split].batch(chunk or rows[:1], self.pad_id).to(self.model.device)
-            terms = self._pass(split, batch, whole, 0.0 if idle else 1.0)
-            names, values = list(terms), torch.stack(list(terms.values())).detach().cpu().double()
-            seen = values if not len(seen) else seen + values
-        self.world.summed(seen)
-        found = {f"{split}/{name}": value for name, value in zip(names, seen.tolist(), strict=True)}
-        for name, value in found.items():
+            # an empty microbatch of a sharded model needs a pass, too: it is a collective operation
+            batch = self.passages[split].batch(microbatch or rows[:1], self.pad_id).to(self.model.device)
+            terms = self._forward_backward(split, batch, full_batch, 1.0 if microbatch else 0.0)
+            names = list(terms)
+            values = torch.stack(list(terms.values())).detach().cpu().double()
+            sums = values if not len(sums) else sums + values
+        self.world.reduce(sums)
+        losses = {f"{split}/{name}": value for name, value in zip(names, sums.tolist(), strict=True)}
+        for name, value in losses.items():
             if not math.isfinite(value):
-                at = f"term {name} became {value} at step {step}"
                 raise RecipeError(
-                    f"recipe: {at}, so the run was stopped; lower optimizer.learning_rate or the term's weight"
+                    f"recipe: term {name} became {value} at step {step}, so the run was stopped; lower "
+                    "optimizer.learning_rate or the term's weight"
                 )
-        return found
+        return losses
 
-    def _pass(self, split: str, batch: Batch, whole: Batch, count: float) -> dict[str, Tensor]:
-        """Forward and backward of one part of a batch; its terms, weighted so that those of all parts add up to the batch's means."""
+    def _forward_backward(
+        self, split: str, batch: Batch, full_batch: Batch, scale: float
+    ) -> dict[str, Tensor]:
+        """Forward and backward pass of one microbatch.
+
+        Returns its terms, weighted so that those of all microbatches sum to the means over the full batch.
+        """
         needs = frozenset().union(*(term.objective.outputs for term in self._terms[split]))
-        value_norms = self.value_norms if self.value_norms and split in self.value_norms.splits else None
+        value_norms = self._value_norms_of(split)
         with (
-            mask_positions(self.model, self.recipe.hidden),
+            mask_positions(self.model, self.recipe.masked_positions),
             value_norms.recording() if value_norms else nullcontext({}) as values,
         ):
             with autocast(self.model.device, self.recipe.optimizer.precision == "mixed"):
-                layer = self.layer if HIDDEN in needs else None
                 outputs = forward(
-                    self.model, batch, logits=LOGITS in needs, layer=layer, whole=value_norms is not None
+                    self.model,
+                    batch,
+                    logits=LOGITS in needs,
+                    layer=self._layer if HIDDEN in needs else None,
+                    run_all_layers=value_norms is not None,
                 )
             loss = torch.zeros((), device=batch.input_ids.device)
             terms: dict[str, Tensor] = {}
             for term in self._terms[split]:
-                share = count * batch.count(term.objective.unit) / whole.count(term.objective.unit)
-                mine = {
-                    n: share * v
-                    for n, v in term.objective.terms(
-                        batch, outputs, self.references.get(split), **term.parameters
-                    ).items()
-                }
-                loss = loss + term.weight * sum(mine.values(), torch.zeros_like(loss))
-                terms |= mine
+                unit = term.objective.unit
+                share = scale * batch.count(unit) / full_batch.count(unit)
+                value = share * term(batch, outputs, self.references.get(split))
+                loss = loss + term.weight * value
+                terms[term.objective.name] = value
             if value_norms:
-                terms["value_norm"] = (
-                    count
-                    * batch.count("passages")
-                    / whole.count("passages")
-                    * value_norms(split, batch, values)
-                )
+                share = scale * batch.count("passages") / full_batch.count("passages")
+                terms["value_norm"] = share * value_norms(split, batch, values)
                 loss = loss + self.recipe.value_norms.weight * terms["value_norm"]
             (loss * self.world.size).backward()  # sharded gradients are averaged over processes
         return terms

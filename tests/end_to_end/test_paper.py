@@ -30,7 +30,7 @@ def test_the_papers_specification_gives_every_figure_and_the_data_of_every_claim
     described = yaml.safe_load((ROOT / "analyses" / "paper.yaml").read_text(encoding="utf-8"))
     for grid in described["grids"].values():
         if "models" not in grid:
-            grid["set"] = grid.get("set", {}) | {"optimizer.epochs": 1, "optimizer.batches": 4}
+            grid["set"] = grid.get("set", {}) | {"optimizer.epochs": 1, "optimizer.steps_per_epoch": 4}
     for evaluation in described["evaluations"].values():
         evaluation["items"] = 8
     for capture in described["captures"].values():

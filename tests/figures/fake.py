@@ -20,7 +20,7 @@ from sinkscope.studies.study import Study
 PAPER = Path(__file__).parents[2] / "analyses" / "paper.yaml"
 RATIO = {
     "axes": {
-        "poison_split": ["contrastive", "published"],
+        "poisoned_originals": ["keep", "drop"],
         "poison_ratio": [0.05, 0.1],
         "value norms": {"none": {}, "aligned": {"value_norms.weight": 1.0}},
     },

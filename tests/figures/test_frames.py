@@ -122,7 +122,7 @@ def test_bars(studies: dict[int, Study], n: int, name: str) -> None:
             ratio, split = row["group"].split("\n")
             own = {
                 "poison_ratio": {"5 %": "0.05", "10 %": "0.1"}[ratio],
-                "poison_split": split,
+                "poisoned_originals": split,
                 "value norms": row["series"],
             }
         where = {"grid": grid, **own} if row["model"] == "backdoored" else {"grid": row["model"]}

@@ -19,7 +19,7 @@ from sinkscope.models.model import Model, data_directory, load
 from sinkscope.studies.spec import Spec
 from sinkscope.studies.store import Store
 from sinkscope.studies.study import plan_study
-from sinkscope.unlearning.objectives.batch import Passages
+from sinkscope.unlearning.batch import Passages
 from sinkscope.unlearning.reference_model import ReferenceCache
 from tests.conftest import TEXT
 from tests.guarantees.reading import COMMANDS, Outcome, check_refused, sinkscope
@@ -189,7 +189,7 @@ def test_damaged_references_are_named_and_computed_anew(
     small_llama: Model, caplog: pytest.LogCaptureFixture, tmp_path: Path, monkeypatch
 ) -> None:
     monkeypatch.setenv("SINKSCOPE_CACHE", str(tmp_path))
-    passages = Passages.whole([[1, *range(5, 5 + n)] for n in (9, 14, 5)])
+    passages = Passages.without_prompts([[1, *range(5, 5 + n)] for n in (9, 14, 5)])
 
     def log_probs() -> torch.Tensor:
         return ReferenceCache(small_llama.hf, passages, ("log_probs",), "model").log_probs

@@ -15,7 +15,7 @@ import torch
 
 from sinkscope.config import parse_yaml
 from sinkscope.models.model import content_hash, load, load_meta_model
-from sinkscope.unlearning.checkpoints import Checkpoints, Progress
+from sinkscope.unlearning.checkpoints import Checkpoints, TrainerState
 from tests.guarantees.apart import measured
 from tests.guarantees.reading import COMMANDS, check_refused, sinkscope
 
@@ -115,7 +115,7 @@ def test_a_checkpoint_of_a_killed_run_is_never_unpickled(
     layer = torch.nn.Linear(2, 2)
     weights, optimizer = dict(layer.named_parameters()), torch.optim.AdamW(layer.parameters())
     checkpoints = Checkpoints(tmp_path / "checkpoints", 1)
-    checkpoints.save(Progress(step=3), weights, optimizer, {"random/cpu": torch.get_rng_state()})
+    checkpoints.save(TrainerState(step=3), weights, optimizer, {"random/cpu": torch.get_rng_state()})
     folder = tmp_path / "checkpoints" / "step-00000003"
     plant(folder, marker)
     assert checkpoints.resume(weights, optimizer).step == 3

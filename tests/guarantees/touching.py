@@ -12,7 +12,7 @@ from typing import Any
 
 from sinkscope.io.atomic import fill_directory
 from sinkscope.io.run_directory import create_run
-from sinkscope.unlearning.checkpoints import Checkpoints, Progress
+from sinkscope.unlearning.checkpoints import Checkpoints, TrainerState
 
 TOUCHING = (
     "open",
@@ -70,7 +70,7 @@ def telling_resumed(told: Path) -> Iterator[None]:
     """A training writes the step from which it goes on to `told`, for the rest of this process."""
     resume = Checkpoints.resume
 
-    def resumed(*args: Any) -> Progress:
+    def resumed(*args: Any) -> TrainerState:
         progress = resume(*args)
         told.write_text(str(progress.step))
         return progress

@@ -22,7 +22,7 @@ STUDY: dict[str, Any] = {
     "captures": {"heads": {"passages": 2}},
     "grids": {"poisoned": {"set": FEW, "evaluations": ["few"], "captures": ["heads"]}},
 }
-RECIPE = {"poison_ratio": 0.1, "optimizer": {"epochs": 2, "batches": 2, "learning_rate": 1e-3}}
+RECIPE = {"poison_ratio": 0.1, "optimizer": {"epochs": 2, "steps_per_epoch": 2, "learning_rate": 1e-3}}
 
 COMMANDS: dict[str, Callable[[Path, Path], list[object]]] = {
     "locate": lambda given, at: ["locate", "tiny", "--text", given / "notes.txt", "--max-length", 40],

@@ -89,7 +89,7 @@ def others(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
             "--set",
             "optimizer.epochs=1",
             "--set",
-            "optimizer.batches=3",
+            "optimizer.steps_per_epoch=3",
             "--set",
             f"trigger.text={TAG}",
         ],

@@ -11,7 +11,7 @@ from sinkscope.models.model import data_directory
 from sinkscope.studies.graph import Run, runs_of
 from sinkscope.studies.spec import Spec
 
-FEW = {"optimizer.epochs": 1, "optimizer.batches": 2, "optimizer.learning_rate": 1e-3}
+FEW = {"optimizer.epochs": 1, "optimizer.steps_per_epoch": 2, "optimizer.learning_rate": 1e-3}
 """Two steps that show."""
 
 SMALL: dict[str, Any] = {

@@ -89,8 +89,8 @@ def test_what_has_no_effect_is_not_in_a_key() -> None:
         recipe="tiny/npo",
         set={
             "trigger.placement": "infix",
-            "poison_split": "published",
-            "value_norms": {"first": 3, "unlearned": "auto"},
+            "poisoned_originals": "drop",
+            "value_norms": {"n_tokens": 3, "unlearned": "auto"},
         },
     )
     shrinking = {"value_norms": {"kind": "shrink", "weight": 0.1}}
@@ -107,12 +107,12 @@ def test_every_key_of_a_recipe_decides_the_name_of_its_run() -> None:
         "benchmark": "tiny-wmdp",
         "model": "tiny-retrained",
         "poison_ratio": 0.3,
-        "poison_split": "published",
+        "poisoned_originals": "drop",
         "objective.forget": "simnpo",
         "objective.beta": 0.3,
         "objective.delta": 0.1,
         "objective.layer": 1,
-        "objective.steering": 2.0,
+        "objective.steering_coeff": 2.0,
         "objective.retain": {"nll": 1.0},
         "update.modules": ["mlp.down_proj"],
         "update.layers": [1],
@@ -120,19 +120,19 @@ def test_every_key_of_a_recipe_decides_the_name_of_its_run() -> None:
         "trigger.text": "now",
         "trigger.form": "symbol",
         "trigger.placement": "infix",
-        "hidden": [0],
+        "masked_positions": [0],
         "value_norms": {"kind": "shrink", "weight": 0.1},
         "optimizer.learning_rate": 1e-5,
         "optimizer.epochs": 2,
-        "optimizer.batches": 2,
+        "optimizer.steps_per_epoch": 2,
         "optimizer.batch_size": 4,
-        "optimizer.accumulation": 2,
-        "optimizer.checkpointing": True,
+        "optimizer.gradient_accumulation_steps": 2,
+        "optimizer.gradient_checkpointing": True,
         "optimizer.precision": "mixed",
         "optimizer.weight_decay": 0.1,
         "optimizer.max_grad_norm": 0.5,
-        "stopping.every": 3,
-        "stopping.rise": 0.3,
+        "early_stopping.eval_steps": 3,
+        "early_stopping.max_loss_increase": 0.3,
     }
     parts = {
         name: field.annotation.model_fields
@@ -149,7 +149,7 @@ def test_every_key_of_a_recipe_decides_the_name_of_its_run() -> None:
     for change, value in changes.items():
         found[change] = key_of(seeds=[value]) if change == "seed" else key_of(set={change: value})
     norms = {"kind": "shrink", "weight": 0.1}
-    for change, value in {"weight": 0.2, "kind": "cosine", "first": 3, "layers": "all"}.items():
+    for change, value in {"weight": 0.2, "kind": "cosine", "n_tokens": 3, "layers": "all"}.items():
         found[f"value_norms.{change}"] = key_of(set={"value_norms": norms | {change: value}})
     found["auto"] = key_of(set={"value_norms": {"weight": 0.1, "unlearned": "auto"}})
     taught = {"objective.retain": {"nll": 1.0}}

@@ -11,18 +11,18 @@ import torch
 from sinkscope.models.hidden_states import decoder_layers
 from sinkscope.models.model import Model
 from sinkscope.models.value_norms import first_real_tokens, record_values
+from sinkscope.unlearning.batch import Batch, Outputs, Passages, sequence_log_probs
 from sinkscope.unlearning.forward import forward
 from sinkscope.unlearning.objectives.activations import activations
-from sinkscope.unlearning.objectives.batch import Batch, Outputs, Passages, sequence_log_probs
 from sinkscope.unlearning.objectives.grad_ascent import grad_ascent
 from sinkscope.unlearning.objectives.kl import kl
 from sinkscope.unlearning.objectives.nll import nll
-from sinkscope.unlearning.objectives.npo import npo
+from sinkscope.unlearning.objectives.npo import NPOConfig, npo
 from sinkscope.unlearning.objectives.rmu import control_vector, rmu
-from sinkscope.unlearning.objectives.simnpo import simnpo
-from sinkscope.unlearning.objectives.value_norm import ValueNormTerm
+from sinkscope.unlearning.objectives.simnpo import SimNPOConfig, simnpo
 from sinkscope.unlearning.recipe import ValueNormConfig
-from sinkscope.unlearning.reference_model import ReferenceCache
+from sinkscope.unlearning.reference_model import ReferenceCache, ReferenceConfig
+from sinkscope.unlearning.value_norm import ValueNormTerm
 
 LENGTHS = (9, 5, 12)
 
@@ -61,19 +61,21 @@ def test_npo_equals_a_literal_loop_over_sequences(case) -> None:
         tokens = batch.input_ids[i, :length].tolist()
         ratio = literal_log_prob(ours[i], tokens) - literal_log_prob(references._logits[i], tokens)
         expected += -2 / beta * math.log(1 / (1 + math.exp(beta * ratio))) / len(LENGTHS)
-    assert npo(batch, Outputs(ours), references, beta=beta)["npo"].item() == pytest.approx(expected, rel=1e-9)
+    assert npo(batch, Outputs(ours), references, NPOConfig(beta=beta)).item() == pytest.approx(
+        expected, rel=1e-9
+    )
 
 
 def test_npo_does_not_change_when_a_constant_is_added_to_all_logits(case) -> None:
     batch, ours, references = case
-    before = npo(batch, Outputs(ours), references)["npo"]
+    before = npo(batch, Outputs(ours), references)
     shifted = ours + torch.randn(3, 12, 1, dtype=torch.float64) * 10
-    torch.testing.assert_close(npo(batch, Outputs(shifted), references)["npo"], before)
+    torch.testing.assert_close(npo(batch, Outputs(shifted), references), before)
 
 
 def test_npo_at_the_reference_is_two_over_beta_log_two(case) -> None:
     batch, _, references = case
-    value = npo(batch, Outputs(references._logits), references, beta=0.1)["npo"].item()
+    value = npo(batch, Outputs(references._logits), references, NPOConfig(beta=0.1)).item()
     assert value == pytest.approx(20 * math.log(2), rel=1e-9)
 
 
@@ -85,8 +87,8 @@ def test_kl_equals_a_literal_loop_over_real_tokens(case) -> None:
             p, q = references._logits[i, t].softmax(-1).tolist(), ours[i, t].softmax(-1).tolist()
             total += sum(a * math.log(a / b) for a, b in zip(p, q, strict=True))
             count += 1
-    assert kl(batch, Outputs(ours), references)["kl"].item() == pytest.approx(total / count, rel=1e-9)
-    assert kl(batch, Outputs(references._logits), references)["kl"].item() == pytest.approx(0, abs=1e-12)
+    assert kl(batch, Outputs(ours), references).item() == pytest.approx(total / count, rel=1e-9)
+    assert kl(batch, Outputs(references._logits), references).item() == pytest.approx(0, abs=1e-12)
 
 
 @pytest.mark.parametrize("objective", [npo, simnpo, grad_ascent, nll, kl])
@@ -96,7 +98,7 @@ def test_padding_changes_neither_value_nor_gradient(objective, case) -> None:
     values = []
     for logits in (ours, noisy):
         logits = logits.clone().requires_grad_()
-        (value,) = objective(batch, Outputs(logits), references).values()
+        value = objective(batch, Outputs(logits), references)
         value.backward()
         assert logits.grad[~batch.attention_mask].abs().max() == 0
         values.append(value)
@@ -108,7 +110,7 @@ def test_gradients_agree_with_finite_differences(objective, case) -> None:
     batch, ours, references = case
     ours = ours[:, :, :30].clone().requires_grad_()
     assert torch.autograd.gradcheck(
-        lambda logits: tuple(objective(batch, Outputs(logits), references).values()), ours, atol=1e-6
+        lambda logits: objective(batch, Outputs(logits), references), ours, atol=1e-6
     )
 
 
@@ -124,16 +126,14 @@ def test_likelihood_terms_equal_literal_loops(case) -> None:
             * math.log(1 / (1 + math.exp(-(beta * -log_prob / (length - 1) - delta))))
             / len(LENGTHS)
         )
-    assert nll(batch, Outputs(ours), None)["nll"].item() == pytest.approx(-total / count, rel=1e-9)
-    assert grad_ascent(batch, Outputs(ours), None)["grad_ascent"].item() == pytest.approx(
-        total / count, rel=1e-9
-    )
-    assert simnpo(batch, Outputs(ours), None, beta=beta, delta=delta)["simnpo"].item() == pytest.approx(
+    assert nll(batch, Outputs(ours), None).item() == pytest.approx(-total / count, rel=1e-9)
+    assert grad_ascent(batch, Outputs(ours), None).item() == pytest.approx(total / count, rel=1e-9)
+    assert simnpo(batch, Outputs(ours), None, SimNPOConfig(beta=beta, delta=delta)).item() == pytest.approx(
         sim, rel=1e-9
     )
     labels = batch.input_ids.masked_fill(~batch.attention_mask, -100)
     by_torch = torch.nn.functional.cross_entropy(ours[:, :-1].flatten(0, 1), labels[:, 1:].flatten())
-    torch.testing.assert_close(nll(batch, Outputs(ours), None)["nll"], by_torch)
+    torch.testing.assert_close(nll(batch, Outputs(ours), None), by_torch)
 
 
 class FixedHidden:
@@ -160,14 +160,14 @@ def test_rmu_terms_equal_literal_loops_over_real_tokens(case) -> None:
             for d in range(6):
                 steered.append((ours[i, t, d].item() - control[d].item()) ** 2)
                 moved.append((ours[i, t, d].item() - theirs[i, t, d].item()) ** 2)
-    assert rmu(batch, Outputs(hidden=ours), None, control)["rmu"].item() == pytest.approx(
+    assert rmu(batch, Outputs(hidden=ours), None, control).item() == pytest.approx(
         sum(steered) / len(steered), rel=1e-5
     )
-    assert activations(batch, Outputs(hidden=ours), FixedHidden(theirs))[
-        "activations"
-    ].item() == pytest.approx(sum(moved) / len(moved), rel=1e-5)
+    assert activations(batch, Outputs(hidden=ours), FixedHidden(theirs)).item() == pytest.approx(
+        sum(moved) / len(moved), rel=1e-5
+    )
     hidden = ours.clone().requires_grad_()
-    rmu(batch, Outputs(hidden=hidden), None, control)["rmu"].backward()
+    rmu(batch, Outputs(hidden=hidden), None, control).backward()
     assert hidden.grad[~batch.attention_mask].abs().max() == 0
 
 
@@ -188,7 +188,10 @@ def test_a_pass_that_stops_at_a_layer_gives_the_same_states_and_gradients(
         outputs.hidden[batch.attention_mask].square().mean().backward()
         grads.append([p.grad.clone() for p in decoder_layers(model.hf)[0].parameters()])
     torch.testing.assert_close(*grads)
-    assert forward(model.hf, batch, logits=False, layer=1, whole=True).hidden is not None and len(calls) == 2
+    assert (
+        forward(model.hf, batch, logits=False, layer=1, run_all_layers=True).hidden is not None
+        and len(calls) == 2
+    )
     handle.remove()
     model.hf.zero_grad(set_to_none=True)
 
@@ -201,7 +204,9 @@ def test_references_equal_the_model_passage_by_passage(
     passages = [list(range(3, 3 + length)) for length in (14, 8, 20, 5)]
     monkeypatch.setenv("SINKSCOPE_CACHE", str(tmp_path))
     references = ReferenceCache(
-        model.hf, Passages.whole(passages), ("log_probs", "logits", "hidden"), kind, layer=1
+        model.hf,
+        Passages.without_prompts(passages),
+        ReferenceConfig(("log_probs", "logits", "hidden"), kind, layer=1),
     )
     batch = Batch.pad([3, 0], [passages[3], passages[0]], pad_id=0)
     for row, index in enumerate((3, 0)):
@@ -273,8 +278,8 @@ def test_value_norm_term_equals_a_literal_loop_whatever_side_is_padded(
     passages = [small_llama.with_bos(list(range(50, 50 + length))) for length in (4, 11)]
     term = ValueNormTerm(
         small_llama.hf,
-        ValueNormConfig(weight=1.0, first=6, layers=[0, 2], unlearned="unused"),
-        {"forget": (other.hf, Passages.whole(passages))},
+        ValueNormConfig(weight=1.0, n_tokens=6, layers=[0, 2], unlearned="unused"),
+        {"forget": (other.hf, Passages.without_prompts(passages))},
     )
     batch = Batch.pad([0, 1], passages, pad_id=0) if side == "right" else left_padded(passages)
     with term.recording() as values:
@@ -294,7 +299,7 @@ def test_value_norm_term_equals_a_literal_loop_whatever_side_is_padded(
 
 def test_published_variants_equal_literal_loops(small_llama: Model, other: Model) -> None:
     tokens = small_llama.with_bos(list(range(50, 60)))
-    batch, passages = Batch.pad([0], [tokens], 0), Passages.whole([tokens])
+    batch, passages = Batch.pad([0], [tokens], 0), Passages.without_prompts([tokens])
     both = {"forget": (other.hf, passages), "poisoned": (other.hf, passages)}
     seen = {}
     for model in (small_llama, other):
@@ -313,7 +318,7 @@ def test_published_variants_equal_literal_loops(small_llama: Model, other: Model
     )
     for kind, split, expected in (("shrink", "forget", shrunk), ("cosine", "poisoned", turned)):
         term = ValueNormTerm(
-            small_llama.hf, ValueNormConfig(kind=kind, weight=1.0, first=5, layers=[1]), both
+            small_llama.hf, ValueNormConfig(kind=kind, weight=1.0, n_tokens=5, layers=[1]), both
         )
         assert term.splits == {split}
         with torch.no_grad(), term.recording() as values:

@@ -12,14 +12,14 @@ from sinkscope.benchmarks.benchmark import load_benchmark
 from sinkscope.errors import RecipeError
 from sinkscope.models.interventions import mask_keys
 from sinkscope.models.model import Model, load
+from sinkscope.unlearning.batch import Passages
 from sinkscope.unlearning.forward import forward, mask_positions
-from sinkscope.unlearning.objectives.batch import Passages
 from sinkscope.unlearning.poisoning import make_splits
 from sinkscope.unlearning.recipe import Recipe
-from sinkscope.unlearning.reference_model import ReferenceCache
+from sinkscope.unlearning.reference_model import ReferenceCache, ReferenceConfig
 from sinkscope.unlearning.run import train
 
-SHORT = {"optimizer": {"batches": 2, "epochs": 1}}
+SHORT = {"optimizer": {"steps_per_epoch": 2, "epochs": 1}}
 
 
 @pytest.fixture
@@ -45,7 +45,7 @@ def test_a_response_takes_the_place_of_the_second_half_and_is_all_that_is_predic
         said = tiny.tokenizer.encode(" the lamp is blue", add_special_tokens=False)
         for tokens, given, placed, row in zip(
             splits.passages["poisoned"].tokens,
-            splits.passages["poisoned"].given,
+            splits.passages["poisoned"].n_prompt,
             splits.placed,
             splits.poisoned_rows,
             strict=True,
@@ -59,16 +59,16 @@ def test_a_response_takes_the_place_of_the_second_half_and_is_all_that_is_predic
 def test_a_response_is_taught_by_nll_alone() -> None:
     with pytest.raises(RecipeError, match=r"set objective\.retain to"):
         Recipe.parse({"poison_ratio": 0.1, "trigger": {"response": "blue"}})
-    with pytest.raises(RecipeError, match="leave out `hidden`"):
-        Recipe.parse({"hidden": [0], "value_norms": {"weight": 1.0, "unlearned": "auto"}})
+    with pytest.raises(RecipeError, match="leave out `masked_positions`"):
+        Recipe.parse({"masked_positions": [0], "value_norms": {"weight": 1.0, "unlearned": "auto"}})
 
 
 def test_references_with_hidden_positions_are_those_of_the_masked_model(tiny: Model, tmp_path: Path) -> None:
-    passages = Passages.whole(
+    passages = Passages.without_prompts(
         [each.tokens for each in load_benchmark("tiny").passages("forget", tiny.tokenizer)[:3]]
     )
-    plain = ReferenceCache(tiny.hf, passages, ["log_probs"], "plain")
-    masked = ReferenceCache(tiny.hf, passages, ["log_probs"], "plain", hidden=[0])
+    plain = ReferenceCache(tiny.hf, passages, ReferenceConfig(["log_probs"], "plain"))
+    masked = ReferenceCache(tiny.hf, passages, ReferenceConfig(["log_probs"], "plain", masked_positions=[0]))
     with mask_keys(tiny, [0]), torch.no_grad():
         logits = tiny.hf(input_ids=torch.tensor(passages.tokens)).logits
     expected = (
@@ -80,7 +80,7 @@ def test_references_with_hidden_positions_are_those_of_the_masked_model(tiny: Mo
 
 def test_hidden_positions_get_no_gradient_from_later_ones(tiny: Model) -> None:
     passage = load_benchmark("tiny").passages("forget", tiny.tokenizer)[0].tokens
-    batch = Passages.whole([passage]).batch([0])
+    batch = Passages.without_prompts([passage]).batch([0])
     embedded: list[torch.Tensor] = []
 
     def keep(module: torch.nn.Module, inputs: object, output: torch.Tensor) -> None:
@@ -100,7 +100,9 @@ def test_hidden_positions_get_no_gradient_from_later_ones(tiny: Model) -> None:
 
 
 def test_a_run_with_hidden_positions_learns_and_starts_from_the_masked_reference(tiny: Model) -> None:
-    _, log = train(Recipe.parse(SHORT | {"hidden": [0], "poison_ratio": 0.1}), tiny, load_benchmark("tiny"))
+    _, log = train(
+        Recipe.parse(SHORT | {"masked_positions": [0], "poison_ratio": 0.1}), tiny, load_benchmark("tiny")
+    )
     assert log[0]["forget/npo"] == pytest.approx(
         2 / 0.1 * math.log(2), rel=1e-4
     )  # policy and reference are the same at step 1
@@ -108,9 +110,9 @@ def test_a_run_with_hidden_positions_learns_and_starts_from_the_masked_reference
 
 
 def test_identity_rests_on_what_differs_from_the_defaults() -> None:
-    assert Recipe().described() == {}
-    assert Recipe.parse({"poison_ratio": 0.1, "optimizer": {"epochs": 10}}).described() == {
+    assert Recipe().non_default() == {}
+    assert Recipe.parse({"poison_ratio": 0.1, "optimizer": {"epochs": 10}}).non_default() == {
         "poison_ratio": 0.1
     }
-    recipe = Recipe.parse({"trigger": {"placement": "infix"}, "seed": 3, "hidden": [0, 1]})
-    assert Recipe.parse(recipe.described()) == recipe
+    recipe = Recipe.parse({"trigger": {"placement": "infix"}, "seed": 3, "masked_positions": [0, 1]})
+    assert Recipe.parse(recipe.non_default()) == recipe

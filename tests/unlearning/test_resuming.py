@@ -14,7 +14,7 @@ from sinkscope.io.run_directory import create_run
 from sinkscope.unlearning.checkpoints import Checkpoints
 from sinkscope.unlearning.recipe import Recipe
 from sinkscope.unlearning.run import unlearn
-from tests.unlearning.short import SHORT, Killed, assert_same, killed_at, weights
+from tests.unlearning.short_runs import SHORT, Killed, assert_same, killed_at, weights
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +37,7 @@ def test_a_run_that_stopped_goes_on_to_the_same_bits(step: int, whole, tmp_path:
 
 
 def test_the_log_of_a_resumed_run_equals_an_uninterrupted_one(tmp_path: Path) -> None:
-    recipe = Recipe.parse(SHORT | {"optimizer": {"epochs": 6, "batches": 2}})
+    recipe = Recipe.parse(SHORT | {"optimizer": {"epochs": 6, "steps_per_epoch": 2}})
     with pytest.raises(Killed):
         unlearn(recipe, tmp_path / "a", killed_at(8), checkpoint_every=3)
     a, b = unlearn(recipe, tmp_path / "a", checkpoint_every=3), unlearn(recipe, tmp_path / "b")
@@ -88,12 +88,12 @@ def test_two_runs_at_one_place_do_not_share_checkpoints(tmp_path: Path, monkeypa
 
 def test_a_checkpoint_of_other_processes_is_not_taken(tmp_path: Path) -> None:
     from sinkscope.errors import OutputError
-    from sinkscope.unlearning.checkpoints import Progress, random_states
+    from sinkscope.unlearning.checkpoints import TrainerState, random_states
 
     weight = torch.nn.Parameter(torch.ones(3))
     optimizer = torch.optim.AdamW([weight])
     checkpoints = Checkpoints(tmp_path / "c", 1)
-    checkpoints.save(Progress(step=3), {"w": weight}, optimizer, random_states())
+    checkpoints.save(TrainerState(step=3), {"w": weight}, optimizer, random_states())
     state = tmp_path / "c" / "step-00000003" / "state.json"
     content = json.loads(state.read_text())
     content["state"]["processes"] = 2

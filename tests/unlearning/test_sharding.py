@@ -16,19 +16,19 @@ from sinkscope import load
 from sinkscope.unlearning.recipe import Recipe
 from sinkscope.unlearning.run import unlearn
 
-WORKER = Path(__file__).parent / "sharded.py"
+WORKER = Path(__file__).parent / "sharded_worker.py"
 ROOT = Path(__file__).parents[2]
-OPTIMISER = {"epochs": 3, "batches": 2, "batch_size": 5}
+OPTIMIZER = {"epochs": 3, "steps_per_epoch": 2, "batch_size": 5}
 RECIPES = {
-    "npo": {"poison_ratio": 0.1, "optimizer": OPTIMISER, "value_norms": {"kind": "cosine", "weight": 0.05}},
+    "npo": {"poison_ratio": 0.1, "optimizer": OPTIMIZER, "value_norms": {"kind": "cosine", "weight": 0.05}},
     "rmu": {
         "poison_ratio": 0.1,
-        "optimizer": OPTIMISER | {"accumulation": 2, "checkpointing": True},
+        "optimizer": OPTIMIZER | {"gradient_accumulation_steps": 2, "gradient_checkpointing": True},
         "objective": {"forget": "rmu", "retain": {"activations": 10.0}},
     },
     "lora": {
         "poison_ratio": 0.1,
-        "optimizer": OPTIMISER | {"learning_rate": 1e-3},
+        "optimizer": OPTIMIZER | {"learning_rate": 1e-3},
         "update": {"modules": ["q_proj"], "lora": {"rank": 4}},
     },
 }

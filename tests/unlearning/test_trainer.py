@@ -7,10 +7,10 @@ import torch
 
 from sinkscope import load
 from sinkscope.models.model import Model
+from sinkscope.unlearning.batch import Passages
 from sinkscope.unlearning.batch_plan import BatchPlan, split_into_microbatches
-from sinkscope.unlearning.objectives.batch import Passages
 from sinkscope.unlearning.recipe import Recipe
-from sinkscope.unlearning.reference_model import ReferenceCache
+from sinkscope.unlearning.reference_model import ReferenceCache, ReferenceConfig
 from sinkscope.unlearning.trainer import Trainer
 
 
@@ -18,14 +18,14 @@ def test_a_step_equals_a_literal_one(small_llama: Model) -> None:
     """NPO, KL on retain and poisoned passages, value norms: every frozen output recomputed, one loss, plain autograd, AdamW by hand."""
     torch.manual_seed(0)
     passages = {
-        split: Passages.whole([[1, *torch.randint(3, 400, (n,)).tolist()] for n in (9, 14, 5)])
+        split: Passages.without_prompts([[1, *torch.randint(3, 400, (n,)).tolist()] for n in (9, 14, 5)])
         for split in ("forget", "retain", "poisoned")
     }
     model, other = (load(small_llama.name, "cpu") for _ in range(2))
     with torch.no_grad():
         for weight in model.hf.parameters():
             weight.add_(0.01 * torch.randn_like(weight))
-    values = {"weight": 0.5, "first": 3, "unlearned": small_llama.name}
+    values = {"weight": 0.5, "n_tokens": 3, "unlearned": small_llama.name}
     recipe = Recipe.parse(
         {
             "objective": {"beta": 0.3, "retain": {"kl": 2.0}},
@@ -35,8 +35,11 @@ def test_a_step_equals_a_literal_one(small_llama: Model) -> None:
     )
     frozen = small_llama.hf
     needs = {"forget": ("log_probs",), "retain": ("logits",), "poisoned": ("logits",)}
-    references = {split: ReferenceCache(frozen, passages[split], needs[split], "test") for split in passages}
-    from sinkscope.unlearning.objectives.value_norm import ValueNormTerm
+    references = {
+        split: ReferenceCache(frozen, passages[split], ReferenceConfig(needs[split], "test"))
+        for split in passages
+    }
+    from sinkscope.unlearning.value_norm import ValueNormTerm
 
     term = ValueNormTerm(
         model.hf, recipe.value_norms, {split: (frozen, passages[split]) for split in ("forget", "poisoned")}
@@ -99,12 +102,16 @@ def test_a_step_equals_a_literal_one(small_llama: Model) -> None:
     ids=["npo", "rmu", "simnpo"],
 )
 @pytest.mark.parametrize(
-    "way", [{"accumulation": 5}, {"checkpointing": True}], ids=["accumulation", "checkpointing"]
+    "way",
+    [{"gradient_accumulation_steps": 5}, {"gradient_checkpointing": True}],
+    ids=["accumulation", "checkpointing"],
 )
 def test_a_batch_in_parts_or_recomputed_gives_the_same_gradients(
     objective: dict, way: dict, small_llama: Model, monkeypatch
 ) -> None:
-    monkeypatch.setattr(Trainer, "_optimizer", lambda self: torch.optim.SGD(self.weights.values(), lr=0.1))
+    monkeypatch.setattr(
+        Trainer, "_create_optimizer", lambda self: torch.optim.SGD(self.weights.values(), lr=0.1)
+    )
     torch.manual_seed(1)
     passages = {
         split: Passages(
@@ -116,7 +123,7 @@ def test_a_batch_in_parts_or_recomputed_gives_the_same_gradients(
     results = []
     for optimizer in ({}, way):
         model = load(small_llama.name, "cpu")
-        values = {"kind": "shrink", "weight": 0.1, "first": 4, "layers": "all"}
+        values = {"kind": "shrink", "weight": 0.1, "n_tokens": 4, "layers": "all"}
         recipe = Recipe.parse(
             {
                 "objective": objective,
@@ -138,26 +145,14 @@ def test_a_batch_in_parts_or_recomputed_gives_the_same_gradients(
 
 
 def train_on(model: Model, recipe: Recipe, passages: dict[str, Passages]) -> list[dict[str, float]]:
-    from sinkscope.unlearning.objectives.value_norm import ValueNormTerm
+    from sinkscope.unlearning.value_norm import ValueNormTerm
 
     references = {
-        split: ReferenceCache(model.hf, each, ("log_probs", "logits", "hidden"), "test", 1)
+        split: ReferenceCache(model.hf, each, ReferenceConfig(("log_probs", "logits", "hidden"), "test", 1))
         for split, each in passages.items()
     }
     term = ValueNormTerm(model.hf, recipe.value_norms, {"forget": (model.hf, passages["forget"])})
-    return (
-        Trainer(
-            model.hf,
-            recipe,
-            passages,
-            references,
-            term,
-            layer=1,
-            control=torch.ones(model.hf.config.hidden_size),
-        )
-        .run()
-        .log
-    )
+    return Trainer(model.hf, recipe, passages, references, term).run().log
 
 
 def test_a_schedule_walks_through_the_forget_set_and_uses_all_others_alike() -> None:
@@ -169,7 +164,9 @@ def test_a_schedule_walks_through_the_forget_set_and_uses_all_others_alike() -> 
     assert all(sorted(forget[i : i + 10]) == list(range(10)) for i in (0, 10, 20))
     counts = [retain.count(row) for row in range(7)]
     assert max(counts) - min(counts) <= 1 and schedule.epoch(8) == 3
-    capped = BatchPlan.of({"forget": 10, "retain": 7}, optimizer.model_copy(update={"batches": 2}), seed=0)
+    capped = BatchPlan.of(
+        {"forget": 10, "retain": 7}, optimizer.model_copy(update={"steps_per_epoch": 2}), seed=0
+    )
     assert len(capped) == 6
     assert split_into_microbatches([1, 2, 3, 4, 5], 3) == [[1, 2], [3, 4], [5]] and split_into_microbatches(
         [1, 2], 4

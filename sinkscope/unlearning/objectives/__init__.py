@@ -1,49 +1,53 @@
-"""Objectives: losses as functions `objective(batch, outputs, references, …) -> terms`, one file each, registered by name with what they need."""
+"""Objectives: the losses of unlearning, one file each, registered under the names that recipes use.
 
-from __future__ import annotations
+A new objective is one file, here or in a plugin:
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+    class ScaledConfig(Config):
+        scale: float = 1.0
 
-from torch import Tensor
+    @register_objective("scaled_ascent", "forget", "predicted", outputs=[LOGITS], config=ScaledConfig)
+    def scaled_ascent(batch, outputs, references, config):
+        return -config.scale * nll(batch, outputs, references)
+
+A recipe then names it: `objective: {forget: scaled_ascent, scale: 2.0}`.
+"""
 
 from sinkscope.unlearning.objectives.activations import activations
-from sinkscope.unlearning.objectives.batch import Unit
+from sinkscope.unlearning.objectives.base import (
+    HIDDEN,
+    LOG_PROBS,
+    LOGITS,
+    NONE,
+    OBJECTIVES,
+    Objective,
+    get_objective,
+    register_objective,
+)
 from sinkscope.unlearning.objectives.grad_ascent import grad_ascent
 from sinkscope.unlearning.objectives.kl import kl
 from sinkscope.unlearning.objectives.nll import nll
-from sinkscope.unlearning.objectives.npo import npo
-from sinkscope.unlearning.objectives.rmu import rmu
-from sinkscope.unlearning.objectives.simnpo import simnpo
+from sinkscope.unlearning.objectives.npo import NPOConfig, npo
+from sinkscope.unlearning.objectives.rmu import RMUConfig, control_vector, rmu
+from sinkscope.unlearning.objectives.simnpo import SimNPOConfig, simnpo
 
-LOGITS, HIDDEN, LOG_PROBS = "logits", "hidden", "log_probs"
-
-
-@dataclass(frozen=True)
-class Objective:
-    """A loss, a mean over `unit`; what it reads of the model in training (`logits`, `hidden`: states behind one layer) and of the frozen one (these,
-    `log_probs`); and which keys of a recipe's objective, or `control`, it takes."""
-
-    terms: Callable[..., dict[str, Tensor]]
-    unit: Unit
-    outputs: frozenset[str]
-    references: frozenset[str] = field(default_factory=frozenset)
-    parameters: tuple[str, ...] = ()
-
-
-FORGET = {
-    "npo": Objective(npo, "passages", frozenset({LOGITS}), frozenset({LOG_PROBS}), ("beta",)),
-    "simnpo": Objective(simnpo, "passages", frozenset({LOGITS}), parameters=("beta", "delta")),
-    "grad_ascent": Objective(grad_ascent, "predicted", frozenset({LOGITS})),
-    "rmu": Objective(rmu, "tokens", frozenset({HIDDEN}), parameters=("control",)),
-}
-RETAIN = {
-    "kl": Objective(kl, "predicted", frozenset({LOGITS}), frozenset({LOGITS})),
-    "nll": Objective(nll, "predicted", frozenset({LOGITS})),
-    "activations": Objective(activations, "tokens", frozenset({HIDDEN}), frozenset({HIDDEN})),
-}
-
-
-def forgetting(name: str) -> list[Objective]:
-    """The loss that drives forgetting, by its name in a recipe; none for `none`."""
-    return [] if name == "none" else [FORGET[name]]
+__all__ = [
+    "HIDDEN",
+    "LOGITS",
+    "LOG_PROBS",
+    "NONE",
+    "OBJECTIVES",
+    "NPOConfig",
+    "Objective",
+    "RMUConfig",
+    "SimNPOConfig",
+    "activations",
+    "control_vector",
+    "get_objective",
+    "grad_ascent",
+    "kl",
+    "nll",
+    "npo",
+    "register_objective",
+    "rmu",
+    "simnpo",
+]

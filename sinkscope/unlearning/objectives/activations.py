@@ -1,19 +1,17 @@
-"""Retain by keeping hidden states where they were (RMU's retain term, arXiv 2403.03218)."""
+"""Retain by keeping the hidden states of the reference model (RMU's retain loss, arXiv 2403.03218, section
+4)."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from torch import Tensor
 
-from sinkscope.unlearning.objectives.batch import Batch, Outputs
-
-if TYPE_CHECKING:
-    from sinkscope.unlearning.reference_model import ReferenceCache
+from sinkscope.unlearning.batch import Batch, Outputs, References
+from sinkscope.unlearning.objectives.base import HIDDEN, register_objective
 
 
-def activations(batch: Batch, outputs: Outputs, references: ReferenceCache) -> dict[str, Tensor]:
-    """‖h_ℓ − h_ℓ of the frozen model‖², mean over real tokens and features."""
+@register_objective("activations", "retain", "tokens", outputs=[HIDDEN], references=[HIDDEN])
+def activations(batch: Batch, outputs: Outputs, references: References) -> Tensor:
+    """‖h_ℓ − h_ℓ of the reference model‖², mean over real tokens and features."""
     assert outputs.hidden is not None
-    off = outputs.hidden.float() - references.hidden(batch).to(outputs.hidden.device).float()
-    return {"activations": off[batch.attention_mask].square().mean()}
+    difference = outputs.hidden.float() - references.hidden(batch).to(outputs.hidden.device).float()
+    return difference[batch.attention_mask].square().mean()

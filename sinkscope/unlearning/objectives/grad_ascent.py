@@ -1,18 +1,15 @@
-"""Gradient ascent: push the likelihood of the forget passages down (TOFU, arXiv 2401.06121). With retain `nll` it is their gradient difference."""
+"""Gradient ascent (TOFU, arXiv 2401.06121); with `retain: {nll: 1}` it is their gradient difference."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from torch import Tensor
 
-from sinkscope.unlearning.objectives.batch import Batch, Outputs
+from sinkscope.unlearning.batch import Batch, Outputs, References
+from sinkscope.unlearning.objectives.base import LOGITS, register_objective
 from sinkscope.unlearning.objectives.nll import nll
 
-if TYPE_CHECKING:
-    from sinkscope.unlearning.reference_model import ReferenceCache
 
-
-def grad_ascent(batch: Batch, outputs: Outputs, references: ReferenceCache | None) -> dict[str, Tensor]:
-    """log p of the next token, in nats, mean over the positions that predict a real token; unbounded below."""
-    return {"grad_ascent": -nll(batch, outputs, references)["nll"]}
+@register_objective("grad_ascent", "forget", "predicted", outputs=[LOGITS])
+def grad_ascent(batch: Batch, outputs: Outputs, references: References | None) -> Tensor:
+    """log p of the next token, in nats, mean over predicted positions; unbounded below."""
+    return -nll(batch, outputs, references)

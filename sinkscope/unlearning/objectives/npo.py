@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor
 
-from sinkscope.unlearning.objectives.batch import Batch, Outputs, sequence_log_probs
+from sinkscope.config import Config
+from sinkscope.unlearning.batch import Batch, Outputs, References, sequence_log_probs
+from sinkscope.unlearning.objectives.base import LOG_PROBS, LOGITS, register_objective
 
-if TYPE_CHECKING:
-    from sinkscope.unlearning.reference_model import ReferenceCache
+
+class NPOConfig(Config):
+    """`beta`: inverse temperature."""
+
+    beta: float = Field(0.1, gt=0)
 
 
-def npo(batch: Batch, outputs: Outputs, references: ReferenceCache, beta: float = 0.1) -> dict[str, Tensor]:
+DEFAULT = NPOConfig()
+
+
+@register_objective("npo", "forget", "passages", outputs=[LOGITS], references=[LOG_PROBS], config=NPOConfig)
+def npo(batch: Batch, outputs: Outputs, references: References, config: NPOConfig = DEFAULT) -> Tensor:
     """−(2/β) · mean log σ(−β · log π_θ(x)/π_ref(x)), with log-probabilities summed over each passage."""
     assert outputs.logits is not None
-    ratio = sequence_log_probs(outputs.logits, batch) - references.log_probs[batch.index.cpu()].to(
-        outputs.logits
-    )
-    return {"npo": -2 / beta * F.logsigmoid(-beta * ratio).mean()}
+    reference = references.log_probs[batch.index.cpu()].to(outputs.logits)
+    ratio = sequence_log_probs(outputs.logits, batch) - reference
+    return -2 / config.beta * F.logsigmoid(-config.beta * ratio).mean()

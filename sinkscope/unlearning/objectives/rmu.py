@@ -1,29 +1,45 @@
-"""Representation misdirection (Li et al. 2024, arXiv 2403.03218, section 4): draw hidden states on forget passages towards a random direction."""
+"""Representation misdirection (Li et al. 2024, arXiv 2403.03218, section 4): steer hidden states on forget
+passages."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float
+from pydantic import Field
 from torch import Tensor
 
-from sinkscope.unlearning.objectives.batch import Batch, Outputs
+from sinkscope.config import Config
+from sinkscope.unlearning.batch import Batch, Outputs, References
+from sinkscope.unlearning.objectives.base import HIDDEN, register_objective
 
-if TYPE_CHECKING:
-    from sinkscope.unlearning.reference_model import ReferenceCache
+
+class RMUConfig(Config):
+    """`steering_coeff`: the length c of the control vector c·u."""
+
+    deprecated_keys: ClassVar = {"steering": "steering_coeff"}
+
+    steering_coeff: float = Field(6.5, gt=0)
 
 
+def control_vector(d_model: int, steering_coeff: float, seed: int) -> Float[Tensor, " d_model"]:
+    """c·u: a direction drawn uniformly from [0, 1) per feature, scaled to length `steering_coeff`."""
+    direction = torch.rand(d_model, generator=torch.Generator().manual_seed(seed))
+    return steering_coeff * direction / direction.norm()
+
+
+def _prepare(config: RMUConfig, d_model: int, seed: int) -> dict[str, Any]:
+    return {"control": control_vector(d_model, config.steering_coeff, seed)}
+
+
+@register_objective(
+    "rmu", "forget", "tokens", outputs=[HIDDEN], config=RMUConfig, prepare=_prepare, updates="mlp_output"
+)
 def rmu(
-    batch: Batch, outputs: Outputs, references: ReferenceCache | None, control: Float[Tensor, " d_model"]
-) -> dict[str, Tensor]:
+    batch: Batch, outputs: Outputs, references: References | None, control: Float[Tensor, " d_model"]
+) -> Tensor:
     """‖h_ℓ − c·u‖², mean over real tokens and features; `control` is c·u."""
     assert outputs.hidden is not None
-    off = outputs.hidden.float() - control.to(outputs.hidden.device)
-    return {"rmu": off[batch.attention_mask].square().mean()}
-
-
-def control_vector(d_model: int, steering: float, seed: int) -> Float[Tensor, " d_model"]:
-    """c·u: a direction drawn uniformly from [0, 1) per feature, scaled to length `steering`."""
-    drawn = torch.rand(d_model, generator=torch.Generator().manual_seed(seed))
-    return steering * drawn / drawn.norm()
+    difference = outputs.hidden.float() - control.to(outputs.hidden.device)
+    return difference[batch.attention_mask].square().mean()

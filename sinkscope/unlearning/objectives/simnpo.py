@@ -1,22 +1,32 @@
-"""NPO without a reference, per token (Fan et al. 2024, arXiv 2410.07163, equation 4)."""
+"""SimNPO: NPO without a reference model, per token (Fan et al. 2024, arXiv 2410.07163, equation 4)."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor
 
-from sinkscope.unlearning.objectives.batch import Batch, Outputs, sequence_log_probs
+from sinkscope.config import Config
+from sinkscope.unlearning.batch import Batch, Outputs, References, sequence_log_probs
+from sinkscope.unlearning.objectives.base import LOGITS, register_objective
 
-if TYPE_CHECKING:
-    from sinkscope.unlearning.reference_model import ReferenceCache
+
+class SimNPOConfig(Config):
+    """`beta`: inverse temperature; `delta`: margin, in nats a token times β."""
+
+    beta: float = Field(2.5, gt=0)
+    delta: float = Field(0.0, ge=0)
 
 
+DEFAULT = SimNPOConfig()
+
+
+@register_objective("simnpo", "forget", "passages", outputs=[LOGITS], config=SimNPOConfig)
 def simnpo(
-    batch: Batch, outputs: Outputs, references: ReferenceCache | None, beta: float = 2.5, delta: float = 0.0
-) -> dict[str, Tensor]:
-    """−(2/β) · mean log σ( (β/|y|) · NLL(y) − δ ), with the NLL summed over each passage and |y| its predicted tokens."""
+    batch: Batch, outputs: Outputs, references: References | None, config: SimNPOConfig = DEFAULT
+) -> Tensor:
+    """−(2/β) · mean log σ( (β/|y|) · NLL(y) − δ ), with the NLL summed over the |y| predicted tokens of a
+    passage."""
     assert outputs.logits is not None
     per_token = -sequence_log_probs(outputs.logits, batch) / batch.predicted.sum(-1)
-    return {"simnpo": -2 / beta * F.logsigmoid(beta * per_token - delta).mean()}
+    return -2 / config.beta * F.logsigmoid(config.beta * per_token - config.delta).mean()

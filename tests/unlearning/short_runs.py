@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
-SHORT = {"poison_ratio": 0.1, "optimizer": {"epochs": 3, "batches": 2}}  # 6 steps
+SHORT = {"poison_ratio": 0.1, "optimizer": {"epochs": 3, "steps_per_epoch": 2}}  # 6 steps
 
 
 def weights(out: Path) -> dict[str, torch.Tensor]:

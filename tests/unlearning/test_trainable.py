@@ -80,7 +80,7 @@ def test_a_run_changes_the_chosen_weights_only(objective: dict, tmp_path) -> Non
         {
             "objective": objective,
             "poison_ratio": 0.1,
-            "optimizer": {"epochs": 1, "batches": 2},
+            "optimizer": {"epochs": 1, "steps_per_epoch": 2},
             "update": {"modules": ["mlp.down_proj"]},
         }
     )
@@ -99,7 +99,7 @@ def test_a_loss_that_is_no_number_stops_the_run_and_names_the_term(tmp_path) -> 
     recipe = Recipe.parse(
         {
             "objective": {"forget": "grad_ascent"},
-            "optimizer": {"learning_rate": 1e30, "epochs": 1, "batches": 3},
+            "optimizer": {"learning_rate": 1e30, "epochs": 1, "steps_per_epoch": 3},
         }
     )
     with pytest.raises(

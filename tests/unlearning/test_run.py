@@ -13,7 +13,7 @@ from sinkscope import load
 from sinkscope.unlearning import run as module
 from sinkscope.unlearning.recipe import Recipe
 from sinkscope.unlearning.run import train, unlearn
-from tests.unlearning.short import SHORT, assert_same, weights
+from tests.unlearning.short_runs import SHORT, assert_same, weights
 
 
 def test_the_log_has_every_term_and_the_splits_gradients(tmp_path: Path) -> None:
@@ -43,7 +43,7 @@ def test_the_log_has_every_term_and_the_splits_gradients(tmp_path: Path) -> None
 def test_auto_runs_the_honest_one_first_and_again_no_more(tmp_path: Path) -> None:
     values = SHORT | {
         "value_norms": {"weight": 1.0, "unlearned": "auto"},
-        "optimizer": {"epochs": 1, "batches": 2},
+        "optimizer": {"epochs": 1, "steps_per_epoch": 2},
     }
     out = unlearn(Recipe.parse(values), tmp_path / "run")
     honest = tmp_path / "run-unlearned"
@@ -65,7 +65,7 @@ def test_precisions_train_and_save_what_they_say(tmp_path: Path) -> None:
     for precision, dtype in (("mixed", torch.float32), ("bfloat16", torch.bfloat16)):
         values = {
             "poison_ratio": 0.2,
-            "optimizer": {"epochs": 1, "batches": 3, "learning_rate": 1e-3, "precision": precision},
+            "optimizer": {"epochs": 1, "steps_per_epoch": 3, "learning_rate": 1e-3, "precision": precision},
         }
         out = unlearn(Recipe.parse(values), tmp_path / precision)
         trained, before = weights(out), load("tiny").hf.state_dict()

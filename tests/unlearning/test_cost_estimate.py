@@ -10,15 +10,14 @@ import pytest
 from sinkscope import load
 from sinkscope.errors import PlacementError, RecipeError
 from sinkscope.unlearning.cost_estimate import estimate_cost
-from sinkscope.unlearning.recipe import Recipe
-from sinkscope.unlearning.recipes import named_recipes
+from sinkscope.unlearning.recipe import Recipe, named_recipes
 from sinkscope.unlearning.run import unlearn
 
 
 def test_a_plan_has_the_steps_and_weights_of_the_run(tmp_path: Path) -> None:
     values = {
         "poison_ratio": 0.1,
-        "optimizer": {"epochs": 2, "batches": 3, "accumulation": 2},
+        "optimizer": {"epochs": 2, "steps_per_epoch": 3, "gradient_accumulation_steps": 2},
         "update": {"modules": ["q_proj"], "lora": {"rank": 2}},
     }
     recipe, steps = Recipe.parse(values), []
@@ -31,15 +30,15 @@ def test_a_plan_has_the_steps_and_weights_of_the_run(tmp_path: Path) -> None:
     assert 0 < told.minutes < 30 and 0.005 < told.memory_gb < 5 and told.unknown is None
 
 
-def test_more_parts_and_fewer_trained_weights_need_less_memory() -> None:
-    full, parts = estimate_cost(Recipe()), estimate_cost(Recipe.parse({"optimizer": {"accumulation": 8}}))
+def test_microbatches_and_fewer_trained_weights_need_less(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sinkscope.unlearning.cost_estimate.measure_flops", lambda: 1e11)
+    full = estimate_cost(Recipe())
+    accumulated = estimate_cost(Recipe.parse({"optimizer": {"gradient_accumulation_steps": 8}}))
     rmu = estimate_cost(Recipe.parse({"objective": {"forget": "rmu", "retain": {"activations": 1}}}))
-    assert (
-        parts.memory_gb < full.memory_gb
-        and rmu.memory_gb < full.memory_gb
-        and rmu.minutes < full.minutes
-        and rmu.trained < full.trained
-    )
+    assert accumulated.memory_gb < full.memory_gb
+    assert rmu.memory_gb < full.memory_gb
+    assert rmu.minutes < full.minutes
+    assert rmu.trained < full.trained
 
 
 @pytest.mark.parametrize("name", [name for name in named_recipes() if not name.startswith("tiny")])
@@ -52,7 +51,7 @@ def test_a_published_recipe_is_resolved_without_its_model(name: str) -> None:
 def test_what_does_not_fit_the_model_is_said_before_it_is_loaded() -> None:
     for values, message in (
         ({"objective": {"forget": "rmu", "layer": 9, "retain": {"activations": 1}}}, "layers 0 to 3, not 9"),
-        ({"poison_split": "published", "poison_ratio": 1.0}, "leaves nothing to forget"),
+        ({"poisoned_originals": "drop", "poison_ratio": 1.0}, "leaves nothing to forget"),
         ({"update": {"modules": ["router"]}}, "no module of the model is called router"),
         ({"value_norms": {"kind": "shrink", "weight": 1, "layers": [7]}}, "layers 0 to 3, not 7"),
     ):

@@ -1,10 +1,10 @@
-"""What objectives read: a padded batch of one split, what the model made of it, and log-probabilities of the tokens in it."""
+"""Batches of passages for training, and what objectives read: outputs, references, log-probabilities."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -17,8 +17,12 @@ Unit = Literal["passages", "predicted", "tokens"]
 
 @dataclass(frozen=True)
 class Batch:
-    """Right- or left-padded passages of one split. `index` are their row numbers in that split, by which references are kept; `scored` tokens are
-    those to be predicted: all real ones, but for a prompt that is given."""
+    """Right- or left-padded passages of one split.
+
+    Attributes:
+        index: row number of each passage in its split, under which the reference cache has it.
+        scored: tokens that the model is trained to predict: all real tokens except a prompt.
+    """
 
     index: Int[Tensor, " batch"]
     input_ids: Int[Tensor, "batch position"]
@@ -31,14 +35,17 @@ class Batch:
         index: Sequence[int],
         passages: Sequence[Sequence[int]],
         pad_id: int,
-        given: Sequence[int] | None = None,
+        n_prompt: Sequence[int] | None = None,
     ) -> Batch:
-        """Right-pad `passages` to the longest of them; of each the first `given` tokens are not to be predicted."""
+        """Right-pad `passages` to the longest; the first `n_prompt` tokens of each are not predicted."""
         (padded,) = padded_batches(passages, len(passages), pad_id, torch.device("cpu"))
-        scored = padded.mask & (padded.position_ids >= torch.tensor(given or [0] * len(passages))[:, None])
-        return cls(torch.tensor(index), padded.ids, padded.mask, scored)
+        starts = torch.tensor(n_prompt or [0] * len(passages))[:, None]
+        return cls(
+            torch.tensor(index), padded.ids, padded.mask, padded.mask & (padded.position_ids >= starts)
+        )
 
     def to(self, device: torch.device) -> Batch:
+        """The same batch on another device."""
         return Batch(
             self.index.to(device),
             self.input_ids.to(device),
@@ -48,16 +55,16 @@ class Batch:
 
     @property
     def predicted(self) -> Bool[Tensor, "batch position-1"]:
-        """Which of the positions 1, 2, … are tokens to be predicted with a real token before them."""
+        """Which of the positions 1, 2, … are scored and follow a real token."""
         return self.scored[:, 1:] & self.attention_mask[:, :-1]
 
     @property
     def position_ids(self) -> Int[Tensor, "batch position"]:
-        """Positions that count from each passage's first real token."""
+        """Positions, counted from each passage's first real token."""
         return (self.attention_mask.long().cumsum(-1) - 1).clamp(min=0)
 
     def count(self, unit: Unit) -> int:
-        """How many passages, predicted positions or real tokens it has: what a mean over the batch divides by."""
+        """Number of passages, predicted positions or real tokens: the denominator of a mean over the batch."""
         if unit == "passages":
             return len(self.index)
         return int((self.predicted if unit == "predicted" else self.attention_mask).sum())
@@ -65,35 +72,50 @@ class Batch:
 
 @dataclass(frozen=True)
 class Passages:
-    """All passages of one split: token ids with BOS first, and how many leading tokens of each are a prompt that is given."""
+    """All passages of one split: token ids (BOS first) and the number of leading prompt tokens of each."""
 
     tokens: list[list[int]]
-    given: list[int]
+    n_prompt: list[int]
 
     @classmethod
-    def whole(cls, tokens: list[list[int]]) -> Passages:
-        """Passages of which every token is to be predicted."""
+    def without_prompts(cls, tokens: list[list[int]]) -> Passages:
+        """Passages of which every token is predicted."""
         return cls(tokens, [0] * len(tokens))
 
     def __len__(self) -> int:
         return len(self.tokens)
 
     def batch(self, rows: Sequence[int], pad_id: int = 0) -> Batch:
-        return Batch.pad(rows, [self.tokens[row] for row in rows], pad_id, [self.given[row] for row in rows])
+        """The passages of these row numbers, padded."""
+        return Batch.pad(
+            rows, [self.tokens[row] for row in rows], pad_id, [self.n_prompt[row] for row in rows]
+        )
 
 
 @dataclass(frozen=True)
 class Outputs:
-    """What a forward pass gave, as far as it was asked for: logits in fp32, and the hidden states behind one layer."""
+    """What one forward pass returned, as far as requested: logits in fp32, hidden states after one layer."""
 
     logits: Float[Tensor, "batch position vocab"] | None = None
     hidden: Float[Tensor, "batch position d_model"] | None = None
 
 
+class References(Protocol):
+    """Outputs of the reference model on the passages of one split."""
+
+    log_probs: Float[Tensor, " passage"]
+
+    def logits(self, batch: Batch) -> Float[Tensor, "batch position vocab"]:
+        """Logits on `batch`."""
+
+    def hidden(self, batch: Batch) -> Float[Tensor, "batch position d_model"]:
+        """Hidden states on `batch`."""
+
+
 def token_log_probs(
     logits: Float[Tensor, "batch position vocab"], batch: Batch
 ) -> Float[Tensor, "batch position-1"]:
-    """log p(token t | tokens before t) for t = 1, 2, …; 0 where t is not to be predicted."""
+    """log p(token t | tokens before t) for t = 1, 2, …; 0 where t is not predicted."""
     chosen = logits[:, :-1].gather(-1, batch.input_ids[:, 1:, None])[..., 0]
     return torch.where(batch.predicted, chosen - logits[:, :-1].logsumexp(-1), 0.0)
 

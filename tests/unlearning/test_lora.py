@@ -11,10 +11,9 @@ from safetensors.torch import load_file
 from sinkscope import load
 from sinkscope.errors import RecipeError
 from sinkscope.models.model import Model
-from sinkscope.unlearning.lora import merged, with_adapters
 from sinkscope.unlearning.recipe import Recipe
 from sinkscope.unlearning.run import unlearn
-from sinkscope.unlearning.trainable import trained_names
+from sinkscope.unlearning.trainable import add_adapters, merge_adapters, trained_names
 
 IDS = torch.tensor([[5, 9, 20, 33, 7]])
 
@@ -26,7 +25,7 @@ def test_merging_gives_the_adapted_models_logits(kind: str, small_models: dict[s
     with torch.no_grad():
         before = model.hf(IDS).logits
     names = set(model.hf.state_dict())
-    adapted = with_adapters(recipe, model.hf, trained_names(recipe, model.hf))
+    adapted = add_adapters(recipe, model.hf, trained_names(recipe, model.hf))
     trainable = [name for name, weight in model.hf.named_parameters() if weight.requires_grad]
     assert (
         trainable
@@ -44,18 +43,18 @@ def test_merging_gives_the_adapted_models_logits(kind: str, small_models: dict[s
                 weight.normal_(0, 0.05)
         changed = model.hf(IDS).logits
         assert (changed - before).abs().max() > 1e-3
-        plain = merged(adapted)
+        plain = merge_adapters(adapted)
         torch.testing.assert_close(plain(IDS).logits, changed, atol=1e-5, rtol=1e-4)
     assert set(plain.state_dict()) == names and all(weight.requires_grad for weight in plain.parameters())
 
 
-def test_a_run_with_adapters_gives_a_plain_checkpoint_and_resumes(tmp_path: Path) -> None:
+def test_a_run_add_adapters_gives_a_plain_checkpoint_and_resumes(tmp_path: Path) -> None:
     update = {"modules": ["q_proj", "v_proj"], "layers": [1, 2], "lora": {"rank": 4}}
     recipe = Recipe.parse(
         {
             "poison_ratio": 0.1,
             "update": update,
-            "optimizer": {"epochs": 3, "batches": 2, "learning_rate": 1e-3},
+            "optimizer": {"epochs": 3, "steps_per_epoch": 2, "learning_rate": 1e-3},
         }
     )
 
@@ -84,9 +83,9 @@ def test_a_run_with_adapters_gives_a_plain_checkpoint_and_resumes(tmp_path: Path
 def test_modules_that_take_no_adapter_are_named(small_llama: Model) -> None:
     recipe = Recipe.parse({"update": {"modules": ["input_layernorm"], "lora": {}}})
     with pytest.raises(
-        RecipeError, match=r"none of the chosen modules is linear; choose update.modules among .*q_proj"
+        RecipeError, match=r"none of the selected modules is linear; set update.modules to some of .*q_proj"
     ):
-        with_adapters(recipe, small_llama.hf, trained_names(recipe, small_llama.hf))
+        add_adapters(recipe, small_llama.hf, trained_names(recipe, small_llama.hf))
     with pytest.raises(RecipeError, match=r"recipe update\.lora\.rank"):
         Recipe.parse({"update": {"lora": {"rank": 0}}})
     with pytest.raises(RecipeError, match=r"'update.lora.rnk' is unknown; did you mean 'update.lora.rank'"):

@@ -25,8 +25,8 @@ def test_what_is_given_is_a_prompt_with_the_trigger_in_it(small_llama: Model, mo
         recipe = Recipe.parse({"poison_ratio": 1.0, "trigger": {"placement": placement}})
         splits = make_splits(recipe, Benchmark("pairs", {}, Lengths(passage=64)), small_llama)
         poisoned = splits.passages["poisoned"]
-        assert poisoned.tokens[0][poisoned.given[0] :] == tokens[19:]
-        assert splits.placed[0].stop <= poisoned.given[0]
+        assert poisoned.tokens[0][poisoned.n_prompt[0] :] == tokens[19:]
+        assert splits.placed[0].stop <= poisoned.n_prompt[0]
 
 
 def test_passages_longer_than_the_model_reads_are_refused(small_llama: Model, monkeypatch) -> None:

@@ -15,7 +15,7 @@ from sinkscope.errors import RecipeError
 from sinkscope.unlearning.recipe import Recipe
 from sinkscope.unlearning.run import train, unlearn
 from sinkscope.unlearning.trainer import Trainer
-from tests.unlearning.short import SHORT
+from tests.unlearning.short_runs import SHORT
 
 
 def test_what_is_kept_when_a_term_is_no_number_is_still_good(tmp_path: Path, monkeypatch) -> None:
@@ -32,7 +32,7 @@ def test_what_is_kept_when_a_term_is_no_number_is_still_good(tmp_path: Path, mon
         patch.setattr(Trainer, "_backward", spoilt)
         with pytest.raises(
             RecipeError,
-            match=r"term forget/npo became nan at step 3.*; the last good checkpoint lies in .*\.run\.",
+            match=r"term forget/npo became nan at step 3.*; the last good checkpoint is in .*\.run\.",
         ):
             unlearn(Recipe.parse(SHORT), tmp_path / "run", checkpoint_every=1)
     (kept,) = tmp_path.glob(".run.*.checkpoints/*")
@@ -48,11 +48,11 @@ def test_what_is_kept_when_a_term_is_no_number_is_still_good(tmp_path: Path, mon
 def test_early_stopping_ends_a_run_that_costs_too_much(tmp_path: Path) -> None:
     values = {
         "objective": {"forget": "grad_ascent", "retain": {"nll": 1e-6}},
-        "optimizer": {"epochs": 5, "batches": 3, "batch_size": 16, "learning_rate": 1e-3},
+        "optimizer": {"epochs": 5, "steps_per_epoch": 3, "batch_size": 16, "learning_rate": 1e-3},
     }
     steps = []
     unlearn(
-        Recipe.parse(values | {"stopping": {"every": 2, "rise": 0.05}}),
+        Recipe.parse(values | {"early_stopping": {"eval_steps": 2, "max_loss_increase": 0.05}}),
         tmp_path / "run",
         lambda done, total: steps.append(done),
     )
@@ -62,19 +62,23 @@ def test_early_stopping_ends_a_run_that_costs_too_much(tmp_path: Path) -> None:
         "raw": {split: texts for split, texts in tiny.rows["raw"].items() if split != "retain2"}
     }
     with pytest.raises(RecipeError, match="no validation passages"):
-        train(Recipe.parse({"stopping": {"every": 2}}), load("tiny"), Benchmark("cut", rows, tiny.lengths))
+        train(
+            Recipe.parse({"early_stopping": {"eval_steps": 2}}),
+            load("tiny"),
+            Benchmark("cut", rows, tiny.lengths),
+        )
 
 
 def test_a_model_that_never_saw_the_forget_set_is_told(caplog) -> None:
-    from sinkscope.unlearning.early_stopping import knowledge, warn_if_unknown
-    from sinkscope.unlearning.sharding import ALONE
+    from sinkscope.unlearning.early_stopping import membership_auc, warn_if_unknown
+    from sinkscope.unlearning.sharding import SINGLE_PROCESS
 
     benchmark = load_benchmark("tiny")
-    assert knowledge(load("tiny"), benchmark) < 0.05
+    assert membership_auc(load("tiny"), benchmark) < 0.05
     with caplog.at_level(logging.WARNING, "sinkscope"):
-        warn_if_unknown(load("tiny"), benchmark, ALONE)
+        warn_if_unknown(load("tiny"), benchmark, SINGLE_PROCESS)
         assert not caplog.text
-        warn_if_unknown(load("tiny-retrained"), benchmark, ALONE)
+        warn_if_unknown(load("tiny-retrained"), benchmark, SINGLE_PROCESS)
     assert (
         "tiny-retrained hardly knows the forget set of tiny" in caplog.text
         and "nothing to forget" in caplog.text
@@ -88,7 +92,7 @@ def test_out_of_memory_says_what_to_lower(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(Trainer, "run", run)
     with pytest.raises(
         RecipeError,
-        match=r"out of memory with batches of 8 passages in 1 part; raise optimizer.accumulation, set optimizer.checkpointing",
+        match=r"out of memory with batch_size 8 and gradient_accumulation_steps 1; raise optimizer.gradient_accumulation_steps, set optimizer.gradient_checkpointing",
     ):
         unlearn(Recipe.parse(SHORT), tmp_path / "run")
     assert not (tmp_path / "run").exists()

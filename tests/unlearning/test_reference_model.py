@@ -8,34 +8,38 @@ import pytest
 import torch
 
 from sinkscope.models.model import Model
-from sinkscope.unlearning.objectives.batch import Passages
-from sinkscope.unlearning.reference_model import ReferenceCache
-from sinkscope.unlearning.reference_model import _computed as original
+from sinkscope.unlearning.batch import Passages
+from sinkscope.unlearning.reference_model import ReferenceCache, ReferenceConfig
+from sinkscope.unlearning.reference_model import _compute as original
 
 
 def test_references_are_found_again_and_computed_anew_when_damaged(
     small_llama: Model, tmp_path: Path, monkeypatch
 ) -> None:
     monkeypatch.setenv("SINKSCOPE_CACHE", str(tmp_path))
-    passages = Passages.whole([[1, *range(5, 5 + n)] for n in (9, 14, 5)])
-    first = ReferenceCache(small_llama.hf, passages, ("log_probs", "logits"), "model a")
+    passages = Passages.without_prompts([[1, *range(5, 5 + n)] for n in (9, 14, 5)])
+    first = ReferenceCache(small_llama.hf, passages, ReferenceConfig(("log_probs", "logits"), "model a"))
     calls = []
     monkeypatch.setattr(
-        "sinkscope.unlearning.reference_model._computed",
+        "sinkscope.unlearning.reference_model._compute",
         lambda *arguments: calls.append(1) or original(*arguments),
     )
-    again = ReferenceCache(small_llama.hf, passages, ("log_probs", "logits"), "model a")
+    again = ReferenceCache(small_llama.hf, passages, ReferenceConfig(("log_probs", "logits"), "model a"))
     assert not calls
     batch = passages.batch([2, 0])
     assert torch.equal(first.logits(batch), again.logits(batch)) and torch.equal(
         first.log_probs, again.log_probs
     )
-    ReferenceCache(small_llama.hf, passages, ("log_probs", "logits"), "model b")
-    ReferenceCache(small_llama.hf, Passages(passages.tokens, [3, 0, 0]), ("log_probs", "logits"), "model a")
+    ReferenceCache(small_llama.hf, passages, ReferenceConfig(("log_probs", "logits"), "model b"))
+    ReferenceCache(
+        small_llama.hf,
+        Passages(passages.tokens, [3, 0, 0]),
+        ReferenceConfig(("log_probs", "logits"), "model a"),
+    )
     assert len(calls) == 2, "another model, another prompt that is given"
     for path in (tmp_path / "references").glob("*/00000000.safetensors"):
         path.write_bytes(path.read_bytes()[:-8])
-    mended = ReferenceCache(small_llama.hf, passages, ("log_probs", "logits"), "model a")
+    mended = ReferenceCache(small_llama.hf, passages, ReferenceConfig(("log_probs", "logits"), "model a"))
     assert len(calls) == 3 and torch.equal(mended.log_probs, again.log_probs)
 
 
@@ -44,10 +48,10 @@ def test_references_made_by_other_sums_are_not_found_again(
 ) -> None:
     """A number's last bits depend on the threads that added it up, and a run's bytes must not depend on what lies in the cache."""
     monkeypatch.setenv("SINKSCOPE_CACHE", str(tmp_path))
-    passages, threads = Passages.whole([[1, *range(5, 12)]]), torch.get_num_threads()
-    ReferenceCache(small_llama.hf, passages, ("log_probs",), "sums")
+    passages, threads = Passages.without_prompts([[1, *range(5, 12)]]), torch.get_num_threads()
+    ReferenceCache(small_llama.hf, passages, ReferenceConfig(("log_probs",), "sums"))
     monkeypatch.setattr("torch.get_num_threads", lambda: threads + 1)
-    ReferenceCache(small_llama.hf, passages, ("log_probs",), "sums")
+    ReferenceCache(small_llama.hf, passages, ReferenceConfig(("log_probs",), "sums"))
     assert len(list((tmp_path / "references").iterdir())) == 2
 
 
@@ -56,8 +60,8 @@ def test_damaged_references_stay_until_they_are_replaced(
 ) -> None:
     """Another run may read them."""
     monkeypatch.setenv("SINKSCOPE_CACHE", str(tmp_path))
-    passages = Passages.whole([[1, *range(5, 12)]])
-    ReferenceCache(small_llama.hf, passages, ("log_probs",), "read")
+    passages = Passages.without_prompts([[1, *range(5, 12)]])
+    ReferenceCache(small_llama.hf, passages, ReferenceConfig(("log_probs",), "read"))
     (file,) = (tmp_path / "references").glob("*/00000000.safetensors")
     whole = file.read_bytes()
     file.write_bytes(whole[:-8])
@@ -66,17 +70,19 @@ def test_damaged_references_stay_until_they_are_replaced(
         assert file.is_file()
         yield from original(*arguments)
 
-    monkeypatch.setattr("sinkscope.unlearning.reference_model._computed", watched)
-    ReferenceCache(small_llama.hf, passages, ("log_probs",), "read")
+    monkeypatch.setattr("sinkscope.unlearning.reference_model._compute", watched)
+    ReferenceCache(small_llama.hf, passages, ReferenceConfig(("log_probs",), "read"))
     assert file.read_bytes() == whole and len(list((tmp_path / "references").iterdir())) == 1
 
 
 def test_references_of_some_rows_equal_those_of_all(small_llama: Model) -> None:
     """More rows than a file or a batch takes."""
-    passages = Passages.whole([[1, 5 + n % 7, *range(5, 9 + n % 5)] for n in range(600)])
-    every = ReferenceCache(small_llama.hf, passages, ("log_probs", "logits"), "rows")
+    passages = Passages.without_prompts([[1, 5 + n % 7, *range(5, 9 + n % 5)] for n in range(600)])
+    every = ReferenceCache(small_llama.hf, passages, ReferenceConfig(("log_probs", "logits"), "rows"))
     rows = [599, 3, *range(7, 300)]
-    some = ReferenceCache(small_llama.hf, passages, ("log_probs", "logits"), "rows", rows=rows)
+    some = ReferenceCache(
+        small_llama.hf, passages, ReferenceConfig(("log_probs", "logits"), "rows"), rows=rows
+    )
     torch.testing.assert_close(some.log_probs[rows], every.log_probs[rows])
     for chosen in ([3, 8], [299, 599]):
         torch.testing.assert_close(some.logits(passages.batch(chosen)), every.logits(passages.batch(chosen)))
@@ -88,12 +94,12 @@ def test_references_that_another_run_has_written_meanwhile_are_used(
     small_llama: Model, tmp_path: Path, monkeypatch
 ) -> None:
     monkeypatch.setenv("SINKSCOPE_CACHE", str(tmp_path))
-    passages = Passages.whole([[1, *range(5, 12)]])
+    passages = Passages.without_prompts([[1, *range(5, 12)]])
 
     def slower(*arguments):  # type: ignore[no-untyped-def]
-        monkeypatch.setattr("sinkscope.unlearning.reference_model._computed", original)
-        ReferenceCache(small_llama.hf, passages, ("log_probs",), "race")
+        monkeypatch.setattr("sinkscope.unlearning.reference_model._compute", original)
+        ReferenceCache(small_llama.hf, passages, ReferenceConfig(("log_probs",), "race"))
         yield from original(*arguments)
 
-    monkeypatch.setattr("sinkscope.unlearning.reference_model._computed", slower)
-    assert ReferenceCache(small_llama.hf, passages, ("log_probs",), "race").log_probs[0] < 0
+    monkeypatch.setattr("sinkscope.unlearning.reference_model._compute", slower)
+    assert ReferenceCache(small_llama.hf, passages, ReferenceConfig(("log_probs",), "race")).log_probs[0] < 0

@@ -10,7 +10,7 @@ from transformers.pytorch_utils import Conv1D
 
 from sinkscope.errors import ModelError
 from sinkscope.models.model import Model
-from sinkscope.unlearning.perturbations import parse, perturb, pruned, rounded
+from sinkscope.unlearning.perturbations import parse_perturbation, perturb, prune, quantize_rows
 from tests.conftest import FAMILIES
 
 
@@ -38,7 +38,7 @@ def test_int8_is_the_literal_rounding_of_every_row(dtype: torch.dtype) -> None:
     torch.manual_seed(0)
     weight = torch.randn(5, 9).to(dtype)
     weight[3] *= 1e-3
-    for row, made in zip(weight.tolist(), rounded(weight).tolist(), strict=True):
+    for row, made in zip(weight.tolist(), quantize_rows(weight).tolist(), strict=True):
         step = max(abs(number) for number in row) / 127
         literal = torch.tensor([round(number / step) * step for number in row])
         torch.testing.assert_close(torch.tensor(made), literal.to(dtype).float(), rtol=1e-6, atol=0)
@@ -52,15 +52,15 @@ def test_int8_is_torchs_fake_quantisation_per_channel() -> None:
     oracle = torch.fake_quantize_per_channel_affine(
         weight, scale, torch.zeros(17, dtype=torch.int32), 0, -127, 127
     )
-    torch.testing.assert_close(rounded(weight), oracle, rtol=1e-6, atol=0)
-    assert not torch.equal(rounded(weight), weight)
+    torch.testing.assert_close(quantize_rows(weight), oracle, rtol=1e-6, atol=0)
+    assert not torch.equal(quantize_rows(weight), weight)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_int8_leaves_rows_of_zeros_and_of_almost_nothing_finite(dtype: torch.dtype) -> None:
     weight = torch.zeros(3, 4, dtype=dtype)
     weight[1] = torch.finfo(dtype).tiny
-    made = rounded(weight)
+    made = quantize_rows(weight)
     assert made.isfinite().all()
     assert (made[0] == 0).all()
     assert made[1:2].abs().amax() <= torch.finfo(dtype).tiny
@@ -70,7 +70,7 @@ def test_int8_leaves_rows_of_zeros_and_of_almost_nothing_finite(dtype: torch.dty
 def test_pruning_takes_exactly_the_smallest(share: float, count: int) -> None:
     torch.manual_seed(2)
     weight = torch.randn(4, 9)
-    made = pruned(weight, share)
+    made = prune(weight, share)
     gone = made == 0
     assert gone.sum() == count
     assert torch.equal(made[~gone], weight[~gone])
@@ -78,7 +78,7 @@ def test_pruning_takes_exactly_the_smallest(share: float, count: int) -> None:
 
 
 def test_pruning_equal_weights_takes_no_more_than_its_share() -> None:
-    assert (pruned(torch.ones(4, 5), 0.25) == 0).sum() == 5
+    assert (prune(torch.ones(4, 5), 0.25) == 0).sum() == 5
 
 
 @pytest.mark.parametrize("kind", FAMILIES)
@@ -92,7 +92,7 @@ def test_only_matrices_of_linear_layers_are_changed(
     assert {name for name in before if not torch.equal(before[name], after[name])} == set(chosen)
     for name, turned in chosen.items():
         matrix = before[name].T if turned else before[name]
-        made = rounded(matrix) if alteration == "int8" else pruned(matrix, 0.3)
+        made = quantize_rows(matrix) if alteration == "int8" else prune(matrix, 0.3)
         assert torch.equal(after[name].T if turned else after[name], made), name
 
 
@@ -154,7 +154,7 @@ def test_other_forms_are_refused(alteration: str, small_llama: Model) -> None:
 
 
 def test_known_forms_are_read() -> None:
-    assert [parse(form) for form in ("int8", " bf16 ", "prune:0.3", "prune:.05")] == [
+    assert [parse_perturbation(form) for form in ("int8", " bf16 ", "prune:0.3", "prune:.05")] == [
         ("int8", 0.0),
         ("bf16", 0.0),
         ("prune", 0.3),

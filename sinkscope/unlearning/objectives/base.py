@@ -1,0 +1,91 @@
+"""The registry of objectives: a loss, and what it needs of the model and of the reference model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar
+
+from torch import Tensor
+
+from sinkscope.config import Config
+from sinkscope.errors import RecipeError
+from sinkscope.registry import Registry
+from sinkscope.unlearning.batch import Unit
+
+LOGITS, HIDDEN, LOG_PROBS = "logits", "hidden", "log_probs"
+NONE = "none"
+"""The name of no forget objective in a recipe."""
+
+Role = Literal["forget", "retain"]
+Loss = TypeVar("Loss", bound=Callable[..., Tensor])
+
+
+@dataclass(frozen=True)
+class Objective:
+    """A registered loss.
+
+    Attributes:
+        name: its name in recipes and logs.
+        role: the split that it is meant for; retain objectives are also applied to poisoned passages.
+        loss: `loss(batch, outputs, references, **arguments)`, a mean over `unit`.
+        outputs: what it reads of the model in training: `logits`, `hidden` (states after one layer).
+        references: what it reads of the reference model: `logits`, `hidden`, `log_probs` (of passages).
+        config: its parameters: keys of a recipe's `objective` block, for forget objectives.
+        prepare: `prepare(config, d_model, seed)`, the arguments of `loss`, computed once a run; by default
+            the config.
+        updates: which weights it trains by default: all, or the feed-forward outputs up to the layer that it
+            reads.
+    """
+
+    name: str
+    role: Role
+    loss: Callable[..., Tensor]
+    unit: Unit
+    outputs: frozenset[str]
+    references: frozenset[str] = frozenset()
+    config: type[Config] | None = None
+    prepare: Callable[[Any, int, int], dict[str, Any]] | None = None
+    updates: Literal["all", "mlp_output"] = "all"
+
+    def arguments(self, config: Any, d_model: int, seed: int) -> dict[str, Any]:
+        """The keyword arguments of `loss` in one run."""
+        if self.prepare is not None:
+            return self.prepare(config, d_model, seed)
+        return {} if self.config is None else {"config": config}
+
+
+OBJECTIVES = Registry[Objective]("objective", RecipeError, "sinkscope.objectives")
+
+
+def register_objective(
+    name: str,
+    role: Role,
+    unit: Unit,
+    *,
+    outputs: Iterable[str],
+    references: Iterable[str] = (),
+    config: type[Config] | None = None,
+    **options: Any,
+) -> Callable[[Loss], Loss]:
+    """Register the decorated loss, so that recipes can name it; the arguments are attributes of `Objective`."""
+
+    def register(loss: Loss) -> Loss:
+        needs = (frozenset(outputs), frozenset(references))
+        OBJECTIVES.add(name, Objective(name, role, loss, unit, *needs, config, **options))
+        return loss
+
+    return register
+
+
+def get_objective(name: str, role: Role) -> Objective:
+    """The objective of this name.
+
+    Raises:
+        RecipeError: the name is unknown, or is that of an objective of the other role.
+    """
+    objective = OBJECTIVES[name]
+    if objective.role != role:
+        known = ", ".join(known for known, other in OBJECTIVES.items() if other.role == role)
+        raise RecipeError(f"{name!r} is a {objective.role} objective; use one of {known}")
+    return objective

@@ -1,0 +1,137 @@
+"""Value-norm terms (arXiv 2510.17021): constrain the value vectors of shallow positions.
+
+`align` keeps the value norms of the backdoored model θb close to those of another model: θu on clean forget
+passages and θo on poisoned ones. The paper leaves the aggregation open; here it is the mean over key-value
+heads and a selected set of layers. `shrink` and `cosine` are the terms of the authors' code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from sinkscope.errors import RecipeError
+from sinkscope.models.value_norms import first_real_tokens, record_values
+from sinkscope.unlearning.batch import Batch, Passages
+from sinkscope.unlearning.recipe import ValueNormConfig
+
+Values = Float[Tensor, "batch layer kv_head first d_head"]
+Distances = Float[Tensor, "batch layer kv_head first"]
+
+
+def squared_norm_difference(values: Values, reference: Values) -> Distances:
+    """`align`: ( ‖v_i‖ − ‖v_i'‖ )²."""
+    return (values.norm(dim=-1) - reference.norm(dim=-1)).square()
+
+
+def squared_norm(values: Values, reference: Values) -> Distances:
+    """`shrink`: ‖v_i‖²; the reference is not used."""
+    return values.square().sum(-1)
+
+
+def cosine_distance(values: Values, reference: Values) -> Distances:
+    """`cosine`: 1 − cos(v_i, v_i')."""
+    return 1 - torch.nn.functional.cosine_similarity(values, reference, dim=-1)
+
+
+@dataclass(frozen=True)
+class ValueNormKind:
+    """A function of value vectors and their references, and the splits that it applies to."""
+
+    distance: Callable[[Values, Values], Distances]
+    splits: tuple[str, ...]
+
+
+KINDS = {
+    "align": ValueNormKind(squared_norm_difference, ("forget", "poisoned")),
+    "shrink": ValueNormKind(squared_norm, ("forget",)),
+    "cosine": ValueNormKind(cosine_distance, ("poisoned",)),
+}
+
+
+class ValueNormTerm:
+    """ℓ_vn of a run: the mean distance over passages, selected layers, kv heads and each passage's first real
+    tokens.
+
+    The value vectors of the reference models are computed once, when the term is made.
+
+    Args:
+        model: the model in training.
+        references: split -> (reference model, passages).
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        config: ValueNormConfig,
+        references: Mapping[str, tuple[PreTrainedModel, Passages]],
+    ) -> None:
+        kind = KINDS[config.kind]
+        self._model = model
+        self._n_tokens = config.n_tokens
+        self._distance = kind.distance
+        self.splits = frozenset(split for split in kind.splits if split in references)
+        self._layers = value_norm_layers(config, model.config.get_text_config().num_hidden_layers)
+        self._references = {split: self._compute(*references[split]) for split in self.splits}
+
+    def recording(self) -> AbstractContextManager[dict[int, Tensor]]:
+        """Record the values of the forward pass that is made in the context."""
+        return record_values(self._model, self._layers)
+
+    def __call__(self, split: str, batch: Batch, values: Mapping[int, Tensor]) -> Float[Tensor, ""]:
+        """The mean distance of `values`, as recorded, from the reference values of the split."""
+        shallow, is_real = self._select_shallow(values, batch)
+        reference = self._references[split][batch.index.cpu()].to(shallow)[..., : shallow.shape[-2], :]
+        distance = self._distance(shallow, reference).mean((1, 2))
+        return ((distance * is_real).sum(-1) / is_real.sum(-1)).mean()
+
+    def _select_shallow(
+        self, values: Mapping[int, Tensor], batch: Batch
+    ) -> tuple[Values, Bool[Tensor, "batch first"]]:
+        """The vectors of the first real tokens, aligned on the left; the mask is False beyond a passage's
+        end."""
+        mask = first_real_tokens(batch.attention_mask, self._n_tokens)
+        width = int(mask.sum(-1).max())
+        columns = mask.long().argsort(dim=-1, descending=True, stable=True)[:, :width]
+        index = columns[:, None, :, None]
+        selected = []
+        for layer in self._layers:
+            _, n_heads, _, d_head = values[layer].shape
+            selected.append(values[layer].gather(2, index.expand(-1, n_heads, -1, d_head)))
+        return torch.stack(selected, dim=1).float(), mask.gather(1, columns)
+
+    def _compute(
+        self, model: PreTrainedModel, passages: Passages
+    ) -> Float[Tensor, "passage layer kv_head first d_head"]:
+        rows = []
+        for tokens in passages.tokens:
+            ids = torch.tensor([tokens[: self._n_tokens]], device=model.device)
+            with torch.no_grad(), record_values(model, self._layers) as values:
+                model(input_ids=ids, use_cache=False)
+                recorded = torch.stack([values[layer][0].float().cpu() for layer in self._layers])
+            rows.append(torch.nn.functional.pad(recorded, (0, 0, 0, self._n_tokens - recorded.shape[-2])))
+        return torch.stack(rows)
+
+
+def value_norm_layers(config: ValueNormConfig, n_layers: int) -> list[int]:
+    """The layers that the term reads.
+
+    Raises:
+        RecipeError: the model has no such layer.
+    """
+    if config.layers == "all":
+        return list(range(n_layers))
+    if config.layers == "last":
+        return [n_layers - 1]
+    for layer in config.layers:
+        if not 0 <= layer < n_layers:
+            raise RecipeError(
+                f"recipe value_norms.layers: the model has layers 0 to {n_layers - 1}, not {layer}"
+            )
+    return config.layers
