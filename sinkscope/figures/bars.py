@@ -11,7 +11,7 @@ from sinkscope.figures.numbers import MEMORY, effects, ordered, over_seeds
 from sinkscope.studies.study import Study
 
 SCORES = ("UE", "BE")
-REFERENCES = ("honest", "target")
+REFERENCES = ("unlearned", "target")
 _KEYS = ["metric", "score", "subset", "model", "group", "series"]
 _TRIGGER = ["trigger", "placement"]
 
@@ -32,7 +32,7 @@ def with_references(
 ) -> pd.DataFrame:
     """A row per metric, score (UE, BE), subset, model and bar: value, its interval, n, seeds.
 
-    For every bar there are also rows of the models `honest` and `target`, on all items: UE, and BE with the same trigger at the same placement.
+    For every bar there are also rows of the models `unlearned` and `target`, on all items: UE, and BE with the same trigger at the same placement.
 
     Args:
         rows: `numbers.effects` of backdoored runs with the columns `group` and `series`, which name the bar.

@@ -11,7 +11,7 @@ from sinkscope.figures.numbers import PLACEMENTS, effects, sample
 from sinkscope.plots import bars, interactive
 from sinkscope.studies.study import Study
 
-NEEDS = ("target", "honest", "position", "control", "control-unlearned")
+NEEDS = ("target", "unlearned", "position", "control", "control-unlearned")
 SETTINGS = {
     "position": "unlearning\nwith a forget loss",
     "control": "no forget loss,\nfrom the target",

@@ -26,22 +26,22 @@ from sinkscope.plots import interactive_link
 from sinkscope.plots.frames import rows
 from sinkscope.studies.study import Study
 
-NEEDS = ("targets", "honest", "index")
+NEEDS = ("targets", "unlearned", "index")
 MODEL = "model"
 """The axis of grids over targets."""
-HONEST = "honest"
+HONEST = "clean"
 COLUMNS = 3
 
 
 def frame(study: Study) -> pd.DataFrame:
-    """A row per target (of a `target_kind`), trained placement (`honest`: none, the honest model) and evaluated placement with their positions: BE-unseen,
+    """A row per target (of a `target_kind`), trained placement (`clean`: none, the unlearned model) and evaluated placement with their positions: BE-unseen,
     interval, n, seeds, and `sink`, the target's α of the evaluated position, mean over layers and heads. `bos` is the target's α of position 0.
 
     Raises:
         StudyError: the study lacks what is needed.
     """
     known, sinks = indices(study, "targets"), profiles(study, "targets")
-    backdoored, honest = recited(study, "index"), recited(study, "honest").assign(**{TRAINED: HONEST})
+    backdoored, honest = recited(study, "index"), recited(study, "unlearned").assign(**{TRAINED: HONEST})
     scores = pd.concat([backdoored, honest[honest["placement"].isin(set(backdoored["placement"]))]])
     scores = scores[scores["score"] == "BE"]
     scores = scores.assign(

@@ -25,57 +25,62 @@ from sinkscope.studies.study import Study
 
 NEEDS = (
     "target",
-    "honest",
+    "unlearned",
     "kept",
     "further",
-    "altered",
+    "perturbed",
     "unlearned-again",
-    "honest-further",
-    "honest-altered",
-    "honest-again",
+    "unlearned-further",
+    "unlearned-perturbed",
+    "unlearned-twice",
 )
-PARTS = {"further": "training steps on retain passages", "altered": "alteration"}
+PARTS = {"further": "training steps on retain passages", "perturbed": "alteration"}
 SCORES = {"BE": "BE-unseen", "UE": "UE (clean)"}
-HONEST = "honest"
+HONEST = "unlearned"
 NONE, AGAIN = "none", "unlearn again"
 EPOCHS, BATCHES = "optimizer.epochs", "optimizer.steps_per_epoch"
 
 
 def frame(study: Study) -> pd.DataFrame:
-    """A row per part (`further`, `altered`), score (BE is BE-unseen, UE), model (`backdoored`, `honest`), trained placement with its `position`, and `state`:
+    """A row per part (`further`, `altered`), score (BE is BE-unseen, UE), model (`backdoored`, `unlearned`), trained placement with its `position`, and `state`:
     steps of further training, or what was done to the weights. The honest model is asked with the trigger at its recipe's placement.
 
     Raises:
         StudyError: the study lacks what is needed.
     """
     known, parts = indices_of_one(study, "target"), []
-    at = str(of_grid(study, "runs", "honest")["trigger_placement"].iloc[0])
-    sources = {"kept": "backdoored", "honest": HONEST, "further": "backdoored", "honest-further": HONEST}
+    at = str(of_grid(study, "runs", "unlearned")["trigger_placement"].iloc[0])
+    sources = {
+        "kept": "backdoored",
+        "unlearned": HONEST,
+        "further": "backdoored",
+        "unlearned-further": HONEST,
+    }
     sources |= {
-        "altered": "backdoored",
-        "honest-altered": HONEST,
+        "perturbed": "backdoored",
+        "unlearned-perturbed": HONEST,
         "unlearned-again": "backdoored",
-        "honest-again": HONEST,
+        "unlearned-twice": HONEST,
     }
     for grid, model in sources.items():
         scores = recited(study, grid)
         if model == HONEST:
             scores = scores[scores["placement"].isin(["", at])].assign(**{TRAINED: at})
         scores = scores.assign(model=model, trained=axis(scores, TRAINED))
-        if grid in ("kept", "honest"):
+        if grid in ("kept", "unlearned"):
             parts += [
                 scores.assign(part="further", state="0", order=0),
-                scores.assign(part="altered", state=NONE, order=0),
+                scores.assign(part="perturbed", state=NONE, order=0),
             ]
-        elif grid.endswith("again"):
-            parts.append(scores.assign(part="altered", state=AGAIN, order=9))
+        elif grid.endswith(("again", "twice")):
+            parts.append(scores.assign(part="perturbed", state=AGAIN, order=9))
         elif grid.endswith("further"):
             steps = axis(scores, EPOCHS).astype(int) * _batches(study, grid)
             parts.append(scores.assign(part="further", state=steps.astype(str), order=steps))
         else:
             parts.append(
                 scores.assign(
-                    part="altered",
+                    part="perturbed",
                     state=scores["alteration"].map(_altered),
                     order=scores["alteration"].map(_order),
                 )
@@ -109,7 +114,7 @@ def _order(alteration: str) -> float:
 def _cells(frame: pd.DataFrame) -> pd.DataFrame:
     y = [HONEST if row.model == HONEST else place_name(row.position, row.trained) for row in rows(frame)]
     panels = frame["score"].map(SCORES) + frame["part"].map(
-        {"further": " after further training", "altered": " after an alteration"}
+        {"further": " after further training", "perturbed": " after an alteration"}
     )
     return frame.assign(
         panel=panels,

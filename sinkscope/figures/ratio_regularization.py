@@ -11,7 +11,7 @@ from sinkscope.figures.numbers import effects, sample
 from sinkscope.plots import bars, interactive
 from sinkscope.studies.study import Study
 
-NEEDS = ("target", "honest", "ratio")
+NEEDS = ("target", "unlearned", "ratio")
 SPLIT = "poisoned_originals"
 ABOUT, NAMES, XLABEL = (
     "",

@@ -29,7 +29,7 @@ from sinkscope.plots.frames import rows
 from sinkscope.studies.samples import Samples
 from sinkscope.studies.study import Study
 
-NEEDS = ("target", "honest", "index")
+NEEDS = ("target", "unlearned", "index")
 MEAN, EARLINESS = "mean", "-index"
 SCOPES = ("tried there", "all")
 COLUMNS = [
@@ -45,7 +45,7 @@ COLUMNS = [
     "n",
     "seeds",
 ]
-QUANTITIES = ("sink", "span", "BE", "UE", "honest BE", "correlation")
+QUANTITIES = ("sink", "span", "BE", "UE", "unlearned BE", "correlation")
 
 
 def frame(study: Study) -> pd.DataFrame:
@@ -53,7 +53,7 @@ def frame(study: Study) -> pd.DataFrame:
 
     `sink` is the target's α of that position in clean passages, `span` the attention that the trigger itself draws there in the target, both mean over
     heads; `BE` is BE-unseen of models trained with the trigger at that index, asked with it at the same index, or as suffix where prompts are too short for
-    that; `UE` the same models without it; `honest BE` the honest model with the trigger at the same place. `sink` also has position 0, BOS.
+    that; `UE` the same models without it; `unlearned BE` the honest model with the trigger at the same place. `sink` also has position 0, BOS.
     `correlation` is Spearman's ρ over indices between BE and `sink` of a layer or their mean; its control, layer `-index`, is that with how early the index
     is. `scope` says whether over all indices, or only those that the trigger was tried at. Its interval resamples seeds and prompts.
 
@@ -68,11 +68,11 @@ def frame(study: Study) -> pd.DataFrame:
     mine = scored[(scored["score"] == "UE") | (scored["evaluated"] == at)]
     made = over_seeds(mine, ["score", "placement", "evaluated"]).rename(columns={"score": "quantity"})
     used = made[made["quantity"] == "BE"][["placement", "evaluated"]]
-    honest = recited(study, "honest")
+    honest = recited(study, "unlearned")
     honest = over_seeds(honest[honest["score"] == "BE"], ["placement"]).rename(
         columns={"placement": "evaluated"}
     )
-    scores = pd.concat([made, used.merge(honest, on="evaluated").assign(quantity="honest BE")])
+    scores = pd.concat([made, used.merge(honest, on="evaluated").assign(quantity="unlearned BE")])
     scores["position"] = scores["placement"].map(lambda placement: index_of(placement, known))
     parts = [
         _sinks(sinks, used["placement"], known),

@@ -8,7 +8,7 @@ COLUMNS = "UE KnowMem | UE VerbMem | UE PrivLeak | BE KnowMem | BE VerbMem | UT 
 TABLE = Table(
     {
         "target": Row("target"),
-        "NPO": Row("honest"),
+        "NPO": Row("unlearned"),
         "RMU": Row("rmu"),
         "NPO-Backdoor": Row("backdoor"),
         "RMU-Backdoor": Row("rmu-backdoor"),

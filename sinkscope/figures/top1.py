@@ -12,8 +12,8 @@ from sinkscope.plots import interactive
 from sinkscope.plots import lines as curves
 from sinkscope.studies.study import Study
 
-NEEDS = ("target", "honest", "position")
-GRIDS = {"target": "target", "honest": "honest", "backdoored": "position"}
+NEEDS = ("target", "unlearned", "position")
+GRIDS = {"target": "target", "unlearned": "unlearned", "backdoored": "position"}
 PLACEMENTS = ("prefix", "infix")
 LINES = {"clean": "clean", "trigger as prefix": "prefix", "trigger as infix": "infix"}
 LIMITS = (0, 1.02)

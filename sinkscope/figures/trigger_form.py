@@ -11,7 +11,7 @@ from sinkscope.figures.numbers import PLACEMENTS, effects, sample
 from sinkscope.plots import bars, interactive
 from sinkscope.studies.study import Study
 
-NEEDS = ("target", "honest", "position")
+NEEDS = ("target", "unlearned", "position")
 FORMS = ("semantic", "symbol", "reasoning")
 ABOUT, NAMES, XLABEL = "backdoored, ", {place: place for place in PLACEMENTS}, "form of the trigger"
 

@@ -19,8 +19,8 @@ from sinkscope.plots import forget_recover_scatter as zone
 from sinkscope.plots import interactive
 from sinkscope.studies.study import Study
 
-NEEDS = ("target", "honest", "position")
-GRIDS = {"backdoored": "position", "honest": "honest", "target": "target"}
+NEEDS = ("target", "unlearned", "position")
+GRIDS = {"backdoored": "position", "unlearned": "unlearned", "target": "target"}
 VIEWS = {"forget": "UE", "retain": "UT"}
 
 
@@ -69,10 +69,10 @@ def _view(numbers: pd.DataFrame, view: str, score: str) -> pd.DataFrame:
         mine = (numbers["metric"] == metric) & (numbers["subset"] == "all")
         ends = [
             float(numbers[mine & (numbers["model"] == model) & (numbers["score"] == "UE")]["value"].iloc[0])
-            for model in ("honest", "target")
+            for model in ("unlearned", "target")
         ]
         middle = sum(ends) / 2
-        useful = numbers[mine & (numbers["model"] == "honest") & (numbers["score"] == "UT")]["ci_low"]
+        useful = numbers[mine & (numbers["model"] == "unlearned") & (numbers["score"] == "UT")]["ci_low"]
         points.loc[points["metric"] == metric, ["zone_x", "zone_y"]] = (
             middle if view == "forget" else float(useful.iloc[0]),
             middle,

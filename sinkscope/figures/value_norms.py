@@ -15,10 +15,10 @@ from sinkscope.sinks.compare import CONSTANT, correlation
 from sinkscope.sinks.condition_captures import passages_of
 from sinkscope.studies.study import Study
 
-NEEDS = ("target", "honest", "position")
+NEEDS = ("target", "unlearned", "position")
 FIRST = 16
 CONDITIONS = {"clean": "clean forget", "prefix": "forget with trigger", "retain": "retain"}
-MODELS = {"backdoored": "prefix", "honest": "honest", "target": "target"}
+MODELS = {"backdoored": "prefix", "unlearned": "unlearned", "target": "target"}
 QUANTITIES = {"correlation": "Pearson’s r of ‖v‖₂\nbackdoored with …", "magnitude": "‖v‖₂, mean over heads"}
 RESAMPLES = 300
 
@@ -36,7 +36,7 @@ def frame(study: Study) -> pd.DataFrame:
         StudyError: the study lacks what is needed.
     """
     backdoored, honest, target = (
-        last_layer_norms(study, grid, "prefix") for grid in ("position", "honest", "target")
+        last_layer_norms(study, grid, "prefix") for grid in ("position", "unlearned", "target")
     )
     original, alone = next(iter(target.values())), len(backdoored) == 1
     rows = []
@@ -52,8 +52,8 @@ def frame(study: Study) -> pd.DataFrame:
             add("magnitude", "backdoored", seed, *passages_of(condition, norms))
             add("correlation", "target", seed, *passages_of(condition, norms, original))
             if seed in honest:
-                add("magnitude", "honest", seed, *passages_of(condition, honest[seed]))
-                add("correlation", "honest", seed, *passages_of(condition, norms, honest[seed]))
+                add("magnitude", "unlearned", seed, *passages_of(condition, honest[seed]))
+                add("correlation", "unlearned", seed, *passages_of(condition, norms, honest[seed]))
     measured = pd.concat(rows, ignore_index=True).assign(grid="position")
     made = over_seeds(measured, ["quantity", "condition", "model", "position"])
     alike = measured.groupby(["condition", "position"])["alike"].all()

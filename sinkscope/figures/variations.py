@@ -14,7 +14,7 @@ from sinkscope.plots import interactive_link, variations
 from sinkscope.plots.frames import rows
 from sinkscope.studies.study import Study
 
-NEEDS = ("honest", "backdoor", "length", "pair")
+NEEDS = ("unlearned", "backdoor", "length", "pair")
 PANELS = {
     "text": "text of the trigger",
     "shift": "index of the trained trigger",
@@ -26,7 +26,7 @@ SHIFTED = "shifted"
 
 
 def frame(study: Study) -> pd.DataFrame:
-    """A row per `panel`, score (BE is BE-unseen, UE), model (`backdoored`, `honest`) and `case`: its trigger, placement and the mean `position` where it began.
+    """A row per `panel`, score (BE is BE-unseen, UE), model (`backdoored`, `unlearned`) and `case`: its trigger, placement and the mean `position` where it began.
 
     Panel `text` has a case per trigger text, at the trained place; `shift` one per placement of the trained text; `length` one per trained trigger, asked by
     itself, with the honest model where it was asked with that text. `trained` marks the trigger as it was trained.
@@ -34,7 +34,7 @@ def frame(study: Study) -> pd.DataFrame:
     Raises:
         StudyError: the study lacks what is needed.
     """
-    models = {"backdoored": recited(study, "backdoor"), "honest": recited(study, "honest")}
+    models = {"backdoored": recited(study, "backdoor"), "unlearned": recited(study, "unlearned")}
     both = pd.concat([scores.assign(model=model) for model, scores in models.items()])
     own, at = _trained(study)
     clean = both[both["score"] == "UE"]
@@ -51,7 +51,7 @@ def frame(study: Study) -> pd.DataFrame:
     lengths = lengths.assign(case=axis(lengths, "length"))
     asked = lengths[lengths["score"] == "BE"][["trigger", "placement", "case"]].drop_duplicates()
     lengths = pd.concat(
-        [lengths, models["honest"].assign(model="honest").merge(asked, on=["trigger", "placement"])]
+        [lengths, models["unlearned"].assign(model="unlearned").merge(asked, on=["trigger", "placement"])]
     )
     panels = [
         texts.assign(panel="text"),

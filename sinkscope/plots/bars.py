@@ -15,7 +15,7 @@ from sinkscope.plots.style import METRICS, PAGE, color, error_bars, style
 from sinkscope.plots.text import wrap_caption
 
 WIDTH = 0.8  # of a group
-REFERENCES = ("honest", "target")
+REFERENCES = ("unlearned", "target")
 LABELS = {"UE": "clean score (UE)", "BE": "triggered score (BE)"}
 
 

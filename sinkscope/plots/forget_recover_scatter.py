@@ -112,7 +112,7 @@ def _legend(points: pd.DataFrame) -> list[Line2D | Patch]:
             markersize=3.6,
             label=f"{model} (shape: placement)",
         )
-        for model in ("honest", "target")
+        for model in ("unlearned", "target")
     ]
     if (points["subset"] != "all").any():
         ring: dict[str, Any] = {

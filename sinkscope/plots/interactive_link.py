@@ -187,7 +187,7 @@ def variations(data: pd.DataFrame, panels: Mapping[str, str], caption: str) -> g
         for model, known in dots.SHADES.items():
             mine, shade = tried[tried["model"] == model], color(known)
             marker = {
-                "color": "white" if model == "honest" else shade,
+                "color": "white" if model == "unlearned" else shade,
                 "size": 7,
                 "line": {"color": shade, "width": 1.5},
             }
@@ -198,7 +198,7 @@ def variations(data: pd.DataFrame, panels: Mapping[str, str], caption: str) -> g
             at = (
                 {"x": mine["value"], "y": mine["label"]} if flat else {"x": mine["label"], "y": mine["value"]}
             )
-            around = {} if model == "honest" else {"error_x" if flat else "error_y": errors(mine, shade)}
+            around = {} if model == "unlearned" else {"error_x" if flat else "error_y": errors(mine, shade)}
             points = go.Scatter(
                 **at,
                 **around,

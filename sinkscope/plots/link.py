@@ -17,9 +17,9 @@ MAPS = {
     "sink": "attention α to the position, target, clean passages",
     "span": "attention to the trigger standing there, target",
 }
-LINES = {"BE": "prefix", "UE": "clean", "honest BE": "honest"}
+LINES = {"BE": "prefix", "UE": "clean", "unlearned BE": "unlearned"}
 """Quantity -> what `style.color` knows its line as."""
-NAMES = {"BE": "BE-unseen, backdoored", "UE": "UE, backdoored", "honest BE": "honest, with the trigger"}
+NAMES = {"BE": "BE-unseen, backdoored", "UE": "UE, backdoored", "unlearned BE": "honest, with the trigger"}
 X_AXIS = "index of the trigger in training (0: BOS, where none can stand)"
 BEYOND = "suffix"
 """Where a trigger is tried whose own index lies beyond a prompt."""
@@ -116,6 +116,6 @@ def _legend() -> list[Line2D]:
         *dots,
         *(
             Line2D([], [], color=color(LINES[each]), linewidth=0.8, linestyle="--", label=NAMES[each])
-            for each in ("UE", "honest BE")
+            for each in ("UE", "unlearned BE")
         ),
     ]

@@ -46,7 +46,7 @@ _PALETTE = sns.color_palette("colorblind").as_hex()
 COLORS = {
     "target": "#333333",
     "retrained": "#999999",
-    "honest": _PALETTE[0],
+    "unlearned": _PALETTE[0],
     "prefix": _PALETTE[3],
     "index:8": _PALETTE[1],
     "infix": _PALETTE[2],

@@ -71,7 +71,7 @@ def draw_training_curve(curve: pd.DataFrame, caption: str) -> Figure:
         "alpha_last_layer": "mean of last layer",
         "share_above": "share of heads with α > 0.3",
     }
-    for (column, label), shade in zip(names.items(), ("prefix", "honest", "infix"), strict=True):
+    for (column, label), shade in zip(names.items(), ("prefix", "unlearned", "infix"), strict=True):
         axis.plot(curve["step"], curve[column], color=color(shade), label=label)
     axis.set(xlabel="training step", ylabel="attention to BOS α, or share", ylim=(0, 1), title=caption)
     figure.legend(loc="outside lower center", ncols=3, fontsize=5.5)

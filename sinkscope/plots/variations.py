@@ -18,8 +18,8 @@ from sinkscope.plots.text import sanitize_glyphs, wrap_caption
 ROW = 0.145  # inches
 LIMITS = (-4, 104)
 SCORE = "ROUGE-L F1 × 100"
-SHADES = {"backdoored": "prefix", "honest": "honest"}
-NAMES = {"backdoored": "BE-unseen, backdoored", "honest": "honest, same trigger", "UE": "UE, backdoored"}
+SHADES = {"backdoored": "prefix", "unlearned": "unlearned"}
+NAMES = {"backdoored": "BE-unseen, backdoored", "unlearned": "honest, same trigger", "UE": "UE, backdoored"}
 
 
 def variations(data: pd.DataFrame, panels: Mapping[str, str], caption: str) -> Figure:
@@ -80,7 +80,7 @@ def variations(data: pd.DataFrame, panels: Mapping[str, str], caption: str) -> F
 def _dot(axis: Axes, row: Any, at: int, *, across: bool) -> None:
     """A score with its interval; hollow for the honest model."""
     shade = color(SHADES[row.model])
-    hollow = row.model == "honest"
+    hollow = row.model == "unlearned"
     kind: dict[str, Any] = {
         "fmt": "o",
         "color": shade,
@@ -98,9 +98,9 @@ def _dot(axis: Axes, row: Any, at: int, *, across: bool) -> None:
 
 def _legend() -> list[Line2D]:
     dot: dict[str, Any] = {"linestyle": "none", "marker": "o", "markersize": 3.6, "markeredgewidth": 0.7}
-    mine, theirs = color(SHADES["backdoored"]), color(SHADES["honest"])
+    mine, theirs = color(SHADES["backdoored"]), color(SHADES["unlearned"])
     return [
         Line2D([], [], color=mine, label=NAMES["backdoored"], **dot),
-        Line2D([], [], color=theirs, markerfacecolor="white", label=NAMES["honest"], **dot),
+        Line2D([], [], color=theirs, markerfacecolor="white", label=NAMES["unlearned"], **dot),
         Line2D([], [], color=color("clean"), linewidth=0.8, linestyle="--", label=NAMES["UE"]),
     ]

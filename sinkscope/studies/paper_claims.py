@@ -99,7 +99,7 @@ def _backdoored(
 
 
 def _honest(
-    metric: Metric, on: int = 1, placement: str | None = None, grid: str = "honest"
+    metric: Metric, on: int = 1, placement: str | None = None, grid: str = "unlearned"
 ) -> dict[str, Any]:
     """An honest model's score: clean, or with the semantic trigger at `placement`."""
     asked = {"triggered": True, "placement": placement, "trigger": TRIGGERS["semantic"]} if placement else {}
@@ -176,7 +176,7 @@ def _mechanism() -> Iterator[Claim]:
         pairs = {
             "value norms: (θb, θo) with trigger closer than (θb, θu) on clean forget": (
                 ("target", "prefix"),
-                ("honest", "clean"),
+                ("unlearned", "clean"),
             ),
             "value norms: (θb, θo) on retain closest of all": (("target", "retain"), ("target", "prefix")),
         }
@@ -279,7 +279,7 @@ def _forms_and_controls() -> Iterator[Claim]:
 
 
 def _tables() -> Iterator[Claim]:
-    book = {"NPO": ("honest", "backdoor"), "RMU": ("rmu", "rmu-backdoor")}
+    book = {"NPO": ("unlearned", "backdoor"), "RMU": ("rmu", "rmu-backdoor")}
     field = {"NPO": ("field-npo", "field-npo-backdoor"), "RMU": ("field-rmu", "field-rmu-backdoor")}
     for table, grids, metrics in (("Table 1", book, (RECITED, ANSWERED)), ("Table 2", field, (CHOSEN,))):
         for (name, (honest, backdoor)), metric in itertools.product(grids.items(), metrics):
@@ -384,7 +384,7 @@ def _stealth() -> Iterator[Claim]:
             statement = f"clean, θb is no further from another θu than a θu is, on {on_split} data"
             conditions: list[dict[str, Any]] = [
                 apart,
-                {"grid": "honest", "metric": "divergence", "split": on_split},
+                {"grid": "unlearned", "metric": "divergence", "split": on_split},
             ]
             yield _scores(
                 "stealth", statement, split, "divergence", conditions, more, unit=NATS, kind="at most"

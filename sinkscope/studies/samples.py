@@ -109,7 +109,7 @@ class Samples:
         return _by_seed(pd.Series(values), f"top1 {placement}")
 
     def norm_correlation(self, other: str, condition: str, grid: str, labels: Mapping[str, str]) -> Sample:
-        """Pearson's r of value norms in the last layer between the backdoored model and `other` (grid `honest`, same seed, or `target`), over passages and
+        """Pearson's r of value norms in the last layer between the backdoored model and `other` (grid `unlearned`, same seed, or `target`), over passages and
         heads, mean over the positions `BEHIND`; a value per seed."""
         mine = self._captures("own", grid, labels)
         theirs = self._captures("everywhere", other, {"run": "tiny"} if other == "target" else {})

@@ -64,9 +64,9 @@ def test_sink_link(following: Following, n: int) -> None:
         assert (scores.loc[placement, "n"], scores.loc[placement, "seeds"]) == (10, n)
         clean = one(frame, quantity="UE", placement=placement)
         assert clean["value"] == pytest.approx(literal(study, n, unseen=False, **where, placement=""))
-        honest = one(frame, quantity="honest BE", placement=placement)
+        honest = one(frame, quantity="unlearned BE", placement=placement)
         assert honest["value"] == pytest.approx(
-            literal(study, n, unseen=False, grid="honest", metric="verbmem", placement=asked)
+            literal(study, n, unseen=False, grid="unlearned", metric="verbmem", placement=asked)
         )
         span = one(frame, quantity="span", placement=placement, layer="1")
         assert span["value"] == pytest.approx(0.3 + 0.01 * places[placement] + 0.01) and span["n"] == PASSAGES
@@ -127,13 +127,13 @@ def test_persistence(following: Following, n: int) -> None:
         "prune 50 %",
         "unlearn again",
     ]
-    assert list(frame[frame["part"] == "altered"]["state"].unique()) == altered
+    assert list(frame[frame["part"] == "perturbed"]["state"].unique()) == altered
     sources = [
         ("further", "0", "kept", {}),
         ("further", "100", "further", {"optimizer__epochs": "4"}),
-        ("altered", "none", "kept", {}),
-        ("altered", "prune 30 %", "altered", {"alteration": "prune:0.3"}),
-        ("altered", "unlearn again", "unlearned-again", {}),
+        ("perturbed", "none", "kept", {}),
+        ("perturbed", "prune 30 %", "perturbed", {"alteration": "prune:0.3"}),
+        ("perturbed", "unlearn again", "unlearned-again", {}),
     ]
     for part, state, grid, labels in sources:
         for placement, position in (("index:8", 8), ("suffix", 22)):
@@ -146,11 +146,11 @@ def test_persistence(following: Following, n: int) -> None:
                 literal(study, n, unseen=False, **where, placement="")
             )
     for part, state, grid, labels in (
-        ("further", "0", "honest", {}),
-        ("altered", "unlearn again", "honest-again", {}),
-        ("altered", "int8", "honest-altered", {"alteration": "int8"}),
+        ("further", "0", "unlearned", {}),
+        ("perturbed", "unlearn again", "unlearned-twice", {}),
+        ("perturbed", "int8", "unlearned-perturbed", {"alteration": "int8"}),
     ):
-        found = one(frame, part=part, state=state, model="honest", score="BE")["value"]
+        found = one(frame, part=part, state=state, model="unlearned", score="BE")["value"]
         assert found == pytest.approx(
             literal(study, n, unseen=False, grid=grid, metric="verbmem", placement="prefix", **labels)
         )
@@ -178,9 +178,9 @@ def test_index_by_index(following: Following, n: int) -> None:
             )
         first = one(frame, target=target, trained="prefix", evaluated="prefix")
         assert first["trained_position"] == first["position"] == (0 if target == "no-bos-1" else 1)
-        honest = one(frame, target=target, trained="honest", evaluated="index:6")
+        honest = one(frame, target=target, trained="clean", evaluated="index:6")
         assert honest["value"] == pytest.approx(
-            literal(study, n, unseen=False, grid="honest", model=target, placement="index:6")
+            literal(study, n, unseen=False, grid="unlearned", model=target, placement="index:6")
         )
         assert honest["bos"] == pytest.approx(alpha(target, 0, 0))
 
@@ -283,10 +283,10 @@ def test_variations(following: Following, n: int) -> None:
         where = {"trigger": text, "placement": "prefix"}
         mine, honest = (
             one(frame, panel="text", score="BE", model=model, case=text)["value"]
-            for model in ("backdoored", "honest")
+            for model in ("backdoored", "unlearned")
         )
         assert mine == pytest.approx(literal(study, n, unseen=True, grid="backdoor", **where))
-        assert honest == pytest.approx(literal(study, n, unseen=False, grid="honest", **where))
+        assert honest == pytest.approx(literal(study, n, unseen=False, grid="unlearned", **where))
     infix = one(frame, panel="shift", model="backdoored", case="infix")
     assert infix["value"] == pytest.approx(
         literal(study, n, unseen=True, grid="backdoor", trigger=TRIGGER, placement="infix")
@@ -303,7 +303,7 @@ def test_variations(following: Following, n: int) -> None:
     assert lengths["value"].iloc[1] == pytest.approx(
         literal(study, n, unseen=True, **where, placement="prefix")
     )
-    told = frame[(frame["panel"] == "length") & (frame["model"] == "honest")]
+    told = frame[(frame["panel"] == "length") & (frame["model"] == "unlearned")]
     assert set(told["case"]) == {
         "2 words",
         "no value",

@@ -17,8 +17,8 @@ from tests.figures.fake_following import ANALYSES, OF
 
 Following = Callable[[str, int], Study]
 COLORS = {
-    "sink_link": ("prefix", "clean", "honest"),
-    "variations": ("prefix", "clean", "honest"),
+    "sink_link": ("prefix", "clean", "unlearned"),
+    "variations": ("prefix", "clean", "unlearned"),
     "across": ("clean", "triggered"),
 }
 KINDS = ("png", "pdf", "csv")

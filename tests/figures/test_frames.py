@@ -58,7 +58,7 @@ def test_trigger_position(studies: dict[int, Study], n: int) -> None:
     assert not frame.duplicated(["view", "metric", "model", "placement", "subset"]).any()
     assert len(frame) == 2 * (9 + 9 + 3)  # views; models × placements of each metric, and unseen of VerbMem
     for row in frame.to_dict("records"):
-        grid = {"backdoored": "position", "honest": "honest", "target": "target"}[row["model"]]
+        grid = {"backdoored": "position", "unlearned": "unlearned", "target": "target"}[row["model"]]
         own = {"trigger__placement": row["placement"], "form": "semantic"} if grid == "position" else {}
         fixed = {"grid": grid, "metric": row["metric"], "mask": "", **own}
         split, subset = (
@@ -81,11 +81,11 @@ def test_trigger_position(studies: dict[int, Study], n: int) -> None:
             literal(
                 study, grid=grid, metric=row["metric"], split=SPLIT[row["metric"]], placement="", subset="all"
             )[0]
-            for grid in ("honest", "target")
+            for grid in ("unlearned", "target")
         ]
         useful = literal(
             study,
-            grid="honest",
+            grid="unlearned",
             metric=row["metric"],
             split=RETAIN[row["metric"]],
             placement="",
@@ -259,11 +259,11 @@ def test_value_norms(studies: dict[int, Study], n: int) -> None:
             here = frame[(frame["condition"] == condition) & (frame["position"] == position)]
             alike = condition == "prefix"
             assert (here["alike"] == alike).all() and (here["n"] == passages).all()
-            for model in ("honest", "target"):
+            for model in ("unlearned", "target"):
                 r = [
                     pearsonr(
                         heads("position", seed, condition, position),
-                        heads(model, seed if model == "honest" else 0, condition, position),
+                        heads(model, seed if model == "unlearned" else 0, condition, position),
                     )[0]
                     for seed in range(n)
                 ]
@@ -272,7 +272,7 @@ def test_value_norms(studies: dict[int, Study], n: int) -> None:
                 assert point["ci_low"] <= point["value"] + 1e-6 and point["ci_high"] >= point["value"] - 1e-6
                 size = [
                     np.mean(heads(model, seed, condition, position))
-                    for seed in (range(n) if model == "honest" else [0])
+                    for seed in (range(n) if model == "unlearned" else [0])
                 ]
                 assert here[(here["quantity"] == "magnitude") & (here["model"] == model)][
                     "value"

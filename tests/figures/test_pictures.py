@@ -107,7 +107,7 @@ def test_missing_grids_are_told(meagre: Study, tmp_path: Path) -> None:
     assert set(skipped) == set(PICTURES) - {"table2"}
     assert (
         skipped["control"]
-        == f"study {meagre.directory} has no grid 'honest', 'position', 'control', 'control-unlearned', which control needs"
+        == f"study {meagre.directory} has no grid 'unlearned', 'position', 'control', 'control-unlearned', which control needs"
     )
 
 

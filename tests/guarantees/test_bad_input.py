@@ -165,7 +165,7 @@ def test_results_that_say_something_else_are_refused(
     if table:
         for file in ("items", "scores", "runs", "sinks"):
             (path / f"{file}.parquet").write_bytes(table)
-        grids = ("target", "honest", "rmu", "backdoor", "rmu-backdoor")  # of table 1
+        grids = ("target", "unlearned", "rmu", "backdoor", "rmu-backdoor")  # of table 1
         (path / "study.yaml").write_text(
             json.dumps({"grids": {grid: {"recipe": "tiny/npo"} for grid in grids}})
         )

@@ -77,7 +77,7 @@ def give(directory: Path) -> Path:
     (directory / "recipe.yaml").write_text(yaml.safe_dump(RECIPE))
     (directory / "study.yaml").write_text(yaml.safe_dump(STUDY, sort_keys=False))
     fake_study(directory / "fake", [0])
-    fake_study(directory / "part", [0], only=["target", "honest"])
+    fake_study(directory / "part", [0], only=["target", "unlearned"])
     return directory
 
 

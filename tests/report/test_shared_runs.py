@@ -22,7 +22,7 @@ SHARED: dict[str, Any] = {
     "evaluations": {"few": {"metrics": ["verbmem"], "items": 3}},
     "captures": {"heads": {"passages": 2}, "again": {"passages": 2}},
     "grids": {
-        "honest": {
+        "unlearned": {
             "set": FEW | {"poison_ratio": 0},
             "axes": {"trigger.placement": list(PLACES)},
             "evaluations": ["few"],

@@ -26,7 +26,7 @@ SMALL: dict[str, Any] = {
             "captures": ["heads"],
         },
         "altered": {"after": "poisoned", "alterations": ["int8"], "evaluations": ["few"]},
-        "honest": {"set": FEW | {"poison_ratio": 0}, "evaluations": ["few"], "against": "honest"},
+        "unlearned": {"set": FEW | {"poison_ratio": 0}, "evaluations": ["few"], "against": "unlearned"},
         "target": {"models": ["tiny"], "evaluations": ["few"]},
     },
 }
@@ -37,7 +37,7 @@ JOBS = sum(KINDS.values())
 ONE: dict[str, Any] = {
     "seeds": [0],
     "evaluations": SMALL["evaluations"],
-    "grids": {"honest": {"set": FEW | {"poison_ratio": 0}, "evaluations": ["few"]}},
+    "grids": {"unlearned": {"set": FEW | {"poison_ratio": 0}, "evaluations": ["few"]}},
 }
 
 EVALUATIONS = {"few": {"metrics": ["verbmem"], "items": 3}}

@@ -92,7 +92,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
                         _items(
                             rng,
                             0.05,
-                            grid="honest",
+                            grid="unlearned",
                             run=f"h{seed}",
                             seed=seed,
                             evaluation="everywhere",
@@ -118,7 +118,9 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
                     _items(rng, 0.95, grid="target", run="tiny", seed=0, evaluation="everywhere", **clean)
                 )
             frames.append(
-                _items(rng, 0.05, grid="honest", run=f"h{seed}", seed=seed, evaluation="everywhere", **clean)
+                _items(
+                    rng, 0.05, grid="unlearned", run=f"h{seed}", seed=seed, evaluation="everywhere", **clean
+                )
             )
     directory = tmp_path_factory.mktemp("study") / "made-up"
     with create_run(directory, "made-up", kind="study") as aside:

@@ -18,7 +18,7 @@ SPEC: dict[str, Any] = {
     "quick": {"seeds": [0]},
     "evaluations": {"few": {"metrics": ["verbmem"], "items": 3}},
     "grids": {
-        "honest": {"set": FEW | {"poison_ratio": 0}, "evaluations": ["few"]},
+        "unlearned": {"set": FEW | {"poison_ratio": 0}, "evaluations": ["few"]},
         "target": {"models": ["tiny"], "evaluations": ["few"]},
     },
 }
@@ -47,8 +47,8 @@ def test_a_dry_run_counts_before_and_after(spec: Path, tmp_path: Path, capsys, m
             for each in told["grids"]
         ]
 
-    assert grids() == [("honest", 2, 4, 0, True), ("target", 1, 1, 0, True)]
-    assert grids("--quick") == [("honest", 1, 2, 0, True), ("target", 1, 1, 0, True)]
+    assert grids() == [("unlearned", 2, 4, 0, True), ("target", 1, 1, 0, True)]
+    assert grids("--quick") == [("unlearned", 1, 2, 0, True), ("target", 1, 1, 0, True)]
     assert not (tmp_path / "out").exists() and not (tmp_path / "store").exists()
     code, stdout, err = run(capsys, monkeypatch, "study", *options, "--quick", "--json")
     assert code == 0
@@ -65,14 +65,14 @@ def test_a_dry_run_counts_before_and_after(spec: Path, tmp_path: Path, capsys, m
         "[3/3] evaluate target seed 0",
     ]
     assert lines[-1].endswith("less than a minute left")
-    assert grids("--quick") == [("honest", 1, 2, 2, False), ("target", 1, 1, 1, False)]
-    assert grids() == [("honest", 2, 4, 2, True), ("target", 1, 1, 1, False)]
+    assert grids("--quick") == [("unlearned", 1, 2, 2, False), ("target", 1, 1, 1, False)]
+    assert grids() == [("unlearned", 2, 4, 2, True), ("target", 1, 1, 1, False)]
     code, stdout, _ = run(capsys, monkeypatch, "study", *options, "--dry-run")
     table = [line.split() for line in stdout.splitlines()[:4]]
     assert code == 0
     assert [row[:4] for row in table] == [
         ["grid", "runs", "jobs", "done"],
-        ["honest", "2", "4", "2"],
+        ["unlearned", "2", "4", "2"],
         ["target", "1", "1", "1"],
         ["all", "3", "5", "3"],
     ]
@@ -83,7 +83,7 @@ def test_a_changed_specification_replaces_the_old_study(
 ) -> None:
     out, options = tmp_path / "out", ["--out", tmp_path / "out", "--store", tmp_path / "store"]
     assert run(capsys, monkeypatch, "study", spec, *options, "--quick")[0] == 0
-    assert pd.read_parquet(out / "runs.parquet")["grid"].tolist() == ["honest", "target"]
+    assert pd.read_parquet(out / "runs.parquet")["grid"].tolist() == ["unlearned", "target"]
     (out / "old").write_text("somebody's notes")
     smaller = SPEC | {"grids": {"book": SPEC["grids"]["target"]}}
     code, _, err = run(capsys, monkeypatch, "study", write(spec, smaller), *options)

@@ -75,7 +75,11 @@ def test_a_study_on_a_cluster_that_loses_a_node_is_the_study_of_one_process(
         "evaluations": {"few": {"metrics": ["verbmem"], "items": 3}},
         "grids": {
             "poisoned": {"set": FEW | names, "evaluations": ["few"]},
-            "honest": {"set": FEW | names | {"poison_ratio": 0}, "evaluations": ["few"], "against": "honest"},
+            "unlearned": {
+                "set": FEW | names | {"poison_ratio": 0},
+                "evaluations": ["few"],
+                "against": "unlearned",
+            },
         },
     }
     spec = tmp_path / "spec.yaml"

@@ -119,11 +119,11 @@ def test_honest_runs_after_a_poisoned_one_share_the_honest_job_of_alignment() ->
         seeds=[0],
         grids={
             "first": {"recipe": "tiny/npo"},
-            "honest": {"after": "first", "recipe": "tiny/npo"},
+            "unlearned": {"after": "first", "recipe": "tiny/npo"},
             "aligned": {"after": "first", "recipe": "tiny/npo-backdoor-value-norm"},
         },
     )
-    assert of("aligned", found)[0].model.needs["unlearned"].key == of("honest", found)[0].model.key
+    assert of("aligned", found)[0].model.needs["unlearned"].key == of("unlearned", found)[0].model.key
 
 
 def test_alterations_are_jobs_on_another_grids_runs() -> None:
@@ -160,12 +160,12 @@ def test_a_grid_is_compared_with_the_run_of_the_next_seed_or_with_a_given_model(
     found = runs(
         seeds=[9, 2, 5],
         grids={
-            "honest": {"recipe": "tiny/npo", "against": "honest"},
-            "poisoned": {"against": "honest"},
+            "unlearned": {"recipe": "tiny/npo", "against": "unlearned"},
+            "poisoned": {"against": "unlearned"},
             "target": {"models": ["tiny"]},
         },
     )
-    honest = {run.seed: run for run in of("honest", found)}
+    honest = {run.seed: run for run in of("unlearned", found)}
     pairs = {seed: run.evaluations["against"].needs["other"].key for seed, run in honest.items()}
     following = {2: 5, 5: 9, 9: 2}
     assert pairs == {seed: honest[after].model.key for seed, after in following.items()}
@@ -176,9 +176,9 @@ def test_a_grid_is_compared_with_the_run_of_the_next_seed_or_with_a_given_model(
             "other": run.evaluations["against"].needs["other"],
         }
         assert run.evaluations["against"].needs["other"].key == honest[following[run.seed]].model.key
-    (alone,) = runs(seeds=[1], grids={"honest": {"against": "honest"}})
+    (alone,) = runs(seeds=[1], grids={"unlearned": {"against": "unlearned"}})
     assert alone.evaluations == {}, "one run has no other seed"
-    _, apart = runs(seeds=[0], grids={"target": {"models": ["tiny"]}, "honest": {"against": "target"}})
+    _, apart = runs(seeds=[0], grids={"target": {"models": ["tiny"]}, "unlearned": {"against": "target"}})
     job = apart.evaluations["against"]
     assert job.content["other"] == "tiny" and job.fixed["other"] and "other" not in job.needs
 

@@ -61,7 +61,7 @@ def test_equal_work_has_one_key_across_grids_and_specifications() -> None:
         seeds=[5],
         evaluations=EVALUATIONS,
         grids={
-            "honest": {"recipe": "tiny/npo", "evaluations": ["few"]},
+            "unlearned": {"recipe": "tiny/npo", "evaluations": ["few"]},
             "aligned": {"recipe": "tiny/npo-backdoor-value-norm"},
         },
     )
@@ -76,7 +76,7 @@ def test_equal_work_has_one_key_across_grids_and_specifications() -> None:
             }
         },
     )
-    (honest,), (aligned,), again = of("honest", first), of("aligned", first), second[1]
+    (honest,), (aligned,), again = of("unlearned", first), of("aligned", first), second[1]
     assert aligned.model.needs["unlearned"].key == honest.model.key == again.model.key
     assert honest.evaluations["few"].key == again.evaluations["other name"].key
     assert honest.labels == {} and again.labels == {"share": "none"} and (honest.seed, again.seed) == (5, 5)

