@@ -112,7 +112,7 @@ def test_the_traceback_can_be_shown(tmp_path, capsys, monkeypatch) -> None:
     ("arguments", "message"),
     [
         (["locate", "tiny", "--txt", "x"], "No such option: --txt"),
-        (["locate"], "Missing argument 'MODEL'"),
+        (["locate"], "Missing argument"),
         (["unknown"], "No such command 'unknown'"),
         (["locate", "tiny", "--text", "x", "--dtype", "int4"], "is not one of 'float32'"),
     ],
