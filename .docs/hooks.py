@@ -1,4 +1,4 @@
-"""Pages that are not written but taken from the repository: the README, the tour, the pictures, the commands' help, the public names."""
+"""Pages generated from the repository: README, tour, figures, help texts, public names, result schemas."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from mkdocs.plugins import event_priority
 from mkdocs.structure.files import File, Files
 
 import sinkscope
+from sinkscope.schema import to_markdown
 
 ROOT = Path(__file__).parents[1]
 TOUR, LOG = "analyses/tour.ipynb", "tests/guarantees/soak.tsv"
@@ -30,6 +31,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         "index.md": _readme(),
         "commands.md": _commands(),
         "python.md": _public(),
+        "schema.md": f"# Results\n\nEvery result is a directory with a `run.json`.\n\n{to_markdown()}",
         "figures/index.md": _gallery(pictures),
     }
     for path, content in pages.items():
@@ -45,8 +47,8 @@ def _readme() -> str:
 
 
 def _commands() -> str:
-    """What typer makes of the help texts."""
-    asked = [
+    """The help texts as Markdown, by typer."""
+    command = [
         sys.executable,
         "-m",
         "typer",
@@ -58,17 +60,17 @@ def _commands() -> str:
         "--title",
         "Commands",
     ]
-    return subprocess.run(asked, check=True, capture_output=True, text=True, cwd=ROOT).stdout
+    return subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT).stdout
 
 
 def _public() -> str:
     names = "\n\n".join(f"::: sinkscope.{name}" for name in sinkscope.__all__)
-    return f"# Python\n\nWhat `import sinkscope` offers.\n\n{names}\n"
+    return f"# Python\n\nThe public names of `import sinkscope`.\n\n{names}\n"
 
 
 def _gallery(pictures: list[str]) -> str:
-    """What the pictures show, then every picture, with its numbers if it has any."""
-    parts = [(ROOT / "figures" / "README.md").read_text(encoding="utf-8"), "# All pictures"]
+    """figures/README.md, then every figure with a link to its numbers."""
+    parts = [(ROOT / "figures" / "README.md").read_text(encoding="utf-8"), "# All figures"]
     for path in pictures:
         if path.endswith(".png"):
             name = path.removeprefix("figures/").removesuffix(".png")
