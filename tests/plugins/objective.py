@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from jaxtyping import Float
 from pydantic import Field
-from sinkscope.unlearning.batch import Batch, Outputs, token_log_probs
 from torch import Tensor
 
 from sinkscope.config import Config
+from sinkscope.unlearning.batch import Batch, Outputs, token_log_probs
 from sinkscope.unlearning.objectives import LOGITS, register_objective
 
 
