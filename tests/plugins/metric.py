@@ -14,5 +14,11 @@ def first_word_matches(item: Item, output: str) -> float:
 
 register_metric(
     "first_word",
-    Metric(VERBMEM_SPLITS, verbmem_items, generate_until, first_word_matches, Scale(lambda mean: 100 * mean, "%", 1)),
+    Metric(
+        VERBMEM_SPLITS,
+        verbmem_items,
+        generate_until,
+        first_word_matches,
+        Scale(lambda mean: 100 * mean, "%", 1),
+    ),
 )
