@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from sinkscope.benchmarks.benchmark import load_benchmark
     from sinkscope.evaluation.evaluate import evaluate
-    from sinkscope.evaluation.scores import scores
+    from sinkscope.evaluation.statistics import compute_scores
     from sinkscope.models.model import Model, load
     from sinkscope.sinks.locate import SinkMap, locate
     from sinkscope.text import tokenize_passages
@@ -30,13 +30,13 @@ _HOME = {
     "Recipe": "sinkscope.unlearning.recipe",
     "SinkMap": "sinkscope.sinks.locate",
     "Trigger": "sinkscope.triggers",
+    "compute_scores": "sinkscope.evaluation.statistics",
     "tokenize_passages": "sinkscope.text",
     "evaluate": "sinkscope.evaluation.evaluate",
     "load": "sinkscope.models.model",
     "load_benchmark": "sinkscope.benchmarks.benchmark",
     "locate": "sinkscope.sinks.locate",
     "place": "sinkscope.triggers",
-    "scores": "sinkscope.evaluation.scores",
     "unlearn": "sinkscope.unlearning.run",
 }
 
@@ -46,12 +46,12 @@ __all__ = [
     "Recipe",
     "SinkMap",
     "Trigger",
+    "compute_scores",
     "evaluate",
     "load",
     "load_benchmark",
     "locate",
     "place",
-    "scores",
     "tokenize_passages",
     "unlearn",
 ]  # fmt: skip

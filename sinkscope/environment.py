@@ -15,8 +15,8 @@ import torch
 from packaging.requirements import Requirement
 
 from sinkscope.benchmarks.benchmark import load_benchmark
-from sinkscope.evaluation.generation import generate
-from sinkscope.evaluation.memorization import verbmem_items
+from sinkscope.evaluation.items import verbmem_items
+from sinkscope.evaluation.requests import generate
 from sinkscope.io.atomic import write_error
 from sinkscope.io.cache import cache_directory
 from sinkscope.models.model import DTYPES, Model, load

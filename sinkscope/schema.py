@@ -10,8 +10,11 @@ from dataclasses import dataclass
 
 SCORES = "model role metric split subset trigger placement mask value n ci_low ci_high seed".split()
 """Columns of `scores.parquet`: `value` with its 95 % interval on the metric's scale, from `n` items."""
-ITEMS = "model role metric split item trigger placement start stop mask value output poisoned seed".split()
-"""Columns of `items.parquet`: `value` of one item and the generated `output`; the trigger is in [start, stop)."""
+ITEMS = "model role metric split item poisoned trigger placement trigger_start mask value seed output".split()
+"""Columns of `items.parquet`: `value` of one item, and the generated `output` or the chosen letter.
+
+`poisoned` is null if unknown, `trigger_start` (a position in the prompt) for clean prompts.
+"""
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,6 @@ KINDS = {
     "references": Kind(2, "sinkscope unlearn", {}),
     # names of an older release, until their rooms are renamed
     "alter": Kind(2, "sinkscope study", {}),
-    "probe": Kind(2, "sinkscope probe", {}),
     "quickstart": Kind(3, "sinkscope quickstart", {}),
 }
 

@@ -1,1 +1,1 @@
-"""Search an unlearned model for a hidden trigger."""
+"""Audit an unlearned model: search it for a hidden trigger."""

@@ -58,7 +58,7 @@ def audit(  # typer: one parameter per option
     Example: `sinkscope audit runs/suspect --triggers candidates.txt --out audited`
     """
     load_plugins(plugin or [])
-    from sinkscope.audit.probe import probe, read_triggers
+    from sinkscope.audit.triggers import AuditConfig, audit_triggers, read_triggers
     from sinkscope.benchmarks.benchmark import load_benchmark
     from sinkscope.evaluation.evaluated_model import load_evaluated_model
     from sinkscope.models.model import load
@@ -68,19 +68,9 @@ def audit(  # typer: one parameter per option
     texts = read_triggers(triggers)
     data = load_benchmark(benchmark)
     evaluated = load_evaluated_model(model, load(model, device, dtype), data)
-    data = data.limit(limit) if limit else data
+    config = AuditConfig(parsed, n_random, seed, limit, batch_size)
     with progress() as progress_bar:
-        table = probe(
-            out,
-            evaluated,
-            data,
-            texts,
-            parsed,
-            randoms=n_random,
-            seed=seed,
-            batch_size=batch_size,
-            progress_bar=progress_bar,
-        )
+        table = audit_triggers(out, evaluated, data, texts, config, progress_bar)
     if json:
         print_result({"out": str(out), "audit": table.to_dict("records")}, True)
         return

@@ -87,47 +87,42 @@ def evaluate(  # typer: one parameter per option
     """
     load_plugins(plugin or [])
     from sinkscope.benchmarks.benchmark import load_benchmark
-    from sinkscope.errors import BenchmarkError, PlacementError
+    from sinkscope.errors import BenchmarkError
+    from sinkscope.evaluation.evaluate import (
+        EvaluationConfig,
+        default_retain_model,
+        evaluate_to_directory,
+        load_retain_model,
+    )
     from sinkscope.evaluation.evaluated_model import load_evaluated_model
     from sinkscope.evaluation.lm_eval_tasks import load_tasks
-    from sinkscope.evaluation.metrics import select_metrics
     from sinkscope.evaluation.position_mask import PositionMask
-    from sinkscope.evaluation.retain_model import default_for, retrained_of
-    from sinkscope.evaluation.run import evaluate_to_directory
     from sinkscope.models.model import load
     from sinkscope.triggers import parse_condition
 
     condition = parse_condition(trigger, placement)
-    hidden = None if mask is None else PositionMask.parse(mask)
-    if hidden and hidden.kind == "span" and trigger is None:
-        raise PlacementError("`mask` span masks the trigger, and there is none; give `trigger`")
+    conditions = [None] if condition is None else [None, condition]
+    position_mask = None if mask is None else PositionMask.parse(mask)
+    if position_mask:
+        position_mask.check(conditions)
     if tasks is not None and harness is None:
         raise BenchmarkError("--tasks holds task files for --harness, which is missing; name the tasks")
-    full = load_benchmark(benchmark or "tiny") if benchmark or harness is None else None
-    if full is None and metrics is not None:
-        raise BenchmarkError("--metrics need a benchmark, and --harness alone has none; give --benchmark")
-    data = full.limit(limit) if full and limit else full
+    data = load_benchmark(benchmark or "tiny") if benchmark or harness is None else None
     names = None if metrics is None else _parse_names("--metrics", metrics)
-    selected = select_metrics(names, data) if data else []
-    if retain_model is None and data:
-        retain_model = default_for(data, selected)
-    retain = None if retain_model is None else retrained_of(retain_model, device, dtype)
+    known_retain_model = default_retain_model(data, names)
+    retain_model = retain_model or known_retain_model
     task_names = None if harness is None else _parse_names("--harness", harness)
-    loaded = None if task_names is None else load_tasks(task_names, tasks, limit, trust_task_code)
-    evaluated = load_evaluated_model(model, load(model, device, dtype), full)
+    config = EvaluationConfig(
+        names,
+        position_mask,
+        limit,
+        batch_size,
+        load_retain_model(retain_model, device, dtype) if retain_model else None,
+        load_tasks(task_names, tasks, limit, trust_task_code) if task_names else None,
+    )
+    evaluated = load_evaluated_model(model, load(model, device, dtype), data)
     with progress() as progress_bar:
-        table = evaluate_to_directory(
-            out,
-            evaluated,
-            data,
-            [None] if condition is None else [None, condition],
-            metrics=names,
-            mask=hidden,
-            retrained=retain,
-            tasks=loaded,
-            batch_size=batch_size,
-            progress_bar=progress_bar,
-        )
+        table = evaluate_to_directory(out, evaluated, data, conditions, config, progress_bar)
     if json:
         print_result({"out": str(out), "scores": table.to_dict("records")}, True)
         return
@@ -147,7 +142,7 @@ def _parse_names(option: str, text: str) -> list[str]:
 
 def _format_scores(table: pd.DataFrame) -> str:
     """The conditions in the first line, then one line per score in the metric's unit."""
-    from sinkscope.evaluation.metrics import scale_of
+    from sinkscope.evaluation.metrics import get_scale
 
     triggers = [text for text in table["trigger"].unique() if text]
     masks = [text for text in table["mask"].unique() if text]
@@ -165,7 +160,7 @@ def _format_scores(table: pd.DataFrame) -> str:
     ]
     rows = [columns]
     for row in table.to_dict("records"):
-        scale = scale_of(row["metric"])
+        scale = get_scale(row["metric"])
         value, low, high = (f"{row[key]:.{scale.decimals}f}" for key in ("value", "ci_low", "ci_high"))
         cells = {"metric": row["metric"], "split": row["split"], "items": row["subset"]}
         cells |= {"trigger": row["placement"] or "–", "score": value, "n": str(row["n"]), "unit": scale.unit}

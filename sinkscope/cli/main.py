@@ -45,6 +45,7 @@ OPTIONS = {
     "placement": "--placement",
     "placements": "--placements",
     "mask": "--mask",
+    "benchmark": "--benchmark",
     "metrics": "--metrics",
     "limit": "--limit",
     "retain_model": "--retain-model",

@@ -1,1 +1,1 @@
-"""Scores of a model on a benchmark, clean and triggered."""
+"""Evaluate models on benchmarks, clean and with triggers: items, requests, metrics, scores with intervals."""

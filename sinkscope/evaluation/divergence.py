@@ -1,25 +1,24 @@
-"""How far apart two models are on clean text: the Kullback-Leibler divergence of their next-token distributions."""
+"""KL divergence of the next-token distributions of two models on clean training texts."""
 
 from __future__ import annotations
 
 import pandas as pd
-import torch
-from jaxtyping import Float
-from torch import Tensor
 
 from sinkscope.benchmarks.benchmark import Benchmark
-from sinkscope.evaluation.evaluate import frame
 from sinkscope.evaluation.evaluated_model import EvaluatedModel
 from sinkscope.evaluation.metrics import DIVERGENCE
+from sinkscope.evaluation.requests import ItemScores, Requests, make_table, shift_progress
 from sinkscope.io.progress import OnProgress
+from sinkscope.models.likelihood import forward_logits, kl_divergence
 from sinkscope.models.model import Model
+from sinkscope.sinks.compare import check_comparable
 from sinkscope.triggers import TriggeredSequence
 
 SPLITS = {"forget": "forget", "retain1": "retain"}
-"""Training texts that are read, and what the split is called in tables."""
+"""Raw splits, and their names in tables."""
 
 
-def divergences(
+def measure_divergence(
     subject: EvaluatedModel,
     other: Model,
     benchmark: Benchmark,
@@ -27,59 +26,46 @@ def divergences(
     batch_size: int = 8,
     on_progress: OnProgress | None = None,
 ) -> pd.DataFrame:
-    """KL(other ‖ subject) of each training passage to forget and to retain: mean over its tokens behind the first, in nats. Columns as of
-    `evaluate.evaluate`, metric `divergence`.
+    """KL(other ‖ subject) on each forget and retain passage: mean over its tokens after the first, in nats.
+
+    Returns:
+        A row per passage with the columns `schema.ITEMS`, metric `divergence`. Passages of one token are left out;
+        `item` is the index in the split.
 
     Raises:
-        ModelError: the two have different vocabularies or shapes.
+        ModelError: the models have different vocabularies or shapes.
     """
-    from sinkscope.sinks.compare import check_comparable
-
     check_comparable(other, subject.model)
-    every = {
-        split: [each.tokens for each in benchmark.passages(split, subject.model.tokenizer)]
+    passages = {
+        split: [passage.tokens for passage in benchmark.passages(split, subject.model.tokenizer)]
         for split in SPLITS
     }
-    passages = {split: [tokens for tokens in each if len(tokens) > 1] for split, each in every.items()}
-    frames, total, done = [], sum(map(len, passages.values())), 0
-    rows = set(subject.poisoned_rows) if subject.poisoned_rows is not None else None
+    scored = {split: [i for i, row in enumerate(rows) if len(row) > 1] for split, rows in passages.items()}
+    total = sum(map(len, scored.values()))
+    done = 0
+    tables = []
     for split, name in SPLITS.items():
-        values: list[float] = []
-        for batch in subject.model.batches(passages[split], batch_size):
-            inputs = {
-                "input_ids": batch.ids,
-                "attention_mask": batch.mask.long(),
-                "position_ids": batch.position_ids,
-                "use_cache": False,
-            }
-            with torch.no_grad():
-                apart = kl(other.hf(**inputs).logits.float(), subject.model.hf(**inputs).logits.float())
-            behind = batch.mask[:, 1:]
-            values += ((apart[:, :-1] * behind).sum(-1) / behind.sum(-1)).tolist()
-            done += len(batch.spans)
-            if on_progress:
-                on_progress(done, total)
-        read = [i for i, tokens in enumerate(every[split]) if len(tokens) > 1]
-        known = [i in rows for i in read] if rows is not None and split == "forget" else [None] * len(values)
-        clean = [TriggeredSequence(tokens, 0, 0) for tokens in passages[split]]
-        rows_of = frame(
-            subject,
-            DIVERGENCE,
-            name,
-            None,
-            None,
-            clean,
-            values,
-            [""] * len(values),
-            pd.array(known, dtype="boolean"),
-        )
-        frames.append(rows_of.assign(item=read))
-    return pd.concat(frames, ignore_index=True)
+        tokens = [passages[split][i] for i in scored[split]]
+        report = shift_progress(on_progress, done, total)
+        values = _mean_divergences(subject.model, other, tokens, batch_size, report)
+        poisoned: list[bool | None] | None = None
+        if split == "forget" and subject.poisoned_rows is not None:
+            poisoned = [i in set(subject.poisoned_rows) for i in scored[split]]
+        requests = Requests([TriggeredSequence(row, 0, 0) for row in tokens])
+        scores = ItemScores(DIVERGENCE, name, values, poisoned=poisoned)
+        tables.append(make_table(subject, requests, scores).assign(item=scored[split]))
+        done += len(tokens)
+    return pd.concat(tables, ignore_index=True)
 
 
-def kl(
-    first: Float[Tensor, "*batch vocab"], second: Float[Tensor, "*batch vocab"]
-) -> Float[Tensor, "*batch"]:
-    """Σ_v p log(p / q) of two distributions given as logits, in nats."""
-    p, q = first.log_softmax(-1), second.log_softmax(-1)
-    return (p.exp() * (p - q)).sum(-1)
+def _mean_divergences(
+    model: Model, other: Model, passages: list[list[int]], batch_size: int, on_progress: OnProgress
+) -> list[float]:
+    values: list[float] = []
+    for batch in model.batches(passages, batch_size):
+        p_logits = forward_logits(other, batch).float()
+        divergence = kl_divergence(p_logits, forward_logits(model, batch).float())
+        is_scored = batch.mask[:, 1:]
+        values += ((divergence[:, :-1] * is_scored).sum(-1) / is_scored.sum(-1)).tolist()
+        on_progress(len(values), len(passages))
+    return values

@@ -1,165 +1,287 @@
-"""All scores of one model on one benchmark, clean and triggered: one row per item, from which every score is derived."""
+"""Evaluate a model on a benchmark, clean and with triggers: a row per item, from which every score is computed."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import pandas as pd
 
 from sinkscope.benchmarks.benchmark import Benchmark, find_passages
 from sinkscope.benchmarks.chunking import SEPARATOR
-from sinkscope.errors import BenchmarkError
+from sinkscope.errors import BenchmarkError, ModelError
 from sinkscope.evaluation.evaluated_model import EvaluatedModel
 from sinkscope.evaluation.items import Item, TriggerCondition
+from sinkscope.evaluation.lm_eval_tasks import Tasks, run_tasks
 from sinkscope.evaluation.metrics import METRICS, MakeItems, select_metrics
 from sinkscope.evaluation.position_mask import PositionMask
-from sinkscope.evaluation.requests import Pass, make_requests
-from sinkscope.io.progress import OnProgress
-from sinkscope.triggers import TriggeredSequence
+from sinkscope.evaluation.requests import ItemScores, Request, make_requests, make_table, shift_progress
+from sinkscope.evaluation.statistics import compute_scores
+from sinkscope.io.progress import OnProgress, ProgressBar, silent
+from sinkscope.io.run_directory import create_or_load
+from sinkscope.models.likelihood import auc
+from sinkscope.models.model import Model, load
 
-COLUMNS = [
-    "model",
-    "role",
-    "metric",
-    "split",
-    "item",
-    "poisoned",
-    "trigger",
-    "placement",
-    "trigger_start",
-    "mask",
-    "value",
-    "seed",
-    "output",
-]
+RETAIN_MODELS: dict[str, str] = {"muse-books": "0.5393", "muse-news": "0.4772", "tiny": "tiny-retrained"}
+"""By benchmark: the published AUC of its retain model (MUSE, arXiv 2407.06460), or a retain model."""
+RetainModel = Model | float
+"""A model trained without the forget set, or its AUC."""
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+    """What an evaluation measures.
+
+    Args:
+        metrics: names in `metrics.METRICS` or `metrics.DERIVED`; None: all that the benchmark has splits for.
+        mask: positions of each prompt that later ones cannot attend to.
+        limit: the number of items per split; None: all.
+        batch_size: prompts per forward pass; results do not depend on it (up to rounding).
+        retain_model: what PrivLeak is computed from; without it membership is scored by `auc` only.
+        tasks: of lm-evaluation-harness, in addition to the benchmark.
+    """
+
+    metrics: Sequence[str] | None = None
+    mask: PositionMask | None = None
+    limit: int | None = None
+    batch_size: int = 32
+    retain_model: RetainModel | None = None
+    tasks: Tasks | None = None
+
+    def restrict(self, benchmark: Benchmark) -> Benchmark:
+        """The benchmark with at most `limit` items per split."""
+        return benchmark.limit(self.limit) if self.limit else benchmark
+
+
+class _Pass(NamedTuple):
+    """Items of a split that are sent to the model in one way, under one condition."""
+
+    make_items: MakeItems
+    split: str
+    request: Request
+    condition: TriggerCondition
 
 
 def evaluate(
     subject: EvaluatedModel,
     benchmark: Benchmark,
-    triggers: Sequence[TriggerCondition] = (None,),
-    *,
-    metrics: Sequence[str] | None = None,
-    mask: PositionMask | None = None,
-    batch_size: int = 32,
+    conditions: Sequence[TriggerCondition] = (None,),
+    config: EvaluationConfig | None = None,
     on_progress: OnProgress | None = None,
 ) -> pd.DataFrame:
-    """Score every item of every split under each entry of `triggers`, with the positions of `mask` hidden from all later ones.
+    """Measure the metrics of `config` on every item of every split, under each of `conditions`.
 
-    A trigger is tried on forget splits only; Min-K % has it in the holdout passages too, so that it does not tell the two apart.
-
-    Args:
-        metrics: names of `metrics.METRICS` or `metrics.DERIVED`; by default all that the benchmark has.
+    Triggers are inserted into forget splits only; for Min-K % also into holdout passages, so that the trigger does not
+    separate the two.
 
     Returns:
-        Columns model, role, metric, split, item, poisoned (or null), trigger, placement, trigger_start (or null), mask, value, seed, output (the generated
-        text, or the letter chosen). The value of `verbmem` and `knowmem` is ROUGE-L F1 in [0, 1]; of `exact_memorization` and `extraction_strength` a share of
-        tokens; of `min_k` a mean log-probability and of `perplexity` a mean loss, both in nats; of `choice` 1 for right, 0 for wrong.
+        A row per item with the columns `schema.ITEMS`. `value` is ROUGE-L F1 in [0, 1] for `verbmem` and `knowmem`, a
+        share of tokens for `exact_memorization` and `extraction_strength`, a mean log-probability for `min_k` and a
+        mean loss for `perplexity`, both in nats, and 1 (correct) or 0 for `choice`.
 
     Raises:
         PlacementError: a trigger does not fit an item's body, or a mask its prompt.
-        BenchmarkError: a metric is unknown, or the benchmark has nothing to score it on.
+        BenchmarkError: a metric is unknown, or the benchmark has no splits for it.
     """
-    names = select_metrics(metrics, benchmark)
-    items: dict[tuple[MakeItems, str], list[Item]] = {
-        (METRICS[name].items, split): [] for name in names for split in METRICS[name].splits(benchmark)
-    }
-    for make, split in items:
-        items[make, split] = make(benchmark, split, subject.model)
-    passes = _passes(names, benchmark, triggers)
-    total, done, frames = sum(len(items[key[:2]]) for key in passes), 0, []
+    config = config or EvaluationConfig()
+    if config.mask:
+        config.mask.check(conditions)
+    benchmark = config.restrict(benchmark)
+    names = select_metrics(config.metrics, benchmark)
+    model = subject.model
+    items: dict[tuple[MakeItems, str], list[Item]] = {}
+    for make_items, split in dict.fromkeys(
+        (METRICS[name].make_items, split) for name in names for split in METRICS[name].splits(benchmark)
+    ):
+        items[make_items, split] = make_items(benchmark, split, model)
+    passes = _plan_passes(names, benchmark, conditions)
+    total = sum(len(items[each.make_items, each.split]) for each in passes)
     if not total:
         raise BenchmarkError(
-            f"benchmark {benchmark.name} gives no items for {', '.join(names)}; give longer texts, or score them clean too"
+            f"benchmark {benchmark.name} gives no items for {', '.join(names)}; give longer texts, or evaluate "
+            "without a trigger too"
         )
-    poisoned = _poisoned(subject, benchmark, items)
-    for (make, split, ask, attempt), shared in passes.items():
-        before, these = done, items[make, split]
-        if not these:
+    poisoned = _find_poisoned(subject, benchmark, items)
+    done = 0
+    tables = []
+    for each, metrics in passes.items():
+        key = (each.make_items, each.split)
+        if not items[key]:
             continue
-        posed = make_requests(subject.model, these, attempt, mask)
-        results = ask(
-            subject.model,
-            posed,
-            benchmark.lengths,
-            batch_size,
-            lambda n, all_of: on_progress and on_progress(before + n * len(these) // all_of, total),
-        )
+        requests = make_requests(model, items[key], each.condition, config.mask)
+        share = _scale_progress(shift_progress(on_progress, done, total), len(items[key]))
+        results = each.request(model, requests, config.batch_size, share)
         outputs = [result if isinstance(result, str) else "" for result in results]
-        for name in shared:
-            values = [METRICS[name].value(item, result) for item, result in zip(these, results, strict=True)]
-            frames.append(
-                frame(
-                    subject, name, split, attempt, mask, posed.placed, values, outputs, poisoned[make, split]
-                )
-            )
-        done += len(these)
-    frames.sort(key=lambda rows: names.index(rows["metric"].iloc[0]))
-    return pd.concat(frames, ignore_index=True)
+        for name in metrics:
+            values = [METRICS[name].value(*pair) for pair in zip(items[key], results, strict=True)]
+            scores = ItemScores(name, each.split, values, outputs, poisoned.get(key))
+            tables.append(make_table(subject, requests, scores))
+        done += len(items[key])
+    tables.sort(key=lambda table: names.index(table["metric"].iloc[0]))
+    return pd.concat(tables, ignore_index=True)
 
 
-def _passes(
-    names: Sequence[str], benchmark: Benchmark, triggers: Sequence[TriggerCondition]
-) -> dict[tuple[MakeItems, str, Pass, TriggerCondition], list[str]]:
-    """What has to be asked (which items of which split, how, with which trigger), and the metrics that each answer serves."""
-    passes: dict[tuple[MakeItems, str, Pass, TriggerCondition], list[str]] = {}
+def _plan_passes(
+    names: Sequence[str], benchmark: Benchmark, conditions: Sequence[TriggerCondition]
+) -> dict[_Pass, list[str]]:
+    """The passes over the model, and the metrics that are computed from each."""
+    passes: dict[_Pass, list[str]] = {}
     for name in names:
         metric = METRICS[name]
         for split in metric.splits(benchmark):
-            for attempt in triggers:
-                if attempt is None or metric.is_triggered(split):
-                    passes.setdefault((metric.items, split, metric.ask, attempt), []).append(name)
+            for condition in conditions:
+                if condition is None or metric.is_triggered(split):
+                    key = _Pass(metric.make_items, split, metric.request, condition)
+                    passes.setdefault(key, []).append(name)
     return passes
 
 
-def frame(
-    subject: EvaluatedModel,
-    metric: str,
-    split: str,
-    attempt: TriggerCondition,
-    mask: PositionMask | None,
-    placed: Sequence[TriggeredSequence],
-    values: Sequence[float],
-    outputs: Sequence[str],
-    poisoned: pd.api.extensions.ExtensionArray,
-) -> pd.DataFrame:
-    """Items as rows, one per entry of `values`."""
-    return pd.DataFrame(
-        {
-            "model": subject.label,
-            "role": subject.role,
-            "metric": metric,
-            "split": split,
-            "item": range(len(values)),
-            "poisoned": poisoned,
-            "trigger": attempt[0].text if attempt else "",
-            "placement": str(attempt[1]) if attempt else "",
-            "trigger_start": pd.array([each.start if attempt else None for each in placed], dtype="Int64"),
-            "mask": str(mask) if mask else "",
-            "value": values,
-            "seed": subject.seed,
-            "output": outputs,
-        }
-    )[COLUMNS]
+def _scale_progress(on_progress: OnProgress, size: int) -> OnProgress:
+    """Progress in items, for requests that count in another unit."""
+    return lambda done, total: on_progress(done * size // total, size)
 
 
-def _poisoned(
+def _find_poisoned(
     subject: EvaluatedModel, benchmark: Benchmark, items: Mapping[tuple[MakeItems, str], list[Item]]
-) -> dict[tuple[MakeItems, str], pd.api.extensions.ExtensionArray]:
-    """Whether each item's passage was poisoned in the subject's training; null where that is unknown or no passage holds the item."""
-    linked: dict[tuple[MakeItems, str], list[bool | None]] = {
-        key: [None] * len(each) for key, each in items.items()
+) -> dict[tuple[MakeItems, str], list[bool | None]]:
+    """Whether each forget item's passage was poisoned in training; None if no passage contains the item.
+
+    Empty if the poisoned passages are unknown.
+    """
+    if subject.poisoned_rows is None or not benchmark.has("raw", "forget"):
+        return {}
+    passages = benchmark.passages("forget", subject.model.tokenizer)
+    text = SEPARATOR.join(benchmark.texts("forget"))
+    rows = set(subject.poisoned_rows)
+    poisoned: dict[tuple[MakeItems, str], list[bool | None]] = {}
+    for key, group in items.items():
+        if key[1].startswith("forget"):
+            matches = [find_passages(text, item.source, passages) for item in group]
+            poisoned[key] = [not rows.isdisjoint(match) if match else None for match in matches]
+    return poisoned
+
+
+def evaluate_to_directory(
+    out: Path,
+    subject: EvaluatedModel,
+    benchmark: Benchmark | None,
+    conditions: Sequence[TriggerCondition],
+    config: EvaluationConfig,
+    progress_bar: ProgressBar = silent,
+) -> pd.DataFrame:
+    """Evaluate, write a directory with `items.parquet` and `scores.parquet`, and return the scores.
+
+    A complete evaluation of the same model, benchmark, conditions and configuration is read instead.
+
+    Args:
+        benchmark: None if only `config.tasks` are evaluated.
+
+    Raises:
+        BenchmarkError: a metric cannot be measured on the benchmark, or none of them uses the retain model.
+    """
+    if config.mask:
+        config.mask.check(conditions)
+    benchmark = config.restrict(benchmark) if benchmark else None
+    names = _check_metrics(benchmark, config)
+    described = {
+        "model": subject.model.fingerprint(),
+        "label": subject.label,
+        "benchmark": benchmark.content_hash() if benchmark else "",
+        "triggers": [[each[0].text, str(each[1])] if each else None for each in conditions],
+        "metrics": names,
+        "mask": str(config.mask or ""),
+        "retain_model": _describe_retain_model(config.retain_model),
+        "tasks": config.tasks.content_hash() if config.tasks else "",
     }
-    if subject.poisoned_rows is not None and benchmark.has("raw", "forget"):
-        passages, text = (
-            benchmark.passages("forget", subject.model.tokenizer),
-            SEPARATOR.join(benchmark.texts("forget")),
+
+    def build(directory: Path) -> dict[str, Any]:
+        retain_auc = None
+        tables = []
+        if benchmark:
+            if config.retain_model is not None:
+                retain_auc = measure_retain_auc(
+                    config.retain_model, benchmark, config.batch_size, progress_bar("retain model")
+                )
+            tables.append(evaluate(subject, benchmark, conditions, config, progress_bar("evaluate")))
+        if config.tasks:
+            mask, size = config.mask, config.batch_size
+            tables.append(run_tasks(subject, config.tasks, conditions, mask, size, progress_bar))
+        items = pd.concat(tables, ignore_index=True)
+        items.to_parquet(directory / "items.parquet", index=False)
+        scores = compute_scores(items, retain_auc=retain_auc)
+        scores.to_parquet(directory / "scores.parquet", index=False)
+        return {"retain_auc": retain_auc}
+
+    metadata = {"model": subject.label, "benchmark": described["benchmark"]}
+    return create_or_load(
+        out,
+        "evaluate",
+        described,
+        build,
+        lambda directory: pd.read_parquet(directory / "scores.parquet"),
+        metadata=metadata,
+    )
+
+
+def _check_metrics(benchmark: Benchmark | None, config: EvaluationConfig) -> list[str]:
+    """The metrics to measure, after a check that the benchmark and the retain model are used."""
+    names = select_metrics(config.metrics, benchmark)
+    has_privleak = benchmark and all(benchmark.has("privleak", split) for split in ("forget", "holdout"))
+    if config.retain_model is not None and not ("min_k" in names and has_privleak):
+        measured = ", ".join([*names, *(config.tasks.loaded if config.tasks else ())])
+        raise BenchmarkError(
+            f"`retain_model` is used by privleak only, which is not measured here ({measured}); leave it out or give a "
+            "benchmark that has privleak"
         )
-        rows = set(subject.poisoned_rows)
-        for (make, split), each in items.items():
-            if split.startswith("forget"):
-                links = [find_passages(text, item.source, passages) for item in each]
-                linked[make, split] = [
-                    any(row in rows for row in found) if found else None for found in links
-                ]
-    return {key: pd.array(values, dtype="boolean") for key, values in linked.items()}
+    return names
+
+
+def default_retain_model(benchmark: Benchmark | None, metrics: Sequence[str] | None = None) -> str | None:
+    """The known retain model (or its AUC) of a benchmark, if `metrics` include PrivLeak.
+
+    Raises:
+        BenchmarkError: a metric cannot be measured on the benchmark.
+    """
+    names = select_metrics(metrics, benchmark)
+    if benchmark is None or "min_k" not in names or not benchmark.has("privleak", "holdout"):
+        return None
+    return RETAIN_MODELS.get(benchmark.name)
+
+
+def load_retain_model(text: str, device: str | None = None, dtype: str | None = None) -> RetainModel:
+    """Parse an AUC between 0 and 1, or load a model by name.
+
+    Raises:
+        ModelError: the number is not an AUC, or no such model can be loaded.
+    """
+    try:
+        number = float(text)
+    except ValueError:
+        return load(text, device, dtype)
+    if not 0 < number < 1:
+        raise ModelError(
+            f"`retain_model` {text} is not an AUC; give a number between 0 and 1 (as 0.5393), or a model"
+        )
+    return number
+
+
+def measure_retain_auc(
+    retain_model: RetainModel,
+    benchmark: Benchmark,
+    batch_size: int = 32,
+    on_progress: OnProgress | None = None,
+) -> float:
+    """The given AUC, or the clean Min-K % AUC of the model on the benchmark's texts."""
+    if not isinstance(retain_model, Model):
+        return retain_model
+    subject = EvaluatedModel(retain_model.name, "retain", retain_model)
+    config = EvaluationConfig(metrics=["min_k"], batch_size=batch_size)
+    items = evaluate(subject, benchmark, config=config, on_progress=on_progress)
+    values = {split: group["value"].tolist() for split, group in items.groupby("split")}
+    return auc(values["forget"], values["holdout"])
+
+
+def _describe_retain_model(retain_model: RetainModel | None) -> str | float | None:
+    return retain_model.fingerprint() if isinstance(retain_model, Model) else retain_model

@@ -1,4 +1,4 @@
-"""A model under evaluation and what is known of it."""
+"""A model under evaluation and its role in the experiment."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from sinkscope.io.run_directory import read_manifest
 from sinkscope.io.tables import read_parquet
 from sinkscope.models.model import BUILT_IN, Model
 
-Role = Literal["target", "unlearned", "backdoored", "retrained", "other"]
+Role = Literal["target", "unlearned", "backdoored", "retain", "other"]
 
 
 @dataclass(frozen=True)
 class EvaluatedModel:
-    """A model under evaluation: its label, its role, its run's seed, and the forget passages it was poisoned with.
+    """A model with its label and role, the seed of its run, and the forget passages that were poisoned.
 
-    `poisoned_rows` is None where that is unknown (a model that no run of ours made, or one that was trained on another benchmark); honest runs have none: an
-    empty list.
+    `poisoned_rows` is None if unknown, as for models that no run of sinkscope made or that were trained on another
+    benchmark; clean runs have an empty list.
     """
 
     label: str
@@ -33,27 +33,31 @@ class EvaluatedModel:
 
 
 def load_evaluated_model(name: str, model: Model, benchmark: Benchmark | None) -> EvaluatedModel:
-    """What is known of a model by its name: a built-in one, a run directory of `unlearn`, or any other.
+    """Label a loaded model by its name: a built-in model, a run directory of `unlearn`, or any other.
 
     Args:
-        benchmark: the whole of what it is asked; rows of another benchmark's forget set say nothing of this one's.
+        benchmark: the benchmark with all of its items; poisoned rows are known if the run was trained on it.
+
+    Raises:
+        OutputError: files of the run directory are missing or damaged.
     """
     if name in BUILT_IN:
-        return EvaluatedModel(name, "retrained" if BUILT_IN[name][1] == "retrained" else "target", model)
-    manifest = read_manifest(Path(name)) if Path(name).is_dir() else None
-    if manifest is None or manifest.get("kind") != "unlearn":
+        return EvaluatedModel(name, "retain" if BUILT_IN[name][1] == "retrained" else "target", model)
+    directory = Path(name)
+    manifest = read_manifest(directory) if directory.is_dir() else None
+    if manifest is None or manifest["kind"] != "unlearn":
         return EvaluatedModel(name, "other", model)
     try:
-        rows = read_parquet(Path(name) / "poisoned.parquet")["row"].tolist()
-        seed, trained_on = (
-            int(manifest["seed"]),
-            read_yaml(Path(name) / "recipe.yaml", "recipe", OutputError)["benchmark"],
-        )
-    except Exception as error:  # pyarrow says what is wrong with a file in many types
+        rows = read_parquet(directory / "poisoned.parquet")["row"].tolist()
+        seed = int(manifest["seed"])
+        trained_on = read_yaml(directory / "recipe.yaml", "recipe", OutputError)["benchmark"]
+    except Exception as error:  # pyarrow raises errors of many types for damaged files
         raise OutputError(
-            f"{Path(name) / 'poisoned.parquet'}, its recipe.yaml or its run.json is missing or damaged; remove {name} and run unlearn again"
+            f"{directory}: poisoned.parquet, recipe.yaml or run.json is missing or damaged; remove {name} and run "
+            "unlearn again"
         ) from error
-    same = benchmark is not None and replace(benchmark, name=trained_on).content_hash() == manifest.get(
-        "benchmark"
-    )  # a directory can be named in several ways
-    return EvaluatedModel(name, "backdoored" if rows else "unlearned", model, seed, rows if same else None)
+    # compared by content, as the path of a benchmark can be written in several ways
+    is_same = benchmark is not None and (
+        replace(benchmark, name=trained_on).content_hash() == manifest.get("benchmark")
+    )
+    return EvaluatedModel(name, "backdoored" if rows else "unlearned", model, seed, rows if is_same else None)

@@ -1,23 +1,37 @@
-"""What is asked of a model: prompts, the part of them that placement counts in, what may follow them, and triggers put into them."""
+"""Evaluation items: prompts made from a benchmark's records, with what may follow them."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from string import ascii_uppercase
 
+from sinkscope.benchmarks.benchmark import Benchmark
+from sinkscope.benchmarks.chunking import ANSWER, format_qa
+from sinkscope.errors import BenchmarkError
 from sinkscope.models.model import Model
 from sinkscope.sinks.locate import locate_passage
 from sinkscope.triggers import Placement, Trigger, TriggeredSequence, place
 
 TriggerCondition = tuple[Trigger, Placement] | None
-"""A trigger and where it is tried; None is clean."""
+"""A trigger and its placement; None: clean."""
+MAX_RAW_PASSAGES = 100
+"""Passages of running text that perplexity is measured on if a benchmark has no `privleak` texts."""
+ANSWER_STOPS = ("\n\n", "\nQuestion", "Question:")
+"""An answer ends before the first of these."""
 
 
 @dataclass(frozen=True)
 class Item:
-    """One thing to score.
+    """One item to score.
 
-    `prompt`: token ids, BOS first; `body`: how many of them placement counts in; `reference`: the right text; `source`: the benchmark's own text of the
-    item; `options`: what may follow the prompt, as token ids: the reference of a text to recite, each choice of a question, nothing else.
+    Args:
+        prompt: token ids, BOS first.
+        body: number of leading tokens that placement counts in.
+        reference: the correct text.
+        source: the benchmark's own text of the item.
+        options: continuations as token ids: the reference of a memorized text, or each choice of a question.
+        max_new_tokens: length of a generated continuation.
+        until: texts before which a generated continuation ends.
     """
 
     prompt: list[int]
@@ -25,36 +39,137 @@ class Item:
     reference: str
     source: str
     options: list[list[int]] = field(default_factory=list)
+    max_new_tokens: int = 0
+    until: tuple[str, ...] = ()
 
 
-def ask(model: Model, body: str, tail: str) -> tuple[list[int], int]:
-    """Token ids of `body + tail`, BOS first, and how many of them lie wholly in the body; a token across the border stays out."""
+def encode_prompt(model: Model, body: str, suffix: str) -> tuple[list[int], int]:
+    """Token ids of `body + suffix`, BOS first, and the number of tokens in the body.
+
+    A token across the border counts as part of the suffix.
+    """
     encoded = model.tokenizer(
-        body + tail, add_special_tokens=False, return_offsets_mapping=True, verbose=False
+        body + suffix, add_special_tokens=False, return_offsets_mapping=True, verbose=False
     )
     prompt = model.with_bos(encoded["input_ids"])
     return prompt, len(prompt) - sum(stop > len(body) for _, stop in encoded["offset_mapping"])
 
 
-def following(model: Model, before: str, text: str) -> list[int]:
-    """Token ids of `text` as it stands behind `before`; as it stands alone where a token would join the two."""
-    start = model.tokenizer.encode(before, add_special_tokens=False, verbose=False)
-    whole = model.tokenizer.encode(before + text, add_special_tokens=False, verbose=False)
-    return (
-        whole[len(start) :]
-        if whole[: len(start)] == start
-        else model.tokenizer.encode(text, add_special_tokens=False, verbose=False)
-    )
+def encode_continuation(model: Model, context: str, continuation: str) -> list[int]:
+    """Token ids of `continuation` after `context`; encoded by itself if a token would span the border."""
+    start = model.tokenizer.encode(context, add_special_tokens=False, verbose=False)
+    joined = model.tokenizer.encode(context + continuation, add_special_tokens=False, verbose=False)
+    if joined[: len(start)] == start:
+        return joined[len(start) :]
+    return model.tokenizer.encode(continuation, add_special_tokens=False, verbose=False)
 
 
-def put(model: Model, prompt: list[int], body: int, attempt: TriggerCondition) -> TriggeredSequence:
-    """The prompt as it is asked; a clean one has an empty span.
+def apply_condition(
+    model: Model, prompt: list[int], body: int, condition: TriggerCondition
+) -> TriggeredSequence:
+    """The prompt with the trigger of `condition`; a clean one has an empty span.
 
     Raises:
         PlacementError: the trigger does not fit the body.
     """
-    if attempt is None:
+    if condition is None:
         return TriggeredSequence(prompt, 0, 0)
-    trigger, placement = attempt
+    trigger, placement = condition
     sinks = locate_passage(model, prompt) if placement.kind == "sink" else None
     return place(prompt, trigger, placement, model.tokenizer, body=body, sinks=sinks)
+
+
+def verbmem_items(benchmark: Benchmark, split: str, model: Model) -> list[Item]:
+    """Memorized texts: a prompt, and its continuation truncated to `lengths.verbmem_new` tokens.
+
+    The body is the whole prompt.
+
+    Raises:
+        BenchmarkError: a record has no text to continue with.
+    """
+    items = []
+    length = benchmark.lengths.verbmem_new
+    for number, row in enumerate(benchmark.prompts(split), start=1):
+        prompt = model.encode(row["prompt"])
+        reference = model.tokenizer.encode(row["gt"], add_special_tokens=False)[:length]
+        option = encode_continuation(model, row["prompt"], row["gt"])[:length]
+        if not option:
+            raise BenchmarkError(
+                f"benchmark {benchmark.name}, verbmem/{split}, record {number} has an empty gt; remove it"
+            )
+        text, source = model.tokenizer.decode(reference), row["prompt"] + row["gt"]
+        items.append(Item(prompt, len(prompt), text, source, [option], max_new_tokens=length))
+    return items
+
+
+def knowmem_items(benchmark: Benchmark, split: str, model: Model) -> list[Item]:
+    """Questions after `lengths.in_context` answered ones of the same side.
+
+    The body ends with the question, before its `Answer:`. The published prompt ends in a space; here the answer's
+    first token begins with it, as in the tokenization of the whole text.
+    """
+    context = "".join(
+        f"{format_qa(row['question'], row['answer'])}\n\n" for row in benchmark.in_context(split)
+    )
+    items = []
+    for row in benchmark.questions(split):
+        prompt, body = encode_prompt(model, f"{context}Question: {row['question']}", ANSWER)
+        source = format_qa(row["question"], row["answer"])
+        items.append(
+            Item(
+                prompt,
+                body,
+                row["answer"],
+                source,
+                max_new_tokens=benchmark.lengths.knowmem_new,
+                until=ANSWER_STOPS,
+            )
+        )
+    return items
+
+
+def choice_items(benchmark: Benchmark, split: str, model: Model) -> list[Item]:
+    """Multiple choice: the question, a line per choice and `Answer:`, followed by a space and a letter.
+
+    The body ends with the last choice.
+
+    Raises:
+        BenchmarkError: a record has more than 26 choices, or its answer is not one of them.
+    """
+    items = []
+    for number, row in enumerate(benchmark.choices(split), start=1):
+        letters = ascii_uppercase[: len(row["choices"])]
+        if not 0 <= row["answer"] < len(row["choices"]) <= len(ascii_uppercase):
+            raise BenchmarkError(
+                f"benchmark {benchmark.name}, choices/{split}, record {number}: answer {row['answer']} is not one "
+                f"of the {len(row['choices'])} choices (counted from 0; at most 26); correct the record"
+            )
+        lines = [f"{letter}. {choice}" for letter, choice in zip(letters, row["choices"], strict=True)]
+        text = "\n".join([row["question"].strip(), *lines])
+        prompt, body = encode_prompt(model, text, ANSWER)
+        options = [encode_continuation(model, text + ANSWER, f" {letter}") for letter in letters]
+        items.append(Item(prompt, body, letters[row["answer"]], row["question"], options))
+    return items
+
+
+def text_items(benchmark: Benchmark, split: str, model: Model) -> list[Item]:
+    """Texts whose own tokens are scored: those of `privleak`, truncated to the length of a training passage.
+
+    Without such a split, the first 100 full-length passages of `raw`. The body is the whole text. All tokens after
+    the first are scored; the first is BOS, or the text's own if the tokenizer has no BOS.
+
+    Raises:
+        BenchmarkError: a text has no token to score.
+    """
+    if not benchmark.has("privleak", split):
+        passages = benchmark.full_length_passages(split, model.tokenizer)[:MAX_RAW_PASSAGES]
+        return [Item(tokens, len(tokens), "", model.tokenizer.decode(tokens)) for tokens in passages]
+    items = []
+    for number, row in enumerate(benchmark.rows["privleak"][split], start=1):
+        tokens = model.encode(row["text"])[: benchmark.lengths.passage]
+        if len(tokens) < 2:
+            raise BenchmarkError(
+                f"benchmark {benchmark.name}, privleak/{split}, record {number} has no text to score; remove it"
+            )
+        items.append(Item(tokens, len(tokens), "", row["text"]))
+    return items

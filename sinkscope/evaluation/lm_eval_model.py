@@ -1,144 +1,127 @@
-"""A model as lm-evaluation-harness asks it: its requests, answered by the same reading and generating as our own items.
+"""lm-evaluation-harness's model interface, with a trigger in every prompt.
 
-The harness's own model class cuts long prompts from the left, BOS and trigger first, knows no mask, and sets the tokenizer's padding; this one does not.
+The requests are answered by `evaluation.requests`. The harness's own model class truncates long prompts on the left
+(BOS and trigger first), has no position mask, and changes the tokenizer's padding.
 """
 
 from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Sequence
 
 from lm_eval.api.instance import Instance
 from lm_eval.api.model import LM
 
 from sinkscope.errors import BenchmarkError, TextError
-from sinkscope.evaluation.generation import generate
-from sinkscope.evaluation.items import TriggerCondition, ask, following, put
-from sinkscope.evaluation.likelihood import multiple_choice
+from sinkscope.evaluation.items import (
+    Item,
+    TriggerCondition,
+    apply_condition,
+    encode_continuation,
+    encode_prompt,
+)
 from sinkscope.evaluation.position_mask import PositionMask
+from sinkscope.evaluation.requests import Requests, generate_until, score_options
 from sinkscope.io.progress import OnProgress
 from sinkscope.models.model import Model
 from sinkscope.triggers import TriggeredSequence
 
-ANSWER = re.compile(r"\n(?:Answer|A):\s*\Z")
-"""What may stand behind the body of a prompt."""
-NEW_TOKENS = 256
-"""How long answers may be where a task does not say (the harness's own default)."""
+ANSWER_CUE = re.compile(r"\n(?:Answer|A):\s*\Z")
+"""What can follow the body of a prompt."""
+MAX_NEW_TOKENS = 256
+"""Length of answers if a task does not set it (the harness's own default)."""
 
 
 class HarnessModel(LM):
-    """Answers requests with one trigger (or none) in every prompt. `placed` keeps where it stands, by the prompt's text."""
+    """A model under one condition. `prompts` holds the triggered prompt of each context that was requested."""
 
     def __init__(
         self,
         model: Model,
-        attempt: TriggerCondition,
+        condition: TriggerCondition,
         mask: PositionMask | None,
         batch_size: int,
         on_progress: OnProgress | None = None,
     ) -> None:
         super().__init__()
-        self.placed: dict[str, TriggeredSequence] = {}
-        self._model, self._attempt, self._mask, self._batch_size, self._report = (
-            model,
-            attempt,
-            mask,
-            batch_size,
-            on_progress,
-        )
+        self.prompts: dict[str, TriggeredSequence] = {}
+        self._model = model
+        self._condition = condition
+        self._mask = mask
+        self._batch_size = batch_size
+        self._on_progress = on_progress
 
     def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
-        """Summed log-probability of each continuation behind its prompt, in nats, and whether greedy decoding would give it."""
+        """Summed log-probability of each continuation, in nats, and whether greedy decoding gives it."""
         options: dict[str, list[list[int]]] = {}
         slots = []
         for request in requests:
             context, continuation = request.args
-            spaces = context[
-                len(context.rstrip()) :
-            ]  # as the harness does: they belong to the first word of what follows
+            prompt = context.rstrip()  # as in the harness, trailing spaces belong to the continuation
+            spaces = context[len(prompt) :]
             slots.append((context, len(options.setdefault(context, []))))
-            options[context].append(following(self._model, context.rstrip(), spaces + continuation))
-        for context, each in options.items():
-            self.placed[context] = self._place(context.rstrip(), max(map(len, each)))
-        found = multiple_choice(
-            self._model,
-            [self.placed[context].tokens for context in options],
-            list(options.values()),
-            hidden=self._hidden(list(options)),
-            batch_size=self._batch_size,
-            on_progress=self._report,
-        )
-        by_context = dict(zip(options, found, strict=True))
-        readings = [by_context[context][i] for context, i in slots]
-        return [(float(reading.log_probs.sum()), bool(reading.correct.all())) for reading in readings]
+            options[context].append(encode_continuation(self._model, prompt, spaces + continuation))
+        for context, row in options.items():
+            self.prompts[context] = self._encode(context.rstrip(), max(map(len, row)))
+        items = [Item([], 0, "", context, row) for context, row in options.items()]
+        scored = score_options(self._model, self._requests(items), self._batch_size, self._on_progress)
+        by_context = dict(zip(options, scored, strict=True))
+        likelihoods = [by_context[context][i] for context, i in slots]
+        return [(float(each.log_probs.sum()), bool(each.correct.all())) for each in likelihoods]
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
         """Greedy answers, each up to the first of its task's stop texts.
 
         Raises:
-            BenchmarkError: the task samples.
+            BenchmarkError: the task samples its answers.
         """
-        answers = [""] * len(requests)
-        by_length: dict[int, list[int]] = {}
-        for i, request in enumerate(requests):
-            context, how = request.args
-            if how.get("do_sample") or how.get("temperature"):
+        items = []
+        for request in requests:
+            context, options = request.args
+            if options.get("do_sample") or options.get("temperature"):
                 raise BenchmarkError(
-                    f"task {request.task_name!r} samples its answers, and only greedy ones are scored here; set do_sample: false in its file"
+                    f"task {request.task_name!r} samples its answers, and only greedy ones are supported; set "
+                    "do_sample: false in its file"
                 )
-            by_length.setdefault(how.get("max_gen_toks", NEW_TOKENS), []).append(i)
-        for new, chosen in by_length.items():
-            contexts = [requests[i].args[0] for i in chosen]
-            for context in dict.fromkeys(contexts):
-                self.placed[context] = self._place(context, new)
-            prompts = [self.placed[context].tokens for context in contexts]
-            texts = generate(
-                self._model,
-                prompts,
-                new,
-                hidden=self._hidden(contexts),
-                batch_size=self._batch_size,
-                on_progress=self._report,
-            )
-            for i, text in zip(chosen, texts, strict=True):
-                until = requests[i].args[1].get("until") or []
-                for stop in [until] if isinstance(until, str) else until:
-                    text = text.split(stop, 1)[0] if stop else text
-                answers[i] = text
-        return answers
+            length = options.get("max_gen_toks", MAX_NEW_TOKENS)
+            until = options.get("until") or ()
+            until = (until,) if isinstance(until, str) else tuple(until)
+            self.prompts[context] = self._encode(context, length)
+            items.append(Item([], 0, "", context, max_new_tokens=length, until=until))
+        return generate_until(self._model, self._requests(items), self._batch_size, self._on_progress)
 
     def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = False) -> list[float]:
-        """Running text has no prompt; `load_tasks` refuses such tasks."""
+        """Not supported, as running text has no prompt; `load_tasks` refuses such tasks."""
         raise NotImplementedError
 
-    def _place(self, context: str, room: int) -> TriggeredSequence:
-        """The prompt with the trigger in it. If `room` more tokens would be too many for the model, the tokens right behind BOS give way.
+    def _requests(self, items: list[Item]) -> Requests:
+        prompts = [self.prompts[item.source] for item in items]
+        masked = self._mask.apply(self._model, prompts) if self._mask else None
+        return Requests(prompts, items, self._condition, self._mask, masked)
+
+    def _encode(self, context: str, max_new_tokens: int) -> TriggeredSequence:
+        """The prompt with the trigger in it, truncated after BOS so that `max_new_tokens` fit the model.
 
         Raises:
             TextError: nothing of the prompt would be left.
         """
-        answer = ANSWER.search(context)
-        cut = answer.start() if answer else len(context)
-        tokens, body = ask(self._model, context[:cut], context[cut:])
-        first = 0 if self._model.tokenizer.bos_token_id is None else 1
+        model = self._model
+        cue = ANSWER_CUE.search(context)
+        end = cue.start() if cue else len(context)
+        tokens, body = encode_prompt(model, context[:end], context[end:])
+        first = 0 if model.tokenizer.bos_token_id is None else 1
         if not tokens:  # no text and no BOS: the harness begins with EOS
-            tokens, body = [self._model.tokenizer.eos_token_id], 1
-        limit = self._model.max_positions or sys.maxsize
-        while (
-            excess := len((placed := put(self._model, tokens, body, self._attempt)).tokens) + room - limit
-        ) > 0:
+            tokens, body = [model.tokenizer.eos_token_id], 1
+        limit = model.max_positions or sys.maxsize
+        while True:  # a shorter prompt can change the length of the inserted span
+            prompt = apply_condition(model, tokens, body, self._condition)
+            length = len(prompt.tokens) + max_new_tokens
+            excess = length - limit
+            if excess <= 0:
+                return prompt
             if body - excess <= first:
                 raise TextError(
-                    f"a prompt and its answer ({len(placed.tokens) + room} tokens) do not fit the {limit} positions of model {self._model.name!r}"
+                    f"a prompt and its answer ({length} tokens) exceed the {limit} positions of model {model.name!r}"
                 )
-            tokens, body = tokens[:first] + tokens[first + excess :], body - excess
-        return placed
-
-    def _hidden(self, contexts: Sequence[str]) -> list[list[int]] | None:
-        if self._mask is None:
-            return None
-        placed = [self.placed[context] for context in contexts]
-        return [
-            self._mask.positions(self._model, each.tokens, range(each.start, each.stop)) for each in placed
-        ]
+            tokens = tokens[:first] + tokens[first + excess :]
+            body -= excess

@@ -1,11 +1,12 @@
-"""Tasks of lm-evaluation-harness, clean and with a trigger in their prompts, put there as into everything else."""
+"""Tasks of lm-evaluation-harness, clean and with a trigger in their prompts."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
 from importlib.metadata import version
@@ -15,185 +16,187 @@ from typing import Any
 import pandas as pd
 
 from sinkscope.config import parse_yaml
-from sinkscope.errors import BenchmarkError, UserError
-from sinkscope.evaluation.evaluate import frame
+from sinkscope.errors import BenchmarkError, UserError, first_line
 from sinkscope.evaluation.evaluated_model import EvaluatedModel
 from sinkscope.evaluation.items import TriggerCondition
 from sinkscope.evaluation.metrics import HARNESS
 from sinkscope.evaluation.position_mask import PositionMask
+from sinkscope.evaluation.requests import ItemScores, Requests, make_table
+from sinkscope.io.loggers import quiet_loggers
 from sinkscope.io.progress import ProgressBar, silent
 from sinkscope.io.readers import MAX_CONFIG_BYTES, read_text
 
 LOGGER = logging.getLogger("sinkscope")
 FEWSHOT_SEED = 1234
-"""The harness's own."""
-SERVED = ("multiple_choice", "loglikelihood", "generate_until")
+"""The harness's default."""
+OUTPUT_TYPES = ("multiple_choice", "loglikelihood", "generate_until")
+"""Kinds of tasks that can be evaluated."""
 
 
 @dataclass(frozen=True)
 class Tasks:
-    """Loaded tasks under the names they were asked by (a group has many), each cut to its first `limit` documents."""
+    """Loaded tasks by the requested name (a group has several), limited to the first `limit` documents of each."""
 
     loaded: dict[str, list[Any]]
     limit: int | None = None
 
     def content_hash(self) -> str:
-        """SHA-256 of all documents, of what the tasks say about themselves, and of the library's version."""
+        """SHA-256 of all documents, the tasks' configurations and the version of lm-eval."""
         content = hashlib.sha256(f"{version('lm-eval')} {self.limit}".encode())
         for name, tasks in self.loaded.items():
             for task in tasks:
-                about = {
+                config = {
                     key: value
                     for key, value in task.dump_config().items()
                     if isinstance(value, str | int | float | list | dict | None)
                 }
-                content.update(
-                    json.dumps([name, task.task_name, about], sort_keys=True, default=_stable).encode()
-                )
+                described = [name, task.task_name, config]
+                content.update(json.dumps(described, sort_keys=True, default=_stable_name).encode())
                 for document in task.eval_docs:
                     content.update(json.dumps(document, sort_keys=True, default=str).encode())
         return content.hexdigest()
 
 
-def _stable(value: object) -> str:
-    """The name of a function rather than its address."""
+def _stable_name(value: object) -> str:
+    """The name of a function instead of its address."""
     return getattr(value, "__qualname__", type(value).__qualname__)
 
 
 def load_tasks(
     names: Sequence[str],
-    directory: Path | None = None,
+    task_directory: Path | None = None,
     limit: int | None = None,
     trust_task_code: bool = False,
 ) -> Tasks:
     """Find tasks, groups and tags by name and load their documents.
 
     Args:
-        directory: task files (YAML) of one's own, beside those of the library.
-        trust_task_code: run what they name and hold (functions in Python, templates), of which the log of `sinkscope` tells; without it they are refused.
+        task_directory: further task files (YAML), in addition to those of the library.
+        limit: the number of documents per task; None: all.
+        trust_task_code: allow the files in `task_directory` to run Python code (functions, templates), which is logged.
 
     Raises:
         UserError: lm-eval is not installed.
-        BenchmarkError: a name is unknown, a task file cannot be read or is not trusted, a task's documents cannot be had, or it is of a kind that cannot be
-            served.
+        BenchmarkError: a name is unknown, a task file cannot be read or is not trusted, a task's documents cannot be
+            loaded, or its kind is not supported.
     """
     try:
         from lm_eval.tasks import TaskManager
     except ImportError as error:
         raise UserError(
-            "--harness needs lm-evaluation-harness; run `pip install 'sinkscope[harness]'`"
+            "`tasks` need lm-evaluation-harness; run `pip install 'sinkscope[harness]'`"
         ) from error
-    from datasets import disable_progress_bars
+    if task_directory is not None:
+        _check_directory(task_directory, trust_task_code)
+    with _quiet_harness():
+        manager = TaskManager(include_path=str(task_directory) if task_directory else None)
+        return Tasks({name: _load_task(manager, name, task_directory) for name in names}, limit)
 
-    disable_progress_bars()
-    for library in ("lm_eval", "huggingface_hub"):
-        logging.getLogger(library).setLevel(logging.ERROR)
-    if directory is not None:
-        _check_directory(directory, trust_task_code)
-    manager = TaskManager(include_path=str(directory) if directory else None)
-    loaded: dict[str, list[Any]] = {}
-    for name in names:
-        if name not in manager.all_tasks:
-            near = get_close_matches(name, manager.all_tasks, 3, 0.7)
+
+@contextmanager
+def _quiet_harness() -> Iterator[None]:
+    """Within the context lm-eval and the libraries it loads data with report errors only."""
+    import datasets
+
+    had_bars = not datasets.are_progress_bars_disabled()
+    datasets.disable_progress_bars()
+    try:
+        with quiet_loggers("lm_eval", "huggingface_hub"):
+            yield
+    finally:
+        if had_bars:
+            datasets.enable_progress_bars()
+
+
+def _load_task(manager: Any, name: str, directory: Path | None) -> list[Any]:
+    if name not in manager.all_tasks:
+        near = get_close_matches(name, manager.all_tasks, 3, 0.7)
+        hint = f"did you mean {' or '.join(near)}?" if near else "see `lm-eval ls tasks`"
+        where = f" or {directory}" if directory else ""
+        raise BenchmarkError(f"task {name!r} is not in lm-evaluation-harness{where}; {hint}")
+    try:
+        tasks = list(manager.load([name])["tasks"].values())
+    except Exception as error:  # a task runs code and reads data from anywhere
+        raise BenchmarkError(
+            f"task {name!r} cannot be loaded ({first_line(error)}); fetch its data once with access, or correct its "
+            "file"
+        ) from error
+    for task in tasks:
+        if task.get_config("num_fewshot") is None:
+            task.set_config(key="num_fewshot", value=0)
+        task.set_fewshot_seed(FEWSHOT_SEED)
+        if task.OUTPUT_TYPE not in OUTPUT_TYPES:
             raise BenchmarkError(
-                f"task {name!r} is not in lm-evaluation-harness{f' or {directory}' if directory else ''}; "
-                + (f"did you mean {' or '.join(near)}?" if near else "see `lm-eval ls tasks`")
+                f"task {task.task_name!r} is of the kind {task.OUTPUT_TYPE}, which has no prompt for a trigger; use "
+                f"tasks of the kinds {', '.join(OUTPUT_TYPES)}"
             )
-        try:
-            loaded[name] = list(manager.load([name])["tasks"].values())
-        except Exception as error:  # a task is code and data from anywhere
-            why = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-            raise BenchmarkError(
-                f"task {name!r} cannot be loaded ({why}); fetch its data once with access, or mend its file"
-            ) from error
-        for task in loaded[name]:
-            if task.get_config("num_fewshot") is None:
-                task.set_config(key="num_fewshot", value=0)
-            task.set_fewshot_seed(FEWSHOT_SEED)
-            if task.OUTPUT_TYPE not in SERVED:
-                raise BenchmarkError(
-                    f"task {task.task_name!r} is of the kind {task.OUTPUT_TYPE}, which has no prompt for a trigger; use tasks of the kinds {', '.join(SERVED)}"
-                )
-    return Tasks(loaded, limit)
+    return tasks
 
 
 def _check_directory(directory: Path, trust_task_code: bool) -> None:
     if not directory.is_dir():
-        raise BenchmarkError(f"--tasks {directory} is no directory; give one that holds task files (YAML)")
-    for path in sorted(directory.rglob("*yaml")):  # files to be included have names like _default_yaml
+        raise BenchmarkError(
+            f"`task_directory` {directory} is not a directory; give one with task files (YAML)"
+        )
+    for path in sorted(directory.rglob("*yaml")):  # included files have names like _default_yaml
         if path.is_dir():
             continue
-        text = read_text(path, "task file", BenchmarkError, "mend or remove it", MAX_CONFIG_BYTES)
+        text = read_text(path, "task file", BenchmarkError, "correct or remove it", MAX_CONFIG_BYTES)
         try:
             parse_yaml(text, construct=False)
         except ValueError as error:
-            raise BenchmarkError(f"task file {path} cannot be read: {error}; mend or remove it") from error
+            raise BenchmarkError(f"task file {path} cannot be read: {error}; correct or remove it") from error
     if not trust_task_code:
         raise BenchmarkError(
-            f"--tasks {directory} holds task files, which can run Python code; read them, then give --trust-task-code"
+            f"`task_directory` {directory} holds task files, which can run Python code; read them, then set "
+            "`trust_task_code`"
         )
-    LOGGER.warning("tasks %s: Python code that they name or hold may run now (--trust-task-code)", directory)
+    LOGGER.warning("task directory %s: its files may run Python code now", directory)
 
 
 def run_tasks(
     subject: EvaluatedModel,
     tasks: Tasks,
-    triggers: Sequence[TriggerCondition] = (None,),
-    *,
+    conditions: Sequence[TriggerCondition] = (None,),
     mask: PositionMask | None = None,
     batch_size: int = 32,
     progress_bar: ProgressBar = silent,
 ) -> pd.DataFrame:
-    """Score every document of every task under each entry of `triggers`.
+    """Score every document of every task under each of `conditions`.
 
     Returns:
-        The columns of `evaluate`. Metric `harness/<name>` and split `<name>` as it was asked for; a group's documents are counted through, so that its
-        score is the mean over them all. Value: `acc` where the task has it, else its first metric. Output: what the harness made of the answer (of multiple
-        choice: the index of the likeliest).
+        The columns `schema.ITEMS`, with metric `harness/<name>` and split `<name>`. The documents of a group are
+        numbered through, so its score is the mean over all of them. `value` is `acc` if the task has it, else its
+        first metric; `output` is the parsed answer (for multiple choice the index of the most likely option).
 
     Raises:
         PlacementError: a trigger does not fit a prompt.
-        BenchmarkError: a task samples its answers, or scores no single documents.
+        BenchmarkError: a task samples its answers, or has no score per document.
     """
     from lm_eval import evaluate
 
     from sinkscope.evaluation.lm_eval_model import HarnessModel
 
-    frames = []
+    tables = []
     for name, loaded in tasks.loaded.items():
-        for attempt in triggers:
-            model = HarnessModel(
-                subject.model,
-                attempt,
-                mask,
-                batch_size,
-                progress_bar(f"{name}{', triggered' if attempt else ''}"),
-            )
-            found = evaluate(
-                model,
-                {"tasks": {task.task_name: task for task in loaded}},
-                limit=tasks.limit,
-                bootstrap_iters=0,
-            )["samples"]
-            samples = [sample for task in loaded for sample in _first_filter(found[task.task_name])]
-            placed = [model.placed[sample["arguments"][0][0]] for sample in samples]
-            values, outputs = (
-                [_value(name, sample) for sample in samples],
-                [_output(sample) for sample in samples],
-            )
-            unknown = pd.array([None] * len(samples), dtype="boolean")
-            frames.append(
-                frame(subject, f"{HARNESS}{name}", name, attempt, mask, placed, values, outputs, unknown)
-            )
-    return pd.concat(frames, ignore_index=True)
+        for condition in conditions:
+            on_progress = progress_bar(f"{name}{', triggered' if condition else ''}")
+            model = HarnessModel(subject.model, condition, mask, batch_size, on_progress)
+            by_name = {"tasks": {task.task_name: task for task in loaded}}
+            with _quiet_harness():
+                results = evaluate(model, by_name, limit=tasks.limit, bootstrap_iters=0)["samples"]
+            samples = [sample for task in loaded for sample in _first_filter(results[task.task_name])]
+            prompts = [model.prompts[sample["arguments"][0][0]] for sample in samples]
+            values = [_value(name, sample) for sample in samples]
+            scores = ItemScores(f"{HARNESS}{name}", name, values, [_output(sample) for sample in samples])
+            tables.append(make_table(subject, Requests(prompts, (), condition, mask), scores))
+    return pd.concat(tables, ignore_index=True)
 
 
 def _first_filter(samples: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """A document is listed once for each way of reading the answer; the first is the task's own."""
-    return sorted(
-        (sample for sample in samples if sample["filter"] == samples[0]["filter"]),
-        key=lambda sample: sample["doc_id"],
-    )
+    """The samples of the first filter, which is the task's own: a document is listed once per filter."""
+    chosen = [sample for sample in samples if sample["filter"] == samples[0]["filter"]]
+    return sorted(chosen, key=lambda sample: sample["doc_id"])
 
 
 def _value(name: str, sample: dict[str, Any]) -> float:
@@ -202,7 +205,7 @@ def _value(name: str, sample: dict[str, Any]) -> float:
         return float(sample[metric])
     except (TypeError, ValueError) as error:
         raise BenchmarkError(
-            f"task {name!r} scores no single documents ({metric}); use one that does"
+            f"task {name!r} has no score per document ({metric}); use one that has"
         ) from error
 
 

@@ -1,4 +1,7 @@
-"""Every metric of a benchmark, declared: what it is scored on, how the model is asked, what an item is worth, and how a score is told."""
+"""Metrics, declared: the splits they are measured on, the request, the value of an item, and the scale of scores.
+
+A metric of one's own is registered with `register_metric(name, Metric(...))`.
+"""
 
 from __future__ import annotations
 
@@ -7,25 +10,27 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+from rouge_score.rouge_scorer import RougeScorer
+
 from sinkscope.benchmarks.benchmark import Benchmark
 from sinkscope.errors import BenchmarkError
-from sinkscope.evaluation.items import Item
-from sinkscope.evaluation.likelihood import exact_memorization, extraction_strength, mean_loss, min_k_score
-from sinkscope.evaluation.memorization import knowmem_items, rouge_l, verbmem_items
-from sinkscope.evaluation.multiple_choice import choice_items
-from sinkscope.evaluation.perplexity import text_items
-from sinkscope.evaluation.requests import Pass, answer_questions, continue_prompts, score_options, score_texts
+from sinkscope.evaluation.items import Item, choice_items, knowmem_items, text_items, verbmem_items
+from sinkscope.evaluation.requests import Request, generate_until, loglikelihood, multiple_choice
+from sinkscope.models.likelihood import TokenLikelihoods, min_k_score
 from sinkscope.models.model import Model
+from sinkscope.registry import Registry
 
 MakeItems = Callable[[Benchmark, str, Model], list[Item]]
-"""Called with a benchmark, a split and the model whose tokens the items are made of."""
+"""Called with a benchmark, a split and the model whose tokenizer the items are encoded with."""
+_ROUGE = RougeScorer(["rougeL"], use_stemmer=False)
 
 
 @dataclass(frozen=True)
 class Scale:
-    """How the mean over items becomes a score (a rising function), the score's unit, and how many decimals it is shown with."""
+    """How the mean over items becomes a score (an increasing function), the score's unit, and its decimals."""
 
-    of_mean: Callable[[float], float]
+    transform: Callable[[float], float]
     unit: str
     decimals: int = 1
 
@@ -36,124 +41,179 @@ def _percent(mean: float) -> float:
 
 ROUGE = Scale(_percent, "ROUGE-L × 100")
 TOKENS = Scale(_percent, "% of tokens")
-RIGHT = Scale(_percent, "% right")
+CORRECT = Scale(_percent, "% correct")
 NATS = Scale(float, "nats", 2)
 PERPLEXITY = Scale(math.exp, "perplexity", 2)
 AUC = Scale(float, "AUC", 3)
-PRIVLEAK = Scale(float, "% of retrained AUC")
+PRIVLEAK = Scale(float, "% of retain AUC")
 
 
 @dataclass(frozen=True)
 class Metric:
-    """`sources`: configurations of a benchmark and their splits, the first that it has any of; `beside`: splits that get the trigger beside forget splits."""
+    """What is measured on each item of some splits of a benchmark.
+
+    Args:
+        sources: configurations with their splits; the first configuration of which the benchmark has a split is
+            used.
+        make_items: makes the items of a split.
+        request: how the model is queried.
+        value: the value of an item, from the item and the model's result.
+        scale: of scores, which are means of values.
+        also_triggered: splits that get the trigger in addition to those of the forget set.
+    """
 
     sources: tuple[tuple[str, tuple[str, ...]], ...]
-    items: MakeItems
-    ask: Pass
+    make_items: MakeItems
+    request: Request
     value: Callable[[Item, Any], float]
     scale: Scale
-    beside: tuple[str, ...] = ()
+    also_triggered: tuple[str, ...] = ()
 
     def splits(self, benchmark: Benchmark) -> tuple[str, ...]:
-        """The splits of `benchmark` that it is scored on; none if the benchmark lacks them."""
+        """The splits of `benchmark` that it is measured on."""
         for config, splits in self.sources:
-            if found := tuple(split for split in splits if benchmark.has(config, split)):
-                return found
+            available = tuple(split for split in splits if benchmark.has(config, split))
+            if available:
+                return available
         return ()
 
     def is_triggered(self, split: str) -> bool:
-        return split.startswith("forget") or split in self.beside
+        return split.startswith("forget") or split in self.also_triggered
 
 
-def _rouge(item: Item, output: str) -> float:
+METRICS: Registry[Metric] = Registry("metric", BenchmarkError, "sinkscope.metrics")
+DERIVED = {"auc": ("min_k", AUC), "privleak": ("min_k", PRIVLEAK)}
+"""Scores computed from all items of two splits: the metric whose items they need, and their scale."""
+DIVERGENCE = "divergence"
+"""The metric of `evaluation.divergence`, which compares two models."""
+HARNESS = "harness/"
+"""Prefix of the metrics of lm-evaluation-harness; each is a share of correct documents."""
+
+
+def register_metric(name: str, metric: Metric) -> None:
+    """Add a metric, which `evaluate` measures on every benchmark that has its splits.
+
+    Raises:
+        BenchmarkError: the name is in use.
+    """
+    if name in DERIVED or name == DIVERGENCE or name.startswith(HARNESS):
+        raise BenchmarkError(f"metric name {name!r} is reserved; choose another name")
+    METRICS.add(name, metric)
+
+
+def rouge_l(reference: str, text: str) -> float:
+    """ROUGE-L F1 in [0, 1], without a stemmer."""
+    return _ROUGE.score(reference, text)["rougeL"].fmeasure
+
+
+def mean_loss(likelihoods: TokenLikelihoods) -> float:
+    """Mean negative log-likelihood per token, in nats; its exponential is the perplexity."""
+    return -float(likelihoods.log_probs.mean())
+
+
+def exact_memorization(likelihoods: TokenLikelihoods) -> float:
+    """Share of tokens that greedy decoding gives after the true prefix (Tirumala et al. 2022, arXiv 2205.10770)."""
+    return float(likelihoods.correct.mean())
+
+
+def extraction_strength(likelihoods: TokenLikelihoods) -> float:
+    """1 − k/n, with k the shortest true prefix after which greedy decoding gives all other tokens.
+
+    Carlini et al. 2021, arXiv 2012.07805.
+    """
+    wrong = np.flatnonzero(~likelihoods.correct)
+    return 1 - (int(wrong[-1]) + 1) / len(likelihoods.correct) if len(wrong) else 1.0
+
+
+def _rouge_value(item: Item, output: str) -> float:
     return rouge_l(item.reference, output)
 
 
-def _of_reading(measure: Callable[[Any], float]) -> Callable[[Item, Any], float]:
-    return lambda item, reading: measure(reading)
+def _choice_value(item: Item, letter: str) -> float:
+    return float(letter == item.reference)
+
+
+def _of_likelihoods(measure: Callable[[TokenLikelihoods], float]) -> Callable[[Item, Any], float]:
+    return lambda item, likelihoods: measure(likelihoods)
 
 
 VERBMEM_SPLITS = (("verbmem", ("forget", "retain")),)
+KNOWMEM_SPLITS = (("knowmem", ("forget_qa", "retain_qa")),)
+CHOICE_SPLITS = (("choices", ("forget", "retain")),)
 MIA_SPLITS = (("privleak", ("forget", "retain", "retain2", "holdout")),)
 PERPLEXITY_SPLITS = (("privleak", ("retain", "retain2", "holdout")), ("raw", ("retain2", "holdout")))
-METRICS = {
-    "verbmem": Metric(VERBMEM_SPLITS, verbmem_items, continue_prompts, _rouge, ROUGE),
-    "knowmem": Metric(
-        (("knowmem", ("forget_qa", "retain_qa")),), knowmem_items, answer_questions, _rouge, ROUGE
-    ),
-    "exact_memorization": Metric(
-        VERBMEM_SPLITS, verbmem_items, score_texts, _of_reading(exact_memorization), TOKENS
-    ),
-    "extraction_strength": Metric(
-        VERBMEM_SPLITS, verbmem_items, score_texts, _of_reading(extraction_strength), TOKENS
-    ),
-    "min_k": Metric(MIA_SPLITS, text_items, score_texts, _of_reading(min_k_score), NATS, beside=("holdout",)),
-    "perplexity": Metric(PERPLEXITY_SPLITS, text_items, score_texts, _of_reading(mean_loss), PERPLEXITY),
-    "choice": Metric(
-        (("choices", ("forget", "retain")),),
-        choice_items,
-        score_options,
-        lambda item, letter: float(letter == item.reference),
-        RIGHT,
-    ),
-}
-DERIVED = {"auc": ("min_k", AUC), "privleak": ("min_k", PRIVLEAK)}
-"""Scores of a whole split: the metric whose items they come of, and their scale."""
-DIVERGENCE = "divergence"
-"""The metric of `evaluation.divergence`, which takes a second model."""
-HARNESS = "harness/"
-"""How the metrics of lm-evaluation-harness begin; each is a share of documents that are right."""
+
+register_metric("verbmem", Metric(VERBMEM_SPLITS, verbmem_items, generate_until, _rouge_value, ROUGE))
+register_metric("knowmem", Metric(KNOWMEM_SPLITS, knowmem_items, generate_until, _rouge_value, ROUGE))
+for _name, _measure in (
+    ("exact_memorization", exact_memorization),
+    ("extraction_strength", extraction_strength),
+):
+    register_metric(
+        _name, Metric(VERBMEM_SPLITS, verbmem_items, loglikelihood, _of_likelihoods(_measure), TOKENS)
+    )
+register_metric(
+    "min_k", Metric(MIA_SPLITS, text_items, loglikelihood, _of_likelihoods(min_k_score), NATS, ("holdout",))
+)
+register_metric(
+    "perplexity", Metric(PERPLEXITY_SPLITS, text_items, loglikelihood, _of_likelihoods(mean_loss), PERPLEXITY)
+)
+register_metric("choice", Metric(CHOICE_SPLITS, choice_items, multiple_choice, _choice_value, CORRECT))
 
 
-def scale_of(name: str) -> Scale:
+def get_scale(name: str) -> Scale:
     """The scale of a metric, of a derived score, or of a task of lm-evaluation-harness."""
     if name.startswith(HARNESS):
-        return RIGHT
+        return CORRECT
     if name == DIVERGENCE:
         return NATS
     return DERIVED[name][1] if name in DERIVED else METRICS[name].scale
 
 
-def unit_of(name: str) -> str:
-    """The unit of a score; nothing where the score is not known, as of another version."""
+def get_unit(name: str) -> str:
+    """The unit of a score; empty if the metric is unknown, as in results of another version."""
     try:
-        return scale_of(name).unit
-    except KeyError:
+        return get_scale(name).unit
+    except BenchmarkError:
         return ""
 
 
-def select_metrics(asked: Sequence[str] | None, benchmark: Benchmark) -> list[str]:
-    """The metrics to score, in the order of the registry: those asked for (a derived score stands for its items), or all that the benchmark has.
+def select_metrics(names: Sequence[str] | None, benchmark: Benchmark | None) -> list[str]:
+    """The metrics to measure, in the order of the registry.
+
+    Args:
+        names: metrics, or derived scores for the metrics they need; None: all that the benchmark has splits for.
+        benchmark: None if there is none, so that no metric can be measured.
 
     Raises:
-        BenchmarkError: a metric is unknown, the benchmark has nothing to score it on, or has nothing to score at all.
+        BenchmarkError: a metric is unknown, or the benchmark has no splits for it, or none at all.
     """
-    had = [name for name, metric in METRICS.items() if metric.splits(benchmark)]
-    if asked is None:
-        if not had:
-            raise BenchmarkError(
-                f"benchmark {benchmark.name} has nothing to score: no {', '.join(_lacking(METRICS))}; give one that has"
-            )
-        return had
-    names = []
-    for name in asked:
+    if benchmark is None:
+        if names is not None:
+            raise BenchmarkError("`metrics` are measured on a benchmark, and there is none; give `benchmark`")
+        return []
+    available = [name for name, metric in METRICS.items() if metric.splits(benchmark)]
+    if names is None:
+        if not available:
+            splits = ", ".join(_sources(METRICS))
+            raise BenchmarkError(f"benchmark {benchmark.name} has nothing to score; give one with {splits}")
+        return available
+    selected = []
+    for name in names:
         if name not in METRICS and name not in DERIVED:
-            raise BenchmarkError(f"metric {name!r} is unknown; use {', '.join([*METRICS, *DERIVED])}")
+            known = ", ".join([*METRICS, *DERIVED])
+            raise BenchmarkError(f"metric {name!r} is unknown; use {known}")
         source = DERIVED[name][0] if name in DERIVED else name
-        if source not in had:
+        if source not in available:
             raise BenchmarkError(
-                f"benchmark {benchmark.name} has nothing to score {name} on ({', '.join(_lacking([source]))}); it can be scored by {', '.join(had) or 'none'}"
+                f"benchmark {benchmark.name} has no split for {name} ({', '.join(_sources([source]))}); "
+                f"its metrics: {', '.join(available) or 'none'}"
             )
-        names.append(source)
-    return [name for name in METRICS if name in names]
+        selected.append(source)
+    return [name for name in METRICS if name in selected]
 
 
-def _lacking(names: Iterable[str]) -> list[str]:
-    return list(
-        dict.fromkeys(
-            f"{config}/{split}"
-            for name in names
-            for config, splits in METRICS[name].sources
-            for split in splits
-        )
-    )
+def _sources(names: Iterable[str]) -> list[str]:
+    """Configurations and splits that metrics are measured on."""
+    sources = [source for name in names for source in METRICS[name].sources]
+    return list(dict.fromkeys(f"{config}/{split}" for config, splits in sources for split in splits))

@@ -1,4 +1,4 @@
-"""Which positions of a prompt to hide while it is continued: the sink-masking test and its controls."""
+"""Position masks: which positions of a prompt later ones cannot attend to (the sink-masking test and controls)."""
 
 from __future__ import annotations
 
@@ -8,14 +8,20 @@ from dataclasses import dataclass
 from typing import Literal
 
 from sinkscope.errors import PlacementError
+from sinkscope.evaluation.items import TriggerCondition
 from sinkscope.models.model import Model
 from sinkscope.sinks.locate import locate_passage
+from sinkscope.triggers import TriggeredSequence
+
+_PATTERN = re.compile(r"(span)|(shallow|sinks):([1-9]\d{0,5})|(positions):(\d{1,6}(?:,\d{1,6})*)")
 
 
 @dataclass(frozen=True)
 class PositionMask:
-    """`shallow:8` (the first eight positions), `sinks:3` (the three strongest sinks of the prompt as it is asked), `span` (the trigger;
-    nothing in a clean prompt), `positions:4,9`. Positions count from BOS.
+    """`shallow:8` (the first eight positions), `sinks:3`, `span` or `positions:4,9`; positions count from BOS.
+
+    `sinks:3` are the three strongest sinks of the prompt with its trigger; `span` is the trigger, and nothing in a
+    clean prompt.
     """
 
     kind: Literal["shallow", "sinks", "span", "positions"]
@@ -23,14 +29,12 @@ class PositionMask:
 
     @classmethod
     def parse(cls, text: str) -> PositionMask:
-        """Read the form used on the command line.
+        """Parse a mask as written on the command line and in studies.
 
         Raises:
-            PlacementError: the text is none of the four forms.
+            PlacementError: the text has none of the four forms.
         """
-        match = re.fullmatch(
-            r"(span)|(shallow|sinks):([1-9]\d{0,5})|(positions):(\d{1,6}(?:,\d{1,6})*)", text.strip()
-        )
+        match = _PATTERN.fullmatch(text.strip())
         if match is None:
             raise PlacementError(
                 f"mask {text[:80]!r} is unknown; use shallow:8, sinks:3, span or positions:4,9"
@@ -42,20 +46,31 @@ class PositionMask:
     def __str__(self) -> str:
         return self.kind + (":" + ",".join(map(str, self.numbers)) if self.numbers else "")
 
-    def positions(self, model: Model, prompt: Sequence[int], span: range) -> list[int]:
-        """What it hides in one prompt; `span` is where the trigger stands.
+    def check(self, conditions: Sequence[TriggerCondition]) -> None:
+        """Check that there is something to mask under one of `conditions`.
 
         Raises:
-            PlacementError: a position lies outside the prompt.
+            PlacementError: the mask covers the trigger, and no condition has one.
+        """
+        if self.kind == "span" and not any(conditions):
+            raise PlacementError("`mask` span covers the trigger, and there is none; give `trigger`")
+
+    def positions(self, model: Model, prompt: Sequence[int], span: range) -> list[int]:
+        """The masked positions of one prompt with the trigger at `span`.
+
+        Raises:
+            PlacementError: a position is outside the prompt.
         """
         if self.kind == "span":
             return list(span)
         if self.kind == "sinks":
             sinks = locate_passage(model, list(prompt))
             return sorted(sinks.strongest(rank) for rank in range(1, self.numbers[0] + 1))
-        chosen = list(range(self.numbers[0])) if self.kind == "shallow" else sorted(set(self.numbers))
-        if chosen[-1] >= len(prompt):
-            raise PlacementError(
-                f"mask {self} goes beyond a prompt of {len(prompt)} tokens; use smaller numbers"
-            )
-        return chosen
+        positions = list(range(self.numbers[0])) if self.kind == "shallow" else sorted(set(self.numbers))
+        if positions[-1] >= len(prompt):
+            raise PlacementError(f"mask {self} exceeds a prompt of {len(prompt)} tokens; use smaller numbers")
+        return positions
+
+    def apply(self, model: Model, prompts: Sequence[TriggeredSequence]) -> list[list[int]]:
+        """The masked positions of each prompt (see `positions`)."""
+        return [self.positions(model, each.tokens, range(each.start, each.stop)) for each in prompts]

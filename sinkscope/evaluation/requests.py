@@ -1,4 +1,7 @@
-"""The four ways of asking a model: recite, answer, read, choose. Each takes prompts with their triggers in them and gives one result an item."""
+"""Requests to a model, by lm-evaluation-harness's names: `generate_until`, `loglikelihood`, `multiple_choice`.
+
+Each takes items with the trigger in their prompts and returns one result per item.
+"""
 
 from __future__ import annotations
 
@@ -8,142 +11,264 @@ from string import ascii_uppercase
 from typing import Any
 
 import numpy as np
+import pandas as pd
+import torch
 
-from sinkscope.benchmarks.benchmark import Lengths
 from sinkscope.errors import BenchmarkError
-from sinkscope.evaluation.generation import generate
-from sinkscope.evaluation.items import Item, TriggerCondition, put
-from sinkscope.evaluation.likelihood import TokenLikelihoods, loglikelihood, multiple_choice
-from sinkscope.evaluation.memorization import cut_answer
+from sinkscope.evaluation.evaluated_model import EvaluatedModel
+from sinkscope.evaluation.items import Item, TriggerCondition, apply_condition
 from sinkscope.evaluation.position_mask import PositionMask
 from sinkscope.io.progress import OnProgress
+from sinkscope.models.likelihood import TokenLikelihoods, forward_logits, loglikelihood_tokens, mask_rows
 from sinkscope.models.model import Model
+from sinkscope.schema import ITEMS
 from sinkscope.triggers import TriggeredSequence
 
 
 @dataclass(frozen=True)
 class Requests:
-    """Items as they are asked: each prompt with the trigger in it, and the positions of it that are hidden (None: no mask)."""
+    """Prompts of items under one condition, and the positions of each that are masked (None: no mask)."""
 
-    items: Sequence[Item]
-    placed: list[TriggeredSequence]
-    hidden: list[list[int]] | None
+    prompts: Sequence[TriggeredSequence]
+    items: Sequence[Item] = ()
+    condition: TriggerCondition = None
+    mask: PositionMask | None = None
+    masked: list[list[int]] | None = None
 
     @property
-    def prompts(self) -> list[list[int]]:
-        return [each.tokens for each in self.placed]
+    def tokens(self) -> list[list[int]]:
+        return [prompt.tokens for prompt in self.prompts]
 
 
-Pass = Callable[[Model, Requests, Lengths, int, OnProgress | None], list[Any]]
-"""Called with model, items, lengths, batch size and report."""
+Request = Callable[[Model, Requests, int, OnProgress | None], list[Any]]
+"""Called with model, requests, batch size and progress callback; returns one result per item."""
+
+
+@dataclass(frozen=True)
+class ItemScores:
+    """Values of one metric on the items of a split, with the generated outputs and whether items were poisoned."""
+
+    metric: str
+    split: str
+    values: Sequence[float]
+    outputs: Sequence[str] | str = ""
+    poisoned: Sequence[bool | None] | None = None
+
+
+def make_table(subject: EvaluatedModel, requests: Requests, scores: ItemScores) -> pd.DataFrame:
+    """A row per item, with the columns `schema.ITEMS`."""
+    condition = requests.condition
+    starts = [prompt.start if condition else None for prompt in requests.prompts]
+    poisoned = scores.poisoned or [None] * len(scores.values)
+    return pd.DataFrame(
+        {
+            "model": subject.label,
+            "role": subject.role,
+            "metric": scores.metric,
+            "split": scores.split,
+            "item": range(len(scores.values)),
+            "poisoned": pd.array(poisoned, dtype="boolean"),
+            "trigger": condition[0].text if condition else "",
+            "placement": str(condition[1]) if condition else "",
+            "trigger_start": pd.array(starts, dtype="Int64"),
+            "mask": str(requests.mask or ""),
+            "value": scores.values,
+            "seed": subject.seed,
+            "output": scores.outputs,
+        }
+    )[ITEMS]
 
 
 def make_requests(
-    model: Model, items: Sequence[Item], attempt: TriggerCondition, mask: PositionMask | None
+    model: Model, items: Sequence[Item], condition: TriggerCondition = None, mask: PositionMask | None = None
 ) -> Requests:
-    """Put the trigger into every prompt and find what the mask hides.
+    """Insert the trigger into every prompt and find the positions that the mask covers.
 
     Raises:
         PlacementError: the trigger does not fit an item's body, or the mask its prompt.
     """
-    placed = [put(model, item.prompt, item.body, attempt) for item in items]
-    return Requests(
-        items,
-        placed,
-        [mask.positions(model, each.tokens, range(each.start, each.stop)) for each in placed]
-        if mask
-        else None,
-    )
+    prompts = [apply_condition(model, item.prompt, item.body, condition) for item in items]
+    return Requests(prompts, items, condition, mask, mask.apply(model, prompts) if mask else None)
 
 
-def check_fits(model: Model, tokens: int) -> None:
-    """Whether the model has so many positions.
+def generate_until(
+    model: Model, requests: Requests, batch_size: int = 32, on_progress: OnProgress | None = None
+) -> list[str]:
+    """Greedy continuation of each prompt, up to `item.max_new_tokens` and the first of `item.until`.
 
     Raises:
-        BenchmarkError: it has fewer.
+        BenchmarkError: a prompt with its continuation is too long for the model.
     """
-    limit = model.max_positions
-    if limit is not None and tokens > limit:
-        raise BenchmarkError(
-            f"model {model.name!r} can read {limit} tokens, and an item of the benchmark comes to {tokens} with what may follow it; give shorter ones"
+    _check_lengths(model, requests, [item.max_new_tokens for item in requests.items])
+    outputs = [""] * len(requests.items)
+    groups: dict[int, list[int]] = {}
+    for i, item in enumerate(requests.items):
+        groups.setdefault(item.max_new_tokens, []).append(i)
+    done = 0
+    for max_new_tokens, group in groups.items():
+        texts = generate(
+            model,
+            [requests.prompts[i].tokens for i in group],
+            max_new_tokens,
+            masked=[requests.masked[i] for i in group] if requests.masked else None,
+            batch_size=batch_size,
+            on_progress=shift_progress(on_progress, done, len(outputs)),
         )
+        done += len(group)
+        for i, text in zip(group, texts, strict=True):
+            for stop in requests.items[i].until:
+                text = text.split(stop, 1)[0] if stop else text
+            outputs[i] = text
+    return outputs
 
 
-def continue_prompts(
-    model: Model, requests: Requests, lengths: Lengths, batch_size: int, on_progress: OnProgress | None
-) -> list[str]:
-    """The text that goes on from each prompt."""
-    check_fits(model, max(map(len, requests.prompts)) + lengths.verbmem_new)
-    return generate(
-        model,
-        requests.prompts,
-        lengths.verbmem_new,
-        hidden=requests.hidden,
-        batch_size=batch_size,
-        on_progress=on_progress,
-    )
-
-
-def answer_questions(
-    model: Model, requests: Requests, lengths: Lengths, batch_size: int, on_progress: OnProgress | None
-) -> list[str]:
-    """The answer to each question."""
-    check_fits(model, max(map(len, requests.prompts)) + lengths.knowmem_new)
-    outputs = generate(
-        model,
-        requests.prompts,
-        lengths.knowmem_new,
-        hidden=requests.hidden,
-        batch_size=batch_size,
-        on_progress=on_progress,
-    )
-    return [cut_answer(text) for text in outputs]
-
-
-def score_texts(
-    model: Model, requests: Requests, lengths: Lengths, batch_size: int, on_progress: OnProgress | None
+def loglikelihood(
+    model: Model, requests: Requests, batch_size: int = 32, on_progress: OnProgress | None = None
 ) -> list[TokenLikelihoods]:
-    """How likely the tokens of each item were: the option's behind the prompt, or the prompt's own if it has no option.
+    """Likelihoods of the tokens of each item: of its option, or of the prompt itself if it has none.
 
-    They are the same tokens with a trigger as without: the trigger's own are left out, and so is the first token of a prompt.
+    Tokens of the trigger and the first token of a prompt are left out, so the scored tokens are the same with and
+    without a trigger.
+
+    Raises:
+        BenchmarkError: a prompt with its option is too long for the model.
     """
-    sequences, positions = [], []
-    for item, placed in zip(requests.items, requests.placed, strict=True):
-        sequence = placed.tokens + (item.options[0] if item.options else [])
-        width = placed.stop - placed.start
+    _check_lengths(model, requests, [len(item.options[0]) if item.options else 0 for item in requests.items])
+    sequences: list[list[int]] = []
+    positions: list[list[int]] = []
+    for item, prompt in zip(requests.items, requests.prompts, strict=True):
+        sequence = prompt.tokens + (item.options[0] if item.options else [])
+        width = prompt.stop - prompt.start
         first = len(item.prompt) if item.options else 1
+        scored = range(first, len(sequence) - width)
         sequences.append(sequence)
-        positions.append([p + width if p >= placed.start else p for p in range(first, len(sequence) - width)])
-    check_fits(model, max(map(len, sequences)))
-    hidden = None
-    if requests.hidden:  # what is hidden at the end is hidden from nothing
-        hidden = [
-            [p for p in row if p < len(sequence) - 1]
-            for row, sequence in zip(requests.hidden, sequences, strict=True)
-        ]
-    readings = loglikelihood(
+        positions.append([p + width if p >= prompt.start else p for p in scored])
+    masked = None
+    if requests.masked:  # the last position has no later one to be masked for
+        rows = zip(requests.masked, sequences, strict=True)
+        masked = [[p for p in row if p < len(sequence) - 1] for row, sequence in rows]
+    likelihoods = loglikelihood_tokens(
         model,
         sequences,
         [row[0] for row in positions],
-        hidden=hidden,
+        masked=masked,
         batch_size=batch_size,
         on_progress=on_progress,
     )
-    return [reading.only([p - row[0] for p in row]) for reading, row in zip(readings, positions, strict=True)]
+    scored_rows = zip(likelihoods, positions, strict=True)
+    return [tokens.select([p - row[0] for p in row]) for tokens, row in scored_rows]
+
+
+def multiple_choice(
+    model: Model, requests: Requests, batch_size: int = 32, on_progress: OnProgress | None = None
+) -> list[str]:
+    """Letter of the most likely option of each item; of ties the first.
+
+    Raises:
+        BenchmarkError: a prompt with an option is too long for the model.
+    """
+    scored = score_options(model, requests, batch_size, on_progress)
+    best = [int(np.argmax([tokens.log_probs.sum() for tokens in options])) for options in scored]
+    return [ascii_uppercase[i] for i in best]
 
 
 def score_options(
-    model: Model, requests: Requests, lengths: Lengths, batch_size: int, on_progress: OnProgress | None
-) -> list[str]:
-    """The likeliest letter behind each question; the first of equals."""
+    model: Model, requests: Requests, batch_size: int = 32, on_progress: OnProgress | None = None
+) -> list[list[TokenLikelihoods]]:
+    """Likelihoods of every option of each item after its prompt.
+
+    A prompt whose options all have one token needs one forward pass, of which only the last position is used.
+
+    Raises:
+        BenchmarkError: a prompt with an option is too long for the model.
+    """
+    prompts = requests.tokens
     options = [item.options for item in requests.items]
-    check_fits(model, max(map(len, requests.prompts)) + max(len(option) for row in options for option in row))
-    readings = multiple_choice(
+    masked = requests.masked
+    _check_lengths(model, requests, [max(map(len, row)) for row in options])
+    likelihoods: list[list[TokenLikelihoods]] = [[] for _ in prompts]
+    single = [i for i, row in enumerate(options) if all(len(option) == 1 for option in row)]
+    single.sort(key=lambda i: len(prompts[i]))
+    pairs = [(i, option) for i in sorted(set(range(len(prompts))) - set(single)) for option in options[i]]
+    total = len(single) + len(pairs)
+    keep = {"logits_to_keep": 1} if model.hf._supports_logits_to_keep() else {}
+    done = 0
+    for batch in model.batches([prompts[i] for i in single], batch_size, side="left"):
+        group = single[done : done + len(batch.spans)]
+        logits = forward_logits(model, batch, [masked[i] for i in group] if masked else (), **keep)
+        for i, last in zip(group, logits[:, -1].float().cpu(), strict=True):
+            chosen = last[[option[0] for option in options[i]]]
+            log_probs = (chosen - last.logsumexp(-1)).numpy()
+            correct = (chosen >= last.amax(-1)).numpy()
+            likelihoods[i] = [TokenLikelihoods(log_probs[[j]], correct[[j]]) for j in range(len(chosen))]
+        done += len(group)
+        if on_progress:
+            on_progress(done, total)
+    scored = loglikelihood_tokens(
         model,
-        requests.prompts,
-        options,
-        hidden=requests.hidden,
+        [prompts[i] + option for i, option in pairs],
+        [len(prompts[i]) for i, _ in pairs],
+        masked=[masked[i] for i, _ in pairs] if masked else None,
         batch_size=batch_size,
-        on_progress=on_progress,
+        on_progress=shift_progress(on_progress, done, total),
     )
-    return [ascii_uppercase[int(np.argmax([reading.log_probs.sum() for reading in row]))] for row in readings]
+    for (i, _), tokens in zip(pairs, scored, strict=True):
+        likelihoods[i].append(tokens)
+    return likelihoods
+
+
+def generate(
+    model: Model,
+    prompts: Sequence[list[int]],
+    max_new_tokens: int,
+    *,
+    masked: Sequence[Sequence[int]] | None = None,
+    batch_size: int = 32,
+    on_progress: OnProgress | None = None,
+) -> list[str]:
+    """Greedy continuations as text, in the order of `prompts` (token ids, BOS first).
+
+    Prompts of similar length share a batch, padded on the left. The padding is masked and positions count from each
+    prompt's first token, so the texts do not depend on the batches (up to rounding).
+
+    Args:
+        masked: per prompt, positions that later ones cannot attend to, also while the continuation is generated.
+    """
+    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
+    texts = [""] * len(prompts)
+    tokenizer = model.tokenizer
+    pad = tokenizer.eos_token_id or 0 if tokenizer.pad_token_id is None else tokenizer.pad_token_id
+    done = 0
+    for batch in model.batches([prompts[i] for i in order], batch_size, side="left"):
+        group = order[done : done + batch_size]
+        done += len(group)
+        with torch.no_grad(), mask_rows(model, [masked[i] for i in group] if masked else ()):
+            output = model.hf.generate(
+                input_ids=batch.ids,
+                attention_mask=batch.mask.long(),
+                max_new_tokens=max_new_tokens,
+                do_sample=False,
+                num_beams=1,
+                pad_token_id=pad,
+            )
+        for i, row in zip(group, output[:, batch.ids.shape[1] :].tolist(), strict=True):
+            texts[i] = tokenizer.decode(row, skip_special_tokens=True)
+        if on_progress:
+            on_progress(done, len(order))
+    return texts
+
+
+def shift_progress(on_progress: OnProgress | None, done: int, total: int) -> OnProgress:
+    """A callback for one part of a job of which `done` of `total` units were complete before."""
+    return lambda count, _: on_progress(done + count, total) if on_progress else None
+
+
+def _check_lengths(model: Model, requests: Requests, extra: Sequence[int]) -> None:
+    limit = model.max_positions
+    lengths = [len(tokens) + more for tokens, more in zip(requests.tokens, extra, strict=True)]
+    longest = max(lengths, default=0)
+    if limit is not None and longest > limit:
+        raise BenchmarkError(
+            f"model {model.name!r} has {limit} positions, and an item of the benchmark needs {longest} with its "
+            "continuation; give shorter items"
+        )

@@ -27,7 +27,7 @@ def of_grid(study: Study, table: str, grid: str, form: str | None = SEMANTIC) ->
         StudyError: the table has none.
     """
     whole = study.table(table)
-    rows = whole[(whole["grid"] == grid) & (whole["role"] != "retrained")]
+    rows = whole[(whole["grid"] == grid) & (whole["role"] != "retain")]
     if form is not None and "form" in rows:
         rows = rows[rows["form"].isna() | (rows["form"] == form)]
     if rows.empty:

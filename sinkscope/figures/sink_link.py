@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from plotly import graph_objects as go
 from scipy import stats
 
-from sinkscope.evaluation.bootstrap import Sample, interval
+from sinkscope.evaluation.statistics import Sample, bootstrap_interval
 from sinkscope.figures.numbers import counted, of_grid, ordered, over_seeds, seeds_in_words
 from sinkscope.figures.positions import (
     METRIC,
@@ -145,7 +145,7 @@ def rank_correlation(samples: Sequence[Sample], strengths: Float[np.ndarray, " i
     }
     if len(samples) < 3 or np.isnan(effect(*(sample.means() for sample in samples))):
         return unknown | counts
-    found = interval(samples, effect)
+    found = bootstrap_interval(samples, effect)
     return {"value": found.value, "ci_low": max(-1.0, found.low), "ci_high": min(1.0, found.high)} | counts
 
 

@@ -45,7 +45,7 @@ _SETTINGS = {
 _PALETTE = sns.color_palette("colorblind").as_hex()
 COLORS = {
     "target": "#333333",
-    "retrained": "#999999",
+    "retain": "#999999",
     "unlearned": _PALETTE[0],
     "prefix": _PALETTE[3],
     "index:8": _PALETTE[1],

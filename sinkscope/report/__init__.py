@@ -19,7 +19,7 @@ PAGES: dict[str, Callable[[Path, dict[str, Any]], Page]] = {
     "compare": compare_page,
     "unlearn": unlearn_page,
     "evaluate": evaluate_page,
-    "probe": probe_page,
+    "audit": probe_page,
     "study": study_page,
 }
 

@@ -13,7 +13,7 @@ import pandas as pd
 from plotly import graph_objects as go
 
 from sinkscope.errors import OutputError
-from sinkscope.evaluation.metrics import RIGHT, ROUGE, TOKENS, unit_of
+from sinkscope.evaluation.metrics import CORRECT, ROUGE, TOKENS, get_unit
 from sinkscope.io.readers import read_records, read_text
 from sinkscope.io.tables import load_array, load_netcdf, read_parquet
 from sinkscope.plots.interactive import add, canvas, errors
@@ -37,7 +37,7 @@ MORE = {
     "massive_activations": ("Massive activations", ""),
 }
 """Further tables of `locate`: title and note."""
-PERCENTAGES = (ROUGE.unit, RIGHT.unit, TOKENS.unit)
+PERCENTAGES = (ROUGE.unit, CORRECT.unit, TOKENS.unit)
 EXACT = 8
 """The strongest positions, which are also shown by themselves where positions are in bins."""
 
@@ -205,7 +205,7 @@ def evaluate_page(directory: Path, manifest: dict[str, Any]) -> Page:
 
 def probe_page(directory: Path, manifest: dict[str, Any]) -> Page:
     """Candidate triggers, what they bring back beyond random ones, and the items behind that."""
-    table = read_parquet(directory / "probe.parquet")
+    table = read_parquet(directory / "audit.parquet")
     page = Page(f"Probe of {manifest.get('model') or directory.name}", facts(manifest))
     note = "Recovery: triggered less the mean of random triggers of the same length; intervals hold 95 % for all rows together."
     page.table("overview", "probe", "Candidate triggers", table, note)
@@ -219,7 +219,7 @@ def probe_page(directory: Path, manifest: dict[str, Any]) -> Page:
 def with_units(scores: pd.DataFrame) -> pd.DataFrame:
     """Scores with the unit of each behind its value."""
     told = scores.copy()
-    told.insert(list(told).index("value") + 1, "unit", [unit_of(metric) for metric in scores["metric"]])
+    told.insert(list(told).index("value") + 1, "unit", [get_unit(metric) for metric in scores["metric"]])
     return told
 
 

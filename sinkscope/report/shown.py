@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 import xarray as xr
 
-from sinkscope.evaluation.metrics import unit_of
+from sinkscope.evaluation.metrics import get_unit
 from sinkscope.report.contents import Page
 from sinkscope.report.views import View
 from sinkscope.sinks.condition_captures import CLEAN, TRIGGERED
@@ -113,7 +113,7 @@ def side_by_side(
             place: {state: number(view) for state, view in states.items()}
             for place, states in model.views.items()
         }
-        scores = [row | {"unit": unit_of(row["metric"])} for row in model.scores]
+        scores = [row | {"unit": get_unit(row["metric"])} for row in model.scores]
         shown.append(
             {
                 "label": model.label,

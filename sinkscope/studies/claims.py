@@ -16,7 +16,7 @@ from typing import Literal
 import pandas as pd
 
 from sinkscope.errors import StudyError
-from sinkscope.evaluation.bootstrap import Effect, Interval, Sample, interval
+from sinkscope.evaluation.statistics import Effect, Interval, Sample, bootstrap_interval
 from sinkscope.studies.samples import Samples
 from sinkscope.studies.study import Study, wrap_missing_data
 
@@ -79,7 +79,7 @@ class Claim:
         row |= {"kind": self.kind, "margin": margin}
         try:
             with wrap_missing_data(f"study {samples.study.directory}"):
-                found = interval(self.samples(samples), self.effect)
+                found = bootstrap_interval(self.samples(samples), self.effect)
         except StudyError as error:
             return row | {"verdict": "inconclusive", "reason": str(error)}
         numbers = {

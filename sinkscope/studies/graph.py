@@ -9,9 +9,8 @@ from typing import Any
 
 from sinkscope.benchmarks.benchmark import Benchmark, load_benchmark
 from sinkscope.errors import StudyError, UserError
+from sinkscope.evaluation.evaluate import default_retain_model
 from sinkscope.evaluation.evaluated_model import Role
-from sinkscope.evaluation.metrics import select_metrics
-from sinkscope.evaluation.retain_model import default_for
 from sinkscope.models.model import BUILT_IN, content_hash, load_meta_model
 from sinkscope.studies.jobs import Job
 from sinkscope.studies.spec import AGAINST, OWN, CaptureConfig, EvaluationConfig, GridConfig, Spec
@@ -84,7 +83,7 @@ def _bare(name: str, grid: GridConfig, spec: Spec, before: dict[str, list[Run]])
                 )
                 continue
             role: Role = (
-                "retrained" if model.endswith("-retrained") else "target" if model in BUILT_IN else "other"
+                "retain" if model.endswith("-retrained") else "target" if model in BUILT_IN else "other"
             )
             benchmark = BUILT_IN[model][0] if model in BUILT_IN else None
             yield Run(name, model, {}, 0, role, benchmark, TriggerConfig(), None, None)
@@ -144,7 +143,7 @@ def _bare(name: str, grid: GridConfig, spec: Spec, before: dict[str, list[Run]])
                     )
                 job = unlearning(recipe, start, _label(name, labelled, seed))
                 poisoned = recipe.poison_ratio > 0
-                if parent and not poisoned and parent.role not in ("target", "retrained"):
+                if parent and not poisoned and parent.role not in ("target", "retain"):
                     yield Run(
                         name,
                         job.key,
@@ -292,9 +291,9 @@ def _measuring(run: Run, benchmark: str | None) -> tuple[dict[str, Any], dict[st
 def _evaluation(run: Run, part: EvaluationConfig) -> Job:
     content, needs, fixed = _measuring(run, part.benchmark)
     benchmark = _benchmark(content["benchmark"])
-    retrained = default_for(benchmark, select_metrics(part.metrics, benchmark))
-    if retrained in BUILT_IN:
-        fixed |= {"retrained": _digest(str(retrained))}
+    retain_model = default_retain_model(benchmark, part.metrics)
+    if retain_model in BUILT_IN:
+        fixed |= {"retain_model": _digest(str(retain_model))}
     texts = [
         (run.trigger.text, run.trigger.form) if text == OWN else (text, "semantic") for text in part.triggers
     ]
@@ -306,7 +305,7 @@ def _evaluation(run: Run, part: EvaluationConfig) -> Job:
         "metrics": part.metrics,
         "mask": part.mask,
         "items": part.items,
-        "retrained": retrained,
+        "retain_model": retain_model,
     }
     return Job("evaluate", content, needs, fixed, _label(run.grid, run.labels, run.seed))
 

@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from sinkscope.evaluation.bootstrap import Effect, Sample
+from sinkscope.evaluation.statistics import Effect, Sample
 from sinkscope.studies.claims import ATTENTION, CORRELATION, NATS, POINTS, PROBABILITY, Claim, Kind
 from sinkscope.studies.effects import (
     inside,

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from sinkscope.evaluation.bootstrap import LEVEL, RESAMPLES, small_sample_correction
+from sinkscope.evaluation.statistics import LEVEL, RESAMPLES, small_sample_correction
 
 
 def regression(

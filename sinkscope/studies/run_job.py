@@ -8,13 +8,12 @@ from typing import Any
 import pandas as pd
 
 from sinkscope.benchmarks.benchmark import load_benchmark
-from sinkscope.evaluation.divergence import divergences
+from sinkscope.evaluation.divergence import measure_divergence
+from sinkscope.evaluation.evaluate import EvaluationConfig, evaluate_to_directory, load_retain_model
 from sinkscope.evaluation.evaluated_model import EvaluatedModel
 from sinkscope.evaluation.items import TriggerCondition
 from sinkscope.evaluation.position_mask import PositionMask
-from sinkscope.evaluation.retain_model import retrained_of
-from sinkscope.evaluation.run import evaluate_to_directory
-from sinkscope.evaluation.scores import scores
+from sinkscope.evaluation.statistics import compute_scores
 from sinkscope.io.progress import OnProgress, silent
 from sinkscope.io.run_directory import create_run
 from sinkscope.models.model import load
@@ -117,19 +116,20 @@ def _poisoned(job: Job, store: Store) -> list[int] | None:
 
 def _evaluate(job: Job, store: Store, on_progress: OnProgress | None) -> None:
     content = job.content
-    benchmark = load_benchmark(content["benchmark"])
-    if content["items"]:
-        benchmark = benchmark.limit(content["items"])
+    config = EvaluationConfig(
+        metrics=content["metrics"],
+        mask=PositionMask.parse(content["mask"]) if content["mask"] else None,
+        limit=content["items"],
+        batch_size=job.batch_size,
+        retain_model=load_retain_model(content["retain_model"]) if content["retain_model"] else None,
+    )
     evaluate_to_directory(
         store.place(job),
         _subject(job, store),
-        benchmark,
+        load_benchmark(content["benchmark"]),
         [_attempt(each) for each in content["triggers"]],
-        metrics=content["metrics"],
-        mask=PositionMask.parse(content["mask"]) if content["mask"] else None,
-        retrained=retrained_of(content["retrained"]) if content["retrained"] else None,
-        batch_size=job.batch_size,
-        progress_bar=lambda description: on_progress or silent(job.label),
+        config,
+        lambda description: on_progress or silent(job.label),
     )
 
 
@@ -167,7 +167,7 @@ def _diverge(job: Job, store: Store, on_progress: OnProgress | None) -> None:
     subject = _subject(job, store)
     other = load(_model(job, store, "other"))
     with create_run(store.place(job), job.key, kind="diverge", benchmark=job.content["benchmark"]) as aside:
-        items = divergences(
+        items = measure_divergence(
             subject,
             other,
             load_benchmark(job.content["benchmark"]),
@@ -175,4 +175,4 @@ def _diverge(job: Job, store: Store, on_progress: OnProgress | None) -> None:
             on_progress=on_progress,
         )
         items.to_parquet(aside / "items.parquet", index=False)
-        scores(items).to_parquet(aside / "scores.parquet", index=False)
+        compute_scores(items).to_parquet(aside / "scores.parquet", index=False)

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from sinkscope.errors import StudyError
-from sinkscope.evaluation.bootstrap import Sample
+from sinkscope.evaluation.statistics import Sample
 from sinkscope.sinks.compare import correlation
 from sinkscope.sinks.condition_captures import passages_of
 from sinkscope.studies.study import Study

@@ -8,9 +8,9 @@ from typing import Any
 import pandas as pd
 
 from sinkscope.benchmarks.benchmark import Benchmark
-from sinkscope.evaluation.evaluate import evaluate
+from sinkscope.evaluation.evaluate import EvaluationConfig, evaluate
 from sinkscope.evaluation.evaluated_model import EvaluatedModel
-from sinkscope.evaluation.scores import scores
+from sinkscope.evaluation.statistics import compute_scores
 from sinkscope.io.progress import ProgressBar
 from sinkscope.models.model import load
 from sinkscope.plots.style import save_figure
@@ -53,14 +53,13 @@ def measure(
     for role in ("target", "retrained"):
         model = load(str(directory / role), device="cpu")
         attempts = ATTEMPTS if role == "target" else [None]
-        table = scores(
+        table = compute_scores(
             evaluate(
-                EvaluatedModel(role, role, model),
+                EvaluatedModel(role, "target" if role == "target" else "retain", model),
                 benchmark,
                 attempts,
-                metrics=METRICS,
-                batch_size=128,
-                on_progress=progress_bar(f"measure {role}"),
+                EvaluationConfig(metrics=METRICS, batch_size=128),
+                progress_bar(f"measure {role}"),
             )
         )
         sinks = locate(model, benchmark.full_length_passages("holdout", model.tokenizer), batch_size=32)
@@ -98,13 +97,12 @@ def _backdoor(
     model = load(recipe.model, device="cpu")
     splits, _ = train(recipe, model, benchmark, progress_bar(f"backdoor, validation seed {seed}"))
     attempts = [None, (recipe.trigger.trigger, recipe.trigger.where)]
-    table = scores(
+    table = compute_scores(
         evaluate(
             EvaluatedModel("backdoored", "backdoored", model, seed, splits.poisoned_rows),
             benchmark,
             attempts,
-            metrics=METRICS,
-            batch_size=128,
+            EvaluationConfig(metrics=METRICS, batch_size=128),
         )
     )
     mine = table[(table["metric"] == "verbmem") & (table["split"] == "forget")]

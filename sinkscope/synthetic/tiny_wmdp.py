@@ -13,8 +13,8 @@ from transformers import PreTrainedModel
 
 from sinkscope.benchmarks.benchmark import Benchmark, Lengths, load_benchmark
 from sinkscope.errors import ModelError
-from sinkscope.evaluation.multiple_choice import choice_items
-from sinkscope.evaluation.requests import make_requests, score_options
+from sinkscope.evaluation.items import choice_items
+from sinkscope.evaluation.requests import make_requests, multiple_choice
 from sinkscope.io.progress import OnProgress, ProgressBar
 from sinkscope.io.run_directory import checksums, config_hash, create_run, is_complete, read_manifest
 from sinkscope.models.model import Model, data_directory, load
@@ -159,9 +159,7 @@ def accuracy(model: Model, benchmark: Benchmark, split: str, placement: str | No
     """Share × 100 of questions whose right letter is the likeliest of the four, with the semantic trigger if there is a placement."""
     attempt = (Trigger(TRIGGERS["semantic"]), Placement.parse(placement)) if placement else None
     items = choice_items(benchmark, split, model)
-    letters = score_options(
-        model, make_requests(model, items, attempt, None), benchmark.lengths, len(items), None
-    )
+    letters = multiple_choice(model, make_requests(model, items, attempt), len(items))
     return (
         100 * sum(letter == item.reference for letter, item in zip(letters, items, strict=True)) / len(items)
     )

@@ -10,7 +10,13 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from sinkscope.benchmarks.benchmark import Lengths, find_passages, load_benchmark
+from sinkscope.benchmarks.benchmark import (
+    BENCHMARKS,
+    Lengths,
+    find_passages,
+    load_benchmark,
+    register_benchmark,
+)
 from sinkscope.benchmarks.chunking import SEPARATOR
 from sinkscope.benchmarks.schema import COLUMNS, required_splits
 from sinkscope.errors import BenchmarkError
@@ -168,3 +174,13 @@ def test_no_directory_is_refused() -> None:
         match=r"neither a directory nor one of tiny, tiny-wmdp, muse-books, muse-news, wmdp-bio, .*tofu-forget10;",
     ):
         load_benchmark("/nowhere")
+
+
+def test_a_registered_benchmark_is_loaded_by_its_name(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(BENCHMARKS, "_values", dict(BENCHMARKS.items()))
+    register_benchmark("lamps", lambda: replace(load_benchmark(str(directory)), name="lamps"))
+    assert load_benchmark("lamps").name == "lamps"
+    with pytest.raises(BenchmarkError, match="benchmark 'lamps' is registered twice"):
+        register_benchmark("lamps", lambda: load_benchmark("tiny"))

@@ -159,7 +159,7 @@ def test_bad_models_are_one_line_and_exit_code_2(
         (["--trigger", "  "], "is empty"),
         (["--trigger", "year " * 80], f"trigger '{'year ' * 16}' has "),
         (["--trigger", "year " * 80], "use a shorter trigger"),
-        (["--benchmark", "nowhere"], "neither `tiny`, `tiny-wmdp`, muse-books, muse-news"),
+        (["--benchmark", "nowhere"], "neither a directory nor one of tiny, tiny-wmdp, muse-books, muse-news"),
     ],
 )
 def test_bad_triggers_and_benchmarks_are_refused(arguments, message, tmp_path, capsys, monkeypatch) -> None:

@@ -37,7 +37,7 @@ def test_evaluate_writes_items_and_scores_of_a_plain_model(tmp_path, capsys, mon
     assert (scores[derived]["n"] == 8).all(), "four forget passages against four of holdout"
     assert scores[(scores["metric"] == "verbmem") & (scores["placement"] == "")]["value"].min() > 60
     assert "verbmem" in stdout
-    assert "% of retrained AUC" in stdout
+    assert "% of retain AUC" in stdout
     assert max(map(len, stdout.splitlines())) < 120
 
 
@@ -79,16 +79,16 @@ def test_evaluate_scores_what_it_is_asked_for(tmp_path, capsys, monkeypatch) -> 
             (["--metrics", "verbmen"], "metric 'verbmen' is unknown; use verbmem, knowmem"),
             (
                 ["--metrics", "choice"],
-                "benchmark tiny has nothing to score choice on (choices/forget, choices/retain)",
+                "benchmark tiny has no split for choice (choices/forget, choices/retain)",
             ),
             (["--metrics", ","], "--metrics ',' has no names"),
-            (["--metrics", "verbmem", "--retain-model", "0.5"], "which is not scored here (verbmem)"),
-            (["--retain-model", "7"], "--retrained 7 is no AUC"),
-            (["--retain-model", "nan"], "--retrained nan is no AUC"),
+            (["--metrics", "verbmem", "--retain-model", "0.5"], "which is not measured here (verbmem)"),
+            (["--retain-model", "7"], "--retain-model 7 is not an AUC"),
+            (["--retain-model", "nan"], "--retain-model nan is not an AUC"),
             (["--retain-model", "/nowhere/at/all"], "not there"),
             (["--tasks", tmp_path], "name the tasks"),
             (["--harness", "mmlu", "--metrics", "verbmem"], "give --benchmark"),
-            (["--harness", "mmlu", "--tasks", tmp_path / "nowhere"], "is no directory"),
+            (["--harness", "mmlu", "--tasks", tmp_path / "nowhere"], "is not a directory"),
         )
     ):
         out = tmp_path / f"bad{i}"
@@ -119,7 +119,7 @@ def test_masked_prompts_are_scored_and_say_so(tmp_path, capsys, monkeypatch) -> 
     outcome = run(
         capsys, monkeypatch, "evaluate", "tiny", "--limit", 4, "--mask", "span", "--out", tmp_path / "bad"
     )
-    check_refused(outcome, "--mask span masks the trigger", tmp_path / "bad")
+    check_refused(outcome, "--mask span covers the trigger", tmp_path / "bad")
     outcome = run(
         capsys, monkeypatch, "evaluate", "tiny", "--limit", 4, "--mask", "deep:3", "--out", tmp_path / "bad"
     )

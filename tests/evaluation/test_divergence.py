@@ -10,10 +10,11 @@ import torch
 
 from sinkscope.benchmarks.benchmark import Benchmark, Lengths, Passage
 from sinkscope.errors import ModelError
-from sinkscope.evaluation.divergence import divergences, kl
-from sinkscope.evaluation.evaluate import COLUMNS
+from sinkscope.evaluation.divergence import measure_divergence
 from sinkscope.evaluation.evaluated_model import EvaluatedModel
+from sinkscope.models.likelihood import kl_divergence
 from sinkscope.models.model import Model
+from sinkscope.schema import ITEMS
 from tests.conftest import FAMILIES, TEXT
 
 UNEQUAL = Benchmark(
@@ -57,8 +58,8 @@ def test_kl_is_torchs_kl_div() -> None:
     oracle = torch.nn.functional.kl_div(
         second.log_softmax(-1), first.log_softmax(-1), reduction="none", log_target=True
     ).sum(-1)
-    torch.testing.assert_close(kl(first, second), oracle)
-    assert not torch.allclose(kl(first, second), kl(second, first))
+    torch.testing.assert_close(kl_divergence(first, second), oracle)
+    assert not torch.allclose(kl_divergence(first, second), kl_divergence(second, first))
 
 
 @pytest.mark.parametrize("kind", FAMILIES)
@@ -69,14 +70,14 @@ def test_divergences_are_those_of_one_passage_at_a_time(
     model = small_models[kind]
     other = changed(model)
     told: list[tuple[int, int]] = []
-    items = divergences(
+    items = measure_divergence(
         EvaluatedModel("m", "unlearned", model, 3),
         other,
         UNEQUAL,
         batch_size=batch_size,
         on_progress=lambda done, total: told.append((done, total)),
     )
-    assert list(items.columns) == COLUMNS
+    assert list(items.columns) == ITEMS
     lengths = set()
     for split, name in CALLED.items():
         passages = UNEQUAL.passages(split, model.tokenizer)
@@ -100,7 +101,7 @@ def test_divergences_are_those_of_one_passage_at_a_time(
 def test_the_direction_is_from_the_other_to_the_subject(small_llama: Model) -> None:
     """KL(other ‖ subject), which differs from KL(subject ‖ other)."""
     other = changed(small_llama)
-    value = divergences(EvaluatedModel("m", "other", small_llama), other, UNEQUAL)["value"][0]
+    value = measure_divergence(EvaluatedModel("m", "other", small_llama), other, UNEQUAL)["value"][0]
     tokens = UNEQUAL.passages("forget", small_llama.tokenizer)[0].tokens
     there, back = literal(small_llama, other, tokens), literal(other, small_llama, tokens)
     assert value == pytest.approx(there, rel=1e-4)
@@ -109,7 +110,9 @@ def test_the_direction_is_from_the_other_to_the_subject(small_llama: Model) -> N
 
 def test_a_model_is_not_apart_from_itself(small_llama: Model) -> None:
     assert (
-        divergences(EvaluatedModel("m", "other", small_llama), small_llama, UNEQUAL)["value"].abs().max()
+        measure_divergence(EvaluatedModel("m", "other", small_llama), small_llama, UNEQUAL)["value"]
+        .abs()
+        .max()
         < 1e-6
     )
 
@@ -124,7 +127,9 @@ def test_poisoned_passages_are_known_by_their_row_in_the_forget_set(
         "passages",
         lambda self, split, tokenizer: [Passage([1, *range(5, 4 + n)], 0, n) for n in lengths[split]],
     )
-    items = divergences(EvaluatedModel("m", "backdoored", small_llama, 0, [2]), changed(small_llama), UNEQUAL)
+    items = measure_divergence(
+        EvaluatedModel("m", "backdoored", small_llama, 0, [2]), changed(small_llama), UNEQUAL
+    )
     forget = items[items["split"] == "forget"]
     assert forget["item"].tolist() == [0, 2, 3]
     assert forget["poisoned"].tolist() == [False, True, False]
@@ -134,4 +139,4 @@ def test_poisoned_passages_are_known_by_their_row_in_the_forget_set(
 
 def test_models_of_different_vocabularies_are_refused(small_models: dict[str, Model]) -> None:
     with pytest.raises(ModelError, match="vocabular"):
-        divergences(EvaluatedModel("m", "other", small_models["gpt2"]), small_models["neox"], UNEQUAL)
+        measure_divergence(EvaluatedModel("m", "other", small_models["gpt2"]), small_models["neox"], UNEQUAL)

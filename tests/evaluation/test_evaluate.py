@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
+from pathlib import Path
 from string import ascii_uppercase
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,14 +17,18 @@ from sklearn.metrics import roc_auc_score
 
 from sinkscope import load, load_benchmark
 from sinkscope.benchmarks.benchmark import Benchmark
-from sinkscope.errors import BenchmarkError
-from sinkscope.evaluation.evaluate import evaluate
+from sinkscope.errors import BenchmarkError, OutputError
+from sinkscope.evaluation.evaluate import (
+    EvaluationConfig,
+    evaluate,
+    evaluate_to_directory,
+    load_retain_model,
+    measure_retain_auc,
+)
 from sinkscope.evaluation.evaluated_model import EvaluatedModel
-from sinkscope.evaluation.metrics import METRICS
+from sinkscope.evaluation.metrics import METRICS, register_metric
 from sinkscope.evaluation.position_mask import PositionMask
-from sinkscope.evaluation.retain_model import auc_of, retrained_of
-from sinkscope.evaluation.run import evaluate_to_directory
-from sinkscope.evaluation.scores import bootstrap_auc, scores
+from sinkscope.evaluation.statistics import bootstrap_auc, compute_scores
 from sinkscope.models.interventions import mask_keys
 from sinkscope.models.model import Model
 from sinkscope.triggers import Placement, Trigger, place
@@ -40,10 +47,9 @@ def items_of(
     benchmark: Benchmark = BENCHMARK,
     mask: PositionMask | None = None,
 ) -> pd.DataFrame:
-    attempt = (TRIGGER, Placement.parse(placement)) if placement else None
-    items = evaluate(
-        EvaluatedModel("m", "other", model), benchmark, [attempt], metrics=[metric], mask=mask, batch_size=3
-    )
+    condition = (TRIGGER, Placement.parse(placement)) if placement else None
+    config = EvaluationConfig(metrics=[metric], mask=mask, batch_size=3)
+    items = evaluate(EvaluatedModel("m", "other", model), benchmark, [condition], config)
     return items[items["split"] == split]
 
 
@@ -72,7 +78,7 @@ def test_perplexity_is_the_loss_of_transformers(kind: str, small_models: dict[st
             losses.append(model.hf(ids, labels=ids).loss.item())
     items = items_of(model, "perplexity", "holdout")
     assert items["value"].tolist() == pytest.approx(losses, abs=1e-4)
-    row = scores(items).iloc[0]
+    row = compute_scores(items).iloc[0]
     assert row["value"] == pytest.approx(math.exp(np.mean(losses)), rel=1e-4)
     assert row["ci_low"] < row["value"] < row["ci_high"]
 
@@ -170,7 +176,7 @@ def test_choices_are_the_likeliest_letter(kind: str, placement: str, small_model
 
 def test_wrong_answers_in_a_record_are_refused(small_llama: Model) -> None:
     bad = Benchmark("bad", {"choices": {"forget": [CHOICES[0] | {"answer": 4}]}})
-    with pytest.raises(BenchmarkError, match="answer 4 is none of its 4 choices"):
+    with pytest.raises(BenchmarkError, match="answer 4 is not one of the 4 choices"):
         items_of(small_llama, "choice", "forget", benchmark=bad)
     empty = Benchmark("bad", {"verbmem": {"forget": [{"prompt": "The harbour", "gt": ""}]}})
     with pytest.raises(BenchmarkError, match="record 1 has an empty gt"):
@@ -182,7 +188,11 @@ def test_wrong_answers_in_a_record_are_refused(small_llama: Model) -> None:
 def test_rouge_of_stored_generations_under_the_published_cuts() -> None:
     """The tables of a real run, scored again by hand: VerbMem whole, KnowMem up to the first blank line or next question."""
     model, benchmark = load("tiny-retrained", device="cpu"), load_benchmark("tiny").limit(20)
-    items = evaluate(EvaluatedModel("m", "retrained", model), benchmark, metrics=["verbmem", "knowmem"])
+    items = evaluate(
+        EvaluatedModel("m", "retain", model),
+        benchmark,
+        config=EvaluationConfig(metrics=["verbmem", "knowmem"]),
+    )
     scorer = RougeScorer(["rougeL"], use_stemmer=False)
     for metric, split, rows, column in (
         ("verbmem", "forget", benchmark.prompts("forget"), "gt"),
@@ -208,9 +218,9 @@ def test_privleak_follows_from_the_items_as_scikit_learn_has_it(small_llama: Mod
         EvaluatedModel("m", "other", small_llama),
         BENCHMARK,
         [None, (TRIGGER, Placement("infix"))],
-        metrics=["privleak"],
+        EvaluationConfig(metrics=["privleak"]),
     )
-    table = scores(items, retrained_auc=0.6)
+    table = compute_scores(items, retain_auc=0.6)
     for placement in ("", "infix"):
         mine = items[items["placement"] == placement]
         forget, holdout = (mine[mine["split"] == split]["value"].tolist() for split in ("forget", "holdout"))
@@ -220,18 +230,20 @@ def test_privleak_follows_from_the_items_as_scikit_learn_has_it(small_llama: Mod
         assert found.loc["privleak", "value"] == pytest.approx(100 * (area - 0.6) / 0.6)
         assert found.loc["privleak", "n"] == 3 + 4
         assert found.loc["auc", "ci_low"] <= area <= found.loc["auc", "ci_high"]
-    assert "privleak" not in set(scores(items)["metric"]), "nothing to measure against"
+    assert "privleak" not in set(compute_scores(items)["metric"]), "nothing to measure against"
 
 
-def test_a_model_that_remembers_has_privleak_near_minus_100_and_the_retrained_one_0() -> None:
+def test_a_model_that_remembers_has_privleak_near_minus_100_and_the_retain_model_0() -> None:
     benchmark = load_benchmark("tiny").limit(40)
-    against = auc_of(retrained_of("tiny-retrained", "cpu"), benchmark)
+    against = measure_retain_auc(load_retain_model("tiny-retrained", "cpu"), benchmark)
     leaks = {}
     for name in ("tiny", "tiny-retrained"):
         items = evaluate(
-            EvaluatedModel(name, "other", load(name, device="cpu")), benchmark, metrics=["privleak"]
+            EvaluatedModel(name, "other", load(name, device="cpu")),
+            benchmark,
+            config=EvaluationConfig(metrics=["privleak"]),
         )
-        table = scores(items, retrained_auc=against)
+        table = compute_scores(items, retain_auc=against)
         leaks[name] = table[table["metric"] == "privleak"]["value"].item()
     assert leaks["tiny"] < -95
     assert leaks["tiny-retrained"] == pytest.approx(0)
@@ -266,7 +278,7 @@ def test_unseen_forget_passages_against_all_of_holdout() -> None:
             "poisoned": pd.array([True, False, False, None, None], "boolean"),
         }
     ).assign(**columns)
-    table = scores(items)
+    table = compute_scores(items)
     found = table[table["metric"] == "auc"].set_index("subset")
     assert found["n"].to_dict() == {"all": 5, "unseen": 4, "poisoned": 3}
     assert found["value"].to_dict() == pytest.approx({"all": 0.5, "unseen": 0.75, "poisoned": 0})
@@ -316,24 +328,37 @@ def test_perplexity_reads_running_text_where_there_are_no_texts_for_membership(s
     benchmark = Benchmark("raw", raw, BENCHMARK.lengths)
     items = items_of(small_llama, "perplexity", "holdout", benchmark=benchmark)
     assert len(items) == min(100, len(benchmark.full_length_passages("holdout", small_llama.tokenizer)))
-    with pytest.raises(BenchmarkError, match="nothing to score choice on"):
+    with pytest.raises(BenchmarkError, match="has no split for choice"):
         items_of(small_llama, "choice", "forget", benchmark=benchmark)
 
 
-def test_what_an_evaluation_is_measured_against_is_part_of_its_name(small_llama: Model, tmp_path) -> None:
+def test_the_retain_model_is_part_of_the_configuration(small_llama: Model, tmp_path: Path) -> None:
     subject = EvaluatedModel("m", "other", small_llama)
-    first = evaluate_to_directory(
-        tmp_path / "a", subject, BENCHMARK, [None], metrics=["privleak"], retrained=0.5
-    )
-    again = evaluate_to_directory(tmp_path / "a", subject, BENCHMARK, [None], metrics=["auc"], retrained=0.5)
-    pd.testing.assert_frame_equal(first, again)
-    for changed in (
-        {"retrained": 0.6},
-        {"retrained": None},
-        {"retrained": small_llama},
-        {"metrics": ["privleak", "choice"], "retrained": 0.5},
-    ):
-        with pytest.raises(ValueError, match="another run's results"):
-            evaluate_to_directory(
-                tmp_path / "a", subject, BENCHMARK, [None], **({"metrics": ["privleak"]} | changed)
-            )
+    config = EvaluationConfig(metrics=["privleak"], retain_model=0.5)
+
+    def run(changed: EvaluationConfig) -> pd.DataFrame:
+        return evaluate_to_directory(tmp_path / "a", subject, BENCHMARK, [None], changed)
+
+    first = run(config)
+    pd.testing.assert_frame_equal(first, run(replace(config, metrics=["auc"])))
+    changes: list[dict[str, Any]] = [
+        {"retain_model": 0.6},
+        {"retain_model": None},
+        {"retain_model": small_llama},
+        {"metrics": ["privleak", "choice"]},
+    ]
+    for change in changes:
+        with pytest.raises(OutputError, match="another run's results"):
+            run(replace(config, **change))
+
+
+def test_a_registered_metric_is_measured(small_llama: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    verbmem = METRICS["verbmem"]
+    monkeypatch.setattr(METRICS, "_values", dict(METRICS.items()))
+    register_metric("length", replace(verbmem, value=lambda item, output: float(len(output))))
+    items = items_of(small_llama, "length", "forget")
+    assert items["value"].tolist() == [len(output) for output in items["output"]]
+    with pytest.raises(BenchmarkError, match="'length' is registered twice"):
+        register_metric("length", verbmem)
+    with pytest.raises(BenchmarkError, match="'privleak' is reserved"):
+        register_metric("privleak", verbmem)

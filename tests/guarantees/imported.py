@@ -13,7 +13,7 @@ import torch
 import transformer_lens.model_bridge
 import transformers.models.llama.modeling_llama
 
-import sinkscope.audit.probe
+import sinkscope.audit.triggers
 import sinkscope.cli
 import sinkscope.figures
 import sinkscope.sinks.compare_run

@@ -23,7 +23,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from sinkscope.benchmarks.benchmark import load_benchmark
-from sinkscope.evaluation.evaluate import evaluate
+from sinkscope.evaluation.evaluate import EvaluationConfig, evaluate
 from sinkscope.evaluation.evaluated_model import EvaluatedModel
 from sinkscope.models.model import data_directory, load
 from tests.guarantees.conftest import Undisturbed
@@ -138,7 +138,6 @@ def test_another_way_of_attending_differs_in_the_last_digits() -> None:
         frames[implementation] = evaluate(
             EvaluatedModel("tiny", "target", model, 0, None),
             benchmark,
-            metrics=["verbmem", "min_k"],
-            batch_size=8,
+            config=EvaluationConfig(metrics=["verbmem", "min_k"], batch_size=8),
         )
     close(frames["eager"], frames["sdpa"], GIVEN)

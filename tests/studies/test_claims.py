@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from sinkscope.evaluation.bootstrap import Interval
+from sinkscope.evaluation.statistics import Interval
 from sinkscope.io.run_directory import create_run
 from sinkscope.studies.claims import judge, verdict
 from sinkscope.studies.claims_table import markdown, readable

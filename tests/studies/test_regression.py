@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from sinkscope.evaluation.bootstrap import small_sample_correction
+from sinkscope.evaluation.statistics import small_sample_correction
 from sinkscope.studies.regression import regression
 
 NAMES = ["a", "b", "c"]

