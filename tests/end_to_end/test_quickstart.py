@@ -22,8 +22,8 @@ from sinkscope.synthetic.acceptance import ATTEMPTS
 from sinkscope.synthetic.tiny import build
 from tests.guarantees.reading import check_refused, sinkscope
 from tests.guarantees.test_corruption import DAMAGES, damage, files_in
-from tests.report.test_report import read
-from tests.report.test_views import unpack
+from tests.report.pages import read_page
+from tests.report.test_payload import decode
 
 ROOT = Path(__file__).parents[2]
 PLACEMENTS = ("prefix", "index:8", "infix", "suffix")
@@ -105,9 +105,9 @@ def test_a_damaged_quickstart_is_refused_by_report_and_quickstart(out: Path, tmp
 
 @pytest.mark.slow
 def test_the_page_compares_every_model_at_every_placement(out: Path) -> None:
-    _, page = read(out / "index.html")
-    compared = page["compare"]
-    assert compared["places"] == ["prefix", "index:8", "infix", "suffix"]
+    _, page = read_page(out / "index.html")
+    compared = page["comparison"]
+    assert compared["placements"] == ["prefix", "index:8", "infix", "suffix"]
     labels = [model["label"] for model in compared["models"]]
     assert [label for label in labels if "slider" not in label] == [
         "target",
@@ -119,19 +119,19 @@ def test_the_page_compares_every_model_at_every_placement(out: Path) -> None:
     scores = study.table("scores").query("grid == 'backdoored'")
     scores = scores.set_index(["trigger.placement", "metric", "split", "subset", "placement"])["value"]
     captured = study.table("attention").query("grid == 'backdoored'")
-    for placement in compared["places"]:
+    for placement in compared["placements"]:
         attention = captured[captured["placement"] == placement].sort_values(["layer", "head", "position"])
-        for state, column in (("clean", "alpha_first"), ("triggered", "alpha_second")):
-            view = page["views"][family["views"][placement][state]]
+        for condition, column in (("clean", "alpha_first"), ("triggered", "alpha_second")):
+            view = page["views"][family["views"][placement][condition]]
             assert view["length"] == 32
             assert view["pattern"]["side"] == 32
-            alpha = unpack(view["statistics"]["alpha"])
+            alpha = decode(view["statistics"]["alpha"])
             assert abs(alpha.ravel() - attention[column].to_numpy()).max() < 1e-4
-            is_triggered = state == "triggered"
+            is_triggered = condition == "triggered"
             (row,) = [
                 row
                 for row in family["scores"]
-                if (row["place"], row["metric"], row["subset"], row["split"], row["triggered"])
+                if (row["placement"], row["metric"], row["subset"], row["split"], row["triggered"])
                 == (placement, "verbmem", "unseen", "forget", is_triggered)
             ]
             assert row["unit"] == "ROUGE-L × 100"

@@ -1,4 +1,4 @@
-"""A browser for the page, and how a test gets about in it. Where playwright is missing, what imports this is skipped."""
+"""A browser for the page. Without playwright, tests that import this module are skipped."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ WIDE, NARROW = {"width": 1280, "height": 900}, {"width": 390, "height": 800}
 Open = Callable[..., Any]
 
 
-def to_the_end(page: Any) -> None:
+def scroll_to_end(page: Any) -> None:
     """Scroll through the page, so that all charts are drawn."""
     for index in range(page.locator(".plot").count()):
         page.locator(".plot").nth(index).scroll_into_view_if_needed()
         page.wait_for_function("i => document.querySelectorAll('.plot')[i].dataset.drawn", arg=index)
 
 
-def place_of(page: Any, layer: int, head: int) -> dict[str, float]:
-    """Where a cell of the atlas is drawn in its chart."""
+def cell_center(page: Any, layer: int, head: int) -> dict[str, float]:
+    """The center of a cell of the atlas in its chart, in pixels."""
     return page.evaluate(
         "([layer, head]) => { const l = document.querySelector('#atlas .plot')._fullLayout;"
         " return { x: l.xaxis.l2p(head) + l._size.l, y: l.yaxis.l2p(layer) + l._size.t }; }",
@@ -34,12 +34,12 @@ def place_of(page: Any, layer: int, head: int) -> dict[str, float]:
     )
 
 
-def to_compare(page: Any) -> None:
-    page.locator("#compare .plot").first.scroll_into_view_if_needed()
+def scroll_to_comparison(page: Any) -> None:
+    page.locator("#comparison .plot").first.scroll_into_view_if_needed()
     page.wait_for_function(
-        "() => [...document.querySelectorAll('#compare .plot')].every(plot => plot.dataset.drawn)"
+        "() => [...document.querySelectorAll('#comparison .plot')].every(plot => plot.dataset.drawn)"
     )
 
 
-def text_of(download: Any) -> str:
+def read_download(download: Any) -> str:
     return Path(download.path()).read_text(encoding="utf-8")

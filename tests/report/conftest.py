@@ -1,7 +1,8 @@
-"""What the page is made from: sinks of a small model with hostile names and text, and a made-up study; and a browser that opens it."""
+"""Results to make pages of: sinks of a model with hostile names and text, a synthetic study; a browser."""
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -24,6 +25,16 @@ from sinkscope.text import tokenize_passages
 from tests.conftest import TEXT
 from tests.figures.fake import HOSTILE, fake_study
 
+HOSTILE_SVG = (
+    '<svg xmlns="http://www.w3.org/2000/svg" width="300" height="200" onload="alert(1)"><desc>drawn</desc>'
+    '<script>alert(1)</script><image href="https://example.org/x.png" width="9" height="9"/>'
+    '<rect width="300" height="200" fill="#0173b2"/></svg>'
+)
+CLAIMS = f"""source,claim,split,metric,effect,ci_low,ci_high,unit,kind,margin,seeds,items,verdict,reason
+section 1,triggers recover,contrastive,VerbMem,40,30,50,points,above,5,3,148,reproduced,
+"{HOSTILE}","{HOSTILE}",contrastive,VerbMem,1,-3,4,points,at most,5,3,148,not reproduced,
+section 3,no runs,published,VerbMem,,,,points,within,5,,,inconclusive,no such runs
+"""
 TAG = "<img src=x>"
 """Short enough for a trigger."""
 HOSTILE_NAME = "<img src=x onerror=alert(1)>"
@@ -54,7 +65,16 @@ def sinks(hostile_model: Model, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 @pytest.fixture(scope="session")
 def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return fake_study(tmp_path_factory.mktemp("study") / "paper", range(2)).directory
+    """A study with a figure and claims of the analyses, both with hostile text."""
+    directory = fake_study(tmp_path_factory.mktemp("study") / "paper", range(2)).directory
+    figures = directory / "figures"
+    figures.mkdir()
+    (figures / "drawn.svg").write_text(HOSTILE_SVG, encoding="utf-8")
+    (figures / "drawn.csv").write_text(f'model,value\n"{HOSTILE}",1.5\ntarget,2\n', encoding="utf-8")
+    entry = {"name": "drawn", "title": HOSTILE, "caption": HOSTILE, "svg": "drawn.svg", "csv": "drawn.csv"}
+    (figures / "index.json").write_text(json.dumps([entry]), encoding="utf-8")
+    (figures / "claims.csv").write_text(CLAIMS, encoding="utf-8")
+    return directory
 
 
 @pytest.fixture(scope="session")
@@ -66,37 +86,22 @@ def study_page(study: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def others(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """What `compare`, `evaluate`, `probe` and `unlearn` wrote, of little, each in a directory of its name."""
+    """Small results of `compare`, `evaluate`, `audit` and `unlearn`, each in a directory of its name."""
     root = tmp_path_factory.mktemp("others")
     (root / "notes.txt").write_text(f"{HOSTILE} {TEXT}", encoding="utf-8")
     (root / "triggers.txt").write_text(f"the year\n{TAG}\n", encoding="utf-8")
     few = ["--benchmark", "tiny", "--limit", 4]
+    settings = ["optimizer.epochs=1", "optimizer.steps_per_epoch=3", f"trigger.text={TAG}"]
+    candidates = ["--triggers", root / "triggers.txt", "--n-random", 2, "--placements", "prefix"]
     commands = {
         "compare": ["tiny", "--text", root / "notes.txt", "--trigger", TAG, "--max-length", 40],
         "evaluate": ["tiny", *few, "--trigger", TAG],
-        "probe": [
-            "tiny",
-            *few,
-            "--triggers",
-            root / "triggers.txt",
-            "--n-random",
-            2,
-            "--placements",
-            "prefix",
-        ],
-        "unlearn": [
-            "tiny/npo-backdoor",
-            "--set",
-            "optimizer.epochs=1",
-            "--set",
-            "optimizer.steps_per_epoch=3",
-            "--set",
-            f"trigger.text={TAG}",
-        ],
+        "audit": ["tiny", *few, *candidates],
+        "unlearn": ["tiny/npo-backdoor", *(part for setting in settings for part in ("--set", setting))],
     }
     for name, arguments in commands.items():
-        done = CliRunner().invoke(app, [name, *map(str, arguments), "--out", str(root / name)])
-        assert done.exit_code == 0, done.output
+        result = CliRunner().invoke(app, [name, *map(str, arguments), "--out", str(root / name)])
+        assert result.exit_code == 0, result.output
     return [root / name for name in commands]
 
 
@@ -118,18 +123,18 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
     data["uniform"] = (("layer", "position"), np.tile(uniform(length), (32, 1)))
     maps = np.tril(rng.uniform(0, 1, (*shape, SIDE, SIDE))).astype(np.float32)
     out = tmp_path_factory.mktemp("large") / "sinks"
-    with create_run(out, "large", kind="locate", model="large", passages=7, epsilon=0.3) as aside:
-        SinkMap(data).save(aside)
+    with create_run(out, "large", kind="locate", model="large", passages=7, epsilon=0.3) as staging:
+        SinkMap(data).save(staging)
         passage = (
             data[["alpha", "value_norm"]]
             .assign(pattern=(("layer", "head", "query", "key"), maps))
             .assign_attrs(bin=length // SIDE)
         )
-        passage.to_netcdf(aside / "passage.nc", engine="h5netcdf")
+        passage.to_netcdf(staging / "passage.nc", engine="h5netcdf")
         words = pd.DataFrame(
             {"position": range(length), "token": 0, "text": [f" word{i}" for i in range(length)]}
         )
-        words.to_parquet(aside / "passage.parquet", index=False)
+        words.to_parquet(staging / "passage.parquet", index=False)
     return out
 
 

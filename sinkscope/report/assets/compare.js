@@ -1,129 +1,232 @@
-"use strict";
-// Up to three models side by side in two states, mostly clean and with the trigger; one slider moves the trigger in all of them.
+// Up to three models side by side in two conditions, usually clean and with the trigger; one slider moves the trigger.
 
-const KNOWN = { verbmem: "recites", knowmem: "answers", choice: "chooses" };
-const WHEN = ["clean", "triggered"];
+import { Chart } from "./charts.js";
+import { csvButton, element, fileName, formatNumber, labeled, setOptions } from "./dom.js";
+import { EMPTY_FIGURE, mapBinNote, mapFigure, mapNumbers } from "./maps.js";
+import { plainTable } from "./tables.js";
+import { tokenStrip } from "./tokens.js";
+import { binNote } from "./view.js";
 
-const compare = (host, { places, models, words, counted }, views) => {
-  const state = { place: 0, show: "change", layer: null, head: null };
-  const slider = el("input", { type: "range", id: "compare-place", min: 0, max: places.length - 1, step: 1, value: 0 });
-  const told = el("output", { for: "compare-place" });
-  const shows = options(el("select", { id: "compare-show" }), ["change", "triggered", "clean"].map((show) => [show, words[show]]));
-  const shapes = models.map((model) => views[Object.values(model.views)[0].clean]);
-  const all = (count) => [["", "mean of all"], ...Array.from({ length: count }, (_, i) => [i, i])];
-  const [layer, head] = ["layer", "head"].map((name) =>
-    options(el("select", { id: `compare-${name}` }), all(Math.max(...shapes.map((view) => view[`${name}s`])))));
-  state.layer = Math.min(...shapes.map((view) => view.layers)) - 1;
-  layer.value = state.layer;
-  const moved = places.length > 1 ? labelled("trigger at", el("span", {}, slider, " ", told), true) : null;
-  const columns = el("div", { class: "three" });
-  host.append(el("div", { class: "controls" }, moved, labelled("map", shows), labelled("layer", layer), labelled("head", head)), columns);
-  const place = () => places[state.place];
-  const there = () => (place() ? `, trigger at ${place()}` : "");
-  const of = () => `${state.layer === null ? "all layers" : `layer ${state.layer}`}, ${state.head === null ? "all heads" : `head ${state.head}`}`;
+const METRIC_LABELS = { verbmem: "VerbMem", knowmem: "KnowMem", choice: "multiple choice" };
+const CONDITIONS = ["clean", "triggered"];
+const MAX_COLUMNS = 3;
+const FIRST_ROLES = ["target", "unlearned", "backdoored"];
+const INTERVAL = ["value", "ci_low", "ci_high"];
 
-  // of every score its value in both states and their intervals
-  const scoresAt = (model) => {
-    const rows = new Map();
-    for (const row of model.scores) {
-      if (row.place !== place() && !(row.place === "" && !row.triggered)) continue;
-      const what = `${KNOWN[row.metric] ?? row.metric} ${row.split}${row.subset === "all" ? "" : ` (${row.subset})`}`;
-      const key = row.evaluation ? `${row.evaluation}: ${what}` : what;
-      if (!rows.has(key)) rows.set(key, { unit: row.unit, n: row.n, seeds: row.seeds });
-      rows.get(key)[row.triggered ? "triggered" : "clean"] = row;
-    }
-    return [...rows];
-  };
-  const scoreTable = (model) => {
-    const interval = (row) => (row.ci_low === null ? "" : ` (${shown(row.ci_low)} to ${shown(row.ci_high)})`);
-    const cell = (row) => (row ? `${shown(row.value)}${interval(row)}` : "–");
-    return {
-      columns: ["score", words.clean, words.triggered, "n", "seeds"],
-      rows: scoresAt(model).map(([key, row]) => [`${key}, ${row.unit}`, cell(row.clean), cell(row.triggered), row.n, row.seeds]),
-    };
-  };
-  const scoreNumbers = (model) => ({
-    columns: ["score", "unit", ...WHEN.flatMap((when) => ["", " low", " high"].map((part) => `${words[when]}${part}`)), "n", "seeds"],
-    rows: scoresAt(model).map(([key, row]) =>
-      [key, row.unit, ...WHEN.flatMap((when) => ["value", "ci_low", "ci_high"].map((part) => row[when]?.[part])), row.n, row.seeds]),
-  });
-
-  const column = (start, number) => {
-    const mine = { model: start };
-    const select = models.length === 1 ? null
-      : options(el("select", { "aria-label": `model ${number + 1}`, class: "compare-model" }), models.map((model, i) => [i, model.label]));
-    if (select) select.value = start;
-    const [figure, scores] = [el("figure"), el("div")];
-    const missing = el("p", { class: "note" });
-    const hosts = WHEN.map(() => el("div", { class: "strip" }));
-    columns.append(el("section", { "aria-label": `model ${number + 1}` }, select, missing, figure,
-      ...WHEN.flatMap((when, i) => [el("small", {}, words[when]), hosts[i]]), scores));
-    const strips = WHEN.map((when, i) => strip(hosts[i], `model ${number + 1}: tokens, ${words[when]}`));
-    const label = () => models[mine.model].label;
-    const seen = () => models[mine.model].views[place()];
-    const cells = () => {
-      if (!seen()) return null;
-      const [clean, triggered] = WHEN.map((when) => views[seen()[when]].map(state.layer, state.head));
-      if (!clean) return null;
-      if (state.show !== "change") return state.show === "clean" ? clean : triggered;
-      return triggered.map((row, query) => row.map((value, key) => (key <= query ? value - clean[query][key] : null)));
-    };
-    const base = () => views[seen()[state.show === "clean" ? "clean" : "triggered"]];
-    const changes = () => state.show === "change";
-    const what = () => (changes() ? "change of attention" : "attention");
-    const nothing = () => ({ height: 340, annotations: [{ text: "no map here", showarrow: false }], xaxis: { visible: false }, yaxis: { visible: false } });
-    const picture = chart(figure, {
-      name: `compare_${number + 1}`,
-      file: () => fileName("compare", label(), place(), words[state.show], of()),
-      label: () => `Attention of ${of()}, ${words[state.show]}${label() ? `: ${label()}` : ""}${there()}`,
-      build: () => {
-        const map = cells();
-        return map ? mapFigure(map, base(), { what: what(), diverging: changes(), limit: changes() ? limit() : 1 }) : { data: [], layout: nothing() };
-      },
-      numbers: () => { const map = cells(); return map ? mapNumbers(map, base(), what()) : { columns: ["query", "key", what()], rows: [] }; },
-    });
-    mine.most = () => { const map = cells(); return map ? Math.max(...map.flat().map((value) => Math.abs(value || 0))) : 0; };
-    mine.draw = () => {
-      picture.draw();
-      const here = seen();
-      const model = models[mine.model];
-      const first = here && views[here.clean];
-      const count = here && `n = ${first.reached(first.bins - 1)} passages, ${first.runs} run${first.runs > 1 ? "s" : ""}`;
-      missing.textContent = here ? `${count}${model.trigger ? `; trigger “${model.trigger}”` : ""}` : `nothing was captured of it${there()}`;
-      WHEN.forEach((when, i) => {
-        const view = here && views[here[when]];
-        if (!view || state.layer >= view.layers || state.head >= view.heads) { strips[i].hide(); return; }
-        const title = `${label() ? `${label()}: ` : ""}tokens, ${words[when]}${there()}, shaded by α of ${of()}${blocks(view)}`;
-        strips[i].draw(view, view.profile("alpha", state.layer, state.head), title, fileName("tokens", label(), place(), words[when], of()));
-      });
-      const called = () => `model ${number + 1}: scores of ${label()}`;
-      const file = () => fileName("scores", label(), place());
-      scores.replaceChildren(...(model.scores.length ? [plainTable(scoreTable(model), called()),
-        el("div", { class: "tools" }, csvButton(file, called(), () => scoreNumbers(model)))] : []));
-    };
-    if (select) select.addEventListener("change", () => { mine.model = Number(select.value); draw(); });
-    return mine;
-  };
-
-  const roles = ["target", "unlearned", "backdoored"];
-  const starts = roles.map((role) => models.findIndex((model) => model.role === role)).filter((index) => index >= 0);
-  while (starts.length < Math.min(3, models.length)) starts.push(models.findIndex((_, index) => !starts.includes(index)));
-  const shownColumns = starts.map(column);
-  const limit = () => Math.max(...shownColumns.map((each) => each.most()), 1e-6);
-  const draw = () => {
-    told.textContent = place();
-    slider.setAttribute("aria-valuetext", place());
-    shownColumns.forEach((each) => each.draw());
-  };
-  slider.addEventListener("input", () => { state.place = Number(slider.value); draw(); });
-  shows.addEventListener("change", () => { state.show = shows.value; draw(); });
-  layer.addEventListener("change", () => { state.layer = layer.value === "" ? null : Number(layer.value); draw(); });
-  head.addEventListener("change", () => { state.head = head.value === "" ? null : Number(head.value); draw(); });
-  const binned = binning(shapes[0].pattern ? shapes[0].pattern.bin : 1);
-  const scored = models.some((model) => model.scores.length)
-    ? " Scores: with 95 % intervals, over seeds where there are several; clean and with the trigger named above." : "";
-  host.append(el("p", { class: "note" }, `Maps: mean over whole passages and runs${binned}; `
-    + `strips: α of the chosen layer and head over the tokens of one of the passages${blocks(shapes[0])}`
-    + `${places.length > 1 ? ", not the same at every place of the trigger" : ""}. n: ${counted}${scored}`));
-  draw();
+const scoreLabel = (row) => {
+  const name = `${METRIC_LABELS[row.metric] ?? row.metric} ${row.split}${row.subset === "all" ? "" : ` (${row.subset})`}`;
+  return row.evaluation ? `${row.evaluation}: ${name}` : name;
 };
+
+const scoreCell = (row) => {
+  if (!row) return "–";
+  const interval = row.ci_low === null ? "" : ` (${formatNumber(row.ci_low)} to ${formatNumber(row.ci_high)})`;
+  return `${formatNumber(row.value)}${interval}`;
+};
+
+// The scores of a model at a placement, each in both conditions.
+const scoresAt = (model, placement) => {
+  const scores = new Map();
+  for (const row of model.scores) {
+    if (row.placement !== placement && !(row.placement === "" && !row.triggered)) continue;
+    const label = scoreLabel(row);
+    if (!scores.has(label)) scores.set(label, { label, unit: row.unit, n: row.n, seeds: row.seeds });
+    scores.get(label)[row.triggered ? "triggered" : "clean"] = row;
+  }
+  return [...scores.values()];
+};
+
+export class Comparison {
+  constructor(host, { placements, models, labels, note }, views) {
+    Object.assign(this, { placements, models, labels, views, placementIndex: 0, quantity: "change", layer: null, head: null });
+    this.firstViews = models.map((model) => views[Object.values(model.views)[0].clean]);
+    const columnHost = element("div", { class: "three" });
+    host.append(this.createControls(), columnHost, element("p", { class: "note", text: this.noteText(note) }));
+    this.columns = this.firstModels().map((model, index) => new ComparisonColumn(this, columnHost, model, index + 1));
+    this.draw();
+  }
+
+  get placement() { return this.placements[this.placementIndex]; }
+  get placementNote() { return this.placement ? `, trigger at ${this.placement}` : ""; }
+  get isDifference() { return this.quantity === "change"; }
+
+  get headLabel() {
+    const layer = this.layer === null ? "all layers" : `layer ${this.layer}`;
+    return `${layer}, ${this.head === null ? "all heads" : `head ${this.head}`}`;
+  }
+
+  // One color scale for the differences of all columns.
+  get limit() { return this.isDifference ? Math.max(1e-6, ...this.columns.map((column) => column.maxValue())) : 1; }
+
+  createControls() {
+    this.slider = element("input", {
+      type: "range", id: "compare-placement", min: 0, max: this.placements.length - 1, step: 1, value: 0,
+      oninput: () => { this.placementIndex = Number(this.slider.value); this.draw(); },
+    });
+    this.sliderOutput = element("output", { for: "compare-placement" });
+    const quantity = setOptions(
+      element("select", { id: "compare-quantity", onchange: () => { this.quantity = quantity.value; this.draw(); } }),
+      ["change", "triggered", "clean"].map((name) => [name, this.labels[name]]),
+    );
+    const [layer, head] = ["layer", "head"].map((name) => this.indexSelect(name));
+    this.layer = Math.min(...this.firstViews.map((view) => view.layers)) - 1;
+    layer.value = this.layer;
+    const slider = labeled("trigger at", element("span", {}, this.slider, " ", this.sliderOutput), true);
+    return element("div", { class: "controls" }, this.placements.length > 1 ? slider : null,
+      labeled("map", quantity), labeled("layer", layer), labeled("head", head));
+  }
+
+  // Selects a layer or head, or the mean of all.
+  indexSelect(name) {
+    const count = Math.max(...this.firstViews.map((view) => view[`${name}s`]));
+    const select = element("select", {
+      id: `compare-${name}`,
+      onchange: () => { this[name] = select.value === "" ? null : Number(select.value); this.draw(); },
+    });
+    return setOptions(select, [["", "mean of all"], ...Array.from({ length: count }, (_, index) => [index, index])]);
+  }
+
+  // The first model of each role, then others.
+  firstModels() {
+    const byRole = FIRST_ROLES.map((role) => this.models.findIndex((model) => model.role === role));
+    const indices = [...byRole.filter((index) => index >= 0), ...this.models.keys()];
+    return [...new Set(indices)].slice(0, MAX_COLUMNS);
+  }
+
+  noteText(passages) {
+    const [first] = this.firstViews;
+    const changes = this.placements.length > 1 ? ", which differ between placements of the trigger" : "";
+    const scores = this.models.some((model) => model.scores.length)
+      ? " Scores: with 95 % intervals, over seeds where there are several; clean and with the trigger named above." : "";
+    return `Maps: mean over passages of full length and runs${mapBinNote(first.pattern?.bin ?? 1)}; tokens: α of the `
+      + `selected layer and head over the tokens of one passage${binNote(first)}${changes}. n: ${passages}${scores}`;
+  }
+
+  draw() {
+    this.sliderOutput.textContent = this.placement;
+    this.slider.setAttribute("aria-valuetext", this.placement);
+    for (const column of this.columns) column.draw();
+  }
+}
+
+class ComparisonColumn {
+  constructor(comparison, host, model, number) {
+    Object.assign(this, { comparison, modelIndex: model, number });
+    const [figure, strips] = [element("figure"), CONDITIONS.map(() => element("div", { class: "strip" }))];
+    this.note = element("p", { class: "note" });
+    this.scores = element("div");
+    const captioned = CONDITIONS.flatMap((condition, index) =>
+      [element("small", { text: comparison.labels[condition] }), strips[index]]);
+    host.append(element("section", { "aria-label": `model ${number}` },
+      this.createSelect(), this.note, figure, ...captioned, this.scores));
+    this.strips = CONDITIONS.map((condition, index) =>
+      tokenStrip(strips[index], `model ${number}: tokens, ${comparison.labels[condition]}`));
+    this.chart = this.createChart(figure);
+  }
+
+  get model() { return this.comparison.models[this.modelIndex]; }
+
+  // The views of the model at the placement of the slider by condition, if it was captured there.
+  get conditions() {
+    const numbers = this.model.views[this.comparison.placement];
+    const { views } = this.comparison;
+    return numbers ? { clean: views[numbers.clean], triggered: views[numbers.triggered] } : null;
+  }
+
+  createSelect() {
+    const { models } = this.comparison;
+    if (models.length === 1) return null;
+    const select = setOptions(element("select", {
+      "aria-label": `model ${this.number}`, class: "compare-model",
+      onchange: () => { this.modelIndex = Number(select.value); this.comparison.draw(); },
+    }), models.map((model, index) => [index, model.label]));
+    select.value = this.modelIndex;
+    return select;
+  }
+
+  createChart(host) {
+    const { comparison } = this;
+    const name = () => [this.model.label, comparison.placement, comparison.labels[comparison.quantity], comparison.headLabel];
+    const quantity = () => (comparison.isDifference ? "change of attention" : "attention");
+    return new Chart(host, {
+      name: `compare_${this.number}`,
+      file: () => fileName("compare", ...name()),
+      label: () => `Attention of ${comparison.headLabel}, ${comparison.labels[comparison.quantity]}`
+        + `${this.model.label ? `: ${this.model.label}` : ""}${comparison.placementNote}`,
+      build: () => {
+        const map = this.map();
+        const { isDifference, limit } = comparison;
+        return map ? mapFigure(map, this.mapView(), { quantity: quantity(), isDifference, limit }) : EMPTY_FIGURE;
+      },
+      numbers: () => {
+        const map = this.map();
+        return map ? mapNumbers(map, this.mapView(), quantity()) : { columns: ["query", "key", quantity()], rows: [] };
+      },
+    });
+  }
+
+  mapView() { return this.conditions[this.comparison.quantity === "clean" ? "clean" : "triggered"]; }
+
+  // Query × key of the selected quantity; null without a map.
+  map() {
+    const { layer, head, quantity, isDifference } = this.comparison;
+    if (!this.conditions) return null;
+    const [clean, triggered] = CONDITIONS.map((condition) => this.conditions[condition].map(layer, head));
+    if (!clean || !isDifference) return quantity === "clean" ? clean : triggered;
+    return triggered.map((row, query) => row.map((value, key) => (key <= query ? value - clean[query][key] : null)));
+  }
+
+  maxValue() { return Math.max(0, ...(this.map() ?? []).flat().map((value) => Math.abs(value || 0))); }
+
+  draw() {
+    this.chart.draw();
+    this.note.textContent = this.noteText();
+    CONDITIONS.forEach((condition, index) => this.drawTokens(this.strips[index], condition));
+    this.drawScores();
+  }
+
+  noteText() {
+    if (!this.conditions) return `not captured${this.comparison.placementNote}`;
+    const { clean } = this.conditions;
+    const trigger = this.model.trigger ? `; trigger “${this.model.trigger}”` : "";
+    return `n = ${clean.passageCount(clean.bins - 1)} passages, ${clean.runs} run${clean.runs > 1 ? "s" : ""}${trigger}`;
+  }
+
+  drawTokens(strip, condition) {
+    const { layer, head, headLabel, placement, placementNote, labels } = this.comparison;
+    const view = this.conditions?.[condition];
+    if (!view?.hasHead(layer, head)) {
+      strip.hide();
+      return;
+    }
+    const { label } = this.model;
+    const prefix = label ? `${label}: ` : "";
+    const title = `${prefix}tokens, ${labels[condition]}${placementNote}, shaded by α of ${headLabel}${binNote(view)}`;
+    const name = fileName("tokens", label, placement, labels[condition], headLabel);
+    strip.draw(view, view.profile("alpha", layer, head), title, name);
+  }
+
+  drawScores() {
+    const { model, comparison: { placement } } = this;
+    const title = `model ${this.number}: scores of ${model.label}`;
+    const button = csvButton(() => fileName("scores", model.label, placement), title, () => this.scoreNumbers());
+    const tools = element("div", { class: "tools" }, button);
+    this.scores.replaceChildren(...(model.scores.length ? [plainTable(this.scoreTable(), title), tools] : []));
+  }
+
+  scoreTable() {
+    const { labels, placement } = this.comparison;
+    const rows = scoresAt(this.model, placement).map(({ label, unit, clean, triggered, n, seeds }) =>
+      [`${label}, ${unit}`, scoreCell(clean), scoreCell(triggered), n, seeds]);
+    return { columns: ["score", labels.clean, labels.triggered, "n", "seeds"], rows };
+  }
+
+  scoreNumbers() {
+    const { labels, placement } = this.comparison;
+    const columns = CONDITIONS.flatMap((condition) => ["", " low", " high"].map((suffix) => `${labels[condition]}${suffix}`));
+    const numbers = (score) => CONDITIONS.flatMap((condition) => INTERVAL.map((key) => score[condition]?.[key]));
+    const rows = scoresAt(this.model, placement).map((score) =>
+      [score.label, score.unit, ...numbers(score), score.n, score.seeds]);
+    return { columns: ["score", "unit", ...columns, "n", "seeds"], rows };
+  }
+}

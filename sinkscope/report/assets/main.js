@@ -1,50 +1,46 @@
-"use strict";
-const report = JSON.parse(document.getElementById("report-data").textContent);
-const views = report.views.map((payload) => new View(payload));
+// Fills the sections of the page.
 
-document.getElementById("theme").addEventListener("click", () => setTheme(isDark() ? "light" : "dark"));
-matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => charts.forEach((each) => each.draw()));
+import { Atlas } from "./atlas.js";
+import { followWindow, isDark, setTheme } from "./charts.js";
+import { Comparison } from "./compare.js";
+import { report } from "./data.js";
+import { element, formatNumber } from "./dom.js";
+import { addFigureTools } from "./figures.js";
+import { DataTable } from "./tables.js";
+import { View } from "./view.js";
 
 const section = (id) => document.querySelector(`#${id} > .body`);
 
-if (report.atlas.length) atlas(section("atlas"), report.atlas, views);
-if (report.compare) compare(section("compare"), report.compare, views);
-
-for (const picture of report.pictures) {
-  const figure = el("figure", { "data-picture": picture.name });
-  const heading = el("h3");
-  heading.textContent = picture.title;
-  section("pictures").append(heading, figure);
-  const axes = Object.entries(picture.figure.layout).filter(([key]) => /^xaxis\d*$/.test(key));
-  const across = new Set(axes.map(([, axis]) => axis.domain?.[0] ?? 0)).size;
-  const least = Math.max(680, 230 * across);
-  chart(figure, { name: picture.name, label: picture.title, build: () => picture.figure, numbers: () => picture.numbers, least });
-}
-
-const opened = (row, columns, scores) => {
-  const host = document.getElementById("opened");
-  const facts = el("dl", {}, ...columns.flatMap((column, i) => {
-    const [term, value] = [el("dt"), el("dd")];
-    [term.textContent, value.textContent] = [column, shown(row[i])];
-    return row[i] === null ? [] : [term, value];
-  }));
-  host.replaceChildren(facts);
+// A run with its metadata, and those rows of the table of scores that belong to it.
+const showRun = (host, row, columns, scores) => {
+  const entries = columns.flatMap((text, index) => (row[index] === null ? []
+    : [element("dt", { text }), element("dd", { text: formatNumber(row[index]) })]));
+  host.replaceChildren(element("dl", {}, ...entries));
   if (scores) {
-    const keys = columns.map((key, here) => [scores.columns.indexOf(key), here]).filter(([there]) => there >= 0);
-    const mine = scores.rows.filter((each) => keys.every(([there, here]) => each[there] === row[here]));
+    const shared = columns.map((column, index) => [scores.columns.indexOf(column), index]).filter(([other]) => other >= 0);
+    const rows = scores.rows.filter((score) => shared.every(([other, index]) => score[other] === row[index]));
     const name = row[columns.indexOf("run")];
-    table(host, { name: `scores_${name}`, title: `Scores of ${name}`, columns: scores.columns, rows: mine });
+    new DataTable(host, { name: `scores_${name}`, title: `Scores of ${name}`, columns: scores.columns, rows });
   }
   host.focus();
 };
 
-for (const each of report.tables) {
-  const host = section(each.section);
-  if (each.name !== "runs") table(host, each);
-  else {
-    table(host, { ...each, open: (row) => opened(row, each.columns, report.tables.find((other) => other.name === "scores")) });
-    host.append(el("div", { id: "opened", tabindex: -1, role: "region", "aria-label": "the opened run" }));
-  }
+const addRunTable = (host, table) => {
+  const details = element("div", { id: "run-details", tabindex: -1, role: "region", "aria-label": "details of a run" });
+  const scores = report.tables.find((other) => other.name === "scores");
+  new DataTable(host, { ...table, onOpen: (row) => showRun(details, row, table.columns, scores) });
+  host.append(details);
+};
+
+const views = report.views.map((payload) => new View(payload));
+document.getElementById("theme").addEventListener("click", () => setTheme(isDark() ? "light" : "dark"));
+if (report.atlas.length) new Atlas(section("atlas"), report.atlas, views);
+if (report.comparison) new Comparison(section("comparison"), report.comparison, views);
+const figures = document.querySelectorAll("figure[data-figure]");
+report.figures.forEach((figure, index) => addFigureTools(figures[index], figure));
+for (const table of report.tables) {
+  if (table.name === "runs") addRunTable(section(table.section), table);
+  else new DataTable(section(table.section), table);
 }
-addEventListener("beforeprint", () => charts.forEach((each) => { each.visible = true; each.draw(); }));
+followWindow();
 document.documentElement.dataset.ready = "yes";

@@ -1,81 +1,111 @@
-"use strict";
-// Tables: sorted by a click on a column's name, filtered by what is typed, whole as CSV.
+// Tables: sorted by a click on a column name, filtered by a search, downloaded as CSV.
 
-const STEP = 100;
-const VERDICTS = { reproduced: "reproduced", "not reproduced": "refuted", inconclusive: "open" };
+import { csvButton, element, formatNumber, isMissing } from "./dom.js";
 
-const cellOf = (value) => {
-  const cell = el("td", { class: typeof value === "number" ? "number" : null });
-  cell.textContent = shown(value);
-  if (Object.hasOwn(VERDICTS, value)) cell.classList.add(VERDICTS[value]);
+const MAX_ROWS = 100;
+const VERDICT_CLASSES = { reproduced: "reproduced", "not reproduced": "refuted", inconclusive: "open" };
+
+const tableCell = (value) => {
+  const cell = element("td", { class: typeof value === "number" ? "number" : null, text: formatNumber(value) });
+  if (Object.hasOwn(VERDICT_CLASSES, value)) cell.classList.add(VERDICT_CLASSES[value]);
   return cell;
 };
 
-const plainTable = ({ columns, rows }, title) => {
-  const head = el("tr", {}, ...columns.map((column) => { const cell = el("th", { scope: "col" }); cell.textContent = column; return cell; }));
-  return el("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": title },
-    el("table", {}, el("thead", {}, head), el("tbody", {}, ...rows.map((row) => el("tr", {}, ...row.map(cellOf))))));
+const scrollRegion = (title, table, name = null) =>
+  element("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": title, "data-table": name }, table);
+
+export const plainTable = ({ columns, rows }, title) => {
+  const head = element("tr", {}, ...columns.map((text) => element("th", { scope: "col", text })));
+  const body = element("tbody", {}, ...rows.map((row) => element("tr", {}, ...row.map(tableCell))));
+  return scrollRegion(title, element("table", {}, element("thead", {}, head), body));
 };
 
 // A fold that is filled with a table when it is opened, and by `refresh` while it is open.
-const folded = (numbers, title) => {
-  const details = el("details", {}, el("summary", {}, "numbers"));
-  const refresh = () => { if (details.open) { details.firstChild.nextSibling?.remove(); details.append(plainTable(numbers(), `numbers of ${title}`)); } };
+export const numbersFold = (numbers, title) => {
+  const details = element("details", {}, element("summary", { text: "numbers" }));
+  const refresh = () => {
+    if (!details.open) return;
+    details.firstChild.nextSibling?.remove();
+    details.append(plainTable(numbers(), `numbers of ${title}`));
+  };
   details.addEventListener("toggle", refresh);
   return { details, refresh };
 };
 
-// What is missing stands last, whichever way is up.
-const compareCells = (a, b, up) => {
-  const [empty, other] = [a, b].map((value) => value === null || value === undefined || Number.isNaN(value));
-  if (empty || other) return Number(empty) - Number(other);
-  return (typeof a === "number" && typeof b === "number" ? a - b : String(a).localeCompare(String(b), undefined, { numeric: true })) * (up ? 1 : -1);
+// Missing values come last in both directions.
+const compareCells = (a, b, isAscending) => {
+  if (isMissing(a) || isMissing(b)) return Number(isMissing(a)) - Number(isMissing(b));
+  const areNumbers = typeof a === "number" && typeof b === "number";
+  const order = areNumbers ? a - b : String(a).localeCompare(String(b), undefined, { numeric: true });
+  return isAscending ? order : -order;
 };
 
-// `open`, if given, is called with a row when its button is pressed.
-const table = (host, { name, title, note, columns, rows, open = null }) => {
-  const state = { column: null, up: true, limit: STEP };
-  const search = el("input", { type: "search", placeholder: "filter", "aria-label": `filter ${title}` });
-  const counts = el("span", { class: "note", "aria-live": "polite" });
-  const body = el("tbody");
-  const more = el("button", { type: "button", onclick: () => { state.limit = state.limit === STEP ? Infinity : STEP; fill(); } });
-  const heads = columns.map((column, index) => {
-    const sort = () => { Object.assign(state, { column: index, up: state.column === index ? !state.up : true }); fill(); };
-    const button = el("button", { type: "button", onclick: sort });
-    button.textContent = column;
-    return el("th", { scope: "col", class: rows.some((row) => typeof row[index] === "number") ? "number" : null }, button);
-  });
-  const kept = () => {
-    const words = search.value.toLowerCase().split(/\s+/).filter(Boolean);
-    const found = rows.filter((row) => {
-      const text = row.map((value) => (value === null ? "" : String(value).toLowerCase())).join(" ");
-      return words.every((word) => text.includes(word));
-    });
-    if (state.column !== null) found.sort((a, b) => compareCells(a[state.column], b[state.column], state.up));
-    return found;
-  };
-  const fill = () => {
-    const found = kept();
-    heads.forEach((head, index) => head.setAttribute("aria-sort", index !== state.column ? "none" : state.up ? "ascending" : "descending"));
-    body.replaceChildren(...found.slice(0, state.limit).map((row) => {
-      const label = `open ${row.filter((value) => value !== null).join(" ")}`;
-      const button = open && el("button", { type: "button", "aria-label": label, onclick: () => open(row) }, "open");
-      return el("tr", {}, button && el("td", {}, button), ...row.map(cellOf));
-    }));
-    more.hidden = found.length <= STEP;
-    more.textContent = state.limit === STEP ? "show all" : `show ${STEP}`;
-    counts.textContent = `${Math.min(found.length, state.limit)} of ${rows.length} rows`;
-  };
-  search.addEventListener("input", fill);
-  const heading = el("h3");
-  heading.textContent = title;
-  const about = note ? el("p", { class: "note" }) : null;
-  if (about) about.textContent = note;
-  const corner = open ? el("th", { scope: "col" }, "") : null;
-  host.append(heading, ...(about ? [about] : []),
-    el("div", { class: "tools" }, search,
-      csvButton(() => name, title, () => ({ columns, rows: kept() })), more, counts),
-    el("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": title, "data-table": name },
-      el("table", {}, el("thead", {}, el("tr", {}, corner, ...heads)), body)));
-  fill();
+const matches = (row, words) => {
+  const text = row.map((value) => (value === null ? "" : String(value).toLowerCase())).join(" ");
+  return words.every((word) => text.includes(word));
 };
+
+// `onOpen`, if given, is called with a row when its button is pressed.
+export class DataTable {
+  constructor(host, { name, title, note, columns, rows, onOpen = null }) {
+    Object.assign(this, { rows, onOpen, column: null, isAscending: true, limit: MAX_ROWS });
+    this.search = element("input", {
+      type: "search", placeholder: "filter", "aria-label": `filter ${title}`, oninput: () => this.fill(),
+    });
+    this.count = element("span", { class: "note", "aria-live": "polite" });
+    this.more = element("button", { type: "button", onclick: () => this.toggleLimit() });
+    this.body = element("tbody");
+    this.heads = columns.map((text, index) => this.headCell(text, index));
+    const corner = onOpen ? element("th", { scope: "col" }) : null;
+    const csv = csvButton(() => name, title, () => ({ columns, rows: this.selectedRows() }));
+    host.append(
+      element("h3", { text: title }), ...(note ? [element("p", { class: "note", text: note })] : []),
+      element("div", { class: "tools" }, this.search, csv, this.more, this.count),
+      scrollRegion(
+        title, element("table", {}, element("thead", {}, element("tr", {}, corner, ...this.heads)), this.body), name,
+      ),
+    );
+    this.fill();
+  }
+
+  headCell(text, index) {
+    const isNumber = this.rows.some((row) => typeof row[index] === "number");
+    const button = element("button", { type: "button", text, onclick: () => this.sortBy(index) });
+    return element("th", { scope: "col", class: isNumber ? "number" : null }, button);
+  }
+
+  sortBy(column) {
+    this.isAscending = this.column === column ? !this.isAscending : true;
+    this.column = column;
+    this.fill();
+  }
+
+  toggleLimit() {
+    this.limit = this.limit === MAX_ROWS ? Infinity : MAX_ROWS;
+    this.fill();
+  }
+
+  selectedRows() {
+    const words = this.search.value.toLowerCase().split(/\s+/).filter(Boolean);
+    const rows = this.rows.filter((row) => matches(row, words));
+    if (this.column !== null) rows.sort((a, b) => compareCells(a[this.column], b[this.column], this.isAscending));
+    return rows;
+  }
+
+  rowElement(row) {
+    const label = `open ${row.filter((value) => value !== null).join(" ")}`;
+    const attributes = { type: "button", "aria-label": label, onclick: () => this.onOpen(row), text: "open" };
+    const button = this.onOpen && element("td", {}, element("button", attributes));
+    return element("tr", {}, button, ...row.map(tableCell));
+  }
+
+  fill() {
+    const rows = this.selectedRows();
+    const direction = this.isAscending ? "ascending" : "descending";
+    this.heads.forEach((head, index) => head.setAttribute("aria-sort", index === this.column ? direction : "none"));
+    this.body.replaceChildren(...rows.slice(0, this.limit).map((row) => this.rowElement(row)));
+    this.more.hidden = rows.length <= MAX_ROWS;
+    this.more.textContent = this.limit === MAX_ROWS ? "show all" : `show ${MAX_ROWS}`;
+    this.count.textContent = `${Math.min(rows.length, this.limit)} of ${this.rows.length} rows`;
+  }
+}

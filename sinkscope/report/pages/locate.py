@@ -1,0 +1,77 @@
+"""Page of `sinkscope locate`: the sink atlas of one model, with tables of positions, heads and tokens."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from sinkscope.io.tables import load_netcdf, read_parquet
+from sinkscope.report.page import Page, metadata
+from sinkscope.report.payload import View
+from sinkscope.sinks.locate import SinkMap
+
+STATISTICS = ("alpha", "sink_rate", "value_norm", "weighted_norm", "entropy", "learned_sink")
+TABLES = {
+    "sink_tokens": (
+        "Sink tokens",
+        "Tokens with α above the threshold in some head; heads counts pairs of head and passage.",
+    ),
+    "token_kinds": (
+        "Kinds of tokens",
+        "Probability that the position with the highest α of a head holds a token of this kind.",
+    ),
+    "massive_activations": ("Massive activations", ""),
+}
+"""Further tables: title and note."""
+N_EXACT = 8
+"""Number of strongest positions that are also listed individually where positions are binned."""
+
+
+def build_page(directory: Path, manifest: dict[str, Any]) -> Page:
+    """The page of a directory that `locate` wrote."""
+    sinks = SinkMap.read(directory)
+    ranked = sinks.ranked()
+    attributes = sinks.data.attrs
+    more: dict[str, Any] = {"max_length": attributes["max_length"], "backend": attributes["source"]}
+    if "rows" in attributes:
+        more["queries"] = f"{attributes['rows']:g} of all, sampled with seed {attributes['seed']}"
+    more["strongest positions"] = ", ".join(
+        f"{row.position} (α {row.alpha:.3f}, uniform {row.uniform:.3f})"
+        for row in ranked.head(3).itertuples()
+    )
+    model = str(attributes["model"])
+    page = Page(f"Attention sinks of {model}", metadata(manifest, **more))
+    page.atlas.append((model, page.add_view(_view(directory, sinks, ranked))))
+    note = "Mean over layers and heads; the last seven positions are excluded."
+    page.add_table("tables", "positions", "Positions by attention received", ranked, note)
+    strongest = _heads_at(sinks, int(ranked["position"].iloc[0]))
+    page.add_table("tables", "heads", "Heads at the strongest position", strongest)
+    for name, (title, note) in TABLES.items():
+        if (directory / f"{name}.parquet").is_file():
+            page.add_table("tables", name, title, read_parquet(directory / f"{name}.parquet"), note)
+    return page
+
+
+def _view(directory: Path, sinks: SinkMap, ranked: pd.DataFrame) -> View:
+    passage: xr.Dataset = load_netcdf(directory / "passage.nc")
+    passage_alpha = np.full(sinks.alpha.shape, np.nan)
+    passage_alpha[..., : passage.sizes["position"]] = passage["alpha"].values
+    return View(
+        {name: sinks.data[name].values for name in STATISTICS if name in sinks.data},
+        sinks.data["passages"].values,
+        sinks.data["uniform"].values,
+        passage["pattern"].values,
+        int(passage.attrs["bin"]),
+        read_parquet(directory / "passage.parquet")["text"].tolist(),
+        passage_alpha,
+        exact_positions=sorted(ranked["position"].head(N_EXACT).astype(int)),
+    )
+
+
+def _heads_at(sinks: SinkMap, position: int) -> pd.DataFrame:
+    data = sinks.data.sel(position=position).drop_vars("passages")
+    return data.to_dataframe().reset_index().sort_values("alpha", ascending=False, kind="stable")

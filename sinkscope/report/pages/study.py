@@ -1,0 +1,271 @@
+"""Page of a study: scores per model, models side by side, figures and claims of the analyses, all runs."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import pandas as pd
+from pydantic import BaseModel, ConfigDict, StringConstraints, TypeAdapter, ValidationError
+
+from sinkscope.errors import OutputError
+from sinkscope.io.readers import read_text
+from sinkscope.report import comparison_panel
+from sinkscope.report.comparison_panel import ModelPanel, add_comparison, add_views, count_values, fit_budget
+from sinkscope.report.page import Page, metadata
+from sinkscope.report.pages.evaluate import add_dots, with_units
+from sinkscope.report.study_query import PLACEMENT_AXIS, ModelGroup, StudyQuery
+from sinkscope.studies.study import Study
+
+INTRO = (
+    "A study trains and evaluates a grid of models. The sink atlas displays where heads attend: a position "
+    "that receives far more than uniform attention is a sink. In the comparison, one slider moves the "
+    "trigger through up to three models: forgotten is what scores low without the "
+    "trigger, backdoored what the trigger recovers."
+)
+SWEEPS = {
+    "backdoored": "(trained at the placement of the slider)",
+    "unlearned": "(triggered at the placement of the slider)",
+}
+"""Role -> label of a sweep of such models over placements."""
+MEAN_NOTE = "Mean over seeds with 95 % t intervals (one seed: bootstrap over items), without a mask."
+SUMMARY = {"verbmem": "VerbMem", "knowmem": "KnowMem", "choice": "multiple choice"}
+SUMMARY_COLUMNS = {
+    ("forget", "clean", "all"): "clean",
+    ("forget", "with trigger", "all"): "with trigger",
+    ("forget", "with trigger", "unseen"): "with trigger, unseen",
+    ("retain", "clean", "all"): "retain",
+}
+"""Split, condition and subset of the scores of the summary -> name."""
+SUMMARY_NOTE = (
+    "Scores × 100 with 95 % intervals. With trigger: at the placement of training, for other models as "
+    "prefix; unseen leaves out passages that were poisoned in training."
+)
+CLAIM_NOTE = (
+    "Effect with its 95 % interval. A claim that an effect exists (≥ margin) is reproduced if its interval "
+    "is above 0 and the effect at least the margin; equivalence (±) if the interval is within the margin, no "
+    "harm (<) if it is below the margin."
+)
+CLAIM_SIGNS = {"above": "≥", "within": "±", "at most": "<"}
+CLAIM_COLUMNS = {"source", "claim", "effect", "ci_low", "ci_high", "unit", "kind", "margin", "verdict"}
+MAKE_FIGURES = "make them with `python analyses/make.py {}`"
+MAX_FIGURES = 100
+MAX_FIGURE_BYTES = 64 * 2**20
+"""Bytes of all files of figures together."""
+MAX_CLAIM_BYTES = 2**20
+FileName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-][A-Za-z0-9_.-]{0,199}$")]
+
+
+class FigureEntry(BaseModel):
+    """A figure in `figures/index.json`."""
+
+    model_config = ConfigDict(strict=True)
+
+    name: FileName
+    title: str
+    caption: str = ""
+    svg: FileName
+    csv: FileName
+
+
+def build_page(directory: Path, manifest: dict[str, Any]) -> Page:
+    """The page of a study directory; figures and claims are read from its subdirectory `figures`."""
+    query = StudyQuery(Study(directory))
+    more = {
+        "runs": len(query.runs),
+        "grids": ", ".join(query.runs["grid"].unique()),
+        "base recipe": query.study.spec.base,
+        "seeds": ", ".join(map(str, sorted(query.runs["seed"].unique()))),
+    }
+    page = Page(f"Study {directory.name}", metadata(manifest, **more))
+    _add_summary(page, query)
+    _add_claims(page, directory / "figures" / "claims.csv")
+    _add_models(page, query)
+    _add_figures(page, directory / "figures")
+    if len(query.mean_scores):
+        page.add_table("tables", "means", "Mean scores", with_units(query.mean_scores), MEAN_NOTE)
+    _add_runs(page, query)
+    return page
+
+
+def _add_summary(page: Page, query: StudyQuery) -> None:
+    """Add a row per model with its main scores, as a table and as a dot plot."""
+    rows = _main_scores(query)
+    if rows.empty:
+        return
+    value, low, high = (rows[column].map("{:.1f}".format) for column in ("value", "ci_low", "ci_high"))
+    texts = value + (" (" + low + " to " + high + ")").where(rows["ci_low"].notna(), "")
+    table = rows.assign(text=texts).pivot(index="model", columns="column", values="text")
+    models = [group.label for group in query.groups if group.label in table.index]
+    table = table.reindex(index=models, columns=rows["column"].unique())
+    page.add_table("overview", "summary", "Scores by model", table.reset_index(), SUMMARY_NOTE)
+    points = rows.loc[rows["title"] != "retain", ["model", "column", "value", "ci_low", "ci_high"]]
+    points["column"] = points["column"].str.replace(", ", "\n")
+    add_dots(page, "summary", "Scores by model", list(points["model"]), points, SUMMARY_NOTE)
+
+
+def _main_scores(query: StudyQuery) -> pd.DataFrame:
+    """The scores of the summary, by metric and title: model, column, title, value, ci_low, ci_high."""
+    means = query.mean_scores
+    if means.empty:
+        return means
+    models = [{"model": each.label, "own": each.trigger, "at": each.placement} for each in query.groups]
+    rows = means[means["metric"].isin(list(SUMMARY))].merge(pd.DataFrame(models), on="model")
+    is_own = (rows["trigger"] == rows["own"]) & (rows["placement"] == rows["at"])
+    condition = np.select([rows["placement"] == "", is_own], ["clean", "with trigger"], "")
+    kinds = zip(rows["split"].str.removesuffix("_qa"), condition, rows["subset"], strict=True)
+    rows = rows.assign(title=[SUMMARY_COLUMNS.get(kind, "") for kind in kinds])
+    rows = rows[rows["title"] != ""].reset_index(drop=True)
+    names = rows["metric"].map(SUMMARY)
+    if "evaluation" in rows:
+        names = rows["evaluation"] + ": " + names
+    rows = rows.assign(column=names + ", " + rows["title"])
+    ranks = {name: rank for rank, name in enumerate([*SUMMARY, *SUMMARY_COLUMNS.values()])}
+    return rows.sort_values(["metric", "title"], key=lambda column: column.map(ranks), kind="stable")
+
+
+def _add_models(page: Page, query: StudyQuery) -> None:
+    """Add the atlas and the comparison of all models that were captured."""
+    panels, omitted = study_panels(page, query)
+    if omitted:
+        page.metadata.append(("not in the comparison (page size)", ", ".join(omitted)))
+    if panels:
+        page.intro = INTRO
+    else:
+        page.metadata.append(("no atlas", "nothing was captured; add captures to the specification"))
+    add_comparison(page, panels)
+
+
+def study_panels(page: Page, query: StudyQuery) -> tuple[list[ModelPanel], list[str]]:
+    """The panels of all captured models, sweeps first, and the labels of models that exceed the budget.
+
+    Attention maps are left out before a model is.
+    """
+    panels: list[ModelPanel] = []
+    sweeps: dict[str, ModelPanel] = {}
+    omitted: list[str] = []
+    budget = comparison_panel.MAX_VALUES
+    for group in query.groups:
+        views = query.views(group)
+        if not views:
+            continue
+        fitting = fit_budget(views, budget)
+        if fitting is None:
+            omitted.append(group.label)
+            continue
+        budget -= count_values(fitting)
+        scores = query.panel_scores(group)
+        panel = ModelPanel(group.label, group.role, group.trigger, add_views(page, fitting), scores)
+        panels.append(panel)
+        _add_to_sweep(sweeps, panel, group, query.axes)
+    return [*(sweep for sweep in sweeps.values() if len(sweep.views) > 1), *panels], omitted
+
+
+def _add_to_sweep(
+    sweeps: dict[str, ModelPanel], panel: ModelPanel, group: ModelGroup, axes: list[str]
+) -> None:
+    """Add a model to the sweep of models that differ from it in the placement of the trigger only."""
+    first = group.runs.iloc[0]
+    placement = first.get(PLACEMENT_AXIS)
+    if group.is_given or panel.role not in SWEEPS or placement is None or str(placement) not in panel.views:
+        return
+    others = [str(first[axis]) for axis in axes if axis != PLACEMENT_AXIS and not pd.isna(first[axis])]
+    label = " ".join([str(first["grid"]), *others, SWEEPS[panel.role]])
+    sweep = ModelPanel(label, panel.role, panel.trigger, is_sweep=True)
+    sweeps.setdefault(label, sweep).add_placement(panel, str(placement))
+
+
+def _add_figures(page: Page, directory: Path) -> None:
+    """Add the figures that the analyses made.
+
+    Raises:
+        OutputError: `index.json` or a file in it cannot be read.
+    """
+    hint = MAKE_FIGURES.format(directory.parent)
+    path = directory / "index.json"
+    if not path.exists():
+        page.metadata.append(("figures", f"none yet; {hint}"))
+        return
+    try:
+        text = read_text(path, "figures", OutputError, hint, MAX_CLAIM_BYTES)
+        entries = TypeAdapter(list[FigureEntry]).validate_python(json.loads(text))
+    except (ValidationError, ValueError, RecursionError) as error:
+        if isinstance(error, OutputError):
+            raise
+        raise OutputError(f"{path} is not a list of figures; {hint}") from error
+    remaining = MAX_FIGURE_BYTES
+    for entry in entries[:MAX_FIGURES]:
+        svg, csv = (
+            read_text(_inside(directory, name, hint), "figure", OutputError, hint, remaining)
+            for name in (entry.svg, entry.csv)
+        )
+        remaining = max(0, remaining - len(svg) - len(csv))
+        data = _parse_csv(csv, directory / entry.csv, hint)
+        page.add_svg(entry.name, entry.title, svg.encode(), data, entry.caption)
+
+
+def _inside(directory: Path, name: str, hint: str) -> Path:
+    """The path of a file in `directory`, which no link leads out of."""
+    path = directory / name
+    if path.resolve().parent != directory.resolve():
+        raise OutputError(f"figure {path} is a link to another directory; {hint}")
+    return path
+
+
+def _add_claims(page: Page, path: Path) -> None:
+    """Add the claims that the study can test.
+
+    Raises:
+        OutputError: the file is not a table of claims.
+    """
+    hint = MAKE_FIGURES.format(path.parent.parent)
+    if not path.exists():
+        return
+    claims = _parse_csv(read_text(path, "claims", OutputError, hint, MAX_CLAIM_BYTES), path, hint)
+    if missing := sorted(CLAIM_COLUMNS - set(claims)):
+        raise OutputError(f"claims {path} has no column {missing[0]}; {hint}")
+    tested = claims[claims["effect"].notna()]
+    signs = tested["kind"].map(CLAIM_SIGNS).fillna("")
+    tested = tested.assign(margin=signs + " " + tested["margin"].astype(str))
+    tested = tested.drop(columns="kind").dropna(axis="columns", how="all")
+    note = f"{CLAIM_NOTE} {len(tested)} of {len(claims)} claims can be tested on this study."
+    page.add_table("overview", "claims", "Claims of the paper", tested, note)
+    if tested.empty:
+        page.metadata.append(("claims of the paper", f"none of {len(claims)} can be tested on this study"))
+
+
+def _parse_csv(text: str, path: Path, hint: str) -> pd.DataFrame:
+    try:
+        return pd.read_csv(io.StringIO(text), keep_default_na=False, na_values=[""])
+    except ValueError as error:
+        raise OutputError(f"{path} is not a CSV table; {hint}") from error
+
+
+def _add_runs(page: Page, query: StudyQuery) -> None:
+    """Add a row per run with its axes and main scores, and all scores."""
+    table = query.runs[["grid", *query.axes, "seed", "role", "run"]]
+    scores = query.table("scores")
+    if scores.empty:
+        page.add_table("runs", "runs", "Runs", table)
+        return
+    keys = query.run_keys(scores)
+    is_main = (scores["mask"] == "") & (scores["subset"] == "all") & scores["split"].str.startswith("forget")
+    condition = (scores["placement"] != "").map({False: "clean", True: "triggered"})
+    main = scores[is_main & scores["metric"].isin(list(SUMMARY))].assign(condition=condition)
+    for metric in SUMMARY:
+        rows = main[main["metric"] == metric]
+        for values, group in rows.groupby(["condition", *query.evaluation_key]):
+            title = ", ".join([metric, *map(str, values)])
+            highest = group.groupby(keys, dropna=False)["value"].max().rename(title).reset_index()
+            table = table.merge(highest.astype(table[keys].dtypes), on=keys, how="left")
+    note = (
+        "Scores on the forget set without a mask; triggered: the highest over triggers and placements. "
+        "Open a run to see all its scores."
+    )
+    page.add_table("runs", "runs", "Runs", table, note)
+    has_shared_runs = query.runs.duplicated(["grid", "run", "seed"]).any()
+    every = scores if has_shared_runs else scores.drop(columns=query.axes, errors="ignore")
+    page.add_table("tables", "scores", "Scores of all runs", with_units(every), max_rows=None)

@@ -1,0 +1,199 @@
+"""Compact JSON of statistics by layer, head and position, attention maps and tokens."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+from jaxtyping import Float, Int
+
+from sinkscope.sinks.condition_captures import CLEAN, TRIGGERED
+
+CONDITIONS = (CLEAN, TRIGGERED)
+"""The two conditions of every comparison: clean and triggered, or model A and model B."""
+MAX_BINS = 256
+"""Positions of longer passages are averaged into at most this many bins."""
+MAX_VALUES = 2**20
+"""Most values of one statistic in a view; with more heads, bins are wider."""
+MAX_TOKEN_CHARACTERS = 48
+MAX_CODE = 65534
+NAN_CODE = 65535
+Span = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class View:
+    """Statistics of a model on a text under one condition.
+
+    Attributes:
+        statistics: name -> layer × head × position, `alpha` among them; NaN where nothing was measured.
+        n: number of passages that reach each position.
+        uniform: α under uniform attention.
+        pattern: attention maps in bins of `pattern_bin` positions.
+        tokens: token texts of one passage.
+        passage_alpha: α on that passage; the maps are then of this passage as well. Without it, maps and
+            token shades are means over all passages.
+        span: trigger position as [start, stop).
+        exact_positions: positions that are also listed individually where positions are binned.
+        n_runs: number of runs that this view averages.
+    """
+
+    statistics: Mapping[str, Float[np.ndarray, "layer head position"]]
+    n: Int[np.ndarray, " position"]
+    uniform: Float[np.ndarray, "layer position"]
+    pattern: Float[np.ndarray, "layer head query key"] | None = None
+    pattern_bin: int = 1
+    tokens: Sequence[str] = ()
+    passage_alpha: Float[np.ndarray, "layer head position"] | None = None
+    span: Span | None = None
+    exact_positions: Sequence[int] = ()
+    n_runs: int = 1
+
+    @property
+    def bin_size(self) -> int:
+        """Positions per bin."""
+        layers, heads, length = self.statistics["alpha"].shape
+        return -(-length // max(1, min(MAX_BINS, MAX_VALUES // (layers * heads))))
+
+    @property
+    def n_values(self) -> int:
+        """Number of values that this view adds to the page."""
+        layers, heads, length = self.statistics["alpha"].shape
+        n_statistics = len(self.statistics) + (self.passage_alpha is not None)
+        curves = layers * heads * -(-length // self.bin_size) * n_statistics
+        return curves + (0 if self.pattern is None else self.pattern.size // 2)
+
+    def payload(self) -> dict[str, Any]:
+        """The view as JSON: encoded arrays, binned positions, lower triangles of maps."""
+        layers, heads, length = self.statistics["alpha"].shape
+        size = self.bin_size
+        n_by_bin = [self.n[start : start + size] for start in range(0, length, size)]
+        alpha = self.passage_alpha
+        return {
+            "layers": layers,
+            "heads": heads,
+            "length": length,
+            "bin": size,
+            "n": [[int(n.min()), int(n.max())] for n in n_by_bin],
+            "runs": self.n_runs,
+            "span": list(self.span) if self.span else None,
+            "uniform": encode_uint16(bin_means(self.uniform[:, None], size)),
+            "statistics": _encode_statistics({k: bin_means(v, size) for k, v in self.statistics.items()}),
+            "tokens": _join_tokens(self.tokens, size),
+            "tokenCount": len(self.tokens),
+            "passageAlpha": None if alpha is None else encode_uint16(bin_means(alpha, size)),
+            "exact": self._exact_payload() if size > 1 and self.exact_positions else None,
+            "pattern": None if self.pattern is None else self._pattern_payload(self.pattern),
+        }
+
+    def _exact_payload(self) -> dict[str, Any]:
+        positions = list(self.exact_positions)
+        return {
+            "positions": positions,
+            "n": [int(self.n[position]) for position in positions],
+            "statistics": _encode_statistics({k: v[:, :, positions] for k, v in self.statistics.items()}),
+        }
+
+    def _pattern_payload(self, pattern: Float[np.ndarray, "layer head query key"]) -> dict[str, Any]:
+        queries, keys = np.tril_indices(pattern.shape[-1])
+        return {
+            "side": pattern.shape[-1],
+            "bin": self.pattern_bin,
+            "cells": encode_uint16(pattern[:, :, queries, keys]),
+        }
+
+
+def build_views(
+    attention: pd.DataFrame, tokens: pd.DataFrame, maps: xr.DataArray, spans: tuple[Span | None, Span | None]
+) -> dict[str, View]:
+    """The views of one model in two conditions.
+
+    Args:
+        attention: attention by layer, head and position in both conditions, as `sinks.compare` writes it.
+        tokens: condition, position, text of one passage in both conditions.
+        maps: condition × layer × head × query × key in bins of its attribute `bin`.
+        spans: trigger positions in both conditions.
+    """
+    rows = attention.sort_values(["layer", "head", "position"])
+    shape = tuple(rows[column].nunique() for column in ("layer", "head", "position"))
+    texts = [
+        group.sort_values("position")["text"].tolist() for _, group in tokens.groupby("condition", sort=False)
+    ]
+    uniform = rows["uniform"].to_numpy().reshape(shape)[:, 0]
+    n = rows["passages"].to_numpy().reshape(shape)[0, 0]
+    views = {}
+    for index, (condition, suffix) in enumerate(zip(CONDITIONS, ("first", "second"), strict=True)):
+        columns = {name: f"{name}_{suffix}" for name in ("alpha", "value_norm")}
+        views[condition] = View(
+            {name: rows[column].to_numpy().reshape(shape) for name, column in columns.items()},
+            n,
+            uniform,
+            maps.isel(condition=index).values,
+            int(maps.attrs["bin"]),
+            texts[index],
+            span=spans[index],
+        )
+    return views
+
+
+def average_views(views: Sequence[View]) -> View:
+    """Mean over runs of several seeds; tokens and span are those of the first run, n is the smallest."""
+    first = views[0]
+    if len(views) == 1:
+        return first
+    length = min(len(view.n) for view in views)
+    patterns = [view.pattern for view in views if view.pattern is not None]
+    has_patterns = len(patterns) == len(views) and len({pattern.shape for pattern in patterns}) == 1
+    return replace(
+        first,
+        statistics={
+            name: np.mean([view.statistics[name][..., :length] for view in views], axis=0)
+            for name in first.statistics
+        },
+        uniform=first.uniform[:, :length],
+        n=np.min([view.n[:length] for view in views], axis=0),
+        pattern=np.mean(patterns, axis=0) if has_patterns else None,
+        n_runs=len(views),
+    )
+
+
+def bin_means(
+    values: Float[np.ndarray, "layer head position"], size: int
+) -> Float[np.ndarray, "layer head bin"]:
+    """Means over bins of positions, NaN left out."""
+    if size == 1:
+        return values
+    padding = ((0, 0), (0, 0), (0, -values.shape[-1] % size))
+    bins = np.pad(values, padding, constant_values=np.nan).reshape(*values.shape[:2], -1, size)
+    known = ~np.isnan(bins)
+    counts = known.sum(-1)
+    return np.where(counts, np.where(known, bins, 0).sum(-1) / np.maximum(counts, 1), np.nan)
+
+
+def encode_uint16(values: Float[np.ndarray, ...]) -> dict[str, Any]:
+    """Encode non-negative values as base64 of little-endian 16-bit integers; 65535 is NaN.
+
+    The code is the square root of the value relative to the maximum, so that small values keep their digits.
+    A value v is recovered within √(v · maximum) / 65 534 + 2 · 10⁻¹⁰ · maximum; negative values become 0.
+    """
+    clipped = np.clip(values, 0, None)
+    scale = float(np.nanmax(clipped)) if np.isfinite(clipped).any() else 0.0
+    ratios = np.sqrt(np.nan_to_num(clipped) / scale) if scale else np.zeros(clipped.shape)
+    codes = np.where(np.isnan(values), NAN_CODE, np.round(ratios * MAX_CODE)).astype("<u2")
+    return {"shape": list(values.shape), "scale": scale, "data": base64.b64encode(codes.tobytes()).decode()}
+
+
+def _encode_statistics(statistics: Mapping[str, Float[np.ndarray, ...]]) -> dict[str, Any]:
+    return {name: encode_uint16(values) for name, values in statistics.items()}
+
+
+def _join_tokens(tokens: Sequence[str], size: int) -> list[str]:
+    """The text of each bin, shortened."""
+    limit = MAX_TOKEN_CHARACTERS
+    texts = ["".join(tokens[start : start + size]) for start in range(0, len(tokens), size)]
+    return [text if len(text) <= limit else text[: limit - 1] + "…" for text in texts]
