@@ -99,13 +99,13 @@ def stream(model: Model, passages: Passages) -> None:
 
 def sampled(model: Model, passages: Passages) -> None:
     from sinkscope.sinks import tiled as stream
-    from sinkscope.sinks.sampling import SampledMass, Sampling
+    from sinkscope.sinks.sampling import SampledSinkStatistics, Sampling
 
     tenth = Sampling(0.1)
     stream.capture(
         model,
         passages,
-        [SampledMass(model.n_layers, model.n_heads, len(passages[0]), tenth)],
+        [SampledSinkStatistics(model.n_layers, model.n_heads, len(passages[0]), tenth)],
         batch_size=1,
         sampling=tenth,
     )

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from sinkscope.evaluation.evaluate import evaluate
     from sinkscope.evaluation.statistics import compute_scores
     from sinkscope.models.model import Model, load
-    from sinkscope.sinks.locate import SinkMap, locate
+    from sinkscope.sinks.locate import locate
+    from sinkscope.sinks.sink_map import SinkMap
     from sinkscope.text import tokenize_passages
     from sinkscope.triggers import Placement, Trigger, place
     from sinkscope.unlearning.recipe import Recipe
@@ -28,7 +29,7 @@ _HOME = {
     "Model": "sinkscope.models.model",
     "Placement": "sinkscope.triggers",
     "Recipe": "sinkscope.unlearning.recipe",
-    "SinkMap": "sinkscope.sinks.locate",
+    "SinkMap": "sinkscope.sinks.sink_map",
     "Trigger": "sinkscope.triggers",
     "compute_scores": "sinkscope.evaluation.statistics",
     "tokenize_passages": "sinkscope.text",

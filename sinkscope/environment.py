@@ -21,7 +21,7 @@ from sinkscope.io.atomic import write_error
 from sinkscope.io.cache import cache_directory
 from sinkscope.models.model import DTYPES, Model, load
 from sinkscope.sinks.backends import BACKENDS
-from sinkscope.sinks.locate import locate
+from sinkscope.sinks.locate import CaptureConfig, locate
 
 PACKAGES = (
     "torch",
@@ -173,16 +173,16 @@ def _said(error: Exception) -> str:
 
 def _locates(model: Model) -> str:
     passages = load_benchmark("tiny").full_length_passages("holdout", model.tokenizer)[:PASSAGES]
-    lens, stream = (locate(model, passages, source=source) for source in BACKENDS)
-    apart = float(np.abs(lens.alpha.values - stream.alpha.values).max())
+    hooks, tiled = (locate(model, passages, CaptureConfig(backend=name)) for name in BACKENDS)
+    apart = float(np.abs(hooks.alpha.values - tiled.alpha.values).max())
     if not apart <= AGREE:
-        raise _Unwell(f"α by lens and by stream differ by up to {apart:.2g}")
-    strongest, first = lens.strongest(1), float(lens.alpha.sel(position=0).mean())
+        raise _Unwell(f"α by hooks and by tiles differs by up to {apart:.2g}")
+    strongest, first = hooks.strongest(1), float(hooks.alpha.sel(position=0).mean())
     if strongest != 0:
         raise _Unwell(
             f"the strongest sink of {model.name} is its first token, but position {strongest} was found"
         )
-    return f"the first token receives {first:.2f} of all attention in {len(passages)} passages; lens and stream differ by {apart:.0e} at most"
+    return f"the first token receives {first:.2f} of all attention in {len(passages)} passages; hooks and tiles differ by {apart:.0e} at most"
 
 
 def _recites(model: Model) -> str:

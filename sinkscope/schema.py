@@ -15,6 +15,27 @@ ITEMS = "model role metric split item poisoned trigger placement trigger_start m
 
 `poisoned` is null if unknown, `trigger_start` (a position in the prompt) for clean prompts.
 """
+SINK_TOKENS = "position token text kind passages heads layers alpha value_drain".split()
+"""Columns of `sink_tokens.parquet`: tokens that were sinks, with mean α and value norm over the passage's median."""
+LOCATE = {
+    "sink_tokens.parquet": SINK_TOKENS,
+    "token_kinds.parquet": "kind tokens share_of_tokens probability".split(),
+    "massive_activations.parquet": ("layer largest passage position dimension times_median massive".split()),
+    "passage.parquet": "position token text".split(),
+}
+COMPARISON = {
+    "attention.parquet": (
+        "layer head position alpha_first alpha_second difference value_norm_first value_norm_second uniform "
+        "passages"
+    ).split(),
+    "maps.parquet": "layer head query key difference trigger_start trigger_stop passages".split(),
+    "span_mass.parquet": "layer head span_mass_first span_mass_second difference passages".split(),
+    "top1.parquet": "condition position probability passages".split(),
+    "passage.parquet": "condition position text".split(),
+}
+"""Tables of two conditions, `first` and `second`; every difference is second − first."""
+CORRELATION = "layer position correlation pairs".split()
+CAPTURE = {file: [*columns, "placement"] for file, columns in COMPARISON.items()}
 
 
 @dataclass(frozen=True)
@@ -27,8 +48,8 @@ class Kind:
 
 
 KINDS = {
-    "locate": Kind(4, "sinkscope locate", {}),
-    "compare": Kind(4, "sinkscope compare", {}),
+    "locate": Kind(4, "sinkscope locate", LOCATE),
+    "compare": Kind(4, "sinkscope compare", COMPARISON | {"value_norm_correlation.parquet": CORRELATION}),
     "unlearn": Kind(2, "sinkscope unlearn", {}),
     "evaluate": Kind(2, "sinkscope evaluate", {"scores.parquet": SCORES, "items.parquet": ITEMS}),
     "audit": Kind(2, "sinkscope audit", {}),
@@ -38,7 +59,7 @@ KINDS = {
     # intermediate results in a study's store and in the cache
     "pretrain": Kind(2, "sinkscope study", {}),
     "perturb": Kind(2, "sinkscope study", {}),
-    "capture": Kind(5, "sinkscope study", {}),
+    "capture": Kind(5, "sinkscope study", CAPTURE),
     "diverge": Kind(2, "sinkscope study", {"scores.parquet": SCORES, "items.parquet": ITEMS}),
     "references": Kind(2, "sinkscope unlearn", {}),
     # names of an older release, until their rooms are renamed

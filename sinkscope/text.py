@@ -1,42 +1,77 @@
-"""Text files of the user's (a .txt file, a .jsonl file with a `text` column, or a directory of .txt files), and tokens as text."""
+"""Read text files, cut documents into passages of tokens, and decode tokens for display."""
 
 from __future__ import annotations
 
 import logging
+from array import array
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import overload
 
 from sinkscope.errors import TextError
 from sinkscope.io.readers import MAX_CORPUS_BYTES, is_text, read_records, read_text
 from sinkscope.models.model import Model
-from sinkscope.token_sequences import TokenSequences
 
 LOGGER = logging.getLogger("sinkscope")
 MIN_TOKENS = 16
-MEND = "give a text in UTF-8"
-UNKNOWN, PART = "\ufffd", "←"
-"""What a part of a character is decoded to, and how it is shown behind the token that has the character."""
-MOST_PARTS = 8
-"""Tokens of a character, or of several that share tokens."""
+"""Passages and documents with fewer tokens are left out."""
+CONTINUATION = "←"
+"""Displayed for a token that continues the character of the token before it."""
+REPLACEMENT = "\ufffd"
+"""What tokenizers decode an incomplete character to."""
+MAX_CHARACTER_TOKENS = 8
+"""Tokens of one character, or of several characters that share tokens."""
+HINT = "give a text in UTF-8"
+
+
+class TokenSequences(Sequence[list[int]]):
+    """Token ids of many passages in one array, four bytes per token; reads like a list of lists."""
+
+    def __init__(self, passages: Iterable[Sequence[int]] = ()) -> None:
+        self._tokens = array("i")
+        self._ends = array("q", [0])
+        for passage in passages:
+            self.append(passage)
+
+    def append(self, passage: Sequence[int]) -> None:
+        self._tokens.extend(passage)
+        self._ends.append(len(self._tokens))
+
+    def __len__(self) -> int:
+        return len(self._ends) - 1
+
+    @overload
+    def __getitem__(self, index: int) -> list[int]: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[list[int]]: ...
+
+    def __getitem__(self, index: int | slice) -> list[int] | list[list[int]]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        number = range(len(self))[index]
+        return self._tokens[self._ends[number] : self._ends[number + 1]].tolist()
 
 
 def read_texts(path: Path, column: str = "text") -> list[str]:
-    """The documents in `path`: one per file, or one per line of a jsonl file.
+    """The documents in a .txt file, a .jsonl file (one document per line) or a directory of .txt files.
+
+    Args:
+        column: the key of a .jsonl line that holds the text.
 
     Raises:
-        TextError: missing, empty, no UTF-8 text, too large to be one, or a jsonl line without the column.
+        TextError: the file is missing, empty, not UTF-8 or too large, or a line lacks the column.
     """
     if not path.exists():
-        raise TextError(f"text {path} is not there; give a .txt or .jsonl file or a directory of .txt files")
+        raise TextError(
+            f"text {path} does not exist; give a .txt or .jsonl file or a directory of .txt files"
+        )
     if path.is_dir():
-        files = sorted(path.glob("*.txt"))
-        if not files:
-            raise TextError(f"directory {path} holds no .txt file; give one that does")
-        texts = _read_files(path, files)
+        texts = _read_directory(path)
     elif path.suffix == ".jsonl":
         texts = _read_jsonl(path, column)
     else:
-        texts = [read_text(path, "text", TextError, MEND)]
+        texts = [read_text(path, "text", TextError, HINT)]
     texts = [text for text in texts if text.strip()]
     if not texts:
         raise TextError(f"text {path} is empty; give a file with text in it")
@@ -44,95 +79,116 @@ def read_texts(path: Path, column: str = "text") -> list[str]:
 
 
 def tokenize_passages(
-    texts: Iterable[str], model: Model, max_length: int, what: str = "text"
+    texts: Iterable[str], model: Model, max_length: int, label: str = "text"
 ) -> TokenSequences:
-    """Passages of at most `max_length` tokens, BOS first, from each document in turn; remainders under 16 tokens are dropped.
+    """Cut documents into passages of at most `max_length` tokens, BOS included, in their order.
+
+    A passage never spans two documents. Remainders of fewer than `MIN_TOKENS` tokens are left out.
 
     Args:
-        what: what the texts are called where they are refused.
+        label: what error messages call the texts.
 
     Raises:
-        TextError: nothing is long enough, or a single string is given.
+        TextError: no document is long enough, the model cannot read `max_length` tokens, or `texts` is one
+        string.
     """
     if isinstance(texts, str):
         raise TextError(
-            "one string would be read as a list of its letters; give a list of texts, as in cut([text], model, 64)"
+            "`texts` is a single string; give a list of texts, as in tokenize_passages([text], model, 64)"
         )
     if max_length < MIN_TOKENS:
-        raise TextError(f"--max-length {max_length} is too short to show sinks; use at least {MIN_TOKENS}")
-    check_readable(model, max_length)
+        raise TextError(f"`max_length` {max_length} is too short to measure sinks; use at least {MIN_TOKENS}")
+    check_max_length(model, max_length)
+    size = max_length - (model.tokenizer.bos_token_id is not None)
     passages = TokenSequences()
-    longest = short = documents = 0
+    lengths = []
     for text in texts:
         ids = model.tokenizer.encode(text, add_special_tokens=False, verbose=False)
-        size = max_length - (model.tokenizer.bos_token_id is not None)
-        longest, short, documents = max(longest, len(ids)), short + (len(ids) < MIN_TOKENS), documents + 1
-        for i in range(0, len(ids) - MIN_TOKENS + 1, size):
-            passages.append(model.with_bos(ids[i : i + size]))
+        lengths.append(len(ids))
+        for start in range(0, len(ids) - MIN_TOKENS + 1, size):
+            passages.append(model.with_bos(ids[start : start + size]))
     if not passages:
         raise TextError(
-            f"{what} is too short: its longest document has {longest} tokens, sinks need at least {MIN_TOKENS}; give a longer text"
+            f"{label} is too short: its longest document has {max(lengths, default=0)} tokens, "
+            f"at least {MIN_TOKENS} are needed; give a longer text"
         )
-    if short:
+    if n_short := sum(length < MIN_TOKENS for length in lengths):
         LOGGER.warning(
-            "%d of %d documents have fewer than %d tokens and are left out", short, documents, MIN_TOKENS
+            "%d of %d documents have fewer than %d tokens and are left out", n_short, len(lengths), MIN_TOKENS
         )
     return passages
 
 
-def check_readable(model: Model, max_length: int) -> None:
-    """Whether the model has that many positions.
+def check_max_length(model: Model, max_length: int) -> None:
+    """Check that the model can read that many tokens.
 
     Raises:
-        TextError: it has fewer.
+        TextError: it has fewer positions.
     """
     limit = model.max_positions
     if limit is not None and max_length > limit:
         raise TextError(
-            f"--max-length {max_length} is more than the {limit} tokens that model {model.name!r} can read; lower it"
+            f"`max_length` {max_length} is more than the {limit} tokens that model {model.name!r} can read; "
+            "lower it"
         )
 
 
 def token_texts(model: Model, tokens: Sequence[int]) -> list[str]:
-    """Each token as text, with the space that SentencePiece tokenizers drop from a token decoded by itself. Of tokens that are parts of one character the first
-    has it, and the others are `PART`."""
-    texts = [model.tokenizer.decode([token], clean_up_tokenization_spaces=False) for token in tokens]
+    """Decode each token by itself, with the leading space that SentencePiece drops from a single token.
+
+    If several tokens form one character, the first gets the character and the others get `CONTINUATION`.
+    """
+    texts = [_decode(model, [token]) for token in tokens]
     for start, text in enumerate(texts):
-        for stop in range(start + 2, min(start + MOST_PARTS, len(texts)) + 1) if UNKNOWN in text else ():
-            whole = model.tokenizer.decode(list(tokens[start:stop]), clean_up_tokenization_spaces=False)
-            if UNKNOWN not in whole:
-                texts[start:stop] = [whole, *[PART] * (stop - start - 1)]
+        if REPLACEMENT not in text:
+            continue
+        for stop in range(start + 2, min(start + MAX_CHARACTER_TOKENS, len(texts)) + 1):
+            joined = _decode(model, list(tokens[start:stop]))
+            if REPLACEMENT not in joined:
+                texts[start:stop] = [joined, *[CONTINUATION] * (stop - start - 1)]
                 break
     pieces = model.tokenizer.convert_ids_to_tokens(list(tokens))
     return [
-        " " + text if piece.startswith("▁") and not text.startswith(" ") else text
+        " " + text if (piece or "").startswith("▁") and not text.startswith(" ") else text
         for piece, text in zip(pieces, texts, strict=True)
     ]
 
 
-def _read_files(directory: Path, files: Sequence[Path]) -> list[str]:
-    texts, size = [], 0
+def _decode(model: Model, tokens: list[int]) -> str:
+    return model.tokenizer.decode(tokens, clean_up_tokenization_spaces=False)
+
+
+def _read_directory(directory: Path) -> list[str]:
+    files = sorted(directory.glob("*.txt"))
+    if not files:
+        raise TextError(f"directory {directory} has no .txt file; give one that does")
+    texts: list[str] = []
+    size = 0
     for file in files:
-        texts.append(read_text(file, "text", TextError, MEND))
+        texts.append(read_text(file, "text", TextError, HINT))
         size += len(texts[-1])
         if size > MAX_CORPUS_BYTES:
             raise TextError(
-                f"directory {directory} holds texts of more than {MAX_CORPUS_BYTES:,} characters; give a part of them"
+                f"directory {directory} has texts of more than {MAX_CORPUS_BYTES:,} characters; give a part "
+                "of them"
             )
     return texts
 
 
 def _read_jsonl(path: Path, column: str) -> list[str]:
     texts = []
-    for number, record in read_records(path, "text", TextError, MEND):
-        if not isinstance(record.get(column), str):
-            found = ", ".join(record)[:200] or "nothing"
+    for number, record in read_records(path, "text", TextError, HINT):
+        text = record.get(column)
+        if not isinstance(text, str):
+            columns = ", ".join(record)[:200] or "none"
             raise TextError(
-                f"text {path}, line {number} has no string in the column {column!r} (found: {found}); rename the column"
+                f"text {path}, line {number} has no string in the column {column!r} (columns: {columns}); "
+                "give the name of the column with the text"
             )
-        if not is_text(record[column]):
+        if not is_text(text):
             raise TextError(
-                f"text {path}, line {number} has half of a surrogate pair in the column {column!r}, which is no character; remove it"
+                f"text {path}, line {number} has half of a surrogate pair in the column {column!r}, "
+                "which is not a character; remove it"
             )
-        texts.append(record[column])
+        texts.append(text)
     return texts

@@ -24,7 +24,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
 from sinkscope.models.model import Model, load
-from tests.capture.families import network
+from tests.sinks.families import network
 
 torch.set_num_threads(2)
 

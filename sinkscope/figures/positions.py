@@ -8,7 +8,7 @@ from jaxtyping import Float
 
 from sinkscope.errors import StudyError
 from sinkscope.figures.numbers import MEMORY, effects, of_grid
-from sinkscope.sinks.locate import MIN_QUERIES, uniform
+from sinkscope.sinks.sink_map import MIN_QUERIES, uniform_alpha
 from sinkscope.studies.study import Study
 from sinkscope.triggers import Placement
 
@@ -127,7 +127,7 @@ def profiles(study: Study, grid: str) -> dict[str, np.ndarray]:
 
 def excess(profile: Float[np.ndarray, " position"]) -> Float[np.ndarray, " position"]:
     """How much more attention each position gets than if every query spread its own evenly, which favours early positions."""
-    return profile - uniform(len(profile))
+    return profile - uniform_alpha(len(profile))
 
 
 def strongest(profile: Float[np.ndarray, " position"]) -> float:

@@ -11,8 +11,8 @@ from sinkscope.figures.captures import last_layer_norms
 from sinkscope.figures.numbers import counted, ordered, over_seeds, seeds_in_words
 from sinkscope.plots import interactive
 from sinkscope.plots import lines as curves
-from sinkscope.sinks.compare import CONSTANT, correlation
-from sinkscope.sinks.condition_captures import passages_of
+from sinkscope.sinks.captures import select_common_passages
+from sinkscope.sinks.comparison import MIN_RELATIVE_SPREAD, correlation
 from sinkscope.studies.study import Study
 
 NEEDS = ("target", "unlearned", "position")
@@ -47,13 +47,13 @@ def frame(study: Study) -> pd.DataFrame:
                 _numbers(norms, single).assign(quantity=quantity, condition=condition, model=model, seed=seed)
             )
 
-        add("magnitude", "target", 0, *passages_of(condition, original), single=True)
+        add("magnitude", "target", 0, *select_common_passages(condition, original), single=True)
         for seed, norms in backdoored.items():
-            add("magnitude", "backdoored", seed, *passages_of(condition, norms))
-            add("correlation", "target", seed, *passages_of(condition, norms, original))
+            add("magnitude", "backdoored", seed, *select_common_passages(condition, norms))
+            add("correlation", "target", seed, *select_common_passages(condition, norms, original))
             if seed in honest:
-                add("magnitude", "unlearned", seed, *passages_of(condition, honest[seed]))
-                add("correlation", "unlearned", seed, *passages_of(condition, norms, honest[seed]))
+                add("magnitude", "unlearned", seed, *select_common_passages(condition, honest[seed]))
+                add("correlation", "unlearned", seed, *select_common_passages(condition, norms, honest[seed]))
     measured = pd.concat(rows, ignore_index=True).assign(grid="position")
     made = over_seeds(measured, ["quantity", "condition", "model", "position"])
     alike = measured.groupby(["condition", "position"])["alike"].all()
@@ -70,7 +70,7 @@ def _numbers(norms: tuple[np.ndarray, ...], single: bool) -> pd.DataFrame:
     norms = tuple(each[..., :FIRST] for each in norms)
     values, n = _value(norms), len(norms[0])
     low, high = _bootstrap(norms) if single else np.full((2, len(values)), np.nan)
-    alike = (norms[0].std(0) <= CONSTANT * norms[0].mean(0)).all((0, 1))
+    alike = (norms[0].std(0) <= MIN_RELATIVE_SPREAD * norms[0].mean(0)).all((0, 1))
     return pd.DataFrame(
         {
             "position": range(len(values)),

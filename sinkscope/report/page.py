@@ -26,7 +26,7 @@ from plotly.offline import get_plotlyjs
 from sinkscope.plots.style import DIVERGING, FRAME, color
 from sinkscope.report.payload import View
 from sinkscope.sinks.sink_tokens import MIN_QUERIES
-from sinkscope.text import PART
+from sinkscope.text import CONTINUATION
 
 ASSETS = Path(__file__).parent / "assets"
 MODULES = ("data", "dom", "view", "tables", "charts", "maps", "tokens", "atlas", "compare", "figures", "main")
@@ -134,7 +134,7 @@ class Page:
             "comparison": self.comparison,
             "figures": [{key: each[key] for key in ("name", "title", "data")} for each in self.figures],
             "tables": self.tables,
-            "constants": {"minQueries": MIN_QUERIES, "tokenPart": PART, "colors": _chart_colors()},
+            "constants": {"minQueries": MIN_QUERIES, "tokenPart": CONTINUATION, "colors": _chart_colors()},
         }
         text = json.dumps(_replace_nan(data), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
         return text.replace("<", "\\u003c")

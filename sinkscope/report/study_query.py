@@ -14,7 +14,7 @@ from scipy import stats
 
 from sinkscope.errors import StudyError
 from sinkscope.report.payload import CONDITIONS, View, average_views, build_views
-from sinkscope.sinks.condition_captures import spans_of
+from sinkscope.sinks.captures import trigger_spans
 from sinkscope.studies.study import Study
 
 PLACEMENT_AXIS = "trigger.placement"
@@ -169,7 +169,7 @@ class StudyQuery:
         differences, passage = (self._of_capture(name, job, placement) for name in ("maps", "passage"))
         tokens = passage.drop_duplicates(["condition", "position"])
         return build_views(
-            attention, tokens, maps.sel(placement=placement), (None, spans_of(differences)[placement])
+            attention, tokens, maps.sel(placement=placement), (None, trigger_spans(differences)[placement])
         )
 
     def _of_capture(self, name: str, job: str, placement: str) -> pd.DataFrame:

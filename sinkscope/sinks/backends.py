@@ -1,35 +1,40 @@
-"""Which source serves a capture: TransformerLens hooks for short passages, tiles for long ones, or the one that knows the model."""
+"""Backends that capture attention, and the choice between them.
+
+`HooksBackend` reads whole layers through TransformerLens hooks, for short passages; `TiledBackend` reads
+tiles of a few rows inside transformers' attention interface, for passages of any length, and can read a
+sample of the rows.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 from sinkscope.errors import ModelError
 from sinkscope.io.progress import OnProgress
 from sinkscope.models.model import Model
-from sinkscope.sinks import hooks as lens
-from sinkscope.sinks import tiled as stream
+from sinkscope.sinks import hooks, tiled
 from sinkscope.sinks.sampling import ALWAYS_SAMPLED, Sampling
 from sinkscope.sinks.statistics import Statistic
 
-Backend = Literal["hooks", "tiled"]
-BACKENDS: tuple[Backend, ...] = get_args(Backend)
+BackendName = Literal["hooks", "tiled"]
+BACKENDS: tuple[BackendName, ...] = get_args(BackendName)
 MAX_HOOKS_LENGTH = 1024
-"""Up to this many positions whole layers of attention are no burden, and TransformerLens goes first."""
+"""Up to this many positions the pattern of a whole layer fits into memory, and `hooks` is the default."""
 
 
 @dataclass(frozen=True)
-class Choice:
-    """The source; how it samples rows, if it does; and a note where that is not what was asked for or would suit these lengths."""
+class Backend:
+    """A way to capture attention.
 
-    source: Backend
+    `note` says why it is not the one requested, or why it does not sample rows.
+    """
+
+    name: ClassVar[BackendName]
     sampling: Sampling | None = None
+    """Which rows are read; None for all."""
     note: str = ""
-
-    def __str__(self) -> str:
-        return f"{self.source} ({self.note})" if self.note else self.source
 
     def capture(
         self,
@@ -41,71 +46,93 @@ class Choice:
         layers: Sequence[int] | None = None,
         on_progress: OnProgress | None = None,
     ) -> None:
-        """Feed every statistic from this source."""
-        if self.source == "hooks":
-            lens.capture(
-                model, passages, statistics, batch_size=batch_size, layers=layers, on_progress=on_progress
-            )
-        else:
-            stream.capture(
-                model,
-                passages,
-                statistics,
-                batch_size=batch_size,
-                layers=layers,
-                sampling=self.sampling,
-                on_progress=on_progress,
-            )
+        """Run the model over `passages` (token ids) and update every statistic, for all layers or some.
+
+        Raises:
+            ModelError: the attention of a layer could not be read.
+        """
+        raise NotImplementedError
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.note})" if self.note else self.name
+
+
+class HooksBackend(Backend):
+    """TransformerLens hooks, for the whole pattern of a layer at once."""
+
+    name = "hooks"
+
+    def capture(self, *args: Any, **options: Any) -> None:
+        hooks.capture(*args, **options)
+
+
+class TiledBackend(Backend):
+    """Tiles inside transformers' attention interface, of all rows or of a sample."""
+
+    name = "tiled"
+
+    def capture(self, *args: Any, **options: Any) -> None:
+        tiled.capture(*args, sampling=self.sampling, **options)
 
 
 def choose_backend(
     model: Model,
     passages: Sequence[list[int]],
-    asked: Backend | None = None,
+    name: BackendName | None = None,
     sampling: Sampling | None = None,
-) -> Choice:
-    """The source asked for, or the one that suits the model and the passages.
+) -> Backend:
+    """The backend `name`, or by default the one that suits the model and the passages.
 
-    Where rows cannot be sampled, because sdpa cannot make the model's output, only TransformerLens can follow it or the passages have no more rows than a
-    sample always takes, every row is read and the note says so.
+    Every row is read, and `note` says why, if rows cannot be sampled: if sdpa cannot compute the model's
+    output, if only TransformerLens supports the model, or if no passage has more rows than a sample always
+    reads.
 
     Raises:
-        ModelError: the source asked for, or either of them, cannot serve this model.
+        ModelError: the backend `name`, or either of them, does not support this model.
     """
-    if asked is not None and asked not in BACKENDS:
-        raise ModelError(f"source {asked!r} is unknown; use {' or '.join(BACKENDS)}")
-    if sampling and asked == "hooks":
+    if name is not None and name not in BACKENDS:
+        raise ModelError(f"`backend` {name!r} is unknown; use {' or '.join(BACKENDS)}")
+    if sampling and name == "hooks":
         raise ModelError(
             "`backend` hooks reads every row; leave out `query_fraction`, or use `backend` tiled"
         )
-    refusals = {
-        "hooks": lens.unsupported_reason,
-        "tiled": lambda model: stream.unsupported_reason(model, passages[0]),
-    }
-    short = max(map(len, passages)) <= MAX_HOOKS_LENGTH
-    first: Backend = asked or ("hooks" if short and not sampling else "tiled")
-    refusal = refusals[first](model)
-    if refusal is None:
-        unsampled = None
-        if sampling:
-            unsampled = stream.sampling_unsupported_reason(model) or (
-                f"no passage has more than {ALWAYS_SAMPLED} tokens"
-                if max(map(len, passages)) <= ALWAYS_SAMPLED
-                else None
-            )
-        return (
-            Choice(first, None, f"{unsampled}, so every row was read")
-            if unsampled
-            else Choice(first, sampling)
-        )
-    second: Backend = "tiled" if first == "hooks" else "hooks"
-    if asked is not None:
+    max_length = max(map(len, passages))
+    if name:
+        preferred, other = (name, "tiled" if name == "hooks" else "hooks")
+    elif max_length <= MAX_HOOKS_LENGTH and not sampling:
+        preferred, other = ("hooks", "tiled")
+    else:
+        preferred, other = ("tiled", "hooks")
+    reason = _unsupported_reason(preferred, model, passages)
+    if reason is None:
+        return _make(preferred, model, max_length, sampling)
+    if name is not None:
         raise ModelError(
-            f"model {model.name!r} cannot be captured with `backend` {asked}: {refusal}; try `backend` {second}"
+            f"model {model.name!r} cannot be captured with `backend` {name}: {reason}; try `backend` {other}"
         )
-    other = refusals[second](model)
-    if other is not None:
+    other_reason = _unsupported_reason(other, model, passages)
+    if other_reason is not None:
         raise ModelError(
-            f"model {model.name!r} cannot be captured: {refusal}, and {other}; give a model whose attention either can follow"
+            f"model {model.name!r} cannot be captured: {reason}, and {other_reason}; "
+            "give a model that one of the backends supports"
         )
-    return Choice(second, None, refusal + (", so every row was read" if sampling else ""))
+    note = f"{reason}, so every row was read" if sampling else reason
+    return HooksBackend(None, note) if other == "hooks" else TiledBackend(None, note)
+
+
+def _unsupported_reason(name: str, model: Model, passages: Sequence[list[int]]) -> str | None:
+    """Why a backend does not support this model, or None if it does."""
+    return (
+        hooks.unsupported_reason(model) if name == "hooks" else tiled.unsupported_reason(model, passages[0])
+    )
+
+
+def _make(name: str, model: Model, max_length: int, sampling: Sampling | None) -> Backend:
+    if name == "hooks":
+        return HooksBackend()
+    reason = None
+    if sampling:
+        reason = tiled.sampling_unsupported_reason(model)
+        if reason is None and max_length <= ALWAYS_SAMPLED:
+            reason = f"no passage has more than {ALWAYS_SAMPLED} tokens"
+    return TiledBackend(None, f"{reason}, so every row was read") if reason else TiledBackend(sampling)

@@ -1,6 +1,7 @@
-"""What a source of blocks hands to the statistics: a part of one passage's attention in one layer at a time, never a whole tensor over layers.
+"""What a backend hands to the statistics: attention, values or residual stream of a layer on a passage.
 
-Positions count from the passage's first real token, so that neither statistics nor what they report know of batches and padding.
+Positions count from the first real token of a passage, so statistics need not know about batches or padding.
+`passage` is the number of the passage in the order of the capture.
 """
 
 from __future__ import annotations
@@ -15,9 +16,9 @@ from torch import Tensor
 class AttentionBlock:
     """Some rows of some heads of one layer's attention pattern on one passage, in fp32.
 
-    `passage` is its number in the order of the capture. `heads`, `rows` (queries) and `keys` say which part of the pattern is held; outside
-    `keys` these rows attend to nothing. Rows sum to one, or to less where the layer has a learned sink. A layer's blocks of a passage come
-    one after the other; `last` marks the last.
+    `heads`, `rows` (queries) and `keys` give the part of the pattern in the block; outside `keys` these rows
+    have no attention. Rows sum to one, or to less if the layer has a learned sink. All blocks of a layer on a
+    passage follow each other; `last` marks the last of them.
     """
 
     layer: int
@@ -32,7 +33,10 @@ class AttentionBlock:
 
 @dataclass(frozen=True)
 class SampledBlock:
-    """Like an attention block, of `rows` that ascend but leave some out: the first are all there, the others are drawn by chance (see `sampling`)."""
+    """An attention block of a sample of rows, ascending: the first rows, and later ones drawn at random.
+
+    See `sampling.Sampling` for which rows are drawn.
+    """
 
     layer: int
     passage: int
@@ -46,7 +50,10 @@ class SampledBlock:
 
 @dataclass(frozen=True)
 class ValueBlock:
-    """One layer's value vectors on one passage, ungrouped: query head h reads key-value head h // (n_heads // n_kv). Comes before its attention blocks."""
+    """One layer's value vectors on one passage, which come before its attention blocks.
+
+    Query head h reads key-value head h // (n_heads // n_kv_heads).
+    """
 
     layer: int
     passage: int
@@ -55,7 +62,7 @@ class ValueBlock:
 
 @dataclass(frozen=True)
 class ResidualBlock:
-    """The residual stream of one passage after one layer, for statistics that ask for it (`residual = True`)."""
+    """The residual stream of one passage after one layer, for statistics with `residual = True`."""
 
     layer: int
     passage: int

@@ -1,277 +1,273 @@
-"""Two models on one text, or one model on two texts: what differs in attention, value norms and confidence. Every difference is second − first.
+"""Compare two conditions: two models on one text, or one model on clean and triggered text.
 
-Columns of the tables, of `compare` and of the captures of a study (which have `placement` too):
-
-- `attention`: layer, head, position, alpha_first, alpha_second, difference, value_norm_first, value_norm_second, uniform, passages
-- `maps`: layer, head (null: mean over heads), query, key, difference, trigger_start, trigger_stop, passages
-- `span_mass`: layer, head, span_mass_first, span_mass_second, difference, passages
-- `top1`: condition, position, probability, passages
-- `value_norm_correlation`: layer, position, correlation, pairs (of numbers)
-- `passage`: condition, position, text
-
-`condition` is `A` or `B` (two models), or `clean` or `triggered` (one model); `first` is the former of the two. `patterns.nc`: `pattern` over ([placement,]
-condition, layer, head, query, key), in bins of the attribute `bin`. `norms.nc`: `value_norm` over (condition, passage, layer, kv_head, position); in
-captures condition is `clean`, each placement or `retain`.
+`compare` measures two conditions and returns a `Comparison`; `write_comparison` also writes it to a run
+directory, as the command `sinkscope compare` does.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Self
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import xarray as xr
-from jaxtyping import Float
 
-from sinkscope.errors import ModelError
+from sinkscope.errors import ModelError, TextError
 from sinkscope.io.progress import OnProgress
+from sinkscope.io.run_directory import create_or_load
 from sinkscope.models.model import Model
-from sinkscope.sinks.backends import Backend, choose_backend
-from sinkscope.sinks.blocks import AttentionBlock
-from sinkscope.sinks.locate import SinkMap, locate, locate_passage
-from sinkscope.sinks.maps import BinnedPattern
-from sinkscope.sinks.next_token import top1_by_position
-from sinkscope.sinks.statistics import Block, FirstValueNorms, SpanMass, Statistic
-from sinkscope.triggers import Placement, Trigger, place
+from sinkscope.sinks.backends import BackendName
+from sinkscope.sinks.comparison import Comparison
+from sinkscope.sinks.conditions import (
+    Condition,
+    ConditionStatistics,
+    check_comparable,
+    insert_trigger,
+    measure,
+    most_common_span,
+    part_of,
+)
+from sinkscope.sinks.locate import CaptureConfig, hash_passages
+from sinkscope.sinks.maps import bin_size_for
+from sinkscope.text import check_max_length, token_texts
+from sinkscope.triggers import Placement, Trigger
 
-MAP_COLUMNS = ("layer", "head", "query", "key", "difference", "trigger_start", "trigger_stop", "passages")
-FIRST_POSITIONS = 16  # where value norms are compared
-CONSTANT = 1e-5  # a spread below this share of the mean is rounding
+CLEAN = "clean"
+TRIGGERED = "triggered"
+
+DrawComparison = Callable[[Path, Mapping[str, pd.DataFrame], Mapping[str, Any]], None]
+"""Draws the figures of `compare`: see `sinkscope.plots.run_figures.draw_comparison`."""
 
 
 @dataclass(frozen=True)
-class Condition:
-    """A model and the passages (token ids, BOS first) that it reads; `label` names the two in tables and pictures.
+class CompareConfig:
+    """What is compared.
 
-    `spans`: where the trigger stands in each passage, or would stand, if one plays a part.
+    Args:
+        layer: layer of the difference maps; by default the last.
+        bin_size: positions per bin of the difference maps.
+        backend: as in `CaptureConfig`.
+        batch_size: passages per forward pass.
     """
 
-    label: str
-    model: Model
-    passages: list[list[int]]
-    spans: list[range] | None = None
+    layer: int | None = None
+    bin_size: int = 4
+    backend: BackendName | None = None
+    batch_size: int = 8
 
 
 @dataclass(frozen=True)
-class ConditionStats:
-    """What one condition shows: its sinks, the mean maps of one layer's heads, value norms at the first positions per passage, mean top-1 probability, and
-    the attention of queries behind the trigger's span to it (see `SpanMass`)."""
+class ConditionPair:
+    """Two conditions, and a description of what differs between them."""
 
-    sinks: SinkMap
-    pattern: Float[np.ndarray, "head bin bin"]
-    norms: Float[np.ndarray, "passage layer kv_head position"]
-    top1: Float[np.ndarray, " position"]
-    span_mass: Float[np.ndarray, "layer head"] | None
+    first: Condition
+    second: Condition
+    description: str = ""
 
 
-class FullLengthPattern(BinnedPattern):
-    """Maps of all heads of some layers, over passages of the full length only."""
-
-    @classmethod
-    def of(cls, model: Model, passages: Sequence[list[int]], layers: Iterable[int], bin_size: int) -> Self:
-        return cls(
-            [(layer, head) for layer in layers for head in range(model.n_heads)],
-            max(map(len, passages)),
-            bin_size,
-        )
-
-    def update(self, block: Block) -> None:
-        _, length, _ = self._arguments
-        if isinstance(block, AttentionBlock) and block.length == length:
-            super().update(block)
-
-
-def insert_trigger_in_all(
-    model: Model, passages: Sequence[list[int]], trigger: Trigger, placement: Placement
-) -> tuple[list[list[int]], list[range]]:
-    """The passages with the trigger in each, cut back at the end to their own length; and where it stands in each.
-
-    `sink:r` placements count in the sinks that `model` has in the clean passage.
+def pair_conditions(
+    model: Model,
+    other: Model | None,
+    passages: Sequence[list[int]],
+    max_length: int,
+    trigger: tuple[Trigger, Placement] | None,
+) -> ConditionPair:
+    """Two models on one text, with the trigger if one is given, or one model on clean and triggered text.
 
     Raises:
+        ModelError: neither a second model nor a trigger, or models whose heads or tokens do not correspond.
+        TextError: no passage has `max_length` tokens, or the second model cannot read so many.
         PlacementError: the trigger does not fit a passage.
     """
-    placed = []
-    for passage in passages:
-        sinks = locate_passage(model, passage) if placement.kind == "sink" else None
-        placed.append(
-            place(passage, trigger, placement, model.tokenizer, sinks=sinks, max_length=len(passage))
+    if other is None and trigger is None:
+        raise ModelError(
+            f"model {model.name!r} has nothing to be compared with; give a second model or a `trigger`"
         )
-    return [each.tokens for each in placed], [range(each.start, each.stop) for each in placed]
+    longest = max(map(len, passages))
+    if longest < max_length:
+        raise TextError(
+            f"no passage has `max_length` {max_length} tokens, which maps need; the longest has {longest}: "
+            "lower it to that or give more text"
+        )
+    if other is not None:
+        check_comparable(model, other)
+        check_max_length(other, max_length)
+    triggered: Sequence[list[int]] = passages
+    spans = None
+    if trigger is not None:
+        triggered, spans = insert_trigger(model, passages, *trigger)
+    trigger_text = f"trigger “{trigger[0].text}” as {trigger[1]}" if trigger else ""
+    if other is None:
+        return ConditionPair(
+            Condition(CLEAN, model, passages, spans),
+            Condition(TRIGGERED, model, triggered, spans),
+            f"{_short_name(model)}, {trigger_text}",
+        )
+    description = f"A = {_short_name(model)}, B = {_short_name(other)}"
+    return ConditionPair(
+        Condition("A", model, triggered, spans),
+        Condition("B", other, triggered, spans),
+        f"{description}, both with {trigger_text}" if trigger else description,
+    )
 
 
-def most_common_span(spans: Sequence[range]) -> tuple[int, int]:
-    """The most frequent span."""
-    return Counter((span.start, span.stop) for span in spans).most_common(1)[0][0]
-
-
-def check_comparable(first: Model, second: Model) -> None:
-    """Whether heads and tokens of two models stand for each other.
+def compare(
+    first: Condition,
+    second: Condition,
+    config: CompareConfig | None = None,
+    *,
+    description: str = "",
+    on_progress: OnProgress | None = None,
+) -> Comparison:
+    """Measure two conditions whose models correspond and whose passages have the same lengths.
 
     Raises:
-        ModelError: they differ in vocabulary, layers or heads.
+        ModelError: the model has no such layer, or its attention cannot be captured.
+        TextError: bins do not fit the passages, or the conditions differ in
+            the number or the greatest length of passages.
     """
-    for what in ("n_layers", "n_heads", "n_kv_heads"):
-        mine, theirs = getattr(first, what), getattr(second, what)
-        if mine != theirs:
-            unit = {"n_layers": "layers", "n_heads": "heads", "n_kv_heads": "key-value heads"}[what]
-            raise ModelError(
-                f"models {first.name!r} and {second.name!r} have {mine} and {theirs} {unit}; compare models of one shape"
-            )
-    one, other = first.tokenizer, second.tokenizer
-    if one.get_vocab() != other.get_vocab() or one.bos_token_id != other.bos_token_id:
+    config = config or CompareConfig()
+    model = first.model
+    layer = model.n_layers - 1 if config.layer is None else config.layer
+    if not 0 <= layer < model.n_layers:
         raise ModelError(
-            f"models {first.name!r} and {second.name!r} have different vocabularies; compare models of one tokenizer"
+            f"`layer` {layer} does not exist in model {model.name!r}; use 0 to {model.n_layers - 1}"
         )
-
-
-def measure(
-    condition: Condition,
-    *,
-    layer: int,
-    bin_size: int,
-    source: Backend | None = None,
-    batch_size: int = 8,
-    statistics: Sequence[Statistic] = (),
-    on_progress: OnProgress | None = None,
-) -> ConditionStats:
-    """One pass for attention and values, which feeds `statistics` too, one for the next token. The map is of `layer`, over the longest passages only."""
-    model, passages = condition.model, condition.passages
-    pattern = FullLengthPattern.of(model, passages, [layer], bin_size)
-    norms = FirstValueNorms(model.n_layers, min(FIRST_POSITIONS, *map(len, passages)))
-    both = (
-        None
-        if on_progress is None
-        else (
-            lambda done, total: on_progress(done, 2 * total),
-            lambda done, total: on_progress(done + total, 2 * total),
+    n_passages, second_n_passages = len(first.passages), len(second.passages)
+    max_length, second_max_length = (max(map(len, condition.passages)) for condition in (first, second))
+    if (n_passages, max_length) != (second_n_passages, second_max_length):
+        raise TextError(
+            f"conditions {first.label!r} and {second.label!r} have {n_passages} and {second_n_passages} "
+            "passages "
+            f"of up to {max_length} and {second_max_length} tokens; compare as many passages of the same "
+            "length"
         )
-    )
-    attending, guessing = both or (None, None)
-    mass = SpanMass(model.n_layers, model.n_heads, condition.spans) if condition.spans else None
-    own: list[Statistic] = [pattern, norms, *([mass] if mass else [])]
-    sinks = locate(
-        model,
-        passages,
-        statistics=[*own, *statistics],
-        source=source,
-        batch_size=batch_size,
-        on_progress=attending,
-    )
-    top1 = top1_by_position(model, passages, batch_size=batch_size, on_progress=guessing)
-    on_span = mass.result()["span_mass"].numpy() if mass else None
-    return ConditionStats(
-        sinks,
-        pattern.result()["pattern"].numpy(),
-        norms.result()["value_norm"].numpy(),
-        top1.numpy(),
-        on_span,
-    )
-
-
-def difference_map(
-    first: Condition, second: Condition, *, layer: int = -1, bin_size: int = 4
-) -> Float[np.ndarray, "head bin bin"]:
-    """Attention of one layer's heads, second − first, mean over the longest passages, in bins of positions (see `change`)."""
-    patterns = []
-    for condition in (first, second):
-        layer %= condition.model.n_layers
-        pattern = FullLengthPattern.of(condition.model, condition.passages, [layer], bin_size)
-        choose_backend(condition.model, condition.passages).capture(
-            condition.model, condition.passages, [pattern], layers=[layer], batch_size=32
+    if not 1 <= config.bin_size <= max_length:
+        raise TextError(
+            f"`bin_size` {config.bin_size} does not fit passages of {max_length} tokens; use 1 to "
+            f"{max_length}"
         )
-        patterns.append(pattern.result()["pattern"].numpy())
-    return attention_difference(*patterns)
-
-
-def attention_difference(
-    first: Float[np.ndarray, "head bin bin"], second: Float[np.ndarray, "head bin bin"]
-) -> Float[np.ndarray, "head bin bin"]:
-    """second − first: attention into a bin of keys, mean over a bin of queries. Bins above the diagonal are NaN."""
-    return np.where(np.tril(np.ones(first.shape[1:], dtype=bool)), second - first, np.nan)
-
-
-def heads_data(
-    patterns: Sequence[Float[np.ndarray, "head query key"]],
-    n_heads: int,
-    bin_size: int,
-    labels: Sequence[str],
-) -> xr.Dataset:
-    """Maps over condition, layer, head, query and key, from those of all heads in each condition."""
-    whole = np.array(patterns, dtype=np.float32)
-    return xr.Dataset(
-        {
-            "pattern": (
-                ("condition", "layer", "head", "query", "key"),
-                whole.reshape(len(whole), -1, n_heads, *whole.shape[2:]),
-            )
-        },
-        coords={"condition": list(labels)},
-        attrs={"bin": bin_size},
-    )
-
-
-def map_frame(
-    values: Float[np.ndarray, "bin bin"], bin_size: int, span: tuple[int, int] | None
-) -> pd.DataFrame:
-    """One row per cell: query, key (first positions of the bins), difference, trigger_start, trigger_stop (null without a trigger)."""
-    rows, keys = np.tril_indices(len(values))
-    start, stop = span or (pd.NA, pd.NA)
-    frame = pd.DataFrame(
-        {
-            "query": rows * bin_size,
-            "key": keys * bin_size,
-            "difference": values[rows, keys],
-            "trigger_start": start,
-            "trigger_stop": stop,
-        }
-    )
-    return frame.astype({"trigger_start": "Int64", "trigger_stop": "Int64"})
-
-
-def attention_frame(first: SinkMap, second: SinkMap) -> pd.DataFrame:
-    """One row per (layer, head, position): layer, head, position, alpha_first, alpha_second, their difference, value_norm_first, value_norm_second, uniform (α
-    under uniform attention), passages (how many reach the position)."""
-    frame = (
-        first.data[["alpha", "uniform", "passages"]]
-        .to_dataframe(dim_order=["layer", "head", "position"])
-        .reset_index()
-    )
-    frame = frame.rename(columns={"alpha": "alpha_first"})
-    frame["alpha_second"] = second.alpha.values.reshape(-1)
-    frame["difference"] = frame["alpha_second"] - frame["alpha_first"]
-    frame["value_norm_first"], frame["value_norm_second"] = (
-        sinks.data["value_norm"].values.reshape(-1) for sinks in (first, second)
-    )
-    columns = [
-        "alpha_first",
-        "alpha_second",
-        "difference",
-        "value_norm_first",
-        "value_norm_second",
-        "uniform",
-        "passages",
+    capture = CaptureConfig(backend=config.backend, batch_size=config.batch_size)
+    measured = [
+        measure(
+            condition,
+            capture,
+            layer=layer,
+            bin_size=config.bin_size,
+            on_progress=part_of(on_progress, index, 2),
+        )
+        for index, condition in enumerate((first, second))
     ]
-    return frame[["layer", "head", "position", *columns]]
+    attrs = {
+        "description": description,
+        "difference": f"{second.label} − {first.label}",
+        "passages": n_passages,
+        "full_length_passages": sum(len(passage) == max_length for passage in first.passages),
+        "max_length": max_length,
+        "backend": sorted({str(statistics.sinks.data.attrs["backend"]) for statistics in measured}),
+        "layer": layer,
+        "map_bin": config.bin_size,
+        "bin": bin_size_for(model.n_layers * model.n_heads, max_length),
+        "shifted": first.passages is not second.passages,
+    }
+    if first.spans:
+        attrs["trigger_start"], attrs["trigger_stop"] = most_common_span(first.spans)
+    return Comparison(_combine(measured, (first, second), max_length).assign_attrs(attrs))
 
 
-def correlation(
-    first: Float[np.ndarray, "passage layer kv_head position"],
-    second: Float[np.ndarray, "passage layer kv_head position"],
-) -> Float[np.ndarray, "layer position"]:
-    """Pearson's r of value norms, by layer and position, over passages with key-value heads pooled.
+def write_comparison(
+    directory: Path,
+    pair: ConditionPair,
+    config: CompareConfig,
+    *,
+    draw: DrawComparison | None = None,
+    on_progress: OnProgress | None = None,
+) -> dict[str, Any]:
+    """Compare and write the result to a run directory; a complete run of the same inputs is loaded.
 
-    NaN where either side is constant but for rounding. BOS sees only itself: at position 0 every passage gives the same numbers, one per head.
+    Args:
+        draw: draws figures into `directory/figures`.
+
+    Returns:
+        The summary.
     """
-    x, y = (
-        norms.astype(np.float64).transpose(1, 3, 0, 2).reshape(norms.shape[1], norms.shape[3], -1)
-        for norms in (first, second)
+    conditions = (pair.first, pair.second)
+
+    def build(staging: Path) -> None:
+        comparison = compare(*conditions, config, description=pair.description, on_progress=on_progress)
+        comparison.save(staging)
+        if draw is not None:
+            attrs = comparison.data.attrs | {"strongest": comparison.sinks(0).strongest(1)}
+            draw(staging / "figures", comparison.tables, attrs)
+
+    def load(run: Path) -> dict[str, Any]:
+        return json.loads((run / "summary.json").read_text(encoding="utf-8"))
+
+    content = [
+        [condition.label, condition.model.fingerprint(), hash_passages(condition.passages)]
+        for condition in conditions
+    ]
+    spans = [[span.start, span.stop] for span in pair.first.spans or []]
+    inputs = asdict(config) | {"conditions": content, "spans": spans, "description": pair.description}
+    del inputs["batch_size"]
+    metadata = {
+        "models": [condition.model.name for condition in conditions],
+        "passages": len(pair.first.passages),
+    }
+    return create_or_load(directory, "compare", inputs, build, load, metadata=metadata)
+
+
+def _combine(
+    measured: Sequence[ConditionStatistics], conditions: Sequence[Condition], max_length: int
+) -> xr.Dataset:
+    """The data of a `Comparison`, without attributes."""
+    first = measured[0].sinks.data
+    n_layers, n_heads, _ = first["alpha"].shape
+    spans = conditions[0].spans
+    passage = _common_passage(conditions[0], max_length)
+    n_first = min(statistics.value_norms.shape[-1] for statistics in measured)
+    coarse = np.array([statistics.pattern for statistics in measured], dtype=np.float32)
+    variables: dict[str, tuple[str, Any]] = {
+        "top1": ("position", [statistics.top1 for statistics in measured]),
+        "pattern": ("layer head query key", coarse.reshape(2, n_layers, n_heads, *coarse.shape[2:])),
+        "layer_map": ("head map_query map_key", [statistics.layer_map for statistics in measured]),
+        "first_value_norm": (
+            "passage layer kv_head first_position",
+            [statistics.value_norms[..., :n_first] for statistics in measured],
+        ),
+        "text": ("position", [_padded_texts(condition, passage, max_length) for condition in conditions]),
+    }
+    for name in ("alpha", "value_norm"):
+        variables[name] = ("layer head position", [statistics.sinks.data[name] for statistics in measured])
+    if spans:
+        variables["span_mass"] = ("layer head", [statistics.span_mass for statistics in measured])
+    data = xr.Dataset(
+        {
+            name: (("condition", *dims.split()), np.array(values))
+            for name, (dims, values) in variables.items()
+        },
+        coords={"condition": [condition.label for condition in conditions]},
     )
-    constant = (x.std(-1) <= CONSTANT * x.mean(-1)) | (y.std(-1) <= CONSTANT * y.mean(-1))
-    x, y = (values - values.mean(-1, keepdims=True) for values in (x, y))
-    with np.errstate(invalid="ignore", divide="ignore"):
-        r = (x * y).sum(-1) / np.sqrt((x**2).sum(-1) * (y**2).sum(-1))
-    return np.where(constant, np.nan, r)
+    return data.assign(uniform=first["uniform"], passages=first["passages"])
+
+
+def _common_passage(condition: Condition, max_length: int) -> int:
+    """The first full-length passage with the most common span."""
+    full_length = [i for i, passage in enumerate(condition.passages) if len(passage) == max_length]
+    if not condition.spans:
+        return full_length[0]
+    span = range(*most_common_span(condition.spans))
+    return next((i for i in full_length if condition.spans[i] == span), full_length[0])
+
+
+def _padded_texts(condition: Condition, passage: int, length: int) -> list[str | None]:
+    texts = token_texts(condition.model, condition.passages[passage])
+    return [*texts, *[None] * (length - len(texts))]
+
+
+def _short_name(model: Model) -> str:
+    return Path(model.name).name or model.name

@@ -1,10 +1,12 @@
-"""Blocks from TransformerLens hooks: all rows of a layer at once. For maps and for passages of moderate length."""
+"""Blocks from TransformerLens hooks: all rows of a layer at once, for passages of moderate length."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from functools import partial
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from sinkscope.errors import ModelError
@@ -12,8 +14,7 @@ from sinkscope.io.progress import OnProgress
 from sinkscope.models.batches import Side
 from sinkscope.models.model import Model
 from sinkscope.sinks.blocks import AttentionBlock, ValueBlock
-from sinkscope.sinks.residuals import residual_blocks
-from sinkscope.sinks.statistics import Statistic
+from sinkscope.sinks.statistics import Statistic, residual_blocks
 
 
 def capture(
@@ -25,83 +26,94 @@ def capture(
     layers: Sequence[int] | None = None,
     side: Side = "right",
     on_progress: OnProgress | None = None,
-) -> None:
-    """Run the model's bridge over `passages` (token ids, BOS first) and feed every statistic.
+) -> None:  # 7 parameters, the same for every backend
+    """Run the model's TransformerLens bridge over `passages` (token ids) and update every statistic.
 
-    Passages are taken in order, padded per batch on the `side` given. Gradients are off; the model is left as it was.
+    Passages are read in order, padded per batch on `side`. Gradients are off; the model is not changed.
 
     Raises:
-        ModelError: a layer's pattern or values never came by, so that a result would be silently incomplete.
+        ModelError: a hook for the pattern or the values of a layer was not called.
     """
     bridge = model.bridge
-    wanted = list(range(model.n_layers)) if layers is None else list(layers)
+    layers = range(model.n_layers) if layers is None else layers
     done = 0
     for batch in model.batches(passages, batch_size, side):
-        values: dict[int, Tensor] = {}
-        patterned: set[int] = set()
-
-        def on_value(value: Tensor, hook: object, *, layer: int) -> None:
-            values[layer] = _by_head(value, model)
-
-        def on_pattern(pattern: Tensor, hook: object, *, layer: int) -> None:
-            patterned.add(layer)
-            if layer not in values:
-                return  # told below
-            for row, span in enumerate(batch.spans):
-                real, size = slice(span.start, span.stop), len(span)
-                block = AttentionBlock(
-                    layer,
-                    done + row,
-                    size,
-                    range(pattern.shape[1]),
-                    range(size),
-                    range(size),
-                    pattern[row, :, real, real].float(),
-                    last=True,
-                )
-                for statistic in statistics:
-                    statistic.update(ValueBlock(layer, done + row, values[layer][row, :, real]))
-                    statistic.update(block)
-
-        hooks = []
-        for layer in wanted:
-            hooks.append((f"blocks.{layer}.attn.v.hook_out", _bound(on_value, layer)))
-            hooks.append((f"blocks.{layer}.attn.hook_pattern", _bound(on_pattern, layer)))
+        recorder = _Recorder(model, statistics, batch.spans, done)
         with torch.no_grad(), residual_blocks(lambda: bridge.blocks, statistics, batch.spans, done):
             bridge.run_with_hooks(
                 batch.ids,
                 attention_mask=batch.mask.long(),
                 position_ids=batch.position_ids,
-                fwd_hooks=hooks,
+                fwd_hooks=recorder.hooks(layers),
                 return_type=None,
             )
-        for kind, fired in (("values", set(values)), ("pattern", patterned)):
-            if missing := set(wanted) - fired:
-                raise ModelError(
-                    f"model {model.name!r}: TransformerLens gave no {kind} of layer {min(missing)}; capture it with `backend` stream"
-                )
+        recorder.check_complete(layers)
         done += len(batch.spans)
         if on_progress:
             on_progress(done, len(passages))
 
 
 def unsupported_reason(model: Model) -> str | None:
-    """Why TransformerLens cannot serve this model, or None if it can."""
+    """Why TransformerLens does not support this model, or None if it does."""
     from transformer_lens.factories.architecture_adapter_factory import SUPPORTED_ARCHITECTURES
 
     name = type(model.hf).__name__
     return None if name in SUPPORTED_ARCHITECTURES else f"TransformerLens has no adapter for {name}"
 
 
-def _by_head(value: Tensor, model: Model) -> Tensor:
-    """Values as [batch, kv_head, position, d_head], from per-head or flat [batch, position, …] hooks."""
-    if value.ndim == 4:
-        return value.transpose(1, 2)
-    return value.unflatten(-1, (model.n_kv_heads, -1)).transpose(1, 2)
+class _Recorder:
+    """Hooks for one batch: keeps each layer's values until its pattern comes, then updates the statistics.
 
+    Args:
+        spans: the positions of each passage in its row of the batch.
+        first: the number of the first passage.
+    """
 
-def _bound(function: Callable[..., None], layer: int) -> Callable[[Tensor, object], None]:
-    def hook_function(tensor: Tensor, hook: object) -> None:
-        function(tensor, hook, layer=layer)
+    def __init__(
+        self, model: Model, statistics: Sequence[Statistic], spans: Sequence[range], first: int
+    ) -> None:
+        self.model = model
+        self.statistics = statistics
+        self.spans = spans
+        self.first = first
+        self._values: dict[int, Float[Tensor, "batch kv_head position d_head"]] = {}
+        self._layers_with_pattern: set[int] = set()
 
-    return hook_function
+    def hooks(self, layers: Sequence[int]) -> list[tuple[str, partial[None]]]:
+        return [
+            hook
+            for layer in layers
+            for hook in (
+                (f"blocks.{layer}.attn.v.hook_out", partial(self._on_value, layer)),
+                (f"blocks.{layer}.attn.hook_pattern", partial(self._on_pattern, layer)),
+            )
+        ]
+
+    def check_complete(self, layers: Sequence[int]) -> None:
+        for name, recorded in (("values", set(self._values)), ("pattern", self._layers_with_pattern)):
+            if missing := set(layers) - recorded:
+                raise ModelError(
+                    f"model {self.model.name!r}: TransformerLens gave no {name} of layer {min(missing)}; "
+                    "use `backend` tiled"
+                )
+
+    def _on_value(self, layer: int, value: Tensor, hook: object) -> None:
+        if value.ndim < 4:  # [batch, position, kv_head × d_head]
+            value = value.unflatten(-1, (self.model.n_kv_heads, -1))
+        self._values[layer] = value.transpose(1, 2)
+
+    def _on_pattern(self, layer: int, pattern: Float[Tensor, "batch head query key"], hook: object) -> None:
+        self._layers_with_pattern.add(layer)
+        if layer not in self._values:
+            return  # `check_complete` raises the error
+        heads = range(pattern.shape[1])
+        for row, span in enumerate(self.spans):
+            positions = slice(span.start, span.stop)
+            rows = range(len(span))
+            passage = self.first + row
+            values = ValueBlock(layer, passage, self._values[layer][row, :, positions])
+            part = pattern[row, :, positions, positions].float()
+            attention = AttentionBlock(layer, passage, len(span), heads, rows, rows, part, last=True)
+            for statistic in self.statistics:
+                statistic.update(values)
+                statistic.update(attention)

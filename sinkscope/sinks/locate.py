@@ -1,10 +1,22 @@
-"""Locate attention sinks: where a model's heads put their attention, over any passages."""
+"""Locate attention sinks: which positions a model's heads attend to, over any passages.
+
+`locate` measures and returns a `SinkMap`; `write_locate` also writes it to a run directory, as the command
+`sinkscope locate` does.
+
+Example:
+    sinks = locate(model, passages)
+    sinks.ranked().head()  # the strongest positions
+    sinks.alpha.sel(position=0).max()  # the strongest head on the first token
+    locate(model, passages, CaptureConfig(query_fraction=0.1))  # α from a tenth of the queries
+"""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+import hashlib
+import json
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -12,197 +24,318 @@ import pandas as pd
 import xarray as xr
 from jaxtyping import Float
 
-from sinkscope.errors import PlacementError, TextError
+from sinkscope.errors import ModelError, TextError
 from sinkscope.io.progress import OnProgress
-from sinkscope.io.tables import load_netcdf, write_netcdf
+from sinkscope.io.run_directory import create_or_load
 from sinkscope.models.model import Model
-from sinkscope.sinks.backends import Backend, choose_backend
-from sinkscope.sinks.sampling import SampledMass, Sampling
-from sinkscope.sinks.sink_tokens import MIN_QUERIES
+from sinkscope.sinks.backends import Backend, BackendName, choose_backend
+from sinkscope.sinks.maps import BinnedPattern, Head, bin_size_for, heads_of
+from sinkscope.sinks.sampling import ALWAYS_SAMPLED, SampledSinkStatistics, Sampling
+from sinkscope.sinks.sink_map import SinkMap, uniform_baseline
+from sinkscope.sinks.sink_tokens import MIN_QUERIES, MassiveActivations, SinkTokens, token_kind
 from sinkscope.sinks.statistics import QUERY_STATISTICS, SinkStatistics, Statistic
-from sinkscope.token_sequences import TokenSequences
+from sinkscope.text import TokenSequences, token_texts
 
-EPSILON = 0.3  # the threshold of Gu et al., ICLR 2025
+EPSILON = 0.3
+"""The threshold on α of Gu et al., ICLR 2025."""
+MAX_MAP_BINS = 128
+"""Bins per side of the maps that are drawn."""
 
-
-def uniform(length: int, window: int | None = None) -> Float[np.ndarray, " position"]:
-    """α of each position of a passage under uniform causal attention, of queries that see `window` keys at most."""
-    widest = window or length
-    starts = np.arange(length)
-    shares = np.concatenate([[0], np.cumsum(1 / np.minimum(starts + 1, widest))])
-    return (shares[np.minimum(length, starts + widest)] - shares[starts]) / (length - starts)
-
-
-def _baseline(
-    lengths: Iterable[int], windows: Sequence[int | None], reach: Callable[[int], int]
-) -> Float[np.ndarray, "layer position"]:
-    """α under uniform attention, mean over passages of these lengths, each of which counts at its first `reach(length)` positions."""
-    counts = Counter(lengths)
-    total, n = np.zeros((len(windows), max(counts))), np.zeros(max(counts))
-    for length, count in counts.items():
-        reached = reach(length)
-        n[:reached] += count
-        of_window = {window: count * uniform(length, window)[:reached] for window in set(windows)}
-        total[:, :reached] += [of_window[window] for window in windows]
-    return np.divide(total, n, out=np.full(total.shape, np.nan), where=n > 0)
+DrawLocate = Callable[[Path, xr.Dataset, xr.Dataset, xr.DataArray], None]
+"""Draws the figures of `locate`: see `sinkscope.plots.run_figures.draw_locate`."""
 
 
 @dataclass(frozen=True)
-class SinkMap:
-    """Sink statistics over layer, head and position.
+class CaptureConfig:
+    """How attention is captured and which statistics are computed.
 
-    Attributes:
-        data: `alpha`, `sink_rate`, `value_norm`, `weighted_norm` with dims (layer, head, position); `uniform` (layer, position), the α that uniform
-            attention has over the same passages, within the layer's window if it has one; and `passages` (position): how many passages reach it. Where
-            rows were sampled, `alpha_low` and `alpha_high` (a 95 % interval) stand in the place of `sink_rate`, `passages` counts those with enough queries
-            left behind the position, over which α is a mean there, and α is NaN where there are none. Attributes: `model`, `passages`, `epsilon`,
-            `max_length`, `source`; `rows` and `seed` of a sample.
+    Args:
+        epsilon: a position is a sink of a head on a passage if its α exceeds this.
+        statistics: further statistics of each query: `entropy` of its attention in nats; `learned_sink`, the
+            attention to a sink that is a parameter (always measured if the model has one).
+        backend: `hooks` or `tiled`; by default the one that suits the model and the lengths (see
+        `choose_backend`).
+        query_fraction: read only this fraction of the queries, for an estimate of α with an interval (see
+            `SampledSinkStatistics`). If the model does not support that, every query is read.
+        seed: which queries are drawn.
+        batch_size: passages per forward pass.
+
+    Raises:
+        TextError: a value is out of range, or a statistic is unknown or needs every query.
     """
 
-    data: xr.Dataset
+    epsilon: float = EPSILON
+    statistics: tuple[str, ...] = ()
+    backend: BackendName | None = None
+    query_fraction: float | None = None
+    seed: int = 0
+    batch_size: int = 8
+
+    def __post_init__(self) -> None:
+        if self.query_fraction is not None and not 0 < self.query_fraction <= 1:
+            raise TextError(
+                f"`query_fraction` must be above 0 and at most 1, not {self.query_fraction:g}; a tenth is 0.1"
+            )
+        if not 0 <= self.seed < 2**32:
+            raise TextError(f"`seed` {self.seed} is out of range; use 0 to {2**32 - 1}")
+        if not 0 <= self.epsilon <= 1:
+            raise TextError(f"`epsilon` {self.epsilon:g} is out of range; use a number from 0 to 1")
+        if self.query_fraction is not None and self.statistics:
+            raise TextError(f"statistic {self.statistics[0]!r} needs every query; leave out `query_fraction`")
+        if unknown := [name for name in self.statistics if name not in QUERY_STATISTICS]:
+            raise TextError(f"statistic {unknown[0]!r} is unknown; use {' or '.join(QUERY_STATISTICS)}")
 
     @property
-    def alpha(self) -> Float[xr.DataArray, "layer head position"]:
-        return self.data["alpha"]
-
-    def uniform(self) -> Float[np.ndarray, " position"]:
-        """α of each position under uniform causal attention, mean over layers: the baseline a sink has to beat."""
-        return self.data["uniform"].mean("layer").values
-
-    def ranked(self) -> pd.DataFrame:
-        """Positions by α, mean over layers and heads, strongest first; columns rank, position, alpha, sink_rate (not of a sample), uniform.
-
-        The last positions are left out: α there is a mean over fewer than eight queries, mostly of a token's attention to itself.
-        """
-        columns = [name for name in ("alpha", "sink_rate") if name in self.data]
-        means = self.data[columns].mean(["layer", "head"], skipna=False).to_dataframe()[columns]
-        means["uniform"] = self.uniform()
-        last = max(1, len(means) - MIN_QUERIES + 1)
-        ranked = means.iloc[:last].dropna().sort_values("alpha", ascending=False, kind="stable").reset_index()
-        ranked.insert(0, "rank", np.arange(1, len(ranked) + 1))
-        return ranked
-
-    def strongest(self, rank: int) -> int:
-        """The position of the `rank`-th strongest sink; ranks count from 1.
-
-        Raises:
-            PlacementError: there are fewer positions than that.
-        """
-        ranked = self.ranked()
-        if not 1 <= rank <= len(ranked):
-            raise PlacementError(
-                f"sink rank {rank} does not exist in a passage with {len(ranked)} ranked positions; use a smaller rank"
-            )
-        return int(ranked["position"].iloc[rank - 1])
-
-    def heads_above(self, threshold: float, position: int = 0) -> float:
-        """Share of heads whose α at `position` exceeds `threshold`."""
-        return float((self.alpha.sel(position=position) > threshold).mean())
-
-    def to_frame(self) -> pd.DataFrame:
-        """One row per (layer, head, position): layer, head, position, alpha, sink_rate, value_norm, weighted_norm, then what else was measured, uniform.
-
-        Of a sample: alpha, alpha_low, alpha_high, value_norm, weighted_norm, uniform.
-        """
-        return (
-            self.data.drop_vars("passages")
-            .to_dataframe(dim_order=["layer", "head", "position"])
-            .reset_index()
-        )
-
-    def save(self, directory: Path) -> None:
-        """Write `sinks.nc` (HDF5) and `sinks.parquet`."""
-        write_netcdf({"/": self.data}, directory / "sinks.nc")
-        self.to_frame().to_parquet(directory / "sinks.parquet", index=False)
-
-    @classmethod
-    def read(cls, directory: Path) -> SinkMap:
-        return cls(load_netcdf(directory / "sinks.nc"))
+    def sampling(self) -> Sampling | None:
+        return None if self.query_fraction is None else Sampling(self.query_fraction, self.seed)
 
 
 def locate(
     model: Model,
     passages: Sequence[list[int]],
+    config: CaptureConfig | None = None,
     *,
-    epsilon: float = EPSILON,
-    also: Sequence[str] = (),
-    statistics: Sequence[Statistic] = (),
-    source: Backend | None = None,
-    rows: float | None = None,
-    seed: int = 0,
-    batch_size: int = 8,
+    details: bool = False,
+    accumulators: Sequence[Statistic] = (),
     on_progress: OnProgress | None = None,
 ) -> SinkMap:
-    """Measure sinks over `passages` (token ids, BOS first; lengths may differ).
+    """Measure the sinks of a model over `passages` (token ids, BOS first; lengths may differ).
 
-    α_k is the mean attention that position k receives from the queries at or after it; the sink rate is the share of passages with
-    α_k > `epsilon`, thresholded per passage (Gu et al., ICLR 2025). The value norm is that of the key-value head which the query head reads.
+    α_k is the mean attention that position k receives from the queries at or after it; the sink rate is the
+    share of passages with α_k > epsilon, thresholded per passage (Gu et al., ICLR 2025). The value norm is
+    that of the key-value head that the query head reads.
 
     Args:
-        also: more to measure of each query: `entropy` of its attention in nats, `learned_sink`, the mass it gives to a sink that is a
-            parameter (measured without being asked for where the model has one).
-        statistics: others to feed on the way.
-        source: `lens` (TransformerLens hooks) or `stream` (tiles); by default the one that suits the model and the lengths.
-        rows: look at this share of the queries only, drawn by `seed`, for an estimate of α with an interval (see `SampledMass`). A model whose
-            output sdpa cannot make is measured in full all the same, and `source` says so.
+        details: also measure sink tokens, massive activations, and the first passage by itself.
+        accumulators: further statistics to update in the same pass.
 
     Raises:
-        TextError: no passage, or one with fewer than two tokens; an unknown statistic, or one that a sample of rows cannot give; a share of rows that is none.
-        ModelError: the model's attention cannot be followed, or not by `source`.
+        TextError: no passage, or one with fewer than two tokens.
+        ModelError: the model's attention cannot be captured, or not by the backend of the configuration.
     """
+    config = config or CaptureConfig()
     if len(passages) and isinstance(passages[0], str):
         raise TextError(
-            "passages are lists of token ids, not text; cut texts first, as in locate(model, cut(texts, model, 64))"
+            "`passages` must be lists of token ids, not text; tokenize first, "
+            "as in locate(model, tokenize_passages(texts, model, 64))"
         )
-    if rows is not None and not 0 < rows <= 1:
-        raise TextError(f"a share of rows must be above 0 and at most 1, not {rows:g}; a tenth is 0.1")
-    if not 0 <= seed < 2**32:
-        raise TextError(f"seed {seed} is out of range; use 0 to {2**32 - 1}")
-    if not 0 <= epsilon <= 1:
-        raise TextError(f"epsilon {epsilon:g} is no share of attention; use a number from 0 to 1")
-    if rows is not None and also:
-        raise TextError(f"statistic {also[0]!r} (`statistics`) needs every row; leave out `query_fraction`")
-    if unknown := [name for name in also if name not in QUERY_STATISTICS]:
-        raise TextError(f"statistic {unknown[0]!r} is unknown; use {' or '.join(QUERY_STATISTICS)}")
     passages = passages if isinstance(passages, TokenSequences) else [list(passage) for passage in passages]
     if not passages:
         raise TextError("no passages to locate sinks in; give at least one")
     if min(map(len, passages)) < 2:
-        raise TextError("a passage has fewer than two tokens; sinks need something to attend from")
-    length = max(map(len, passages))
-    shape = (model.n_layers, model.n_heads, length)
-    choice = choose_backend(model, passages, source, None if rows is None else Sampling(rows, seed))
-    column_mass = SampledMass(*shape, choice.sampling) if choice.sampling else SinkStatistics(*shape, epsilon)
-    wanted = [*also, *(["learned_sink"] if model.has_learned_sinks else [])]
-    by_row = [QUERY_STATISTICS[name](*shape) for name in dict.fromkeys(wanted)]
-    choice.capture(
-        model, passages, [column_mass, *by_row, *statistics], batch_size=batch_size, on_progress=on_progress
-    )
-    measured = column_mass.result()
-    for statistic in by_row:
-        measured |= statistic.result()
-    attributes = {
-        "model": model.name,
-        "passages": len(passages),
-        "epsilon": epsilon,
-        "max_length": length,
-        "source": str(choice),
-    }
-    data = xr.Dataset(
-        {name: (("layer", "head", "position"), values.numpy()) for name, values in measured.items()},
-        coords={
-            "layer": np.arange(model.n_layers),
-            "head": np.arange(model.n_heads),
-            "position": np.arange(length),
-        },
-        attrs=attributes | ({"rows": rows, "seed": seed} if choice.sampling else {}),
-    )
-    reach = choice.sampling.reach if choice.sampling else int
-    data["uniform"] = (("layer", "position"), _baseline(map(len, passages), model.windows, reach))
-    data["passages"] = ("position", column_mass.count.numpy().astype("int64"))
-    return SinkMap(data)
+        raise TextError("a passage has fewer than two tokens; give passages of at least two")
+    backend = choose_backend(model, passages, config.backend, config.sampling)
+    if not details:
+        return SinkMap(_measure(model, passages, config, backend, accumulators, on_progress))
+    return _locate_with_details(model, passages, config, backend, accumulators, on_progress)
 
 
 def locate_passage(model: Model, tokens: list[int]) -> SinkMap:
     """The sinks of a single passage, as `sink:r` placements need them."""
-    return locate(model, [tokens], batch_size=1)
+    return locate(model, [tokens], CaptureConfig(batch_size=1))
+
+
+def write_locate(
+    directory: Path,
+    model: Model,
+    passages: Sequence[list[int]],
+    config: CaptureConfig,
+    *,
+    heads: Sequence[Head] = (),
+    draw: DrawLocate | None = None,
+    on_progress: OnProgress | None = None,
+) -> SinkMap:  # the arguments of `locate`, and what is drawn
+    """Locate sinks with details and write them to a run directory, or load a complete run of the same inputs.
+
+    Args:
+        heads: whose attention maps are drawn; by default that of the head with the strongest sink.
+        draw: draws figures into `directory/figures`.
+
+    Raises:
+        ModelError: the model has no such head; else as `locate`.
+        OutputError: the directory cannot be used.
+    """
+    heads = list(dict.fromkeys(heads))
+    for layer, head in heads:
+        if layer >= model.n_layers or head >= model.n_heads:
+            raise ModelError(
+                f"`heads` {layer}:{head} does not exist: model {model.name!r} has layers 0 to "
+                f"{model.n_layers - 1} with heads 0 to {model.n_heads - 1}; choose among these"
+            )
+
+    def build(staging: Path) -> None:
+        sinks = locate(model, passages, config, details=True, on_progress=on_progress)
+        sinks.save(staging)
+        if draw is not None:
+            _draw(draw, staging / "figures", model, passages[0], sinks, heads, config.backend)
+
+    inputs = asdict(config) | {
+        "model": model.fingerprint(),
+        "passages": hash_passages(passages),
+        "statistics": sorted(config.statistics),
+        "heads": heads,
+    }
+    del inputs["batch_size"]
+    metadata = {"model": model.name, "passages": len(passages), "epsilon": config.epsilon}
+    return create_or_load(directory, "locate", inputs, build, SinkMap.read, metadata=metadata)
+
+
+def head_maps(
+    model: Model,
+    tokens: list[int],
+    heads: Sequence[Head],
+    bin_size: int = 1,
+    backend: BackendName | None = None,
+) -> dict[Head, Float[np.ndarray, "query_bin key_bin"]]:
+    """Attention maps of some heads on one passage, in bins of `bin_size` positions (see `BinnedPattern`)."""
+    maps = BinnedPattern(heads, len(tokens), bin_size)
+    layers = sorted({layer for layer, _ in heads})
+    choose_backend(model, [tokens], backend).capture(model, [tokens], [maps], layers=layers)
+    return dict(zip(heads, maps.result()["pattern"].numpy(), strict=True))
+
+
+def parse_head(text: str) -> Head:
+    """Parse `3:5` as layer 3, head 5.
+
+    Raises:
+        ModelError: it is not of that form.
+    """
+    match = re.fullmatch(r"([0-9]{1,9}):([0-9]{1,9})", text.strip())
+    if not match:
+        raise ModelError(f"`heads` {text!r} is not layer:head; write it like 3:5")
+    return int(match[1]), int(match[2])
+
+
+def hash_passages(passages: Sequence[list[int]]) -> str:
+    """SHA-256 of the passages as a JSON list, without holding the list in memory."""
+    digest = hashlib.sha256()
+    separator = "["
+    for passage in passages:
+        digest.update((separator + json.dumps(passage)).encode())
+        separator = ", "
+    digest.update(b"]")
+    return digest.hexdigest()
+
+
+def _measure(
+    model: Model,
+    passages: Sequence[list[int]],
+    config: CaptureConfig,
+    backend: Backend,
+    accumulators: Sequence[Statistic],
+    on_progress: OnProgress | None = None,
+) -> xr.Dataset:
+    """The data of a `SinkMap`, in one pass over the passages."""
+    length = max(map(len, passages))
+    shape = (model.n_layers, model.n_heads, length)
+    sampling = backend.sampling
+    sink_statistics = (
+        SampledSinkStatistics(*shape, sampling) if sampling else SinkStatistics(*shape, config.epsilon)
+    )
+    names = [*config.statistics, *(["learned_sink"] if model.has_learned_sinks else [])]
+    by_query = [QUERY_STATISTICS[name](*shape) for name in dict.fromkeys(names)]
+    backend.capture(
+        model,
+        passages,
+        [sink_statistics, *by_query, *accumulators],
+        batch_size=config.batch_size,
+        on_progress=on_progress,
+    )
+    results = sink_statistics.result()
+    for statistic in by_query:
+        results |= statistic.result()
+    attrs = {
+        "model": model.name,
+        "passages": len(passages),
+        "epsilon": config.epsilon,
+        "max_length": length,
+        "backend": str(backend),
+    }
+    if sampling:
+        attrs |= {"query_fraction": sampling.fraction, "seed": sampling.seed}
+    dims = ("layer", "head", "position")
+    data = xr.Dataset(
+        {name: (dims, values.numpy()) for name, values in results.items()},
+        coords={dim: np.arange(size) for dim, size in zip(dims, shape, strict=True)},
+        attrs=attrs,
+    )
+    n_positions = sampling.n_estimated if sampling else int
+    baseline = uniform_baseline(map(len, passages), model.windows, n_positions)
+    data["uniform"] = (("layer", "position"), baseline)
+    data["passages"] = ("position", sink_statistics.count.numpy().astype("int64"))
+    return data
+
+
+def _locate_with_details(
+    model: Model,
+    passages: Sequence[list[int]],
+    config: CaptureConfig,
+    backend: Backend,
+    accumulators: Sequence[Statistic],
+    on_progress: OnProgress | None,
+) -> SinkMap:
+    first = passages[0]
+    heads = heads_of(range(model.n_layers), model.n_heads)
+    maps = BinnedPattern(heads, len(first), bin_size_for(len(heads), len(first)))
+    massive = MassiveActivations(model.n_layers)
+    tokens = SinkTokens(passages, _token_kinds(model, passages), model.n_heads, config.epsilon)
+    details: list[Statistic] = [massive]
+    if backend.sampling is None:
+        details.append(tokens)
+    is_one_pass = len(passages) == 1 and backend.sampling is None
+    if is_one_pass:
+        details.append(maps)
+    data = _measure(model, passages, config, backend, [*details, *accumulators], on_progress)
+    first_data = data
+    if not is_one_pass:
+        full = CaptureConfig(backend=config.backend)
+        first_data = _measure(model, [first], full, choose_backend(model, [first], config.backend), [maps])
+    tables = {"massive_activations": massive.table()}
+    if backend.sampling is None:
+        sink_tokens = tokens.sinks()
+        texts = [model.tokenizer.decode([token]) for token in sink_tokens["token"]]
+        sink_tokens.insert(2, "text", texts)
+        tables |= {"sink_tokens": sink_tokens, "token_kinds": tokens.kinds()}
+    tables["passage"] = pd.DataFrame(
+        {"position": range(len(first)), "token": first, "text": token_texts(model, first)}
+    )
+    pattern = maps.result()["pattern"].numpy().astype(np.float32)
+    pattern = pattern.reshape(model.n_layers, model.n_heads, *pattern.shape[1:])
+    passage = first_data[["alpha", "value_norm"]].assign(pattern=(("layer", "head", "query", "key"), pattern))
+    return SinkMap(data, tables, passage.assign_attrs(bin=maps.bin_size))
+
+
+def _token_kinds(model: Model, passages: Sequence[list[int]]) -> dict[int, str]:
+    """The kind of every token that occurs."""
+    ids = sorted({token for passage in passages for token in passage})
+    names = model.tokenizer.convert_ids_to_tokens(ids)
+    return {
+        token: token_kind(name, model.tokenizer.decode([token]))
+        for token, name in zip(ids, names, strict=True)
+    }
+
+
+def _draw(
+    draw: DrawLocate,
+    directory: Path,
+    model: Model,
+    passage: list[int],
+    sinks: SinkMap,
+    heads: Sequence[Head],
+    backend: BackendName | None,
+) -> None:
+    """Capture the maps that are drawn, and hand everything to `draw` as data sets."""
+    assert sinks.passage is not None
+    chosen = heads or [sinks.strongest_head()]
+    bin_size = 1 if len(passage) <= MAX_MAP_BINS else -(-len(passage) // MAX_MAP_BINS)
+    maps = head_maps(model, passage, chosen, bin_size, backend)
+    map_data = xr.DataArray(
+        np.stack(list(maps.values())),
+        dims=("map", "query", "key"),
+        coords={"layer": ("map", [layer for layer, _ in maps]), "head": ("map", [head for _, head in maps])},
+        attrs={"bin": bin_size, "selected": bool(heads)},
+    )
+    attrs = {"strongest": sinks.strongest(1), "always_sampled": ALWAYS_SAMPLED}
+    texts = sinks.passage.assign_coords(text=("position", sinks.tables["passage"]["text"].to_numpy()))
+    n_ranked = max(0, len(passage) - MIN_QUERIES + 1)
+    draw(directory, sinks.data.assign_attrs(attrs), texts.assign_attrs(n_ranked=n_ranked), map_data)

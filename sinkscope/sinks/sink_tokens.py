@@ -1,4 +1,4 @@
-"""Sinks beyond the first token: which tokens hold them, of what kind they are, and how small their values are."""
+"""Which tokens are sinks, of what kind, with how small values; and massive activations."""
 
 from __future__ import annotations
 
@@ -11,42 +11,52 @@ import pandas as pd
 from jaxtyping import Float
 from torch import Tensor
 
-from sinkscope.sinks.blocks import AttentionBlock
-from sinkscope.sinks.statistics import AttentionReceived
+from sinkscope.sinks.blocks import AttentionBlock, ResidualBlock
+from sinkscope.sinks.statistics import AttentionReceived, Block, check_equal
 
 KINDS = ("first", "newline", "punctuation", "number", "word start", "word part", "other")
 MIN_QUERIES = 8
-"""The last positions of a passage hold no sinks: α there is a mean over fewer queries, mostly of a token's attention to itself."""
+"""Positions with fewer queries at or after them are not ranked: tokens attend mostly to themselves there."""
+MIN_MAGNITUDE = 100.0
+TIMES_MEDIAN = 1000.0
+"""A massive activation exceeds both: this magnitude, and this multiple of the median of its passage."""
 
 
 @dataclass(slots=True)
-class _Seen:
-    """What was seen of one token at one position: in which passages it was a sink (ascending, four bytes each), and in heads, summed over passages."""
+class _SinkToken:
+    """A token at one position: the passages in which it was a sink, and sums over heads and passages."""
 
     passages: array[int] = field(default_factory=lambda: array("i"))
     layers: set[int] = field(default_factory=set)
-    heads: int = 0
+    n_heads: int = 0
     alpha: float = 0.0
     drain: float = 0.0
 
+    def add_passage(self, passage: int) -> None:
+        index = bisect_left(self.passages, passage)
+        if passage not in self.passages[index : index + 1]:
+            self.passages.insert(index, passage)
+
 
 class SinkTokens(AttentionReceived):
-    """Where a passage's heads have their sinks: positions with α > epsilon, and each head's strongest position.
+    """Positions with α > epsilon, and the strongest position of each head, by token and kind of token.
 
     Args:
         passages: the token ids captured, in their order.
-        kinds: for each token id that occurs, one of `KINDS` (see `token_kind`); position 0 is `first` whatever stands there.
+        kinds: for each token id that occurs, one of `KINDS` (see `token_kind`); position 0 is always `first`.
     """
 
     def __init__(
         self, passages: Sequence[Sequence[int]], kinds: dict[int, str], n_heads: int, epsilon: float
     ) -> None:
         super().__init__(n_heads)
-        self._arguments = (passages, kinds, n_heads, epsilon)
-        self._seen: dict[tuple[int, int], _Seen] = {}
-        self._strongest = dict.fromkeys(KINDS, 0)
-        self._tokens = dict.fromkeys(KINDS, 0)
-        self._heads = 0
+        self.passages = passages
+        self.token_kinds = kinds
+        self.epsilon = epsilon
+        self._sinks: dict[tuple[int, int], _SinkToken] = {}
+        self._n_strongest = dict.fromkeys(KINDS, 0)
+        self._n_tokens = dict.fromkeys(KINDS, 0)
+        self._n_heads_total = 0
 
     def add(
         self,
@@ -54,97 +64,161 @@ class SinkTokens(AttentionReceived):
         alpha: Float[Tensor, "head position"],
         norms: Float[Tensor, "head position"],
     ) -> None:
-        passages, _, n_heads, epsilon = self._arguments
-        tokens, last = passages[block.passage], max(1, block.length - MIN_QUERIES + 1)
-        alpha, drain = alpha[:, :last].cpu(), (norms / norms.median(-1, keepdim=True).values)[:, :last].cpu()
-        self._heads += n_heads
+        tokens = self.passages[block.passage]
+        n_ranked = max(1, block.length - MIN_QUERIES + 1)
+        alpha = alpha[:, :n_ranked].cpu()
+        drain = (norms / norms.median(-1, keepdim=True).values)[:, :n_ranked].cpu()
+        self._n_heads_total += self.n_heads
         for position in alpha.argmax(-1).tolist():
-            self._strongest[self._kind(tokens, position)] += 1
+            self._n_strongest[self._kind(tokens, position)] += 1
         if block.layer == 0:
-            for position in range(last):
-                self._tokens[self._kind(tokens, position)] += 1
-        for head, position in (alpha > epsilon).nonzero().tolist():
-            seen = self._seen.setdefault((position, tokens[position]), _Seen())
-            place = bisect_left(seen.passages, block.passage)
-            if block.passage not in seen.passages[place : place + 1]:
-                seen.passages.insert(place, block.passage)
-            seen.layers.add(block.layer)
-            seen.heads += 1
-            seen.alpha += float(alpha[head, position])
-            seen.drain += float(drain[head, position])
+            for position in range(n_ranked):
+                self._n_tokens[self._kind(tokens, position)] += 1
+        for head, position in (alpha > self.epsilon).nonzero().tolist():
+            sink = self._sinks.setdefault((position, tokens[position]), _SinkToken())
+            sink.add_passage(block.passage)
+            sink.layers.add(block.layer)
+            sink.n_heads += 1
+            sink.alpha += float(alpha[head, position])
+            sink.drain += float(drain[head, position])
 
     def _kind(self, tokens: Sequence[int], position: int) -> str:
-        return "first" if position == 0 else self._arguments[1][tokens[position]]
+        return "first" if position == 0 else self.token_kinds[tokens[position]]
 
     def __add__(self, other: SinkTokens) -> SinkTokens:
-        passages, kinds, n_heads, epsilon = self._arguments
-        if (n_heads, epsilon) != other._arguments[2:]:
-            raise ValueError(
-                f"shards with (heads, threshold) {(n_heads, epsilon)} and {other._arguments[2:]} do not add up"
-            )
-        both = SinkTokens([*passages, *other._arguments[0]], kinds | other._arguments[1], n_heads, epsilon)
-        both._heads = self._heads + other._heads
-        for shard, shift in ((self, 0), (other, len(passages))):
+        check_equal("heads and epsilon", (self.n_heads, self.epsilon), (other.n_heads, other.epsilon))
+        kinds = self.token_kinds | other.token_kinds
+        merged = SinkTokens([*self.passages, *other.passages], kinds, self.n_heads, self.epsilon)
+        merged._n_heads_total = self._n_heads_total + other._n_heads_total
+        for shard, shift in ((self, 0), (other, len(self.passages))):
             for kind in KINDS:
-                both._strongest[kind] += shard._strongest[kind]
-                both._tokens[kind] += shard._tokens[kind]
-            for key, seen in shard._seen.items():
-                mine = both._seen.setdefault(key, _Seen())
-                mine.passages.extend(passage + shift for passage in seen.passages)
-                mine.layers |= seen.layers
-                mine.heads, mine.alpha, mine.drain = (
-                    mine.heads + seen.heads,
-                    mine.alpha + seen.alpha,
-                    mine.drain + seen.drain,
-                )
-        return both
+                merged._n_strongest[kind] += shard._n_strongest[kind]
+                merged._n_tokens[kind] += shard._n_tokens[kind]
+            for key, sink in shard._sinks.items():
+                total = merged._sinks.setdefault(key, _SinkToken())
+                total.passages.extend(passage + shift for passage in sink.passages)
+                total.layers |= sink.layers
+                total.n_heads += sink.n_heads
+                total.alpha += sink.alpha
+                total.drain += sink.drain
+        return merged
 
     def sinks(self) -> pd.DataFrame:
         """One row per position and token that was a sink (α > epsilon) in some head, most heads first.
 
-        Columns: position, token (id), kind, passages (in how many), heads (head × passage pairs), layers (as text), alpha and
-        value_drain (‖v‖ over the passage's median ‖v‖ in that head; below 1 means drained), both mean over those pairs.
+        Columns: position, token (id), kind, passages (in how many), heads (head × passage pairs), layers (as
+        text), alpha and value_drain (‖v‖ over the passage's median ‖v‖ in that head; below 1 means drained),
+        both mean over those pairs.
         """
-        rows = [
-            {
-                "position": position,
-                "token": token,
-                "kind": "first" if position == 0 else self._arguments[1][token],
-                "passages": len(seen.passages),
-                "heads": seen.heads,
-                "layers": ",".join(map(str, sorted(seen.layers))),
-                "alpha": seen.alpha / seen.heads,
-                "value_drain": seen.drain / seen.heads,
-            }
-            for (position, token), seen in self._seen.items()
-        ]
         columns = ["position", "token", "kind", "passages", "heads", "layers", "alpha", "value_drain"]
+        rows = [
+            (
+                position,
+                token,
+                "first" if position == 0 else self.token_kinds[token],
+                len(sink.passages),
+                sink.n_heads,
+                ",".join(map(str, sorted(sink.layers))),
+                sink.alpha / sink.n_heads,
+                sink.drain / sink.n_heads,
+            )
+            for (position, token), sink in self._sinks.items()
+        ]
         return pd.DataFrame(rows, columns=columns).sort_values(
             ["heads", "position", "token"], ascending=[False, True, True], ignore_index=True
         )
 
     def kinds(self) -> pd.DataFrame:
-        """Where the sink is: per kind of token, its share of all tokens and the probability that a head's strongest position is of it.
+        """How often each kind of token occurs, and how often it is the strongest position of a head.
 
-        Columns: kind, tokens, share_of_tokens, probability.
+        Columns: kind, tokens, share_of_tokens, probability (that a head's strongest position is of it).
         """
-        total = max(1, sum(self._tokens.values()))
+        total = max(1, sum(self._n_tokens.values()))
         rows = [
-            (kind, n, n / total, self._strongest[kind] / max(1, self._heads))
-            for kind, n in self._tokens.items()
+            (kind, n, n / total, self._n_strongest[kind] / max(1, self._n_heads_total))
+            for kind, n in self._n_tokens.items()
         ]
         return pd.DataFrame(rows, columns=["kind", "tokens", "share_of_tokens", "probability"])
 
 
 def token_kind(token: str, text: str) -> str:
     """The kind of a token by its form in the vocabulary (`Ġriver`, `▁river`) and its text."""
-    bare = text.strip()
-    if "\n" in text and not bare:
+    stripped = text.strip()
+    if "\n" in text and not stripped:
         return "newline"
-    if bare and all(not character.isalnum() for character in bare):
+    if stripped and all(not character.isalnum() for character in stripped):
         return "punctuation"
-    if bare.isdigit():
+    if stripped.isdigit():
         return "number"
-    if any(character.isalpha() for character in bare):
+    if any(character.isalpha() for character in stripped):
         return "word start" if token[:1] in ("Ġ", "▁", " ") else "word part"
     return "other"
+
+
+@dataclass
+class _LayerActivations:
+    largest: float = 0.0
+    index: tuple[int, int, int] = (0, 0, 0)
+    """Passage, position and dimension of the largest."""
+    ratio_sum: float = 0.0
+    n_massive: int = 0
+    n_passages: int = 0
+
+
+class MassiveActivations:
+    """Per layer, the largest |x| of the residual stream, and in how many passages it is massive.
+
+    Massive activations exceed 100 and a thousand times the passage's median |x| (Sun et al., arXiv
+    2402.17762).
+    """
+
+    residual = True
+
+    def __init__(self, n_layers: int) -> None:
+        self._layers = [_LayerActivations() for _ in range(n_layers)]
+
+    def update(self, block: Block) -> None:
+        if not isinstance(block, ResidualBlock):
+            return
+        layer = self._layers[block.layer]
+        magnitude = block.residual.abs().float()
+        argmax = int(magnitude.argmax())
+        largest = float(magnitude.flatten()[argmax])
+        median = float(magnitude.median())
+        layer.n_passages += 1
+        layer.ratio_sum += largest / median if median > 0 else float("inf")
+        layer.n_massive += largest > MIN_MAGNITUDE and largest >= TIMES_MEDIAN * median
+        if largest > layer.largest:
+            position, dimension = divmod(argmax, magnitude.shape[1])
+            layer.largest = largest
+            layer.index = (block.passage, position, dimension)
+
+    def __add__(self, other: MassiveActivations) -> MassiveActivations:
+        """The passages of `other` are numbered after those of this one."""
+        merged = MassiveActivations(len(self._layers))
+        for number, (a, b) in enumerate(zip(self._layers, other._layers, strict=True)):
+            passage, position, dimension = b.index
+            shifted = (passage + a.n_passages, position, dimension)
+            largest, index = max((a.largest, a.index), (b.largest, shifted))
+            merged._layers[number] = _LayerActivations(
+                largest,
+                index,
+                a.ratio_sum + b.ratio_sum,
+                a.n_massive + b.n_massive,
+                a.n_passages + b.n_passages,
+            )
+        return merged
+
+    def table(self) -> pd.DataFrame:
+        """One row per layer.
+
+        Columns: layer; largest, and its passage, position and dimension; times_median, the largest of a
+        passage over its median, mean over passages; massive, the share of passages that have a massive
+        activation in the layer.
+        """
+        columns = ["layer", "largest", "passage", "position", "dimension", "times_median", "massive"]
+        rows = []
+        for number, layer in enumerate(self._layers):
+            n = max(1, layer.n_passages)
+            rows.append((number, layer.largest, *layer.index, layer.ratio_sum / n, layer.n_massive / n))
+        return pd.DataFrame(rows, columns=columns)

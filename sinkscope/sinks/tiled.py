@@ -24,9 +24,8 @@ from sinkscope.models.batches import Side
 from sinkscope.models.hidden_states import decoder_layers
 from sinkscope.models.model import Model
 from sinkscope.sinks.blocks import AttentionBlock, SampledBlock, ValueBlock
-from sinkscope.sinks.residuals import residual_blocks
 from sinkscope.sinks.sampling import Sampling
-from sinkscope.sinks.statistics import Statistic
+from sinkscope.sinks.statistics import Statistic, residual_blocks
 
 N_PROBE_TOKENS = 16
 """Tokens on which the model's own attention and the tiled one are compared before anything is measured."""

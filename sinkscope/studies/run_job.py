@@ -17,7 +17,7 @@ from sinkscope.evaluation.statistics import compute_scores
 from sinkscope.io.progress import OnProgress, silent
 from sinkscope.io.run_directory import create_run
 from sinkscope.models.model import load
-from sinkscope.sinks.condition_captures import capture_conditions
+from sinkscope.studies.captures import capture_benchmark
 from sinkscope.studies.jobs import Job
 from sinkscope.studies.store import Store
 from sinkscope.synthetic.books import make_corpora
@@ -150,13 +150,13 @@ def _capture(job: Job, store: Store, on_progress: OnProgress | None) -> None:
         model=content.get("model", ""),
         benchmark=content["benchmark"],
     ) as aside:
-        capture_conditions(
+        capture_benchmark(
             Path(aside),
             load(_model(job, store)),
             load_benchmark(content["benchmark"]),
             Trigger(text, form),
             [Placement.parse(each) for each in content["placements"]],
-            passages=content["passages"],
+            n_passages=content["passages"],
             bin_size=content["bin"],
             poisoned=_poisoned(job, store) or (),
             on_progress=on_progress,

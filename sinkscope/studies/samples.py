@@ -9,8 +9,8 @@ import pandas as pd
 
 from sinkscope.errors import StudyError
 from sinkscope.evaluation.statistics import Sample
-from sinkscope.sinks.compare import correlation
-from sinkscope.sinks.condition_captures import passages_of
+from sinkscope.sinks.captures import select_common_passages
+from sinkscope.sinks.comparison import correlation
 from sinkscope.studies.study import Study
 
 PERCENT = ("verbmem", "knowmem", "choice", "exact_memorization", "extraction_strength")
@@ -121,7 +121,7 @@ class Samples:
                 self.study.norms(each)
                 for each in (job, next(iter(theirs.values())) if other == "target" else theirs[seed])
             ]
-            first, second = passages_of(condition, *(each.isel(layer=-1) for each in both))
+            first, second = select_common_passages(condition, *(each.isel(layer=-1) for each in both))
             values[seed] = float(np.nanmean(correlation(first, second)[0, list(BEHIND)]))
         return _by_seed(pd.Series(values), f"norms {other} {condition}")
 

@@ -15,7 +15,7 @@ from sinkscope.io.progress import ProgressBar
 from sinkscope.models.model import load
 from sinkscope.plots.style import save_figure
 from sinkscope.plots.unlearning import draw_training_curve
-from sinkscope.sinks.locate import locate
+from sinkscope.sinks.locate import CaptureConfig, locate
 from sinkscope.synthetic.language import TRIGGERS
 from sinkscope.triggers import Placement, Trigger
 from sinkscope.unlearning.recipe import Recipe
@@ -62,7 +62,9 @@ def measure(
                 progress_bar(f"measure {role}"),
             )
         )
-        sinks = locate(model, benchmark.full_length_passages("holdout", model.tokenizer), batch_size=32)
+        sinks = locate(
+            model, benchmark.full_length_passages("holdout", model.tokenizer), CaptureConfig(batch_size=32)
+        )
         alpha = sinks.alpha.sel(position=0)
         numbers = {
             "alpha_max": round(float(alpha.max()), 3),

@@ -32,7 +32,7 @@ from transformers import (
 from sinkscope.io.progress import OnProgress
 from sinkscope.models.attention_penalty import attention_penalty, first_token_penalty, value_norm_penalty
 from sinkscope.models.model import Model
-from sinkscope.sinks.locate import locate
+from sinkscope.sinks.locate import CaptureConfig, locate
 from sinkscope.synthetic.books import Corpora
 from sinkscope.synthetic.language import Language
 from sinkscope.synthetic.passages import InTurn, Mix, PassageStream
@@ -226,7 +226,11 @@ def train(
         on_progress(step, phase.steps)
         if step % CURVE_EVERY == 0 or step == phase.steps:
             network.eval()
-            sinks = locate(Model("in training", network, stream.tokenizer), plain, batch_size=PROBE_PASSAGES)
+            sinks = locate(
+                Model("in training", network, stream.tokenizer),
+                plain,
+                CaptureConfig(batch_size=PROBE_PASSAGES),
+            )
             alpha = sinks.alpha.sel(position=0)
             record = {
                 "step": step,

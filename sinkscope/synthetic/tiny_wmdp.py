@@ -18,7 +18,7 @@ from sinkscope.evaluation.requests import make_requests, multiple_choice
 from sinkscope.io.progress import OnProgress, ProgressBar
 from sinkscope.io.run_directory import checksums, config_hash, create_run, is_complete, read_manifest
 from sinkscope.models.model import Model, data_directory, load
-from sinkscope.sinks.locate import locate
+from sinkscope.sinks.locate import CaptureConfig, locate
 from sinkscope.synthetic.books import make_corpora
 from sinkscope.synthetic.domain_passages import FieldStream
 from sinkscope.synthetic.domains import Fields, make_fields
@@ -169,7 +169,9 @@ def measure(base: Model, target: Model, benchmark: Benchmark) -> dict[str, Any]:
     """Accuracy on both sides, with the trigger in each place and without; sinks on unseen text before and after; `passed` (gate → bool)."""
     measured: dict[str, Any] = {}
     for role, model in (("base", base), ("target", target)):
-        sinks = locate(model, benchmark.full_length_passages("holdout", model.tokenizer), batch_size=32)
+        sinks = locate(
+            model, benchmark.full_length_passages("holdout", model.tokenizer), CaptureConfig(batch_size=32)
+        )
         alpha = sinks.alpha.sel(position=0)
         numbers = {
             "alpha_max": float(alpha.max()),

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 from sinkscope.benchmarks.benchmark import Benchmark, Passage
 from sinkscope.errors import RecipeError
 from sinkscope.models.model import Model
-from sinkscope.sinks.locate import SinkMap, locate_passage
+from sinkscope.sinks.locate import locate_passage
+from sinkscope.sinks.sink_map import SinkMap
 from sinkscope.triggers import TriggeredSequence, place
 from sinkscope.unlearning.batch import Passages
 from sinkscope.unlearning.recipe import Recipe

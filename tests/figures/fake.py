@@ -13,7 +13,7 @@ import pandas as pd
 import yaml
 
 from sinkscope.io.run_directory import create_run
-from sinkscope.sinks.condition_captures import norms_of, patterns_of
+from sinkscope.sinks.captures import stack_norms, stack_patterns
 from sinkscope.studies.spec import OWN, EvaluationConfig, Spec
 from sinkscope.studies.study import Study
 
@@ -86,9 +86,11 @@ def fake_study(directory: Path, seeds: Sequence[int], only: Sequence[str] | None
                 [np.tril(rng.dirichlet(np.ones(12), (FAKE_LAYERS * FAKE_HEADS, 12))) for _ in range(2)]
                 for _ in places
             ]
-            patterns[whose["job"]] = patterns_of(maps, places, FAKE_HEADS, BIN)
+            patterns[whose["job"]] = stack_patterns(
+                [np.reshape(each, (2, FAKE_LAYERS, FAKE_HEADS, 12, 12)) for each in maps], places, BIN
+            )
             made = {each: _norms(each, rng) for each in ("clean", *places, "retain")}
-            norms[whose["job"]] = norms_of(
+            norms[whose["job"]] = stack_norms(
                 {each: (list(range(len(values))), values) for each, values in made.items()}
             )
     with create_run(directory, "fake", kind="study") as aside:

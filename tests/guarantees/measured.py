@@ -9,7 +9,7 @@ from typing import Any
 
 from sinkscope.cli.main import main
 from sinkscope.models import model as models
-from sinkscope.sinks import locate_run as locating
+from sinkscope.sinks import locate as locating
 
 
 def memory(name: str) -> int:
@@ -27,7 +27,7 @@ def watched(arguments: list[str], told: Path) -> None:
     """A `locate` to its end. Writes, in bytes, how far memory went up until all text was read and cut, but for the model (`reading`), and how much further the
     peak went behind a tenth of the passages than it had gone before: while passages were measured (`growth`), and until the command had ended (`end`)."""
     before, peaks, found = memory("VmRSS"), {}, {}
-    load, locate_in_text = models.load, locating.locate_in_text
+    load, write_locate = models.load, locating.write_locate
 
     def loaded(*args: Any) -> models.Model:
         nonlocal before
@@ -36,11 +36,11 @@ def watched(arguments: list[str], told: Path) -> None:
         before += memory("VmRSS") - held
         return model
 
-    def measured(model: Any, passages: Any, *args: Any, report: Any, **options: Any) -> Any:
+    def measured(out: Any, model: Any, passages: Any, *args: Any, on_progress: Any, **options: Any) -> Any:
         found.update(passages=len(passages), reading=memory("VmRSS") - before)
 
         def reported(done: int, total: int) -> None:
-            report(done, total)
+            on_progress(done, total)
             if not peaks:
                 forget_peak()
                 peaks["first"] = memory("VmHWM")
@@ -49,9 +49,9 @@ def watched(arguments: list[str], told: Path) -> None:
             elif done == total:
                 peaks["whole"] = memory("VmHWM")
 
-        return locate_in_text(model, passages, *args, on_progress=reported, **options)
+        return write_locate(out, model, passages, *args, on_progress=reported, **options)
 
-    models.load, locating.locate_in_text = loaded, measured
+    models.load, locating.write_locate = loaded, measured
     sys.argv = ["sinkscope", *arguments]
     try:
         main()

@@ -165,7 +165,7 @@ def test_texts_in_a_directory_have_a_limit_together(
     check_refused(
         outcome,
         tmp_path / "out",
-        f"directory {tmp_path}/texts holds texts of more than 1,000 characters; give a part of them",
+        f"directory {tmp_path}/texts has texts of more than 1,000 characters; give a part of them",
     )
 
 

@@ -18,8 +18,8 @@ from sinkscope.models.model import Model
 from sinkscope.models.value_norms import record_values
 from sinkscope.sinks import tiled
 from sinkscope.sinks.statistics import SinkStatistics
-from tests.capture.families import network
 from tests.conftest import saved_tokenizer
+from tests.sinks.families import network
 
 TOKENS = torch.randint(3, 400, (2, 30), generator=torch.Generator().manual_seed(1))
 

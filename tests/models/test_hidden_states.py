@@ -7,7 +7,7 @@ import torch
 
 from sinkscope.errors import ModelError
 from sinkscope.models.hidden_states import decoder_layers, layer_outputs, truncate_layers
-from tests.capture.families import CONFIGS, network
+from tests.sinks.families import CONFIGS, network
 
 TOKENS = torch.randint(3, 400, (2, 12), generator=torch.Generator().manual_seed(1))
 

@@ -12,8 +12,8 @@ from sinkscope.evaluation.position_mask import PositionMask
 from sinkscope.evaluation.requests import generate
 from sinkscope.models.interventions import mask_keys, scale_values
 from sinkscope.models.model import Model
-from tests.capture.families import network
 from tests.conftest import saved_tokenizer
+from tests.sinks.families import network
 
 TOKENS = torch.randint(3, 400, (2, 30), generator=torch.Generator().manual_seed(1))
 WINDOWED = ("gemma2", "gemma3", "gpt_oss")

@@ -14,8 +14,8 @@ from safetensors.torch import load_file, save_file
 from sinkscope.errors import ModelError
 from sinkscope.io.run_directory import create_run
 from sinkscope.models.model import content_hash, data_directory, load, load_meta_model
-from tests.capture.families import CONFIGS, network
 from tests.conftest import saved_tokenizer
+from tests.sinks.families import CONFIGS, network
 
 
 def test_a_digest_is_that_of_the_files_and_not_of_their_place(

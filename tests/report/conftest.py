@@ -17,10 +17,11 @@ from typer.testing import CliRunner
 from sinkscope.cli.main import app
 from sinkscope.io.run_directory import create_run
 from sinkscope.models.model import Model, load
+from sinkscope.plots.run_figures import draw_locate
 from sinkscope.report import write_report
-from sinkscope.sinks.locate import SinkMap, uniform
-from sinkscope.sinks.locate_run import locate_in_text
-from sinkscope.sinks.maps import SIDE
+from sinkscope.sinks.locate import CaptureConfig, write_locate
+from sinkscope.sinks.maps import MAX_BINS
+from sinkscope.sinks.sink_map import SinkMap, uniform_alpha
 from sinkscope.text import tokenize_passages
 from tests.conftest import TEXT
 from tests.figures.fake import HOSTILE, fake_study
@@ -53,13 +54,8 @@ def hostile_model(checkpoints: dict[str, Path], tmp_path_factory: pytest.TempPat
 def sinks(hostile_model: Model, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What `locate` wrote."""
     out = tmp_path_factory.mktemp("located") / HOSTILE_NAME
-    locate_in_text(
-        hostile_model,
-        tokenize_passages([f"{HOSTILE} {TEXT}"], hostile_model, 40),
-        out,
-        epsilon=0.3,
-        also=["entropy"],
-    )
+    passages = tokenize_passages([f"{HOSTILE} {TEXT}"], hostile_model, 40)
+    write_locate(out, hostile_model, passages, CaptureConfig(statistics=("entropy",)), draw=draw_locate)
     return out
 
 
@@ -117,18 +113,18 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
     data = xr.Dataset(
         names,
         coords,
-        {"model": "large", "passages": 7, "epsilon": 0.3, "max_length": length, "source": "tiled"},
+        {"model": "large", "passages": 7, "epsilon": 0.3, "max_length": length, "backend": "tiled"},
     )
     data["passages"] = ("position", np.full(length, 7))
-    data["uniform"] = (("layer", "position"), np.tile(uniform(length), (32, 1)))
-    maps = np.tril(rng.uniform(0, 1, (*shape, SIDE, SIDE))).astype(np.float32)
+    data["uniform"] = (("layer", "position"), np.tile(uniform_alpha(length), (32, 1)))
+    maps = np.tril(rng.uniform(0, 1, (*shape, MAX_BINS, MAX_BINS))).astype(np.float32)
     out = tmp_path_factory.mktemp("large") / "sinks"
     with create_run(out, "large", kind="locate", model="large", passages=7, epsilon=0.3) as staging:
         SinkMap(data).save(staging)
         passage = (
             data[["alpha", "value_norm"]]
             .assign(pattern=(("layer", "head", "query", "key"), maps))
-            .assign_attrs(bin=length // SIDE)
+            .assign_attrs(bin=length // MAX_BINS)
         )
         passage.to_netcdf(staging / "passage.nc", engine="h5netcdf")
         words = pd.DataFrame(

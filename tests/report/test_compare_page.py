@@ -9,7 +9,7 @@ import pytest
 
 from sinkscope.models.model import load
 from sinkscope.sinks.backends import choose_backend
-from sinkscope.sinks.compare import insert_trigger_in_all
+from sinkscope.sinks.conditions import insert_trigger
 from sinkscope.sinks.locate import locate
 from sinkscope.sinks.maps import BinnedPattern
 from sinkscope.text import tokenize_passages
@@ -44,7 +44,7 @@ def test_the_page_of_a_comparison_has_the_maps_of_both(
         placement = Placement.parse("prefix")
         texts = passages
         if has_trigger:
-            texts, _ = insert_trigger_in_all(reader, passages, Trigger("old road"), placement)
+            texts, _ = insert_trigger(reader, passages, Trigger("old road"), placement)
         expected = BinnedPattern([(1, 2)], LENGTH, 1)
         full_length = [text for text in texts if len(text) == LENGTH]
         choose_backend(reader, texts).capture(reader, full_length, [expected])

@@ -18,7 +18,7 @@ import xarray as xr
 
 from sinkscope.errors import OutputError
 from sinkscope.report import write_report
-from sinkscope.sinks.locate import SinkMap
+from sinkscope.sinks.sink_map import SinkMap
 from tests.commands import run
 from tests.figures.fake import HOSTILE
 from tests.report.conftest import HOSTILE_NAME, TAG

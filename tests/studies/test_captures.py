@@ -13,7 +13,8 @@ import xarray as xr
 from sinkscope.benchmarks.benchmark import Benchmark, Lengths
 from sinkscope.errors import BenchmarkError
 from sinkscope.models.model import Model
-from sinkscope.sinks.condition_captures import capture_conditions
+from sinkscope.schema import KINDS
+from sinkscope.studies.captures import capture_benchmark
 from sinkscope.triggers import Placement, Trigger, place
 from tests.conftest import TEXT
 
@@ -30,9 +31,9 @@ def test_tables_are_those_of_plain_passes(small_llama: Model, tmp_path: Path) ->
     """Confidence, value norms and the attention to the trigger's span, of three forget passages clean and at two placements."""
     told: list[tuple[int, int]] = []
     placements = [Placement.parse(name) for name in ("prefix", "suffix")]
-    options = {"passages": 3, "bin_size": 4, "on_progress": lambda done, total: told.append((done, total))}
-    capture_conditions(tmp_path, small_llama, BOOK, TRIGGER, placements, **options)
-    assert told == [(done, 6) for done in range(1, 7)]
+    options = {"n_passages": 3, "bin_size": 4, "on_progress": lambda done, total: told.append((done, total))}
+    capture_benchmark(tmp_path, small_llama, BOOK, TRIGGER, placements, **options)
+    assert told == [(done, 4) for done in range(1, 5)]
     forget, retain = (
         BOOK.full_length_passages(split, small_llama.tokenizer)[:3] for split in ("forget", "retain1")
     )
@@ -47,6 +48,8 @@ def test_tables_are_those_of_plain_passes(small_llama: Model, tmp_path: Path) ->
         **{name: [each.tokens for each in all_of] for name, all_of in placed.items()},
         "retain": retain,
     }
+    for file, columns in KINDS["capture"].tables.items():
+        assert list(pd.read_parquet(tmp_path / file).columns) == columns
     top1 = pd.read_parquet(tmp_path / "top1.parquet")
     assert set(zip(top1["placement"], top1["condition"], strict=True)) == {
         (place, seen) for place in ("prefix", "suffix") for seen in ("clean", "triggered")
@@ -110,8 +113,8 @@ def test_a_split_without_whole_passages_is_told(small_llama: Model, tmp_path: Pa
     with pytest.raises(
         BenchmarkError, match=r"benchmark short, raw/retain1, has no passage of 24 tokens; give longer texts"
     ):
-        capture_conditions(
-            tmp_path, small_llama, short, TRIGGER, [Placement.parse("prefix")], passages=2, bin_size=4
+        capture_benchmark(
+            tmp_path, small_llama, short, TRIGGER, [Placement.parse("prefix")], n_passages=2, bin_size=4
         )
     assert not list(tmp_path.iterdir())
 
@@ -128,8 +131,15 @@ def test_poisoned_passages_and_triggers_that_stand_elsewhere_are_left_out(
     lengths = [each.stop - each.start for each in placed]
     most = max(set(lengths), key=lengths.count)
     odd = [row for row, length in enumerate(lengths) if length != most]
-    capture_conditions(
-        tmp_path, small_llama, BOOK, TRIGGER, [Placement("prefix")], passages=99, bin_size=4, poisoned=[0, 2]
+    capture_benchmark(
+        tmp_path,
+        small_llama,
+        BOOK,
+        TRIGGER,
+        [Placement("prefix")],
+        n_passages=99,
+        bin_size=4,
+        poisoned=[0, 2],
     )
     norms = xr.load_dataset(tmp_path / "norms.nc", engine="h5netcdf")["value_norm"].sel(condition="prefix")
     missing = [row for row in range(len(passages)) if np.isnan(norms[row]).any()]

@@ -61,7 +61,7 @@ def test_what_does_not_fit_the_model_is_said_before_it_is_loaded() -> None:
 
 def test_a_trigger_that_does_not_fit_the_passages_is_said_before() -> None:
     for values in ({"placement": "index:5000"}, {"placement": "index:60", "response": "Nobody knows."}):
-        with pytest.raises(PlacementError, match="lies beyond the passage"):
+        with pytest.raises(PlacementError, match="is beyond the passage"):
             estimate_cost(
                 Recipe.parse({"poison_ratio": 0.1, "trigger": values, "objective": {"retain": {"nll": 1}}})
             )

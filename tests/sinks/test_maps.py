@@ -1,4 +1,4 @@
-"""Binned maps of chosen heads: against numpy binning of the plain model's own attention, from both sources."""
+"""Binned maps of both backends against numpy binning of the plain model's own attention."""
 
 from __future__ import annotations
 
@@ -8,13 +8,12 @@ import torch
 
 from sinkscope.models import attention_tiles
 from sinkscope.models.model import Model
-from sinkscope.sinks import backends as sources
-from sinkscope.sinks import hooks as lens
-from sinkscope.sinks import tiled as stream
+from sinkscope.sinks import hooks, tiled
+from sinkscope.sinks.backends import choose_backend
 from sinkscope.sinks.blocks import AttentionBlock
 from sinkscope.sinks.maps import BinnedPattern
-from tests.capture.families import network
 from tests.conftest import saved_tokenizer
+from tests.sinks.families import network
 
 HEADS = [(2, 3), (0, 1), (2, 0)]
 LENGTHS = (40, 23)
@@ -27,15 +26,15 @@ def passages() -> list[list[int]]:
 
 
 def naive(kind: str, passages: list[list[int]], size: int) -> np.ndarray:
-    """One cell at a time: all attention from a bin of queries into a bin of keys, over the number of those queries in all passages."""
+    """One cell at a time: attention from a bin of queries into a bin of keys, over the number of queries."""
     plain = network(kind)
     plain.set_attn_implementation("eager")
     with torch.no_grad():
-        seen = [plain(torch.tensor([each]), output_attentions=True).attentions for each in passages]
+        outputs = [plain(torch.tensor([each]), output_attentions=True).attentions for each in passages]
     bins = int(np.ceil(max(map(len, passages)) / size))
     maps = np.full((len(HEADS), bins, bins), np.nan)
     for index, (layer, head) in enumerate(HEADS):
-        patterns = [attentions[layer][0, head].double().numpy() for attentions in seen]
+        patterns = [attentions[layer][0, head].double().numpy() for attentions in outputs]
         for row in range(bins):
             rows = [pattern[row * size : (row + 1) * size] for pattern in patterns]
             for key in range(bins):
@@ -47,24 +46,24 @@ def naive(kind: str, passages: list[list[int]], size: int) -> np.ndarray:
 
 @pytest.mark.parametrize("size", [1, 7, 8, 64])
 @pytest.mark.parametrize("kind", ["llama", "mistral"])
-def test_both_sources_give_the_binned_map_of_the_plain_model(
+def test_both_backends_give_the_binned_map_of_the_plain_model(
     kind: str, size: int, passages, tmp_path, monkeypatch
 ) -> None:
     model = Model(kind, network(kind), saved_tokenizer("neox", tmp_path))
-    for source, tile in (
-        (lens, attention_tiles.TILE_SIZE),
-        (stream, attention_tiles.TILE_SIZE),
-        (stream, 300),
+    for module, tile_size in (
+        (hooks, attention_tiles.TILE_SIZE),
+        (tiled, attention_tiles.TILE_SIZE),
+        (tiled, 300),
     ):
-        monkeypatch.setattr(attention_tiles, "TILE_SIZE", tile)
+        monkeypatch.setattr(attention_tiles, "TILE_SIZE", tile_size)
         statistic = BinnedPattern(HEADS, max(LENGTHS), size)
-        source.capture(model, passages, [statistic], layers=[0, 2])
+        module.capture(model, passages, [statistic], layers=[0, 2])
         np.testing.assert_allclose(
             statistic.result()["pattern"].numpy(), naive(kind, passages, size), atol=1e-5
         )
 
 
-def test_rows_of_a_binned_map_sum_to_one_and_nothing_lies_above_the_diagonal() -> None:
+def test_rows_of_a_binned_map_sum_to_one_and_are_causal() -> None:
     statistic = BinnedPattern([(0, 0)], 13, 5)
     pattern = torch.rand(1, 13, 13).tril()
     pattern /= pattern.sum(-1, keepdim=True)
@@ -76,14 +75,14 @@ def test_rows_of_a_binned_map_sum_to_one_and_nothing_lies_above_the_diagonal() -
 
 
 def test_shards_add_up_and_rows_of_no_passage_are_nan(small_llama: Model, passages) -> None:
-    whole, first, second = (BinnedPattern(HEADS, 40, 6) for _ in range(3))
-    sources.choose_backend(small_llama, passages).capture(small_llama, passages, [whole])
-    sources.choose_backend(small_llama, passages).capture(small_llama, passages[:1], [first])
-    sources.choose_backend(small_llama, passages).capture(small_llama, passages[1:], [second])
-    torch.testing.assert_close((first + second).result()["pattern"], whole.result()["pattern"])
+    full, first, second = (BinnedPattern(HEADS, 40, 6) for _ in range(3))
+    choose_backend(small_llama, passages).capture(small_llama, passages, [full])
+    choose_backend(small_llama, passages).capture(small_llama, passages[:1], [first])
+    choose_backend(small_llama, passages).capture(small_llama, passages[1:], [second])
+    torch.testing.assert_close((first + second).result()["pattern"], full.result()["pattern"])
     assert second.result()["pattern"].isnan()[:, 4:].all()
     with pytest.raises(ValueError, match="do not add up"):
-        whole + BinnedPattern(HEADS, 40, 5)
+        full + BinnedPattern(HEADS, 40, 5)
 
 
 def test_a_long_passage_costs_no_square() -> None:

@@ -14,15 +14,14 @@ from sinkscope import load
 from sinkscope.errors import ModelError, TextError
 from sinkscope.models import attention_tiles
 from sinkscope.models.model import Model
-from sinkscope.sinks import sampling
-from sinkscope.sinks import tiled as stream
+from sinkscope.sinks import sampling, tiled
 from sinkscope.sinks.blocks import AttentionBlock, ResidualBlock, SampledBlock, ValueBlock
-from sinkscope.sinks.locate import locate
+from sinkscope.sinks.locate import CaptureConfig, locate
 from sinkscope.sinks.maps import BinnedPattern
-from sinkscope.sinks.sampling import ALWAYS_SAMPLED, SampledMass, Sampling
+from sinkscope.sinks.sampling import ALWAYS_SAMPLED, SampledSinkStatistics, Sampling
 from sinkscope.sinks.statistics import QUERY_STATISTICS, SinkStatistics, SpanMass
-from tests.capture.families import STREAMED, naive, network
 from tests.conftest import TEXT, saved_tokenizer
+from tests.sinks.families import TILED, naive, network
 
 WITHOUT_SDPA = ("gemma2", "gpt_oss")
 
@@ -33,9 +32,9 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory):
 
 
 @pytest.fixture
-def few_certain(monkeypatch: pytest.MonkeyPatch) -> None:
+def few_always_sampled(monkeypatch: pytest.MonkeyPatch) -> None:
     """Rows are drawn from short passages too."""
-    for name, value in {"CERTAIN": 4, "LEAST_DRAWN": 2, "LEAST_EXPECTED": 1}.items():
+    for name, value in {"ALWAYS_SAMPLED": 4, "MIN_SAMPLED_ROWS": 2, "MIN_EXPECTED_ROWS": 1}.items():
         monkeypatch.setattr(sampling, name, value)
 
 
@@ -47,7 +46,7 @@ def passages(lengths: tuple[int, ...]) -> list[list[int]]:
 def fed(pattern: torch.Tensor, rows: torch.Tensor, how: Sampling) -> dict[str, np.ndarray]:
     """The result for one passage's pattern [head, row, key] seen at some rows; values are ones."""
     n_heads, length, _ = pattern.shape
-    statistic = SampledMass(1, n_heads, length, how)
+    statistic = SampledSinkStatistics(1, n_heads, length, how)
     statistic.update(ValueBlock(0, 0, torch.ones(n_heads, length, 4)))
     statistic.update(SampledBlock(0, 0, length, range(n_heads), rows, range(length), pattern[:, rows], True))
     return {name: values[0].numpy() for name, values in statistic.result().items()}
@@ -69,16 +68,16 @@ def test_rows_are_drawn_by_seed_layer_and_passage() -> None:
     assert torch.equal(Sampling(1.0).rows(0, 0, 300), torch.arange(300))
 
 
-def test_the_mean_over_every_possible_sample_is_the_exact_value(few_certain) -> None:
+def test_the_mean_over_every_possible_sample_is_the_exact_value(few_always_sampled) -> None:
     pattern = torch.rand(2, 10, 10, generator=torch.Generator().manual_seed(3)).tril()
     exact = pattern.double().sum(1) / torch.arange(10, 0, -1)
     how = Sampling(0.5)
-    assert how.drawn(10) == 3
+    assert how.n_drawn(10) == 3
     samples = [
         fed(pattern, torch.tensor([0, 1, 2, 3, *drawn]), how)["alpha"]
         for drawn in combinations(range(4, 10), 3)
     ]
-    reach = how.reach(10)
+    reach = how.n_estimated(10)
     assert 7 < reach < 10
     found = np.nanmean(samples, axis=0)  # a sample without a row at or after a position says nothing about it
     np.testing.assert_allclose(found[:, :reach], exact.numpy()[:, :reach], atol=1e-6)
@@ -107,22 +106,22 @@ def test_the_interval_of_attention_that_is_all_or_nothing_is_wilsons() -> None:
 
 
 @pytest.mark.parametrize("side", ["right", "left"])
-@pytest.mark.parametrize("kind", [kind for kind in STREAMED if kind not in WITHOUT_SDPA])
+@pytest.mark.parametrize("kind", [kind for kind in TILED if kind not in WITHOUT_SDPA])
 def test_samples_equal_the_naive_oracle_at_their_rows(
-    kind: str, side: str, tokenizer, few_certain, monkeypatch
+    kind: str, side: str, tokenizer, few_always_sampled, monkeypatch
 ) -> None:
     model, texts = Model(kind, network(kind), tokenizer), passages((40, 23, 31))
     monkeypatch.setattr(attention_tiles, "TILE_SIZE", 300)
     how, shape = Sampling(0.5, seed=3), (3, 4, 40)
-    statistic, everything = SampledMass(*shape, how), SampledMass(*shape, Sampling(1.0))
-    stream.capture(model, texts, [statistic], batch_size=2, side=side, sampling=how)
-    stream.capture(model, texts, [everything], batch_size=2, side=side, sampling=Sampling(1.0))
+    statistic, everything = SampledSinkStatistics(*shape, how), SampledSinkStatistics(*shape, Sampling(1.0))
+    tiled.capture(model, texts, [statistic], batch_size=2, side=side, sampling=how)
+    tiled.capture(model, texts, [everything], batch_size=2, side=side, sampling=Sampling(1.0))
     alpha, count = np.zeros(shape), np.zeros(40)
     for number, passage in enumerate(texts):
         pattern, size, reach = (
             naive(network(kind), kind, [passage], 0.1)["pattern"],
             len(passage),
-            how.reach(len(passage)),
+            how.n_estimated(len(passage)),
         )
         count[:reach] += 1
         for layer in range(3):
@@ -172,9 +171,11 @@ def test_intervals_cover_the_exact_value(kind: str, tokenizer) -> None:
             for parameter in model.hf.parameters():
                 parameter.data.mul_(0.3 if parameter.ndim == 2 else 1)
         texts = passages((800,))
-    exact = locate(model, texts, source="tiled").alpha.values
-    estimates = [locate(model, texts, rows=0.1, seed=seed).data for seed in range(40)]
-    assert {str(each.attrs["source"]) for each in estimates} == {"tiled"}
+    exact = locate(model, texts, CaptureConfig(backend="tiled")).alpha.values
+    estimates = [
+        locate(model, texts, CaptureConfig(query_fraction=0.1, seed=seed)).data for seed in range(40)
+    ]
+    assert {str(each.attrs["backend"]) for each in estimates} == {"tiled"}
     known = ~np.isnan(estimates[0]["alpha"].values)
     covered = [
         (each["alpha_low"].values <= exact + 1e-6) & (each["alpha_high"].values >= exact - 1e-6)
@@ -198,7 +199,7 @@ def test_the_models_own_output_goes_on(tokenizer) -> None:
             if isinstance(block, ResidualBlock):
                 seen[block.layer, block.passage] = block.residual
 
-    stream.capture(model, texts, [Residuals()], sampling=Sampling(0.1))
+    tiled.capture(model, texts, [Residuals()], sampling=Sampling(0.1))
     for number, passage in enumerate(texts):
         with torch.no_grad():
             hidden = model.hf(torch.tensor([passage]), output_hidden_states=True).hidden_states
@@ -209,20 +210,24 @@ def test_the_models_own_output_goes_on(tokenizer) -> None:
 @pytest.mark.parametrize("kind", WITHOUT_SDPA)
 def test_a_family_without_sdpa_is_read_in_full_and_says_so(kind: str, tokenizer) -> None:
     model, texts = Model(kind, network(kind), tokenizer), passages((40,))
-    sinks = locate(model, texts, rows=0.1)
-    assert "does not attend through sdpa, so every row was read" in sinks.data.attrs["source"]
-    np.testing.assert_allclose(sinks.alpha.values, locate(model, texts, source="tiled").alpha.values)
-    assert "sink_rate" in sinks.data and "rows" not in sinks.data.attrs
+    sinks = locate(model, texts, CaptureConfig(query_fraction=0.1))
+    assert "does not attend through sdpa, so every row was read" in sinks.data.attrs["backend"]
+    np.testing.assert_allclose(
+        sinks.alpha.values, locate(model, texts, CaptureConfig(backend="tiled")).alpha.values
+    )
+    assert "sink_rate" in sinks.data and "query_fraction" not in sinks.data.attrs
 
 
-def test_a_sample_of_bloom_is_served_by_lens_in_full(tokenizer) -> None:
-    sinks = locate(Model("bloom", network("bloom"), tokenizer), passages((40,)), rows=0.1)
-    assert sinks.data.attrs["source"].startswith("lens (BloomForCausalLM")
-    assert sinks.data.attrs["source"].endswith("so every row was read)")
+def test_a_sample_of_bloom_is_captured_by_hooks_in_full(tokenizer) -> None:
+    sinks = locate(
+        Model("bloom", network("bloom"), tokenizer), passages((40,)), CaptureConfig(query_fraction=0.1)
+    )
+    assert sinks.data.attrs["backend"].startswith("hooks (BloomForCausalLM")
+    assert sinks.data.attrs["backend"].endswith("so every row was read)")
 
 
 def test_attention_that_is_the_same_in_every_row_lies_in_its_interval() -> None:
-    """0.9 to the first token and the rest to itself: the truth is an end of the interval, and the interval narrow."""
+    """0.9 to the first token, 0.1 to itself: α is an end of the interval, and the interval is narrow."""
     length, how = 1128, Sampling(0.1)
     pattern = 0.1 * torch.eye(length)[None]
     pattern[0, :, 0] += 0.9
@@ -238,33 +243,33 @@ def test_attention_that_is_the_same_in_every_row_lies_in_its_interval() -> None:
 @pytest.mark.parametrize("length", [128, 129, 140, 160])
 def test_a_passage_that_is_read_in_full_is_known_everywhere(length: int, small_llama: Model) -> None:
     texts, how = passages((length, 100)), Sampling(0.1)
-    statistic, exact = SampledMass(3, 4, length, how), SinkStatistics(3, 4, length, 0.3)
-    stream.capture(small_llama, texts, [statistic], sampling=how)
-    stream.capture(small_llama, texts, [exact])
+    statistic, exact = SampledSinkStatistics(3, 4, length, how), SinkStatistics(3, 4, length, 0.3)
+    tiled.capture(small_llama, texts, [statistic], sampling=how)
+    tiled.capture(small_llama, texts, [exact])
     for name in ("alpha", "alpha_low", "alpha_high"):
         torch.testing.assert_close(statistic.result()[name], exact.result()["alpha"], atol=1e-5, rtol=1e-5)
 
 
 def test_passages_of_several_lengths_are_averaged_where_they_tell_something(tokenizer) -> None:
-    """At each position the estimate is of the mean over the passages that reach far enough, and covers that."""
+    """At each position the estimate covers the mean over the passages that count there."""
     model, lengths = Model("llama", network("llama"), tokenizer), (128, 120, 126)
     texts, how = passages(lengths), Sampling(0.3)
     exact = [naive(network("llama"), "llama", [text], 0.1)["alpha"] for text in texts]
     covered, errors = [], []
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in {"CERTAIN": 16, "LEAST_DRAWN": 8}.items():
+        for name, value in {"ALWAYS_SAMPLED": 16, "MIN_SAMPLED_ROWS": 8}.items():
             patch.setattr(sampling, name, value)
         expected, count = np.zeros((3, 4, 128)), np.zeros(128)
         for alpha, length in zip(exact, lengths, strict=True):
-            reach = how.reach(length)
+            reach = how.n_estimated(length)
             expected[..., :reach] += alpha[..., :reach]
             count[:reach] += 1
         known = count > 0
         expected = expected[..., known] / count[known]
         for seed in range(40):
             seeded = Sampling(0.3, seed)
-            statistic = SampledMass(3, 4, 128, seeded)
-            stream.capture(model, texts, [statistic], side="left", sampling=seeded)
+            statistic = SampledSinkStatistics(3, 4, 128, seeded)
+            tiled.capture(model, texts, [statistic], side="left", sampling=seeded)
             found = {name: values.numpy() for name, values in statistic.result().items()}
             np.testing.assert_array_equal(
                 np.isnan(found["alpha"]), np.broadcast_to(~known, found["alpha"].shape)
@@ -280,16 +285,16 @@ def test_passages_of_several_lengths_are_averaged_where_they_tell_something(toke
 
 
 def test_short_passages_are_measured_in_full_and_say_so(small_llama: Model) -> None:
-    sinks = locate(small_llama, passages((100, 60)), rows=0.1)
-    assert sinks.data.attrs["source"] == "stream (no passage has more than 128 tokens, so every row was read)"
-    assert "sink_rate" in sinks.data and "rows" not in sinks.data.attrs
+    sinks = locate(small_llama, passages((100, 60)), CaptureConfig(query_fraction=0.1))
+    assert sinks.data.attrs["backend"] == "tiled (no passage has more than 128 tokens, so every row was read)"
+    assert "sink_rate" in sinks.data and "query_fraction" not in sinks.data.attrs
 
 
-def test_one_layer_alone_has_its_interval(small_llama: Model, few_certain) -> None:
+def test_one_layer_alone_has_its_interval(small_llama: Model, few_always_sampled) -> None:
     texts, how = passages((40,)), Sampling(0.5)
-    alone, all_layers = SampledMass(3, 4, 40, how), SampledMass(3, 4, 40, how)
-    stream.capture(small_llama, texts, [alone], layers=[2], sampling=how)
-    stream.capture(small_llama, texts, [all_layers], sampling=how)
+    alone, all_layers = SampledSinkStatistics(3, 4, 40, how), SampledSinkStatistics(3, 4, 40, how)
+    tiled.capture(small_llama, texts, [alone], layers=[2], sampling=how)
+    tiled.capture(small_llama, texts, [all_layers], sampling=how)
     for name, values in alone.result().items():
         torch.testing.assert_close(values[2], all_layers.result()[name][2], equal_nan=True)
     assert alone.result()["alpha_high"][2, :, :20].isfinite().all()
@@ -299,38 +304,38 @@ def test_bad_shares_are_refused(small_llama: Model) -> None:
     texts = passages((40,))
     for share in (0, -0.1, 1.5):
         with pytest.raises(TextError, match="above 0 and at most 1"):
-            locate(small_llama, texts, rows=share)
-    with pytest.raises(TextError, match=r"'entropy' \(--also\) needs every row"):
-        locate(small_llama, texts, rows=0.1, also=["entropy"])
-    with pytest.raises(ModelError, match="lens reads every row"):
-        locate(small_llama, texts, rows=0.1, source="hooks")
+            locate(small_llama, texts, CaptureConfig(query_fraction=share))
+    with pytest.raises(TextError, match=r"'entropy' needs every query"):
+        CaptureConfig(query_fraction=0.1, statistics=("entropy",))
+    with pytest.raises(ModelError, match="hooks reads every row"):
+        locate(small_llama, texts, CaptureConfig(query_fraction=0.1, backend="hooks"))
 
 
-def test_whole_attention_and_samples_are_never_taken_for_each_other(small_llama: Model) -> None:
+def test_full_attention_and_samples_are_never_confused(small_llama: Model) -> None:
     how = Sampling(0.1)
     with pytest.raises(TypeError, match="needs every row"):
-        stream.capture(small_llama, passages((40,)), [SinkStatistics(3, 4, 40, 0.3)], sampling=how)
+        tiled.capture(small_llama, passages((40,)), [SinkStatistics(3, 4, 40, 0.3)], sampling=how)
     for statistic in (
         QUERY_STATISTICS["entropy"](3, 4, 40),
         BinnedPattern([(0, 0)], 40, 1),
         SpanMass(3, 4, [range(2, 4)]),
     ):
         with pytest.raises(TypeError, match="needs every row"):
-            stream.capture(small_llama, passages((40,)), [statistic], sampling=how)
-    with pytest.raises(TypeError, match="given whole attention"):
-        SampledMass(1, 1, 4, how).update(
+            tiled.capture(small_llama, passages((40,)), [statistic], sampling=how)
+    with pytest.raises(TypeError, match="given full attention"):
+        SampledSinkStatistics(1, 1, 4, how).update(
             AttentionBlock(0, 0, 4, range(1), range(4), range(4), torch.zeros(1, 4, 4), True)
         )
 
 
-def test_shards_of_a_sample_add_up(few_certain) -> None:
+def test_shards_of_a_sample_add_up(few_always_sampled) -> None:
     how, generator = Sampling(0.5), torch.Generator().manual_seed(5)
     patterns = [torch.rand(2, n, n, generator=generator).tril() for n in (40, 31, 36)]
-    whole, first, second = (SampledMass(1, 2, 40, how) for _ in range(3))
+    full, first, second = (SampledSinkStatistics(1, 2, 40, how) for _ in range(3))
     for number, pattern in enumerate(patterns):
         length = pattern.shape[-1]
         rows = how.rows(0, number, length)
-        for statistic in (whole, first if number == 0 else second):
+        for statistic in (full, first if number == 0 else second):
             statistic.update(
                 ValueBlock(
                     0, number, torch.rand(2, length, 4, generator=torch.Generator().manual_seed(number))
@@ -340,8 +345,8 @@ def test_shards_of_a_sample_add_up(few_certain) -> None:
                 SampledBlock(0, number, length, range(2), rows, range(length), pattern[:, rows], True)
             )
     for name, values in (first + second).result().items():
-        torch.testing.assert_close(values, whole.result()[name], equal_nan=True)
+        torch.testing.assert_close(values, full.result()[name], equal_nan=True)
         assert values[..., :25].isfinite().all()
-    assert (whole.result()["alpha_high"] - whole.result()["alpha_low"])[..., :25].min() > 0
+    assert (full.result()["alpha_high"] - full.result()["alpha_low"])[..., :25].min() > 0
     with pytest.raises(ValueError, match="do not add up"):
-        first + SampledMass(1, 2, 40, Sampling(0.3))
+        first + SampledSinkStatistics(1, 2, 40, Sampling(0.3))

@@ -10,19 +10,17 @@ import torch
 
 from sinkscope.models.hidden_states import decoder_layers
 from sinkscope.models.model import Model
-from sinkscope.sinks import hooks as lens
-from sinkscope.sinks import tiled as stream
+from sinkscope.sinks import hooks, tiled
 from sinkscope.sinks.blocks import AttentionBlock, ResidualBlock, ValueBlock
-from sinkscope.sinks.massive import MassiveActivations
-from sinkscope.sinks.sink_tokens import SinkTokens, token_kind
-from tests.capture.families import CONFIGS, network
+from sinkscope.sinks.sink_tokens import MassiveActivations, SinkTokens, token_kind
+from tests.sinks.families import CONFIGS, network
 
 PASSAGES = [[1, 7, 9, 8, *[5] * 16], [1, 9, 7, 8, *[5] * 16]]
 KINDS = {1: "other", 5: "word start", 7: "word part", 8: "word start", 9: "punctuation"}
 
 
 def feed(statistic: SinkTokens, passages: list[list[int]], sinks: list[int]) -> None:
-    """Two layers of two heads: head 0 rests on BOS, head 1 on the passage's entry of `sinks` once it is in view; values there are a tenth."""
+    """Two layers of two heads: head 0 attends to BOS, head 1 to the passage's entry of `sinks`."""
     for layer in range(2):
         for number, (tokens, sink) in enumerate(zip(passages, sinks, strict=True)):
             size = len(tokens)
@@ -37,7 +35,7 @@ def feed(statistic: SinkTokens, passages: list[list[int]], sinks: list[int]) -> 
             )
 
 
-def test_secondary_sinks_are_found_with_token_layers_and_drained_values() -> None:
+def test_secondary_sinks_have_token_layers_and_drained_values() -> None:
     statistic = SinkTokens(PASSAGES, KINDS, 2, 0.3)
     feed(statistic, PASSAGES, [2, 1])  # token 9 in both
     table = statistic.sinks()
@@ -58,14 +56,14 @@ def test_secondary_sinks_are_found_with_token_layers_and_drained_values() -> Non
 
 
 def test_shards_of_sink_tokens_add_up() -> None:
-    whole, first, second = (
+    full, first, second = (
         SinkTokens(passages, KINDS, 2, 0.3) for passages in (PASSAGES, PASSAGES[:1], PASSAGES[1:])
     )
-    feed(whole, PASSAGES, [2, 1])
+    feed(full, PASSAGES, [2, 1])
     feed(first, PASSAGES[:1], [2])
     feed(second, PASSAGES[1:], [1])
-    pd.testing.assert_frame_equal((first + second).sinks(), whole.sinks())
-    pd.testing.assert_frame_equal((first + second).kinds(), whole.kinds())
+    pd.testing.assert_frame_equal((first + second).sinks(), full.sinks())
+    pd.testing.assert_frame_equal((first + second).kinds(), full.kinds())
     with pytest.raises(ValueError, match="do not add up"):
         first + SinkTokens(PASSAGES, KINDS, 2, 0.2)
 
@@ -90,7 +88,7 @@ def test_kinds_of_tokens(token: str, text: str, kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", CONFIGS)
-def test_massive_activations_of_both_sources_equal_the_hidden_states(kind: str, small_llama: Model) -> None:
+def test_massive_activations_of_both_backends_equal_the_hidden_states(kind: str, small_llama: Model) -> None:
     model = Model(kind, network(kind), small_llama.tokenizer)
     passages = [
         torch.randint(3, 400, (n,), generator=torch.Generator().manual_seed(n)).tolist() for n in (21, 13)
@@ -101,20 +99,19 @@ def test_massive_activations_of_both_sources_equal_the_hidden_states(kind: str, 
         outputs: dict[int, torch.Tensor] = {}
         for layer, module in enumerate(decoder_layers(plain)):
             module.register_forward_hook(
-                lambda m, i, out, layer=layer: outputs.__setitem__(
+                lambda m, i, out, layer=layer, outputs=outputs: outputs.__setitem__(
                     layer, out[0] if isinstance(out, tuple) else out
                 )
             )
         with torch.no_grad():
             states = plain.base_model(torch.tensor([passage]), output_hidden_states=True).hidden_states
         for layer in range(3):
-            torch.testing.assert_close(
-                outputs[layer], states[layer + 1]
-            ) if layer < 2 else None  # the last state comes behind the final norm
+            if layer < 2:  # the last state comes after the final norm
+                torch.testing.assert_close(outputs[layer], states[layer + 1])
             expected[layer] = max(expected[layer], float(outputs[layer].abs().max()))
-    for source in (stream, lens) if kind != "bloom" else (lens,):
+    for module in (tiled, hooks) if kind != "bloom" else (hooks,):
         statistic = MassiveActivations(3)
-        source.capture(model, passages, [statistic], batch_size=2)
+        module.capture(model, passages, [statistic], batch_size=2)
         table = statistic.table()
         torch.testing.assert_close(
             torch.tensor(table["largest"]), torch.tensor(expected, dtype=torch.float64), rtol=1e-4, atol=1e-5

@@ -1,4 +1,4 @@
-"""Both sources, every statistic, many families: against the plain model's own attention tensors, reduced one number at a time."""
+"""Both backends, every statistic, many families, against an oracle on the plain model's tensors."""
 
 from __future__ import annotations
 
@@ -11,17 +11,15 @@ import torch
 from sinkscope.errors import ModelError
 from sinkscope.models import attention_tiles
 from sinkscope.models.model import Model
-from sinkscope.sinks import backends as sources
-from sinkscope.sinks import hooks as lens
-from sinkscope.sinks import tiled as stream
+from sinkscope.sinks import backends, hooks, tiled
 from sinkscope.sinks.maps import BinnedPattern
 from sinkscope.sinks.statistics import QUERY_STATISTICS, SinkStatistics, SpanMass
-from tests.capture.families import CONFIGS, STREAMED, naive, network
 from tests.conftest import saved_tokenizer
+from tests.sinks.families import CONFIGS, TILED, naive, network
 
 LENGTHS = (40, 23, 31, 17)
 EPSILON = 0.1
-SPANS = [range(2, 5), range(1, 3), range(10, 22), range(4, 17)]  # nothing stands behind the last one
+SPANS = [range(2, 5), range(1, 3), range(10, 22), range(4, 17)]  # no query comes after the last one
 
 
 @cache
@@ -44,7 +42,7 @@ def expected(kind: str, dtype: torch.dtype) -> dict[str, np.ndarray]:
     return naive(plain, kind, passages(), EPSILON) | {"span_mass": span_mass}
 
 
-def captured(source, model: Model, **options: object) -> dict[str, np.ndarray]:
+def captured(module, model: Model, **options: object) -> dict[str, np.ndarray]:
     shape = (model.n_layers, model.n_heads, max(LENGTHS))
     maps = BinnedPattern(
         [(layer, head) for layer in range(model.n_layers) for head in range(model.n_heads)], max(LENGTHS), 1
@@ -52,7 +50,7 @@ def captured(source, model: Model, **options: object) -> dict[str, np.ndarray]:
     rows = [QUERY_STATISTICS[name](*shape) for name in QUERY_STATISTICS]
     mass = SinkStatistics(*shape, EPSILON)
     span_mass = SpanMass(model.n_layers, model.n_heads, SPANS)
-    source.capture(model, passages(), [mass, *rows, maps, span_mass], **options)
+    module.capture(model, passages(), [mass, *rows, maps, span_mass], **options)
     found = {name: values for statistic in (mass, *rows) for name, values in statistic.result().items()}
     found["span_mass"] = span_mass.result()["span_mass"]
     found["pattern"] = maps.result()["pattern"].unflatten(0, (model.n_layers, model.n_heads))
@@ -65,38 +63,38 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory):
 
 
 @pytest.mark.parametrize("side", ["right", "left"])
-@pytest.mark.parametrize("kind", STREAMED)
-def test_stream_equals_the_naive_oracle(kind: str, side: str, tokenizer, monkeypatch) -> None:
+@pytest.mark.parametrize("kind", TILED)
+def test_tiled_equals_the_naive_oracle(kind: str, side: str, tokenizer, monkeypatch) -> None:
     model = Model(kind, network(kind), tokenizer)
     before = model.hf.config._attn_implementation
     for tile_size in (attention_tiles.TILE_SIZE, 300):  # one tile for all, and many small ones
         monkeypatch.setattr(attention_tiles, "TILE_SIZE", tile_size)
-        found = captured(stream, model, batch_size=3, side=side)
+        found = captured(tiled, model, batch_size=3, side=side)
         for name, array in expected(kind, torch.float32).items():
             np.testing.assert_allclose(found[name], array, atol=1e-5, err_msg=f"{kind} {name}")
     assert model.hf.config._attn_implementation == before
-    assert stream.unsupported_reason(model, passages()[0]) is None
+    assert tiled.unsupported_reason(model, passages()[0]) is None
 
 
 @pytest.mark.parametrize("side", ["right", "left"])
 @pytest.mark.parametrize("kind", CONFIGS)
-def test_lens_equals_the_naive_oracle(kind: str, side: str, tokenizer) -> None:
-    found = captured(lens, Model(kind, network(kind), tokenizer), batch_size=3, side=side)
+def test_hooks_equals_the_naive_oracle(kind: str, side: str, tokenizer) -> None:
+    found = captured(hooks, Model(kind, network(kind), tokenizer), batch_size=3, side=side)
     for name, array in expected(kind, torch.float32).items():
         np.testing.assert_allclose(found[name], array, atol=1e-5, err_msg=f"{kind} {name}")
 
 
-@pytest.mark.parametrize("kind", STREAMED)
+@pytest.mark.parametrize("kind", TILED)
 def test_bf16_is_as_near_as_bf16_allows(kind: str, tokenizer) -> None:
     model = Model(kind, network(kind).to(torch.bfloat16), tokenizer)
-    for source in (stream, lens):
-        found = captured(source, model, batch_size=3)
+    for module in (tiled, hooks):
+        found = captured(module, model, batch_size=3)
         for name in ("alpha", "learned_sink"):
             np.testing.assert_allclose(
                 found[name], expected(kind, torch.bfloat16)[name], atol=0.05, err_msg=f"{kind} {name}"
             )
             assert np.abs(found[name] - expected(kind, torch.bfloat16)[name]).mean() < 5e-3
-    rows = captured(stream, model)["pattern"].sum(-1) + np.nan_to_num(captured(stream, model)["learned_sink"])
+    rows = captured(tiled, model)["pattern"].sum(-1) + np.nan_to_num(captured(tiled, model)["learned_sink"])
     np.testing.assert_allclose(rows, 1, atol=1e-5)  # accumulated in fp32, whatever the weights are
 
 
@@ -106,22 +104,22 @@ def test_the_threshold_and_the_learned_sinks_decide_something() -> None:
     assert np.abs(expected("llama", torch.float32)["learned_sink"]).max() < 1e-5
 
 
-def test_a_family_that_cannot_be_streamed_is_served_by_lens_and_says_so(tokenizer) -> None:
+def test_a_family_without_tiles_is_captured_by_hooks_and_noted(tokenizer) -> None:
     model = Model("bloom", network("bloom"), tokenizer)
-    long = [[5] * (sources.MAX_HOOKS_LENGTH + 1)]
-    choice = sources.choose_backend(model, long)
-    assert choice.source == "hooks"
-    assert "BloomForCausalLM does not attend through" in str(choice)
+    long = [[5] * (backends.MAX_HOOKS_LENGTH + 1)]
+    backend = backends.choose_backend(model, long)
+    assert backend.name == "hooks"
+    assert "BloomForCausalLM does not attend through" in str(backend)
     with pytest.raises(ModelError, match="try `backend` hooks"):
-        sources.choose_backend(model, long, "tiled")
+        backends.choose_backend(model, long, "tiled")
     with pytest.raises(ModelError, match="'magic' is unknown"):
-        sources.choose_backend(model, long, "magic")  # type: ignore[arg-type]
+        backends.choose_backend(model, long, "magic")  # type: ignore[arg-type]
 
 
-def test_length_decides_between_the_sources(tokenizer) -> None:
+def test_length_decides_between_the_backends(tokenizer) -> None:
     model = Model("llama", network("llama"), tokenizer)
-    assert str(sources.choose_backend(model, [[5] * 1024])) == "hooks"
-    assert str(sources.choose_backend(model, [[5] * 8, [5] * 1025])) == "tiled"
+    assert str(backends.choose_backend(model, [[5] * 1024])) == "hooks"
+    assert str(backends.choose_backend(model, [[5] * 8, [5] * 1025])) == "tiled"
 
 
 def test_an_attention_that_adds_something_of_its_own_is_noticed(tokenizer) -> None:
@@ -135,7 +133,7 @@ def test_an_attention_that_adds_something_of_its_own_is_noticed(tokenizer) -> No
         return (out * 3 if model.hf.config._attn_implementation == "sdpa" else out), weights
 
     attention.forward = biased
-    assert "in a way that tiles do not reproduce" in stream.unsupported_reason(model, passages()[0])
+    assert "in a way that tiles do not reproduce" in tiled.unsupported_reason(model, passages()[0])
 
 
 def test_a_failing_capture_leaves_the_model_as_it_was(tokenizer) -> None:
@@ -146,13 +144,13 @@ def test_a_failing_capture_leaves_the_model_as_it_was(tokenizer) -> None:
             raise RuntimeError("stop")
 
     with pytest.raises(RuntimeError, match="stop"):
-        stream.capture(model, passages(), [Fails()])
+        tiled.capture(model, passages(), [Fails()])
     assert model.hf.config._attn_implementation == "sdpa"
     with torch.no_grad():
         assert model.hf(torch.tensor([passages()[0]])).logits.isfinite().all()
 
 
-def test_shards_add_up_to_the_whole(tokenizer) -> None:
+def test_shards_add_up_to_one_capture(tokenizer) -> None:
     model = Model("llama", network("llama"), tokenizer)
 
     def statistics() -> list:
@@ -162,11 +160,11 @@ def test_shards_add_up_to_the_whole(tokenizer) -> None:
             BinnedPattern([(2, 0)], 40, 1),
         ]
 
-    whole, first, second = ([*statistics(), SpanMass(3, 4, some)] for some in (SPANS, SPANS[:1], SPANS[1:]))
-    stream.capture(model, passages(), whole)
-    stream.capture(model, passages()[:1], first)
-    stream.capture(model, passages()[1:], second)
-    for all_at_once, one, other in zip(whole, first, second, strict=True):
+    full, first, second = ([*statistics(), SpanMass(3, 4, some)] for some in (SPANS, SPANS[:1], SPANS[1:]))
+    tiled.capture(model, passages(), full)
+    tiled.capture(model, passages()[:1], first)
+    tiled.capture(model, passages()[1:], second)
+    for all_at_once, one, other in zip(full, first, second, strict=True):
         for name, values in (one + other).result().items():
             torch.testing.assert_close(values, all_at_once.result()[name], equal_nan=True)
     with pytest.raises(ValueError, match="do not add up"):

@@ -5,24 +5,28 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
+import xarray as xr
 from hypothesis import given
 from hypothesis import strategies as st
 
 from sinkscope.errors import PlacementError, TextError
 from sinkscope.models.model import Model, load
-from sinkscope.sinks.backends import Backend
+from sinkscope.schema import KINDS
+from sinkscope.sinks.backends import BackendName
 from sinkscope.sinks.blocks import AttentionBlock, ValueBlock
-from sinkscope.sinks.locate import SinkMap, locate, uniform
+from sinkscope.sinks.locate import CaptureConfig, locate, locate_passage, write_locate
 from sinkscope.sinks.sampling import Sampling
+from sinkscope.sinks.sink_map import SinkMap, uniform_alpha
 from sinkscope.sinks.statistics import SinkStatistics
 from sinkscope.text import tokenize_passages
-from tests.capture.families import network
 from tests.conftest import saved_tokenizer
+from tests.sinks.families import network
 
 
-def reduced(
+def accumulate(
     patterns: list[torch.Tensor], length: int, rows: int, heads: int, epsilon: float = 0.3
 ) -> dict[str, torch.Tensor]:
     """Patterns [head, row, key] of passages through tiles of some rows and heads; values are ones."""
@@ -47,16 +51,16 @@ def reduced(
 
 def test_alpha_of_uniform_attention_at_64_is_the_published_baseline(small_llama: Model) -> None:
     pattern = (torch.tril(torch.ones(64, 64)) / torch.arange(1, 65)[:, None])[None]
-    result = reduced([pattern], 64, rows=64, heads=1)
+    result = accumulate([pattern], 64, rows=64, heads=1)
     assert result["alpha"][0, 0, 0].item() == pytest.approx(0.074, abs=5e-4)
     sinks = locate(small_llama, [small_llama.with_bos(list(range(10, 73)))])
-    np.testing.assert_allclose(sinks.uniform(), result["alpha"][0, 0].numpy(), rtol=1e-6)
+    np.testing.assert_allclose(sinks.uniform.mean("layer"), result["alpha"][0, 0].numpy(), rtol=1e-6)
 
 
 @pytest.mark.parametrize("kind", ["llama", "mistral", "qwen3", "gemma2", "gemma3", "opt", "gpt2"])
-@pytest.mark.parametrize("source", ["hooks", "tiled"])
-def test_queries_of_nothing_attend_uniformly(kind: str, source: Backend, tmp_path: Path) -> None:
-    """To all they see: so α is the baseline of every layer, whatever its window, over passages of any lengths."""
+@pytest.mark.parametrize("backend", ["hooks", "tiled"])
+def test_queries_of_nothing_attend_uniformly(kind: str, backend: BackendName, tmp_path: Path) -> None:
+    """So α is the baseline of every layer, whatever its window, over passages of any lengths."""
     made = network(kind)
     for name, parameter in made.named_parameters():
         if "q_proj" in name:
@@ -66,7 +70,11 @@ def test_queries_of_nothing_attend_uniformly(kind: str, source: Backend, tmp_pat
     made.save_pretrained(tmp_path)
     saved_tokenizer("llama", tmp_path)
     model = load(str(tmp_path), device="cpu")
-    sinks = locate(model, [list(range(5, 5 + length)) for length in (40, 7, 23, 23, 2)], source=source)
+    sinks = locate(
+        model,
+        [list(range(5, 5 + length)) for length in (40, 7, 23, 23, 2)],
+        config=CaptureConfig(backend=backend),
+    )
     expected = np.broadcast_to(sinks.data["uniform"].values[:, None], sinks.alpha.shape)
     np.testing.assert_allclose(sinks.alpha.values, expected, rtol=2e-5)
     assert (sinks.data["passages"].values[[0, 5, 20, 39]] == [5, 4, 3, 1]).all()
@@ -81,39 +89,43 @@ def test_uniform_is_the_mean_of_shares_of_all_later_queries(window: int | None) 
     for query in range(30):
         seen = range(max(0, query + 1 - (window or 30)), query + 1)
         shares[query, seen] = 1 / len(seen)
-    np.testing.assert_allclose(uniform(30, window), [shares[k:, k].mean() for k in range(30)], rtol=1e-12)
+    np.testing.assert_allclose(
+        uniform_alpha(30, window), [shares[k:, k].mean() for k in range(30)], rtol=1e-12
+    )
 
 
 def test_a_sample_has_the_baseline_of_the_passages_that_count(small_llama: Model) -> None:
     lengths, sampling = (700, 500, 90), Sampling(0.1, 0)
     sinks = locate(
-        small_llama, [[1] + [5 + i % 300 for i in range(length - 1)] for length in lengths], rows=0.1
+        small_llama,
+        [[1] + [5 + i % 300 for i in range(length - 1)] for length in lengths],
+        CaptureConfig(query_fraction=0.1),
     )
-    assert sampling.reach(700) < 700
+    assert sampling.n_estimated(700) < 700
     for position in range(700):
-        counting = [length for length in lengths if position < sampling.reach(length)]
+        counting = [length for length in lengths if position < sampling.n_estimated(length)]
         assert sinks.data["passages"][position] == len(counting)
-        expected = np.mean([uniform(length)[position] for length in counting]) if counting else np.nan
-        np.testing.assert_allclose(sinks.uniform()[position], expected, rtol=1e-9)
+        expected = np.mean([uniform_alpha(length)[position] for length in counting]) if counting else np.nan
+        np.testing.assert_allclose(sinks.uniform.mean("layer")[position], expected, rtol=1e-9)
 
 
 def test_attention_that_always_goes_to_the_first_token_is_a_sink() -> None:
     pattern = torch.zeros(1, 8, 8)
     pattern[..., 0] = 1
-    result = reduced([pattern, pattern], 8, rows=8, heads=1)
+    result = accumulate([pattern, pattern], 8, rows=8, heads=1)
     assert result["alpha"][0, 0].tolist() == [1, 0, 0, 0, 0, 0, 0, 0]
     assert result["sink_rate"][0, 0].tolist() == [1, 0, 0, 0, 0, 0, 0, 0]
     assert result["weighted_norm"][0, 0, 0].item() == 2  # 1 × norm of four ones
 
 
 @given(st.integers(1, 9), st.integers(1, 3), st.integers(0, 1000))
-def test_tiles_add_up_to_the_whole(rows: int, heads: int, seed: int) -> None:
+def test_tiles_add_up_to_one_block(rows: int, heads: int, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     lengths = torch.randint(1, 10, (3,), generator=generator).tolist()
     patterns = [torch.rand(3, n, n, generator=generator).tril() for n in lengths]
-    whole, tiled = reduced(patterns, 9, 9, 3, epsilon=-1), reduced(patterns, 9, rows, heads, epsilon=-1)
-    for name in whole:  # no threshold, so that the order of a sum is not what is tested
-        torch.testing.assert_close(tiled[name], whole[name], equal_nan=True, atol=1e-5, rtol=1e-5)
+    full, tiled = accumulate(patterns, 9, 9, 3, epsilon=-1), accumulate(patterns, 9, rows, heads, epsilon=-1)
+    for name in full:  # no threshold, so that the order of a sum is not what is tested
+        torch.testing.assert_close(tiled[name], full[name], equal_nan=True, atol=1e-5, rtol=1e-5)
 
 
 def test_ranked_sinks_start_with_the_strongest_and_leave_out_the_last_positions(small_llama: Model) -> None:
@@ -147,6 +159,31 @@ def test_frame_and_files_keep_every_number(small_llama: Model, tmp_path) -> None
     assert SinkMap.read(tmp_path).data.equals(sinks.data)
 
 
+def test_statistics_are_attributes_except_for_the_sink_rate_of_a_sample(small_llama: Model) -> None:
+    passage = [1] + [5 + i % 300 for i in range(299)]
+    sinks = locate(small_llama, [passage])
+    for name in ("sink_rate", "value_norm", "weighted_norm", "uniform"):
+        assert getattr(sinks, name).equals(sinks.data[name])
+    sample = locate(small_llama, [passage], CaptureConfig(query_fraction=0.1))
+    assert sample.is_sampled and not sinks.is_sampled
+    with pytest.raises(TextError, match="a sample of queries has no sink rate"):
+        _ = sample.sink_rate
+
+
+def test_a_written_run_has_what_locate_returns_with_details(small_llama: Model, tmp_path: Path) -> None:
+    passages = [small_llama.with_bos(list(range(20, 50))), small_llama.with_bos(list(range(30, 70)))]
+    sinks = locate(small_llama, passages, details=True)
+    written = write_locate(tmp_path / "run", small_llama, passages, CaptureConfig())
+    assert written.data.equals(sinks.data)
+    for file, columns in KINDS["locate"].tables.items():
+        table = pd.read_parquet(tmp_path / "run" / file)
+        assert list(table.columns) == columns
+        pd.testing.assert_frame_equal(table, sinks.tables[file.removesuffix(".parquet")])
+    passage = xr.load_dataset(tmp_path / "run" / "passage.nc", engine="h5netcdf")
+    np.testing.assert_allclose(passage["alpha"], locate_passage(small_llama, passages[0]).alpha, atol=1e-6)
+    assert passage["pattern"].dims == ("layer", "head", "query", "key") and passage.attrs["bin"] == 1
+
+
 def test_nothing_to_locate_in_is_an_error(small_llama: Model) -> None:
     with pytest.raises(TextError, match="no passages"):
         locate(small_llama, [])
@@ -156,7 +193,7 @@ def test_nothing_to_locate_in_is_an_error(small_llama: Model) -> None:
 
 def test_text_in_the_place_of_passages_or_of_a_list_is_refused(small_llama: Model) -> None:
     for passages in (["the old captain"], "the old captain"):
-        with pytest.raises(TextError, match="not text; cut texts first"):
+        with pytest.raises(TextError, match="not text; tokenize first"):
             locate(small_llama, passages)
     with pytest.raises(TextError, match="give a list of texts"):
         tokenize_passages("the old captain walked along the wall", small_llama, 64)

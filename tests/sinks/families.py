@@ -1,4 +1,4 @@
-"""Small random networks of many families, and an oracle that reads the plain model's own tensors one number at a time."""
+"""Small random networks of many families, and an oracle that reads their tensors number by number."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ CONFIGS = {
         hidden_size=32, n_layer=3, n_head=4, vocab_size=400, initializer_range=0.2, **SPECIALS
     ),
 }
-"""Bloom biases its scores by distance and attends in its own code: it cannot be streamed."""
-STREAMED = tuple(kind for kind in CONFIGS if kind != "bloom")
+"""Bloom biases its scores by distance and attends in its own code: the tiled backend does not support it."""
+TILED = tuple(kind for kind in CONFIGS if kind != "bloom")
 
 
 def network(kind: str) -> t.PreTrainedModel:
@@ -61,7 +61,7 @@ def network(kind: str) -> t.PreTrainedModel:
 
 
 def value_source(plain: t.PreTrainedModel, kind: str, layer: int) -> tuple[torch.nn.Module, object]:
-    """The module whose output holds the layer's values, and how to read them as [position, kv_head, d_head]."""
+    """The module whose output holds the layer's values, and a function to [position, kv_head, d_head]."""
     if kind == "gpt2":
         return plain.transformer.h[layer].attn.c_attn, lambda out: out[0, :, 64:].view(out.shape[1], 4, 8)
     if kind == "neox":
@@ -116,13 +116,13 @@ def naive(
 def _tensors(
     plain: t.PreTrainedModel, kind: str, passage: list[int]
 ) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    seen: dict[int, np.ndarray] = {}
+    values: dict[int, np.ndarray] = {}
     handles = []
     for layer in range(3):
         module, read = value_source(plain, kind, layer)
         handles.append(
             module.register_forward_hook(
-                lambda m, i, out, layer=layer, read=read: seen.__setitem__(
+                lambda m, i, out, layer=layer, read=read: values.__setitem__(
                     layer, read(out.detach()).double().numpy()
                 )
             )
@@ -131,7 +131,7 @@ def _tensors(
         out = plain(torch.tensor([passage]), output_attentions=True)
     for handle in handles:
         handle.remove()
-    # a learned sink's column stands last where the model returns it at all
+    # a learned sink's column comes last, if the model returns it
     return [a[0, ..., : len(passage)].double().numpy() for a in out.attentions], [
-        seen[layer] for layer in range(3)
+        values[layer] for layer in range(3)
     ]

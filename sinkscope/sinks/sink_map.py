@@ -1,0 +1,176 @@
+"""`SinkMap`: sink statistics over layers, heads and positions, with the uniform baseline and files."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+from jaxtyping import Float
+
+from sinkscope.errors import PlacementError, TextError
+from sinkscope.io.tables import load_netcdf, write_netcdf
+from sinkscope.sinks.maps import Head
+from sinkscope.sinks.sink_tokens import MIN_QUERIES
+
+
+def uniform_alpha(length: int, window: int | None = None) -> Float[np.ndarray, " position"]:
+    """α of each position under uniform causal attention of queries that attend to at most `window` keys."""
+    window = window or length
+    positions = np.arange(length)
+    cumulative = np.concatenate([[0], np.cumsum(1 / np.minimum(positions + 1, window))])
+    received = cumulative[np.minimum(length, positions + window)] - cumulative[positions]
+    return received / (length - positions)
+
+
+def uniform_baseline(
+    lengths: Iterable[int], windows: Sequence[int | None], n_positions: Callable[[int], int]
+) -> Float[np.ndarray, "layer position"]:
+    """α under uniform attention, mean over passages of these lengths.
+
+    Args:
+        windows: the window of each layer, None for full attention.
+        n_positions: at how many of its first positions a passage of some length counts.
+    """
+    counts = Counter(lengths)
+    total = np.zeros((len(windows), max(counts)))
+    n_passages = np.zeros(max(counts))
+    for length, count in counts.items():
+        n = n_positions(length)
+        n_passages[:n] += count
+        by_window = {window: count * uniform_alpha(length, window)[:n] for window in set(windows)}
+        total[:, :n] += [by_window[window] for window in windows]
+    return np.divide(total, n_passages, out=np.full(total.shape, np.nan), where=n_passages > 0)
+
+
+@dataclass(frozen=True)
+class SinkMap:
+    """Sink statistics over layer, head and position.
+
+    Attributes:
+        data: `alpha`, `sink_rate`, `value_norm`, `weighted_norm` and the statistics of the configuration,
+            with dims (layer, head, position); `uniform` (layer, position), α of uniform attention over the
+            same passages, within the layer's window if it has one; `passages` (position), how many passages
+            have the position. If queries were sampled, `alpha_low` and `alpha_high` (a 95 % interval) replace
+            `sink_rate`, `passages` counts those with enough queries at or after the position, and α is NaN
+            where there are none. Attributes: `model`, `passages`, `epsilon`, `max_length`, `backend`;
+            `query_fraction` and `seed` of a sample.
+        tables: with details, `massive_activations`, `sink_tokens` and `token_kinds` (see their classes; the
+            last two need every query), and `passage`: position, token, text of the first passage.
+        passage: with details, `alpha` and `value_norm` of the first passage by itself, and `pattern` (layer,
+            head, query, key), its attention maps in bins of the attribute `bin`.
+    """
+
+    data: xr.Dataset
+    tables: dict[str, pd.DataFrame] = field(default_factory=dict)
+    passage: xr.Dataset | None = None
+
+    @property
+    def alpha(self) -> Float[xr.DataArray, "layer head position"]:
+        return self.data["alpha"]
+
+    @property
+    def sink_rate(self) -> Float[xr.DataArray, "layer head position"]:
+        if "sink_rate" not in self.data:
+            raise TextError("a sample of queries has no sink rate; measure without `query_fraction`")
+        return self.data["sink_rate"]
+
+    @property
+    def value_norm(self) -> Float[xr.DataArray, "layer head position"]:
+        return self.data["value_norm"]
+
+    @property
+    def weighted_norm(self) -> Float[xr.DataArray, "layer head position"]:
+        return self.data["weighted_norm"]
+
+    @property
+    def uniform(self) -> Float[xr.DataArray, "layer position"]:
+        """α of each position under uniform causal attention: the baseline that a sink exceeds."""
+        return self.data["uniform"]
+
+    @property
+    def is_sampled(self) -> bool:
+        return "query_fraction" in self.data.attrs
+
+    def ranked(self) -> pd.DataFrame:
+        """Positions by α, mean over layers and heads, strongest first.
+
+        Columns: rank, position, alpha, sink_rate (not of a sample), uniform. The last positions are left out:
+        α there is a mean over fewer than eight queries, mostly of a token's attention to itself.
+        """
+        columns = [name for name in ("alpha", "sink_rate") if name in self.data]
+        means = self.data[columns].mean(["layer", "head"], skipna=False).to_dataframe()[columns]
+        means["uniform"] = self.uniform.mean("layer").values
+        n_ranked = max(1, len(means) - MIN_QUERIES + 1)
+        ranked = (
+            means.iloc[:n_ranked].dropna().sort_values("alpha", ascending=False, kind="stable").reset_index()
+        )
+        ranked.insert(0, "rank", np.arange(1, len(ranked) + 1))
+        return ranked
+
+    def strongest(self, rank: int) -> int:
+        """The position of the `rank`-th strongest sink; ranks count from 1.
+
+        Raises:
+            PlacementError: there are fewer positions than that.
+        """
+        ranked = self.ranked()
+        if not 1 <= rank <= len(ranked):
+            raise PlacementError(
+                f"sink rank {rank} does not exist in a passage with {len(ranked)} ranked positions; "
+                "use a smaller rank"
+            )
+        return int(ranked["position"].iloc[rank - 1])
+
+    def strongest_head(self) -> Head:
+        """The head with the greatest α at the strongest position."""
+        layer, head = np.unravel_index(
+            int(self.alpha.sel(position=self.strongest(1)).values.argmax()), self.alpha.shape[:2]
+        )
+        return int(layer), int(head)
+
+    def heads_above(self, threshold: float, position: int = 0) -> float:
+        """Share of heads whose α at `position` exceeds `threshold`."""
+        return float((self.alpha.sel(position=position) > threshold).mean())
+
+    def summary(self) -> dict[str, Any]:
+        """The strongest positions and what the first position receives, as JSON values."""
+        attrs = self.data.attrs
+        ranked = self.ranked().head(3)
+        first = self.data.sel(position=0)
+        summary = {"passages": int(attrs["passages"]), "backend": attrs["backend"]}
+        if self.is_sampled:
+            summary |= {"query_fraction": float(attrs["query_fraction"]), "seed": int(attrs["seed"])}
+        else:
+            summary["first_position_sink_rate"] = float(first["sink_rate"].mean())
+        return summary | {
+            "strongest_positions": [int(position) for position in ranked["position"]],
+            "alpha_of_strongest": [round(float(alpha), 4) for alpha in ranked["alpha"]],
+            "uniform_of_strongest": [round(float(alpha), 4) for alpha in ranked["uniform"]],
+            "first_position_alpha": float(first["alpha"].mean()),
+            "first_position_alpha_uniform": float(self.uniform.mean("layer")[0]),
+            "strongest_head": list(self.strongest_head()),
+        }
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row per (layer, head, position): these, the statistics in the order of `data`, uniform."""
+        frame = self.data.drop_vars("passages").to_dataframe(dim_order=["layer", "head", "position"])
+        return frame.reset_index()
+
+    def save(self, directory: Path) -> None:
+        """Write `sinks.nc` (HDF5) and `sinks.parquet`; with details each of `tables`, and `passage.nc`."""
+        write_netcdf({"/": self.data}, directory / "sinks.nc")
+        for name, table in {"sinks": self.to_frame(), **self.tables}.items():
+            table.to_parquet(directory / f"{name}.parquet", index=False)
+        if self.passage is not None:
+            write_netcdf({"/": self.passage}, directory / "passage.nc", {"pattern": {"zlib": True}})
+
+    @classmethod
+    def read(cls, directory: Path) -> SinkMap:
+        """Read `data`, without the details."""
+        return cls(load_netcdf(directory / "sinks.nc"))
