@@ -19,6 +19,7 @@ from pydantic import (
 
 from sinkscope.config import Config, apply_overrides, explain_validation_error, read_yaml
 from sinkscope.errors import PlacementError, RecipeError, suggest
+from sinkscope.plugins import plugin_hash
 from sinkscope.triggers import Form, Placement, Trigger
 from sinkscope.unlearning.objectives import NONE, Objective, get_objective
 
@@ -234,7 +235,14 @@ class Recipe(Config):
     @field_validator("objective", mode="before")
     @classmethod
     def _validate_objective(cls, value: Any) -> Any:
-        return _objective_config_of(value).model_validate(value) if isinstance(value, dict) else value
+        if not isinstance(value, dict):
+            return value
+        config = _objective_config_of(value)
+        if (
+            config is ObjectiveConfig and value.get("forget", NONE) != NONE
+        ):  # its name, not its parameters, may be wrong
+            config.model_validate({"forget": value["forget"]})
+        return config.model_validate(value)
 
     @model_validator(mode="after")
     def _check_combinations(self) -> Recipe:
@@ -253,6 +261,12 @@ class Recipe(Config):
         """All values that are not at their default: what decides the identity of a run, so that a new key
         does not change the identity of old runs."""
         return self.model_dump(mode="json", exclude_defaults=True)
+
+    def plugin_hashes(self) -> dict[str, str]:
+        """Source hashes of the objectives that a plugin registered, by name: part of a run's identity."""
+        used = self.objective.forget_terms() + self.objective.retain_terms()
+        hashes = {objective.name: plugin_hash(objective.loss) for objective in used}
+        return {name: found for name, found in hashes.items() if found is not None}
 
     @classmethod
     def parse(cls, values: dict[str, Any]) -> Recipe:

@@ -96,7 +96,11 @@ def _run(
     model = load(recipe.model, "cpu" if world.size > 1 else None, DTYPES[recipe.optimizer.precision])
     fingerprint = model.fingerprint()
     run_id = config_hash(
-        "unlearn", recipe=_by_content(recipe), benchmark=benchmark.content_hash(), model=fingerprint
+        "unlearn",
+        recipe=_by_content(recipe),
+        plugins=recipe.plugin_hashes(),
+        benchmark=benchmark.content_hash(),
+        model=fingerprint,
     )
     checkpoints = Checkpoints(out.parent / f".{out.name}.{run_id}.checkpoints", 1, world)
     if world.broadcast(is_complete(out, run_id)):
