@@ -19,6 +19,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import typer
 from typer.exceptions import TyperException
+from typer.main import get_command
 
 from sinkscope.cli import audit, compare, env, evaluate, locate, quickstart, report, study, tiny, unlearn
 from sinkscope.errors import UserError
@@ -108,14 +109,24 @@ def main() -> None:
         sys.stdout.reconfigure(errors="backslashreplace")  # for characters that the terminal cannot encode
     try:
         try:
-            code = app(standalone_mode=False)
+            _run_command(sys.argv[1:])
         finally:
             _flush()
     except BaseException as error:
         if os.environ.get(TRACEBACK) and _has_traceback(error):
             raise
         _exit(*_message_and_code(error))
-    raise SystemExit(code if isinstance(code, int) else 0)
+    raise SystemExit(0)
+
+
+def _run_command(arguments: list[str]) -> None:
+    """As `app()`, which would replace the message of a KeyboardInterrupt by an exit code."""
+    command = get_command(app)
+    try:
+        with command.make_context("sinkscope", arguments) as context:
+            command.invoke(context)
+    except typer.Exit as error:
+        raise SystemExit(error.exit_code) from error
 
 
 def _has_traceback(error: BaseException) -> bool:

@@ -63,9 +63,9 @@ def work_through(root: Path, log: Path, count: int, number: int, dies_at: int | 
             if begun == dies_at:
                 os.kill(os.getpid(), signal.SIGKILL)
 
-    engines.perform, engines.POLL = perform, 0.01
+    engines.run_job, engines.POLL = perform, 0.01
     told = Told()
-    failures = engines.inline(jobs(count), Store(root), told)
+    failures = engines.run_locally(jobs(count), Store(root), told)
     (log / f"{number}.json").write_text(
         json.dumps({"made": told.made, "found": told.found, "failures": failures})
     )
@@ -74,14 +74,14 @@ def work_through(root: Path, log: Path, count: int, number: int, dies_at: int | 
 @contextmanager
 def telling_made(log: Path) -> Iterator[None]:
     """Jobs are done as ever; each is written down when it is begun, with the process, for the rest of this one."""
-    perform = engines.perform
+    original = engines.run_job
 
     def told(job: Job, store: Store, on_progress: OnProgress | None = None) -> None:
         with log.open("a") as file:
             file.write(f"{job.key} {os.getpid()}\n")
-        perform(job, store, on_progress)
+        original(job, store, on_progress)
 
-    engines.perform = told
+    engines.run_job = told
     yield
 
 

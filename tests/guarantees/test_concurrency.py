@@ -129,8 +129,8 @@ def test_one_that_lives_is_left_alone_and_one_that_came_first_stays(tmp_path: Pa
     other = tmp_path / "other"
     with (
         pytest.raises(OutputError, match="holds another run's results"),
-        create_run(other, "mine"),
-        create_run(other, "theirs"),
+        create_run(other, "mine", kind="locate"),
+        create_run(other, "theirs", kind="locate"),
     ):
         pass
     assert sorted(path.name for path in tmp_path.iterdir()) == ["other", "out"]
