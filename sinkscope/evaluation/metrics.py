@@ -19,6 +19,7 @@ from sinkscope.evaluation.items import Item, choice_items, knowmem_items, text_i
 from sinkscope.evaluation.requests import Request, generate_until, loglikelihood, multiple_choice
 from sinkscope.models.likelihood import TokenLikelihoods, min_k_score
 from sinkscope.models.model import Model
+from sinkscope.plugins import plugin_hash
 from sinkscope.registry import Registry
 
 MakeItems = Callable[[Benchmark, str, Model], list[Item]]
@@ -99,6 +100,12 @@ def register_metric(name: str, metric: Metric) -> None:
     if name in DERIVED or name == DIVERGENCE or name.startswith(HARNESS):
         raise BenchmarkError(f"metric name {name!r} is reserved; choose another name")
     METRICS.add(name, metric)
+
+
+def metric_plugin_hashes(names: Iterable[str]) -> dict[str, str]:
+    """Source hashes of the metrics that a plugin registered, by name: part of an evaluation's identity."""
+    hashes = {name: plugin_hash(METRICS[name].value) for name in names if name in METRICS}
+    return {name: found for name, found in hashes.items() if found is not None}
 
 
 def rouge_l(reference: str, text: str) -> float:

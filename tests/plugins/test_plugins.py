@@ -53,7 +53,9 @@ def test_an_objective_of_a_plugin_trains_and_its_source_is_part_of_the_identity(
 
 
 def test_a_metric_and_a_benchmark_of_plugins_are_evaluated(tmp_path: Path) -> None:
-    plugins = ["--plugin", HERE / "metric.py", "--plugin", HERE / "benchmark.py"]
+    metric = tmp_path / "first_word.py"
+    shutil.copy(HERE / "metric.py", metric)
+    plugins = ["--plugin", metric, "--plugin", HERE / "benchmark.py"]
     options = ["--benchmark", "short", "--metrics", "first_word", "--out", tmp_path / "out", "--json"]
     done = _sinkscope("evaluate", "tiny", *plugins, *options)
     assert done.returncode == 0, done.stderr
@@ -61,6 +63,9 @@ def test_a_metric_and_a_benchmark_of_plugins_are_evaluated(tmp_path: Path) -> No
     assert {(row["metric"], row["n"]) for row in scores} == {("first_word", 10)}
     forget = next(row for row in scores if row["split"] == "forget")
     assert forget["value"] > 50, "the target recites the book"
+    metric.write_text(metric.read_text() + "\n# another version\n")
+    changed = _sinkscope("evaluate", "tiny", *plugins, *options)
+    assert changed.returncode == 2 and "another run's results" in changed.stderr
 
 
 def test_an_installed_package_registers_by_entry_points(tmp_path: Path) -> None:
