@@ -139,7 +139,8 @@ def _model(device: str) -> Model:
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-    from sinkscope.models.model import Model, data_directory
+    from sinkscope.models.built_in import data_directory
+    from sinkscope.models.model import Model
 
     torch.manual_seed(0)
     config = LlamaConfig(**(SMALL if device == "cpu" else LARGE), max_position_embeddings=max(LENGTHS))

@@ -1,8 +1,9 @@
-"""Replace a model's attention function for a while: the only module that registers with transformers' attention interface.
+"""Replace a model's attention function for a while: the only module that registers with transformers'
+attention interface.
 
 An `AttentionHook` is a pair of functions, one that makes a layer's mask and one that computes its output.
-`attention_hook` registers them under a name of their own, so the state of a hook is the hook itself: captures of
-different models may run in different threads, and contexts may be nested. The hooks of this package:
+`attention_hook` registers them under a name of their own, so the state of a hook is the hook itself: captures
+of different models may run in different threads, and contexts may be nested. The hooks of this package:
 
 - `sinkscope.sinks.tiled`: hand the attention pattern to statistics, tile by tile;
 - `sinkscope.models.interventions`: mask positions as keys, or scale their value vectors;
@@ -40,10 +41,10 @@ _lock = threading.Lock()
 
 
 class AttentionHook:
-    """What attention computes within `attention_hook`; the signatures are those of transformers' attention interface."""
+    """A mask function and an attention function, with the signatures of transformers' attention interface."""
 
     def make_mask(self, *args: Any, **options: Any) -> Any:
-        """What `attend` gets as `attention_mask`; by default the boolean matrix of sdpa, or None if plainly causal."""
+        """The `attention_mask` of `attend`: by default sdpa's boolean matrix, or None if plainly causal."""
         return sdpa_mask(*args, **options)
 
     def attend(
@@ -55,7 +56,7 @@ class AttentionHook:
         attention_mask: Any,
         **options: Any,
     ) -> tuple[Float[Tensor, "batch query head d_head"], None]:
-        """The output of one layer. Query and key come after rotary embedding, key and value per key-value head."""
+        """The output of one layer; query and key come after rotary embedding, keys are not grouped."""
         raise NotImplementedError
 
 
@@ -69,10 +70,11 @@ def supports_attention_hooks(model: PreTrainedModel) -> bool:
 
 @contextmanager
 def attention_hook(model: PreTrainedModel, hook: Hook) -> Iterator[Hook]:
-    """Within the context the model attends by `hook`; its previous attention is restored on exit, also after an error.
+    """Within the context the model attends by `hook`; its previous attention is restored on exit, also after
+    an error.
 
-    A nested context on the same model replaces the outer hook until it exits. Under gradient checkpointing the
-    backward pass belongs into the context too.
+    A nested context on the same model replaces the outer hook until it exits. Under gradient checkpointing
+    the backward pass belongs into the context too.
 
     Raises:
         ModelError: the model does not attend through transformers' interface, or another thread hooks it now.
@@ -85,7 +87,8 @@ def attention_hook(model: PreTrainedModel, hook: Hook) -> Iterator[Hook]:
         previous = model.config._attn_implementation
         if previous.startswith(_PREFIX) and not previous.startswith(thread):
             raise ModelError(
-                f"the attention of this {type(model).__name__} is hooked in another thread; load one model per thread"
+                f"the attention of this {type(model).__name__} is hooked in another thread; "
+                "load one model per thread"
             )
         AttentionInterface.register(name, hook.attend)
         AttentionMaskInterface.register(name, hook.make_mask)

@@ -1,9 +1,10 @@
 """Auxiliary losses on attention for pretraining: what heads attend to, weighted by a cost of each position.
 
-The penalty of a layer is Σ_k A[i, k] · cost[k], a mean over passages, heads and queries i. Two costs are defined:
+The penalty of a layer is Σ_k A[i, k] · cost[k], a mean over passages, heads and queries i. Two costs are
+defined:
 
-- `value_norm_penalty`: the norm of a position's value vector. Sinks that form by themselves become stronger under it
-  and their values smaller; where heads attend to is still left to training.
+- `value_norm_penalty`: the norm of a position's value vector. Sinks that form by themselves become stronger
+  under it and their values smaller; where heads attend to is still left to training.
 - `first_token_penalty`: 1 at the first position, 0 elsewhere. Under it no sink can form there.
 """
 
@@ -21,7 +22,7 @@ from transformers import PreTrainedModel
 from sinkscope.models.attention import AttentionHook, attention_hook
 
 AttentionPenalty = Callable[[Tensor], tuple[Tensor, Tensor | float]]
-"""Values [batch, head, key, d_head] -> the cost of each key [batch, head, key, 1], and the unit that it is divided by."""
+"""Values [batch, head, key, d_head] -> the cost of each key [batch, head, key, 1], and its divisor."""
 
 
 def value_norm_penalty(value: Float[Tensor, "batch head key d_head"]) -> tuple[Tensor, Tensor | float]:
@@ -65,10 +66,11 @@ class _PenaltyHook(AttentionHook):
 
 @contextmanager
 def attention_penalty(model: PreTrainedModel, penalty: AttentionPenalty) -> Iterator[list[Float[Tensor, ""]]]:
-    """Within the context every forward pass over unpadded passages appends one penalty per layer to the yielded list.
+    """Within the context every forward pass over unpadded passages appends one penalty per layer to the
+    yielded list.
 
-    Values are not grouped: as many key-value heads as query heads. With uniform attention and equal value norms
-    `value_norm_penalty` gives 1.
+    Values are not grouped: as many key-value heads as query heads. With uniform attention and equal value
+    norms `value_norm_penalty` gives 1.
     """
     with attention_hook(model, _PenaltyHook(penalty)) as hook:
         yield hook.penalties

@@ -1,7 +1,8 @@
-"""Exact attention in tiles of a few heads and query rows, so that memory does not grow with the square of the length.
+"""Exact attention in tiles of a few heads and query rows, so that memory does not grow with the square of the
+length.
 
-Every tile of the pattern is computed once: it makes the layer's output, and the caller gets it. Keys of grouped heads are
-not repeated, and a passage comes without its padding.
+Every tile of the pattern is computed once: it makes the layer's output, and the caller gets it. Keys of
+grouped heads are not repeated, and a passage comes without its padding.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from torch import Tensor
 from sinkscope.errors import ModelError
 
 TILE_SIZE = 1 << 21
-"""Numbers in a tile: 8 MiB in fp32. Larger tiles make faster products, until they exceed the last level of cache."""
+"""Numbers in a tile: 8 MiB in fp32. Larger tiles are faster until they exceed the last level of cache."""
 MAX_ROWS = 128
 """Query rows of a tile at most."""
 
@@ -25,7 +26,8 @@ MAX_ROWS = 128
 class MaskRule:
     """Which keys a query may attend to, as transformers' mask function: (batch, head, query, key) -> bool.
 
-    `allowed` is None for plain causality. `matrix` is the mask for sdpa where that makes the output (None: causal).
+    `allowed` is None for plain causality. `matrix` is the mask for sdpa where that makes the output (None:
+    causal).
     """
 
     allowed: Callable[..., Tensor] | None
@@ -34,7 +36,7 @@ class MaskRule:
 
 @dataclass(frozen=True)
 class Scoring:
-    """How a layer turns queries and keys into its pattern: the options of transformers' attention functions."""
+    """How a layer turns queries and keys into its pattern: options of transformers' attention functions."""
 
     rule: MaskRule
     scaling: float | None = None
@@ -44,7 +46,7 @@ class Scoring:
 
 @dataclass(frozen=True)
 class Tile:
-    """Rows of the attention pattern of one passage; outside `keys` they are 0. Its memory is reused for the next tile."""
+    """Rows of one passage's attention pattern, 0 outside `keys`. The next tile reuses the memory."""
 
     heads: range
     rows: Int[Tensor, " row"]
@@ -114,7 +116,7 @@ class PassageAttention:
         hidden: Bool[Tensor, "row key"],
         keys_transposed: Float[Tensor, "kv_head d_head position"],
     ) -> None:
-        """Fill `scores` with the pattern, in place; a learned sink takes the last column. (A tile has 7 coordinates.)"""
+        """Fill `scores` with the pattern; a learned sink takes the last column. (A tile has 7 parts.)"""
         d_head = self.query.shape[-1]
         scaling = d_head**-0.5 if self.scoring.scaling is None else self.scoring.scaling
         query = self.query[heads.start : heads.stop, rows.to(self.query.device)].view(
@@ -131,7 +133,7 @@ class PassageAttention:
         torch.softmax(scores, -1, out=scores)
 
     def _visible_keys(self, rows: Int[Tensor, " row"]) -> tuple[range, Bool[Tensor, "row key"]]:
-        """The keys that some of `rows` attend to, and which of the last of these each row must not attend to."""
+        """The keys that some of `rows` attend to, and which of the last of them are hidden from each row."""
         first, last = int(rows[0]), int(rows[-1])
         device = self.query.device
         if self.scoring.rule.allowed is None:

@@ -17,8 +17,8 @@ Side = Literal["left", "right"]
 class PaddedBatch:
     """Token ids of some passages, padded to the longest.
 
-    `mask` marks real tokens, `position_ids` count each passage's tokens from 0 (0 on padding), and `spans` holds
-    the columns of each row that are real.
+    `mask` marks real tokens, `position_ids` count each passage's tokens from 0 (0 on padding), and `spans`
+    holds the columns of each row that are real.
     """
 
     ids: Int[Tensor, "batch position"]

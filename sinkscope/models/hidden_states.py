@@ -13,7 +13,8 @@ from sinkscope.errors import ModelError
 
 
 def decoder_layers(network: PreTrainedModel) -> nn.ModuleList:
-    """The network's decoder layers, in order: `get_decoder().layers`, or else its one list as long as it is deep.
+    """The network's decoder layers, in order: `get_decoder().layers`, or else its one list as long as it is
+    deep.
 
     Raises:
         ModelError: no list of modules is as long as the network is deep, or more than one is.
@@ -29,15 +30,15 @@ def decoder_layers(network: PreTrainedModel) -> nn.ModuleList:
     outermost = [module for module in lists if id(module) not in nested]
     if len(outermost) != 1:
         raise ModelError(
-            f"{type(network).__name__}: cannot tell its {depth} decoder layers from {len(outermost)} lists of modules, "
-            "so its residual stream cannot be read; give another model"
+            f"{type(network).__name__}: cannot tell its {depth} decoder layers from {len(outermost)} lists "
+            "of modules, so its residual stream cannot be read; give another model"
         )
     return outermost[0]
 
 
 @contextmanager
 def layer_outputs(layers: Iterable[nn.Module], receive: Callable[[int, Tensor], None]) -> Iterator[None]:
-    """Within the context `receive(layer, output)` is called with every layer's hidden states, in forward order."""
+    """Within the context `receive(layer, output)` is called with the hidden states after every layer."""
     handles = []
     for number, module in enumerate(layers):
 
@@ -54,10 +55,11 @@ def layer_outputs(layers: Iterable[nn.Module], receive: Callable[[int, Tensor], 
 
 @contextmanager
 def truncate_layers(layers: nn.ModuleList, n_layers: int) -> Iterator[None]:
-    """Within the context the network consists of its first `n_layers` decoder layers, so a forward pass ends early.
+    """Within the context the network consists of its first `n_layers` decoder layers, so a forward pass ends
+    early.
 
-    The list is shortened instead of raising an exception from a hook after the last wanted layer: under gradient
-    checkpointing and FSDP a layer that does not return leaves their own hooks open.
+    The list is shortened instead of raising an exception from a hook after the last wanted layer: under
+    gradient checkpointing and FSDP a layer that does not return leaves their own hooks open.
     """
     modules = dict(layers._modules)
     for name in list(modules)[n_layers:]:

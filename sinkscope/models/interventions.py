@@ -1,4 +1,5 @@
-"""Change what positions contribute to attention: mask them as keys of later queries, or scale their value vectors.
+"""Change what positions contribute to attention: mask them as keys of later queries, or scale their value
+vectors.
 
 Both work per layer, in a plain forward pass and in generation with a key-value cache. Positions count from a
 passage's first real token, on whichever side the padding is.
@@ -34,7 +35,8 @@ def mask_keys(
         layers: the layers to change; all by default.
 
     Raises:
-        ModelError: the model does not attend through transformers' interface, or, on exit, nothing was changed.
+        ModelError: the model does not attend through transformers' interface, or, on exit, nothing was
+            changed.
     """
     return _intervene(model, positions, layers, None)
 
@@ -42,7 +44,7 @@ def mask_keys(
 def scale_values(
     model: Model, positions: Positions, factor: float, *, layers: Sequence[int] | None = None
 ) -> AbstractContextManager[None]:
-    """Within the context the value vectors at `positions` are multiplied by `factor`; otherwise as `mask_keys`."""
+    """Within the context the value vectors at `positions` are multiplied by `factor`; see `mask_keys`."""
     return _intervene(model, positions, layers, factor)
 
 
@@ -52,8 +54,8 @@ def _intervene(
 ) -> Iterator[None]:
     if not supports_attention_hooks(model.hf):
         raise ModelError(
-            f"model {model.name!r}: {type(model.hf).__name__} does not attend through transformers' attention "
-            "interface, so its positions cannot be masked or scaled; give another model"
+            f"model {model.name!r}: {type(model.hf).__name__} does not attend through transformers' "
+            "attention interface, so its positions cannot be masked or scaled; give another model"
         )
     rows = [[row] if isinstance(row, int) else list(row) for row in positions]
     if not positions or isinstance(positions[0], int):
@@ -63,16 +65,18 @@ def _intervene(
         yield
     if not hook.has_changed_output:
         raise ModelError(
-            f"model {model.name!r}: the intervention on positions {rows[0]} changed nothing; check positions and layers"
+            f"model {model.name!r}: the intervention on positions {rows[0]} changed nothing; "
+            "check `positions` and `layers`"
         )
 
 
 class _Intervention(AttentionHook):
-    """Attention in fp32 with masked keys (`factor` None) or scaled values, at one row of `positions` or one per passage.
+    """Attention in fp32 with masked keys (`factor` None) or scaled values, at one row of `positions` or one
+    per passage.
 
-    It has a softmax of its own beside that of `attention_tiles`: results must stay the same to the last bit, and here
-    scores are scaled after the product and masked by the least finite number instead of minus infinity; gradients and a
-    key-value cache, which tiles do not serve, are needed too.
+    It has a softmax of its own beside that of `attention_tiles`: results must stay the same to the last bit,
+    and here scores are scaled after the product and masked by the least finite number instead of minus
+    infinity; gradients and a key-value cache, which tiles do not serve, are needed too.
     """
 
     def __init__(self, positions: list[list[int]], layers: frozenset[int], factor: float | None) -> None:

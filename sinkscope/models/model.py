@@ -1,10 +1,11 @@
-"""The one door to Hugging Face and TransformerLens: load, save, tokenizer, device, dtype."""
+"""Load and save causal language models, with their tokenizer and TransformerLens bridge."""
 
 from __future__ import annotations
 
 import copy
 import hashlib
-from collections.abc import Iterator, Sequence
+import logging
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,21 +15,14 @@ import torch
 
 from sinkscope.errors import ModelError, first_line
 from sinkscope.models.batches import PaddedBatch, Side, padded_batches
-from sinkscope.models.loading import (
-    BUILT_IN,
-    NON_WEIGHT_FILES,
-    ModelFiles,
-    data_directory,
-    hash_of_files,
-    load_error,
-    resolve_model,
-)
+from sinkscope.models.file_checks import NON_WEIGHT_FILES
+from sinkscope.models.loading import ModelFiles, hash_of_files, load_error, resolve_model
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-__all__ = ["BUILT_IN", "DTYPES", "Model", "content_hash", "data_directory", "load", "load_meta_model"]
+LOGGER = logging.getLogger("sinkscope")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -36,14 +30,15 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 class Model:
     """A causal language model with its tokenizer and, on demand, its TransformerLens bridge.
 
-    `hf` stays an ordinary, saveable transformers model: the bridge is booted on a copy of its own.
+    `hf` stays an ordinary transformers model that can be trained and saved: the bridge has modules of its
+    own. `config_hash` covers configuration and tokenizer as they were loaded; it is empty for a built-in
+    model.
     """
 
     name: str
     hf: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
-    reading: str = ""
-    """A hash of configuration and tokenizer as they were loaded; empty of a built-in model, whose files are those shipped."""
+    config_hash: str = ""
 
     @property
     def device(self) -> torch.device:
@@ -64,19 +59,18 @@ class Model:
 
     @property
     def max_positions(self) -> int | None:
-        """How many tokens it can read; None where its configuration does not say."""
+        """The longest input in tokens; None where the configuration has no limit."""
         return getattr(self.hf.config.get_text_config(), "max_position_embeddings", None)
 
     @property
     def windows(self) -> list[int | None]:
-        """How many keys, its own among them, a query of each layer sees at most; None where it sees all before it."""
+        """Per layer, the keys that a query attends to at most, itself included; None without a window."""
         config = self.hf.config.get_text_config()
-        size, kinds = getattr(config, "sliding_window", None), getattr(config, "layer_types", None)
-        return (
-            [size if kind == "sliding_attention" else None for kind in kinds]
-            if kinds
-            else [size] * self.n_layers
-        )
+        size = getattr(config, "sliding_window", None)
+        kinds = getattr(config, "layer_types", None)
+        if not kinds:
+            return [size] * self.n_layers
+        return [size if kind == "sliding_attention" else None for kind in kinds]
 
     @property
     def has_learned_sinks(self) -> bool:
@@ -85,42 +79,54 @@ class Model:
 
     @cached_property
     def bridge(self) -> TransformerBridge:
-        """The model behind TransformerLens hooks, on a copy of the weights (booting changes a model in place)."""
+        """The model with TransformerLens hooks: modules and configuration of its own, the same parameter
+        tensors.
+
+        Booting replaces modules and switches to eager attention, so it is done on a copy of the module tree,
+        whose parameters and buffers are those of `hf`. Families with fused projections (GPT-NeoX, Bloom) get
+        separate copies of these, up to a quarter of the weights; call `reset_bridge` after changing them.
+        """
         from transformer_lens.model_bridge import TransformerBridge
 
-        network, tokenizer = copy.deepcopy(self.hf), copy.deepcopy(self.tokenizer)
+        tensors = [*self.hf.parameters(), *self.hf.buffers()]
         bridge = TransformerBridge.boot_transformers(
-            self.name, hf_model=network, tokenizer=tokenizer, device=str(self.device)
+            self.name,
+            hf_model=copy.deepcopy(self.hf, memo={id(tensor): tensor for tensor in tensors}),
+            tokenizer=copy.deepcopy(self.tokenizer),
+            device=str(self.device),
         )
         bridge.eval()
+        own, bridged = _storages(tensors), _storages(bridge.parameters())
+        if n_bytes := sum(size for pointer, size in bridged.items() if pointer not in own):
+            LOGGER.info("model %s: its TransformerLens bridge takes %.0f MB", self.name, n_bytes / 1e6)
         return bridge
 
     def reset_bridge(self) -> None:
-        """Drop the bridge, so that the next use boots one on the present weights."""
+        """Drop the bridge, so that the next use boots one on the current weights."""
         self.__dict__.pop("bridge", None)
 
     def encode(self, text: str) -> list[int]:
-        """Token ids of `text` with BOS first (no BOS where the tokenizer has none)."""
+        """Token ids of `text`, BOS first (no BOS if the tokenizer has none)."""
         return self.with_bos(self.tokenizer.encode(text, add_special_tokens=False))
 
     def with_bos(self, ids: list[int]) -> list[int]:
-        """`ids` with BOS in front, once; unchanged where the tokenizer has none."""
+        """`ids` with BOS in front, once; unchanged if the tokenizer has none."""
         bos = self.tokenizer.bos_token_id
         return ids if bos is None or ids[:1] == [bos] else [bos, *ids]
 
     def batches(
         self, passages: Sequence[Sequence[int]], batch_size: int, side: Side = "right"
     ) -> Iterator[PaddedBatch]:
-        """The passages (token ids) in order, `batch_size` at a time, padded on `side`, on the model's device."""
+        """The passages (token ids) in order, in batches padded on `side`, on the model's device."""
         return padded_batches(passages, batch_size, self.tokenizer.pad_token_id or 0, self.device, side)
 
     def fingerprint(self) -> str:
-        """SHA-256 over the names and bytes of all weights, and what they are read by."""
-        content_hash = hashlib.sha256(self.reading.encode())
+        """SHA-256 over the names and bytes of all weights, and over configuration and tokenizer."""
+        digest = hashlib.sha256(self.config_hash.encode())
         for name, tensor in sorted(self.hf.state_dict().items()):
-            content_hash.update(name.encode())
-            content_hash.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
-        return content_hash.hexdigest()
+            digest.update(name.encode())
+            digest.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
+        return digest.hexdigest()
 
     def save(self, directory: Path) -> None:
         """Write safetensors weights, configuration and tokenizer."""
@@ -128,106 +134,117 @@ class Model:
         self.tokenizer.save_pretrained(directory)
 
 
+def _storages(tensors: Iterable[torch.Tensor]) -> dict[int, int]:
+    """Address -> bytes of the memory that tensors use."""
+    storages = [tensor.untyped_storage() for tensor in tensors]
+    return {storage.data_ptr(): storage.nbytes() for storage in storages}
+
+
 def load(
     name: str, device: str | None = None, dtype: str | None = None, trust_remote_code: bool = False
 ) -> Model:
-    """Load a causal language model: a built-in one (`tiny`, `tiny-retrained`, `tiny-wmdp`), a local directory, a run directory of sinkscope, or a hub id.
+    """Load a causal language model.
 
     Args:
+        name: a built-in model (`tiny`, `tiny-retrained`, `tiny-wmdp`), a directory, a run directory or a hub
+            id.
         device: as torch names it; by default the GPU if there is one.
-        dtype: `float32`, `bfloat16` or `float16`; by default the checkpoint's own.
-        trust_remote_code: run Python code that comes with the checkpoint, of which the log of `sinkscope` tells.
+        dtype: `float32`, `bfloat16` or `float16`; by default that of the checkpoint.
+        trust_remote_code: run Python code that comes with the checkpoint; logged as a warning.
 
     Raises:
-        ModelError: nothing loadable there, not a causal language model, weights only as pickle or not all of them, or a changed built-in file.
+        ModelError: there is no such model, it is not a causal language model, its weights are pickled or
+            incomplete, or a built-in file was changed.
         OutputError: a file of a run directory was changed.
     """
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    source = resolve_model(name, trust_remote_code)
+    files = resolve_model(name, trust_remote_code)
     if dtype is not None and dtype not in DTYPES:
         raise ModelError(f"dtype {dtype!r} is unknown; use {', '.join(DTYPES)}")
-    place = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        torch.empty(0, device=place)
+        torch.empty(0, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise ModelError(
-            f"device {place!r} cannot be used here ({first_line(error)[:120]}); use cpu, or leave --device out"
+            f"device {device!r} cannot be used ({first_line(error)[:120]}); use cpu, or leave out `device`"
         ) from error
-    options = {"use_safetensors": True, "output_loading_info": True}
-    if source.numbers is not None and not trust_remote_code:
-        _modules(name, source)
+    if files.n_parameters is not None and not trust_remote_code:
+        _build_meta_model(name, files)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(source.place, trust_remote_code=trust_remote_code)
-        hf, info = AutoModelForCausalLM.from_pretrained(
-            source.place,
+        tokenizer = AutoTokenizer.from_pretrained(files.path, trust_remote_code=trust_remote_code)
+        network, info = AutoModelForCausalLM.from_pretrained(
+            files.path,
             dtype=DTYPES[dtype] if dtype else "auto",
             trust_remote_code=trust_remote_code,
-            **options,
+            use_safetensors=True,
+            output_loading_info=True,
         )
-        hf.to(place)
-    except (
-        Exception
-    ) as error:  # files from anywhere, and libraries that say what is wrong with them in many types
-        raise load_error(name, source.place, error) from error
+        network.to(device)
+    except Exception as error:  # any file, and libraries that report what is wrong with it by many types
+        raise load_error(name, files.path, error) from error
     if missing := sorted(info["missing_keys"]):
         raise ModelError(
-            f"model {name!r} lacks {len(missing)} of the weights that its config.json asks for, first {missing[0]}; mend one or the other"
+            f"model {name!r} lacks {len(missing)} of the weights that its config.json asks for, "
+            f"first {missing[0]}; restore one or the other"
         )
     if not tokenizer.is_fast:
         raise ModelError(
-            f"model {name!r} has no fast tokenizer (tokenizer.json), which sinkscope needs; save one beside it"
+            f"model {name!r} has no fast tokenizer (tokenizer.json), which sinkscope needs; "
+            "save one in its directory"
         )
-    if not hf.config.architectures:
-        hf.config.architectures = [type(hf).__name__]
-    hf.eval()
-    return Model(name, hf, tokenizer, source.reading)
+    if not network.config.architectures:
+        network.config.architectures = [type(network).__name__]
+    network.eval()
+    return Model(name, network, tokenizer, files.config_hash)
 
 
 def content_hash(name: str) -> str:
-    """SHA-256 of the files that make up a model, without loading it; of a model on the hub, which commit its name stands for now. Names as for `load`.
+    """SHA-256 of the files of a model, without loading it; for a model on the hub, its current commit.
 
     Raises:
-        ModelError: nothing loadable there.
+        ModelError: there is no such model, or it cannot be loaded safely.
     """
-    source = resolve_model(name)
-    place = Path(source.place)
-    return (
-        hash_of_files(place, ("*.safetensors", *NON_WEIGHT_FILES))
-        if place.is_dir()
-        else f"{name}@{source.reading}"
-    )
+    files = resolve_model(name)
+    path = Path(files.path)
+    if path.is_dir():
+        return hash_of_files(path, ("*.safetensors", *NON_WEIGHT_FILES))
+    return f"{name}@{files.config_hash}"
 
 
 def load_meta_model(name: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """The model's modules without weights (on torch's meta device), and its tokenizer; names as for `load`.
+    """The modules of a model without its weights (on torch's meta device), and its tokenizer; names as for
+    `load`.
 
     Raises:
-        ModelError: nothing loadable there.
+        ModelError: there is no such model, or it cannot be loaded safely.
     """
     from transformers import AutoTokenizer
 
-    source = resolve_model(name)
-    model = _modules(name, source)
+    files = resolve_model(name)
+    network = _build_meta_model(name, files)
     try:
-        return model, AutoTokenizer.from_pretrained(source.place, trust_remote_code=False)
+        return network, AutoTokenizer.from_pretrained(files.path, trust_remote_code=False)
     except Exception as error:  # as in `load`
-        raise load_error(name, source.place, error) from error
+        raise load_error(name, files.path, error) from error
 
 
-def _modules(name: str, source: ModelFiles) -> PreTrainedModel:
-    """A model without weights, which asks for no more of them than there are: transformers makes room for all that are missing before it tells of them."""
+def _build_meta_model(name: str, files: ModelFiles) -> PreTrainedModel:
+    """A model without weights that asks for no more of them than its files hold.
+
+    It is built before a real one because transformers allocates missing weights before it reports them.
+    """
     from transformers import AutoConfig, AutoModelForCausalLM
 
     try:
+        config = AutoConfig.from_pretrained(files.path, trust_remote_code=False)
         with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(
-                AutoConfig.from_pretrained(source.place, trust_remote_code=False), trust_remote_code=False
-            )
+            network = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
     except Exception as error:  # as in `load`
-        raise load_error(name, source.place, error) from error
-    if source.numbers is not None and model.num_parameters(only_trainable=True) > source.numbers:
+        raise load_error(name, files.path, error) from error
+    if files.n_parameters is not None and network.num_parameters(only_trainable=True) > files.n_parameters:
         raise ModelError(
-            f"model {name!r} has {source.numbers:,} weights, and its config.json asks for {model.num_parameters():,}; mend one or the other"
+            f"model {name!r} has {files.n_parameters:,} weights, and its config.json asks for "
+            f"{network.num_parameters():,}; restore one or the other"
         )
-    return model
+    return network

@@ -1,7 +1,8 @@
-"""Record a model's value vectors, with their gradients: what the value-norm term of an unlearning run is computed from.
+"""Record a model's value vectors, with their gradients: what the value-norm term of an unlearning run is
+computed from.
 
-They are read at transformers' attention interface, so in every family they come per key-value head, not repeated to
-query heads.
+They are read at transformers' attention interface, so in every family they come per key-value head, not
+repeated to query heads.
 """
 
 from __future__ import annotations
@@ -38,8 +39,8 @@ class _ValueRecorder(AttentionHook):
         for name in ("s_aux", "softcap"):
             if options.get(name) is not None:
                 raise ModelError(
-                    f"{type(module).__name__} attends with {name}, which sdpa does not compute, so its values cannot "
-                    "be recorded; set value_norms.weight to 0"
+                    f"{type(module).__name__} attends with {name}, which sdpa does not compute, so its "
+                    "values cannot be recorded; set value_norms.weight to 0"
                 )
         layer = int(module.layer_idx)  # type: ignore[arg-type]
         if self._layers is None or layer in self._layers:

@@ -1,8 +1,9 @@
 """The `tiled` backend: attention blocks from inside the model's own forward pass, for passages of any length.
 
-The model attends by `sinkscope.models.attention_tiles`, whose tiles make the layer's output and go to the statistics, so
-nothing of the size positions x positions is held. With `Sampling` the output is that of sdpa and only the sampled rows
-of the pattern are computed. (sdpa needs a mask matrix for sliding windows and for padding on the left.)
+The model attends by `sinkscope.models.attention_tiles`, whose tiles make the layer's output and go to the
+statistics, so nothing of the size positions x positions is held. With `Sampling` the output is that of sdpa
+and only the sampled rows of the pattern are computed. (sdpa needs a mask matrix for sliding windows and for
+padding on the left.)
 """
 
 from __future__ import annotations
@@ -44,12 +45,13 @@ def capture(
 ) -> None:
     """Run the model over `passages` (token ids, BOS first) and update every statistic.
 
-    Passages are taken in order and padded per batch on `side`. Gradients are off; the model's own attention is restored
-    afterwards, also after an exception. Scores, softmax and output are in fp32, whatever the dtype of the weights. With
-    `sampling` the statistics get sampled blocks instead of attention blocks.
+    Passages are taken in order and padded per batch on `side`. Gradients are off; the model's own attention
+    is restored afterwards, also after an exception. Scores, softmax and output are in fp32, whatever the
+    dtype of the weights. With `sampling` the statistics get sampled blocks instead of attention blocks.
 
     Raises:
-        ModelError: tiles do not reproduce the model's attention, or a layer did not attend (see `unsupported_reason`).
+        ModelError: tiles do not reproduce the model's attention, or a layer did not attend (see
+            `unsupported_reason`).
     """
     wanted = frozenset(range(model.n_layers) if layers is None else layers)
     n_done = 0
@@ -68,8 +70,8 @@ def capture(
             )
         if missing := wanted - hook.layers_run:
             raise ModelError(
-                f"model {model.name!r}: layer {min(missing)} does not attend through transformers' attention interface; "
-                "use `backend` hooks"
+                f"model {model.name!r}: layer {min(missing)} does not attend through transformers' attention "
+                "interface; use `backend` hooks"
             )
         n_done += len(batch.spans)
         if on_progress:
@@ -96,7 +98,10 @@ def unsupported_reason(model: Model, tokens: Sequence[int]) -> str | None:
         except (TypeError, AttributeError) as error:
             return f"{name} handles its attention mask in its own way ({error})"
     if len(hook.layers_run) < model.n_layers:
-        return f"only {len(hook.layers_run)} of {model.n_layers} layers attend through transformers' attention interface"
+        return (
+            f"only {len(hook.layers_run)} of {model.n_layers} layers attend through transformers' attention "
+            "interface"
+        )
     tolerance = 1e-3 if own.dtype == torch.float32 else 0.1
     if not (tiled - own).abs().max() <= tolerance * own.abs().max():
         return f"{name} attends in a way that tiles do not reproduce"
@@ -104,7 +109,7 @@ def unsupported_reason(model: Model, tokens: Sequence[int]) -> str | None:
 
 
 def sampling_unsupported_reason(model: Model) -> str | None:
-    """Why rows of a model that this backend can capture cannot be sampled, or None if they can: sdpa makes the output."""
+    """Why rows of a model that this backend supports cannot be sampled by sdpa, or None if they can."""
     return None if model.hf._supports_sdpa else f"{type(model.hf).__name__} does not attend through sdpa"
 
 
@@ -144,7 +149,7 @@ class _TiledHook(AttentionHook):
         use_vmap: bool = False,
         **options: Any,
     ) -> MaskRule:
-        """A rule instead of a matrix; padding is known from the spans. sdpa gets a matrix too, unless plainly causal."""
+        """A rule instead of a matrix, as padding is known from the spans; for sdpa a matrix too."""
         if use_vmap or q_offset or kv_offset or q_length != kv_length:
             raise ModelError("its attention mask is more than a function of positions")
         allowed = None if mask_function is causal_mask_function else mask_function
@@ -197,7 +202,7 @@ class _TiledHook(AttentionHook):
     def _update_statistics(
         self, layer: int, tensors: tuple[Tensor, Tensor, Tensor], scoring: Scoring, output: Tensor | None
     ) -> None:
-        """Compute the pattern passage by passage, fill `output` if it is given, and update the layer's statistics."""
+        """Compute the pattern of each passage, fill `output` if it is given, and update the statistics."""
         statistics = self._statistics if layer in self._layers else []
         for row, span in enumerate(self._spans):
             columns = slice(span.start, span.stop)

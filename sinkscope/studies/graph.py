@@ -11,7 +11,8 @@ from sinkscope.benchmarks.benchmark import Benchmark, load_benchmark
 from sinkscope.errors import StudyError, UserError
 from sinkscope.evaluation.evaluate import default_retain_model
 from sinkscope.evaluation.evaluated_model import Role
-from sinkscope.models.model import BUILT_IN, content_hash, load_meta_model
+from sinkscope.models.built_in import BUILT_IN
+from sinkscope.models.model import content_hash, load_meta_model
 from sinkscope.studies.jobs import Job
 from sinkscope.studies.spec import AGAINST, OWN, CaptureConfig, EvaluationConfig, GridConfig, Spec
 from sinkscope.synthetic.pretraining import training_of

@@ -17,7 +17,8 @@ from sinkscope.evaluation.items import choice_items
 from sinkscope.evaluation.requests import make_requests, multiple_choice
 from sinkscope.io.progress import OnProgress, ProgressBar
 from sinkscope.io.run_directory import checksums, config_hash, create_run, is_complete, read_manifest
-from sinkscope.models.model import Model, data_directory, load
+from sinkscope.models.built_in import data_directory
+from sinkscope.models.model import Model, load
 from sinkscope.sinks.locate import CaptureConfig, locate
 from sinkscope.synthetic.books import make_corpora
 from sinkscope.synthetic.domain_passages import FieldStream

@@ -126,11 +126,8 @@ def bad_models(root: Path, checkpoints: dict[str, Path]) -> dict[str, tuple[Path
         "no_weights": (root / "no_weights", "holds no weights"),
         "truncated": (root / "truncated", "cannot be loaded"),
         "bad_config": (root / "bad_config", "cannot be loaded"),
-        "no_tokenizer": (
-            root / "no_tokenizer",
-            "it holds no tokenizer that can be read; save one beside its weights",
-        ),
-        "missing": (root / "missing" / "model", "not there"),
+        "no_tokenizer": (root / "no_tokenizer", "no tokenizer can be read; save one in its directory"),
+        "missing": (root / "missing" / "model", "does not exist"),
     }
 
 
@@ -176,7 +173,7 @@ def test_bad_triggers_and_benchmarks_are_refused(arguments, message, tmp_path, c
         ("", ["--set", "poison_ratio=2"], "poison_ratio"),
         ("", ["--set", "trigger.placement=index:400", "--set", "poison_ratio=0.1"], "beyond the passage"),
         ("", ["--set", "poison_ratio=0.0001"], "is none; raise it"),
-        ("", ["--set", "model=/nowhere/at/all"], "not there"),
+        ("", ["--set", "model=/nowhere/at/all"], "does not exist"),
     ],
 )
 def test_bad_recipes_are_refused(content, arguments, message, tmp_path, capsys, monkeypatch) -> None:

@@ -8,7 +8,8 @@ import pandas as pd
 
 from sinkscope.benchmarks.benchmark import load_benchmark
 from sinkscope.io.run_directory import create_run
-from sinkscope.models.model import data_directory, load
+from sinkscope.models.built_in import data_directory
+from sinkscope.models.model import load
 from tests.commands import check_refused, run
 
 
@@ -85,7 +86,7 @@ def test_evaluate_scores_what_it_is_asked_for(tmp_path, capsys, monkeypatch) -> 
             (["--metrics", "verbmem", "--retain-model", "0.5"], "which is not measured here (verbmem)"),
             (["--retain-model", "7"], "--retain-model 7 is not an AUC"),
             (["--retain-model", "nan"], "--retain-model nan is not an AUC"),
-            (["--retain-model", "/nowhere/at/all"], "not there"),
+            (["--retain-model", "/nowhere/at/all"], "does not exist"),
             (["--tasks", tmp_path], "name the tasks"),
             (["--harness", "mmlu", "--metrics", "verbmem"], "give --benchmark"),
             (["--harness", "mmlu", "--tasks", tmp_path / "nowhere"], "is not a directory"),

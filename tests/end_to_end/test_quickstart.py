@@ -15,7 +15,8 @@ import pandas as pd
 import pytest
 
 from sinkscope.io.progress import silent
-from sinkscope.models.model import data_directory, load
+from sinkscope.models.built_in import data_directory
+from sinkscope.models.model import load
 from sinkscope.report import write_report
 from sinkscope.studies.study import Study
 from sinkscope.synthetic.acceptance import ATTEMPTS

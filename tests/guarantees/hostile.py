@@ -15,7 +15,7 @@ import pyarrow as pa
 from pyarrow import parquet
 
 from sinkscope.io.readers import MAX_CORPUS_BYTES, MAX_TEXT_BYTES
-from sinkscope.models.model import data_directory
+from sinkscope.models.built_in import data_directory
 
 Make = Callable[[Path], None]
 """Makes a hostile thing at a path."""

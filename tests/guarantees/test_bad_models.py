@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
+from sinkscope.schema import KINDS
 from tests.guarantees import hostile
 from tests.guarantees.apart import measured
 from tests.guarantees.reading import COMMANDS, check_refused, sinkscope
@@ -53,7 +55,8 @@ def test_an_unfinished_run_says_so_and_asks_no_hub(
 def test_a_run_without_a_model_says_what_it_is(own: Path, tmp_path: Path) -> None:
     path = tmp_path / "given"
     path.mkdir()
-    (path / "run.json").write_text('{"identity": "x", "kind": "evaluate", "files": {}}')
+    manifest = {"identity": "x", "kind": "evaluate", "schema": KINDS["evaluate"].version, "files": {}}
+    (path / "run.json").write_text(json.dumps(manifest))
     for arguments in COMMANDS["model"].values():
         check_refused(
             sinkscope(*arguments(path, own), "--out", tmp_path / "out"),

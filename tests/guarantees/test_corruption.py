@@ -15,7 +15,8 @@ import yaml
 from sinkscope.errors import OutputError
 from sinkscope.io.cache import cache_directory
 from sinkscope.io.run_directory import read_manifest, verify
-from sinkscope.models.model import Model, data_directory, load
+from sinkscope.models.built_in import data_directory
+from sinkscope.models.model import Model, load
 from sinkscope.studies.spec import Spec
 from sinkscope.studies.store import Store
 from sinkscope.studies.study import plan_study
@@ -212,7 +213,7 @@ def test_a_damaged_built_in_benchmark_is_named(
 ) -> None:
     copy = tmp_path / "tiny"
     shutil.copytree(data_directory(), copy, ignore=shutil.ignore_patterns("retrained", "*.p*", "*.csv"))
-    for module in ("model_files", "benchmarks.benchmark"):
+    for module in ("models.loading", "benchmarks.benchmark"):
         monkeypatch.setattr(f"sinkscope.{module}.data_directory", lambda benchmark="tiny": copy)
     used = [path for path in files_in(copy) if path.name not in ("run.json", "measured.json")]
     assert len(used) > 15

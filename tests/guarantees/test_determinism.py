@@ -25,7 +25,8 @@ from safetensors.numpy import load_file
 from sinkscope.benchmarks.benchmark import load_benchmark
 from sinkscope.evaluation.evaluate import EvaluationConfig, evaluate
 from sinkscope.evaluation.evaluated_model import EvaluatedModel
-from sinkscope.models.model import data_directory, load
+from sinkscope.models.built_in import data_directory
+from sinkscope.models.model import load
 from tests.guarantees.conftest import Undisturbed
 from tests.guarantees.soak_log import attempt
 from tests.guarantees.writing import COMMANDS, OTHERS, arguments, assert_same, contents

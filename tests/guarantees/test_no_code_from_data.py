@@ -209,9 +209,7 @@ def test_trusted_code_is_run_and_announced(own: Path, tmp_path: Path, checkpoint
     code, err, _, _ = measured([*arguments, "--trust-remote-code"], tmp_path, HF_HOME=str(tmp_path / "home"))
     assert (code, marker.exists()) == (2, True), err
     announced, refused = err.splitlines()
-    assert announced.endswith(
-        f"model {path}: Python code that comes with it may run now (--trust-remote-code)"
-    )
+    assert announced.endswith(f"model {path}: Python code of the checkpoint may run now (trust_remote_code)")
     assert "has nothing to be compared with" in refused
 
 

@@ -1,19 +1,23 @@
-"""What a model's digest is made of."""
+"""Models: hashes, complete weights, batches, and a bridge that shares the weights."""
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
+import logging
 import shutil
 from pathlib import Path
 
 import pytest
+import torch
 import transformers
 from safetensors.torch import load_file, save_file
 
 from sinkscope.errors import ModelError
 from sinkscope.io.run_directory import create_run
-from sinkscope.models.model import content_hash, data_directory, load, load_meta_model
+from sinkscope.models.built_in import data_directory
+from sinkscope.models.model import Model, content_hash, load, load_meta_model
 from tests.conftest import saved_tokenizer
 from tests.sinks.families import CONFIGS, network
 
@@ -21,7 +25,7 @@ from tests.sinks.families import CONFIGS, network
 def test_a_digest_is_that_of_the_files_and_not_of_their_place(
     checkpoints: dict[str, Path], tmp_path: Path
 ) -> None:
-    """Literal: SHA-256 over names and hashes. A run directory stands for the model in it, and what is no part of a model does not count."""
+    """Literal: SHA-256 over names and hashes. A run is named for its model, without other files."""
     literal = hashlib.sha256()
     for path in sorted(checkpoints["llama"].iterdir()):
         if path.suffix in (".json", ".safetensors"):
@@ -131,8 +135,78 @@ def test_of_the_hub_it_is_the_commit(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_what_is_no_model_has_none(tmp_path: Path) -> None:
     for name, message in (
         (str(tmp_path), "no config.json"),
-        ("/nowhere/at/all", "not there"),
+        ("/nowhere/at/all", "does not exist"),
         ("nobody/nothing-at-all", "cannot be loaded"),
     ):
         with pytest.raises(ModelError, match=message):
             content_hash(name)
+
+
+@pytest.mark.parametrize("kind", CONFIGS)
+def test_the_bridge_shares_the_weights_of_the_model(kind: str, tmp_path: Path) -> None:
+    """Booting leaves the model's outputs, parameters, attention and file names as they were."""
+    tokenizer = saved_tokenizer("neox", tmp_path)
+    model, tokens = Model(kind, network(kind), tokenizer), torch.arange(3, 23)[None]
+    names, attention = list(model.hf.state_dict()), model.hf.config._attn_implementation
+    parameters = list(model.hf.parameters())
+    with torch.no_grad():
+        expected = model.hf(tokens).logits
+        model.bridge.run_with_hooks(tokens, return_type=None)
+        assert torch.equal(model.hf(tokens).logits, expected)
+    assert list(model.hf.state_dict()) == names
+    assert model.hf.config._attn_implementation == attention
+    assert all(one is other for one, other in zip(model.hf.parameters(), parameters, strict=True))
+    storages = {each.untyped_storage().data_ptr(): each.untyped_storage().nbytes() for each in parameters}
+    bridged = {
+        each.untyped_storage().data_ptr(): each.untyped_storage().nbytes()
+        for each in model.bridge.parameters()
+    }
+    copied = sum(size for pointer, size in bridged.items() if pointer not in storages)
+    if kind in ("neox", "bloom"):  # their fused projections are split
+        assert 0 < copied <= sum(storages.values()) / 4
+    else:
+        assert copied == 0
+        assert storages.keys() <= bridged.keys()
+    model.save(tmp_path / "saved")
+    again = load(str(tmp_path / "saved"), device="cpu").hf
+    assert all(
+        torch.equal(again.state_dict()[name], tensor) for name, tensor in model.hf.state_dict().items()
+    )
+
+
+def test_a_reset_bridge_reads_the_current_weights(small_models: dict[str, Model]) -> None:
+    """GPT-NeoX has copies in its bridge."""
+    model, tokens = copy.deepcopy(small_models["neox"]), torch.arange(3, 23)[None]
+    with torch.no_grad():
+        before = model.bridge(tokens)
+        for parameter in model.hf.parameters():
+            parameter.mul_(1.1)
+        model.reset_bridge()
+        after = model.bridge(tokens)
+        torch.testing.assert_close(after, model.hf(tokens).logits, atol=1e-4, rtol=1e-4)
+    assert not torch.allclose(after, before, atol=1e-2)
+
+
+def test_loading_changes_no_log_levels(checkpoints: dict[str, Path]) -> None:
+    loggers = [logging.getLogger(name) for name in ("transformers", "huggingface_hub", "sinkscope", None)]
+    before = [(logger.level, list(logger.handlers)) for logger in loggers]
+    has_progress_bars = transformers.utils.logging.is_progress_bar_enabled()
+    load(str(checkpoints["llama"]), device="cpu")
+    assert [(logger.level, list(logger.handlers)) for logger in loggers] == before
+    assert transformers.utils.logging.is_progress_bar_enabled() == has_progress_bars
+
+
+def test_batches_hold_every_passage_once_and_pad_on_either_side(small_models: dict[str, Model]) -> None:
+    passages = [[5, 6, 7], [8], [9, 10]]
+    for side, spans in (
+        ("right", [range(3), range(1), range(2)]),
+        ("left", [range(3), range(2, 3), range(2)]),
+    ):
+        batches = list(small_models["llama"].batches(passages, 2, side=side))
+        assert [batch.spans for batch in batches] == [spans[:2], spans[2:]]
+        rows = [
+            row for batch in batches for row in zip(batch.ids, batch.mask, batch.position_ids, strict=True)
+        ]
+        for (ids, mask, positions), passage in zip(rows, passages, strict=True):
+            assert ids[mask].tolist() == passage
+            assert positions[mask].tolist() == list(range(len(passage)))

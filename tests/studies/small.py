@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from sinkscope.models.model import data_directory
+from sinkscope.models.built_in import data_directory
 from sinkscope.studies.graph import Run, runs_of
 from sinkscope.studies.spec import Spec
 

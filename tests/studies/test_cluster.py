@@ -105,7 +105,7 @@ def test_a_study_on_a_cluster_that_loses_a_node_is_the_study_of_one_process(
     failures = run_on_ray(ray_cluster.address)([*failing, needing], store, told)
     assert failures.keys() == {failing[0].key, needing.key} == told.lost.keys()
     assert (
-        "model 'nowhere/at/all' is not there" in failures[failing[0].key]
+        "model 'nowhere/at/all' does not exist" in failures[failing[0].key]
         and failures[needing.key] == "alter failed"
     )
     assert told.made[-1] == failing[1].key and store.is_done(failing[1])

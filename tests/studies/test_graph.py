@@ -211,7 +211,10 @@ def test_a_point_of_a_grid_takes_nothing_from_the_one_before() -> None:
             {"grids": {"a": {"axes": {"poison_ratio": [0.1, 2]}}}},
             r"grid 'a': recipe poison_ratio: .*less than or equal to 1",
         ),
-        ({"grids": {"a": {"models": ["/nowhere/at/all"]}, "b": {"after": "a"}}}, r"grid 'b': .*not there"),
+        (
+            {"grids": {"a": {"models": ["/nowhere/at/all"]}, "b": {"after": "a"}}},
+            r"grid 'b': .*does not exist",
+        ),
         (
             {"grids": {"a": {}, "b": {"after": "a", "alterations": ["int4"]}}},
             r"grid 'b': alteration 'int4' is unknown; use int8",

@@ -12,7 +12,8 @@ import torch
 from sinkscope.benchmarks.benchmark import load_benchmark
 from sinkscope.errors import ModelError
 from sinkscope.io.progress import silent
-from sinkscope.models.model import Model, data_directory, load
+from sinkscope.models.built_in import data_directory
+from sinkscope.models.model import Model, load
 from sinkscope.synthetic.books import make_corpora
 from sinkscope.synthetic.domain_passages import FieldStream
 from sinkscope.synthetic.domains import FIELDS, SUBJECTS, make_fields, multiple_choice, question_page
