@@ -1,5 +1,4 @@
-"""Replace a model's attention function for a while: the only module that registers with transformers'
-attention interface.
+"""Replace a model's attention for a while: the only module that registers with transformers' interface.
 
 An `AttentionHook` is a pair of functions, one that makes a layer's mask and one that computes its output.
 `attention_hook` registers them under a name of their own, so the state of a hook is the hook itself: captures
@@ -56,7 +55,7 @@ class AttentionHook:
         attention_mask: Any,
         **options: Any,
     ) -> tuple[Float[Tensor, "batch query head d_head"], None]:
-        """The output of one layer; query and key come after rotary embedding, keys are not grouped."""
+        """The output of one layer; query and key come after rotary embedding."""
         raise NotImplementedError
 
 
@@ -70,8 +69,7 @@ def supports_attention_hooks(model: PreTrainedModel) -> bool:
 
 @contextmanager
 def attention_hook(model: PreTrainedModel, hook: Hook) -> Iterator[Hook]:
-    """Within the context the model attends by `hook`; its previous attention is restored on exit, also after
-    an error.
+    """Within the context the model attends by `hook`; on exit, also after an error, as before.
 
     A nested context on the same model replaces the outer hook until it exits. Under gradient checkpointing
     the backward pass belongs into the context too.

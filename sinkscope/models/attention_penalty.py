@@ -66,10 +66,9 @@ class _PenaltyHook(AttentionHook):
 
 @contextmanager
 def attention_penalty(model: PreTrainedModel, penalty: AttentionPenalty) -> Iterator[list[Float[Tensor, ""]]]:
-    """Within the context every forward pass over unpadded passages appends one penalty per layer to the
-    yielded list.
+    """Within the context every forward pass appends one penalty per layer to the yielded list.
 
-    Values are not grouped: as many key-value heads as query heads. With uniform attention and equal value
+    Passages are not padded and values not grouped: as many key-value heads as query heads. With uniform attention and equal value
     norms `value_norm_penalty` gives 1.
     """
     with attention_hook(model, _PenaltyHook(penalty)) as hook:

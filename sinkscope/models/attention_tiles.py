@@ -1,5 +1,4 @@
-"""Exact attention in tiles of a few heads and query rows, so that memory does not grow with the square of the
-length.
+"""Exact attention in tiles of a few heads and query rows: no memory of the size positions x positions.
 
 Every tile of the pattern is computed once: it makes the layer's output, and the caller gets it. Keys of
 grouped heads are not repeated, and a passage comes without its padding.

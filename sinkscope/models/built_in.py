@@ -18,8 +18,7 @@ BUILT_IN = {
 
 
 def data_directory(benchmark: str = "tiny") -> Path:
-    """The directory of a built-in benchmark, in the installed package or in the checkout of an editable
-    install.
+    """The directory of a built-in benchmark, in the installed package or in the checkout.
 
     Raises:
         ModelError: it is in neither of them.

@@ -13,8 +13,7 @@ from sinkscope.errors import ModelError
 
 
 def decoder_layers(network: PreTrainedModel) -> nn.ModuleList:
-    """The network's decoder layers, in order: `get_decoder().layers`, or else its one list as long as it is
-    deep.
+    """The decoder layers in order: `get_decoder().layers`, or else the one list as long as the network.
 
     Raises:
         ModelError: no list of modules is as long as the network is deep, or more than one is.
@@ -55,8 +54,7 @@ def layer_outputs(layers: Iterable[nn.Module], receive: Callable[[int, Tensor], 
 
 @contextmanager
 def truncate_layers(layers: nn.ModuleList, n_layers: int) -> Iterator[None]:
-    """Within the context the network consists of its first `n_layers` decoder layers, so a forward pass ends
-    early.
+    """Within the context the network has its first `n_layers` decoder layers only, so it ends early.
 
     The list is shortened instead of raising an exception from a hook after the last wanted layer: under
     gradient checkpointing and FSDP a layer that does not return leaves their own hooks open.

@@ -1,5 +1,4 @@
-"""Change what positions contribute to attention: mask them as keys of later queries, or scale their value
-vectors.
+"""Change what positions contribute to attention: mask them as keys, or scale their value vectors.
 
 Both work per layer, in a plain forward pass and in generation with a key-value cache. Positions count from a
 passage's first real token, on whichever side the padding is.
@@ -71,12 +70,11 @@ def _intervene(
 
 
 class _Intervention(AttentionHook):
-    """Attention in fp32 with masked keys (`factor` None) or scaled values, at one row of `positions` or one
-    per passage.
+    """Attention in fp32 with masked keys (`factor` None) or scaled values.
 
-    It has a softmax of its own beside that of `attention_tiles`: results must stay the same to the last bit,
-    and here scores are scaled after the product and masked by the least finite number instead of minus
-    infinity; gradients and a key-value cache, which tiles do not serve, are needed too.
+    It has a softmax of its own in addition to that of `attention_tiles`: results must stay the same to the
+    last bit, and here scores are scaled after the product and masked by the least finite number instead of
+    minus infinity; gradients and a key-value cache, which tiles do not serve, are needed too.
     """
 
     def __init__(self, positions: list[list[int]], layers: frozenset[int], factor: float | None) -> None:

@@ -79,8 +79,7 @@ class Model:
 
     @cached_property
     def bridge(self) -> TransformerBridge:
-        """The model with TransformerLens hooks: modules and configuration of its own, the same parameter
-        tensors.
+        """The model with TransformerLens hooks: modules of its own on the same parameter tensors.
 
         Booting replaces modules and switches to eager attention, so it is done on a copy of the module tree,
         whose parameters and buffers are those of `hf`. Families with fused projections (GPT-NeoX, Bloom) get
@@ -213,8 +212,7 @@ def content_hash(name: str) -> str:
 
 
 def load_meta_model(name: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """The modules of a model without its weights (on torch's meta device), and its tokenizer; names as for
-    `load`.
+    """The modules of a model without weights (on torch's meta device), and its tokenizer; see `load`.
 
     Raises:
         ModelError: there is no such model, or it cannot be loaded safely.

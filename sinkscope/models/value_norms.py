@@ -1,5 +1,4 @@
-"""Record a model's value vectors, with their gradients: what the value-norm term of an unlearning run is
-computed from.
+"""Record a model's value vectors with their gradients, for the value-norm term of an unlearning run.
 
 They are read at transformers' attention interface, so in every family they come per key-value head, not
 repeated to query heads.
