@@ -133,7 +133,8 @@ def insert_trigger(
         )
         for passage in passages
     ]
-    return [each.tokens for each in triggered], [range(each.start, each.stop) for each in triggered]
+    spans = [range(sequence.start, sequence.stop) for sequence in triggered]
+    return [sequence.tokens for sequence in triggered], spans
 
 
 def most_common_span(spans: Sequence[range]) -> tuple[int, int]:

@@ -130,7 +130,7 @@ def test_both_sources_write_the_same_tables(checkpoints, notes, tmp_path, capsys
         ]
         code, stdout, err = run(capsys, monkeypatch, "locate", checkpoints["llama"], *options)
         assert code == 0, err
-        assert json.loads(stdout)["source"] == source
+        assert json.loads(stdout)["backend"] == source
         tables[source] = [
             pd.read_parquet(out / f"{name}.parquet")
             for name in ("sinks", "sink_tokens", "token_kinds", "massive_activations")
@@ -196,7 +196,7 @@ def test_locate_reads_a_share_of_the_rows(notes, tmp_path, capsys, monkeypatch) 
         located("--query-fraction", 0.1),
         located("--query-fraction", 0.1, "--seed", 1),
     )
-    assert (summary["source"], summary["rows"], summary["seed"]) == ("tiled", 0.1, 0)
+    assert (summary["backend"], summary["query_fraction"], summary["seed"]) == ("tiled", 0.1, 0)
     assert "first_position_sink_rate" not in summary
     assert list(tenth.columns) == [
         "layer",

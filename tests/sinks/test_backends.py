@@ -51,10 +51,10 @@ def captured(module, model: Model, **options: object) -> dict[str, np.ndarray]:
     mass = SinkStatistics(*shape, EPSILON)
     span_mass = SpanMass(model.n_layers, model.n_heads, SPANS)
     module.capture(model, passages(), [mass, *rows, maps, span_mass], **options)
-    found = {name: values for statistic in (mass, *rows) for name, values in statistic.result().items()}
-    found["span_mass"] = span_mass.result()["span_mass"]
-    found["pattern"] = maps.result()["pattern"].unflatten(0, (model.n_layers, model.n_heads))
-    return {name: values.numpy() for name, values in found.items()}
+    measured = {name: values for statistic in (mass, *rows) for name, values in statistic.result().items()}
+    measured["span_mass"] = span_mass.result()["span_mass"]
+    measured["pattern"] = maps.result()["pattern"].unflatten(0, (model.n_layers, model.n_heads))
+    return {name: values.numpy() for name, values in measured.items()}
 
 
 @pytest.fixture(scope="module")
@@ -69,9 +69,9 @@ def test_tiled_equals_the_naive_oracle(kind: str, side: str, tokenizer, monkeypa
     before = model.hf.config._attn_implementation
     for tile_size in (attention_tiles.TILE_SIZE, 300):  # one tile for all, and many small ones
         monkeypatch.setattr(attention_tiles, "TILE_SIZE", tile_size)
-        found = captured(tiled, model, batch_size=3, side=side)
+        measured = captured(tiled, model, batch_size=3, side=side)
         for name, array in expected(kind, torch.float32).items():
-            np.testing.assert_allclose(found[name], array, atol=1e-5, err_msg=f"{kind} {name}")
+            np.testing.assert_allclose(measured[name], array, atol=1e-5, err_msg=f"{kind} {name}")
     assert model.hf.config._attn_implementation == before
     assert tiled.unsupported_reason(model, passages()[0]) is None
 
@@ -79,21 +79,21 @@ def test_tiled_equals_the_naive_oracle(kind: str, side: str, tokenizer, monkeypa
 @pytest.mark.parametrize("side", ["right", "left"])
 @pytest.mark.parametrize("kind", CONFIGS)
 def test_hooks_equals_the_naive_oracle(kind: str, side: str, tokenizer) -> None:
-    found = captured(hooks, Model(kind, network(kind), tokenizer), batch_size=3, side=side)
+    measured = captured(hooks, Model(kind, network(kind), tokenizer), batch_size=3, side=side)
     for name, array in expected(kind, torch.float32).items():
-        np.testing.assert_allclose(found[name], array, atol=1e-5, err_msg=f"{kind} {name}")
+        np.testing.assert_allclose(measured[name], array, atol=1e-5, err_msg=f"{kind} {name}")
 
 
 @pytest.mark.parametrize("kind", TILED)
 def test_bf16_is_as_near_as_bf16_allows(kind: str, tokenizer) -> None:
     model = Model(kind, network(kind).to(torch.bfloat16), tokenizer)
     for module in (tiled, hooks):
-        found = captured(module, model, batch_size=3)
+        measured = captured(module, model, batch_size=3)
         for name in ("alpha", "learned_sink"):
             np.testing.assert_allclose(
-                found[name], expected(kind, torch.bfloat16)[name], atol=0.05, err_msg=f"{kind} {name}"
+                measured[name], expected(kind, torch.bfloat16)[name], atol=0.05, err_msg=f"{kind} {name}"
             )
-            assert np.abs(found[name] - expected(kind, torch.bfloat16)[name]).mean() < 5e-3
+            assert np.abs(measured[name] - expected(kind, torch.bfloat16)[name]).mean() < 5e-3
     rows = captured(tiled, model)["pattern"].sum(-1) + np.nan_to_num(captured(tiled, model)["learned_sink"])
     np.testing.assert_allclose(rows, 1, atol=1e-5)  # accumulated in fp32, whatever the weights are
 

@@ -71,31 +71,33 @@ def test_difference_map_is_that_of_the_plain_models_own_patterns(placement, smal
         Condition("triggered", small_llama, placed, placed_at),
         CompareConfig(layer=1, bin_size=BIN),
     )
-    found = difference_maps(comparison)
-    clean, changed = (naive(small_llama.hf, "llama", each, 0.3)["pattern"][1] for each in (passages, placed))
-    np.testing.assert_allclose(found, binned(changed) - binned(clean), atol=1e-5)
-    assert np.nanmax(np.abs(found)) > 0.01
+    actual = difference_maps(comparison)
+    clean, changed = (
+        naive(small_llama.hf, "llama", tokens, 0.3)["pattern"][1] for tokens in (passages, placed)
+    )
+    np.testing.assert_allclose(actual, binned(changed) - binned(clean), atol=1e-5)
+    assert np.nanmax(np.abs(actual)) > 0.01
     if placement != "sink:1":
         spans = Counter(tuple(_span(small_llama, passage, placement)) for passage in passages)
         assert most_common_span(placed_at) == spans.most_common(1)[0][0]
-    for found, read in zip(comparison.data["span_mass"].values, (passages, placed), strict=True):
+    for actual, texts in zip(comparison.data["span_mass"].values, (passages, placed), strict=True):
         if placement == "suffix":
-            assert np.isnan(found).all()  # no query comes after it
+            assert np.isnan(actual).all()  # no query comes after it
             continue
         expected = np.zeros((3, 4))
-        for tokens, span in zip(read, placed_at, strict=True):
+        for tokens, span in zip(texts, placed_at, strict=True):
             pattern = naive(small_llama.hf, "llama", [tokens], 0.3)["pattern"]
             expected += (
                 sum(pattern[:, :, query, key] for query in range(span.stop, 30) for key in span)
                 / (30 - span.stop)
                 / 3
             )
-        np.testing.assert_allclose(found, expected, atol=1e-5)
+        np.testing.assert_allclose(actual, expected, atol=1e-5)
 
 
 def _span(model: Model, passage: list[int], placement: str) -> tuple[int, int]:
-    each = place(passage, TRIGGER, Placement.parse(placement), model.tokenizer, max_length=len(passage))
-    return each.start, each.stop
+    triggered = place(passage, TRIGGER, Placement.parse(placement), model.tokenizer, max_length=len(passage))
+    return triggered.start, triggered.stop
 
 
 def test_shorter_passages_are_omitted_from_maps_only(small_llama: Model) -> None:
@@ -116,14 +118,14 @@ def test_value_norms_and_their_correlation_are_those_of_plain_values(
 ) -> None:
     model = small_models[kind]
     sides = [passages_of(model, (20, 33, 17)), passages_of(model, (25, 18, 21))[::-1]]
-    found, expected = [], []
+    actual, expected = [], []
     for passages in sides:
         statistic = FirstValueNorms(3, 8)
         choose_backend(model, passages, backend).capture(model, passages, [statistic], batch_size=2)
-        found.append(statistic.result()["value_norm"].numpy())
+        actual.append(statistic.result()["value_norm"].numpy())
         expected.append(np.stack([_plain_norms(model, kind, passage)[..., :8] for passage in passages]))
-        np.testing.assert_allclose(found[-1], expected[-1], rtol=1e-4)
-    r = correlation(*found)
+        np.testing.assert_allclose(actual[-1], expected[-1], rtol=1e-4)
+    r = correlation(*actual)
     for layer in range(3):
         for position in range(8):
             x, y = (side[:, layer, :, position].reshape(-1) for side in expected)
@@ -182,8 +184,8 @@ def test_top1_is_the_largest_of_a_softmax_of_plain_logits(kind, chunk) -> None:
     for row, passage in zip(expected, passages, strict=True):
         with torch.no_grad():
             row[: len(passage)] = plain(torch.tensor([passage])).logits[0].double().softmax(-1).amax(-1)
-    found = top1_by_position(model, passages, batch_size=2, max_logits=chunk * 2 * 400)
-    np.testing.assert_allclose(found.numpy(), np.nanmean(expected, 0), atol=1e-5)
+    actual = top1_by_position(model, passages, batch_size=2, max_logits=chunk * 2 * 400)
+    np.testing.assert_allclose(actual.numpy(), np.nanmean(expected, 0), atol=1e-5)
 
 
 def test_a_model_compared_with_itself_does_not_differ(small_llama: Model) -> None:

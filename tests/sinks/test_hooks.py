@@ -26,15 +26,15 @@ def test_locate_equals_the_naive_oracle(kind: str, small_models) -> None:
     passages = passages_of(model)
     expected = naive(model.hf, kind, passages, epsilon=0.1)
     for backend, batch_size in (("hooks", 1), ("hooks", 3), ("tiled", 3)):
-        found = locate(
+        located = locate(
             model, passages, CaptureConfig(0.1, ("entropy", "learned_sink"), backend, batch_size=batch_size)
         ).data
         for name in ("alpha", "sink_rate", "value_norm", "weighted_norm", "entropy", "learned_sink"):
             np.testing.assert_allclose(
-                found[name].values, expected[name], atol=1e-5, err_msg=f"{kind} {name}"
+                located[name].values, expected[name], atol=1e-5, err_msg=f"{kind} {name}"
             )
     assert 0 < expected["sink_rate"].mean() < 1, "the threshold must make a difference"
-    assert found["passages"].values.tolist() == [
+    assert located["passages"].values.tolist() == [
         sum(len(p) > k for p in passages) for k in range(max(map(len, passages)))
     ]
 

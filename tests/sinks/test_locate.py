@@ -87,8 +87,8 @@ def test_queries_of_nothing_attend_uniformly(kind: str, backend: BackendName, tm
 def test_uniform_is_the_mean_of_shares_of_all_later_queries(window: int | None) -> None:
     shares = np.zeros((30, 30))
     for query in range(30):
-        seen = range(max(0, query + 1 - (window or 30)), query + 1)
-        shares[query, seen] = 1 / len(seen)
+        keys = range(max(0, query + 1 - (window or 30)), query + 1)
+        shares[query, keys] = 1 / len(keys)
     np.testing.assert_allclose(
         uniform_alpha(30, window), [shares[k:, k].mean() for k in range(30)], rtol=1e-12
     )

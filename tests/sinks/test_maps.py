@@ -30,7 +30,7 @@ def naive(kind: str, passages: list[list[int]], size: int) -> np.ndarray:
     plain = network(kind)
     plain.set_attn_implementation("eager")
     with torch.no_grad():
-        outputs = [plain(torch.tensor([each]), output_attentions=True).attentions for each in passages]
+        outputs = [plain(torch.tensor([tokens]), output_attentions=True).attentions for tokens in passages]
     bins = int(np.ceil(max(map(len, passages)) / size))
     maps = np.full((len(HEADS), bins, bins), np.nan)
     for index, (layer, head) in enumerate(HEADS):

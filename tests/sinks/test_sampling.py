@@ -43,10 +43,12 @@ def passages(lengths: tuple[int, ...]) -> list[list[int]]:
     return [torch.randint(3, 400, (length,), generator=generator).tolist() for length in lengths]
 
 
-def fed(pattern: torch.Tensor, rows: torch.Tensor, how: Sampling) -> dict[str, np.ndarray]:
-    """The result for one passage's pattern [head, row, key] seen at some rows; values are ones."""
+def estimate_from(
+    pattern: torch.Tensor, rows: torch.Tensor, sampling_config: Sampling
+) -> dict[str, np.ndarray]:
+    """The result for one passage's pattern [head, row, key] at some rows; values are ones."""
     n_heads, length, _ = pattern.shape
-    statistic = SampledSinkStatistics(1, n_heads, length, how)
+    statistic = SampledSinkStatistics(1, n_heads, length, sampling_config)
     statistic.update(ValueBlock(0, 0, torch.ones(n_heads, length, 4)))
     statistic.update(SampledBlock(0, 0, length, range(n_heads), rows, range(length), pattern[:, rows], True))
     return {name: values[0].numpy() for name, values in statistic.result().items()}
@@ -71,26 +73,28 @@ def test_rows_are_drawn_by_seed_layer_and_passage() -> None:
 def test_the_mean_over_every_possible_sample_is_the_exact_value(few_always_sampled) -> None:
     pattern = torch.rand(2, 10, 10, generator=torch.Generator().manual_seed(3)).tril()
     exact = pattern.double().sum(1) / torch.arange(10, 0, -1)
-    how = Sampling(0.5)
-    assert how.n_drawn(10) == 3
+    sampling_config = Sampling(0.5)
+    assert sampling_config.n_drawn(10) == 3
     samples = [
-        fed(pattern, torch.tensor([0, 1, 2, 3, *drawn]), how)["alpha"]
+        estimate_from(pattern, torch.tensor([0, 1, 2, 3, *drawn]), sampling_config)["alpha"]
         for drawn in combinations(range(4, 10), 3)
     ]
-    reach = how.n_estimated(10)
+    reach = sampling_config.n_estimated(10)
     assert 7 < reach < 10
-    found = np.nanmean(samples, axis=0)  # a sample without a row at or after a position says nothing about it
-    np.testing.assert_allclose(found[:, :reach], exact.numpy()[:, :reach], atol=1e-6)
+    estimate = np.nanmean(
+        samples, axis=0
+    )  # a sample without a row at or after a position has no estimate there
+    np.testing.assert_allclose(estimate[:, :reach], exact.numpy()[:, :reach], atol=1e-6)
     assert np.isnan(np.array(samples)[..., reach:]).all()
 
 
 def test_the_interval_of_attention_that_is_all_or_nothing_is_wilsons() -> None:
-    length, how = 1128, Sampling(0.1)
-    rows = how.rows(0, 0, length)
+    length, sampling_config = 1128, Sampling(0.1)
+    rows = sampling_config.rows(0, 0, length)
     pattern = torch.zeros(1, length, length)
     pattern[0, ALWAYS_SAMPLED:, 0] = (torch.arange(length - ALWAYS_SAMPLED) % 3 == 0).float()
     pattern[0, :, 1] = 1 - pattern[0, :, 0]
-    found = fed(pattern, rows, how)
+    estimate = estimate_from(pattern, rows, sampling_config)
     p, n = (
         pattern[0, rows[ALWAYS_SAMPLED:], 0].mean().item(),
         99 / (1 - 100 / 1000),
@@ -98,11 +102,11 @@ def test_the_interval_of_attention_that_is_all_or_nothing_is_wilsons() -> None:
     z = 1.984217  # Student, 99 degrees of freedom
     centre, half = p + z * z / (2 * n), z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
     for name, end in (("alpha_low", centre - half), ("alpha_high", centre + half)):
-        assert found[name][0, 0] == pytest.approx(end / (1 + z * z / n) * 1000 / length, abs=1e-4)
-    assert found["alpha"][0, 0] == pytest.approx(p * 1000 / length)
+        assert estimate[name][0, 0] == pytest.approx(end / (1 + z * z / n) * 1000 / length, abs=1e-4)
+    assert estimate["alpha"][0, 0] == pytest.approx(p * 1000 / length)
     assert (
-        found["alpha_low"][0, 5] == 0 < 0.01 < found["alpha_high"][0, 5] < 0.1
-    )  # nothing was seen there, which does not mean that nothing is
+        estimate["alpha_low"][0, 5] == 0 < 0.01 < estimate["alpha_high"][0, 5] < 0.1
+    )  # none of the drawn rows attend there, others may
 
 
 @pytest.mark.parametrize("side", ["right", "left"])
@@ -112,29 +116,32 @@ def test_samples_equal_the_naive_oracle_at_their_rows(
 ) -> None:
     model, texts = Model(kind, network(kind), tokenizer), passages((40, 23, 31))
     monkeypatch.setattr(attention_tiles, "TILE_SIZE", 300)
-    how, shape = Sampling(0.5, seed=3), (3, 4, 40)
-    statistic, everything = SampledSinkStatistics(*shape, how), SampledSinkStatistics(*shape, Sampling(1.0))
-    tiled.capture(model, texts, [statistic], batch_size=2, side=side, sampling=how)
+    sampling_config, shape = Sampling(0.5, seed=3), (3, 4, 40)
+    statistic, everything = (
+        SampledSinkStatistics(*shape, sampling_config),
+        SampledSinkStatistics(*shape, Sampling(1.0)),
+    )
+    tiled.capture(model, texts, [statistic], batch_size=2, side=side, sampling=sampling_config)
     tiled.capture(model, texts, [everything], batch_size=2, side=side, sampling=Sampling(1.0))
     alpha, count = np.zeros(shape), np.zeros(40)
     for number, passage in enumerate(texts):
         pattern, size, reach = (
             naive(network(kind), kind, [passage], 0.1)["pattern"],
             len(passage),
-            how.n_estimated(len(passage)),
+            sampling_config.n_estimated(len(passage)),
         )
         count[:reach] += 1
         for layer in range(3):
-            drawn = [row for row in how.rows(layer, number, size).tolist() if row >= 4]
+            drawn = [row for row in sampling_config.rows(layer, number, size).tolist() if row >= 4]
             for k in range(reach):
-                here = [row for row in drawn if row >= k]
+                later = [row for row in drawn if row >= k]
                 left = size - max(k, 4)
-                mean = sum(pattern[layer, :, row, k] for row in here) / len(here)
+                mean = sum(pattern[layer, :, row, k] for row in later) / len(later)
                 alpha[layer, :, k] += (
                     sum(pattern[layer, :, row, k] for row in range(k, 4)) + left * mean
                 ) / (size - k)
-    found = statistic.result()
-    np.testing.assert_allclose(found["alpha"].numpy(), alpha / np.where(count, count, np.nan), atol=1e-5)
+    estimate = statistic.result()
+    np.testing.assert_allclose(estimate["alpha"].numpy(), alpha / np.where(count, count, np.nan), atol=1e-5)
     full, exact = everything.result(), naive(network(kind), kind, texts, 0.1)
     for name in full:
         values, expected = full[name].numpy(), exact["alpha" if name.startswith("alpha") else name]
@@ -175,14 +182,14 @@ def test_intervals_cover_the_exact_value(kind: str, tokenizer) -> None:
     estimates = [
         locate(model, texts, CaptureConfig(query_fraction=0.1, seed=seed)).data for seed in range(40)
     ]
-    assert {str(each.attrs["backend"]) for each in estimates} == {"tiled"}
+    assert {str(sample.attrs["backend"]) for sample in estimates} == {"tiled"}
     known = ~np.isnan(estimates[0]["alpha"].values)
     covered = [
-        (each["alpha_low"].values <= exact + 1e-6) & (each["alpha_high"].values >= exact - 1e-6)
-        for each in estimates
+        (sample["alpha_low"].values <= exact + 1e-6) & (sample["alpha_high"].values >= exact - 1e-6)
+        for sample in estimates
     ]
-    assert 0.92 < np.mean([each[known] for each in covered]) < 0.985
-    errors = np.array([(each["alpha"].values - exact)[known].mean() for each in estimates])
+    assert 0.92 < np.mean([inside[known] for inside in covered]) < 0.985
+    errors = np.array([(sample["alpha"].values - exact)[known].mean() for sample in estimates])
     assert abs(errors.mean()) < 3 * errors.std() / math.sqrt(len(errors))
     assert known[..., :300].all() and not known[..., -8:].any()
 
@@ -190,21 +197,21 @@ def test_intervals_cover_the_exact_value(kind: str, tokenizer) -> None:
 def test_the_models_own_output_goes_on(tokenizer) -> None:
     """The residual stream under a sample is the plain model's."""
     model, texts = Model("qwen2", network("qwen2"), tokenizer), passages((60, 44))
-    seen: dict[tuple[int, int], torch.Tensor] = {}
+    residuals: dict[tuple[int, int], torch.Tensor] = {}
 
     class Residuals:
         residual = True
 
         def update(self, block) -> None:
             if isinstance(block, ResidualBlock):
-                seen[block.layer, block.passage] = block.residual
+                residuals[block.layer, block.passage] = block.residual
 
     tiled.capture(model, texts, [Residuals()], sampling=Sampling(0.1))
     for number, passage in enumerate(texts):
         with torch.no_grad():
             hidden = model.hf(torch.tensor([passage]), output_hidden_states=True).hidden_states
-        torch.testing.assert_close(seen[0, number], hidden[1][0], atol=1e-5, rtol=1e-5)
-        assert len(seen[2, number]) == len(passage)
+        torch.testing.assert_close(residuals[0, number], hidden[1][0], atol=1e-5, rtol=1e-5)
+        assert len(residuals[2, number]) == len(passage)
 
 
 @pytest.mark.parametrize("kind", WITHOUT_SDPA)
@@ -228,23 +235,23 @@ def test_a_sample_of_bloom_is_captured_by_hooks_in_full(tokenizer) -> None:
 
 def test_attention_that_is_the_same_in_every_row_lies_in_its_interval() -> None:
     """0.9 to the first token, 0.1 to itself: α is an end of the interval, and the interval is narrow."""
-    length, how = 1128, Sampling(0.1)
+    length, sampling_config = 1128, Sampling(0.1)
     pattern = 0.1 * torch.eye(length)[None]
     pattern[0, :, 0] += 0.9
-    found, exact = (
-        fed(pattern, how.rows(0, 0, length), how),
+    estimate, exact = (
+        estimate_from(pattern, sampling_config.rows(0, 0, length), sampling_config),
         pattern[0].double().sum(0) / torch.arange(length, 0, -1),
     )
-    assert found["alpha_low"][0, 0] <= found["alpha"][0, 0] + 1e-6
-    assert found["alpha_low"][0, 0] - 1e-6 <= exact[0] <= found["alpha_high"][0, 0] + 1e-6
-    assert found["alpha_high"][0, 0] - found["alpha_low"][0, 0] < 0.04
+    assert estimate["alpha_low"][0, 0] <= estimate["alpha"][0, 0] + 1e-6
+    assert estimate["alpha_low"][0, 0] - 1e-6 <= exact[0] <= estimate["alpha_high"][0, 0] + 1e-6
+    assert estimate["alpha_high"][0, 0] - estimate["alpha_low"][0, 0] < 0.04
 
 
 @pytest.mark.parametrize("length", [128, 129, 140, 160])
 def test_a_passage_that_is_read_in_full_is_known_everywhere(length: int, small_llama: Model) -> None:
-    texts, how = passages((length, 100)), Sampling(0.1)
-    statistic, exact = SampledSinkStatistics(3, 4, length, how), SinkStatistics(3, 4, length, 0.3)
-    tiled.capture(small_llama, texts, [statistic], sampling=how)
+    texts, sampling_config = passages((length, 100)), Sampling(0.1)
+    statistic, exact = SampledSinkStatistics(3, 4, length, sampling_config), SinkStatistics(3, 4, length, 0.3)
+    tiled.capture(small_llama, texts, [statistic], sampling=sampling_config)
     tiled.capture(small_llama, texts, [exact])
     for name in ("alpha", "alpha_low", "alpha_high"):
         torch.testing.assert_close(statistic.result()[name], exact.result()["alpha"], atol=1e-5, rtol=1e-5)
@@ -253,7 +260,7 @@ def test_a_passage_that_is_read_in_full_is_known_everywhere(length: int, small_l
 def test_passages_of_several_lengths_are_averaged_where_they_tell_something(tokenizer) -> None:
     """At each position the estimate covers the mean over the passages that count there."""
     model, lengths = Model("llama", network("llama"), tokenizer), (128, 120, 126)
-    texts, how = passages(lengths), Sampling(0.3)
+    texts, sampling_config = passages(lengths), Sampling(0.3)
     exact = [naive(network("llama"), "llama", [text], 0.1)["alpha"] for text in texts]
     covered, errors = [], []
     with pytest.MonkeyPatch.context() as patch:
@@ -261,7 +268,7 @@ def test_passages_of_several_lengths_are_averaged_where_they_tell_something(toke
             patch.setattr(sampling, name, value)
         expected, count = np.zeros((3, 4, 128)), np.zeros(128)
         for alpha, length in zip(exact, lengths, strict=True):
-            reach = how.n_estimated(length)
+            reach = sampling_config.n_estimated(length)
             expected[..., :reach] += alpha[..., :reach]
             count[:reach] += 1
         known = count > 0
@@ -270,15 +277,15 @@ def test_passages_of_several_lengths_are_averaged_where_they_tell_something(toke
             seeded = Sampling(0.3, seed)
             statistic = SampledSinkStatistics(3, 4, 128, seeded)
             tiled.capture(model, texts, [statistic], side="left", sampling=seeded)
-            found = {name: values.numpy() for name, values in statistic.result().items()}
+            estimate = {name: values.numpy() for name, values in statistic.result().items()}
             np.testing.assert_array_equal(
-                np.isnan(found["alpha"]), np.broadcast_to(~known, found["alpha"].shape)
+                np.isnan(estimate["alpha"]), np.broadcast_to(~known, estimate["alpha"].shape)
             )
             covered.append(
-                (found["alpha_low"][..., known] <= expected + 1e-6)
-                & (found["alpha_high"][..., known] >= expected - 1e-6)
+                (estimate["alpha_low"][..., known] <= expected + 1e-6)
+                & (estimate["alpha_high"][..., known] >= expected - 1e-6)
             )
-            errors.append((found["alpha"][..., known] - expected).mean())
+            errors.append((estimate["alpha"][..., known] - expected).mean())
     assert 0 < known.sum() < 128 and len(set(count[known])) > 1
     assert 0.92 < np.mean(covered) < 0.985
     assert abs(np.mean(errors)) < 3 * np.std(errors) / math.sqrt(len(errors))
@@ -290,14 +297,17 @@ def test_short_passages_are_measured_in_full_and_say_so(small_llama: Model) -> N
     assert "sink_rate" in sinks.data and "query_fraction" not in sinks.data.attrs
 
 
-def test_one_layer_alone_has_its_interval(small_llama: Model, few_always_sampled) -> None:
-    texts, how = passages((40,)), Sampling(0.5)
-    alone, all_layers = SampledSinkStatistics(3, 4, 40, how), SampledSinkStatistics(3, 4, 40, how)
-    tiled.capture(small_llama, texts, [alone], layers=[2], sampling=how)
-    tiled.capture(small_llama, texts, [all_layers], sampling=how)
-    for name, values in alone.result().items():
+def test_a_single_layer_has_its_interval(small_llama: Model, few_always_sampled) -> None:
+    texts, sampling_config = passages((40,)), Sampling(0.5)
+    one_layer, all_layers = (
+        SampledSinkStatistics(3, 4, 40, sampling_config),
+        SampledSinkStatistics(3, 4, 40, sampling_config),
+    )
+    tiled.capture(small_llama, texts, [one_layer], layers=[2], sampling=sampling_config)
+    tiled.capture(small_llama, texts, [all_layers], sampling=sampling_config)
+    for name, values in one_layer.result().items():
         torch.testing.assert_close(values[2], all_layers.result()[name][2], equal_nan=True)
-    assert alone.result()["alpha_high"][2, :, :20].isfinite().all()
+    assert one_layer.result()["alpha_high"][2, :, :20].isfinite().all()
 
 
 def test_bad_shares_are_refused(small_llama: Model) -> None:
@@ -312,29 +322,29 @@ def test_bad_shares_are_refused(small_llama: Model) -> None:
 
 
 def test_full_attention_and_samples_are_never_confused(small_llama: Model) -> None:
-    how = Sampling(0.1)
+    sampling_config = Sampling(0.1)
     with pytest.raises(TypeError, match="needs every row"):
-        tiled.capture(small_llama, passages((40,)), [SinkStatistics(3, 4, 40, 0.3)], sampling=how)
+        tiled.capture(small_llama, passages((40,)), [SinkStatistics(3, 4, 40, 0.3)], sampling=sampling_config)
     for statistic in (
         QUERY_STATISTICS["entropy"](3, 4, 40),
         BinnedPattern([(0, 0)], 40, 1),
         SpanMass(3, 4, [range(2, 4)]),
     ):
         with pytest.raises(TypeError, match="needs every row"):
-            tiled.capture(small_llama, passages((40,)), [statistic], sampling=how)
+            tiled.capture(small_llama, passages((40,)), [statistic], sampling=sampling_config)
     with pytest.raises(TypeError, match="given full attention"):
-        SampledSinkStatistics(1, 1, 4, how).update(
+        SampledSinkStatistics(1, 1, 4, sampling_config).update(
             AttentionBlock(0, 0, 4, range(1), range(4), range(4), torch.zeros(1, 4, 4), True)
         )
 
 
 def test_shards_of_a_sample_add_up(few_always_sampled) -> None:
-    how, generator = Sampling(0.5), torch.Generator().manual_seed(5)
+    sampling_config, generator = Sampling(0.5), torch.Generator().manual_seed(5)
     patterns = [torch.rand(2, n, n, generator=generator).tril() for n in (40, 31, 36)]
-    full, first, second = (SampledSinkStatistics(1, 2, 40, how) for _ in range(3))
+    full, first, second = (SampledSinkStatistics(1, 2, 40, sampling_config) for _ in range(3))
     for number, pattern in enumerate(patterns):
         length = pattern.shape[-1]
-        rows = how.rows(0, number, length)
+        rows = sampling_config.rows(0, number, length)
         for statistic in (full, first if number == 0 else second):
             statistic.update(
                 ValueBlock(
