@@ -127,30 +127,12 @@ def compare(
 
     Raises:
         ModelError: the model has no such layer, or its attention cannot be captured.
-        TextError: bins do not fit the passages, or the conditions differ in
-            the number or the greatest length of passages.
+        TextError: bins do not fit the passages, or their number or greatest length differs.
     """
     config = config or CompareConfig()
     model = first.model
     layer = model.n_layers - 1 if config.layer is None else config.layer
-    if not 0 <= layer < model.n_layers:
-        raise ModelError(
-            f"`layer` {layer} does not exist in model {model.name!r}; use 0 to {model.n_layers - 1}"
-        )
-    n_passages, second_n_passages = len(first.passages), len(second.passages)
-    max_length, second_max_length = (max(map(len, condition.passages)) for condition in (first, second))
-    if (n_passages, max_length) != (second_n_passages, second_max_length):
-        raise TextError(
-            f"conditions {first.label!r} and {second.label!r} have {n_passages} and {second_n_passages} "
-            "passages "
-            f"of up to {max_length} and {second_max_length} tokens; compare as many passages of the same "
-            "length"
-        )
-    if not 1 <= config.bin_size <= max_length:
-        raise TextError(
-            f"`bin_size` {config.bin_size} does not fit passages of {max_length} tokens; use 1 to "
-            f"{max_length}"
-        )
+    max_length = _check_compared(first, second, layer, config.bin_size)
     capture = CaptureConfig(backend=config.backend, batch_size=config.batch_size)
     measured = [
         measure(
@@ -165,7 +147,7 @@ def compare(
     attrs = {
         "description": description,
         "difference": f"{second.label} − {first.label}",
-        "passages": n_passages,
+        "passages": len(first.passages),
         "full_length_passages": sum(len(passage) == max_length for passage in first.passages),
         "max_length": max_length,
         "backend": sorted({str(statistics.sinks.data.attrs["backend"]) for statistics in measured}),
@@ -177,6 +159,27 @@ def compare(
     if first.spans:
         attrs["trigger_start"], attrs["trigger_stop"] = most_common_span(first.spans)
     return Comparison(_combine(measured, (first, second), max_length).assign_attrs(attrs))
+
+
+def _check_compared(first: Condition, second: Condition, layer: int, bin_size: int) -> int:
+    """Check what `compare` is given, and return the length of the longest passages."""
+    if not 0 <= layer < first.model.n_layers:
+        raise ModelError(
+            f"`layer` {layer} does not exist in model {first.model.name!r}; "
+            f"use 0 to {first.model.n_layers - 1}"
+        )
+    n_passages, second_n_passages = len(first.passages), len(second.passages)
+    max_length, second_max_length = (max(map(len, condition.passages)) for condition in (first, second))
+    if (n_passages, max_length) != (second_n_passages, second_max_length):
+        raise TextError(
+            f"conditions {first.label!r} and {second.label!r} have {n_passages} and {second_n_passages} passages"
+            f" of up to {max_length} and {second_max_length} tokens; compare as many passages of the same length"
+        )
+    if not 1 <= bin_size <= max_length:
+        raise TextError(
+            f"`bin_size` {bin_size} does not fit passages of {max_length} tokens; use 1 to {max_length}"
+        )
+    return max_length
 
 
 def write_comparison(

@@ -167,7 +167,7 @@ def write_locate(
         sinks = locate(model, passages, config, details=True, on_progress=on_progress)
         sinks.save(staging)
         if draw is not None:
-            _draw(draw, staging / "figures", model, passages[0], sinks, heads, config.backend)
+            draw(staging / "figures", *_figure_data(model, passages[0], sinks, heads, config.backend))
 
     inputs = asdict(config) | {
         "model": model.fingerprint(),
@@ -315,16 +315,10 @@ def _token_kinds(model: Model, passages: Sequence[list[int]]) -> dict[int, str]:
     }
 
 
-def _draw(
-    draw: DrawLocate,
-    directory: Path,
-    model: Model,
-    passage: list[int],
-    sinks: SinkMap,
-    heads: Sequence[Head],
-    backend: BackendName | None,
-) -> None:
-    """Capture the maps that are drawn, and hand everything to `draw` as data sets."""
+def _figure_data(
+    model: Model, passage: list[int], sinks: SinkMap, heads: Sequence[Head], backend: BackendName | None
+) -> tuple[xr.Dataset, xr.Dataset, xr.DataArray]:
+    """What `draw_locate` draws: all passages, one passage, and maps of `heads` or of the strongest."""
     assert sinks.passage is not None
     chosen = heads or [sinks.strongest_head()]
     bin_size = 1 if len(passage) <= MAX_MAP_BINS else -(-len(passage) // MAX_MAP_BINS)
@@ -338,4 +332,4 @@ def _draw(
     attrs = {"strongest": sinks.strongest(1), "always_sampled": ALWAYS_SAMPLED}
     texts = sinks.passage.assign_coords(text=("position", sinks.tables["passage"]["text"].to_numpy()))
     n_ranked = max(0, len(passage) - MIN_QUERIES + 1)
-    draw(directory, sinks.data.assign_attrs(attrs), texts.assign_attrs(n_ranked=n_ranked), map_data)
+    return sinks.data.assign_attrs(attrs), texts.assign_attrs(n_ranked=n_ranked), map_data
