@@ -172,8 +172,9 @@ def _check_compared(first: Condition, second: Condition, layer: int, bin_size: i
     max_length, second_max_length = (max(map(len, condition.passages)) for condition in (first, second))
     if (n_passages, max_length) != (second_n_passages, second_max_length):
         raise TextError(
-            f"conditions {first.label!r} and {second.label!r} have {n_passages} and {second_n_passages} passages"
-            f" of up to {max_length} and {second_max_length} tokens; compare as many passages of the same length"
+            f"conditions {first.label!r} and {second.label!r} have {n_passages} and {second_n_passages} "
+            f"passages of up to {max_length} and {second_max_length} tokens; "
+            "compare as many passages of the same length"
         )
     if not 1 <= bin_size <= max_length:
         raise TextError(
