@@ -111,7 +111,7 @@ def test_three_kinds_of_text_give_the_same_passages(
     pd.testing.assert_frame_equal(frames[0], frames[2])
 
 
-def test_both_sources_write_the_same_tables(checkpoints, notes, tmp_path, capsys, monkeypatch) -> None:
+def test_both_backends_write_the_same_tables(checkpoints, notes, tmp_path, capsys, monkeypatch) -> None:
     tables = {}
     for source in ("hooks", "tiled"):
         out = tmp_path / source
@@ -213,7 +213,7 @@ def test_locate_reads_a_share_of_the_rows(notes, tmp_path, capsys, monkeypatch) 
         "sinks.parquet",
         "passage.parquet",
         "massive_activations.parquet",
-    }  # those beside it rest on a threshold
+    }  # the other tables need every query
     known = tenth["alpha"].notna()
     assert 0.4 < known.mean() < 1
     assert (tenth["alpha"] - exact["alpha"])[known].abs().max() < 0.2
@@ -223,7 +223,7 @@ def test_locate_reads_a_share_of_the_rows(notes, tmp_path, capsys, monkeypatch) 
         (["--query-fraction", 0], "above 0 and at most 1"),
         (["--query-fraction", "nan"], "above 0 and at most 1"),
         (["--query-fraction", 0.1, "--backend", "hooks"], "leave out --query-fraction"),
-        (["--epsilon", "nan"], "epsilon nan is no share"),
+        (["--epsilon", "nan"], "--epsilon nan is out of range"),
         (["--device", "cuda:77"], "device 'cuda:77' cannot be used here"),
         (["--device", "toaster"], "device 'toaster' cannot be used here"),
     ):
