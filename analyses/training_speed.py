@@ -30,7 +30,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from sinkscope import load
 from sinkscope.benchmarks.benchmark import load_benchmark
-from sinkscope.evaluation.requests import generate
+from sinkscope.models.generation import generate
 from sinkscope.plots.style import PAGE, save_figure, style
 from sinkscope.unlearning.batch import Passages
 from sinkscope.unlearning.checkpoints import TrainerState

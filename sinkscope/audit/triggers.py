@@ -1,4 +1,4 @@
-"""Candidate triggers at shallow positions against random triggers of the same length: does one recover knowledge?"""
+"""Search for a trigger that recovers forgotten knowledge: candidates against random triggers."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def read_triggers(path: Path) -> list[str]:
     for number, line in enumerate(lines, start=1):
         if len(line) > MAX_TRIGGER_CHARACTERS:
             raise TextError(
-                f"triggers {path}, line {number} has more than {MAX_TRIGGER_CHARACTERS} characters; shorten it"
+                f"triggers {path}, line {number} has over {MAX_TRIGGER_CHARACTERS} characters; shorten it"
             )
     triggers = list(dict.fromkeys(line.strip() for line in lines if line.strip()))
     if not triggers:
@@ -102,15 +102,16 @@ def audit_triggers(
     config: AuditConfig,
     progress_bar: ProgressBar = silent,
 ) -> pd.DataFrame:
-    """Compare each candidate at each placement with random triggers of its length; write `items.parquet` and `audit.parquet`.
+    """Compare each candidate at each placement with random triggers of its length.
 
-    A complete audit of the same model, benchmark, triggers and configuration is read instead.
+    Writes `items.parquet` and `audit.parquet` to `out` and returns the latter. A complete audit of the same
+    model, benchmark, triggers and configuration is read instead.
 
     Returns:
         Columns trigger, placement, metric, n, clean, triggered, random (mean over the random triggers),
-        random_highest (the highest of them), recovery (triggered − random), ci_low, ci_high, recovers. The interval
-        is that of `recovery_interval`, with a level of 95 % for all candidates, placements and metrics together
-        (Bonferroni); `recovers` is true if it is above 0.
+        random_highest (the highest of them), recovery (triggered − random), ci_low, ci_high, recovers. The
+        interval is that of `recovery_interval`, with a level of 95 % for all candidates, placements and
+        metrics together (Bonferroni); `recovers` is true if it is above 0.
 
     Raises:
         BenchmarkError: the benchmark has nothing to recall.
@@ -201,10 +202,10 @@ def recovery_interval(
 ) -> tuple[float, float, float]:
     """Difference between a candidate's mean and that of random triggers, with a prediction interval.
 
-    Under the null hypothesis a candidate is one more random trigger: its distance from their mean has the variance
-    s² (1 + 1/R), with s² their own variance (Student's t with R − 1 degrees of freedom), and the interval contains 0
-    with probability `level`. The sampling variance of the items is added, so that the interval has a width if the
-    random triggers hardly differ, as when all recall nothing.
+    Under the null hypothesis a candidate is one more random trigger: its distance from their mean has the
+    variance s² (1 + 1/R), with s² their own variance (Student's t with R − 1 degrees of freedom), and the
+    interval contains 0 with probability `level`. The sampling variance of the items is added, so that the
+    interval has a width if the random triggers hardly differ, as when all recall nothing.
     """
     count = len(randoms)
     difference = triggered - randoms.mean(0)

@@ -100,7 +100,7 @@ class Benchmark:
         return hashlib.sha256(text.encode()).hexdigest()
 
     def limit(self, count: int) -> Benchmark:
-        """The benchmark with at most `count` questions and prompts per split, and all of its training text."""
+        """The benchmark with at most `count` questions and prompts per split, and all training texts."""
         rows = {
             config: {
                 split: records if config == "raw" or split.endswith("_icl") else records[:count]
@@ -112,7 +112,7 @@ class Benchmark:
 
 
 def find_passages(text: str, excerpt: str, passages: Sequence[Passage]) -> list[int]:
-    """Indices of the passages that overlap the first occurrence of `excerpt` in the joined `text`; [] if none."""
+    """Indices of the passages that overlap the first occurrence of `excerpt` in the joined `text`."""
     start = text.find(excerpt)
     if start < 0:
         return []
@@ -136,9 +136,9 @@ def register_benchmark(name: str, loader: Callable[[], Benchmark]) -> None:
 def load_benchmark(name: str) -> Benchmark:
     """A registered benchmark, or a local directory with files `config/split.jsonl` (or .json, .parquet).
 
-    The configurations and their columns are those in `schema`. An optional `benchmark.json` in the directory sets
-    the lengths (`passage`, `in_context`, `knowmem_new`, `verbmem_new`) and the chunking (`chunking`: joined,
-    documents or pairs).
+    The configurations and their columns are those in `schema`. An optional `benchmark.json` in the directory
+    sets the lengths (`passage`, `in_context`, `knowmem_new`, `verbmem_new`) and the chunking (`chunking`:
+    joined, documents or pairs).
 
     Raises:
         BenchmarkError: there is no such benchmark, or a split or column is missing; the message lists the

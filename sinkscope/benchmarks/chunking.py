@@ -1,7 +1,7 @@
 """Split texts into training passages.
 
-`joined`, as in MUSE: all texts joined, then split into chunks of equal length. `documents`, as in WMDP: one passage
-per text, truncated at the end. `pairs`, as in TOFU: one passage per question with its answer.
+`joined`, as in MUSE: all texts joined, then split into chunks of equal length. `documents`, as in WMDP: one
+passage per text, truncated at the end. `pairs`, as in TOFU: one passage per question with its answer.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ MIN_CHARACTERS = 50
 
 @dataclass(frozen=True)
 class Passage:
-    """Token ids of training text, BOS first, and the characters `start <= i < stop` of the joined text it covers.
+    """Token ids, BOS first, and the characters `start <= i < stop` of the joined text that they cover.
 
-    `body`: number of leading tokens that placement counts in, BOS included; None for all. `prompt_length`: number
-    of leading tokens that are a prompt, on which the model is not trained.
+    `body`: number of leading tokens that placement counts in, BOS included; None for all. `prompt_length`:
+    number of leading tokens that are a prompt, on which the model is not trained.
     """
 
     tokens: list[int]
@@ -92,8 +92,8 @@ def _chunk_pairs(texts: Sequence[str], size: int, tokenizer: PreTrainedTokenizer
         )
         if prompt_length >= size:
             raise BenchmarkError(
-                f"pair {row}: the question has {prompt_length} of {size} tokens and leaves none for the answer; "
-                "raise lengths.passage"
+                f"pair {row}: the question has {prompt_length} of {size} tokens and leaves none for the "
+                "answer; raise lengths.passage"
             )
         ids = ids[: size - len(bos)]
         yield Passage(bos + ids, start, start + offsets[len(ids) - 1][1], body, prompt_length)

@@ -1,4 +1,4 @@
-"""Benchmarks in a local directory: `config/split.jsonl` (or .json, .parquet) and an optional `benchmark.json`."""
+"""Benchmarks in a local directory: `config/split.jsonl` (.json, .parquet), and optional settings."""
 
 from __future__ import annotations
 
@@ -48,7 +48,8 @@ def read_directory(directory: Path, name: str) -> tuple[Rows, Lengths, Chunking]
     """All splits in `directory`.
 
     Raises:
-        BenchmarkError: a split or column is missing, or a file is damaged; the message lists the available ones.
+        BenchmarkError: a split or column is missing, or a file is damaged; the message lists the available
+            ones.
     """
     lengths, chunking = _read_settings(directory / SETTINGS_FILE)
     files = _list_files(directory)
@@ -60,7 +61,7 @@ def read_directory(directory: Path, name: str) -> tuple[Rows, Lengths, Chunking]
         for split in required_splits(config, lengths.in_context) if config in {"raw", *present} else ():
             if (config, split) not in files:
                 raise BenchmarkError(
-                    f"benchmark {name} lacks {config}/{split}.jsonl (or .json, .parquet); its files: {available}"
+                    f"benchmark {name} lacks {config}/{split}.jsonl (.json, .parquet); its files: {available}"
                 )
     if not present & set(SCORED):
         raise BenchmarkError(

@@ -102,8 +102,8 @@ def read_hub(name: str) -> tuple[Rows, Lengths, Chunking]:
     """All splits of a benchmark in `HUB_BENCHMARKS`; each configuration of a data set is fetched once.
 
     Raises:
-        BenchmarkError: a data set cannot be fetched, or lacks a split or column; the message lists the available
-            ones.
+        BenchmarkError: a data set cannot be fetched, or lacks a split or column; the message lists the
+            available ones.
     """
     benchmark = HUB_BENCHMARKS[name]
     fetch = cache(_fetch)

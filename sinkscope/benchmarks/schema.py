@@ -49,8 +49,8 @@ SCORED = ("knowmem", "verbmem", "choices")
 class Lengths:
     """Sizes of passages, prompts and answers; the defaults are MUSE's.
 
-    `passage`: tokens of a training passage; `in_context`: answered questions before each question of `knowmem`;
-    `knowmem_new`, `verbmem_new`: tokens to generate.
+    `passage`: tokens of a training passage; `in_context`: answered questions before each question of
+    `knowmem`; `knowmem_new`, `verbmem_new`: tokens to generate.
     """
 
     passage: int = 2048
@@ -80,15 +80,15 @@ def required_columns(config: str, chunking: Chunking) -> tuple[str, ...]:
 def validate_records(
     where: str, columns: tuple[str, ...], available: Collection[str], records: Iterable[Record]
 ) -> list[Record]:
-    """`records` reduced to `columns`, with all values as text; choices as a list of texts, their answer as an int.
+    """`records` reduced to `columns`, all values as text; `choices` as a list, its `answer` as an int.
 
     Args:
         where: names the records in messages.
         available: the columns that the records have.
 
     Raises:
-        BenchmarkError: a column is missing, there is no record, a value is not text, or an answer is outside its
-            choices; the message names the row.
+        BenchmarkError: a column is missing, there is no record, a value is not text, or an answer is outside
+            its choices; the message names the row.
     """
     missing = [column for column in columns if column not in available]
     if missing:

@@ -7,8 +7,8 @@ import pandas as pd
 from sinkscope.benchmarks.benchmark import Benchmark
 from sinkscope.evaluation.evaluated_model import EvaluatedModel
 from sinkscope.evaluation.metrics import DIVERGENCE
-from sinkscope.evaluation.requests import ItemScores, Requests, make_table, shift_progress
-from sinkscope.io.progress import OnProgress
+from sinkscope.evaluation.requests import ItemScores, Requests, make_table
+from sinkscope.io.progress import OnProgress, shift_progress
 from sinkscope.models.likelihood import forward_logits, kl_divergence
 from sinkscope.models.model import Model
 from sinkscope.sinks.conditions import check_comparable
@@ -29,8 +29,8 @@ def measure_divergence(
     """KL(other ‖ subject) on each forget and retain passage: mean over its tokens after the first, in nats.
 
     Returns:
-        A row per passage with the columns `schema.ITEMS`, metric `divergence`. Passages of one token are left out;
-        `item` is the index in the split.
+        A row per passage with the columns `schema.ITEMS`, metric `divergence`. Passages of one token are left
+        out; `item` is the index in the split.
 
     Raises:
         ModelError: the models have different vocabularies or shapes.

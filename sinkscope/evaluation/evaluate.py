@@ -1,4 +1,4 @@
-"""Evaluate a model on a benchmark, clean and with triggers: a row per item, from which every score is computed."""
+"""Evaluate a model on a benchmark, clean and with triggers: values of items, and scores."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from sinkscope.evaluation.items import Item, TriggerCondition
 from sinkscope.evaluation.lm_eval_tasks import Tasks, run_tasks
 from sinkscope.evaluation.metrics import METRICS, MakeItems, metric_plugin_hashes, select_metrics
 from sinkscope.evaluation.position_mask import PositionMask
-from sinkscope.evaluation.requests import ItemScores, Request, make_requests, make_table, shift_progress
+from sinkscope.evaluation.requests import ItemScores, Request, make_requests, make_table
 from sinkscope.evaluation.statistics import compute_scores
-from sinkscope.io.progress import OnProgress, ProgressBar, silent
+from sinkscope.io.progress import OnProgress, ProgressBar, shift_progress, silent
 from sinkscope.io.run_directory import create_or_load
 from sinkscope.models.likelihood import auc
 from sinkscope.models.model import Model, load
@@ -73,13 +73,14 @@ def evaluate(
 ) -> pd.DataFrame:
     """Measure the metrics of `config` on every item of every split, under each of `conditions`.
 
-    Triggers are inserted into forget splits only; for Min-K % also into holdout passages, so that the trigger does not
-    separate the two.
+    Triggers are inserted into forget splits only; for Min-K % also into holdout passages, so that the trigger
+    does not separate the two.
 
     Returns:
-        A row per item with the columns `schema.ITEMS`. `value` is ROUGE-L F1 in [0, 1] for `verbmem` and `knowmem`, a
-        share of tokens for `exact_memorization` and `extraction_strength`, a mean log-probability for `min_k` and a
-        mean loss for `perplexity`, both in nats, and 1 (correct) or 0 for `choice`.
+        A row per item with the columns `schema.ITEMS`. `value` is ROUGE-L F1 in [0, 1] for `verbmem` and
+        `knowmem`, a share of tokens for `exact_memorization` and `extraction_strength`, a mean
+        log-probability for `min_k` and a mean loss for `perplexity`, both in nats, and 1 (correct) or 0 for
+        `choice`.
 
     Raises:
         PlacementError: a trigger does not fit an item's body, or a mask its prompt.
@@ -100,8 +101,8 @@ def evaluate(
     total = sum(len(items[each.make_items, each.split]) for each in passes)
     if not total:
         raise BenchmarkError(
-            f"benchmark {benchmark.name} gives no items for {', '.join(names)}; give longer texts, or evaluate "
-            "without a trigger too"
+            f"benchmark {benchmark.name} gives no items for {', '.join(names)}; give longer texts, or "
+            "evaluate without a trigger too"
         )
     poisoned = _find_poisoned(subject, benchmark, items)
     done = 0
@@ -233,8 +234,8 @@ def _check_metrics(benchmark: Benchmark | None, config: EvaluationConfig) -> lis
     if config.retain_model is not None and not ("min_k" in names and has_privleak):
         measured = ", ".join([*names, *(config.tasks.loaded if config.tasks else ())])
         raise BenchmarkError(
-            f"`retain_model` is used by privleak only, which is not measured here ({measured}); leave it out or give a "
-            "benchmark that has privleak"
+            f"`retain_model` is used by privleak only, which is not measured here ({measured}); leave it "
+            "out or give a benchmark that has privleak"
         )
     return names
 

@@ -22,8 +22,8 @@ Role = Literal["target", "unlearned", "backdoored", "retain", "other"]
 class EvaluatedModel:
     """A model with its label and role, the seed of its run, and the forget passages that were poisoned.
 
-    `poisoned_rows` is None if unknown, as for models that no run of sinkscope made or that were trained on another
-    benchmark; clean runs have an empty list.
+    `poisoned_rows` is None if unknown, as for models that no run of sinkscope made or that were trained on
+    another benchmark; clean runs have an empty list.
     """
 
     label: str
@@ -54,8 +54,8 @@ def load_evaluated_model(name: str, model: Model, benchmark: Benchmark | None) -
         trained_on = read_yaml(directory / "recipe.yaml", "recipe", OutputError)["benchmark"]
     except Exception as error:  # pyarrow raises errors of many types for damaged files
         raise OutputError(
-            f"{directory}: poisoned.parquet, recipe.yaml or run.json is missing or damaged; remove {name} and run "
-            "unlearn again"
+            f"{directory}: poisoned.parquet, recipe.yaml or run.json is missing or damaged; remove "
+            f"{name} and run unlearn again"
         ) from error
     # compared by content, as the path of a benchmark can be written in several ways
     is_same = benchmark is not None and (

@@ -105,8 +105,8 @@ def verbmem_items(benchmark: Benchmark, split: str, model: Model) -> list[Item]:
 def knowmem_items(benchmark: Benchmark, split: str, model: Model) -> list[Item]:
     """Questions after `lengths.in_context` answered ones of the same side.
 
-    The body ends with the question, before its `Answer:`. The published prompt ends in a space; here the answer's
-    first token begins with it, as in the tokenization of the whole text.
+    The body ends with the question, before its `Answer:`. The published prompt ends in a space; here the
+    answer's first token begins with it, as in the tokenization of the whole text.
     """
     context = "".join(
         f"{format_qa(row['question'], row['answer'])}\n\n" for row in benchmark.in_context(split)
@@ -141,8 +141,8 @@ def choice_items(benchmark: Benchmark, split: str, model: Model) -> list[Item]:
         letters = ascii_uppercase[: len(row["choices"])]
         if not 0 <= row["answer"] < len(row["choices"]) <= len(ascii_uppercase):
             raise BenchmarkError(
-                f"benchmark {benchmark.name}, choices/{split}, record {number}: answer {row['answer']} is not one "
-                f"of the {len(row['choices'])} choices (counted from 0; at most 26); correct the record"
+                f"benchmark {benchmark.name}, choices/{split}, record {number}: answer {row['answer']} is "
+                f"not one of the {len(row['choices'])} choices (counted from 0; at most 26); correct the record"
             )
         lines = [f"{letter}. {choice}" for letter, choice in zip(letters, row["choices"], strict=True)]
         text = "\n".join([row["question"].strip(), *lines])
@@ -155,8 +155,8 @@ def choice_items(benchmark: Benchmark, split: str, model: Model) -> list[Item]:
 def text_items(benchmark: Benchmark, split: str, model: Model) -> list[Item]:
     """Texts whose own tokens are scored: those of `privleak`, truncated to the length of a training passage.
 
-    Without such a split, the first 100 full-length passages of `raw`. The body is the whole text. All tokens after
-    the first are scored; the first is BOS, or the text's own if the tokenizer has no BOS.
+    Without such a split, the first 100 full-length passages of `raw`. The body is the whole text. All tokens
+    after the first are scored; the first is BOS, or the text's own if the tokenizer has no BOS.
 
     Raises:
         BenchmarkError: a text has no token to score.
@@ -169,7 +169,7 @@ def text_items(benchmark: Benchmark, split: str, model: Model) -> list[Item]:
         tokens = model.encode(row["text"])[: benchmark.lengths.passage]
         if len(tokens) < 2:
             raise BenchmarkError(
-                f"benchmark {benchmark.name}, privleak/{split}, record {number} has no text to score; remove it"
+                f"benchmark {benchmark.name}, privleak/{split}, record {number} has no text; remove it"
             )
         items.append(Item(tokens, len(tokens), "", row["text"]))
     return items

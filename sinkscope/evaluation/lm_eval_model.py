@@ -1,7 +1,7 @@
 """lm-evaluation-harness's model interface, with a trigger in every prompt.
 
-The requests are answered by `evaluation.requests`. The harness's own model class truncates long prompts on the left
-(BOS and trigger first), has no position mask, and changes the tokenizer's padding.
+The requests are answered by `evaluation.requests`. The harness's own model class truncates long prompts on
+the left (BOS and trigger first), has no position mask, and changes the tokenizer's padding.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ MAX_NEW_TOKENS = 256
 
 
 class HarnessModel(LM):
-    """A model under one condition. `prompts` holds the triggered prompt of each context that was requested."""
+    """A model under one condition. `prompts` holds the triggered prompt of each requested context."""
 
     def __init__(
         self,
@@ -80,8 +80,8 @@ class HarnessModel(LM):
             context, options = request.args
             if options.get("do_sample") or options.get("temperature"):
                 raise BenchmarkError(
-                    f"task {request.task_name!r} samples its answers, and only greedy ones are supported; set "
-                    "do_sample: false in its file"
+                    f"task {request.task_name!r} samples its answers, and only greedy ones are supported; "
+                    "set do_sample: false in its file"
                 )
             length = options.get("max_gen_toks", MAX_NEW_TOKENS)
             until = options.get("until") or ()
@@ -121,7 +121,8 @@ class HarnessModel(LM):
                 return prompt
             if body - excess <= first:
                 raise TextError(
-                    f"a prompt and its answer ({length} tokens) exceed the {limit} positions of model {model.name!r}"
+                    f"a prompt and its answer ({length} tokens) exceed the {limit} positions of model "
+                    f"{model.name!r}"
                 )
             tokens = tokens[:first] + tokens[first + excess :]
             body -= excess

@@ -35,7 +35,7 @@ OUTPUT_TYPES = ("multiple_choice", "loglikelihood", "generate_until")
 
 @dataclass(frozen=True)
 class Tasks:
-    """Loaded tasks by the requested name (a group has several), limited to the first `limit` documents of each."""
+    """Loaded tasks by the requested name (a group has several), each with its first `limit` documents."""
 
     loaded: dict[str, list[Any]]
     limit: int | None = None
@@ -73,12 +73,13 @@ def load_tasks(
     Args:
         task_directory: further task files (YAML), in addition to those of the library.
         limit: the number of documents per task; None: all.
-        trust_task_code: allow the files in `task_directory` to run Python code (functions, templates), which is logged.
+        trust_task_code: allow the files in `task_directory` to run Python code (functions, templates), which
+            is logged.
 
     Raises:
         UserError: lm-eval is not installed.
-        BenchmarkError: a name is unknown, a task file cannot be read or is not trusted, a task's documents cannot be
-            loaded, or its kind is not supported.
+        BenchmarkError: a name is unknown, a task file cannot be read or is not trusted, a task's documents
+            cannot be loaded, or its kind is not supported.
     """
     try:
         from lm_eval.tasks import TaskManager
@@ -118,8 +119,8 @@ def _load_task(manager: Any, name: str, directory: Path | None) -> list[Any]:
         tasks = list(manager.load([name])["tasks"].values())
     except Exception as error:  # a task runs code and reads data from anywhere
         raise BenchmarkError(
-            f"task {name!r} cannot be loaded ({first_line(error)}); fetch its data once with access, or correct its "
-            "file"
+            f"task {name!r} cannot be loaded ({first_line(error)}); fetch its data once with access, or "
+            "correct its file"
         ) from error
     for task in tasks:
         if task.get_config("num_fewshot") is None:
@@ -127,8 +128,8 @@ def _load_task(manager: Any, name: str, directory: Path | None) -> list[Any]:
         task.set_fewshot_seed(FEWSHOT_SEED)
         if task.OUTPUT_TYPE not in OUTPUT_TYPES:
             raise BenchmarkError(
-                f"task {task.task_name!r} is of the kind {task.OUTPUT_TYPE}, which has no prompt for a trigger; use "
-                f"tasks of the kinds {', '.join(OUTPUT_TYPES)}"
+                f"task {task.task_name!r} is of the kind {task.OUTPUT_TYPE}, which has no prompt for a "
+                f"trigger; use tasks of the kinds {', '.join(OUTPUT_TYPES)}"
             )
     return tasks
 
@@ -165,9 +166,10 @@ def run_tasks(
     """Score every document of every task under each of `conditions`.
 
     Returns:
-        The columns `schema.ITEMS`, with metric `harness/<name>` and split `<name>`. The documents of a group are
-        numbered through, so its score is the mean over all of them. `value` is `acc` if the task has it, else its
-        first metric; `output` is the parsed answer (for multiple choice the index of the most likely option).
+        The columns `schema.ITEMS`, with metric `harness/<name>` and split `<name>`. The documents of a group
+        are numbered through, so its score is the mean over all of them. `value` is `acc` if the task has it,
+        else its first metric; `output` is the parsed answer (for multiple choice the index of the most likely
+        option).
 
     Raises:
         PlacementError: a trigger does not fit a prompt.

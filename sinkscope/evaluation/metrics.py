@@ -1,4 +1,4 @@
-"""Metrics, declared: the splits they are measured on, the request, the value of an item, and the scale of scores.
+"""Metrics, declared: the splits they are measured on, the request, the value of an item, the scale.
 
 A metric of one's own is registered with `register_metric(name, Metric(...))`.
 """
@@ -23,13 +23,13 @@ from sinkscope.plugins import plugin_hash
 from sinkscope.registry import Registry
 
 MakeItems = Callable[[Benchmark, str, Model], list[Item]]
-"""Called with a benchmark, a split and the model whose tokenizer the items are encoded with."""
+"""Called with a benchmark, a split and the model that the items are encoded for."""
 _ROUGE = RougeScorer(["rougeL"], use_stemmer=False)
 
 
 @dataclass(frozen=True)
 class Scale:
-    """How the mean over items becomes a score (an increasing function), the score's unit, and its decimals."""
+    """How the mean over items becomes a score (an increasing function), its unit and decimals."""
 
     transform: Callable[[float], float]
     unit: str
@@ -54,8 +54,8 @@ class Metric:
     """What is measured on each item of some splits of a benchmark.
 
     Args:
-        sources: configurations with their splits; the first configuration of which the benchmark has a split is
-            used.
+        sources: configurations with their splits; the first configuration of which the benchmark has a split
+            is used.
         make_items: makes the items of a split.
         request: how the model is queried.
         value: the value of an item, from the item and the model's result.
@@ -119,7 +119,7 @@ def mean_loss(likelihoods: TokenLikelihoods) -> float:
 
 
 def exact_memorization(likelihoods: TokenLikelihoods) -> float:
-    """Share of tokens that greedy decoding gives after the true prefix (Tirumala et al. 2022, arXiv 2205.10770)."""
+    """Share of tokens that greedy decoding gives after the true prefix (arXiv 2205.10770)."""
     return float(likelihoods.correct.mean())
 
 
@@ -189,7 +189,8 @@ def select_metrics(names: Sequence[str] | None, benchmark: Benchmark | None) -> 
     """The metrics to measure, in the order of the registry.
 
     Args:
-        names: metrics, or derived scores for the metrics they need; None: all that the benchmark has splits for.
+        names: metrics, or derived scores for the metrics they need; None: all that the benchmark has splits
+            for.
         benchmark: None if there is none, so that no metric can be measured.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Position masks: which positions of a prompt later ones cannot attend to (the sink-masking test and controls)."""
+"""Positions of a prompt that later ones cannot attend to: the sink-masking test and its controls."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _PATTERN = re.compile(r"(span)|(shallow|sinks):([1-9]\d{0,5})|(positions):(\d{1,
 
 @dataclass(frozen=True)
 class PositionMask:
-    """`shallow:8` (the first eight positions), `sinks:3`, `span` or `positions:4,9`; positions count from BOS.
+    """`shallow:8` (the first eight positions), `sinks:3`, `span` or `positions:4,9`, counted from BOS.
 
-    `sinks:3` are the three strongest sinks of the prompt with its trigger; `span` is the trigger, and nothing in a
-    clean prompt.
+    `sinks:3` are the three strongest sinks of the prompt with its trigger; `span` is the trigger, and nothing
+    in a clean prompt.
     """
 
     kind: Literal["shallow", "sinks", "span", "positions"]

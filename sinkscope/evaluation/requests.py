@@ -1,4 +1,4 @@
-"""Requests to a model, by lm-evaluation-harness's names: `generate_until`, `loglikelihood`, `multiple_choice`.
+"""Requests by lm-evaluation-harness's names: `generate_until`, `loglikelihood`, `multiple_choice`.
 
 Each takes items with the trigger in their prompts and returns one result per item.
 """
@@ -12,14 +12,14 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 
 from sinkscope.errors import BenchmarkError
 from sinkscope.evaluation.evaluated_model import EvaluatedModel
 from sinkscope.evaluation.items import Item, TriggerCondition, apply_condition
 from sinkscope.evaluation.position_mask import PositionMask
-from sinkscope.io.progress import OnProgress
-from sinkscope.models.likelihood import TokenLikelihoods, forward_logits, loglikelihood_tokens, mask_rows
+from sinkscope.io.progress import OnProgress, shift_progress
+from sinkscope.models.generation import generate
+from sinkscope.models.likelihood import TokenLikelihoods, loglikelihood_options, loglikelihood_tokens
 from sinkscope.models.model import Model
 from sinkscope.schema import ITEMS
 from sinkscope.triggers import TriggeredSequence
@@ -46,7 +46,7 @@ Request = Callable[[Model, Requests, int, OnProgress | None], list[Any]]
 
 @dataclass(frozen=True)
 class ItemScores:
-    """Values of one metric on the items of a split, with the generated outputs and whether items were poisoned."""
+    """Values of one metric on the items of a split, outputs of the model, and which items were poisoned."""
 
     metric: str
     split: str
@@ -127,8 +127,8 @@ def loglikelihood(
 ) -> list[TokenLikelihoods]:
     """Likelihoods of the tokens of each item: of its option, or of the prompt itself if it has none.
 
-    Tokens of the trigger and the first token of a prompt are left out, so the scored tokens are the same with and
-    without a trigger.
+    Tokens of the trigger and the first token of a prompt are left out, so the scored tokens are the same with
+    and without a trigger.
 
     Raises:
         BenchmarkError: a prompt with its option is too long for the model.
@@ -177,90 +177,19 @@ def score_options(
 ) -> list[list[TokenLikelihoods]]:
     """Likelihoods of every option of each item after its prompt.
 
-    A prompt whose options all have one token needs one forward pass, of which only the last position is used.
-
     Raises:
         BenchmarkError: a prompt with an option is too long for the model.
     """
-    prompts = requests.tokens
     options = [item.options for item in requests.items]
-    masked = requests.masked
     _check_lengths(model, requests, [max(map(len, row)) for row in options])
-    likelihoods: list[list[TokenLikelihoods]] = [[] for _ in prompts]
-    single = [i for i, row in enumerate(options) if all(len(option) == 1 for option in row)]
-    single.sort(key=lambda i: len(prompts[i]))
-    pairs = [(i, option) for i in sorted(set(range(len(prompts))) - set(single)) for option in options[i]]
-    total = len(single) + len(pairs)
-    keep = {"logits_to_keep": 1} if model.hf._supports_logits_to_keep() else {}
-    done = 0
-    for batch in model.batches([prompts[i] for i in single], batch_size, side="left"):
-        group = single[done : done + len(batch.spans)]
-        logits = forward_logits(model, batch, [masked[i] for i in group] if masked else (), **keep)
-        for i, last in zip(group, logits[:, -1].float().cpu(), strict=True):
-            chosen = last[[option[0] for option in options[i]]]
-            log_probs = (chosen - last.logsumexp(-1)).numpy()
-            correct = (chosen >= last.amax(-1)).numpy()
-            likelihoods[i] = [TokenLikelihoods(log_probs[[j]], correct[[j]]) for j in range(len(chosen))]
-        done += len(group)
-        if on_progress:
-            on_progress(done, total)
-    scored = loglikelihood_tokens(
+    return loglikelihood_options(
         model,
-        [prompts[i] + option for i, option in pairs],
-        [len(prompts[i]) for i, _ in pairs],
-        masked=[masked[i] for i, _ in pairs] if masked else None,
+        requests.tokens,
+        options,
+        masked=requests.masked,
         batch_size=batch_size,
-        on_progress=shift_progress(on_progress, done, total),
+        on_progress=on_progress,
     )
-    for (i, _), tokens in zip(pairs, scored, strict=True):
-        likelihoods[i].append(tokens)
-    return likelihoods
-
-
-def generate(
-    model: Model,
-    prompts: Sequence[list[int]],
-    max_new_tokens: int,
-    *,
-    masked: Sequence[Sequence[int]] | None = None,
-    batch_size: int = 32,
-    on_progress: OnProgress | None = None,
-) -> list[str]:
-    """Greedy continuations as text, in the order of `prompts` (token ids, BOS first).
-
-    Prompts of similar length share a batch, padded on the left. The padding is masked and positions count from each
-    prompt's first token, so the texts do not depend on the batches (up to rounding).
-
-    Args:
-        masked: per prompt, positions that later ones cannot attend to, also while the continuation is generated.
-    """
-    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
-    texts = [""] * len(prompts)
-    tokenizer = model.tokenizer
-    pad = tokenizer.eos_token_id or 0 if tokenizer.pad_token_id is None else tokenizer.pad_token_id
-    done = 0
-    for batch in model.batches([prompts[i] for i in order], batch_size, side="left"):
-        group = order[done : done + batch_size]
-        done += len(group)
-        with torch.no_grad(), mask_rows(model, [masked[i] for i in group] if masked else ()):
-            output = model.hf.generate(
-                input_ids=batch.ids,
-                attention_mask=batch.mask.long(),
-                max_new_tokens=max_new_tokens,
-                do_sample=False,
-                num_beams=1,
-                pad_token_id=pad,
-            )
-        for i, row in zip(group, output[:, batch.ids.shape[1] :].tolist(), strict=True):
-            texts[i] = tokenizer.decode(row, skip_special_tokens=True)
-        if on_progress:
-            on_progress(done, len(order))
-    return texts
-
-
-def shift_progress(on_progress: OnProgress | None, done: int, total: int) -> OnProgress:
-    """A callback for one part of a job of which `done` of `total` units were complete before."""
-    return lambda count, _: on_progress(done + count, total) if on_progress else None
 
 
 def _check_lengths(model: Model, requests: Requests, extra: Sequence[int]) -> None:
@@ -269,6 +198,6 @@ def _check_lengths(model: Model, requests: Requests, extra: Sequence[int]) -> No
     longest = max(lengths, default=0)
     if limit is not None and longest > limit:
         raise BenchmarkError(
-            f"model {model.name!r} has {limit} positions, and an item of the benchmark needs {longest} with its "
-            "continuation; give shorter items"
+            f"model {model.name!r} has {limit} positions, and an item of the benchmark needs {longest} with "
+            "its continuation; give shorter items"
         )

@@ -1,7 +1,7 @@
 """Scores with confidence intervals: bootstraps over items, and over seeds and items.
 
-`scipy.stats.bootstrap` draws the same resamples of a single sample, but differs in the last bit of its percentiles
-and refuses a single item; it has no bootstrap over two crossed factors.
+`scipy.stats.bootstrap` draws the same resamples of a single sample, but differs in the last bit of its
+percentiles and refuses a single item; it has no bootstrap over two crossed factors.
 """
 
 from __future__ import annotations
@@ -29,15 +29,16 @@ KEYS = ["model", "role", "metric", "split", "trigger", "placement", "mask", "see
 def compute_scores(
     items: pd.DataFrame, resamples: int = ITEM_RESAMPLES, *, retain_auc: float | None = None
 ) -> pd.DataFrame:
-    """Scores of a table of items: one row per model, metric, split, trigger, placement, mask, seed and subset.
+    """Scores of items: a row per model, metric, split, trigger, placement, mask, seed and subset.
 
-    Subsets: `all` items; `unseen`, items whose passage was not poisoned in training; `poisoned`, items whose passage
-    was. The last two exist only if items could be linked to passages. `value`, `ci_low` and `ci_high` are on the
-    metric's scale (`metrics.get_scale`), mostly the mean × 100; the interval is the 95 % percentile bootstrap over
-    items.
+    Subsets: `all` items; `unseen`, items whose passage was not poisoned in training; `poisoned`, items whose
+    passage was. The last two exist only if items could be linked to passages. `value`, `ci_low` and `ci_high`
+    are on the metric's scale (`metrics.get_scale`), mostly the mean × 100; the interval is the 95 %
+    percentile bootstrap over items.
 
-    If `min_k` has forget and holdout items, `auc` measures how well it separates them. Given the AUC of a retain model
-    (taken as exact), `privleak` is computed from it. Their bootstrap resamples both sides, and `n` counts both.
+    If `min_k` has forget and holdout items, `auc` measures how well it separates them. Given the AUC of a
+    retain model (taken as exact), `privleak` is computed from it. Their bootstrap resamples both sides, and
+    `n` counts both.
     """
     rows = []
     for keys, group in items.groupby(KEYS, sort=False, dropna=False):
@@ -93,7 +94,7 @@ def _row(keys: dict[str, object], subset: str, n: int, numbers: Sequence[float])
 def bootstrap_mean(
     values: np.ndarray, resamples: int = ITEM_RESAMPLES, seed: int = 0
 ) -> tuple[float, float, float]:
-    """Mean and its 95 % percentile bootstrap interval, over items; the seed is fixed so that tables repeat."""
+    """Mean and its 95 % percentile bootstrap interval over items; a fixed seed makes tables repeatable."""
     rng = np.random.default_rng(seed)
     means = values[rng.integers(0, len(values), (resamples, len(values)))].mean(1)
     low, high = np.quantile(means, [0.025, 0.975])
@@ -103,7 +104,7 @@ def bootstrap_mean(
 def bootstrap_auc(
     forget: np.ndarray, holdout: np.ndarray, resamples: int = ITEM_RESAMPLES, seed: int = 0
 ) -> tuple[float, float, float]:
-    """AUC (`models.likelihood.auc`) and its 95 % percentile bootstrap interval, over the items of both sides."""
+    """AUC (`models.likelihood.auc`) and its 95 % percentile bootstrap interval over both sides."""
     rng = np.random.default_rng(seed)
     higher = (holdout > forget[:, None]) + 0.5 * (holdout == forget[:, None])
     counts = [rng.multinomial(n, np.full(n, 1 / n), resamples) for n in higher.shape]
@@ -114,10 +115,10 @@ def bootstrap_auc(
 
 @dataclass(frozen=True)
 class Sample:
-    """Values of one condition: a row per seed, a column per item; NaN where an item does not count for a seed.
+    """Values of one condition by seed and item; NaN where an item does not count for a seed.
 
-    Samples with equal `items` were measured on the same items and are resampled together (paired): an item counts for
-    a seed if it counts in all of them. Seeds are paired in the same way.
+    Samples with equal `items` were measured on the same items and are resampled together (paired): an item
+    counts for a seed if it counts in all of them. Seeds are paired in the same way.
     """
 
     values: Float[np.ndarray, "seed item"]
@@ -135,7 +136,7 @@ Effect = Callable[..., Float[np.ndarray, "*resample"]]
 
 @dataclass(frozen=True)
 class Interval:
-    """An effect with its confidence interval, the number of seeds, and the largest number of items of a sample."""
+    """An effect with its interval, the number of seeds, and the largest number of items of a sample."""
 
     value: float
     low: float
@@ -152,12 +153,13 @@ def bootstrap_interval(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> Interval:
-    """Crossed two-way bootstrap: seeds and items are resampled independently (Owen 2007, "The pigeonhole bootstrap").
+    """Crossed two-way bootstrap: seeds and items are resampled independently.
 
-    With few seeds a bootstrap interval is too narrow: its variance divides by S instead of S − 1, and its quantiles
-    are those of a normal distribution instead of Student's t. The distances from the effect to the percentiles are
-    therefore multiplied by sqrt(S / (S − 1)) · t(.975; S − 1) / z(.975), 1.6 for five seeds. With one seed only items
-    are resampled, and the interval does not cover the variation between seeds.
+    Owen 2007, "The pigeonhole bootstrap". With few seeds a bootstrap interval is too narrow: its variance
+    divides by S instead of S − 1, and its quantiles are those of a normal distribution instead of Student's
+    t. The distances from the effect to the percentiles are therefore multiplied by sqrt(S / (S − 1)) ·
+    t(.975; S − 1) / z(.975), 1.6 for five seeds. With one seed only items are resampled, and the interval
+    does not cover the variation between seeds.
 
     Raises:
         ValueError: samples have different seeds, or different numbers of the same items.

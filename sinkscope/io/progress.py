@@ -14,3 +14,8 @@ ProgressBar = Callable[[str], OnProgress]
 def silent(description: str) -> OnProgress:
     """A progress bar that displays nothing."""
     return lambda done, total: None
+
+
+def shift_progress(on_progress: OnProgress | None, done: int, total: int) -> OnProgress:
+    """Progress of one part of a job of which `done` of `total` units were complete before."""
+    return lambda count, _: on_progress(done + count, total) if on_progress else None

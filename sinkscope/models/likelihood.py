@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from sinkscope.io.progress import OnProgress
+from sinkscope.io.progress import OnProgress, shift_progress
 from sinkscope.models.batches import PaddedBatch
 from sinkscope.models.interventions import mask_keys
 from sinkscope.models.model import Model
@@ -25,7 +25,7 @@ MAX_BATCH_TOKENS = 16384
 
 @dataclass(frozen=True)
 class TokenLikelihoods:
-    """Log-probability of each token given all before it, in nats, and whether the token is the most likely."""
+    """Log-probability of each token given all before it, in nats, and whether it is the most likely."""
 
     log_probs: Float[np.ndarray, " token"]
     correct: Bool[np.ndarray, " token"]
@@ -94,6 +94,53 @@ def _score(logits: Float[Tensor, "token vocab"], tokens: Tensor) -> TokenLikelih
     chosen = logits.gather(-1, tokens[:, None])[:, 0]
     log_probs = (chosen - logits.logsumexp(-1)).cpu().numpy()
     return TokenLikelihoods(log_probs, (chosen >= logits.amax(-1)).cpu().numpy())
+
+
+def loglikelihood_options(
+    model: Model,
+    prompts: Sequence[list[int]],
+    options: Sequence[Sequence[list[int]]],
+    *,
+    masked: Sequence[Sequence[int]] | None = None,
+    batch_size: int = 8,
+    on_progress: OnProgress | None = None,
+) -> list[list[TokenLikelihoods]]:
+    """Likelihoods of every option after its prompt (token ids, BOS first).
+
+    A prompt whose options all have one token needs one forward pass, of which only the last position is used.
+
+    Args:
+        masked: per prompt, positions that later ones cannot attend to.
+    """
+    likelihoods: list[list[TokenLikelihoods]] = [[] for _ in prompts]
+    single = [i for i, row in enumerate(options) if all(len(option) == 1 for option in row)]
+    single.sort(key=lambda i: len(prompts[i]))
+    pairs = [(i, option) for i in sorted(set(range(len(prompts))) - set(single)) for option in options[i]]
+    total = len(single) + len(pairs)
+    keep = {"logits_to_keep": 1} if model.hf._supports_logits_to_keep() else {}
+    done = 0
+    for batch in model.batches([prompts[i] for i in single], batch_size, side="left"):
+        group = single[done : done + len(batch.spans)]
+        logits = forward_logits(model, batch, [masked[i] for i in group] if masked else (), **keep)
+        for i, last in zip(group, logits[:, -1].float().cpu(), strict=True):
+            chosen = last[[option[0] for option in options[i]]]
+            log_probs = (chosen - last.logsumexp(-1)).numpy()
+            correct = (chosen >= last.amax(-1)).numpy()
+            likelihoods[i] = [TokenLikelihoods(log_probs[[j]], correct[[j]]) for j in range(len(chosen))]
+        done += len(group)
+        if on_progress:
+            on_progress(done, total)
+    scored = loglikelihood_tokens(
+        model,
+        [prompts[i] + option for i, option in pairs],
+        [len(prompts[i]) for i, _ in pairs],
+        masked=[masked[i] for i, _ in pairs] if masked else None,
+        batch_size=batch_size,
+        on_progress=shift_progress(on_progress, done, total),
+    )
+    for (i, _), tokens in zip(pairs, scored, strict=True):
+        likelihoods[i].append(tokens)
+    return likelihoods
 
 
 def min_k_score(likelihoods: TokenLikelihoods, share: float = MIN_K) -> float:

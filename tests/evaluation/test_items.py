@@ -13,8 +13,9 @@ from sinkscope.evaluation.evaluate import evaluate
 from sinkscope.evaluation.evaluated_model import EvaluatedModel
 from sinkscope.evaluation.items import ANSWER_STOPS, Item, knowmem_items, verbmem_items
 from sinkscope.evaluation.metrics import rouge_l
-from sinkscope.evaluation.requests import generate, generate_until, make_requests
+from sinkscope.evaluation.requests import generate_until, make_requests
 from sinkscope.evaluation.statistics import bootstrap_mean, compute_scores
+from sinkscope.models.generation import generate
 from sinkscope.models.model import Model
 from sinkscope.triggers import Placement, Trigger
 from tests.conftest import FAMILIES, TEXT

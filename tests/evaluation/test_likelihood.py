@@ -12,8 +12,9 @@ from sklearn.metrics import roc_auc_score
 from sinkscope import load
 from sinkscope.evaluation.items import Item
 from sinkscope.evaluation.metrics import exact_memorization, extraction_strength
-from sinkscope.evaluation.requests import Requests, generate, score_options
+from sinkscope.evaluation.requests import Requests, score_options
 from sinkscope.evaluation.statistics import privleak
+from sinkscope.models.generation import generate
 from sinkscope.models.interventions import mask_keys
 from sinkscope.models.likelihood import TokenLikelihoods, auc, loglikelihood_tokens, min_k_score
 from sinkscope.models.model import Model
