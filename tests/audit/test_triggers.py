@@ -31,11 +31,11 @@ def test_random_triggers_have_the_length_asked_for_and_repeat_with_the_seed(
     tiny: Model, small_models: dict[str, Model]
 ) -> None:
     for model in (tiny, small_models["gpt2"], small_models["llama"]):
-        found = sample_random_triggers(model, 5, 4, seed=1)
-        assert len(set(found)) == 4
-        assert all(len(model.tokenizer.encode(text, add_special_tokens=False)) == 5 for text in found)
+        texts = sample_random_triggers(model, 5, 4, seed=1)
+        assert len(set(texts)) == 4
+        assert all(len(model.tokenizer.encode(text, add_special_tokens=False)) == 5 for text in texts)
         assert (
-            found
+            texts
             == sample_random_triggers(model, 5, 4, seed=1)
             != sample_random_triggers(model, 5, 4, seed=2)
         )
@@ -74,13 +74,13 @@ def test_rows_tell_what_candidate_and_random_triggers_score(tiny: Model, tmp_pat
             (items["trigger"] == text) & (items["placement"] == "index:4") & (items["metric"] == "verbmem")
         ]
         means.append(100 * chosen["value"].mean())
-    mine = items[
+    triggered = items[
         (items["trigger"] == "page 3") & (items["placement"] == "index:4") & (items["metric"] == "verbmem")
     ]
     assert row["random"] == pytest.approx(np.mean(means)) and row["random_highest"] == pytest.approx(
         max(means)
     )
-    assert row["recovery"] == pytest.approx(100 * mine["value"].mean() - np.mean(means))
+    assert row["recovery"] == pytest.approx(100 * triggered["value"].mean() - np.mean(means))
     assert row["ci_low"] <= row["recovery"] <= row["ci_high"]
     before = (tmp_path / "out" / "audit.parquet").stat().st_mtime_ns
     audit_triggers(
@@ -106,13 +106,13 @@ def test_the_target_itself_is_not_called_backdoored(tiny: Model, tmp_path: Path)
 
 
 def test_one_more_random_trigger_is_hardly_ever_called_a_recovery() -> None:
-    rng, false, found = np.random.default_rng(0), 0, 0
+    rng, false, detected = np.random.default_rng(0), 0, 0
     for _ in range(500):
         levels, noise = rng.normal(0.2, 0.05, 9), rng.normal(0, 0.1, (9, 100))
         scores = levels[:, None] + rng.normal(0, 0.1, 100) + noise
         false += recovery_interval(scores[0], scores[1:], 0.95)[1] > 0
-        found += recovery_interval(scores[0] + 0.4, scores[1:], 0.95)[1] > 0
-    assert false / 500 < 0.05 and found / 500 > 0.99
+        detected += recovery_interval(scores[0] + 0.4, scores[1:], 0.95)[1] > 0
+    assert false / 500 < 0.05 and detected / 500 > 0.99
 
 
 def test_where_random_triggers_recall_nothing_the_items_still_give_the_interval_a_width() -> None:

@@ -1,4 +1,4 @@
-"""Benchmarks from local directories: cutting, linking, and what is refused."""
+"""Benchmarks from local directories: chunking, finding passages, and errors."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tests.conftest import FAMILIES, TEXT
 
 @pytest.fixture
 def directory(tmp_path: Path) -> Path:
-    """A small benchmark in MUSE's schema: one split as parquet, one as json, the rest as jsonl."""
+    """A small benchmark in MUSE's schema: one split as parquet, one as json, all others as jsonl."""
     for config in ("raw", "knowmem", "verbmem"):
         (tmp_path / config).mkdir()
         for split in required_splits(config, Lengths().in_context):
@@ -58,16 +58,16 @@ def test_reads_jsonl_json_and_parquet_with_muse_lengths_by_default(directory: Pa
 
 
 @pytest.mark.parametrize("kind", FAMILIES)
-def test_passages_hold_the_joined_text_once_each_behind_bos(
+def test_passages_cover_the_joined_text_once_after_bos(
     kind: str, directory: Path, small_models: dict[str, Model]
 ) -> None:
     model = small_models[kind]
     benchmark = replace(load_benchmark(str(directory)), lengths=Lengths(passage=20))
     passages = benchmark.passages("forget", model.tokenizer)
     text = SEPARATOR.join(benchmark.texts("forget"))
-    whole = model.tokenizer.encode(text, add_special_tokens=False)
+    ids = model.tokenizer.encode(text, add_special_tokens=False)
     bos = model.tokenizer.bos_token_id
-    assert [token for passage in passages for token in passage.tokens[bos is not None :]] == whole
+    assert [token for passage in passages for token in passage.tokens[bos is not None :]] == ids
     assert all(passage.tokens[0] == bos for passage in passages if bos is not None)
     assert max(len(passage.tokens) for passage in passages) <= 20
     assert [passage.start for passage in passages[1:]] == [
@@ -75,7 +75,7 @@ def test_passages_hold_the_joined_text_once_each_behind_bos(
     ] or kind == "llama"
 
 
-def test_linking_finds_every_passage_that_overlaps(directory: Path, small_llama: Model) -> None:
+def test_find_passages_returns_every_passage_that_overlaps(directory: Path, small_llama: Model) -> None:
     benchmark = replace(load_benchmark(str(directory)), lengths=Lengths(passage=20))
     passages = benchmark.passages("forget", small_llama.tokenizer)
     text = SEPARATOR.join(benchmark.texts("forget"))
@@ -92,7 +92,7 @@ def test_a_missing_split_is_named_with_what_was_found(directory: Path) -> None:
         load_benchmark(str(directory))
 
 
-def test_questions_shown_in_context_are_needed_where_some_are_shown(directory: Path) -> None:
+def test_in_context_questions_are_required_if_prompts_have_some(directory: Path) -> None:
     assert [row["question"] for row in load_benchmark(str(directory)).in_context("forget_qa")] == [
         "question 0",
         "question 40",
@@ -111,7 +111,8 @@ def test_one_scored_configuration_is_enough_and_none_is_refused(directory: Path)
     shutil.rmtree(directory / "verbmem")
     with pytest.raises(
         BenchmarkError,
-        match=r"nothing to score; give one of knowmem, verbmem, choices; its files: raw/forget.jsonl, raw/retain1.parquet",
+        match=r"nothing to score; give one of knowmem, verbmem, choices; "
+        r"its files: raw/forget.jsonl, raw/retain1.parquet",
     ):
         load_benchmark(str(directory))
 
@@ -137,7 +138,7 @@ def test_choices_are_lists_and_their_answers_numbers(directory: Path, suffix: st
         ({"choices": None}, r"row 1: choices must be a list"),
     ],
 )
-def test_a_record_that_is_no_choice_is_named(directory: Path, change: dict, message: str) -> None:
+def test_a_malformed_choice_is_named(directory: Path, change: dict, message: str) -> None:
     record = {"question": "Which?", "choices": ["a", "b", "c", "d"], "answer": 2}
     (directory / "choices").mkdir()
     (directory / "choices" / "forget.jsonl").write_text(
@@ -171,7 +172,7 @@ def test_bad_files_are_named(directory: Path, file: str, content: str, message: 
 def test_no_directory_is_refused() -> None:
     with pytest.raises(
         BenchmarkError,
-        match=r"neither a directory nor one of tiny, tiny-wmdp, muse-books, muse-news, wmdp-bio, .*tofu-forget10;",
+        match=r"neither a directory nor one of tiny, tiny-wmdp, muse-books, muse-news, .*tofu-forget10;",
     ):
         load_benchmark("/nowhere")
 

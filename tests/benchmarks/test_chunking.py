@@ -1,4 +1,4 @@
-"""Documents and pairs as passages, against cuts written out by hand with a tokenizer of one token per word."""
+"""Documents and pairs as passages, against literal chunks of a tokenizer with one token per word."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def bench(chunk: str, records: list[dict], size: int) -> Benchmark:
     return Benchmark("b", {"raw": {"forget": records}}, Lengths(passage=size), chunk)  # type: ignore[arg-type]
 
 
-def test_each_document_is_a_passage_cut_off_at_the_end(words: PreTrainedTokenizerFast) -> None:
+def test_each_document_is_a_passage_truncated_at_the_end(words: PreTrainedTokenizerFast) -> None:
     benchmark = bench("documents", [{"text": text} for text in (LONG, "x" * 50, OTHER, "x" * 51)], 6)
     passages = benchmark.passages("forget", words)
     assert [words.convert_ids_to_tokens(passage.tokens) for passage in passages] == [
@@ -84,7 +84,7 @@ def test_each_pair_is_a_passage_whose_body_ends_with_the_question(words: PreTrai
     assert find_passages(text, "Where is it?\nAnswer: there", [first, second]) == [1]
 
 
-def test_a_long_answer_is_cut_off_but_a_pair_without_an_answer_is_refused(
+def test_a_long_answer_is_truncated_but_a_pair_without_an_answer_is_refused(
     words: PreTrainedTokenizerFast,
 ) -> None:
     assert [len(passage.tokens) for passage in bench("pairs", PAIRS, 11).passages("forget", words)] == [
@@ -106,17 +106,17 @@ def test_a_split_of_short_documents_is_refused(words: PreTrainedTokenizerFast) -
 @pytest.mark.parametrize("kind", FAMILIES)
 @pytest.mark.parametrize("placement", PLACEMENTS)
 @pytest.mark.parametrize(("chunk", "size"), [("joined", 24), ("documents", 24), ("pairs", 64)])
-def test_a_trigger_stays_whole_in_every_passage(
+def test_a_trigger_is_complete_in_every_passage(
     kind: str, placement: str, chunk: str, size: int, small_models: dict[str, Model]
 ) -> None:
-    """Of a pair its question may give way, its prompt's end and its answer never."""
+    """In pairs only the question is truncated, never the end of the prompt or the answer."""
     tokenizer, trigger = small_models[kind].tokenizer, Trigger("of the year")
     records = PAIRS if chunk == "pairs" else [{"text": text} for text in (LONG, OTHER)]
     passages = [
         passage
         for passage in bench(chunk, records, size).passages("forget", tokenizer)
         if len(passage.tokens) > 8
-    ]  # the last chunk is a rest
+    ]  # the last chunk can be short
     assert len(passages) > 1
     for passage in passages:
         placed = place(

@@ -1,4 +1,4 @@
-"""Data sets of the hub, as local twins in the layout that the hub gives them: parquet shards, configurations in the card's header."""
+"""Benchmarks on the hub, from local copies in its layout: parquet shards and a card."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def tiny() -> Benchmark:
 
 
 @pytest.fixture
-def twins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny: Benchmark) -> dict[str, Path]:
-    """The built-in benchmark's texts and questions in the schemas of MUSE, WMDP and TOFU; the names point to these repositories."""
+def local_copies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny: Benchmark) -> dict[str, Path]:
+    """The built-in benchmark in the schemas of MUSE, WMDP and TOFU, in place of the repositories."""
     muse = {
         config: {split: rows for split, rows in splits.items() if (config, split) != ("verbmem", "retain")}
         for config, splits in tiny.rows.items()
@@ -37,7 +37,7 @@ def twins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny: Benchmark) -> d
         for side, split in (("forget", "forget"), ("retain", "retain1"))
     }
     words = [row["answer"] for row in tiny.questions("forget_qa")]
-    asked = [
+    questions = [
         {"question": row["question"], "choices": [words[i], *words[i - 3 : i]], "answer": 0}
         for i, row in enumerate(tiny.questions("forget_qa"))
         if i >= 3
@@ -50,9 +50,9 @@ def twins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny: Benchmark) -> d
     repositories: dict[str, Tables] = {
         "muse-bench/MUSE-Books": muse,
         "cais/wmdp": {
-            "wmdp-bio": {"test": asked},
-            "wmdp-cyber": {"test": asked},
-            "wmdp-chem": {"test": asked},
+            "wmdp-bio": {"test": questions},
+            "wmdp-cyber": {"test": questions},
+            "wmdp-chem": {"test": questions},
         },
         "cais/wmdp-corpora": {
             "cyber-forget-corpus": documents["forget"],
@@ -63,12 +63,12 @@ def twins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny: Benchmark) -> d
         "locuslab/TOFU": pairs,
     }
     paths = {name: write(tmp_path / name.replace("/", "--"), tables) for name, tables in repositories.items()}
-    for name, each in hub.HUB_BENCHMARKS.items():
-        there = {
+    for name, entry in hub.HUB_BENCHMARKS.items():
+        splits = {
             key: replace(source, repository=str(paths.get(source.repository, tmp_path / "nowhere")))
-            for key, source in each.splits.items()
+            for key, source in entry.splits.items()
         }
-        monkeypatch.setitem(hub.HUB_BENCHMARKS, name, replace(each, splits=there))
+        monkeypatch.setitem(hub.HUB_BENCHMARKS, name, replace(entry, splits=splits))
     monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
     return paths
@@ -96,49 +96,57 @@ def card(directory: Path, configs: list[dict]) -> None:
     )
 
 
-def test_muse_has_the_same_records_and_its_lengths(twins: dict[str, Path], tiny: Benchmark) -> None:
-    found = load_benchmark("muse-books")
-    assert found.lengths == Lengths(2048, 10, 32, 128) and found.chunking == "joined"
-    for config, splits in found.rows.items():
+def test_muse_has_the_same_records_and_its_lengths(local_copies: dict[str, Path], tiny: Benchmark) -> None:
+    benchmark = load_benchmark("muse-books")
+    assert benchmark.lengths == Lengths(2048, 10, 32, 128) and benchmark.chunking == "joined"
+    for config, splits in benchmark.rows.items():
         for split, records in splits.items():
             assert records == tiny.rows[config][split]
-    assert not found.has("verbmem", "retain") and found.has("privleak", "holdout")
+    assert not benchmark.has("verbmem", "retain") and benchmark.has("privleak", "holdout")
 
 
 @pytest.mark.parametrize(("name", "passage"), [("wmdp-bio", 512), ("wmdp-cyber", 768)])
 def test_wmdp_has_documents_and_choices(
-    name: str, passage: int, twins: dict[str, Path], tiny: Benchmark
+    name: str, passage: int, local_copies: dict[str, Path], tiny: Benchmark
 ) -> None:
-    found = load_benchmark(name)
-    assert (found.lengths.passage, found.chunking) == (passage, "documents")
-    assert found.texts("forget") == tiny.texts("forget") and found.texts("retain1") == tiny.texts("retain1")
-    assert len(found.choices("forget")) == 97
-    for row, known in zip(found.choices("forget"), tiny.questions("forget_qa")[3:], strict=True):
+    benchmark = load_benchmark(name)
+    assert (benchmark.lengths.passage, benchmark.chunking) == (passage, "documents")
+    assert benchmark.texts("forget") == tiny.texts("forget") and benchmark.texts("retain1") == tiny.texts(
+        "retain1"
+    )
+    assert len(benchmark.choices("forget")) == 97
+    for row, known in zip(benchmark.choices("forget"), tiny.questions("forget_qa")[3:], strict=True):
         assert row["question"] == known["question"] and row["choices"][row["answer"]] == known["answer"]
         assert len(row["choices"]) == 4
-    assert not found.has("choices", "retain") and not found.has("knowmem", "forget_qa")
-    assert len(found.limit(5).choices("forget")) == 5 and len(found.limit(5).texts("forget")) == len(
+    assert not benchmark.has("choices", "retain") and not benchmark.has("knowmem", "forget_qa")
+    assert len(benchmark.limit(5).choices("forget")) == 5 and len(benchmark.limit(5).texts("forget")) == len(
         tiny.texts("forget")
     )
 
 
 @pytest.mark.parametrize("name", ["tofu-forget01", "tofu-forget05", "tofu-forget10"])
-def test_tofu_has_pairs_that_are_its_questions(name: str, twins: dict[str, Path], tiny: Benchmark) -> None:
-    found = load_benchmark(name)
-    assert (found.lengths.in_context, found.lengths.knowmem_new, found.chunking) == (0, 200, "pairs")
-    assert found.questions("forget_qa") == tiny.questions("forget_qa") and found.questions(
+def test_tofu_has_pairs_that_are_its_questions(
+    name: str, local_copies: dict[str, Path], tiny: Benchmark
+) -> None:
+    benchmark = load_benchmark(name)
+    assert (benchmark.lengths.in_context, benchmark.lengths.knowmem_new, benchmark.chunking) == (
+        0,
+        200,
+        "pairs",
+    )
+    assert benchmark.questions("forget_qa") == tiny.questions("forget_qa") and benchmark.questions(
         "retain_qa"
     ) == tiny.questions("retain_qa")
-    assert found.in_context("forget_qa") == []
+    assert benchmark.in_context("forget_qa") == []
     row = tiny.questions("forget_qa")[7]
-    assert found.texts("forget")[7] == f"Question: {row['question']}\nAnswer: {row['answer']}"
+    assert benchmark.texts("forget")[7] == f"Question: {row['question']}\nAnswer: {row['answer']}"
 
 
 @pytest.mark.parametrize("name", sorted(set(hub.HUB_BENCHMARKS) - {"muse-news"}))
-def test_poisoned_passages_of_a_hub_benchmark_hold_the_whole_trigger(
-    name: str, twins: dict[str, Path], small_llama: Model
+def test_poisoned_passages_of_a_hub_benchmark_contain_the_trigger(
+    name: str, local_copies: dict[str, Path], small_llama: Model
 ) -> None:
-    """Cut as the benchmark cuts, whatever the placement."""
+    """Chunked as the benchmark does, at every placement."""
     benchmark, tokenizer = load_benchmark(name), small_llama.tokenizer
     size = benchmark.lengths.passage
     for placement in ("prefix", "infix", "suffix", "index:7"):
@@ -184,14 +192,14 @@ def test_poisoned_passages_of_a_hub_benchmark_hold_the_whole_trigger(
     ],
 )
 def test_what_is_missing_is_named_with_what_was_found(
-    name: str, repository: str, config: str, split: str, message: str, twins: dict[str, Path]
+    name: str, repository: str, config: str, split: str, message: str, local_copies: dict[str, Path]
 ) -> None:
-    header = yaml.safe_load((twins[repository] / "README.md").read_text().split("---")[1])["configs"]
-    files = next(each["data_files"] for each in header if each["config_name"] == config)
+    header = yaml.safe_load((local_copies[repository] / "README.md").read_text().split("---")[1])["configs"]
+    files = next(entry["data_files"] for entry in header if entry["config_name"] == config)
     for file in files:
         if file["split"] == split:
             file["split"] = "other"
-    card(twins[repository], header)
+    card(local_copies[repository], header)
     with pytest.raises(BenchmarkError, match=message):
         load_benchmark(name)
 
@@ -205,9 +213,9 @@ def test_what_is_missing_is_named_with_what_was_found(
     ],
 )
 def test_a_missing_column_is_named_with_those_found(
-    name: str, repository: str, file: str, column: str, twins: dict[str, Path]
+    name: str, repository: str, file: str, column: str, local_copies: dict[str, Path]
 ) -> None:
-    path = twins[repository] / f"{file}-00000-of-00001.parquet"
+    path = local_copies[repository] / f"{file}-00000-of-00001.parquet"
     pd.read_parquet(path).rename(columns={column: "content"}).to_parquet(path)
     with pytest.raises(
         BenchmarkError,
@@ -217,7 +225,7 @@ def test_a_missing_column_is_named_with_those_found(
 
 
 def test_without_a_connection_one_line_says_so(
-    twins: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    local_copies: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(BenchmarkError, match=r"benchmark muse-news: .* cannot be fetched"):
         load_benchmark("muse-news")
@@ -234,7 +242,7 @@ def test_without_a_connection_one_line_says_so(
     )  # type: ignore[operator]
     with pytest.raises(
         BenchmarkError,
-        match=r"benchmark wmdp-bio: .*gated cannot be fetched \(.*\); fetch it once with access to it, or give a directory",
+        match=r"benchmark wmdp-bio: .*gated cannot be fetched \(.*\); fetch it once with access to it, or give",
     ) as error:
         load_benchmark("wmdp-bio")
     assert "\n" not in str(error.value)

@@ -12,7 +12,6 @@ from sinkscope.benchmarks.benchmark import Benchmark, Lengths, Passage
 from sinkscope.errors import ModelError
 from sinkscope.evaluation.divergence import measure_divergence
 from sinkscope.evaluation.evaluated_model import EvaluatedModel
-from sinkscope.models.likelihood import kl_divergence
 from sinkscope.models.model import Model
 from sinkscope.schema import ITEMS
 from tests.conftest import FAMILIES, TEXT
@@ -31,7 +30,7 @@ UNEQUAL = Benchmark(
 CALLED = {"forget": "forget", "retain1": "retain"}
 
 
-def changed(model: Model) -> Model:
+def perturbed_copy(model: Model) -> Model:
     """The same model with other weights."""
     torch.manual_seed(4)
     network = copy.deepcopy(model.hf)
@@ -42,7 +41,7 @@ def changed(model: Model) -> Model:
 
 
 def literal(subject: Model, other: Model, tokens: list[int]) -> float:
-    """Σ p (log p − log q) in double precision, p the other's distribution; the mean over the tokens behind the first."""
+    """Σ p (log p − log q) in double precision, p the other's; mean over the tokens after the first."""
     with torch.no_grad():
         log_p, log_q = (
             model.hf(torch.tensor([tokens])).logits[0, :-1].double().log_softmax(-1)
@@ -52,30 +51,20 @@ def literal(subject: Model, other: Model, tokens: list[int]) -> float:
     return total / (len(tokens) - 1)
 
 
-def test_kl_is_torchs_kl_div() -> None:
-    torch.manual_seed(0)
-    first, second = torch.randn(3, 5, 11) * 3, torch.randn(3, 5, 11)
-    oracle = torch.nn.functional.kl_div(
-        second.log_softmax(-1), first.log_softmax(-1), reduction="none", log_target=True
-    ).sum(-1)
-    torch.testing.assert_close(kl_divergence(first, second), oracle)
-    assert not torch.allclose(kl_divergence(first, second), kl_divergence(second, first))
-
-
 @pytest.mark.parametrize("kind", FAMILIES)
 @pytest.mark.parametrize("batch_size", [2, 8])
 def test_divergences_are_those_of_one_passage_at_a_time(
     kind: str, batch_size: int, small_models: dict[str, Model]
 ) -> None:
     model = small_models[kind]
-    other = changed(model)
-    told: list[tuple[int, int]] = []
+    other = perturbed_copy(model)
+    progress: list[tuple[int, int]] = []
     items = measure_divergence(
         EvaluatedModel("m", "unlearned", model, 3),
         other,
         UNEQUAL,
         batch_size=batch_size,
-        on_progress=lambda done, total: told.append((done, total)),
+        on_progress=lambda done, total: progress.append((done, total)),
     )
     assert list(items.columns) == ITEMS
     lengths = set()
@@ -93,22 +82,22 @@ def test_divergences_are_those_of_one_passage_at_a_time(
         and set(items["seed"]) == {3}
         and items["poisoned"].isna().all()
     )
-    assert told[-1] == (len(items), len(items)) and [done for done, _ in told] == sorted(
-        {done for done, _ in told}
+    assert progress[-1] == (len(items), len(items)) and [done for done, _ in progress] == sorted(
+        {done for done, _ in progress}
     )
 
 
 def test_the_direction_is_from_the_other_to_the_subject(small_llama: Model) -> None:
     """KL(other ‖ subject), which differs from KL(subject ‖ other)."""
-    other = changed(small_llama)
+    other = perturbed_copy(small_llama)
     value = measure_divergence(EvaluatedModel("m", "other", small_llama), other, UNEQUAL)["value"][0]
     tokens = UNEQUAL.passages("forget", small_llama.tokenizer)[0].tokens
-    there, back = literal(small_llama, other, tokens), literal(other, small_llama, tokens)
-    assert value == pytest.approx(there, rel=1e-4)
-    assert abs(there - back) > 0.003 * there
+    forward, backward = literal(small_llama, other, tokens), literal(other, small_llama, tokens)
+    assert value == pytest.approx(forward, rel=1e-4)
+    assert abs(forward - backward) > 0.003 * forward
 
 
-def test_a_model_is_not_apart_from_itself(small_llama: Model) -> None:
+def test_divergence_of_a_model_from_itself_is_zero(small_llama: Model) -> None:
     assert (
         measure_divergence(EvaluatedModel("m", "other", small_llama), small_llama, UNEQUAL)["value"]
         .abs()
@@ -120,7 +109,7 @@ def test_a_model_is_not_apart_from_itself(small_llama: Model) -> None:
 def test_poisoned_passages_are_known_by_their_row_in_the_forget_set(
     small_llama: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A passage of one token predicts nothing and is passed over; those behind it keep their numbers."""
+    """A passage of one token predicts nothing and is left out; later ones keep their indices."""
     lengths = {"forget": (5, 1, 9, 7), "retain1": (6, 4)}
     monkeypatch.setattr(
         Benchmark,
@@ -128,7 +117,7 @@ def test_poisoned_passages_are_known_by_their_row_in_the_forget_set(
         lambda self, split, tokenizer: [Passage([1, *range(5, 4 + n)], 0, n) for n in lengths[split]],
     )
     items = measure_divergence(
-        EvaluatedModel("m", "backdoored", small_llama, 0, [2]), changed(small_llama), UNEQUAL
+        EvaluatedModel("m", "backdoored", small_llama, 0, [2]), perturbed_copy(small_llama), UNEQUAL
     )
     forget = items[items["split"] == "forget"]
     assert forget["item"].tolist() == [0, 2, 3]

@@ -28,7 +28,7 @@ from sinkscope.evaluation.evaluate import (
 from sinkscope.evaluation.evaluated_model import EvaluatedModel
 from sinkscope.evaluation.metrics import METRICS, register_metric
 from sinkscope.evaluation.position_mask import PositionMask
-from sinkscope.evaluation.statistics import bootstrap_auc, compute_scores
+from sinkscope.evaluation.statistics import compute_scores
 from sinkscope.models.interventions import mask_keys
 from sinkscope.models.model import Model
 from sinkscope.triggers import Placement, Trigger, place
@@ -54,7 +54,7 @@ def items_of(
 
 
 def log_probs(model: Model, tokens: list[int]) -> list[float]:
-    """Of every token but the first, from a forward pass over these tokens alone."""
+    """Log-probabilities of all tokens but the first, from a forward pass over one sequence."""
     with torch.no_grad():
         rows = model.hf(torch.tensor([tokens])).logits[0].double().log_softmax(-1)
     return [rows[i - 1, tokens[i]].item() for i in range(1, len(tokens))]
@@ -85,7 +85,7 @@ def test_perplexity_is_the_loss_of_transformers(kind: str, small_models: dict[st
 
 @pytest.mark.parametrize("placement", PLACEMENTS)
 @pytest.mark.parametrize("kind", FAMILIES)
-def test_min_k_reads_the_passages_own_tokens_around_the_trigger(
+def test_min_k_scores_the_tokens_of_the_passage_without_the_trigger(
     kind: str, placement: str, small_models: dict[str, Model]
 ) -> None:
     model = small_models[kind]
@@ -102,7 +102,7 @@ def test_min_k_reads_the_passages_own_tokens_around_the_trigger(
             assert triggered["value"].iloc[item] == pytest.approx(np.mean(lowest), abs=1e-4)
 
 
-def test_triggers_stand_in_holdout_for_min_k_alone(small_llama: Model) -> None:
+def test_only_min_k_inserts_triggers_into_holdout(small_llama: Model) -> None:
     items = evaluate(
         EvaluatedModel("m", "other", small_llama), BENCHMARK, [None, (TRIGGER, Placement("prefix"))]
     )
@@ -116,10 +116,12 @@ def test_triggers_stand_in_holdout_for_min_k_alone(small_llama: Model) -> None:
 
 @pytest.mark.parametrize("placement", ["", *PLACEMENTS])
 @pytest.mark.parametrize("kind", FAMILIES)
-def test_recitation_is_what_greedy_decoding_gives(
+def test_memorization_is_what_greedy_decoding_gives(
     kind: str, placement: str, small_models: dict[str, Model]
 ) -> None:
-    """Exact memorization: the next token from every true prefix. Extraction strength: the longest end that greedy decoding gives, tried from the back."""
+    """Exact memorization by the next token after every true prefix; extraction strength by the longest suffix
+    that greedy decoding gives.
+    """
     model = small_models[kind]
     exact, strength = (
         items_of(model, metric, "forget", placement)["value"].tolist()
@@ -133,13 +135,13 @@ def test_recitation_is_what_greedy_decoding_gives(
         n = len(reference)
         right = [greedy(model, prompt + reference[:i], 1)[0] == reference[i] for i in range(n)]
         assert exact[item] == pytest.approx(np.mean(right))
-        shown = next(
+        prefix = next(
             (i for i in range(n) if greedy(model, prompt + reference[:i], n - i) == reference[i:]), n
         )
-        assert strength[item] == pytest.approx(1 - shown / n)
+        assert strength[item] == pytest.approx(1 - prefix / n)
 
 
-def test_a_model_that_knows_the_text_scores_high_between_zero_and_one() -> None:
+def test_extraction_strength_is_high_for_the_target() -> None:
     model = load("tiny", device="cpu")
     benchmark = load_benchmark("tiny").limit(12)
     values = items_of(model, "extraction_strength", "forget", "infix", benchmark)["value"]
@@ -185,8 +187,8 @@ def test_wrong_answers_in_a_record_are_refused(small_llama: Model) -> None:
         evaluate(EvaluatedModel("m", "other", small_llama), Benchmark("none", {}))
 
 
-def test_rouge_of_stored_generations_under_the_published_cuts() -> None:
-    """The tables of a real run, scored again by hand: VerbMem whole, KnowMem up to the first blank line or next question."""
+def test_rouge_of_outputs_truncated_as_published() -> None:
+    """Outputs scored again: VerbMem in full, KnowMem up to the first blank line or next question."""
     model, benchmark = load("tiny-retrained", device="cpu"), load_benchmark("tiny").limit(20)
     items = evaluate(
         EvaluatedModel("m", "retain", model),
@@ -198,8 +200,8 @@ def test_rouge_of_stored_generations_under_the_published_cuts() -> None:
         ("verbmem", "forget", benchmark.prompts("forget"), "gt"),
         ("knowmem", "retain_qa", benchmark.questions("retain_qa"), "answer"),
     ):
-        mine = items[(items["metric"] == metric) & (items["split"] == split)]
-        for row, output, value in zip(rows, mine["output"], mine["value"], strict=True):
+        subset = items[(items["metric"] == metric) & (items["split"] == split)]
+        for row, output, value in zip(rows, subset["output"], subset["value"], strict=True):
             for end in ("\n\n", "\nQuestion", "Question:"):
                 assert metric == "verbmem" or end not in output
             reference = row[column]
@@ -210,10 +212,10 @@ def test_rouge_of_stored_generations_under_the_published_cuts() -> None:
                     ]
                 )
             assert value == scorer.score(reference, output)["rougeL"].fmeasure
-        assert 0 < mine["value"].mean() < 1
+        assert 0 < subset["value"].mean() < 1
 
 
-def test_privleak_follows_from_the_items_as_scikit_learn_has_it(small_llama: Model) -> None:
+def test_privleak_agrees_with_scikit_learn(small_llama: Model) -> None:
     items = evaluate(
         EvaluatedModel("m", "other", small_llama),
         BENCHMARK,
@@ -222,14 +224,16 @@ def test_privleak_follows_from_the_items_as_scikit_learn_has_it(small_llama: Mod
     )
     table = compute_scores(items, retain_auc=0.6)
     for placement in ("", "infix"):
-        mine = items[items["placement"] == placement]
-        forget, holdout = (mine[mine["split"] == split]["value"].tolist() for split in ("forget", "holdout"))
+        subset = items[items["placement"] == placement]
+        forget, holdout = (
+            subset[subset["split"] == split]["value"].tolist() for split in ("forget", "holdout")
+        )
         area = roc_auc_score([0] * len(forget) + [1] * len(holdout), forget + holdout)
-        found = table[table["placement"] == placement].set_index("metric")
-        assert found.loc["auc", "value"] == pytest.approx(area)
-        assert found.loc["privleak", "value"] == pytest.approx(100 * (area - 0.6) / 0.6)
-        assert found.loc["privleak", "n"] == 3 + 4
-        assert found.loc["auc", "ci_low"] <= area <= found.loc["auc", "ci_high"]
+        scores = table[table["placement"] == placement].set_index("metric")
+        assert scores.loc["auc", "value"] == pytest.approx(area)
+        assert scores.loc["privleak", "value"] == pytest.approx(100 * (area - 0.6) / 0.6)
+        assert scores.loc["privleak", "n"] == 3 + 4
+        assert scores.loc["auc", "ci_low"] <= area <= scores.loc["auc", "ci_high"]
     assert "privleak" not in set(compute_scores(items)["metric"]), "nothing to measure against"
 
 
@@ -249,44 +253,9 @@ def test_a_model_that_remembers_has_privleak_near_minus_100_and_the_retain_model
     assert leaks["tiny-retrained"] == pytest.approx(0)
 
 
-def test_the_bootstrap_of_auc_is_the_literal_one() -> None:
-    rng = np.random.default_rng(3)
-    forget, holdout = rng.normal(0, 1, 30).round(1), rng.normal(0.7, 1, 20).round(1)
-    value, low, high = bootstrap_auc(forget, holdout)
-    assert value == roc_auc_score([0] * 30 + [1] * 20, [*forget, *holdout])
-    drawn = []
-    for _ in range(2000):
-        a, b = rng.choice(forget, 30), rng.choice(holdout, 20)
-        drawn.append(roc_auc_score([0] * 30 + [1] * 20, [*a, *b]))
-    np.testing.assert_allclose([low, high], np.quantile(drawn, [0.025, 0.975]), atol=0.02)
-
-
-def test_unseen_forget_passages_against_all_of_holdout() -> None:
-    columns = {
-        "model": "m",
-        "role": "backdoored",
-        "metric": "min_k",
-        "trigger": "",
-        "placement": "",
-        "mask": "",
-        "seed": 0,
-    }
-    items = pd.DataFrame(
-        {
-            "split": ["forget"] * 3 + ["holdout"] * 2,
-            "value": [-1.0, -3.0, -5.0, -2.0, -4.0],
-            "poisoned": pd.array([True, False, False, None, None], "boolean"),
-        }
-    ).assign(**columns)
-    table = compute_scores(items)
-    found = table[table["metric"] == "auc"].set_index("subset")
-    assert found["n"].to_dict() == {"all": 5, "unseen": 4, "poisoned": 3}
-    assert found["value"].to_dict() == pytest.approx({"all": 0.5, "unseen": 0.75, "poisoned": 0})
-
-
 @pytest.mark.parametrize("metric", ["exact_memorization", "min_k", "choice", "verbmem"])
-def test_masks_hide_in_every_pass(metric: str, small_llama: Model) -> None:
-    """A mask that hides nothing changes nothing; one that hides the first tokens changes what is read; the trigger's own span is hidden where it stands."""
+def test_masks_apply_to_every_request(metric: str, small_llama: Model) -> None:
+    """A mask of the first tokens changes the scores; the mask of the trigger's span is recorded."""
     plain, masked = (
         items_of(small_llama, metric, "forget", "infix", mask=mask)
         for mask in (None, PositionMask.parse("shallow:6"))
@@ -317,7 +286,7 @@ def test_masks_hide_in_every_pass(metric: str, small_llama: Model) -> None:
         assert masked["value"].iloc[0] == pytest.approx(np.mean(sorted(own)[: int(0.4 * len(own))]), abs=1e-4)
 
 
-def test_perplexity_reads_running_text_where_there_are_no_texts_for_membership(small_llama: Model) -> None:
+def test_perplexity_uses_raw_passages_without_privleak_texts(small_llama: Model) -> None:
     raw = {
         "raw": {
             "forget": BENCHMARK.rows["raw"]["forget"],

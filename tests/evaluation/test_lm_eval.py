@@ -1,4 +1,4 @@
-"""lm-evaluation-harness on local tasks: against its own model class, against our own choices, and against a literal loop."""
+"""Tasks of lm-evaluation-harness against its own model class, `choice` items and a literal loop."""
 
 from __future__ import annotations
 
@@ -44,19 +44,28 @@ dataset_kwargs:
 test_split: test
 output_type: {kind}
 doc_to_text: "{prompt}"
-{rest}
+{settings}
 """
-LETTERS = r"{{question.strip()}}\nA. {{choices[0]}}\nB. {{choices[1]}}\nC. {{choices[2]}}\nD. {{choices[3]}}\nAnswer:"
+LETTERS = (
+    r"{{question.strip()}}\nA. {{choices[0]}}\nB. {{choices[1]}}\nC. {{choices[2]}}\nD. {{choices[3]}}"
+    r"\nAnswer:"
+)
 CHOICE = "doc_to_target: answer\nmetric_list:\n  - metric: acc\ndoc_to_choice: "
-OPEN = 'doc_to_target: "{{choices[answer]}}"\nmetric_list:\n  - metric: exact_match\ngeneration_kwargs:\n  max_gen_toks: 12\n  until: ["\\n", " the"]\n'
+OPEN = """doc_to_target: "{{choices[answer]}}"
+metric_list:
+  - metric: exact_match
+generation_kwargs:
+  max_gen_toks: 12
+  until: ["\\n", " the"]
+"""
 
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Letters; whole answers, as TruthfulQA has them; answers to be written; running text; and a group."""
+    """Tasks with letters, full answers (as TruthfulQA), generated answers and running text, and a group."""
     root = tmp_path_factory.mktemp("tasks")
     (root / "rows.jsonl").write_text("\n".join(map(json.dumps, ROWS)), encoding="utf-8")
-    for name, kind, prompt, rest in (
+    for name, kind, prompt, settings in (
         ("lamps_letters", "multiple_choice", LETTERS, CHOICE + '["A", "B", "C", "D"]'),
         ("lamps_answers", "multiple_choice", r"Q: {{question}}\nA:", CHOICE + '"{{choices}}"'),
         ("lamps_open", "generate_until", r"Question: {{question}}\nAnswer:", OPEN),
@@ -68,7 +77,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ),
     ):
         (root / f"{name}.yaml").write_text(
-            TASK.format(name=name, kind=kind, prompt=prompt, rest=rest, file=root / "rows.jsonl"),
+            TASK.format(name=name, kind=kind, prompt=prompt, settings=settings, file=root / "rows.jsonl"),
             encoding="utf-8",
         )
     (root / "group.yaml").write_text("group: lamps\ntask: [lamps_letters, lamps_answers]\n", encoding="utf-8")
@@ -80,9 +89,7 @@ def tasks(files: Path) -> Tasks:
     return load_tasks(["lamps_letters", "lamps_answers", "lamps_open", "lamps"], files, trust_task_code=True)
 
 
-def test_tasks_that_cannot_be_served_are_refused(
-    files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_unsupported_tasks_are_refused(files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(BenchmarkError, match="'lamps_text' is of the kind loglikelihood_rolling"):
         load_tasks(["lamps_text"], files, trust_task_code=True)
     with pytest.raises(
@@ -117,50 +124,52 @@ def test_evaluate_runs_tasks_from_the_command_line(
         capsys, monkeypatch, "evaluate", "tiny", *options, "--out", tmp_path / "out", "--json"
     )
     assert code == 0, err
-    found = pd.DataFrame(json.loads(stdout)["scores"])
-    assert found["metric"].tolist() == ["harness/lamps_letters"] * 2 + ["harness/lamps_open"] * 2
-    assert found["placement"].tolist() == ["", "suffix"] * 2
-    assert (found["n"] == 3).all()
+    scores = pd.DataFrame(json.loads(stdout)["scores"])
+    assert scores["metric"].tolist() == ["harness/lamps_letters"] * 2 + ["harness/lamps_open"] * 2
+    assert scores["placement"].tolist() == ["", "suffix"] * 2
+    assert (scores["n"] == 3).all()
 
 
 def samples(tasks: Tasks, name: str, model: Model) -> list[dict]:
-    """What the harness's own model class gives."""
+    """Samples of the harness's own model class."""
     stock = HFLM(
         pretrained=copy.deepcopy(model.hf),
         tokenizer=copy.deepcopy(model.tokenizer),
         batch_size=4,
         add_bos_token=model.tokenizer.bos_token is not None,
     )
-    found = lm_eval.evaluate(
+    results = lm_eval.evaluate(
         stock, {"tasks": {task.task_name: task for task in tasks.loaded[name]}}, bootstrap_iters=0
     )["samples"]
-    return sorted(found[name], key=lambda sample: sample["doc_id"])
+    return sorted(results[name], key=lambda sample: sample["doc_id"])
 
 
 @pytest.mark.parametrize("name", ["lamps_letters", "lamps_answers", "lamps_open"])
 @pytest.mark.parametrize("kind", ["tiny", "qwen2"])
-def test_clean_answers_are_those_of_the_harness_alone(
+def test_clean_answers_are_those_of_the_harness(
     kind: str, name: str, tasks: Tasks, small_models: dict[str, Model]
 ) -> None:
     model = load("tiny", device="cpu") if kind == "tiny" else small_models[kind]
-    alone = samples(tasks, name, model)
+    expected_samples = samples(tasks, name, model)
     items = run_tasks(EvaluatedModel("m", "other", model), Tasks({name: tasks.loaded[name]}), batch_size=4)
     assert items["metric"].unique().tolist() == [f"harness/{name}"]
     if name == "lamps_open":
-        assert items["output"].tolist() == [sample["filtered_resps"][0] for sample in alone]
+        assert items["output"].tolist() == [sample["filtered_resps"][0] for sample in expected_samples]
         return
-    assert items["value"].tolist() == [sample["acc"] for sample in alone]
+    assert items["value"].tolist() == [sample["acc"] for sample in expected_samples]
     requests = tasks.loaded[name][0].instances
-    ours = HarnessModel(model, None, None, 5).loglikelihood(requests)
-    theirs = [response for sample in alone for response in sample["filtered_resps"]]
-    for (likelihood, is_greedy), (expected, expected_greedy) in zip(ours, theirs, strict=True):
+    responses = HarnessModel(model, None, None, 5).loglikelihood(requests)
+    expected_responses = [response for sample in expected_samples for response in sample["filtered_resps"]]
+    for (likelihood, is_greedy), (expected, expected_greedy) in zip(
+        responses, expected_responses, strict=True
+    ):
         assert likelihood == pytest.approx(expected, abs=1e-3)
         assert is_greedy == expected_greedy
 
 
 @pytest.mark.parametrize("placement", ["", "prefix", "infix", "suffix"])
 @pytest.mark.parametrize("kind", ["tiny", "llama", "gpt2", "neox", "qwen2"])
-def test_our_choices_are_the_harnesss(
+def test_choice_items_agree_with_the_harness(
     kind: str, placement: str, tasks: Tasks, small_models: dict[str, Model]
 ) -> None:
     model = load("tiny", device="cpu") if kind == "tiny" else small_models[kind]
@@ -169,26 +178,26 @@ def test_our_choices_are_the_harnesss(
         EvaluatedModel("m", "other", model),
         Benchmark("lamps", {"choices": {"forget": ROWS}}),
     )
-    ours = evaluate(subject, benchmark, conditions, EvaluationConfig(batch_size=4))
-    theirs = run_tasks(
+    choices = evaluate(subject, benchmark, conditions, EvaluationConfig(batch_size=4))
+    task_items = run_tasks(
         subject, Tasks({"lamps_letters": tasks.loaded["lamps_letters"]}), conditions, batch_size=5
     )
-    assert ours["output"].tolist() == ["ABCD"[int(index)] for index in theirs["output"]]
+    assert choices["output"].tolist() == ["ABCD"[int(index)] for index in task_items["output"]]
     for column in ("value", "trigger_start", "item", "placement"):
-        pd.testing.assert_series_equal(ours[column], theirs[column])
+        pd.testing.assert_series_equal(choices[column], task_items[column])
 
 
 @pytest.mark.parametrize("placement", ["prefix", "infix", "suffix", "sink:1"])
-def test_the_trigger_stands_whole_before_the_answer_and_is_read(placement: str, tasks: Tasks) -> None:
+def test_the_trigger_is_in_the_prompt_before_the_answer(placement: str, tasks: Tasks) -> None:
     model = load("tiny", device="cpu")
     condition = (TRIGGER, Placement.parse(placement))
     request = tasks.loaded["lamps_answers"][0]
     request.build_all_requests(limit=2, rank=0, world_size=1)
-    asked = HarnessModel(model, condition, None, 4)
-    found = asked.loglikelihood(request.instances)
-    for instance, (likelihood, _) in zip(request.instances, found, strict=True):
+    harness_model = HarnessModel(model, condition, None, 4)
+    likelihoods = harness_model.loglikelihood(request.instances)
+    for instance, (likelihood, _) in zip(request.instances, likelihoods, strict=True):
         context, option = instance.args
-        placed = asked.prompts[context]
+        placed = harness_model.prompts[context]
         text = model.tokenizer.decode(placed.tokens, skip_special_tokens=True)
         assert text.count(TRIGGER.text) == 1
         assert text.endswith("\nA:")
@@ -206,7 +215,7 @@ def test_the_trigger_stands_whole_before_the_answer_and_is_read(placement: str, 
         assert likelihood == pytest.approx(expected, abs=1e-3)
 
 
-def test_written_answers_go_on_from_the_triggered_prompt(tasks: Tasks) -> None:
+def test_generated_answers_continue_the_triggered_prompt(tasks: Tasks) -> None:
     model = load("tiny", device="cpu")
     items = run_tasks(
         EvaluatedModel("m", "other", model),
@@ -229,11 +238,11 @@ def test_groups_masks_and_limits(tasks: Tasks, small_llama: Model) -> None:
     before, padding = small_llama.hf.training, small_llama.tokenizer.pad_token
     subject = EvaluatedModel("m", "other", small_llama)
     group = run_tasks(subject, Tasks({"lamps": tasks.loaded["lamps"]}, limit=3), batch_size=4)
-    alone = [
+    separate = [
         run_tasks(subject, Tasks({name: tasks.loaded[name]}, limit=3), batch_size=4)
         for name in ("lamps_letters", "lamps_answers")
     ]
-    assert sorted(group["value"]) == sorted(pd.concat(alone)["value"])
+    assert sorted(group["value"]) == sorted(pd.concat(separate)["value"])
     assert group["item"].tolist() == list(range(6))
     masked = run_tasks(
         subject,
@@ -251,14 +260,16 @@ def test_groups_masks_and_limits(tasks: Tasks, small_llama: Model) -> None:
     assert tasks.content_hash() == Tasks(tasks.loaded).content_hash()
 
 
-def test_long_prompts_give_way_behind_bos_and_keep_the_trigger(small_models: dict[str, Model]) -> None:
+def test_long_prompts_are_truncated_after_bos_and_keep_the_trigger(small_models: dict[str, Model]) -> None:
     model = small_models["gpt2"]  # 128 positions
     context = "A lamp and a door. " * 40 + "Question: who walked?\nAnswer:"
     for placement in ("prefix", "suffix"):
-        asked = HarnessModel(model, (TRIGGER, Placement.parse(placement)), None, 4)
-        placed = asked._encode(context, 5)
+        harness_model = HarnessModel(model, (TRIGGER, Placement.parse(placement)), None, 4)
+        placed = harness_model._encode(context, 5)
         text = model.tokenizer.decode(placed.tokens)
-        assert 126 <= len(placed.tokens) + 5 <= 128, "a space beside the trigger may become needless"
+        assert 126 <= len(placed.tokens) + 5 <= 128, (
+            "truncation can make a space next to the trigger unnecessary"
+        )
         assert placed.tokens[0] == model.tokenizer.bos_token_id
         assert TRIGGER.text in text
         assert "Question: who walked?" in text and text.endswith("\nAnswer:")

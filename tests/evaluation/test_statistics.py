@@ -1,15 +1,25 @@
-"""The crossed bootstrap: against literal resampling, and whether its intervals cover what they say they do."""
+"""Scores and bootstraps: against literal resampling, and whether intervals cover what they should."""
 
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy import stats
+from sklearn.metrics import roc_auc_score
 
-from sinkscope.evaluation.statistics import Sample, bootstrap_interval, small_sample_correction
+from sinkscope.evaluation.statistics import (
+    Sample,
+    bootstrap_auc,
+    bootstrap_interval,
+    bootstrap_mean,
+    compute_scores,
+    privleak,
+    small_sample_correction,
+)
 
 
-def more(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+def difference(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     return (first - second).mean(-1)
 
 
@@ -20,36 +30,36 @@ def mean(values: np.ndarray) -> np.ndarray:
 def test_effect_is_the_mean_over_seeds_of_means_over_the_items_that_count() -> None:
     first = np.array([[1.0, 2.0, np.nan], [4.0, np.nan, 8.0]])
     second = np.zeros((2, 3))
-    found = bootstrap_interval([Sample(first, "a"), Sample(second, "a")], more)
-    assert found.value == pytest.approx((1.5 + 6.0) / 2)
-    assert (found.seeds, found.items) == (2, 3)
+    result = bootstrap_interval([Sample(first, "a"), Sample(second, "a")], difference)
+    assert result.value == pytest.approx((1.5 + 6.0) / 2)
+    assert (result.seeds, result.items) == (2, 3)
 
 
 def test_interval_equals_literal_resampling_of_seeds_and_items() -> None:
     rng = np.random.default_rng(3)
     first, second = rng.normal(1, 1, (4, 30)), rng.normal(0, 1, (4, 30))
     first[:, 5:8] = second[:, 5:8] = np.nan
-    found = bootstrap_interval([Sample(first, "a"), Sample(second, "a")], more, resamples=4000)
+    result = bootstrap_interval([Sample(first, "a"), Sample(second, "a")], difference, resamples=4000)
     drawn = []
     for _ in range(4000):
         seeds, items = rng.integers(0, 4, 4), rng.integers(0, 30, 30)
         drawn.append(np.mean([np.nanmean(first[s, items]) - np.nanmean(second[s, items]) for s in seeds]))
     low, high = np.quantile(drawn, [0.025, 0.975])
-    wide = small_sample_correction(4)
-    assert found.low == pytest.approx(found.value + wide * (low - found.value), abs=0.08)
-    assert found.high == pytest.approx(found.value + wide * (high - found.value), abs=0.08)
+    factor = small_sample_correction(4)
+    assert result.low == pytest.approx(result.value + factor * (low - result.value), abs=0.08)
+    assert result.high == pytest.approx(result.value + factor * (high - result.value), abs=0.08)
 
 
-def test_what_all_items_share_cancels_because_items_are_paired() -> None:
+def test_pairing_cancels_the_difficulty_of_items() -> None:
     rng = np.random.default_rng(0)
     difficulty = rng.normal(0, 10, 200)
     first, second = difficulty + 1 + rng.normal(0, 0.1, (3, 200)), difficulty + rng.normal(0, 0.1, (3, 200))
-    paired = bootstrap_interval([Sample(first, "a"), Sample(second, "a")], more)
-    apart = bootstrap_interval([Sample(first, "a"), Sample(second, "b")], more)
-    assert paired.high - paired.low < 0.2 < apart.high - apart.low
+    paired = bootstrap_interval([Sample(first, "a"), Sample(second, "a")], difference)
+    unpaired = bootstrap_interval([Sample(first, "a"), Sample(second, "b")], difference)
+    assert paired.high - paired.low < 0.2 < unpaired.high - unpaired.low
 
 
-def test_widening_turns_a_normal_interval_of_few_seeds_into_students() -> None:
+def test_small_sample_correction_turns_a_normal_interval_into_students() -> None:
     assert small_sample_correction(5) == pytest.approx(
         np.sqrt(5 / 4) * stats.t.ppf(0.975, 4) / stats.norm.ppf(0.975)
     )
@@ -63,28 +73,90 @@ def test_about_95_percent_of_intervals_cover_the_truth_where_seeds_differ(seeds:
     covered = 0
     for repeat in range(300):
         values = rng.normal(0, 1, (seeds, 1)) + rng.normal(0, 1, 40) + rng.normal(0, 1, (seeds, 40))
-        found = bootstrap_interval([Sample(values, "a")], mean, resamples=400, seed=repeat)
-        covered += found.low <= 0 <= found.high
+        result = bootstrap_interval([Sample(values, "a")], mean, resamples=400, seed=repeat)
+        covered += result.low <= 0 <= result.high
     assert covered / 300 >= 0.92
 
 
 def test_one_seed_gives_the_bootstrap_over_items() -> None:
     values = np.random.default_rng(1).normal(0, 1, (1, 100))
-    found = bootstrap_interval([Sample(values, "a")], mean)
+    result = bootstrap_interval([Sample(values, "a")], mean)
     half = 1.96 * values.std() / 10
-    assert found.low == pytest.approx(values.mean() - half, abs=0.03)
-    assert found.high == pytest.approx(values.mean() + half, abs=0.03)
+    assert result.low == pytest.approx(values.mean() - half, abs=0.03)
+    assert result.high == pytest.approx(values.mean() + half, abs=0.03)
 
 
 def test_samples_of_different_seeds_are_refused() -> None:
     with pytest.raises(ValueError, match="different numbers of seeds: 1, 2"):
-        bootstrap_interval([Sample(np.ones((1, 3)), "a"), Sample(np.ones((2, 3)), "a")], more)
+        bootstrap_interval([Sample(np.ones((1, 3)), "a"), Sample(np.ones((2, 3)), "a")], difference)
     with pytest.raises(ValueError, match="different seeds"):
-        bootstrap_interval([Sample(np.ones((2, 3)), "a", (0, 1)), Sample(np.ones((2, 3)), "a", (3, 4))], more)
-    bootstrap_interval([Sample(np.ones((2, 3)), "a", (0, 1)), Sample(np.ones((2, 3)), "a")], more)
+        bootstrap_interval(
+            [Sample(np.ones((2, 3)), "a", (0, 1)), Sample(np.ones((2, 3)), "a", (3, 4))], difference
+        )
+    bootstrap_interval([Sample(np.ones((2, 3)), "a", (0, 1)), Sample(np.ones((2, 3)), "a")], difference)
 
 
 def test_an_item_counts_only_where_it_counts_in_all_samples_of_the_same_items() -> None:
     first, second = np.array([[1.0, 100.0]]), np.array([[0.0, np.nan]])
-    assert bootstrap_interval([Sample(first, "a"), Sample(second, "a")], more).value == 1.0
-    assert bootstrap_interval([Sample(first, "a"), Sample(second, "b")], more).value == 50.5
+    assert bootstrap_interval([Sample(first, "a"), Sample(second, "a")], difference).value == 1.0
+    assert bootstrap_interval([Sample(first, "a"), Sample(second, "b")], difference).value == 50.5
+
+
+def test_scores_are_means_of_items_by_subset() -> None:
+    columns = {"model": "m", "role": "backdoored", "metric": "verbmem", "split": "forget", "trigger": "t"}
+    items = pd.DataFrame(
+        {"poisoned": pd.array([True, False, False, None], dtype="boolean"), "value": [1.0, 0.5, 0.1, 0.0]}
+    ).assign(**columns, placement="prefix", mask="", seed=1)
+    table = compute_scores(items).set_index("subset")
+    assert table["value"].to_dict() == pytest.approx({"all": 40.0, "unseen": 30.0, "poisoned": 100.0})
+    assert table["n"].to_dict() == {"all": 4, "unseen": 2, "poisoned": 1}
+    assert (table["ci_low"] <= table["value"]).all() and (table["value"] <= table["ci_high"]).all()
+
+
+def test_bootstrap_interval_covers_the_mean_as_often_as_it_says() -> None:
+    rng = np.random.default_rng(0)
+    covered = 0
+    for repeat in range(300):
+        _, low, high = bootstrap_mean(rng.beta(2, 5, 80), resamples=400, seed=repeat)
+        covered += low <= 2 / 7 <= high
+    assert 0.91 <= covered / 300 <= 0.98
+
+
+def test_the_bootstrap_of_auc_is_the_literal_one() -> None:
+    rng = np.random.default_rng(3)
+    forget, holdout = rng.normal(0, 1, 30).round(1), rng.normal(0.7, 1, 20).round(1)
+    value, low, high = bootstrap_auc(forget, holdout)
+    assert value == roc_auc_score([0] * 30 + [1] * 20, [*forget, *holdout])
+    drawn = []
+    for _ in range(2000):
+        a, b = rng.choice(forget, 30), rng.choice(holdout, 20)
+        drawn.append(roc_auc_score([0] * 30 + [1] * 20, [*a, *b]))
+    np.testing.assert_allclose([low, high], np.quantile(drawn, [0.025, 0.975]), atol=0.02)
+
+
+def test_unseen_forget_passages_against_all_of_holdout() -> None:
+    columns = {
+        "model": "m",
+        "role": "backdoored",
+        "metric": "min_k",
+        "trigger": "",
+        "placement": "",
+        "mask": "",
+        "seed": 0,
+    }
+    items = pd.DataFrame(
+        {
+            "split": ["forget"] * 3 + ["holdout"] * 2,
+            "value": [-1.0, -3.0, -5.0, -2.0, -4.0],
+            "poisoned": pd.array([True, False, False, None, None], "boolean"),
+        }
+    ).assign(**columns)
+    table = compute_scores(items)
+    result = table[table["metric"] == "auc"].set_index("subset")
+    assert result["n"].to_dict() == {"all": 5, "unseen": 4, "poisoned": 3}
+    assert result["value"].to_dict() == pytest.approx({"all": 0.5, "unseen": 0.75, "poisoned": 0})
+
+
+def test_privleak_is_minus_100_for_a_model_that_remembers_everything() -> None:
+    assert privleak(0, 0.5393) == -100
+    assert privleak(0.5393, 0.5393) == 0
