@@ -195,7 +195,7 @@ def _chart_colors() -> dict[str, Any]:
     steps = matplotlib.colormaps[DIVERGING](np.linspace(0, 1, 11))
     return {
         "head": color("NPO"),
-        "all": color("retrained"),
+        "all": color("retain"),
         "valueNorm": color("prefix"),
         "selected": color("prefix"),
         "trigger": FRAME,
