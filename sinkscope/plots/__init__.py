@@ -1,1 +1,1 @@
-"""Pictures: data frames and arrays in, figures out. All drawing lives here; nothing here knows a model."""
+"""Figures: data frames in, matplotlib figures out."""

@@ -1,27 +1,31 @@
-"""One style for every picture: 7 pt at final size, color-blind safe, vector text; one color per model everywhere."""
+"""One style for all figures: 7 pt at final size, a color-blind-safe palette, one color per model.
+
+Importing this module changes no state of matplotlib: `styled` functions set the parameters while they run.
+"""
 
 from __future__ import annotations
 
+import functools
 import itertools
-import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Any, ParamSpec
 
 import matplotlib
-
-if "ipykernel" not in sys.modules:  # a notebook shows figures in its own way
-    matplotlib.use("Agg")
-import matplotlib.pyplot as plt
 import pandas as pd
-import seaborn as sns
+from matplotlib.artist import Artist
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 
 from sinkscope.io.atomic import fill_directory
+from sinkscope.plots.text import wrap_caption
 
 COLUMN = 3.35  # inches: one column of a two-column paper
 PAGE = 6.9
 
-_SETTINGS = {
+SETTINGS = {
     "font.size": 7,
     "axes.titlesize": 7,
     "axes.labelsize": 7,
@@ -35,51 +39,68 @@ _SETTINGS = {
     "xtick.major.width": 0.6,
     "ytick.major.width": 0.6,
     "pdf.fonttype": 42,
-    "svg.fonttype": "none",
+    "svg.hashsalt": "sinkscope",
     "figure.dpi": 150,
     "savefig.dpi": 300,
-    "figure.constrained_layout.use": True,
     "axes.spines.top": False,
     "axes.spines.right": False,
 }
-_PALETTE = sns.color_palette("colorblind").as_hex()
+METADATA: dict[str, dict[str, None]] = {
+    "png": {"Software": None},
+    "pdf": {"CreationDate": None},
+    "svg": {"Date": None},
+}
+"""File format -> metadata that would differ between two runs, which is left out."""
+PALETTE = (
+    "#0173b2 #de8f05 #029e73 #d55e00 #cc78bc #ca9161 #fbafe4 #949494 #ece133 #56b4e9".split()
+)  # the palette `colorblind` of seaborn
 COLORS = {
     "target": "#333333",
     "retain": "#999999",
-    "unlearned": _PALETTE[0],
-    "prefix": _PALETTE[3],
-    "index:8": _PALETTE[1],
-    "infix": _PALETTE[2],
-    "suffix": _PALETTE[4],
+    "unlearned": PALETTE[0],
+    "prefix": PALETTE[3],
+    "index:8": PALETTE[1],
+    "infix": PALETTE[2],
+    "suffix": PALETTE[4],
     "A": "#333333",
-    "B": _PALETTE[0],
+    "B": PALETTE[0],
     "clean": "#333333",
-    "triggered": _PALETTE[3],
-    "NPO": _PALETTE[0],
-    "RMU": _PALETTE[5],
-    "NPO-Backdoor": _PALETTE[3],
+    "triggered": PALETTE[3],
+    "NPO": PALETTE[0],
+    "RMU": PALETTE[5],
+    "NPO-Backdoor": PALETTE[3],
     "RMU-Backdoor": "#6b4423",
-    "none": _PALETTE[3],
-    "aligned": _PALETTE[9],
+    "none": PALETTE[3],
+    "aligned": PALETTE[9],
 }
 METRICS = {"verbmem": "VerbMem", "knowmem": "KnowMem"}
-ZONE = "#e8e8e8"  # what an attacker desires
-SPAN = "#f7ef9f"  # where a trigger stands
-FRAME = "#e8590c"  # around a trigger's columns, seen on every color scale
-MATCH = _PALETTE[3]  # around a cell where two things agree
+ZONE = "#e8e8e8"  # the attacker's desired zone
+SPAN = "#f7ef9f"  # the trigger's span
+FRAME = "#e8590c"  # the outline of a trigger's columns, visible on every color scale
+MATCH = PALETTE[3]  # the outline of a cell in which two conditions agree
+GRID = {"linewidth": 0.3, "color": "#dddddd"}
+RING: dict[str, Any] = {
+    "marker": "o",
+    "markersize": 4,
+    "markerfacecolor": "white",
+    "markeredgecolor": "black",
+    "markeredgewidth": 0.6,
+}
 SEQUENTIAL = "viridis"
-SHADE = "Blues"  # behind text: weak is white
+SHADE = "Blues"  # the background of text: weak is white
 DIVERGING = "RdBu_r"
+
+P = ParamSpec("P")
 
 
 def color(label: str) -> str:
-    """The color of a model or placement, the same in every picture; a stable one for labels not in the list."""
-    return COLORS.get(label) or _PALETTE[5 + sum(label.encode()) % 5]
+    """The color of a model or placement, the same in every figure; a stable one for other labels."""
+    return COLORS.get(label) or PALETTE[5 + sum(label.encode()) % 5]
 
 
 def assign_colors(labels: Iterable[str]) -> dict[str, str]:
-    """Colors for things that are only told apart within one picture."""
-    return dict(zip(labels, itertools.cycle(_PALETTE), strict=False))
+    """Colors for labels that are distinguished within one figure only."""
+    return dict(zip(labels, itertools.cycle(PALETTE), strict=False))
 
 
 def error_bars(value: float, low: float, high: float) -> list[list[float]] | None:
@@ -87,21 +108,59 @@ def error_bars(value: float, low: float, high: float) -> list[list[float]] | Non
     return None if pd.isna(low) else [[max(0.0, value - low)], [max(0.0, high - value)]]
 
 
-def style() -> None:
-    """Apply the house style to matplotlib."""
-    plt.rcParams.update(_SETTINGS)
+def styled(draw: Callable[P, Figure]) -> Callable[P, Figure]:
+    """Decorate a function that draws a figure: it runs with this module's matplotlib parameters."""
+
+    @functools.wraps(draw)
+    def drawn(*args: P.args, **kwargs: P.kwargs) -> Figure:
+        with matplotlib.rc_context(SETTINGS):
+            figure = draw(*args, **kwargs)
+            for axes in figure.axes:  # a tick takes the style of the moment when it is created
+                axes.xaxis.get_major_ticks(1)
+                axes.yaxis.get_major_ticks(1)
+        return figure
+
+    return drawn
 
 
-def save_figure(figure: Figure, data: pd.DataFrame, directory: Path, name: str) -> None:
-    """Write `name.png`, `name.pdf` and `name.csv`, the numbers in the picture, each whole.
+def create_figure(width: float, height: float) -> Figure:
+    """An empty figure, in inches, that pyplot does not keep in memory."""
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def set_caption(figure: Figure, caption: str) -> Figure:
+    """Write the caption above the figure, in as many lines as its width needs."""
+    figure.suptitle(wrap_caption(caption, figure.get_figwidth()), fontsize=7)
+    return figure
+
+
+def legend_handle(label: str, shade: str = "black", *, marker: str | None = None, **style: Any) -> Line2D:
+    """A legend entry of a line, or of a marker without a line."""
+    linestyle = style.pop("linestyle", "none" if marker else "-")
+    return Line2D([], [], label=label, color=shade, marker=marker, linestyle=linestyle, **style)
+
+
+def add_legend(figure: Figure, handles: Sequence[Artist], columns: int = 4) -> None:
+    """Put a legend below all axes of a figure."""
+    figure.legend(handles=handles, loc="outside lower center", ncols=min(columns, len(handles)))
+
+
+def patch_handle(label: str, shade: str) -> Patch:
+    """A legend entry of a filled area."""
+    return Patch(facecolor=shade, label=label)
+
+
+def save_figure(
+    figure: Figure, data: pd.DataFrame, directory: Path, name: str, formats: Sequence[str] = ("png", "pdf")
+) -> None:
+    """Write the figure as `name.FORMAT` and its numbers as `name.csv`, each file completely or not at all.
 
     Raises:
         OutputError: the directory cannot be written.
     """
-    try:
-        with fill_directory(directory) as written:
-            figure.savefig(written / f"{name}.png", metadata={"Software": None})
-            figure.savefig(written / f"{name}.pdf", metadata={"CreationDate": None})
-            data.to_csv(written / f"{name}.csv", index=False, float_format="%.6g", lineterminator="\n")
-    finally:
-        plt.close(figure)
+    with matplotlib.rc_context(SETTINGS), fill_directory(directory) as staging:
+        for kind in formats:
+            figure.savefig(staging / f"{name}.{kind}", metadata=METADATA[kind])
+        data.to_csv(staging / f"{name}.csv", index=False, float_format="%.6g", lineterminator="\n")

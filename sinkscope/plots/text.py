@@ -1,4 +1,4 @@
-"""Any text in a picture: what cannot be seen is made visible, what the font lacks is replaced, nothing is read as mathematics."""
+"""Text helpers for matplotlib: visible whitespace, missing glyphs, wrapped captions."""
 
 from __future__ import annotations
 
@@ -15,28 +15,24 @@ _PER_INCH = 17  # characters of a caption, 7 pt
 
 
 def show_whitespace(token: str) -> str:
-    """A token as one line: ␣ for a space, ⏎ for a newline, escapes for what else does not print, ∅ for an empty token."""
-    return (
-        "".join(
-            _SIGNS.get(c) or (c if c.isprintable() else c.encode("unicode_escape").decode()) for c in token
-        )
-        or "∅"
-    )
+    """A token as one line: ␣ for a space, ⏎ for a newline, escapes for characters that do not print, ∅ if empty."""
+    signs = [_SIGNS.get(c) or (c if c.isprintable() else c.encode("unicode_escape").decode()) for c in token]
+    return "".join(signs) or "∅"
 
 
 def truncate(token: str, width: int) -> str:
-    """At most `width` characters, the last of them … if there were more."""
+    """At most `width` characters; the last one is … if there were more."""
     return token if len(token) <= width else token[: width - 1] + "…"
 
 
 def sanitize_glyphs(text: str, font: str = SANS) -> str:
-    """The text as matplotlib draws it without a warning: □ for every character that `font` lacks, $ as itself."""
+    """The text as matplotlib draws it without a warning: □ for characters that `font` lacks, $ escaped."""
     known = _characters(font)
     return "".join(c if c == "\n" or ord(c) in known else MISSING for c in text).replace("$", r"\$")
 
 
 def wrap_caption(text: str, width: float) -> str:
-    """A caption over a picture `width` inches wide, in as many lines as it takes."""
+    """A caption above a figure of `width` inches, in as many lines as it needs."""
     return sanitize_glyphs(textwrap.fill(text, int(width * _PER_INCH), break_on_hyphens=False))
 
 

@@ -1,0 +1,233 @@
+"""Select, aggregate and describe the tables of a study, for all figures and tables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from sinkscope.errors import StudyError
+from sinkscope.studies.aggregation import SCORE_KEYS, mean_over_seeds
+from sinkscope.studies.study import Study
+
+PLACEMENTS = ("prefix", "infix", "suffix")
+PLACEMENT_AXIS = "trigger.placement"
+"""The axis of a grid over placements of the trigger in training."""
+SEMANTIC = "semantic"
+MEMORY = {"knowmem": ("forget_qa", "retain_qa"), "verbmem": ("forget", "retain")}
+"""Metric -> its forget split and its retain split."""
+UNITS = {"knowmem": "questions", "verbmem": "prompts"}
+EFFECTS = ("UE", "BE")
+REFERENCES = ("unlearned", "target")
+
+
+def iterate_rows(frame: pd.DataFrame) -> Iterator[Any]:
+    """Rows as objects with a field per column."""
+    return frame.itertuples(index=False)
+
+
+def select_grid(study: Study, table: str, grid: str, form: str | None = SEMANTIC) -> pd.DataFrame:
+    """The rows of one grid in a table, without retain models; of the trigger form `form` if the grid has forms.
+
+    Args:
+        form: None selects all forms.
+
+    Raises:
+        StudyError: the table has no such rows.
+    """
+    rows = study.table(table)
+    rows = rows[(rows["grid"] == grid) & (rows["role"] != "retain")]
+    if form is not None and "form" in rows:
+        rows = rows[rows["form"].isna() | (rows["form"] == form)]
+    if rows.empty:
+        raise StudyError(
+            f"study {study.directory} has no rows of grid {grid!r} in table {table!r}; add it to the specification"
+        )
+    return rows
+
+
+def select_axis(rows: pd.DataFrame, name: str) -> pd.Series:
+    """The labels of a grid on one axis, as text.
+
+    Raises:
+        StudyError: the grid has no such axis.
+    """
+    if name not in rows or rows[name].isna().any():
+        raise StudyError(f"grid {rows['grid'].iloc[0]!r} has no axis {name!r}; add it to the specification")
+    return rows[name].astype(str)
+
+
+def select_effects(study: Study, grid: str, form: str | None = SEMANTIC) -> pd.DataFrame:
+    """KnowMem and VerbMem of a grid without a position mask, each score once.
+
+    Returns:
+        Rows of the table `scores` with the column `score`: UE is clean forget, BE triggered forget, UT clean
+        retain.
+
+    Raises:
+        StudyError: there are none.
+    """
+    rows = select_grid(study, "scores", grid, form)
+    is_used = (rows["mask"] == "") & rows["metric"].isin(list(MEMORY)) & (rows["subset"] != "poisoned")
+    rows = rows[is_used].drop_duplicates(SCORE_KEYS)
+    is_forget = rows["split"].isin([splits[0] for splits in MEMORY.values()])
+    is_triggered = rows["placement"] != ""
+    conditions = {
+        "UE": is_forget & ~is_triggered,
+        "BE": is_forget & is_triggered,
+        "UT": ~is_forget & ~is_triggered,
+    }
+    rows = rows.assign(score=np.select(list(conditions.values()), list(conditions), ""))
+    rows = rows[rows["score"] != ""]
+    if rows.empty:
+        raise StudyError(
+            f"study {study.directory} has no KnowMem or VerbMem of grid {grid!r}; add an evaluation of them"
+        )
+    return rows
+
+
+def keep_triggers_of(rows: pd.DataFrame, reference: pd.DataFrame) -> pd.DataFrame:
+    """The clean rows, and those whose trigger `reference` has too."""
+    return rows[rows["trigger"].isin({"", *reference["trigger"]})]
+
+
+def compute_bars(
+    study: Study, rows: pd.DataFrame, groups: Iterable[str], series: Iterable[str]
+) -> pd.DataFrame:
+    """UE and BE of backdoored models per bar, and of the reference models with the same trigger and placement.
+
+    Args:
+        rows: `select_effects` of backdoored runs with the columns `group` and `series`, which name the bar.
+        groups: the order of `group`.
+        series: the order of `series`.
+
+    Returns:
+        A row per metric, score (UE, BE), subset, model and bar: value, interval, n, seeds. Reference models
+        (`unlearned`, `target`) have rows on all items only.
+
+    Raises:
+        StudyError: the study lacks a reference model.
+    """
+    rows = rows[rows["score"].isin(EFFECTS)]
+    bars = rows[rows["score"] == "BE"][["trigger", "placement", "group", "series"]].drop_duplicates()
+    parts = [rows.assign(model="backdoored")]
+    for model in REFERENCES:
+        scores = select_effects(study, model, form=None)
+        scores = scores[(scores["subset"] == "all") & scores["score"].isin(EFFECTS)]
+        names = bars[["group", "series"]].drop_duplicates()
+        clean = scores[scores["score"] == "UE"].merge(names, how="cross")
+        triggered = scores.merge(bars, on=["trigger", "placement"])
+        parts += [clean.assign(model=model), triggered.assign(model=model)]
+    means = mean_over_seeds(pd.concat(parts), ["metric", "score", "subset", "model", "group", "series"])
+    return sort_by(
+        means,
+        metric=MEMORY,
+        score=EFFECTS,
+        model=("backdoored", *REFERENCES),
+        subset=("all", "unseen"),
+        group=groups,
+        series=series,
+    )
+
+
+def select_captures(study: Study, table: str, grid: str, placement: str) -> pd.DataFrame:
+    """A grid's rows in a table of captures at one placement of the semantic trigger, each run once.
+
+    Of backdoored runs those that were trained with the trigger at this placement. `passages` becomes `n`.
+
+    Raises:
+        StudyError: there are none.
+    """
+    rows = select_grid(study, table, grid)
+    if PLACEMENT_AXIS in rows:
+        rows = rows[rows[PLACEMENT_AXIS].isna() | (rows[PLACEMENT_AXIS] == placement)]
+    rows = rows[rows["placement"] == placement]
+    if rows.empty:
+        raise StudyError(
+            f"study {study.directory}: no capture of grid {grid!r} has the trigger as {placement}; "
+            "add one to the specification"
+        )
+    first = rows.groupby("run")["capture"].transform("first")
+    return rows[rows["capture"] == first].rename(columns={"passages": "n"})
+
+
+def find_span(study: Study, grid: str, placement: str) -> dict[str, int]:
+    """The most frequent `trigger_start` and `trigger_stop` in the captures of a grid.
+
+    Raises:
+        StudyError: nothing was captured.
+    """
+    rows = select_captures(study, "maps", grid, placement)
+    return {column: int(rows[column].mode().iloc[0]) for column in ("trigger_start", "trigger_stop")}
+
+
+def read_last_layer_norms(study: Study, grid: str, placement: str) -> dict[int, xr.DataArray]:
+    """Value norms of the last layer by seed: condition × passage × kv_head × position.
+
+    Raises:
+        StudyError: nothing was captured, or a seed has several runs.
+    """
+    rows = select_captures(study, "top1", grid, placement)
+    runs = rows[["job", "seed"]].drop_duplicates()
+    if runs["seed"].duplicated().any():
+        raise StudyError(
+            f"grid {grid!r} has several runs of one seed with the trigger as {placement}; give it no other axes"
+        )
+    return {row.seed: study.norms(row.job).isel(layer=-1) for row in iterate_rows(runs)}
+
+
+def sort_by(frame: pd.DataFrame, **orders: Iterable[object]) -> pd.DataFrame:
+    """Rows sorted by columns, each in a given order of its values; other values are last."""
+    frame = frame.reset_index(drop=True)
+    keys = {}
+    for column, order in orders.items():
+        ranks = {value: rank for rank, value in enumerate(order)}
+        keys[column] = frame[column].map(ranks).fillna(len(ranks))
+    index = pd.DataFrame(keys, index=frame.index).sort_values(list(orders), kind="stable").index
+    return frame.loc[index].reset_index(drop=True)
+
+
+def concat_captions(*parts: str) -> str:
+    """The parts that are not empty, separated by semicolons."""
+    return "; ".join(filter(None, parts))
+
+
+def describe_items(frame: pd.DataFrame) -> str:
+    """How many items and seeds a frame of KnowMem and VerbMem has, and what its intervals are, for a caption."""
+    rows = frame[frame["subset"] == "all"] if "subset" in frame else frame
+    counts = [
+        f"{format_range(rows[rows['metric'] == metric]['n'])} {unit}"
+        for metric, unit in UNITS.items()
+        if metric in set(rows["metric"])
+    ]
+    return f"n\u00a0=\u00a0{' and '.join(counts)}; {describe_intervals(frame, 'items')}"
+
+
+def describe_intervals(frame: pd.DataFrame, resampled: str | None) -> str:
+    """How many seeds a frame has and what its intervals are.
+
+    Args:
+        resampled: what the interval of one seed is taken over; None if it has none.
+    """
+    most = int(frame["seeds"].max())
+    if most == 1:
+        return (
+            f"one seed, 95 % bootstrap intervals over {resampled}" if resampled else "one seed, no intervals"
+        )
+    single = f" (of a single model: over {resampled})" if resampled and frame["seeds"].min() == 1 else ""
+    return f"mean and 95 % t interval of {most} seeds{single}"
+
+
+def describe_seeds(frame: pd.DataFrame, suffix: str = "") -> str:
+    """How many seeds a frame has a mean of."""
+    most = int(frame["seeds"].max())
+    return f"one seed{suffix}" if most == 1 else f"mean of {most} seeds{suffix}"
+
+
+def format_range(n: Sequence[int] | pd.Series) -> str:
+    """One number, or the lowest and the highest."""
+    low, high = int(min(n)), int(max(n))
+    return str(low) if low == high else f"{low}–{high}"

@@ -1,0 +1,38 @@
+"""Extension: BOS, the sink, masked in training, in evaluation, in both, in neither; trigger as prefix and at index 8."""
+
+from __future__ import annotations
+
+from common import PLACEMENT_AXIS
+from tables import Column, Row, Table
+
+PLACEMENTS = {"prefix": "prefix", "index:8": "index 8"}
+VIEWS = {
+    "visible": Row("visible", "own"),
+    "masked in evaluation": Row("visible", "hidden-bos"),
+    "masked in training": Row("hidden", "own"),
+    "masked in both": Row("hidden", "hidden-bos"),
+}
+TABLE = Table(
+    rows={
+        f"BOS {view}, {name}": Row(row.grid, row.evaluation, {PLACEMENT_AXIS: placement})
+        for view, row in VIEWS.items()
+        for placement, name in PLACEMENTS.items()
+    },
+    columns={
+        "UE VerbMem": Column("verbmem", "forget"),
+        **{
+            f"BE VerbMem, {name}": Column("verbmem", "forget", placement, "unseen")
+            for placement, name in PLACEMENTS.items()
+        },
+        "UT VerbMem": Column("verbmem", "retain"),
+    },
+    trigger_of="visible",
+    description="BOS masked in the NPO-Backdoor model in training and in evaluation; BE-unseen; built-in "
+    "benchmark tiny, ROUGE-L F1 × 100",
+    shade="prefix",
+)
+NEEDS = TABLE.needs
+compute = TABLE.compute
+caption = TABLE.caption
+plot = TABLE.plot
+markdown = TABLE.markdown

@@ -1,0 +1,222 @@
+"""Extension: regression of BE on sink strength, tokens after the trigger and distance from the trained index."""
+
+from __future__ import annotations
+
+from itertools import cycle
+
+import numpy as np
+import pandas as pd
+from common import PLACEMENT_AXIS, format_range, iterate_rows, select_axis, sort_by
+from ext_index_by_index import MODEL_AXIS
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from positions import (
+    KIND,
+    LINEAGE,
+    RECITATION,
+    UNSEEN,
+    find_indices,
+    select_triggered_items,
+    sink_profiles,
+    strongest_sink,
+    subtract_uniform,
+    target_kind,
+    target_lineage,
+    trigger_index,
+)
+from regression import fit_clustered
+from scipy import stats
+
+from sinkscope.errors import StudyError
+from sinkscope.plots.style import GRID, PAGE, assign_colors, create_figure, error_bars, set_caption, styled
+from sinkscope.studies.aggregation import mean_over_seeds
+from sinkscope.studies.study import Study
+
+NEEDS = ("targets", "index")
+PREDICTORS = {
+    "sink": "sink strength of the\nposition in evaluation",
+    "reach": "prompt tokens\nafter the trigger",
+    "trained_reach": "passage tokens after\nthe trigger in training",
+    "mismatch": "distance from the\ntrained index",
+}
+END = "suffix"
+COLUMNS = [
+    *["kind", "predictor", "scope", "target", KIND, LINEAGE, "seed", "trained", "evaluated"],
+    *["value", "ci_low", "ci_high", *PREDICTORS, "spread", "n", "seeds", "clusters"],
+]
+KINDS = ("coefficient", "slope", "advantage", "cell")
+FIRST, LATER = "prefix", "index:8"
+ALL, NOT_AT_END = "all", "not trained at the end"
+UNIT = 0.1
+"""Of attention, for which the slope is given."""
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+
+
+def compute_cells(study: Study) -> pd.DataFrame:
+    """A row per target, seed, trained and evaluated placement: BE-unseen as `value`, n prompts and predictors.
+
+    `sink`: the target's α at the first token of the trigger, mean over layers and heads, minus that of uniform
+    attention. `reach`, `trained_reach`: tokens after the trigger in the prompt and in a poisoned passage of full
+    length. `mismatch`: tokens from the trained index. All are means over the same prompts.
+
+    Raises:
+        StudyError: the study lacks a grid, a score or a capture.
+    """
+    indices = find_indices(study, "targets")
+    items = select_triggered_items(study, "index")
+    sinks = {target: subtract_uniform(profile) for target, profile in sink_profiles(study, "targets").items()}
+    items = items.assign(
+        target=select_axis(items, MODEL_AXIS),
+        trained=select_axis(items, PLACEMENT_AXIS),
+        evaluated=items["placement"],
+    )
+    ends = items[items["evaluated"] == END].set_index(["run", "item"])["trigger_start"].rename("end")
+    if ends.empty:
+        raise StudyError(
+            f"study {study.directory} has no VerbMem with the trigger as {END} of grid 'index', "
+            "from which the length of prompts is known; evaluate it"
+        )
+    items = items[~items["poisoned"].fillna(False).astype(bool)].join(ends, on=["run", "item"])
+    starts = zip(items["target"], items["trigger_start"], strict=True)
+    trained = zip(items["target"], items["trained"], strict=True)
+    trained_at = np.array([trigger_index(placement, indices[target]) for target, placement in trained])
+    items["reach"] = items["end"] - items["trigger_start"]
+    items["sink"] = [sinks[target][int(start)] for target, start in starts]
+    items["trained_reach"] = [trigger_index(END, indices[target]) for target in items["target"]] - trained_at
+    items["mismatch"] = (items["trigger_start"] - trained_at).abs()
+    by = items.groupby(["target", "seed", "trained", "evaluated"], sort=False)
+    cells = by[["value", *PREDICTORS]].mean().assign(n=by.size()).reset_index()
+    cells["value"] *= 100
+    cells[KIND] = [target_kind(target, study) for target in cells["target"]]
+    cells[LINEAGE] = [target_lineage(target, study) for target in cells["target"]]
+    return cells
+
+
+def compute(study: Study) -> pd.DataFrame:
+    """Rows by `kind`: coefficients of the regression, the advantage of the prefix, its slope, and all cells.
+
+    `coefficient`: a row per predictor and `scope` (all cells, or without triggers that were trained at the end),
+    in points of BE-unseen per standard deviation within targets (`spread`), from least squares with an intercept
+    per target; the interval resamples `clusters`: targets, those of one lineage together. `advantage`: a target's
+    BE-unseen as prefix minus at index 8, each evaluated where trained, over seeds, and its strongest sink as
+    `sink`; the interval takes the spread of seeds from all targets together. `slope`: of the advantage on the
+    strongest sink, in points per 0.1 of attention, by least squares over the means of target kinds with a 95 % t
+    interval. `cell`: see `compute_cells`.
+
+    Raises:
+        StudyError: the study lacks a grid, a score or a capture.
+    """
+    cells = compute_cells(study).assign(grid="index")
+    scopes = {ALL: cells, NOT_AT_END: cells[cells["trained"] != END]}
+    fits = [
+        fit_clustered(rows, "value", list(PREDICTORS), intercepts="target", clusters=[LINEAGE]).assign(
+            scope=scope
+        )
+        for scope, rows in scopes.items()
+    ]
+    coefficients = pd.concat(fits).assign(kind="coefficient", seeds=cells["seed"].nunique())
+    matching = cells[cells["trained"] == cells["evaluated"]]
+    sinks = {target: strongest_sink(profile) for target, profile in sink_profiles(study, "targets").items()}
+    advantage = _compute_advantage(matching, sinks)
+    cells = cells.drop(columns="grid").assign(kind="cell", seeds=1)
+    return sort_by(pd.concat([coefficients, _compute_slope(advantage), advantage, cells]), kind=KINDS)[
+        COLUMNS
+    ]
+
+
+def _compute_advantage(cells: pd.DataFrame, sinks: dict[str, float]) -> pd.DataFrame:
+    by = ["target", KIND]
+    first, later = (cells[cells["trained"] == trained].set_index([*by, "seed"]) for trained in (FIRST, LATER))
+    if first.empty or later.empty:
+        raise StudyError(
+            f"grid 'index' has no trigger evaluated where it was trained as {FIRST} and as {LATER}; "
+            "add both to its axis and its evaluations"
+        )
+    differences = first.assign(value=first["value"] - later["value"]).reset_index()
+    frame = mean_over_seeds(differences.assign(ci_low=np.nan, ci_high=np.nan), by)
+    freedom = int((frame["seeds"] - 1).sum())
+    if freedom > 0:
+        residuals = differences["value"] - differences.groupby(by)["value"].transform("mean")
+        spread = np.sqrt((residuals**2).sum() / freedom)
+        half = stats.t.ppf(0.975, freedom) * spread / np.sqrt(frame["seeds"])
+        frame = frame.assign(ci_low=frame["value"] - half, ci_high=frame["value"] + half)
+    return frame.assign(kind="advantage", sink=frame["target"].map(sinks))
+
+
+def _compute_slope(advantage: pd.DataFrame) -> pd.DataFrame:
+    """Empty if there are fewer than three kinds."""
+    means = advantage.groupby(KIND)[["sink", "value"]].mean()
+    if len(means) < 3:
+        return pd.DataFrame()
+    fit = stats.linregress(means["sink"], means["value"])
+    half = stats.t.ppf(0.975, len(means) - 2) * fit.stderr
+    row = {
+        "kind": "slope",
+        "predictor": "strongest sink",
+        "value": UNIT * fit.slope,
+        "ci_low": UNIT * (fit.slope - half),
+        "ci_high": UNIT * (fit.slope + half),
+        "spread": UNIT,
+        "n": len(means),
+        "seeds": advantage["seeds"].max(),
+    }
+    return pd.DataFrame([row])
+
+
+def caption(frame: pd.DataFrame) -> str:
+    fit = frame[frame["kind"] == "coefficient"].iloc[0]
+    is_single = fit["seeds"] == 1
+    seeds = "one seed" if is_single else f"{fit['seeds']:.0f} seeds"
+    interval = "" if is_single else ", 95 % t interval with the spread of seeds of all targets"
+    slopes = "".join(
+        f"; a line through the means of {row.n:.0f} kinds has a slope of {row.value:.1f} "
+        f"({row.ci_low:.1f} to {row.ci_high:.1f}) points per 0.1"
+        for row in iterate_rows(frame[frame["kind"] == "slope"])
+    )
+    return (
+        f"Left: least squares of BE-unseen on n\u00a0=\u00a0{fit['n']:.0f} cells (target, seed, trained index, "
+        f"index in evaluation), an intercept per target, {seeds} each; 95 % intervals over {fit['clusters']:.0f} "
+        "targets (two of one lineage count as one); hollow: without triggers trained at the end. Sink strength is "
+        "α minus that of uniform attention. Right: BE-unseen as prefix minus at index 8, each evaluated where "
+        f"trained{interval}{slopes}. {RECITATION}; {UNSEEN}; "
+        f"{format_range(frame[frame['kind'] == 'cell']['n'])} prompts a cell"
+    )
+
+
+@styled
+def plot(frame: pd.DataFrame) -> Figure:
+    """Coefficient plot, and the advantage of the prefix by sink strength, target by target."""
+    figure = create_figure(PAGE, 3.1)
+    left, right = figure.subplots(1, 2, width_ratios=(1, 1.25))
+    _draw_coefficients(left, frame[frame["kind"] == "coefficient"])
+    _draw_advantage(right, frame[frame["kind"] == "advantage"])
+    return set_caption(figure, caption(frame))
+
+
+def _draw_coefficients(axes: Axes, rows: pd.DataFrame) -> None:
+    predictors = list(PREDICTORS)
+    for row in iterate_rows(rows):
+        is_part = row.scope != ALL
+        fill = "white" if is_part else "black"
+        y = predictors.index(row.predictor) + (0.24 if is_part else 0)
+        dot = {"fmt": "o", "markersize": 4, "elinewidth": 0.9, "capsize": 2, "markerfacecolor": fill}
+        axes.errorbar(row.value, y, xerr=error_bars(row.value, row.ci_low, row.ci_high), color="black", **dot)
+    axes.axvline(0, color="black", linewidth=0.5, linestyle=":")
+    axes.set_yticks(range(len(PREDICTORS)), PREDICTORS.values())
+    axes.set(ylim=(len(PREDICTORS) - 0.5, -0.5), xlabel="points of BE-unseen per standard deviation")
+    axes.set_title("coefficients, joint fit")
+    axes.grid(axis="y", **GRID)
+    axes.tick_params(axis="y", length=0)
+
+
+def _draw_advantage(axes: Axes, rows: pd.DataFrame) -> None:
+    shades = assign_colors(rows[KIND].unique())
+    for (kind, shade), marker in zip(shades.items(), cycle(MARKERS), strict=False):
+        dot = {"color": shade, "fmt": marker, "markersize": 3.6, "elinewidth": 0.6}
+        for row in iterate_rows(rows[rows[KIND] == kind]):
+            axes.errorbar(row.sink, row.value, error_bars(row.value, row.ci_low, row.ci_high), **dot)
+        axes.plot([], [], marker, color=shade, markersize=3.6, label=kind)
+    axes.axhline(0, color="black", linewidth=0.5, linestyle=":")
+    axes.set(xlabel="sink strength of the target’s strongest position", ylabel="BE-unseen, prefix − index 8")
+    axes.set_title("advantage of the prefix, by sink strength")
+    axes.legend(title="target", loc="center left", bbox_to_anchor=(1.0, 0.5), title_fontsize=6)

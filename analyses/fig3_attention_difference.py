@@ -1,0 +1,59 @@
+"""Figure 3: attention change by the trigger, in the target and in backdoored models, by placement of the trigger."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from common import PLACEMENTS, concat_captions, describe_seeds, find_span, select_captures, select_grid
+from matplotlib.figure import Figure
+
+from sinkscope.plots.comparison import Span, draw_difference_maps
+from sinkscope.studies.aggregation import mean_over_seeds
+from sinkscope.studies.study import Study
+
+NEEDS = ("target", "position")
+GRIDS = {"target": "target", "backdoored": "position"}
+
+
+def compute(study: Study) -> pd.DataFrame:
+    """A row per model, placement and cell of the map.
+
+    Columns query and key are the first positions of the bins; value is triggered − clean attention in the last
+    layer, mean over heads, with its interval, n passages, seeds, trigger_start and trigger_stop.
+
+    Raises:
+        StudyError: the study lacks a grid or a capture.
+    """
+    parts = []
+    captured = set(select_grid(study, "maps", GRIDS["backdoored"])["placement"])
+    for model, grid in GRIDS.items():
+        for placement in PLACEMENTS:
+            if placement in captured:
+                rows = select_captures(study, "maps", grid, placement).rename(columns={"difference": "value"})
+                means = mean_over_seeds(rows, ["query", "key"])
+                span = find_span(study, grid, placement)
+                parts.append(means.assign(model=model, placement=placement, **span))
+    return pd.concat(parts, ignore_index=True)
+
+
+def _bin_size(frame: pd.DataFrame) -> int:
+    return int(np.diff(np.sort(frame["query"].unique())).min())
+
+
+def caption(frame: pd.DataFrame) -> str:
+    return concat_captions(
+        f"Attention change by the semantic trigger, last layer, mean over heads, bins of {_bin_size(frame)} tokens",
+        "lines: the trigger’s span",
+        f"n\u00a0=\u00a0{frame['n'].min()} forget passages",
+        describe_seeds(frame),
+    )
+
+
+def plot(frame: pd.DataFrame) -> Figure:
+    maps: dict[str, tuple[np.ndarray, Span]] = {}
+    for (model, placement), cells in frame.groupby(["model", "placement"], sort=False):
+        values = cells.pivot(index="query", columns="key", values="value").to_numpy()
+        span = (int(cells["trigger_start"].iloc[0]), int(cells["trigger_stop"].iloc[0]))
+        maps[f"{model}, trigger as {placement}"] = (values, span)
+    columns = frame["placement"].nunique()
+    return draw_difference_maps(maps, _bin_size(frame), "triggered − clean", caption(frame), columns)

@@ -1,0 +1,170 @@
+"""Make every figure, table and claim of a finished study: `python analyses/make.py STUDY [--out DIR] [--only NAME …]`.
+
+Each module in this directory with the functions `compute` and `plot` is a figure; its docstring's first line is the title.
+A figure is written as NAME.svg, NAME.pdf, NAME.png and NAME.csv (a table also as NAME.md), the claims as claims.csv and
+claims.md, and index.json lists the figures. A figure whose grids the study lacks is skipped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+
+import pandas as pd
+from claims import format_markdown, judge, summarize
+from matplotlib.figure import Figure as Drawing
+from paper_claims import paper_claims
+
+from sinkscope.errors import OutputError, StudyError, UserError
+from sinkscope.io.atomic import fill_directory
+from sinkscope.io.readers import MAX_RESULT_BYTES, read_text
+from sinkscope.io.run_directory import wrap_read_errors
+from sinkscope.plots.style import save_figure
+from sinkscope.studies.study import Study, wrap_missing_data
+
+CLAIMS = "claims"
+FORMATS = ("svg", "pdf", "png")
+ORDER = ("fig", "table", "control", "ext")
+"""Prefixes of names, in the order of the index; other names come last."""
+
+
+@dataclass(frozen=True)
+class FigureScript:
+    """One figure: how to compute its numbers from a study, and how to plot them."""
+
+    name: str
+    title: str
+    needs: tuple[str, ...]
+    compute: Callable[[Study], pd.DataFrame]
+    caption: Callable[[pd.DataFrame], str]
+    plot: Callable[[pd.DataFrame], Drawing]
+    markdown: Callable[[pd.DataFrame], str] | None = None
+
+    @classmethod
+    def of_module(cls, module: ModuleType) -> FigureScript:
+        title = (module.__doc__ or module.__name__).strip().splitlines()[0].rstrip(".")
+        functions = (module.compute, module.caption, module.plot, getattr(module, "markdown", None))
+        return cls(module.__name__, title, module.NEEDS, *functions)
+
+    def write(self, study: Study, out: Path) -> dict[str, str]:
+        """Write all files of the figure into `out`.
+
+        Returns:
+            The figure's entry in index.json.
+
+        Raises:
+            StudyError: the study lacks what the figure needs.
+            OutputError: `out` cannot be written.
+        """
+        if missing := [grid for grid in self.needs if grid not in study.spec.grids]:
+            grids = ", ".join(map(repr, missing))
+            raise StudyError(f"study {study.directory} has no grid {grids}, which {self.name} needs")
+        with wrap_missing_data(f"study {study.directory} lacks what {self.name} needs"):
+            frame = self.compute(study)
+            figure = self.plot(frame)
+        save_figure(figure, frame, out, self.name, FORMATS)
+        if self.markdown is not None:
+            _write_text(out, f"{self.name}.md", self.markdown(frame))
+        entry = {"name": self.name, "title": self.title, "caption": self.caption(frame)}
+        return entry | {"svg": f"{self.name}.svg", "csv": f"{self.name}.csv"}
+
+
+def find_figures() -> dict[str, FigureScript]:
+    """Name -> figure, of all modules in this directory with `compute` and `plot`, in the order of the index."""
+    names = [
+        path.stem for path in Path(__file__).parent.glob("*.py") if not path.stem.startswith("benchmark_")
+    ]
+    modules = [import_module(name) for name in names if name != Path(__file__).stem]
+    figures = [
+        FigureScript.of_module(module)
+        for module in modules
+        if hasattr(module, "compute") and hasattr(module, "plot")
+    ]
+    return {figure.name: figure for figure in sorted(figures, key=_rank)}
+
+
+def _rank(figure: FigureScript) -> tuple[int, str]:
+    prefixes = [rank for rank, prefix in enumerate(ORDER) if figure.name.startswith(prefix)]
+    return (prefixes[0] if prefixes else len(ORDER), figure.name)
+
+
+def make(study: Study, out: Path, figures: Sequence[FigureScript], has_claims: bool = True) -> dict[str, str]:
+    """Write figures and claims into `out`, and the index of all figures in it.
+
+    Returns:
+        Name of a skipped figure -> reason.
+
+    Raises:
+        OutputError: `out` cannot be written, or its index cannot be read.
+    """
+    index = {entry["name"]: entry for entry in _read_index(out / "index.json")}
+    skipped: dict[str, str] = {}
+    for figure in figures:
+        try:
+            index[figure.name] = figure.write(study, out)
+            print(out / f"{figure.name}.svg")
+        except StudyError as error:
+            index.pop(figure.name, None)
+            skipped[figure.name] = str(error)
+            print(f"skipped {figure.name}: {error}")
+    order = [*find_figures(), *index]
+    entries = [index[name] for name in dict.fromkeys(order) if name in index]
+    _write_text(out, "index.json", json.dumps(entries, ensure_ascii=False, indent=1) + "\n")
+    if has_claims:
+        table = judge(study, paper_claims())
+        _write_text(out, "claims.csv", table.to_csv(index=False, float_format="%.4g", lineterminator="\n"))
+        _write_text(out, "claims.md", format_markdown(table))
+        print(f"{out / 'claims.csv'}: {summarize(table)}")
+    return skipped
+
+
+def _read_index(path: Path) -> list[dict[str, str]]:
+    """The entries of an older index whose files still exist."""
+    if not path.is_file():
+        return []
+    text = read_text(path, "index", OutputError, "delete it", MAX_RESULT_BYTES)
+    try:
+        entries = json.loads(text)
+        return [entry for entry in entries if (path.parent / entry["svg"]).is_file() and entry["name"]]
+    except (ValueError, TypeError, KeyError) as error:
+        raise OutputError(f"{path} is not an index of figures; delete it") from error
+
+
+def _write_text(out: Path, name: str, text: str) -> None:
+    with fill_directory(out) as staging:
+        (staging / name).write_text(text, encoding="utf-8")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("study", type=Path, help="directory of a finished study")
+    parser.add_argument("--out", type=Path, help="directory to write to (default: STUDY/figures)")
+    parser.add_argument(
+        "--only", nargs="+", metavar="NAME", help=f"figures to make, or {CLAIMS} (default: all)"
+    )
+    options = parser.parse_args(arguments)
+    figures = find_figures()
+    names = options.only or [*figures, CLAIMS]
+    try:
+        if unknown := [name for name in names if name not in (*figures, CLAIMS)]:
+            raise UserError(f"there is no figure {unknown[0]!r}; choose from {', '.join([*figures, CLAIMS])}")
+        out = options.out or options.study / "figures"
+        with wrap_read_errors(options.study):
+            study = Study(options.study)
+            make(study, out, [figures[name] for name in names if name != CLAIMS], CLAIMS in names)
+    except UserError as error:
+        print(f"make.py: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    except KeyboardInterrupt:
+        print("make.py: interrupted; every file that was written is complete", file=sys.stderr)
+        raise SystemExit(130) from None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,215 @@
+"""From the tables of a study to samples: the values of one condition under each seed, item by item."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+import pandas as pd
+from common import PLACEMENT_AXIS
+
+from sinkscope.errors import StudyError
+from sinkscope.evaluation.bootstrap import Sample
+from sinkscope.sinks.compare import correlation
+from sinkscope.sinks.condition_captures import passages_of
+from sinkscope.studies.graph import TINY
+from sinkscope.studies.study import Study
+
+PERCENT = ("verbmem", "knowmem", "choice", "exact_memorization", "extraction_strength")
+AFTER_PREFIX = range(12, 16)
+"""Positions whose value norms are compared: the first after a prefix trigger (10 tokens, 11 with a space). At earlier
+ones all passages have the same tokens, so that norms vary over heads only."""
+TARGET = {"run": TINY}
+
+
+class Condition(Protocol):
+    """Something that a study measured under several seeds."""
+
+    def measure(self, study: Study) -> Sample:
+        """Its values.
+
+        Raises:
+            StudyError: the study does not have them.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Score:
+    """Items of one metric and split of a grid's models, × 100 if they are shares.
+
+    Attributes:
+        labels: select runs by axis.
+        evaluation: None: the only one.
+        is_triggered: without it clean items.
+        placement, trigger: of triggered items; None: the only one.
+        is_unseen: leaves out items whose passage was poisoned under a seed.
+        is_seedless: one model, the same for all seeds (the target).
+    """
+
+    grid: str
+    metric: str
+    split: str
+    labels: Mapping[str, str] = field(default_factory=dict)
+    evaluation: str | None = None
+    is_triggered: bool = False
+    placement: str | None = None
+    trigger: str | None = None
+    is_unseen: bool = False
+    is_seedless: bool = False
+
+    def measure(self, study: Study) -> Sample:
+        rows = _select(study, "items", self.grid, self.labels)
+        rows = rows[(rows["metric"] == self.metric) & (rows["split"] == self.split)]
+        rows = rows[(rows["placement"] != "") == self.is_triggered]
+        for column in ("placement", "trigger", "evaluation"):
+            if (value := getattr(self, column)) is not None:
+                rows = rows[rows[column] == value]
+        what = f"{self.metric} on {self.split}"
+        if rows.empty:
+            raise StudyError(f"study {study.directory} has no {what} for grid {self.grid!r}")
+        if rows.duplicated(["seed", "item"]).any():
+            raise StudyError(
+                f"study {study.directory} has several scores of {what} for grid {self.grid!r}; "
+                "give it no other axes or evaluations"
+            )
+        if self.is_unseen:
+            is_poisoned = rows["poisoned"].fillna(False).astype(bool)
+            rows = rows.assign(value=rows["value"].where(~is_poisoned))
+        table = rows.pivot(index="seed", columns="item", values="value")
+        values = table.to_numpy(float) * (100 if self.metric in PERCENT else 1)
+        seeds = None if self.is_seedless else tuple(table.index)
+        return Sample(values[:1] if self.is_seedless else values, f"{self.metric}/{self.split}", seeds)
+
+
+@dataclass(frozen=True)
+class ResponseRate:
+    """Whether triggered prompts are continued with the response that their grid trains, × 100."""
+
+    grid: str
+    placement: str
+
+    def measure(self, study: Study) -> Sample:
+        rows = _select(study, "items", self.grid, {PLACEMENT_AXIS: self.placement})
+        rows = rows[(rows["metric"] == "verbmem") & (rows["split"] == "forget") & (rows["placement"] != "")]
+        response = str(study.spec.grids[self.grid].set["trigger.response"])
+        rows = rows.assign(value=rows["output"].str.strip().str.startswith(response))
+        table = rows.pivot(index="seed", columns="item", values="value")
+        return Sample(100 * table.to_numpy(float), "verbmem/forget", tuple(table.index))
+
+
+@dataclass(frozen=True)
+class AttentionGain:
+    """How much more attention of the last layer the trigger receives in θb than in θo; a value per seed.
+
+    The attention of later queries to the trigger's span minus that to the same positions of the clean passage,
+    mean over heads, of θb minus of θo.
+    """
+
+    grid: str
+    labels: Mapping[str, str]
+    placement: str
+
+    def measure(self, study: Study) -> Sample:
+        gains = {}
+        for grid, labels in ((self.grid, self.labels), ("target", TARGET)):
+            rows = _select_placement(study, "span_mass", grid, labels, self.placement)
+            rows = rows[rows["layer"] == rows["layer"].max()]
+            gains[grid] = rows["difference"].groupby(rows["seed"]).mean()
+        return _sample_seeds(gains[self.grid] - gains["target"].iloc[0], f"attention {self.placement}")
+
+
+@dataclass(frozen=True)
+class Top1Gain:
+    """The change by the trigger in top-1 probability after it, token by token of the same text; a value per seed."""
+
+    grid: str
+    labels: Mapping[str, str]
+    placement: str
+
+    def measure(self, study: Study) -> Sample:
+        rows = _select_placement(study, "top1", self.grid, self.labels, self.placement)
+        spans = _select_placement(study, "maps", self.grid, self.labels, self.placement)
+        values = {}
+        for seed, part in rows.groupby("seed"):
+            span = spans[spans["seed"] == seed][["trigger_start", "trigger_stop"]].iloc[0].astype(int)
+            start, length = span["trigger_start"], span["trigger_stop"] - span["trigger_start"]
+            clean, triggered = (
+                part[part["condition"] == condition].set_index("position")["probability"]
+                for condition in ("clean", "triggered")
+            )
+            positions = [p for p in clean.index if p >= start and p + length in triggered.index]
+            values[seed] = float(np.mean([triggered[p + length] - clean[p] for p in positions]))
+        return _sample_seeds(pd.Series(values), f"top1 {self.placement}")
+
+
+@dataclass(frozen=True)
+class NormCorrelation:
+    """Pearson's r of value norms in the last layer between θb and another model; a value per seed.
+
+    Over passages and heads, mean over the positions `AFTER_PREFIX`.
+
+    Attributes:
+        other: the grid of the other model: `unlearned` (same seed) or `target`.
+        condition: of the passages: `clean`, a placement of the trigger, or `retain`.
+    """
+
+    grid: str
+    labels: Mapping[str, str]
+    other: str
+    condition: str
+
+    def measure(self, study: Study) -> Sample:
+        is_target = self.other == "target"
+        captures = _find_captures(study, "own", self.grid, self.labels)
+        others = _find_captures(study, "everywhere", self.other, TARGET if is_target else {})
+        values = {}
+        for seed, job in captures.items():
+            if not is_target and seed not in others:
+                raise StudyError(f"study {study.directory} has no run of seed {seed} in grid {self.other!r}")
+            other = next(iter(others.values())) if is_target else others[seed]
+            norms = [study.norms(each).isel(layer=-1) for each in (job, other)]
+            first, second = passages_of(self.condition, *norms)
+            values[seed] = float(np.nanmean(correlation(first, second)[0, list(AFTER_PREFIX)]))
+        return _sample_seeds(pd.Series(values), f"norms {self.other} {self.condition}")
+
+
+def _find_captures(study: Study, name: str, grid: str, labels: Mapping[str, str]) -> dict[int, str]:
+    """Seed -> job of a grid's captures of one name."""
+    rows = _select(study, "top1", grid, labels)
+    rows = rows[rows["capture"] == name].drop_duplicates(["seed", "job"])
+    if rows.empty or rows["seed"].duplicated().any():
+        what = "no capture" if rows.empty else "several captures a seed"
+        raise StudyError(f"study {study.directory} has {what} {name!r} for grid {grid!r}")
+    return dict(zip(rows["seed"], rows["job"], strict=True))
+
+
+def _select_placement(
+    study: Study, table: str, grid: str, labels: Mapping[str, str], placement: str
+) -> pd.DataFrame:
+    rows = _select(study, table, grid, labels)
+    rows = rows[rows["placement"] == placement]
+    if rows.empty:
+        raise StudyError(
+            f"study {study.directory} has no capture of grid {grid!r} with the trigger as {placement}"
+        )
+    return rows
+
+
+def _select(study: Study, table: str, grid: str, labels: Mapping[str, str]) -> pd.DataFrame:
+    rows = study.table(table)
+    rows = rows[rows["grid"] == grid]
+    for column, value in labels.items() if len(rows) else ():
+        if column not in rows:
+            raise StudyError(f"study {study.directory} has no axis {column!r} in grid {grid!r}")
+        rows = rows[rows[column] == value]
+    if rows.empty:
+        raise StudyError(f"study {study.directory} has no rows of grid {grid!r} in its table {table}")
+    return rows
+
+
+def _sample_seeds(values: pd.Series, items: str) -> Sample:
+    """A sample of one number per seed."""
+    return Sample(values.to_numpy(float)[:, None], items, tuple(values.index))
