@@ -3,11 +3,13 @@
     python analyses/capture_speed.py                      # the whole table
     python analyses/capture_speed.py --lengths 512 1024   # a part of it
 
-Every measurement has a process of its own; variants take turns within a repeat, so that a busy machine troubles all of them alike. Time is one
-pass over one passage after a warm-up. Memory is the peak above the loaded model: `megabytes` once, with an allocator that gives freed tensors back to
-the system, so that it says what was needed; `megabytes_default` with the usual one, which keeps what it likes (median of the repeats). On a machine with
-a GPU the table also has rows for it, in bf16 and the shape of Llama-7B with random weights, with time between CUDA events. Writes
-`figures/capture_speed.{csv,png,pdf}`, and `capture_memory.csv`: the peak over 10, 100 and 1000 passages of 256 tokens.
+Every measurement has a process of its own; variants take turns within a repeat, so that a busy machine
+troubles all of them alike. Time is one pass over one passage after a warm-up. Memory is the peak above the
+loaded model: `megabytes` once, with an allocator that gives freed tensors back to the system, so that it says
+what was needed; `megabytes_default` with the usual one, which keeps what it likes (median of the repeats). On
+a machine with a GPU the table also has rows for it, in bf16 and the shape of Llama-7B with random weights,
+with time between CUDA events. Writes `figures/capture_speed.{csv,png,pdf}`, and `capture_memory.csv`: the
+peak over 10, 100 and 1000 passages of 256 tokens.
 """
 
 from __future__ import annotations
@@ -30,7 +32,8 @@ if TYPE_CHECKING:
 
 LENGTHS = (512, 1024, 2048, 4096, 8192, 16384, 32768)
 LONGEST_HELD = 4096
-"""Beyond, a variant that holds whole layers of attention in memory is left out: it would need tens of gigabytes."""
+"""Beyond, a variant that holds whole layers of attention in memory is left out: it would need tens of
+gigabytes."""
 WARM_UP = 64
 PASSAGES, PASSAGE = (10, 100, 1000), 256
 SMALL = {

@@ -1,12 +1,14 @@
-"""What a training step costs, against a literal one that recomputes every frozen output, as published code does: time, forward-equivalents, memory; and batched
-generation against one prompt at a time. Llama of 8 layers, d 256, random weights, on the CPU; both steps take turns, medians.
+"""What a training step costs, against a literal one that recomputes every frozen output, as published code
+does: time, forward-equivalents, memory; and batched generation against one prompt at a time. Llama of 8
+layers, d 256, random weights, on the CPU; both steps take turns, medians.
 
 `python analyses/training_speed.py` writes `figures/training_speed.csv`, `.png` and `.pdf`.
 
-The literal steps: NPO backdoor with value norms makes nine forward passes (on Df the model, the reference, θu; on Dr and on Dp the model, the
-reference, and the reference again for its values), three of them with gradients and one backward over all; RMU backdoor makes five whole ones (the
-model on Df, Dr and Dp, the reference on Dr and Dp), with gradients of all weights, of which three layers' are used. The frugal NPO step leaves out what
-the published one does twice or too much: it makes seven passes and has the same loss as ours.
+The literal steps: NPO backdoor with value norms makes nine forward passes (on Df the model, the reference,
+θu; on Dr and on Dp the model, the reference, and the reference again for its values), three of them with
+gradients and one backward over all; RMU backdoor makes five whole ones (the model on Df, Dr and Dp, the
+reference on Dr and Dp), with gradients of all weights, of which three layers' are used. The frugal NPO step
+leaves out what the published one does twice or too much: it makes seven passes and has the same loss as ours.
 """
 
 from __future__ import annotations
@@ -247,8 +249,8 @@ def speed(kind: str, repeats: int) -> dict[str, float]:
 
 
 def memory(kind: str, which: str) -> dict[str, float]:
-    """Of this process, in MB: weights and optimizer after a first step, and what a step needs beside them at its peak. Memory-mapped files do not count: the
-    system can take their pages back."""
+    """Of this process, in MB: weights and optimizer after a first step, and what a step needs beside them at
+    its peak. Memory-mapped files do not count: the system can take their pages back."""
     before = _anonymous()
     with tempfile.TemporaryDirectory() as cache:
         os.environ["SINKSCOPE_CACHE"] = cache

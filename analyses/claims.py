@@ -1,11 +1,11 @@
 """Claims as tests on a study: an effect with its interval, and a verdict.
 
-Every claim states beforehand which effect would be too small to matter (`margin`). A claim that an effect exists (`above`)
-is *reproduced* if the whole interval is above 0 and the effect is at least the margin, *not reproduced* if the whole
-interval is below the margin. A claim of equivalence (`within`) is reproduced if the whole interval is within ± margin (two
-one-sided tests), not reproduced if none of it is. A claim that something is no worse (`at most`) is reproduced if the whole
-interval is below the margin, not reproduced if none of it is. Everything else is *inconclusive*, and so is a result of one
-seed.
+Every claim states beforehand which effect would be too small to matter (`margin`). A claim that an effect
+exists (`above`) is *reproduced* if the whole interval is above 0 and the effect is at least the margin, *not
+reproduced* if the whole interval is below the margin. A claim of equivalence (`within`) is reproduced if the
+whole interval is within ± margin (two one-sided tests), not reproduced if none of it is. A claim that
+something is no worse (`at most`) is reproduced if the whole interval is below the margin, not reproduced if
+none of it is. Everything else is *inconclusive*, and so is a result of one seed.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import pandas as pd
 from samples import Condition, Score
 
 from sinkscope.errors import StudyError
-from sinkscope.evaluation.bootstrap import Effect, Interval, Sample, interval
+from sinkscope.evaluation.statistics import Effect, Interval, Sample, bootstrap_interval
 from sinkscope.studies.study import Study, wrap_missing_data
 
 Verdict = Literal["reproduced", "not reproduced", "inconclusive"]
@@ -38,11 +38,12 @@ COLUMNS = [
 ]
 SIGNS = {"above": "≥", "within": "±", "at most": "<"}
 NOTE = (
-    "Effect with its 95 % interval (crossed bootstrap over seeds and items, corrected for few seeds). A claim that an "
-    "effect exists (≥) is reproduced if the whole interval is above 0 and the effect at least the margin, not reproduced "
-    "if the whole interval is below the margin. A claim of equivalence (±) or of no harm (<) is reproduced if the whole "
-    "interval is within or below the margin, not reproduced if none of it is. keep: the clean versions of poisoned "
-    "passages stay in the forget set, as in the paper's formula; drop: they leave it, as in the authors' code."
+    "Effect with its 95 % interval (crossed bootstrap over seeds and items, corrected for few seeds). A "
+    "claim that an effect exists (≥) is reproduced if the whole interval is above 0 and the effect at "
+    "least the margin, not reproduced if the whole interval is below the margin. A claim of equivalence "
+    "(±) or of no harm (<) is reproduced if the whole interval is within or below the margin, not "
+    "reproduced if none of it is. keep: the clean versions of poisoned passages stay in the forget set, "
+    "as in the paper's formula; drop: they leave it, as in the authors' code."
 )
 
 
@@ -51,7 +52,8 @@ class Claim:
     """A statement of the paper (or ours, if marked) about an effect of measured conditions.
 
     Attributes:
-        originals: whether the forget set of its runs keeps the clean versions of poisoned passages (`keep`, `drop`).
+        originals: whether the forget set of its runs keeps the clean versions of poisoned passages (`keep`,
+        `drop`).
         metric: what it is measured by.
     """
 
@@ -79,7 +81,7 @@ class Claim:
         }
         try:
             with wrap_missing_data(f"study {study.directory}"):
-                result = interval(_measure(self.conditions, study), self.effect)
+                result = bootstrap_interval(_measure(self.conditions, study), self.effect)
         except StudyError as error:
             return row | {"verdict": "inconclusive", "reason": str(error)}
         row |= {"effect": result.value, "ci_low": result.low, "ci_high": result.high}
@@ -89,7 +91,8 @@ class Claim:
 
 
 def _measure(conditions: Sequence[Condition], study: Study) -> list[Sample]:
-    """Samples of all conditions; those of a model without seeds have its row once for each seed of the others."""
+    """Samples of all conditions; those of a model without seeds have its row once for each seed of the
+    others."""
     samples = [condition.measure(study) for condition in conditions]
     is_seedless = [isinstance(each, Score) and each.is_seedless for each in conditions]
     n_seeds = max(len(sample.values) for sample in samples)

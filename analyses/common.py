@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pandas as pd
 import xarray as xr
 
 from sinkscope.errors import StudyError
+from sinkscope.plots.style import iterate_rows
 from sinkscope.studies.aggregation import SCORE_KEYS, mean_over_seeds
 from sinkscope.studies.study import Study
 
@@ -24,13 +24,9 @@ EFFECTS = ("UE", "BE")
 REFERENCES = ("unlearned", "target")
 
 
-def iterate_rows(frame: pd.DataFrame) -> Iterator[Any]:
-    """Rows as objects with a field per column."""
-    return frame.itertuples(index=False)
-
-
 def select_grid(study: Study, table: str, grid: str, form: str | None = SEMANTIC) -> pd.DataFrame:
-    """The rows of one grid in a table, without retain models; of the trigger form `form` if the grid has forms.
+    """The rows of one grid in a table, without retain models; of the trigger form `form` if the grid has
+    forms.
 
     Args:
         form: None selects all forms.
@@ -44,7 +40,8 @@ def select_grid(study: Study, table: str, grid: str, form: str | None = SEMANTIC
         rows = rows[rows["form"].isna() | (rows["form"] == form)]
     if rows.empty:
         raise StudyError(
-            f"study {study.directory} has no rows of grid {grid!r} in table {table!r}; add it to the specification"
+            f"study {study.directory} has no rows of grid {grid!r} in table {table!r}; "
+            "add it to the specification"
         )
     return rows
 
@@ -97,7 +94,8 @@ def keep_triggers_of(rows: pd.DataFrame, reference: pd.DataFrame) -> pd.DataFram
 def compute_bars(
     study: Study, rows: pd.DataFrame, groups: Iterable[str], series: Iterable[str]
 ) -> pd.DataFrame:
-    """UE and BE of backdoored models per bar, and of the reference models with the same trigger and placement.
+    """UE and BE of backdoored models per bar, and of the reference models with the same trigger and
+    placement.
 
     Args:
         rows: `select_effects` of backdoored runs with the columns `group` and `series`, which name the bar.
@@ -174,7 +172,8 @@ def read_last_layer_norms(study: Study, grid: str, placement: str) -> dict[int, 
     runs = rows[["job", "seed"]].drop_duplicates()
     if runs["seed"].duplicated().any():
         raise StudyError(
-            f"grid {grid!r} has several runs of one seed with the trigger as {placement}; give it no other axes"
+            f"grid {grid!r} has several runs of one seed with the trigger as {placement}; "
+            "give it no other axes"
         )
     return {row.seed: study.norms(row.job).isel(layer=-1) for row in iterate_rows(runs)}
 
@@ -196,7 +195,7 @@ def concat_captions(*parts: str) -> str:
 
 
 def describe_items(frame: pd.DataFrame) -> str:
-    """How many items and seeds a frame of KnowMem and VerbMem has, and what its intervals are, for a caption."""
+    """Items, seeds and intervals of a frame of KnowMem and VerbMem, as text."""
     rows = frame[frame["subset"] == "all"] if "subset" in frame else frame
     counts = [
         f"{format_range(rows[rows['metric'] == metric]['n'])} {unit}"

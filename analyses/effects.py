@@ -1,4 +1,4 @@
-"""Effects that claims are about, as functions of per-seed means: an array per sample, seeds last; one number per resample."""
+"""Effect sizes of claims: functions of per-seed means, an array per sample (seeds last)."""
 
 from __future__ import annotations
 
@@ -54,8 +54,8 @@ def gap_difference(
 def placement_over_form(*values: np.ndarray) -> np.ndarray:
     """Prefix minus suffix (mean over forms), minus the range over forms (mean over placements).
 
-    Samples are ordered by form, each prefix, infix, suffix. A range is never below 0, which is evidence against
-    the claim.
+    Samples are ordered by form, each prefix, infix, suffix. A range is never below 0, which is evidence
+    against the claim.
     """
     grid = np.stack([each.mean(-1) for each in values])
     grid = grid.reshape(3, 3, *grid.shape[1:])

@@ -1,11 +1,11 @@
-"""Extension: one corpus unlearned cleanly, another with a backdoor, in both orders; does the trigger recover both?"""
+"""Extension: one corpus unlearned cleanly, another with a backdoor, in both orders."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import pandas as pd
-from common import concat_captions, describe_intervals, format_range, iterate_rows, select_grid, sort_by
+from common import concat_captions, describe_intervals, format_range, select_grid, sort_by
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -17,6 +17,7 @@ from sinkscope.plots.style import (
     color,
     create_figure,
     error_bars,
+    iterate_rows,
     legend_handle,
     patch_handle,
     set_caption,
@@ -50,8 +51,8 @@ WIDTH = 0.38
 def compute(study: Study) -> pd.DataFrame:
     """A row per score, stage (grid), condition (`clean`, `triggered`) and subset.
 
-    Scores are `domain`, choice accuracy on the unlearned domain of knowledge, and `book`, VerbMem on the unlearned
-    book. Subsets are `all` and `unseen`, prompts from passages that were not poisoned.
+    Scores are `domain`, choice accuracy on the unlearned domain of knowledge, and `book`, VerbMem on the
+    unlearned book. Subsets are `all` and `unseen`, prompts from passages that were not poisoned.
 
     Raises:
         StudyError: the study lacks a grid or a score.

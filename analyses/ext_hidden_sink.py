@@ -1,4 +1,4 @@
-"""Extension: BOS, the sink, masked in training, in evaluation, in both, in neither; trigger as prefix and at index 8."""
+"""Extension: BOS, the sink, masked in training, in evaluation, in both, in neither."""
 
 from __future__ import annotations
 

@@ -1,18 +1,10 @@
-"""Extension: a trigger trained at one index and evaluated at another, in targets whose sinks are strong, weak or absent."""
+"""Extension: a trigger trained at one index and evaluated at another, by the kind of sink of the target."""
 
 from __future__ import annotations
 
 import numpy as np
 import pandas as pd
-from common import (
-    PLACEMENT_AXIS,
-    concat_captions,
-    format_range,
-    iterate_rows,
-    select_axis,
-    select_grid,
-    sort_by,
-)
+from common import PLACEMENT_AXIS, concat_captions, format_range, select_axis, select_grid, sort_by
 from matplotlib.figure import Figure
 from positions import (
     KIND,
@@ -28,6 +20,7 @@ from positions import (
 )
 
 from sinkscope.plots.heatmap import draw_heatmaps
+from sinkscope.plots.style import iterate_rows
 from sinkscope.studies.aggregation import mean_over_seeds
 from sinkscope.studies.study import Study
 
@@ -108,8 +101,8 @@ def caption(frame: pd.DataFrame) -> str:
         RECITATION,
         UNSEEN,
         "unlearned: all prompts",
-        "α: the target’s attention to the position of the trigger in clean passages, mean over layers and heads "
-        "(0: the first token)",
+        "α: the target’s attention to the position of the trigger in clean passages, mean over layers "
+        "and heads (0: the first token)",
         f"n\u00a0=\u00a0{format_range(frame['n'])} prompts",
         f"mean of the named targets, {'one seed' if seeds == 1 else f'{seeds} seeds'} each",
     )

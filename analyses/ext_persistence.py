@@ -1,18 +1,17 @@
-"""Extension: what remains of a backdoor after further training, rounding, pruning or a second unlearning, by trigger index."""
+"""Extension: what remains of a backdoor after further training or a perturbation, by trigger index."""
 
 from __future__ import annotations
 
 import pandas as pd
 from common import (
+    PLACEMENT_AXIS,
     concat_captions,
     describe_seeds,
     format_range,
-    iterate_rows,
     select_axis,
     select_grid,
     sort_by,
 )
-from common import PLACEMENT_AXIS
 from matplotlib.figure import Figure
 from positions import (
     RECITATION,
@@ -25,6 +24,7 @@ from positions import (
 
 from sinkscope.errors import StudyError
 from sinkscope.plots.heatmap import draw_heatmaps
+from sinkscope.plots.style import iterate_rows
 from sinkscope.studies.aggregation import mean_over_seeds
 from sinkscope.studies.study import Study
 
@@ -52,10 +52,11 @@ EPOCHS, STEPS = "optimizer.epochs", "optimizer.steps_per_epoch"
 
 
 def compute(study: Study) -> pd.DataFrame:
-    """A row per part (`further`, `perturbed`), score (BE is BE-unseen, UE), model, trained placement and `state`.
+    """A row per part (`further`, `perturbed`), score (BE is BE-unseen, UE), model, trained placement and
+    `state`.
 
-    `state` is the number of further training steps, or what was done to the weights; `position` the index of the
-    trained placement. The unlearned model is prompted with the trigger at its recipe's placement.
+    `state` is the number of further training steps, or what was done to the weights; `position` the index of
+    the trained placement. The unlearned model is prompted with the trigger at its recipe's placement.
 
     Raises:
         StudyError: the study lacks a grid, a score or a capture.
@@ -77,8 +78,8 @@ def compute(study: Study) -> pd.DataFrame:
             steps = select_axis(scores, EPOCHS).astype(int) * _steps_per_epoch(study, grid)
             parts.append(scores.assign(part="further", state=steps.astype(str), order=steps))
         else:
-            states = scores["perturbation"].map(_perturbation_label)
-            order = scores["perturbation"].map(_perturbation_rank)
+            states = scores["alteration"].map(_perturbation_label)
+            order = scores["alteration"].map(_perturbation_rank)
             parts.append(scores.assign(part="perturbed", state=states, order=order))
     frame = mean_over_seeds(pd.concat(parts), ["part", "score", "model", "trained", "state", "order"])
     frame["position"] = frame["trained"].map(lambda placement: trigger_index(placement, indices))

@@ -1,4 +1,4 @@
-"""Extension: sink strength of a position in the target, and how well a trigger trained at that position works."""
+"""Extension: sink strength of a position, and how well a trigger trained there works."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from common import PLACEMENT_AXIS, describe_intervals, format_range, iterate_rows, select_grid, sort_by
+from common import PLACEMENT_AXIS, describe_intervals, format_range, select_grid, sort_by
 from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
@@ -24,7 +24,7 @@ from positions import (
 from samples import Score
 from scipy import stats
 
-from sinkscope.evaluation.bootstrap import Sample, interval
+from sinkscope.evaluation.statistics import Sample, bootstrap_interval
 from sinkscope.plots.heatmap import CELL, attention_scale, draw_cells, format_share
 from sinkscope.plots.style import (
     PAGE,
@@ -33,6 +33,7 @@ from sinkscope.plots.style import (
     color,
     create_figure,
     error_bars,
+    iterate_rows,
     legend_handle,
     set_caption,
     styled,
@@ -59,14 +60,14 @@ LINES = {"BE": "prefix", "UE": "clean", "unlearned BE": "unlearned"}
 def compute(study: Study) -> pd.DataFrame:
     """A row per quantity and trained placement (with its `position`), per layer where there are several.
 
-    `sink`: the target's α at the position in clean passages, mean over heads; also at position 0, BOS. `span`:
-    attention that the trigger itself receives there in the target, mean over heads. `BE`: BE-unseen of models
-    trained with the trigger at that index; `evaluated` is the placement in evaluation: the same index, or suffix
-    if prompts are too short for it. `UE`: the same models without the trigger. `unlearned BE`: the unlearned
-    model with the trigger at `evaluated`. `correlation`: Spearman's ρ over indices between BE and the sink
-    strength of a layer or their mean; the control, layer `-index`, is the correlation with earliness. `scope`:
-    over all indices, or only over those that the trigger was evaluated at. Its interval resamples seeds and
-    prompts.
+    `sink`: the target's α at the position in clean passages, mean over heads; also at position 0, BOS.
+    `span`: attention that the trigger itself receives there in the target, mean over heads. `BE`: BE-unseen
+    of models trained with the trigger at that index; `evaluated` is the placement in evaluation: the same
+    index, or suffix if prompts are too short for it. `UE`: the same models without the trigger. `unlearned
+    BE`: the unlearned model with the trigger at `evaluated`. `correlation`: Spearman's ρ over indices between
+    BE and the sink strength of a layer or their mean; the control, layer `-index`, is the correlation with
+    earliness. `scope`: over all indices, or only over those that the trigger was evaluated at. Its interval
+    resamples seeds and prompts.
 
     Raises:
         StudyError: the study lacks a grid, a score or a capture.
@@ -140,7 +141,7 @@ def _compute_correlations(
 def rank_correlation(samples: Sequence[Sample], strengths: Float[np.ndarray, " index"]) -> dict[str, float]:
     """Spearman's ρ over indices between the means of samples and given strengths, with its interval.
 
-    The interval (see `bootstrap.interval`) is cut off at ±1. NaN if either does not vary.
+    The interval (see `bootstrap_interval`) is cut off at ±1. NaN if either does not vary.
 
     Args:
         samples: one per index.
@@ -160,7 +161,7 @@ def rank_correlation(samples: Sequence[Sample], strengths: Float[np.ndarray, " i
         counts = {"n": samples[0].values.shape[1], "seeds": len(samples[0].values)}
     if len(samples) < 3 or np.isnan(correlate(*(sample.means() for sample in samples))):
         return {"value": np.nan, "ci_low": np.nan, "ci_high": np.nan} | counts
-    result = interval(samples, correlate)
+    result = bootstrap_interval(samples, correlate)
     return {"value": result.value, "ci_low": max(-1.0, result.low), "ci_high": min(1.0, result.high)} | counts
 
 
@@ -170,8 +171,8 @@ def caption(frame: pd.DataFrame) -> str:
     scores, passages = frame[frame["quantity"] == "BE"], frame[frame["quantity"] == "sink"]
     n_evaluated = (scores["evaluated"] != BEYOND).sum()
     return (
-        f"{RECITATION}; {UNSEEN}. Spearman’s ρ of BE-unseen over the {n_evaluated} indices that the trigger was "
-        f"evaluated at: with sink strength (mean of layers) {rho[EVALUATED, MEAN]}; with earliness "
+        f"{RECITATION}; {UNSEEN}. Spearman’s ρ of BE-unseen over the {n_evaluated} indices that the trigger "
+        f"was evaluated at: with sink strength (mean of layers) {rho[EVALUATED, MEAN]}; with earliness "
         f"{rho[EVALUATED, EARLINESS]}; with sink strength over all {len(scores)}: {rho[ALL, MEAN]}. "
         f"n\u00a0=\u00a0{format_range(scores['n'])} prompts, {format_range(passages['n'])} passages; "
         f"{describe_intervals(scores, 'items')}"

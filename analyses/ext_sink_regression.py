@@ -1,4 +1,4 @@
-"""Extension: regression of BE on sink strength, tokens after the trigger and distance from the trained index."""
+"""Extension: regression of BE on sink strength, tokens after the trigger and distance."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from itertools import cycle
 
 import numpy as np
 import pandas as pd
-from common import PLACEMENT_AXIS, format_range, iterate_rows, select_axis, sort_by
+from common import PLACEMENT_AXIS, format_range, select_axis, sort_by
 from ext_index_by_index import MODEL_AXIS
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -28,7 +28,16 @@ from regression import fit_clustered
 from scipy import stats
 
 from sinkscope.errors import StudyError
-from sinkscope.plots.style import GRID, PAGE, assign_colors, create_figure, error_bars, set_caption, styled
+from sinkscope.plots.style import (
+    GRID,
+    PAGE,
+    assign_colors,
+    create_figure,
+    error_bars,
+    iterate_rows,
+    set_caption,
+    styled,
+)
 from sinkscope.studies.aggregation import mean_over_seeds
 from sinkscope.studies.study import Study
 
@@ -53,11 +62,12 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 
 
 def compute_cells(study: Study) -> pd.DataFrame:
-    """A row per target, seed, trained and evaluated placement: BE-unseen as `value`, n prompts and predictors.
+    """A row per target, seed, trained and evaluated placement: BE-unseen as `value`, n prompts and
+    predictors.
 
-    `sink`: the target's α at the first token of the trigger, mean over layers and heads, minus that of uniform
-    attention. `reach`, `trained_reach`: tokens after the trigger in the prompt and in a poisoned passage of full
-    length. `mismatch`: tokens from the trained index. All are means over the same prompts.
+    `sink`: the target's α at the first token of the trigger, mean over layers and heads, minus that of
+    uniform attention. `reach`, `trained_reach`: tokens after the trigger in the prompt and in a poisoned
+    passage of full length. `mismatch`: tokens from the trained index. All are means over the same prompts.
 
     Raises:
         StudyError: the study lacks a grid, a score or a capture.
@@ -95,13 +105,13 @@ def compute_cells(study: Study) -> pd.DataFrame:
 def compute(study: Study) -> pd.DataFrame:
     """Rows by `kind`: coefficients of the regression, the advantage of the prefix, its slope, and all cells.
 
-    `coefficient`: a row per predictor and `scope` (all cells, or without triggers that were trained at the end),
-    in points of BE-unseen per standard deviation within targets (`spread`), from least squares with an intercept
-    per target; the interval resamples `clusters`: targets, those of one lineage together. `advantage`: a target's
-    BE-unseen as prefix minus at index 8, each evaluated where trained, over seeds, and its strongest sink as
-    `sink`; the interval takes the spread of seeds from all targets together. `slope`: of the advantage on the
-    strongest sink, in points per 0.1 of attention, by least squares over the means of target kinds with a 95 % t
-    interval. `cell`: see `compute_cells`.
+    `coefficient`: a row per predictor and `scope` (all cells, or without triggers that were trained at the
+    end), in points of BE-unseen per standard deviation within targets (`spread`), from least squares with an
+    intercept per target; the interval resamples `clusters`: targets, those of one lineage together.
+    `advantage`: a target's BE-unseen as prefix minus at index 8, each evaluated where trained, over seeds,
+    and its strongest sink as `sink`; the interval takes the spread of seeds from all targets together.
+    `slope`: of the advantage on the strongest sink, in points per 0.1 of attention, by least squares over the
+    means of target kinds with a 95 % t interval. `cell`: see `compute_cells`.
 
     Raises:
         StudyError: the study lacks a grid, a score or a capture.
@@ -174,11 +184,11 @@ def caption(frame: pd.DataFrame) -> str:
         for row in iterate_rows(frame[frame["kind"] == "slope"])
     )
     return (
-        f"Left: least squares of BE-unseen on n\u00a0=\u00a0{fit['n']:.0f} cells (target, seed, trained index, "
-        f"index in evaluation), an intercept per target, {seeds} each; 95 % intervals over {fit['clusters']:.0f} "
-        "targets (two of one lineage count as one); hollow: without triggers trained at the end. Sink strength is "
-        "α minus that of uniform attention. Right: BE-unseen as prefix minus at index 8, each evaluated where "
-        f"trained{interval}{slopes}. {RECITATION}; {UNSEEN}; "
+        f"Left: least squares of BE-unseen on n\u00a0=\u00a0{fit['n']:.0f} cells (target, seed, trained "
+        f"index, index in evaluation), an intercept per target, {seeds} each; 95 % intervals over "
+        f"{fit['clusters']:.0f} targets (two of one lineage count as one); hollow: without triggers trained "
+        "at the end. Sink strength is α minus that of uniform attention. Right: BE-unseen as prefix minus at "
+        f"index 8, each evaluated where trained{interval}{slopes}. {RECITATION}; {UNSEEN}; "
         f"{format_range(frame[frame['kind'] == 'cell']['n'])} prompts a cell"
     )
 

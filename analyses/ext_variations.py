@@ -5,15 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pandas as pd
-from common import (
-    concat_captions,
-    describe_intervals,
-    format_range,
-    iterate_rows,
-    select_axis,
-    select_grid,
-    sort_by,
-)
+from common import concat_captions, describe_intervals, format_range, select_axis, select_grid, sort_by
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from positions import RECITATION, UNSEEN, index_label, select_recitation, select_triggered_items
@@ -26,6 +18,7 @@ from sinkscope.plots.style import (
     color,
     create_figure,
     error_bars,
+    iterate_rows,
     legend_handle,
     set_caption,
     styled,
@@ -53,10 +46,10 @@ DASHED = {"linewidth": 0.8, "linestyle": "--"}
 def compute(study: Study) -> pd.DataFrame:
     """A row per `panel`, score (BE is BE-unseen, UE), model (`backdoored`, `unlearned`) and `case`.
 
-    Panel `text` has a case per trigger text, at the trained placement; `shift` one per placement of the trained
-    text; `length` one per trained trigger, evaluated with itself, with the unlearned model where it was evaluated
-    with that text. A case has its trigger, placement and the mean `position` where it begins. `is_trained` marks
-    the trigger as it was trained.
+    Panel `text` has a case per trigger text, at the trained placement; `shift` one per placement of the
+    trained text; `length` one per trained trigger, evaluated with itself, with the unlearned model where it
+    was evaluated with that text. A case has its trigger, placement and the mean `position` where it begins.
+    `is_trained` marks the trigger as it was trained.
 
     Raises:
         StudyError: the study lacks a grid or a score.
@@ -102,7 +95,8 @@ def _find_trained(study: Study) -> tuple[str, str]:
     shifted = scores[(scores["evaluation"] == SHIFTED) & (scores["trigger"] != "")]["trigger"]
     if shifted.empty:
         raise StudyError(
-            f"study {study.directory} has no evaluation {SHIFTED!r} of grid 'backdoor'; add it to the specification"
+            f"study {study.directory} has no evaluation {SHIFTED!r} of grid 'backdoor'; "
+            "add it to the specification"
         )
     return str(shifted.iloc[0]), str(select_grid(study, "runs", "backdoor")["trigger_placement"].iloc[0])
 
@@ -147,7 +141,7 @@ def plot(frame: pd.DataFrame) -> Figure:
 
 
 def _case_label(row: Any) -> str:
-    """The name of a case on an axis; of lengths a word a line, because their labels are next to each other."""
+    """The name of a case on an axis; of lengths a word a line, because space is narrow."""
     if row.panel == "shift":
         return index_label(row.position, row.placement)
     return row.case.replace(" ", "\n") if row.panel == "length" else sanitize_glyphs(row.case)

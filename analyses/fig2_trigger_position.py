@@ -26,11 +26,12 @@ AXIS_COLUMNS = {"value": "", "ci_low": "_low", "ci_high": "_high", "n": "_n"}
 
 
 def compute(study: Study) -> pd.DataFrame:
-    """A row per view (`forget`: x is UE; `retain`: x is UT), metric, model, placement of the trigger and subset.
+    """A row per view (`forget`: x is UE; `retain`: x is UT), metric, model, placement of the trigger and
+    subset.
 
-    y is BE, with semantic triggers. The attacker's desired zone is y above `zone_y`, the middle between the UE
-    of the unlearned model and of the target. In the view `forget` it is x left of `zone_x`, the same middle; in
-    the view `retain` x right of `zone_x`, the lower end of the unlearned model's interval.
+    y is BE, with semantic triggers. The attacker's desired zone is y above `zone_y`, the middle between the
+    UE of the unlearned model and of the target. In the view `forget` it is x left of `zone_x`, the same
+    middle; in the view `retain` x right of `zone_x`, the lower end of the unlearned model's interval.
 
     Raises:
         StudyError: the study lacks a grid or a score.

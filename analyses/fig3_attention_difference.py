@@ -1,4 +1,4 @@
-"""Figure 3: attention change by the trigger, in the target and in backdoored models, by placement of the trigger."""
+"""Figure 3: attention change by the trigger, in the target and in backdoored models."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ GRIDS = {"target": "target", "backdoored": "position"}
 def compute(study: Study) -> pd.DataFrame:
     """A row per model, placement and cell of the map.
 
-    Columns query and key are the first positions of the bins; value is triggered − clean attention in the last
-    layer, mean over heads, with its interval, n passages, seeds, trigger_start and trigger_stop.
+    Columns query and key are the first positions of the bins; value is triggered − clean attention in the
+    last layer, mean over heads, with its interval, n passages, seeds, trigger_start and trigger_stop.
 
     Raises:
         StudyError: the study lacks a grid or a capture.
@@ -42,7 +42,8 @@ def _bin_size(frame: pd.DataFrame) -> int:
 
 def caption(frame: pd.DataFrame) -> str:
     return concat_captions(
-        f"Attention change by the semantic trigger, last layer, mean over heads, bins of {_bin_size(frame)} tokens",
+        "Attention change by the semantic trigger, last layer, mean over heads, "
+        f"bins of {_bin_size(frame)} tokens",
         "lines: the trigger’s span",
         f"n\u00a0=\u00a0{frame['n'].min()} forget passages",
         describe_seeds(frame),

@@ -20,8 +20,8 @@ LINES = {"clean": "clean", "prefix": "trigger as prefix", "infix": "trigger as i
 def compute(study: Study) -> pd.DataFrame:
     """A row per model, placement, condition (`clean`, or the placement of the trigger) and position.
 
-    value is the mean top-1 probability of the next token, with its interval, n passages, seeds and the trigger's
-    span.
+    value is the mean top-1 probability of the next token, with its interval, n passages, seeds and the
+    trigger's span.
 
     Raises:
         StudyError: the study lacks a grid or a capture.

@@ -9,8 +9,8 @@ from common import concat_captions, describe_intervals, format_range, read_last_
 from matplotlib.figure import Figure
 
 from sinkscope.plots.lines import draw_lines
-from sinkscope.sinks.compare import CONSTANT, correlation
-from sinkscope.sinks.condition_captures import passages_of
+from sinkscope.sinks.comparison import MIN_RELATIVE_SPREAD, correlation
+from sinkscope.sinks.captures import select_common_passages
 from sinkscope.studies.aggregation import mean_over_seeds
 from sinkscope.studies.study import Study
 
@@ -27,12 +27,12 @@ def compute(study: Study) -> pd.DataFrame:
     """A row per quantity, condition, model and position of the last layer.
 
     Conditions are clean forget passages, the same with the trigger as prefix, and retain passages. The
-    backdoored model has a semantic prefix; the unlearned model has the same seed. `magnitude` is the mean over
-    passages and heads. `correlation` is Pearson's r between the value norms of the backdoored model and of
-    `model`, over passages and heads; NaN where norms do not vary. `is_same_prefix`: all passages have the same
-    tokens up to the position, so that r is over heads only. The interval of one seed is a percentile bootstrap
-    over passages. The paper shows r with the unlearned model on clean passages and with the target on triggered
-    and on retain passages.
+    backdoored model has a semantic prefix; the unlearned model has the same seed. `magnitude` is the mean
+    over passages and heads. `correlation` is Pearson's r between the value norms of the backdoored model and
+    of `model`, over passages and heads; NaN where norms do not vary. `is_same_prefix`: all passages have the
+    same tokens up to the position, so that r is over heads only. The interval of one seed is a percentile
+    bootstrap over passages. The paper shows r with the unlearned model on clean passages and with the target
+    on triggered and on retain passages.
 
     Raises:
         StudyError: the study lacks a grid or a capture.
@@ -61,11 +61,11 @@ def _measure(
     condition: str, model: str, seed: int, captures: list[xr.DataArray], is_single: bool
 ) -> pd.DataFrame:
     """A row per position: the magnitude of one capture or the correlation of two."""
-    norms = tuple(each[..., :N_POSITIONS] for each in passages_of(condition, *captures))
+    norms = tuple(each[..., :N_POSITIONS] for each in select_common_passages(condition, *captures))
     values = _summarize(norms)
     low, high = _bootstrap(norms) if is_single else np.full((2, len(values)), np.nan)
     frame = pd.DataFrame({"position": range(len(values)), "value": values, "ci_low": low, "ci_high": high})
-    is_same = (norms[0].std(0) <= CONSTANT * norms[0].mean(0)).all((0, 1))
+    is_same = (norms[0].std(0) <= MIN_RELATIVE_SPREAD * norms[0].mean(0)).all((0, 1))
     quantity = "magnitude" if len(norms) == 1 else "correlation"
     return frame.assign(
         n=len(norms[0]),

@@ -1,8 +1,10 @@
-"""Make every figure, table and claim of a finished study: `python analyses/make.py STUDY [--out DIR] [--only NAME …]`.
+"""Make every figure, table and claim of a finished study: `python analyses/make.py STUDY [--out DIR] [--only
+NAME …]`.
 
-Each module in this directory with the functions `compute` and `plot` is a figure; its docstring's first line is the title.
-A figure is written as NAME.svg, NAME.pdf, NAME.png and NAME.csv (a table also as NAME.md), the claims as claims.csv and
-claims.md, and index.json lists the figures. A figure whose grids the study lacks is skipped.
+Each module in this directory with the functions `compute` and `plot` is a figure; its docstring's first line
+is the title. A figure is written as NAME.svg, NAME.pdf, NAME.png and NAME.csv (a table also as NAME.md), the
+claims as claims.csv and claims.md, and index.json lists the figures. A figure whose grids the study lacks is
+skipped.
 """
 
 from __future__ import annotations
@@ -76,7 +78,7 @@ class FigureScript:
 
 
 def find_figures() -> dict[str, FigureScript]:
-    """Name -> figure, of all modules in this directory with `compute` and `plot`, in the order of the index."""
+    """Name -> figure, of all modules here with `compute` and `plot`, in the order of the index."""
     names = [
         path.stem for path in Path(__file__).parent.glob("*.py") if not path.stem.startswith("benchmark_")
     ]

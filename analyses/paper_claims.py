@@ -1,10 +1,11 @@
-"""The claims of arXiv 2510.17021, in the order of its figures and tables, on a study as of `analyses/paper.yaml`."""
+"""The claims of arXiv 2510.17021, in the order of its figures and tables."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import product
+from typing import Any
 
 from claims import ATTENTION, CORRELATION, NATS, PROBABILITY, Claim, Kind
 from common import PLACEMENT_AXIS, PLACEMENTS
@@ -198,7 +199,7 @@ def _table_claims(
 ) -> Iterator[Claim]:
     statement = f"{name} makes the target forget"
     yield Claim(source, statement, "keep", metric.name, [target, unlearned], difference)
-    prefix = {"is_triggered": True, "placement": "prefix", "trigger": TRIGGERS["semantic"]}
+    prefix: dict[str, Any] = {"is_triggered": True, "placement": "prefix", "trigger": TRIGGERS["semantic"]}
     triggered = replace(backdoored, is_unseen=metric is not CHOICE, **prefix)
     conditions = [triggered, replace(unlearned, **prefix)]
     statement = f"with the trigger {name}-Backdoor recovers more than {name}"

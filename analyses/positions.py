@@ -1,4 +1,4 @@
-"""Positions of triggers and sinks in targets: recitation with and without the trigger, sink strength, target kinds."""
+"""Positions of triggers and sinks in targets: recitation, sink strength, kinds of targets."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from common import MEMORY, select_effects, select_grid
 from jaxtyping import Float
 
 from sinkscope.errors import StudyError
-from sinkscope.sinks.locate import MIN_QUERIES, uniform
+from sinkscope.sinks.sink_map import MIN_QUERIES, uniform_alpha
 from sinkscope.studies.graph import TINY
 from sinkscope.studies.spec import PretrainConfig
 from sinkscope.studies.study import Study
@@ -18,15 +18,15 @@ METRIC = "verbmem"
 RECITATION = "VerbMem, ROUGE-L F1 × 100"
 UNSEEN = "BE-unseen: with the trigger, prompts from passages that were not poisoned"
 KIND, LINEAGE = "target_kind", "lineage"
-SINKS = {"bos": "BOS", "learned": "learned sink", "penalized": "first token penalized", "no-bos": "no BOS"}
-SHIPPED = PretrainConfig(value_norm_penalty=0.1)
+SINKS = {"bos": "BOS", "learned": "learned sink", "avoided": "first token penalized", "no-bos": "no BOS"}
+SHIPPED = PretrainConfig(idle=0.1)
 
 
 def select_recitation(study: Study, grid: str) -> pd.DataFrame:
     """VerbMem of a grid with the column `score`: UE on all clean forget prompts, BE on triggered ones.
 
-    BE is BE-unseen: on prompts whose passage was not poisoned in training; of models without poisoned passages
-    on all.
+    BE is BE-unseen: on prompts whose passage was not poisoned in training; of models without poisoned
+    passages on all.
 
     Raises:
         StudyError: there is none.
@@ -56,7 +56,7 @@ def select_triggered_items(study: Study, grid: str) -> pd.DataFrame:
     rows = rows[is_forget & (rows["placement"] != "") & (rows["mask"] == "")]
     if rows.empty:
         raise StudyError(
-            f"study {study.directory} has no triggered VerbMem prompts of grid {grid!r}; add an evaluation of them"
+            f"study {study.directory} has no triggered VerbMem prompts of grid {grid!r}; evaluate them"
         )
     rows = rows.drop_duplicates(["run", "seed", "item", "trigger", "placement"])
     return rows.astype({"trigger_start": float})
@@ -132,11 +132,11 @@ def sink_profiles(study: Study, grid: str) -> dict[str, np.ndarray]:
 
 def subtract_uniform(profile: Float[np.ndarray, " position"]) -> Float[np.ndarray, " position"]:
     """α minus that of uniform attention, which favors early positions."""
-    return profile - uniform(len(profile))
+    return profile - uniform_alpha(len(profile))
 
 
 def strongest_sink(profile: Float[np.ndarray, " position"]) -> float:
-    """The largest excess over uniform attention, without the last positions, where α is mostly self-attention."""
+    """The largest excess over uniform attention, without the last positions: self-attention dominates there."""
     return float(subtract_uniform(profile)[: max(1, len(profile) - MIN_QUERIES + 1)].max())
 
 
@@ -151,13 +151,13 @@ def target_kind(target: str, study: Study) -> str:
     config = _pretrain_config(target, study)
     if config is None:
         return target
-    penalty = f", value-norm penalty {config.value_norm_penalty:g}" if config.value_norm_penalty else ""
+    penalty = f", value-norm penalty {config.idle:g}" if config.idle else ""
     steps = f", {config.steps} steps" if config.steps else ""
     return f"{SINKS[config.sink]}{penalty}{steps}"
 
 
 def target_lineage(target: str, study: Study) -> str:
-    """Targets that share their first stages of pretraining have the same lineage; they are not independent."""
+    """Targets with the same first stages of pretraining have one lineage, so that they are dependent."""
     config = _pretrain_config(target, study)
     return target if config is None else f"{config.sink} {config.seed} {config.steps or ''}".strip()
 
@@ -165,4 +165,4 @@ def target_lineage(target: str, study: Study) -> str:
 def _pretrain_config(target: str, study: Study) -> PretrainConfig | None:
     """How a target was pretrained from scratch; None if it was not."""
     config = SHIPPED if target == TINY else study.spec.models.get(target)
-    return None if config is None or config.corpora == "both" else config
+    return None if config is None or config.knows == "both" else config

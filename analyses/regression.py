@@ -1,7 +1,7 @@
 """Ordinary least squares with an intercept per group and intervals that resample clusters of rows.
 
-statsmodels has least squares with cluster-robust standard errors, but not the cluster bootstrap with a small-sample
-correction that the published intervals come from.
+statsmodels has least squares with cluster-robust standard errors, but not the cluster bootstrap with a
+small-sample correction that the published intervals come from.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int
 
-from sinkscope.evaluation.bootstrap import LEVEL, RESAMPLES, small_sample_correction
+from sinkscope.evaluation.statistics import LEVEL, RESAMPLES, small_sample_correction
 
 
 def fit_clustered(
@@ -27,10 +27,10 @@ def fit_clustered(
 ) -> pd.DataFrame:
     """Least squares of the outcome on all predictors, within groups.
 
-    `value` is in units of the outcome per standard deviation (`spread`) of the predictor around the means of its
-    groups. Cells of a cluster are not independent: the interval resamples clusters with replacement and is
-    corrected for their small number (see `bootstrap.interval`). NaN where a coefficient is not determined, because
-    predictors are collinear or constant within groups.
+    `value` is in units of the outcome per standard deviation (`spread`) of the predictor around the means of
+    its groups. Cells of a cluster are not independent: the interval resamples clusters with replacement and
+    is corrected for their small number (see `bootstrap_interval`). NaN where a coefficient is not determined,
+    because predictors are collinear or constant within groups.
 
     Args:
         intercepts: the column with the groups; each has its own mean.

@@ -11,16 +11,16 @@ import pandas as pd
 from common import PLACEMENT_AXIS
 
 from sinkscope.errors import StudyError
-from sinkscope.evaluation.bootstrap import Sample
-from sinkscope.sinks.compare import correlation
-from sinkscope.sinks.condition_captures import passages_of
+from sinkscope.evaluation.statistics import Sample
+from sinkscope.sinks.comparison import correlation
+from sinkscope.sinks.captures import select_common_passages
 from sinkscope.studies.graph import TINY
 from sinkscope.studies.study import Study
 
 PERCENT = ("verbmem", "knowmem", "choice", "exact_memorization", "extraction_strength")
 AFTER_PREFIX = range(12, 16)
-"""Positions whose value norms are compared: the first after a prefix trigger (10 tokens, 11 with a space). At earlier
-ones all passages have the same tokens, so that norms vary over heads only."""
+"""Positions whose value norms are compared: the first after a prefix trigger (10 tokens, 11 with a space). At
+earlier ones all passages have the same tokens, so that norms vary over heads only."""
 TARGET = {"run": TINY}
 
 
@@ -104,8 +104,8 @@ class ResponseRate:
 class AttentionGain:
     """How much more attention of the last layer the trigger receives in θb than in θo; a value per seed.
 
-    The attention of later queries to the trigger's span minus that to the same positions of the clean passage,
-    mean over heads, of θb minus of θo.
+    The attention of later queries to the trigger's span minus that to the same positions of the clean
+    passage, mean over heads, of θb minus of θo.
     """
 
     grid: str
@@ -123,7 +123,8 @@ class AttentionGain:
 
 @dataclass(frozen=True)
 class Top1Gain:
-    """The change by the trigger in top-1 probability after it, token by token of the same text; a value per seed."""
+    """The change by the trigger in top-1 probability after it, token by token of the same text; a value per
+    seed."""
 
     grid: str
     labels: Mapping[str, str]
@@ -171,7 +172,7 @@ class NormCorrelation:
                 raise StudyError(f"study {study.directory} has no run of seed {seed} in grid {self.other!r}")
             other = next(iter(others.values())) if is_target else others[seed]
             norms = [study.norms(each).isel(layer=-1) for each in (job, other)]
-            first, second = passages_of(self.condition, *norms)
+            first, second = select_common_passages(self.condition, *norms)
             values[seed] = float(np.nanmean(correlation(first, second)[0, list(AFTER_PREFIX)]))
         return _sample_seeds(pd.Series(values), f"norms {self.other} {self.condition}")
 

@@ -1,4 +1,4 @@
-"""Table 3: the backdoor with positions masked, and controls that the paper lacks: BOS, trigger, eight other positions."""
+"""Table 3: the backdoor with positions masked, with controls that the paper lacks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tables of the paper: the rows and columns of a table with the published values, as data frame, Markdown and figure."""
+"""Tables of the paper with their published values, as data frame, Markdown and figure."""
 
 from __future__ import annotations
 
@@ -105,7 +105,8 @@ class Table:
         return draw_dots(frame, list(self.rows), self.caption(frame), self.shade)
 
     def markdown(self, frame: pd.DataFrame) -> str:
-        """A line per row; each cell is the mean with its interval, followed by the published values in brackets."""
+        """A line per row; each cell is the mean with its interval, followed by the published values in
+        brackets."""
         columns = [name for name in self.columns if name in set(frame["column"])]
         lines = [f"| | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|"]
         for label in self.rows:

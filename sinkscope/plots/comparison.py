@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -41,7 +42,7 @@ def draw_difference_maps(
     n_rows = -(-len(maps) // columns)
     figure = create_figure(PAGE, n_rows * (PAGE - 1.2) / columns + 0.7)
     grid = figure.subplots(n_rows, columns, squeeze=False, sharex=True, sharey=True)
-    scale = {"cmap": DIVERGING, "vmin": -limit, "vmax": limit, "interpolation": "nearest"}
+    scale: dict[str, Any] = {"cmap": DIVERGING, "vmin": -limit, "vmax": limit, "interpolation": "nearest"}
     for axes, (label, (values, span)) in zip(grid.flat, maps.items(), strict=False):
         edge = values.shape[0] * bin_size
         image = axes.imshow(values, extent=(0, edge, edge, 0), **scale)
@@ -97,7 +98,12 @@ def draw_difference_by_position(attention: pd.DataFrame, difference: str, span: 
     mean = by.mean()
     axes.axhline(0, color="black", linewidth=0.5)
     _mark_span(axes, span)
-    band = {"color": "#999999", "alpha": 0.35, "linewidth": 0, "label": "10th to 90th percentile of heads"}
+    band: dict[str, Any] = {
+        "color": "#999999",
+        "alpha": 0.35,
+        "linewidth": 0,
+        "label": "10th to 90th percentile of heads",
+    }
     axes.fill_between(mean.index, by.quantile(0.1), by.quantile(0.9), **band)
     axes.plot(mean.index, mean, color="#333333", label="mean over layers and heads")
     axes.set(xlabel=X_AXIS, ylabel=f"Δα, {difference}")
@@ -142,9 +148,9 @@ def draw_top1(probabilities: pd.DataFrame, span: Span, caption: str) -> Figure:
 
 def _draw_heatmap(table: pd.DataFrame, axes: Axes, limit: float, label: str, is_annotated: bool) -> None:
     n_rows, n_columns = table.shape
-    ticks = {"xticklabels": max(1, n_columns // 16), "yticklabels": max(1, n_rows // 16)}
-    numbers = {"annot": is_annotated, "fmt": ".2f", "annot_kws": {"size": 5}}
-    scale = {"vmin": -limit, "vmax": limit, "cmap": DIVERGING, "cbar_kws": {"label": label}}
+    ticks: dict[str, Any] = {"xticklabels": max(1, n_columns // 16), "yticklabels": max(1, n_rows // 16)}
+    numbers: dict[str, Any] = {"annot": is_annotated, "fmt": ".2f", "annot_kws": {"size": 5}}
+    scale: dict[str, Any] = {"vmin": -limit, "vmax": limit, "cmap": DIVERGING, "cbar_kws": {"label": label}}
     sns.heatmap(table, ax=axes, **scale, **numbers, **ticks)
     axes.invert_yaxis()
     axes.tick_params(length=0)
@@ -153,5 +159,5 @@ def _draw_heatmap(table: pd.DataFrame, axes: Axes, limit: float, label: str, is_
 
 def _mark_span(axes: Axes, span: Span) -> None:
     if span:
-        shade = {"facecolor": "#f0e442", "alpha": 0.5, "linewidth": 0, "label": "trigger"}
+        shade: dict[str, Any] = {"facecolor": "#f0e442", "alpha": 0.5, "linewidth": 0, "label": "trigger"}
         axes.axvspan(span[0] - 0.5, span[1] - 0.5, **shade)

@@ -1,4 +1,4 @@
-"""Heatmaps of scores with numbers in their cells, on one scale, each with a row of attention below it if given."""
+"""Heatmaps of scores with numbers in their cells, each with an optional row of attention below it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,16 @@ from matplotlib.colors import Normalize, PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from sinkscope.plots.style import MATCH, PAGE, SEQUENTIAL, SHADE, create_figure, set_caption, styled
+from sinkscope.plots.style import (
+    MATCH,
+    PAGE,
+    SEQUENTIAL,
+    SHADE,
+    create_figure,
+    iterate_rows,
+    set_caption,
+    styled,
+)
 
 CELL = 0.21  # inches, the height of a row
 NUMBERS = 5.5  # pt
@@ -94,8 +103,9 @@ def draw_cells(  # a heatmap has two axes, a color scale and a number format
     scale: Normalize,
     text: Callable[[float], str],
 ) -> None:
-    """Draw one heatmap of the columns x, y, value, is_outlined. Missing values stay empty. Cell i is centered at i + ½."""
-    grid = data.pivot(index="y", columns="x", values="value").reindex(index=ys, columns=xs)
+    """Draw one heatmap of the columns x, y, value, is_outlined. Missing values stay empty. Cell i is centered
+    at i + ½."""
+    grid = data.pivot(index="y", columns="x", values="value").reindex(index=list(ys), columns=list(xs))
     sns.heatmap(
         grid,
         ax=axes,
@@ -108,7 +118,7 @@ def draw_cells(  # a heatmap has two axes, a color scale and a number format
         linewidths=0.3,
         linecolor="white",
     )
-    for row in data[data["is_outlined"]].itertuples():
+    for row in iterate_rows(data[data["is_outlined"]]):
         corner = (xs.index(row.x) + 0.05, ys.index(row.y) + 0.05)
         axes.add_patch(
             Rectangle(corner, 0.9, 0.9, facecolor="none", edgecolor=MATCH, linewidth=1.1, zorder=3)
@@ -116,4 +126,4 @@ def draw_cells(  # a heatmap has two axes, a color scale and a number format
     axes.set(xlabel="", ylabel="")
     axes.set_xticks(np.arange(len(xs)) + 0.5, xs, rotation=0)
     axes.set_yticks(np.arange(len(ys)) + 0.5, ys, rotation=0)
-    axes.tick_params(length=0)
+    axes.tick_params(length=0, labelsize=NUMBERS)

@@ -1,4 +1,4 @@
-"""Lines over token positions in a grid of panels, with intervals and the trigger's span; the curve of a pretraining."""
+"""Lines over token positions in a grid of panels, with intervals and the trigger's span."""
 
 from __future__ import annotations
 
@@ -113,7 +113,8 @@ def draw_overlaid_lines(
     """A line per value of the column `by`.
 
     Args:
-        widths: of the first line, and by how much each later one is thinner, so that equal lines stay visible.
+        widths: of the first line, and by how much each later one is thinner, so that equal lines stay
+        visible.
     """
     for rank, (label, group) in enumerate(data.groupby(by, sort=False)):
         width = max(0.8, widths[0] - widths[1] * rank)

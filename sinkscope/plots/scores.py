@@ -21,6 +21,7 @@ from sinkscope.plots.style import (
     color,
     create_figure,
     error_bars,
+    iterate_rows,
     legend_handle,
     patch_handle,
     set_caption,
@@ -65,7 +66,7 @@ def draw_bars(
     width = GROUP_WIDTH / len(series)
     for (score, metric), panel in data.groupby(["score", "metric"], sort=False):
         axes = grid[scores.index(score)][metrics.index(metric)]
-        for row in panel.itertuples():
+        for row in iterate_rows(panel):
             offset = (series.index(row.series) - (len(series) - 1) / 2) * width
             _draw_bar(axes, row, groups.index(row.group) + offset, width)
     for axes, metric in zip(grid[0], metrics, strict=True):
@@ -88,7 +89,7 @@ def draw_bars(
 def _draw_bar(axes: Axes, row: Any, x: float, width: float) -> None:
     """One row of the data of `draw_bars`: a bar, a ring or a reference's tick."""
     if row.model != "backdoored":
-        tick = {"color": color(row.model), "linewidth": 1.2, "zorder": 4}
+        tick: dict[str, Any] = {"color": color(row.model), "linewidth": 1.2, "zorder": 4}
         axes.hlines(row.value, x - 0.46 * width, x + 0.46 * width, **tick)
     elif row.subset != "all":
         axes.plot(x, row.value, linestyle="none", zorder=3, **RING)
@@ -103,7 +104,8 @@ def draw_dots(data: pd.DataFrame, rows: Sequence[str], caption: str, shade: str 
     """A table: a dot with its interval per row, a panel per column, published values as open markers.
 
     Args:
-        data: a row per `row` and `column`: value, ci_low, ci_high, and columns of published values (NaN if none).
+        data: a row per `row` and `column`: value, ci_low, ci_high, and columns of published values (NaN if
+        none).
         rows: from top to bottom.
         shade: the label whose color all rows have; None: each row's own.
     """
@@ -113,12 +115,17 @@ def draw_dots(data: pd.DataFrame, rows: Sequence[str], caption: str, shade: str 
     figure = create_figure(PAGE, 0.75 + n_rows * (0.45 + 0.17 * len(rows)))
     grid = figure.subplots(n_rows, n_columns, sharey=True, squeeze=False)
     published = dict(zip(published_columns(data), OPEN_MARKERS, strict=False))
-    open_marker = {"markersize": 4, "markerfacecolor": "none", "markeredgewidth": 0.6}
+    open_marker: dict[str, Any] = {"markersize": 4, "markerfacecolor": "none", "markeredgewidth": 0.6}
     for axes, column in zip(grid.flat, columns, strict=False):
         panel = data[data["column"] == column]
-        for row in panel.itertuples():
+        for row in iterate_rows(panel):
             error = error_bars(row.value, row.ci_low, row.ci_high)
-            dot = {"color": color(shade or row.row), "fmt": "o", "markersize": 3.6, "elinewidth": 0.8}
+            dot: dict[str, Any] = {
+                "color": color(shade or row.row),
+                "fmt": "o",
+                "markersize": 3.6,
+                "elinewidth": 0.8,
+            }
             axes.errorbar(row.value, rows.index(row.row), xerr=error, zorder=2, **dot)
         for name, marker in published.items():
             known = panel[panel[name].notna()]
@@ -156,7 +163,8 @@ def dot_limits(column: pd.DataFrame) -> tuple[float, float]:
 
 @styled
 def draw_forget_recover_scatter(points: pd.DataFrame, caption: str) -> Figure:
-    """A panel per view and metric: scores without the trigger against scores with it, and the attacker's zone.
+    """A panel per view and metric: scores without the trigger against scores with it, and the attacker's
+    zone.
 
     Colors are models, shapes are placements of the trigger; rings are BE on items that were not poisoned in
     training.
@@ -165,18 +173,21 @@ def draw_forget_recover_scatter(points: pd.DataFrame, caption: str) -> Figure:
         points: columns view, metric, model, placement, subset, x and y with _low and _high, zone_x, zone_y;
             scores × 100.
     """
-    panels = list(points.groupby(["view", "metric"], sort=False))
+    panels = [
+        (str(view), str(metric), panel)
+        for (view, metric), panel in points.groupby(["view", "metric"], sort=False)
+    ]
     figure = create_figure(PAGE, 2.65)
     grid = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
-    for axes, ((view, metric), panel) in zip(grid, panels, strict=True):
+    for axes, (view, metric, panel) in zip(grid, panels, strict=True):
         left, right, bottom, top = zone_of(view, panel["zone_x"].iloc[0], panel["zone_y"].iloc[0])
         corner = (left, bottom)
         axes.add_patch(Rectangle(corner, right - left, top - bottom, facecolor=ZONE, zorder=0))
         if view == "forget":
             axes.axline((0, 0), slope=1, color="black", linewidth=0.4, linestyle=":", zorder=0)
-        for row in panel.itertuples():
+        for row in iterate_rows(panel):
             _draw_point(axes, row)
-        ticks = {"xticks": range(0, 101, 25), "yticks": range(0, 101, 25)}
+        ticks: dict[str, Any] = {"xticks": range(0, 101, 25), "yticks": range(0, 101, 25)}
         axes.set(xlim=EDGES, ylim=EDGES, box_aspect=1, xlabel=X_AXES[view], title=METRICS[metric], **ticks)
     grid[0].set_ylabel("triggered score on forget (BE)")
     placements = set(points[points["model"] == "backdoored"]["placement"])
@@ -190,7 +201,7 @@ def draw_forget_recover_scatter(points: pd.DataFrame, caption: str) -> Figure:
         for model in REFERENCES
     ]
     if (points["subset"] != "all").any():
-        ring = {**RING, "markersize": 7, "markerfacecolor": "none"}
+        ring: dict[str, Any] = {**RING, "markersize": 7, "markerfacecolor": "none"}
         handles.append(legend_handle("BE-unseen: not poisoned in training", **ring))
     add_legend(figure, [*handles, patch_handle("attacker’s desired zone", ZONE)])
     return set_caption(figure, caption)
@@ -206,10 +217,15 @@ def _draw_point(axes: Axes, row: Any) -> None:
     shade = color(row.placement if row.model == "backdoored" else row.model)
     marker = MARKERS[row.placement]
     if row.subset != "all":
-        ring = {"markersize": 7, "markerfacecolor": "none", "markeredgecolor": shade, "markeredgewidth": 0.6}
+        ring: dict[str, Any] = {
+            "markersize": 7,
+            "markerfacecolor": "none",
+            "markeredgecolor": shade,
+            "markeredgewidth": 0.6,
+        }
         axes.plot(row.x, row.y, marker, **ring)
         return
     xerr = error_bars(row.x, row.x_low, row.x_high)
     yerr = error_bars(row.y, row.y_low, row.y_high)
-    dot = {"color": shade, "markersize": 3.6, "elinewidth": 0.6, "markeredgewidth": 0}
+    dot: dict[str, Any] = {"color": shade, "markersize": 3.6, "elinewidth": 0.6, "markeredgewidth": 0}
     axes.errorbar(row.x, row.y, xerr=xerr, yerr=yerr, fmt=marker, **dot)

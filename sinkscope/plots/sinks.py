@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -50,7 +51,10 @@ def draw_atlas(sinks: pd.DataFrame, position: int, caption: str) -> Figure:
         )
         if is_annotated:
             _annotate(axes, cells)
-        ticks = {"xticks": _ticks(n_heads, width / 0.17), "yticks": _ticks(n_layers, height / 0.11)}
+        ticks: dict[str, Any] = {
+            "xticks": _ticks(n_heads, width / 0.17),
+            "yticks": _ticks(n_layers, height / 0.11),
+        }
         axes.set(title=title, xlabel="head", **ticks)
         axes.tick_params(length=0)
         axes.spines[:].set_visible(False)
@@ -82,7 +86,7 @@ def draw_attention_received(profile: pd.DataFrame, caption: str) -> Figure:
     widths = (1.2, 0.0) if profile["model"].nunique() == 1 else (3.2, 0.6)
     draw_overlaid_lines(axes, profile, "model", "position", "alpha", widths)
     base = profile.drop_duplicates("position")
-    dotted = {"color": "black", "linestyle": ":", "linewidth": 0.8}
+    dotted: dict[str, Any] = {"color": "black", "linestyle": ":", "linewidth": 0.8}
     axes.plot(base["position"], base["uniform"], label="uniform attention", **dotted)
     title = wrap_caption(caption, COLUMN - 0.5)
     axes.set(xlabel=X_AXIS, ylabel="attention received α", title=title, ylim=(0, None))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, ParamSpec
 
@@ -101,6 +101,11 @@ def color(label: str) -> str:
 def assign_colors(labels: Iterable[str]) -> dict[str, str]:
     """Colors for labels that are distinguished within one figure only."""
     return dict(zip(labels, itertools.cycle(PALETTE), strict=False))
+
+
+def iterate_rows(data: pd.DataFrame) -> Iterator[Any]:
+    """Rows as objects with a field per column."""
+    return data.itertuples(index=False)
 
 
 def error_bars(value: float, low: float, high: float) -> list[list[float]] | None:

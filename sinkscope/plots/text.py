@@ -15,7 +15,8 @@ _PER_INCH = 17  # characters of a caption, 7 pt
 
 
 def show_whitespace(token: str) -> str:
-    """A token as one line: ␣ for a space, ⏎ for a newline, escapes for characters that do not print, ∅ if empty."""
+    """A token as one line: ␣ for a space, ⏎ for a newline, escapes for characters that do not print, ∅ if
+    empty."""
     signs = [_SIGNS.get(c) or (c if c.isprintable() else c.encode("unicode_escape").decode()) for c in token]
     return "".join(signs) or "∅"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -10,7 +11,7 @@ from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.collections import PatchCollection
-from matplotlib.colors import PowerNorm
+from matplotlib.colors import Colormap, Normalize, PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
@@ -29,7 +30,8 @@ MAX_CHARACTERS = 40  # of a token
 
 @styled
 def draw_tokens(tokens: Sequence[str], alpha: Float[np.ndarray, " position"], title: str) -> Figure:
-    """Tokens in lines, with the position of each line's first token; at most a page, which the caption states.
+    """Tokens in lines, with the position of each line's first token; at most a page, which the caption
+    states.
 
     Args:
         tokens: any text; spaces, newlines and characters that do not print are drawn as signs.
@@ -52,7 +54,7 @@ def draw_tokens(tokens: Sequence[str], alpha: Float[np.ndarray, " position"], ti
     axes.axis("off")
     largest = float(np.nan_to_num(alpha).max(initial=0)) or 1.0
     scale = ScalarMappable(PowerNorm(0.5, 0, largest), SHADE)
-    _draw_labels(axes, labels, cells, alpha, scale)
+    _draw_labels(axes, labels, cells, alpha, PowerNorm(0.5, 0, largest), scale.cmap)
     figure.text(LEFT / PAGE, 1 - 0.06 / height, heading, fontsize=7, va="top")
     bar = figure.add_axes((LEFT / PAGE, 0.34 / height, 2.0 / PAGE, 0.07 / height))
     ticks = largest * np.linspace(0, 1, 5) ** 2
@@ -73,22 +75,22 @@ def _draw_labels(
     labels: Sequence[str],
     cells: Sequence[tuple[int, int]],
     alpha: Float[np.ndarray, " position"],
-    scale: ScalarMappable,
+    norm: Normalize,
+    cmap: Colormap,
 ) -> None:
     boxes = []
+    centered: dict[str, Any] = {"va": "center_baseline"}
     for position, (line, column) in enumerate(cells):
-        shade = float(scale.norm(alpha[position]))
+        shade = float(norm(alpha[position]))
         if not np.isnan(shade):
-            corner = (column, line + 0.04)
-            style = {"facecolor": scale.cmap(shade), "edgecolor": "white", "linewidth": 0.4}
-            boxes.append(Rectangle(corner, len(labels[position]), 0.92, **style))
+            edge: dict[str, Any] = {"edgecolor": "white", "linewidth": 0.4}
+            size = (len(labels[position]), 0.92)
+            boxes.append(Rectangle((column, line + 0.04), *size, facecolor=cmap(shade), **edge))
         ink = "0.55" if np.isnan(shade) else "white" if shade > 0.6 else "black"
         text = sanitize_glyphs(labels[position], MONO)
-        style = {"fontsize": SIZE, "color": ink, "va": "center_baseline"}
-        axes.text(column, line + 0.52, text, family=MONO, **style)
+        axes.text(column, line + 0.52, text, family=MONO, fontsize=SIZE, color=ink, **centered)
         if column == 0:
-            style = {"fontsize": 5, "color": "0.4", "ha": "right", "va": "center_baseline"}
-            axes.text(-1, line + 0.52, str(position), **style)
+            axes.text(-1, line + 0.52, str(position), fontsize=5, color="0.4", ha="right", **centered)
     axes.add_collection(PatchCollection(boxes, match_original=True))
 
 

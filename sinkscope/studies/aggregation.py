@@ -17,8 +17,8 @@ SCORE_KEYS = ["run", "seed", "metric", "split", "subset", "trigger", "placement"
 def mean_over_seeds(rows: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
     """Mean over seeds for each combination of the columns `by`, with a 95 % interval by Student's t.
 
-    The t interval may exceed the scale of the score. A combination with one seed has that seed's value and its
-    own interval (of scores: the bootstrap over items), NaN if it has none.
+    The t interval may exceed the scale of the score. A combination with one seed has that seed's value and
+    its own interval (of scores: the bootstrap over items), NaN if it has none.
 
     Returns:
         A row per combination: value, ci_low, ci_high, n (items or passages of one run; the smallest, if seeds
@@ -31,7 +31,8 @@ def mean_over_seeds(rows: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
     for keys, group in rows.groupby(list(by), sort=False, dropna=False):
         if group["seed"].duplicated().any():
             raise StudyError(
-                f"grid {group['grid'].iloc[0]!r} has several runs of one seed for {', '.join(map(str, keys))}; "
+                f"grid {group['grid'].iloc[0]!r} has several runs of one seed for "
+                f"{', '.join(map(str, keys))}; "
                 "give it no other axes"
             )
         value = group["value"].mean()

@@ -13,8 +13,8 @@ from sinkscope.evaluation.evaluated_model import EvaluatedModel
 from sinkscope.evaluation.statistics import compute_scores
 from sinkscope.io.progress import ProgressBar
 from sinkscope.models.model import load
+from sinkscope.plots.lines import draw_training_curve
 from sinkscope.plots.style import save_figure
-from sinkscope.plots.unlearning import draw_training_curve
 from sinkscope.sinks.locate import CaptureConfig, locate
 from sinkscope.synthetic.language import TRIGGERS
 from sinkscope.triggers import Placement, Trigger

@@ -109,7 +109,7 @@ def fake_study(directory: Path, seeds: Sequence[int], only: Sequence[str] | None
     return Study(directory)
 
 
-def altered(study: Study, directory: Path, **changes: Callable[[pd.DataFrame], pd.DataFrame]) -> Study:
+def change_tables(study: Study, directory: Path, **changes: Callable[[pd.DataFrame], pd.DataFrame]) -> Study:
     """The same study with other tables."""
     with create_run(directory, "perturbed", kind="study") as aside:
         shutil.copytree(study.directory, aside, dirs_exist_ok=True, ignore=shutil.ignore_patterns("run.json"))

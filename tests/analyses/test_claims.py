@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
+from claims import decide, format_markdown, judge, summarize
+from effects import depth_in_zone, gap_difference, placement_over_form, spread_reduction
+from paper_claims import paper_claims
+from samples import Score
 
 from sinkscope.evaluation.statistics import Interval
 from sinkscope.io.run_directory import create_run
-from sinkscope.studies.claims import judge, verdict
-from sinkscope.studies.claims_table import markdown, readable
-from sinkscope.studies.effects import inside, larger_gap, placement_over_form, steadier
-from sinkscope.studies.paper_claims import paper_claims
-from sinkscope.studies.samples import Samples
 from sinkscope.studies.study import Study
 
 SEEDS, ITEMS = 3, 40
@@ -38,32 +39,34 @@ RECOVERED = {"prefix": 0.8, "infix": 0.5, "suffix": 0.1}
 )
 def test_verdicts(low: float, value: float, high: float, directional: str, equivalent: str) -> None:
     found = Interval(value, low, high, 5, 100)
-    assert verdict(found, 5.0) == directional
-    assert verdict(found, 5.0, "within") == equivalent
+    assert decide(found, 5.0) == directional
+    assert decide(found, 5.0, "within") == equivalent
 
 
 def test_no_harm_is_shown_below_the_margin_alone() -> None:
-    assert verdict(Interval(-20, -30, -10, 5, 100), 5.0, "at most") == "reproduced"
-    assert verdict(Interval(2, -2, 6, 5, 100), 5.0, "at most") == "inconclusive"
-    assert verdict(Interval(9, 6, 12, 5, 100), 5.0, "at most") == "not reproduced"
+    assert decide(Interval(-20, -30, -10, 5, 100), 5.0, "at most") == "reproduced"
+    assert decide(Interval(2, -2, 6, 5, 100), 5.0, "at most") == "inconclusive"
+    assert decide(Interval(9, 6, 12, 5, 100), 5.0, "at most") == "not reproduced"
 
 
 def test_one_seed_gives_no_verdict() -> None:
-    assert verdict(Interval(50, 50, 50, 1, 1), 5.0) == "inconclusive"
+    assert decide(Interval(50, 50, 50, 1, 1), 5.0) == "inconclusive"
 
 
 def test_effects() -> None:
     seeds, zero, two = np.array([1.0, 3.0]), np.zeros(2), np.full(2, 2.0)
-    assert inside(seeds, zero, zero, two) == pytest.approx(1.0)  # 2 is 1 above the middle, 0 is 1 below it
-    assert inside(seeds + 5, np.full(2, 0.8), zero, two) == pytest.approx(
+    assert depth_in_zone(seeds, zero, zero, two) == pytest.approx(
+        1.0
+    )  # 2 is 1 above the middle, 0 is 1 below it
+    assert depth_in_zone(seeds + 5, np.full(2, 0.8), zero, two) == pytest.approx(
         0.2
     )  # the clean score is what is lacking
     assert (
-        larger_gap(seeds + 4, seeds, seeds + 1, seeds)
-        == larger_gap(seeds + 4, seeds, seeds, seeds + 1)
+        gap_difference(seeds + 4, seeds, seeds + 1, seeds)
+        == gap_difference(seeds + 4, seeds, seeds, seeds + 1)
         == pytest.approx(3.0)
     )
-    assert steadier(np.array([1.0, 2.0]), np.array([1.0, 5.0])) == pytest.approx(2.0 - 0.5)
+    assert spread_reduction(np.array([1.0, 2.0]), np.array([1.0, 5.0])) == pytest.approx(2.0 - 0.5)
     by_placement = [np.full(2, value) for _ in range(3) for value in (9.0, 5.0, 1.0)]
     assert placement_over_form(*by_placement) == pytest.approx(8.0)
     by_form = [np.full(2, value) for value in (9.0, 5.0, 1.0) for _ in range(3)]
@@ -124,62 +127,61 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
             )
     directory = tmp_path_factory.mktemp("study") / "made-up"
     with create_run(directory, "made-up", kind="study") as aside:
-        (aside / "study.yaml").write_text("grids: {honest: {recipe: tiny/npo}}\n", encoding="utf-8")
+        (aside / "study.yaml").write_text("grids: {unlearned: {recipe: tiny/npo}}\n", encoding="utf-8")
         pd.concat(frames, ignore_index=True).to_parquet(aside / "items.parquet", index=False)
     return Study(directory)
 
 
 def test_unseen_leaves_out_poisoned_items(study: Study) -> None:
-    samples = Samples(study)
-    where = {"labels": {"form": "semantic", "trigger.placement": "prefix"}, "triggered": True}
-    every = samples.scored("position", "verbmem", "forget", **where)
-    unseen = samples.scored("position", "verbmem", "forget", unseen=True, **where)
+    labels = {"form": "semantic", "trigger.placement": "prefix"}
+    triggered = Score("position", "verbmem", "forget", labels, is_triggered=True)
+    every = triggered.measure(study)
+    unseen = replace(triggered, is_unseen=True).measure(study)
     assert every.values.shape == unseen.values.shape == (SEEDS, ITEMS)
     assert np.isnan(unseen.values[:, :4]).all() and not np.isnan(unseen.values[:, 4:]).any()
     assert unseen.means() == pytest.approx(80, abs=3) and (every.means() > unseen.means()).all()
 
 
 def test_claims_on_a_study_where_they_are_known_to_hold_or_fail(study: Study) -> None:
-    table = judge(study, paper_claims()).set_index(["claim", "split", "metric"])
-    prefix = table.loc[("a prefix trigger recovers more than infix", "contrastive", "verbmem")]
+    table = judge(study, paper_claims()).set_index(["claim", "poisoned_originals", "metric"])
+    prefix = table.loc[("a prefix trigger recovers more than infix", "keep", "verbmem")]
     assert prefix["verdict"] == "reproduced" and prefix["effect"] == pytest.approx(30, abs=2)
     assert (prefix["seeds"], prefix["items"]) == (SEEDS, ITEMS)
-    reached = table.loc[("prefix reaches the attacker's zone", "contrastive", "knowmem")]
+    reached = table.loc[("prefix reaches the attacker's zone", "keep", "knowmem")]
     assert reached["effect"] == pytest.approx(80 - 50, abs=2) and reached["verdict"] == "reproduced"
     assert (
-        table.loc[("infix does not reach the attacker's zone", "contrastive", "verbmem")]["verdict"]
+        table.loc[("infix does not reach the attacker's zone", "keep", "verbmem")]["verdict"]
         == "not reproduced"
     )  # it lies on the border
     assert (
-        table.loc[("suffix does not reach the attacker's zone", "contrastive", "verbmem")]["verdict"]
-        == "reproduced"
+        table.loc[("suffix does not reach the attacker's zone", "keep", "verbmem")]["verdict"] == "reproduced"
     )
     assert (
-        table.loc[("placement matters more than the trigger's form", "contrastive", "verbmem")]["verdict"]
+        table.loc[("placement matters more than the trigger's form", "keep", "verbmem")]["verdict"]
         == "reproduced"
     )
-    stealth = table.loc[("clean, θb scores as θu on forget data", "contrastive", "verbmem")]
+    stealth = table.loc[("clean, θb scores as θu on forget data", "keep", "verbmem")]
     assert stealth["verdict"] == "reproduced" and abs(stealth["effect"]) < 2
 
 
 def test_what_a_study_lacks_is_inconclusive_with_the_reason(study: Study) -> None:
     table = judge(study, paper_claims())
     missing = table[
-        (table["claim"] == "hiding the 8 shallow positions leaves what was to be kept")
+        (table["claim"] == "masking the 8 shallow positions does not harm retained knowledge")
         & (table["metric"] == "verbmem")
     ].iloc[0]
     assert missing["verdict"] == "inconclusive" and "backdoor" in missing["reason"]
     assert set(table["verdict"]) <= {"reproduced", "not reproduced", "inconclusive"}
 
 
-def test_tables_show_every_claim(study: Study) -> None:
+def test_tables_have_every_claim(study: Study) -> None:
     table = judge(study, paper_claims())
-    text, lines = markdown(table), readable(table).splitlines()
-    tested = table["effect"].notna()
-    assert 0 < tested.sum() < len(table) and len(lines) == tested.sum() + 3
-    assert lines[-1].startswith(f"{(~tested).sum()} claims could not be tested: study ") and lines[
-        -1
-    ].endswith("; and more")
-    assert readable(table[~tested]).startswith(f"{(~tested).sum()} claims could not be tested: ")
+    text, line = format_markdown(table), summarize(table)
+    is_tested = table["effect"].notna()
+    assert 0 < is_tested.sum() < len(table)
+    assert f"{(~is_tested).sum()} claims could not be tested: study " in line
+    assert line.endswith("; and more")
+    assert summarize(table[~is_tested]).startswith(f"{(~is_tested).sum()} claims could not be tested: ")
     for claim in table["claim"]:
         assert f"| {claim} |" in text
+    assert len({row.count("|") for row in text.splitlines() if row.startswith("|")}) == 1

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
+from regression import fit_clustered
 
 from sinkscope.evaluation.statistics import small_sample_correction
-from sinkscope.studies.regression import regression
 
 NAMES = ["a", "b", "c"]
 
@@ -36,7 +36,7 @@ def solved(frame: pd.DataFrame, spread: pd.Series, middle: pd.Series) -> np.ndar
 
 
 def fitted(frame: pd.DataFrame, **more: int) -> pd.DataFrame:
-    return regression(frame, "value", NAMES, intercepts="group", clusters=["group", "seed"], **more)
+    return fit_clustered(frame, "value", NAMES, intercepts="group", clusters=["group", "seed"], **more)
 
 
 def test_known_coefficients() -> None:
@@ -75,7 +75,7 @@ def test_a_cluster_may_have_parts_of_several_groups() -> None:
         made_up(4.0).assign(family=lambda rows: rows["group"].map({"w": 1, "x": 1, "y": 2, "z": 3})),
         200,
     )
-    found = regression(
+    found = fit_clustered(
         frame, "value", NAMES, intercepts="group", clusters=["family"], resamples=resamples, seed=5
     )
     value, spread, middle = (

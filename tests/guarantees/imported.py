@@ -15,10 +15,8 @@ import transformers.models.llama.modeling_llama
 
 import sinkscope.audit.triggers
 import sinkscope.cli
-import sinkscope.figures
 import sinkscope.sinks.captures
 import sinkscope.sinks.locate
-import sinkscope.studies.claims
 import sinkscope.studies.study
 import sinkscope.unlearning.cost_estimate
 from sinkscope.models.model import load

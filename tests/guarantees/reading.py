@@ -166,10 +166,6 @@ COMMANDS: dict[str, dict[str, Arguments]] = {
             *_store(own),
         ],
     },
-    "finished study": {
-        "figures": lambda given, own: ["figures", given],
-        "claims": lambda given, own: ["claims", given],
-        "report": lambda given, own: ["report", given],
-    },
+    "finished study": {"report": lambda given, own: ["report", given]},
 }
 """By the kind of thing that is read, the commands that read it. A new command is a line here."""

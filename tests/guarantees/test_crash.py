@@ -9,20 +9,11 @@ import signal
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
-from typing import cast
 
-import matplotlib.pyplot as plt
-import pandas as pd
 import pytest
-from plotly import graph_objects as go
 
-from sinkscope import figures
 from sinkscope.cli.main import STOPPED
-from sinkscope.figures import Picture
-from sinkscope.studies.study import Study
 from sinkscope.unlearning.recipe import Recipe
 from sinkscope.unlearning.run import unlearn
 from tests.guarantees.conftest import Undisturbed
@@ -130,19 +121,6 @@ def test_who_stops_the_second_of_two_trainings_is_told_that_the_first_is_kept(tm
     with pytest.raises(KeyboardInterrupt, match=r"^$"):
         unlearn(Recipe.parse(RECIPE), tmp_path / "other", stop)
     assert [path.name for path in tmp_path.iterdir()] == ["out-unlearned"]
-
-
-def test_pictures_that_are_drawn_when_the_user_stops_are_kept_and_counted(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def stop(study: object) -> pd.DataFrame:
-        raise KeyboardInterrupt
-
-    drawn = Picture(lambda study: pd.DataFrame({"x": [1]}), lambda data: plt.figure(), go.Figure, (), None)
-    monkeypatch.setattr(figures, "PICTURES", {"first": drawn, "second": replace(drawn, frame=stop)})
-    with pytest.raises(KeyboardInterrupt, match="stopped; 3 files were written to"):
-        figures.draw_all(cast(Study, SimpleNamespace(directory=tmp_path)), tmp_path)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["first.csv", "first.pdf", "first.png"]
 
 
 @pytest.mark.parametrize("write", [new, replacing, into])

@@ -35,7 +35,7 @@ PROCESSES, SOAK_PROCESSES = 1, 8
 GIVEN, TRAINED = 1e-4, 1e-2
 TRAINING = ("unlearn", "study")
 ALL = [*COMMANDS, *OTHERS]
-COMPUTING = [name for name in ALL if name not in ("report", "figures", "claims")]
+COMPUTING = [name for name in ALL if name != "report"]
 """The commands that ask a model."""
 OTHER = {
     "OMP_NUM_THREADS": "2",

@@ -11,8 +11,8 @@ from typing import Any
 import yaml
 
 from sinkscope.io.run_directory import MANIFEST, read_manifest, verify
+from tests.analyses.fake import fake_study
 from tests.conftest import TEXT
-from tests.figures.fake import fake_study
 from tests.guarantees.warm import Started, start
 from tests.studies.small import FEW
 
@@ -63,10 +63,8 @@ OTHERS: dict[str, Callable[[Path, Path], list[object]]] = {
         "--limit",
         2,
     ],
-    "figures": lambda given, at: ["figures", given / "fake"],
-    "claims": lambda given, at: ["claims", given / "fake"],
 }
-"""Those that are only shown a disk that cannot be written. The last two add files to a directory."""
+"""Those that are only shown a disk that cannot be written."""
 
 
 def give(directory: Path) -> Path:

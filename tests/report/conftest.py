@@ -23,8 +23,8 @@ from sinkscope.sinks.locate import CaptureConfig, write_locate
 from sinkscope.sinks.maps import MAX_BINS
 from sinkscope.sinks.sink_map import SinkMap, uniform_alpha
 from sinkscope.text import tokenize_passages
+from tests.analyses.fake import HOSTILE, fake_study
 from tests.conftest import TEXT
-from tests.figures.fake import HOSTILE, fake_study
 
 HOSTILE_SVG = (
     '<svg xmlns="http://www.w3.org/2000/svg" width="300" height="200" onload="alert(1)"><desc>drawn</desc>'

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from sinkscope.report.page import Page
-from tests.figures.fake import HOSTILE
+from tests.analyses.fake import HOSTILE
 from tests.report.browsing import NARROW, NEEDS_CHROMIUM, WIDE, Open, read_download, scroll_to_end
 from tests.report.conftest import HOSTILE_NAME
 

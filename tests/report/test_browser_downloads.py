@@ -14,7 +14,7 @@ import pytest
 from sinkscope.report.page import MODULES, bundle_scripts
 from sinkscope.report.study_query import StudyQuery
 from sinkscope.studies.study import Study
-from tests.figures.fake import HOSTILE
+from tests.analyses.fake import HOSTILE
 from tests.report.browsing import NARROW, NEEDS_CHROMIUM, Open, read_download, scroll_to_comparison
 from tests.report.conftest import HOSTILE_NAME, HOSTILE_SVG
 

