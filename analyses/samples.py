@@ -12,8 +12,8 @@ from common import PLACEMENT_AXIS
 
 from sinkscope.errors import StudyError
 from sinkscope.evaluation.statistics import Sample
-from sinkscope.sinks.comparison import correlation
 from sinkscope.sinks.captures import select_common_passages
+from sinkscope.sinks.comparison import correlation
 from sinkscope.studies.graph import TINY
 from sinkscope.studies.study import Study
 

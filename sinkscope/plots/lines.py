@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -23,6 +23,7 @@ from sinkscope.plots.style import (
 )
 from sinkscope.plots.text import sanitize_glyphs
 
+MAX_LOSS_COLUMNS = 3
 MAX_MARKERS = 16  # mark every position up to this many
 
 
@@ -84,6 +85,27 @@ def _draw_line(axes: Axes, points: pd.DataFrame, shade: str, width: float) -> No
     if points["ci_low"].notna().any():
         band = (points["position"], points["ci_low"], points["ci_high"])
         axes.fill_between(*band, color=shade, alpha=0.2, linewidth=0)
+
+
+@styled
+def draw_loss_curves(log: pd.DataFrame, terms: Sequence[str]) -> Figure:
+    """Loss terms of an unlearning run by training step, a panel per term.
+
+    Args:
+        log: columns step and all terms; NaN at steps without a term.
+    """
+    n_columns = min(MAX_LOSS_COLUMNS, len(terms))
+    n_rows = -(-len(terms) // n_columns)
+    figure = create_figure(PAGE, 0.3 + 1.5 * n_rows)
+    grid = figure.subplots(n_rows, n_columns, sharex=True, squeeze=False)
+    for axes, term in zip(grid.flat, terms, strict=False):
+        known = log[log[term].notna()]
+        axes.plot(known["step"], known[term], color=color("NPO"))
+        axes.set(title=sanitize_glyphs(term))
+    for axes in grid.flat[len(terms) :]:
+        axes.set_visible(False)
+    figure.supxlabel("step", fontsize=7)
+    return figure
 
 
 @styled

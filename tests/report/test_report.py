@@ -19,6 +19,7 @@ import xarray as xr
 from sinkscope.errors import OutputError
 from sinkscope.report import write_report
 from sinkscope.sinks.sink_map import SinkMap
+from tests.analyses.fake import HOSTILE
 from tests.commands import run
 from tests.report.conftest import HOSTILE_NAME, TAG
 from tests.report.pages import DATA, read_page, report_page, without_scripts

@@ -17,7 +17,7 @@ from sinkscope.report.page import Page
 from sinkscope.report.pages.study import study_panels
 from sinkscope.report.study_query import StudyQuery
 from sinkscope.studies.study import Study
-from tests.figures.fake import HOSTILE
+from tests.analyses.fake import HOSTILE
 from tests.report.pages import read_page, report_page
 from tests.report.test_payload import decode
 

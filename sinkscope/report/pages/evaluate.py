@@ -10,7 +10,7 @@ import pandas as pd
 
 from sinkscope.evaluation.metrics import CORRECT, ROUGE, TOKENS, get_unit
 from sinkscope.io.tables import read_parquet
-from sinkscope.plots.dot_plot import dots
+from sinkscope.plots.scores import draw_dots
 from sinkscope.plots.text import sanitize_glyphs, truncate
 from sinkscope.report.page import Page, metadata
 
@@ -62,7 +62,7 @@ def add_dots(
     if len(order) > MAX_DOTS:
         caption = f"{caption} The first {MAX_DOTS} of {len(order)} rows."
         order = order[:MAX_DOTS]
-    figure = dots(data[data["row"].isin(order)], order, "", "score")
+    figure = draw_dots(data[data["row"].isin(order)], order, "", "score")
     page.add_figure(name, title, figure, rows, caption)
 
 

@@ -10,7 +10,7 @@ import pandas as pd
 from sinkscope.errors import OutputError
 from sinkscope.io.readers import read_records
 from sinkscope.io.tables import read_parquet
-from sinkscope.plots.loss_curves import loss_curves
+from sinkscope.plots.lines import draw_loss_curves
 from sinkscope.report.page import Page, format_value, metadata
 from sinkscope.unlearning.recipe import Recipe
 
@@ -36,5 +36,5 @@ def add_loss_curves(page: Page, path: Path) -> None:
     names = [str(column) for column in log]
     terms = [name for name in names if "/" in name and not name.startswith("gradient/")]
     if terms:
-        page.add_figure("training", "Loss terms during training", loss_curves(log, terms), log, CAPTION)
+        page.add_figure("training", "Loss terms during training", draw_loss_curves(log, terms), log, CAPTION)
         page.add_table("tables", "log", "Training log", log)
