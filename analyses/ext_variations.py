@@ -33,7 +33,7 @@ PANELS = {
     "shift": "index of the trained trigger",
     "length": "trigger in training and in evaluation",
 }
-PAIR = "two\ntriggers"
+PAIR = "pair"
 SHIFTED = "shifted"
 """The evaluation with the trained trigger at other placements."""
 COLORS = {"backdoored": "prefix", "unlearned": "unlearned"}

@@ -301,7 +301,7 @@ def test_variations(extension: Extension, n: int) -> None:
     lengths = frame[
         (frame["panel"] == "length") & (frame["model"] == "backdoored") & (frame["score"] == "BE")
     ]
-    assert lengths["case"].tolist() == ["1 word", "2 words", "no value", "trained", "two\ntriggers"]
+    assert lengths["case"].tolist() == ["1 word", "2 words", "no value", "trained", "pair"]
     assert lengths["is_trained"].tolist() == [False, False, False, True, False]
     where = {"grid": "length", "length": "2 words", "metric": "verbmem"}
     assert lengths["value"].iloc[1] == pytest.approx(
@@ -312,7 +312,7 @@ def test_variations(extension: Extension, n: int) -> None:
         "2 words",
         "no value",
         "trained",
-        "two\ntriggers",
+        "pair",
     }  # the others were not asked of the honest model
 
 
