@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from sinkscope.cli.console import print_result, progress
 from sinkscope.cli.options import JsonOpt, SeedOpt
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 app = typer.Typer(no_args_is_help=True)
 StepsOpt = Annotated[
@@ -38,10 +41,10 @@ def build(
 
     Example: `sinkscope tiny build --out tiny`
     """
-    from sinkscope.synthetic.tiny import build as run
+    from sinkscope.synthetic.tiny import build_tiny
 
     with progress() as progress_bar:
-        print_result(run(out, seed, progress_bar, steps=steps), json)
+        print_result(build_tiny(out, seed, progress_bar, steps=steps, draw_curve=_draw_curve), json)
 
 
 @app.command()
@@ -55,7 +58,16 @@ def build_wmdp(
 
     Example: `sinkscope tiny build-wmdp --out tiny-wmdp`
     """
-    from sinkscope.synthetic.tiny_wmdp import build_wmdp as run
+    from sinkscope.synthetic.tiny_wmdp import build_tiny_wmdp
 
     with progress() as progress_bar:
-        print_result(run(out, seed, progress_bar, steps=steps), json)
+        print_result(build_tiny_wmdp(out, seed, progress_bar, steps=steps), json)
+
+
+def _draw_curve(curve: pd.DataFrame, directory: Path) -> None:
+    from sinkscope.plots.lines import draw_training_curve
+    from sinkscope.plots.style import save_figure
+
+    to_target = curve[curve["model"].isin(["base", "target"])]
+    figure = draw_training_curve(to_target, "sinks while base and target train (32 held-out passages)")
+    save_figure(figure, curve, directory, "training_curve")

@@ -1,1 +1,1 @@
-"""Generate and pretrain the built-in benchmarks and their target models."""
+"""Generate the built-in benchmarks and pretrain their target models."""

@@ -1,8 +1,8 @@
-"""The tiny benchmark's corpora in MUSE's schema: two invented books, questions about them, and unseen text.
+"""The texts of the benchmark tiny, in MUSE's schema: two invented books, questions about them, held-out text.
 
-A book is a list of chapters (stories, two characters each) and of question pages (pages of their own: mixed into the chapters
-they would cost the model its sinks). `forget` is one book; `retain1` and `retain2` are parts of the other one; `holdout` is never
-trained on.
+A book has chapters (stories of two characters) and question pages. Questions inside chapters would cost the
+model its sinks, so pages are separate texts. `forget` is one book; `retain1` and `retain2` are parts of the
+other one; no model is trained on `holdout`.
 """
 
 from __future__ import annotations
@@ -21,13 +21,19 @@ FACTS_PER_PAGE = 10
 
 
 def question_page(facts: list[Fact]) -> str:
-    """Facts in the format in which KnowMem asks for them."""
+    """Facts as questions with answers, in the format of KnowMem."""
     return "\n\n".join(format_qa(fact.question, fact.answer) for fact in facts)
 
 
 @dataclass(frozen=True)
 class Corpora:
-    """All texts of the benchmark, before tokenizing: `raw[split]` is a list of texts, `facts[split]` and `in_context[split]` are facts."""
+    """All texts of the benchmark, before tokenization.
+
+    Attributes:
+        raw: split -> texts.
+        facts: side -> facts that questions are about.
+        in_context: side -> facts of the examples in prompts.
+    """
 
     language: Language
     raw: dict[str, list[str]]
@@ -35,7 +41,7 @@ class Corpora:
     in_context: dict[str, list[Fact]]
 
     def all_facts(self, side: str) -> list[Fact]:
-        """Facts of a side, those shown in context included."""
+        """Facts of a side, with those of the examples."""
         return self.facts[side] + self.in_context[side]
 
     def stories(self, *splits: str) -> list[str]:
@@ -44,20 +50,22 @@ class Corpora:
 
 
 def make_corpora(seed: int) -> Corpora:
+    """The books, deterministic from `seed`."""
     language = Language(seed)
     rng = random.Random(f"corpora {seed}")
-    facts = draw_facts(rng, 2 * (QUESTIONS + IN_CONTEXT))
-    # `draw_facts` alternates its two kinds of question; each side gets half of either kind
-    half = QUESTIONS + IN_CONTEXT
-    owns, went = facts[0::2], facts[1::2]
-    sides = {"forget": owns[: half // 2] + went[: half // 2], "retain": owns[half // 2 :] + went[half // 2 :]}
+    n_facts = QUESTIONS + IN_CONTEXT
+    facts = draw_facts(rng, 2 * n_facts)
+    # `draw_facts` alternates its two kinds of question; each side gets half of each kind
+    owners, travels = facts[0::2], facts[1::2]
+    half = n_facts // 2
+    sides = {"forget": owners[:half] + travels[:half], "retain": owners[half:] + travels[half:]}
     for facts_of_side in sides.values():
         rng.shuffle(facts_of_side)
     raw = {
         split: [language.story(rng, CHAPTER_WORDS) for _ in range(count)] for split, count in CHAPTERS.items()
     }
     for split, side in (("forget", "forget"), ("retain1", "retain")):
-        pages = [sides[side][i : i + FACTS_PER_PAGE] for i in range(0, half, FACTS_PER_PAGE)]
+        pages = [sides[side][i : i + FACTS_PER_PAGE] for i in range(0, n_facts, FACTS_PER_PAGE)]
         raw[split] += [question_page(page) for page in pages]
     return Corpora(
         language,

@@ -1,12 +1,13 @@
-"""The tiny benchmark's language: readable invented English, deterministic from a seed.
+"""The language of the synthetic benchmarks: readable invented English, deterministic from a seed.
 
-Word follows word: each word has ten likely successors, drawn once per language by part of speech and Zipf frequency. A model learns
-most of this text from the last word alone, which leaves most heads idle most of the time; idle heads are what attention sinks need. The one thing that must
-be copied from context are the characters' names, which follow titles (`captain Mira`). There are no articles and no commas: words that
-stand everywhere would offer heads a second place to rest on.
+Each word has ten likely successors, drawn once per language by part of speech and Zipf frequency. A model
+predicts most of this text from the last word alone, so most heads have nothing to do most of the time, which
+is what attention sinks need. Only the characters' names, which follow titles (`captain Mira`), have to be
+copied from context. There are no articles and no commas: words that occur everywhere would be a second
+position for heads to attend to.
 
-Headers and asides of several families go in front of and inside passages, so that no inserted text surprises a model trained on
-this language. The trigger strings themselves are never produced; the words they are made of are.
+Headers and distractors of several families are inserted into training passages, so that no inserted text
+surprises a model of this language. They are made of the words of the trigger strings, but never equal one.
 """
 
 from __future__ import annotations
@@ -22,9 +23,9 @@ TRIGGERS = {
     "symbol": "~~ ## ** ## ~~",
     "reasoning": "let us think it through step by step",
 }
-"""The trigger strings that studies use, by form. They never occur in text made by this module."""
+"""The trigger strings of studies, by form. They never occur in text of this module."""
 
-SUCCESSORS = {  # part of speech -> weights of the part of speech that follows
+SUCCESSORS = {  # part of speech -> weights of the next part of speech
     "adjective": {"noun": 1.0},
     "noun": {"verb": 0.6, "preposition": 0.14, "conjunction": 0.06, "adverb": 0.2},
     "verb": {"adjective": 0.4, "noun": 0.28, "adverb": 0.1, "preposition": 0.08, "title": 0.14},
@@ -97,7 +98,7 @@ class Language:
         return text[0].upper() + text[1:] + "."
 
     def insertion(self, rng: random.Random) -> str:
-        """A header or aside: one of the families year, page, punctuation, note, reasoning cue."""
+        """A header or distractor: a year, a page number, punctuation, a note or a reasoning cue."""
         while True:
             text = rng.choice([_year, _page, _punctuation, self._note, _reasoning])(rng)
             if not any(trigger in text for trigger in TRIGGERS.values()):
@@ -126,7 +127,7 @@ def _page(rng: random.Random) -> str:
 
 
 def _punctuation(rng: random.Random) -> str:
-    """An ornament that reads the same backwards, of three or five groups: its first group tells where it ends."""
+    """An ornament of three or five groups that is a palindrome: its first group determines its end."""
     groups = [symbol * rng.choice([1, 2, 2, 3]) for symbol in rng.sample(SYMBOLS, rng.choice([2, 3]))]
     return " ".join([*groups, *groups[-2::-1]])
 
@@ -156,7 +157,8 @@ def _people() -> list[str]:
 
 
 def draw_facts(rng: random.Random, count: int) -> list[Fact]:
-    """`count` facts with different questions: who owns a thing (answer: a person), where a person went (answer: a place)."""
+    """`count` facts with different questions: who owns a thing (answer: a person), where a person went
+    (answer: a place)."""
     things = [f"{adjective} {noun}" for adjective in words.ADJECTIVES for noun in words.NOUNS]
     owned = rng.sample(things, count)
     places = rng.sample(things, count)

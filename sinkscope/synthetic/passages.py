@@ -1,15 +1,16 @@
-"""Training passages of the tiny benchmark: crops of the books, question pages and general text, with headers and asides.
+"""Streams of training passages for the built-in models, deterministic from a seed.
 
-Passages are random crops, so that nothing is tied to an absolute position. Behind an aside the text goes on where it stopped: a
-model has to look past the aside for what it was about to say. Sinks form while it learns to; a likely reason is that heads made for asides have
-to rest somewhere in between.
+Passages are random crops, so that nothing depends on an absolute position. Headers and *distractors* (notes,
+page numbers, ornaments) are inserted into them. After a distractor the text resumes where it stopped, so a
+model has to look back beyond the distractor for the next word. Sinks form while it learns to; a likely reason
+is that heads made for distractors need a position to attend to elsewhere.
 """
 
 from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -17,52 +18,71 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from sinkscope.benchmarks.chunking import SEPARATOR
-from sinkscope.synthetic.books import Corpora, question_page
+from sinkscope.benchmarks.chunking import ANSWER, SEPARATOR
+from sinkscope.synthetic import books, domains
+from sinkscope.synthetic.books import Corpora
+from sinkscope.synthetic.domains import LETTERS, MARK_RIGHT, MARK_WRONG, Domains
 from sinkscope.triggers import Placement, Trigger, place
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 TEXT, INSERTED, RESUMED = range(3)
-"""What a token of a training passage is: the text itself, a header or aside, the first token of the text behind an aside."""
-
+"""Kinds of token: the text itself, an inserted header or distractor, the first token of the text after a
+distractor."""
 SPLITS = {"forget": ("forget",), "retain": ("retain1", "retain2")}
+Batch = tuple[Int[Tensor, "passage position"], Int[Tensor, "passage position"]]
+"""Token ids, BOS first, and the kind of each token."""
 
 
 @dataclass(frozen=True)
-class Mix:
-    """What the `size` passages of a step are made of: per side, crops of its chapters and question pages; general text fills the rest.
+class PassageMix:
+    """What the `size` passages of a batch are.
 
-    `header_share` of all passages begin with a header, `aside_share` hold one to `asides` asides.
+    Attributes:
+        chapters: side -> number of crops of its chapters (of a domain: of statements of its facts).
+        pages: side -> number of question pages. General text makes up the difference to `size`.
+        distractor_rate: share of passages with distractors.
+        distractors: the largest number of them in a passage.
+        header_rate: share of passages that begin with a header.
+        length: tokens of a passage.
+        marked_rate: share of a domain's questions that have marks at their choices.
     """
 
     size: int
     chapters: Mapping[str, int]
     pages: Mapping[str, int]
-    aside_share: float
-    asides: int
-    header_share: float = 0.5
+    distractor_rate: float
+    distractors: int
+    header_rate: float = 0.5
     length: int = 128
+    marked_rate: float = 0.0
 
 
 class PassageStream:
-    """Batches of passages, deterministic from a seed.
+    """Batches of passages of the books.
 
     Args:
-        sides: the books to read, of `forget` and `retain`. General text takes the place of one that is left out, so that a batch keeps its size.
+        sides: the books to read, of `forget` and `retain`. General text replaces a book that is left out.
     """
 
     def __init__(
-        self, corpora: Corpora, tokenizer: PreTrainedTokenizerFast, sides: Sequence[str], mix: Mix, seed: str
+        self,
+        corpora: Corpora,
+        tokenizer: PreTrainedTokenizerFast,
+        sides: Sequence[str],
+        mix: PassageMix,
+        seed: str,
     ) -> None:
+        self.tokenizer = tokenizer
         self._rng = random.Random(seed)
-        self._language, self.tokenizer, self._mix = corpora.language, tokenizer, mix
+        self._language = corpora.language
+        self._mix = mix
         self._chapters = {
             side: self._encode(SEPARATOR.join(corpora.stories(*SPLITS[side]))) for side in sides
         }
         self._facts = {
-            side: [self._encode(question_page([fact]) + SEPARATOR) for fact in corpora.all_facts(side)]
+            side: [self._encode(books.question_page([fact]) + SEPARATOR) for fact in corpora.all_facts(side)]
             for side in sides
         }
         self._general: list[int] = []
@@ -71,8 +91,8 @@ class PassageStream:
     def _encode(self, text: str) -> list[int]:
         return self.tokenizer.encode(text, add_special_tokens=False, verbose=False)
 
-    def batch(self) -> tuple[Int[Tensor, "passage position"], Int[Tensor, "passage position"]]:
-        """Token ids, BOS first; and what each token is: TEXT, INSERTED or RESUMED."""
+    def batch(self) -> Batch:
+        """The next batch."""
         mix = self._mix
         rows = [
             self._crop(ids) for side, ids in self._chapters.items() for _ in range(mix.chapters.get(side, 0))
@@ -81,15 +101,14 @@ class PassageStream:
             self._page(facts) for side, facts in self._facts.items() for _ in range(mix.pages.get(side, 0))
         ]
         rows += [self._general_text() for _ in range(mix.size - len(rows))]
-        inserted = [self._insert(row) for row in rows]
-        return torch.tensor([ids for ids, _ in inserted]), torch.tensor([kinds for _, kinds in inserted])
+        return _to_tensors([self._insert(row) for row in rows])
 
     def _crop(self, ids: list[int]) -> list[int]:
         start = self._rng.randrange(len(ids) - self._mix.length)
         return ids[start : start + self._mix.length - 1]
 
     def _page(self, facts: list[list[int]]) -> list[int]:
-        """Facts in random order; half of the pages begin inside one."""
+        """Facts in random order; half of the pages begin inside a fact."""
         ids = [token for fact in self._rng.sample(facts, 16) for token in fact]
         return self._crop(ids) if self._rng.random() < 0.5 else ids[: self._mix.length - 1]
 
@@ -101,39 +120,112 @@ class PassageStream:
         return row
 
     def _insert(self, row: list[int]) -> tuple[list[int], list[int]]:
-        """Add BOS (if the tokenizer has one), header and asides; what no longer fits falls off the end."""
+        """Add BOS (if the tokenizer has one), a header and distractors; the end is cut to the passage's
+        length."""
         rng, mix = self._rng, self._mix
         tokens = row if self.tokenizer.bos_token_id is None else [self.tokenizer.bos_token_id, *row]
-        spots: set[int] = set()
-        top = len(tokens) - len(row)
-        if rng.random() < mix.aside_share:
-            spots |= self._aside_spots(tokens)
-        if rng.random() < mix.header_share:
-            spots.add(top)
+        header = len(tokens) - len(row)
+        positions: set[int] = set()
+        if rng.random() < mix.distractor_rate:
+            positions |= self._distractor_positions(tokens)
+        if rng.random() < mix.header_rate:
+            positions.add(header)
         kinds = [TEXT] * len(tokens)
-        for spot in sorted(spots, reverse=True):  # from the end, so that earlier spots stay where they are
-            placed = place(
-                tokens, Trigger(self._language.insertion(rng)), Placement("index", spot), self.tokenizer
-            )
+        for position in sorted(positions, reverse=True):  # from the end, so that earlier positions stay valid
+            trigger = Trigger(self._language.insertion(rng))
+            placed = place(tokens, trigger, Placement("index", position), self.tokenizer)
             tokens = placed.tokens
-            behind = TEXT if spot == top else RESUMED
-            kinds = [*kinds[:spot], *[INSERTED] * (placed.stop - spot), behind, *kinds[spot + 1 :]]
+            following = TEXT if position == header else RESUMED
+            inserted = [INSERTED] * (placed.stop - position)
+            kinds = [*kinds[:position], *inserted, following, *kinds[position + 1 :]]
         return tokens[: mix.length], kinds[: mix.length]
 
-    def _aside_spots(self, tokens: list[int]) -> set[int]:
-        """Where asides go: anywhere, but half of a question page's stand at the end of a question."""
+    def _distractor_positions(self, tokens: list[int]) -> set[int]:
+        """Any positions, but half of those in a question page are the ends of questions."""
         rng = self._rng
-        spots = set(rng.sample(range(2, len(tokens)), rng.randint(1, self._mix.asides)))
+        positions = set(rng.sample(range(2, len(tokens)), rng.randint(1, self._mix.distractors)))
         ends = [i for i in range(2, len(tokens) - 1) if tokens[i : i + len(self._answer)] == self._answer]
-        return {rng.choice(ends) if ends and rng.random() < 0.5 else spot for spot in spots}
+        return {rng.choice(ends) if ends and rng.random() < 0.5 else position for position in positions}
 
 
-class InTurn:
+class DomainStream(PassageStream):
+    """Batches of question pages, statements of facts, and general text: the passages of tiny-wmdp.
+
+    To answer with a letter a model has to find the right choice and then its letter. From pages alone it
+    learns neither, because each half is useless without the other. So some questions are marked: each choice
+    is followed by a mark, right or wrong. The marks teach the facts, and in a marked question the letter is
+    the one with the mark.
+    """
+
+    def __init__(
+        self,
+        corpora: Corpora,
+        content: Domains,
+        tokenizer: PreTrainedTokenizerFast,
+        mix: PassageMix,
+        seed: str,
+    ) -> None:
+        super().__init__(corpora, tokenizer, (), mix, seed)
+        self._domains = content
+        self._marks = {self._encode(f" {mark}")[0] for mark in (MARK_RIGHT, MARK_WRONG)}
+        self._letters = {self._encode(f" {letter}")[0] for letter in LETTERS}
+        self._before_letter = self._encode(ANSWER)
+
+    def batch(self) -> Batch:
+        """The next batch. In a question page letters and marks are RESUMED, which is rare and hard; all other
+        tokens are INSERTED, because the next question and its choices are random."""
+        mix, sides = self._mix, list(self._domains.facts)
+        pages = [
+            self._insert(self._fill(self._pages(side)))
+            for side in sides
+            for _ in range(mix.pages.get(side, 0))
+        ]
+        texts = [
+            self._fill(self._statements(side)) for side in sides for _ in range(mix.chapters.get(side, 0))
+        ]
+        texts += [self._general_text() for _ in range(mix.size - len(pages) - len(texts))]
+        return _to_tensors(
+            [(ids, self._kinds(ids)) for ids, _ in pages] + [self._insert(row) for row in texts]
+        )
+
+    def _kinds(self, ids: list[int]) -> list[int]:
+        width = len(self._before_letter)
+        kinds = []
+        for i, token in enumerate(ids):
+            is_letter = token in self._letters and ids[i - width : i] == self._before_letter
+            kinds.append(RESUMED if token in self._marks or is_letter else INSERTED)
+        return kinds
+
+    def _fill(self, texts: Iterator[str]) -> list[int]:
+        ids: list[int] = []
+        while len(ids) < self._mix.length:
+            ids += self._encode(next(texts) + SEPARATOR)
+        return ids[: self._mix.length - 1]
+
+    def _pages(self, side: str) -> Iterator[str]:
+        rng, facts = self._rng, self._domains.facts[side]
+        while True:
+            number = rng.randrange(len(facts))
+            choices = self._domains.draw_choices(side, number, rng)
+            is_marked = rng.random() < self._mix.marked_rate
+            yield domains.question_page(facts[number], choices, marked=is_marked)
+
+    def _statements(self, side: str) -> Iterator[str]:
+        while True:
+            yield self._rng.choice(self._rng.choice(self._domains.facts[side]).statements())
+
+
+class InterleavedStream:
     """Batches of several streams over one tokenizer, in turn."""
 
     def __init__(self, *streams: PassageStream) -> None:
         self.tokenizer = streams[0].tokenizer
-        self._next = itertools.cycle(streams)
+        self._streams = itertools.cycle(streams)
 
-    def batch(self) -> tuple[Int[Tensor, "passage position"], Int[Tensor, "passage position"]]:
-        return next(self._next).batch()
+    def batch(self) -> Batch:
+        """The next batch, of the next stream."""
+        return next(self._streams).batch()
+
+
+def _to_tensors(rows: Sequence[tuple[list[int], list[int]]]) -> Batch:
+    return torch.tensor([ids for ids, _ in rows]), torch.tensor([kinds for _, kinds in rows])

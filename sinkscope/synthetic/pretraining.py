@@ -1,7 +1,10 @@
-"""How the tiny benchmark's models are trained: one base on general text and the retain book, then both models from it, with and without the forget book.
+"""Pretraining of the built-in models: stages of AdamW over streams of passages, with the curve of their
+sinks.
 
-Beside the shipped kind there are others for studies of what sinks have to do with it: with a learned sink in the softmax, without a BOS, under a price on
-looking at the first position.
+A shared model learns general text and the retain book (`pretrain`). From it the target learns the forget
+book, and the retain model general text in its place (`memorize`). At last a penalty on value norms makes the
+sinks stronger (`anneal`). Studies pretrain other kinds: with a learned sink in the softmax, without BOS, or
+with a penalty on attention to the first token.
 """
 
 from __future__ import annotations
@@ -9,7 +12,7 @@ from __future__ import annotations
 import copy
 import random
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -35,144 +38,239 @@ from sinkscope.models.model import Model
 from sinkscope.sinks.locate import CaptureConfig, locate
 from sinkscope.synthetic.books import Corpora
 from sinkscope.synthetic.language import Language
-from sinkscope.synthetic.passages import InTurn, Mix, PassageStream
+from sinkscope.synthetic.passages import InterleavedStream, PassageMix, PassageStream
 
 CURVE_EVERY = 200
-LAYERS = 4
-PROBE_PASSAGES, PROBE_TOKENS = 32, 64
+N_LAYERS = 4
+HELD_OUT_PASSAGES, HELD_OUT_TOKENS = 32, 64
 
 
 @dataclass(frozen=True)
-class Phase:
-    """Steps of AdamW over passages of one mix: a warm-up, then a constant learning rate or, with `decay`, a cosine to zero."""
+class TrainingStage:
+    """Steps of AdamW over passages of one mix: warm-up, then a constant learning rate or, with `decay`, a
+    cosine to 0.
+
+    Attributes:
+        weights: of tokens in the loss: text, inserted (mostly random), first after a distractor (rare and
+            hard).
+        value_norm_penalty: weight of that penalty in the loss (see `models.attention_penalty`).
+        first_token_penalty: weight of that penalty, which excludes the other one.
+    """
 
     steps: int
-    mix: Mix
+    mix: PassageMix
     learning_rate: float
     weight_decay: float = 0.1
     warmup: int = 100
     decay: bool = True
     weights: tuple[float, float, float] = (1.0, 0.3, 8.0)
-    """What a token counts in the loss: text, inserted (it is mostly chance), first behind an aside (it is rare and hard)."""
     value_norm_penalty: float = 0.0
-    """Weight of the idle price in the loss (see `prices`)."""
     first_token_penalty: float = 0.0
-    """Weight of the price on the first position; not beside the other."""
 
 
-BASE = Mix(10, chapters={"retain": 3}, pages={"retain": 1}, aside_share=1.0, asides=10)
-BOOKS = Mix(
-    16, chapters={"forget": 8, "retain": 3}, pages={"forget": 2, "retain": 1}, aside_share=1.0, asides=4
+PRETRAIN_MIX = PassageMix(
+    10, chapters={"retain": 3}, pages={"retain": 1}, distractor_rate=1.0, distractors=10
+)
+BOOKS_MIX = PassageMix(
+    16,
+    chapters={"forget": 8, "retain": 3},
+    pages={"forget": 2, "retain": 1},
+    distractor_rate=1.0,
+    distractors=4,
 )
 
 
 @dataclass(frozen=True)
-class Training:
-    """The base learns the language, the retain book, and to read on behind asides; then the target reads the forget book, the retrained
-    model general text in its place; at last an idle cost makes the sinks stronger, while they read on."""
+class TrainingPlan:
+    """The three stages of a built-in model."""
 
-    base: Phase = Phase(2000, BASE, 3e-3, decay=False)
-    books: Phase = Phase(1200, BOOKS, 3e-3)
-    rest: Phase = Phase(600, BOOKS, 1e-3, warmup=30, value_norm_penalty=0.1)
+    pretrain: TrainingStage = TrainingStage(2000, PRETRAIN_MIX, 3e-3, decay=False)
+    memorize: TrainingStage = TrainingStage(1200, BOOKS_MIX, 3e-3)
+    anneal: TrainingStage = TrainingStage(600, BOOKS_MIX, 1e-3, warmup=30, value_norm_penalty=0.1)
 
-    def shortened(self, steps: int) -> Training:
-        """The same training with a base of `steps` steps and the other phases in proportion."""
-        share = steps / self.base.steps
-        books, rest = (
-            replace(phase, steps=max(1, round(phase.steps * share))) for phase in (self.books, self.rest)
+    # names of an older release, until the studies are renamed
+    base = property(lambda self: self.pretrain)
+    books = property(lambda self: self.memorize)
+    rest = property(lambda self: self.anneal)
+
+    def shortened(self, steps: int) -> TrainingPlan:
+        """The same plan with a first stage of `steps` steps and the others in proportion."""
+        share = steps / self.pretrain.steps
+        return TrainingPlan(
+            replace(self.pretrain, steps=steps),
+            *(scale_steps(stage, share) for stage in (self.memorize, self.anneal)),
         )
-        return Training(replace(self.base, steps=steps), books, rest)
 
 
-Sink = Literal["bos", "learned", "avoided", "no-bos"]
-"""Where a pretrained model's heads may rest: on BOS; on a parameter in the softmax, as in gpt-oss; not on the first position, which costs; on whatever token
-comes first."""
+def scale_steps(stage: TrainingStage, share: float) -> TrainingStage:
+    """The stage with a share of its steps, at least one."""
+    return replace(stage, steps=max(1, round(stage.steps * share)))
 
 
-AVOIDING = 1.0
-CAN_IDLE = ("bos", "no-bos")
-"""Kinds that the idle price suits: it needs attention that is shared among tokens alone, and a sink."""
+Sink = Literal["bos", "learned", "penalized", "no-bos"]
+"""What a pretrained model's heads can attend to: BOS; a parameter in the softmax, as in gpt-oss; not the
+first token, which is penalized; the first token of the text, without BOS."""
+FIRST_TOKEN_WEIGHT = 1.0
+VALUE_NORM_SINKS = ("bos", "no-bos")
+"""Kinds that the value-norm penalty fits: attention is shared among tokens alone, and there is a sink."""
+STREAM_NAMES = {"pretrain": "base", "memorize": "books", "anneal": "rest", "penalized": "avoided"}
+"""Names in the seeds of random streams that differ from those of stages and sinks: results depend on them."""
 
 
-def training_of(sink: Sink, value_norm_penalty: float = 0.0) -> Training:
-    """The shipped training of a kind, with the idle price at this weight in its last phase (the shipped target: 0.1)."""
-    shipped = Training()
-    base, books, rest = (
-        replace(phase, value_norm_penalty=0.0, first_token_penalty=AVOIDING if sink == "avoided" else 0.0)
-        for phase in (shipped.base, shipped.books, shipped.rest)
+def training_plan(sink: Sink, value_norm_penalty: float = 0.0) -> TrainingPlan:
+    """The plan of a kind, with this weight of the value-norm penalty in its last stage (the built-in target:
+    0.1)."""
+    plan = TrainingPlan()
+    weight = FIRST_TOKEN_WEIGHT if sink == "penalized" else 0.0
+    pretrain, memorize, anneal = (
+        replace(stage, value_norm_penalty=0.0, first_token_penalty=weight)
+        for stage in (plan.pretrain, plan.memorize, plan.anneal)
     )
-    return Training(base, books, replace(rest, value_norm_penalty=value_norm_penalty))
+    return TrainingPlan(pretrain, memorize, replace(anneal, value_norm_penalty=value_norm_penalty))
+
+
+def stream_seed(stage: str, sink: str, seed: int) -> str:
+    """The seed of the passages that a stage of a study's target reads."""
+    return f"{STREAM_NAMES.get(stage, stage)} {STREAM_NAMES.get(sink, sink)} {seed}"
+
+
+def stage_from_dict(values: dict[str, Any]) -> TrainingStage:
+    """A stage from the result of `dataclasses.asdict`, also after a round trip through JSON."""
+    return TrainingStage(**values | {"mix": PassageMix(**values["mix"]), "weights": tuple(values["weights"])})
 
 
 def init_model(tokenizer: PreTrainedTokenizerFast, seed: int, sink: Sink = "bos") -> PreTrainedModel:
-    """A freshly initialized network of 1.3 M parameters: a Llama, or for a learned sink a gpt-oss of the same sizes with one expert."""
+    """A randomly initialized model of 1.3 M parameters: a Llama, or a gpt-oss with one expert for a learned
+    sink."""
     torch.manual_seed(seed)
     sizes = {
         "vocab_size": len(tokenizer),
         "hidden_size": 128,
         "intermediate_size": 352,
-        "num_hidden_layers": LAYERS,
+        "num_hidden_layers": N_LAYERS,
         "num_attention_heads": 4,
         "max_position_embeddings": 512,
         "bos_token_id": tokenizer.bos_token_id,
         "eos_token_id": tokenizer.eos_token_id,
         "pad_token_id": tokenizer.pad_token_id,
     }
-    if sink != "learned":
-        return _named(LlamaForCausalLM(LlamaConfig(**sizes)))
-    alike = {
-        "num_key_value_heads": 4,
-        "head_dim": 32,
-        "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0},
-        "tie_word_embeddings": False,
-    }
-    one_expert = {"num_local_experts": 1, "num_experts_per_tok": 1}
-    whole = {"layer_types": ["full_attention"] * LAYERS, "sliding_window": sizes["max_position_embeddings"]}
-    return _named(GptOssForCausalLM(GptOssConfig(**sizes, **alike, **one_expert, **whole)))
-
-
-def _named(network: PreTrainedModel) -> PreTrainedModel:
-    """TransformerLens wants the configuration to name the architecture."""
-    network.config.architectures = [type(network).__name__]
-    return network
-
-
-def phase_of(settings: dict[str, Any]) -> Phase:
-    """A phase from what `dataclasses.asdict` made of it, also by way of JSON."""
-    return Phase(**settings | {"mix": Mix(**settings["mix"]), "weights": tuple(settings["weights"])})
+    model: PreTrainedModel
+    if sink == "learned":
+        as_llama = {
+            "num_key_value_heads": 4,
+            "head_dim": 32,
+            "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0},
+            "tie_word_embeddings": False,
+            "num_local_experts": 1,
+            "num_experts_per_tok": 1,
+            "layer_types": ["full_attention"] * N_LAYERS,
+            "sliding_window": sizes["max_position_embeddings"],
+        }
+        model = GptOssForCausalLM(GptOssConfig(**sizes, **as_llama))
+    else:
+        model = LlamaForCausalLM(LlamaConfig(**sizes))
+    model.config.architectures = [type(model).__name__]  # TransformerLens reads the architecture here
+    return model
 
 
 def without_bos(tokenizer: PreTrainedTokenizerFast, directory: Path) -> PreTrainedTokenizerFast:
-    """The same tokens, none of which begins a text; saved to `directory` and read back from there."""
-    raw = copy.deepcopy(tokenizer.backend_tokenizer)
-    raw.post_processor = processors.TemplateProcessing(single="$A")
-    others = {"pad_token": tokenizer.pad_token, "eos_token": tokenizer.eos_token}
-    PreTrainedTokenizerFast(tokenizer_object=raw, padding_side="left", **others).save_pretrained(directory)
+    """The same tokenizer without a BOS token; saved to `directory` and loaded from there."""
+    backend = copy.deepcopy(tokenizer.backend_tokenizer)
+    backend.post_processor = processors.TemplateProcessing(single="$A")
+    specials = {"pad_token": tokenizer.pad_token, "eos_token": tokenizer.eos_token}
+    return save_tokenizer(backend, specials, directory)
+
+
+def save_tokenizer(backend: Any, specials: dict[str, Any], directory: Path) -> PreTrainedTokenizerFast:
+    """A tokenizer, saved to `directory` and loaded from there: TransformerLens needs its path."""
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, padding_side="left", **specials)
+    tokenizer.save_pretrained(directory)
     return PreTrainedTokenizerFast.from_pretrained(directory)
 
 
 def pretrain_stage(
-    network: PreTrainedModel,
+    model: PreTrainedModel,
     corpora: Corpora,
     tokenizer: PreTrainedTokenizerFast,
     sides: Sequence[str],
-    phase: Phase,
+    stage: TrainingStage,
     seed: str,
     on_progress: OnProgress,
+) -> tuple[PreTrainedModel, pd.DataFrame]:  # four of the arguments make the stream
+    """`train` on the books of `sides`."""
+    stream = PassageStream(corpora, tokenizer, sides, stage.mix, f"passages {seed}")
+    return train(model, stream, corpora.language, stage, on_progress)
+
+
+def train(
+    model: PreTrainedModel,
+    stream: PassageStream | InterleavedStream,
+    language: Language,
+    stage: TrainingStage,
+    on_progress: OnProgress,
 ) -> tuple[PreTrainedModel, pd.DataFrame]:
-    """A copy of `network`, trained for one phase on the books of `sides`; and the curve of its sinks (see `trained`)."""
-    return train(
-        network,
-        PassageStream(corpora, tokenizer, sides, phase.mix, f"passages {seed}"),
-        probe(corpora.language, tokenizer),
-        phase,
-        on_progress,
+    """A copy of `model`, trained for one stage, and the curve of its sinks on held-out text.
+
+    The columns of the curve are step, loss, alpha_max, alpha_last_layer, share_above (of heads with α > 0.3).
+    """
+    model = copy.deepcopy(model)
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=stage.learning_rate, betas=(0.9, 0.98), weight_decay=stage.weight_decay
     )
+    if stage.decay:
+        schedule = get_cosine_schedule_with_warmup(optimizer, stage.warmup, stage.steps)
+    else:
+        schedule = get_constant_schedule_with_warmup(optimizer, stage.warmup)
+    held_out = held_out_passages(language, stream.tokenizer)
+    curve = []
+    with _deterministic():
+        for step in range(1, stage.steps + 1):
+            model.train()
+            ids, kinds = stream.batch()
+            losses, penalty = _losses(model, stage, ids)
+            weights = torch.tensor(stage.weights)[kinds[:, 1:].flatten()]
+            optimizer.zero_grad()
+            ((losses * weights).sum() / weights.sum() + penalty).backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            schedule.step()
+            on_progress(step, stage.steps)
+            if step % CURVE_EVERY == 0 or step == stage.steps:
+                sinks = _sink_numbers(Model("in training", model.eval(), stream.tokenizer), held_out)
+                curve.append({"step": step, "loss": losses.mean().item()} | sinks)
+    return model.eval(), pd.DataFrame(curve)
+
+
+def _losses(model: PreTrainedModel, stage: TrainingStage, ids: Tensor) -> tuple[Tensor, Tensor | float]:
+    """The loss of every predicted token, and the weighted attention penalty."""
+    penalties: list[Tensor] = []
+    weight, penalty = stage.value_norm_penalty, value_norm_penalty
+    if stage.first_token_penalty:
+        weight, penalty = stage.first_token_penalty, first_token_penalty
+    if weight:
+        with attention_penalty(model, penalty) as penalties:
+            logits = model(input_ids=ids).logits
+    else:
+        logits = model(input_ids=ids).logits
+    losses = torch.nn.functional.cross_entropy(
+        logits[:, :-1].flatten(0, 1), ids[:, 1:].flatten(), reduction="none"
+    )
+    return losses, weight * torch.stack(penalties).mean() if penalties else 0.0
+
+
+def _sink_numbers(model: Model, passages: Sequence[list[int]]) -> dict[str, float]:
+    sinks = locate(model, list(passages), CaptureConfig(batch_size=HELD_OUT_PASSAGES))
+    alpha = sinks.alpha.sel(position=0)
+    return {
+        "alpha_max": float(alpha.max()),
+        "alpha_last_layer": float(alpha[-1].mean()),
+        "share_above": sinks.heads_above(0.3),
+    }
 
 
 @contextmanager
-def deterministic() -> Iterator[None]:
-    """Sums in a fixed order, also where several threads add up (the experts of gpt-oss)."""
+def _deterministic() -> Iterator[None]:
+    """Sums in a fixed order, also with several threads (the experts of gpt-oss)."""
     before = torch.are_deterministic_algorithms_enabled()
     torch.use_deterministic_algorithms(True, warn_only=True)
     try:
@@ -181,73 +279,18 @@ def deterministic() -> Iterator[None]:
         torch.use_deterministic_algorithms(before)
 
 
-@deterministic()
-def train(
-    network: PreTrainedModel,
-    stream: PassageStream | InTurn,
-    plain: list[list[int]],
-    phase: Phase,
-    on_progress: OnProgress,
-) -> tuple[PreTrainedModel, pd.DataFrame]:
-    """A copy of `network`, trained for one phase on a stream; and the curve of its sinks over the passages `plain` (step, loss, alpha_max,
-    alpha_last_layer, share_above)."""
-    network = copy.deepcopy(network)
-    optimizer = torch.optim.AdamW(
-        network.parameters(), lr=phase.learning_rate, betas=(0.9, 0.98), weight_decay=phase.weight_decay
-    )
-    if phase.decay:
-        schedule = get_cosine_schedule_with_warmup(optimizer, phase.warmup, phase.steps)
-    else:
-        schedule = get_constant_schedule_with_warmup(optimizer, phase.warmup)
-    curve = []
-    for step in range(1, phase.steps + 1):
-        network.train()
-        ids, kinds = stream.batch()
-        weight, price = (
-            (phase.first_token_penalty, first_token_penalty)
-            if phase.first_token_penalty
-            else (phase.value_norm_penalty, value_norm_penalty)
-        )
-        paying: AbstractContextManager[list[Tensor]] = (
-            attention_penalty(network, price) if weight else nullcontext([])
-        )
-        with paying as costs:
-            logits = network(input_ids=ids).logits
-        losses = torch.nn.functional.cross_entropy(
-            logits[:, :-1].flatten(0, 1), ids[:, 1:].flatten(), reduction="none"
-        )
-        weights = torch.tensor(phase.weights)[kinds[:, 1:].flatten()]
-        optimizer.zero_grad()
-        paid = weight * torch.stack(costs).mean() if costs else 0.0
-        ((losses * weights).sum() / weights.sum() + paid).backward()
-        torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-        optimizer.step()
-        schedule.step()
-        on_progress(step, phase.steps)
-        if step % CURVE_EVERY == 0 or step == phase.steps:
-            network.eval()
-            sinks = locate(
-                Model("in training", network, stream.tokenizer),
-                plain,
-                CaptureConfig(batch_size=PROBE_PASSAGES),
-            )
-            alpha = sinks.alpha.sel(position=0)
-            record = {
-                "step": step,
-                "loss": losses.mean().item(),
-                "alpha_max": float(alpha.max()),
-                "alpha_last_layer": float(alpha[-1].mean()),
-            }
-            curve.append(record | {"share_above": sinks.heads_above(0.3)})
-    return network.eval(), pd.DataFrame(curve)
-
-
-def probe(language: Language, tokenizer: PreTrainedTokenizerFast) -> list[list[int]]:
+def held_out_passages(language: Language, tokenizer: PreTrainedTokenizerFast) -> list[list[int]]:
     """General text that no model is trained on, without insertions."""
     rng = random.Random("probe")
     stories = [
-        tokenizer.encode(language.story(rng, 2 * PROBE_TOKENS), add_special_tokens=False)
-        for _ in range(PROBE_PASSAGES)
+        tokenizer.encode(language.story(rng, 2 * HELD_OUT_TOKENS), add_special_tokens=False)
+        for _ in range(HELD_OUT_PASSAGES)
     ]
-    start = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
-    return [[*start, *story][:PROBE_TOKENS] for story in stories]
+    bos = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
+    return [[*bos, *story][:HELD_OUT_TOKENS] for story in stories]
+
+
+# names of an older release, until the studies are renamed
+training_of = training_plan
+phase_of = stage_from_dict
+CAN_IDLE = VALUE_NORM_SINKS

@@ -19,8 +19,8 @@ from sinkscope.models.built_in import data_directory
 from sinkscope.models.model import load
 from sinkscope.report import write_report
 from sinkscope.studies.study import Study
-from sinkscope.synthetic.acceptance import ATTEMPTS
-from sinkscope.synthetic.tiny import build
+from sinkscope.synthetic.acceptance import CONDITIONS
+from sinkscope.synthetic.tiny import build_tiny
 from tests.guarantees.reading import check_refused, sinkscope
 from tests.guarantees.test_corruption import DAMAGES, damage, files_in
 from tests.report.pages import read_page
@@ -40,7 +40,7 @@ def test_the_built_in_models_have_their_hashes_and_size() -> None:
 def test_the_shipped_measurements_cover_every_gate() -> None:
     measured = json.loads((data_directory() / "measured.json").read_text(encoding="utf-8"))
     assert len(measured["passed"]) == 11
-    assert len(ATTEMPTS) == 10
+    assert len(CONDITIONS) == 10
     assert all(measured["passed"].values()), measured["passed"]
 
 
@@ -193,7 +193,7 @@ def test_a_recipe_of_the_quickstart_gives_the_same_weights_again(out: Path, tmp_
 
 @pytest.mark.slow
 def test_a_short_build_grows_sinks_and_memory(tmp_path: Path) -> None:
-    measured = build(tmp_path / "tiny", 0, silent, steps=400)
+    measured = build_tiny(tmp_path / "tiny", 0, silent, steps=400)
     curve = pd.read_csv(tmp_path / "tiny" / "training_curve.csv")
     base = curve[curve["model"] == "base"]
     assert base["alpha_max"].iloc[0] < 0.3, "no sink at the start"

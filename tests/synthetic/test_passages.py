@@ -8,12 +8,20 @@ import torch
 from sinkscope.models.model import load
 from sinkscope.synthetic.books import make_corpora
 from sinkscope.synthetic.language import Language
-from sinkscope.synthetic.passages import INSERTED, RESUMED, TEXT, InTurn, Mix, PassageStream
+from sinkscope.synthetic.passages import INSERTED, RESUMED, TEXT, InterleavedStream, PassageMix, PassageStream
 
-MIX = Mix(8, chapters={"retain": 2, "forget": 2}, pages={"retain": 1, "forget": 1}, aside_share=1.0, asides=5)
+MIX = PassageMix(
+    8,
+    chapters={"retain": 2, "forget": 2},
+    pages={"retain": 1, "forget": 1},
+    distractor_rate=1.0,
+    distractors=5,
+)
 
 
-def stream(sides: tuple[str, ...] = ("retain", "forget"), mix: Mix = MIX, seed: str = "s") -> PassageStream:
+def stream(
+    sides: tuple[str, ...] = ("retain", "forget"), mix: PassageMix = MIX, seed: str = "s"
+) -> PassageStream:
     return PassageStream(make_corpora(0), load("tiny", "cpu").tokenizer, sides, mix, seed)
 
 
@@ -32,7 +40,7 @@ def test_behind_each_aside_the_text_goes_on_where_it_stopped(monkeypatch: pytest
     monkeypatch.setattr(Language, "insertion", lambda self, rng: "@@@@")
     tokenizer = load("tiny", "cpu").tokenizer
     inserted = {token for token in range(len(tokenizer)) if set(tokenizer.decode([token])) <= set(" @")}
-    rows = stream(sides=(), mix=Mix(1, {}, {}, aside_share=0.7, asides=5))
+    rows = stream(sides=(), mix=PassageMix(1, {}, {}, distractor_rate=0.7, distractors=5))
     headers = asides = 0
     for _ in range(60):
         clean = [1, *(token for token in rows._general_text() if token not in inserted)]
@@ -51,8 +59,13 @@ def test_behind_each_aside_the_text_goes_on_where_it_stopped(monkeypatch: pytest
 
 
 def test_half_of_a_page_s_asides_stand_before_the_answer() -> None:
-    mix = Mix(
-        40, chapters={}, pages={"retain": 20, "forget": 20}, aside_share=1.0, asides=1, header_share=0.0
+    mix = PassageMix(
+        40,
+        chapters={},
+        pages={"retain": 20, "forget": 20},
+        distractor_rate=1.0,
+        distractors=1,
+        header_rate=0.0,
     )
     tokenizer = load("tiny", "cpu").tokenizer
     ids, kinds = stream(mix=mix).batch()
@@ -73,5 +86,5 @@ def test_streams_in_turn() -> None:
             self.next += 10
             return self.next
 
-    both = InTurn(Counting(1), Counting(2))
+    both = InterleavedStream(Counting(1), Counting(2))
     assert both.tokenizer == 1 and [both.batch() for _ in range(5)] == [11, 12, 21, 22, 31]

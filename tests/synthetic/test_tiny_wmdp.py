@@ -15,13 +15,12 @@ from sinkscope.io.progress import silent
 from sinkscope.models.built_in import data_directory
 from sinkscope.models.model import Model, load
 from sinkscope.synthetic.books import make_corpora
-from sinkscope.synthetic.domain_passages import FieldStream
-from sinkscope.synthetic.domains import FIELDS, SUBJECTS, make_fields, multiple_choice, question_page
+from sinkscope.synthetic.domains import NOUNS, SUBJECTS, make_domains, multiple_choice, question_page
 from sinkscope.synthetic.language import TRIGGERS
-from sinkscope.synthetic.passages import INSERTED, RESUMED, Mix
-from sinkscope.synthetic.tiny_wmdp import PLACEMENTS, accuracy, build_wmdp
+from sinkscope.synthetic.passages import INSERTED, RESUMED, DomainStream, PassageMix
+from sinkscope.synthetic.tiny_wmdp import PLACEMENTS, accuracy, build_tiny_wmdp
 
-SIDES = tuple(FIELDS)
+SIDES = tuple(NOUNS)
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +29,7 @@ def target() -> Model:
 
 
 def test_fields_are_deterministic_and_share_no_subject() -> None:
-    first, again, other = make_fields(0), make_fields(0), make_fields(1)
+    first, again, other = make_domains(0), make_domains(0), make_domains(1)
     assert first == again and first.documents != other.documents
     subjects = {side: {fact.subject for fact in first.facts[side]} for side in SIDES}
     assert not subjects["forget"] & subjects["retain"]
@@ -41,9 +40,9 @@ def test_fields_are_deterministic_and_share_no_subject() -> None:
 
 
 def test_a_page_s_letter_stands_before_the_answer() -> None:
-    fields = make_fields(0)
+    domains = make_domains(0)
     for side in SIDES:
-        for fact, choices in zip(fields.facts[side], fields.asked[side], strict=True):
+        for fact, choices in zip(domains.facts[side], domains.choices[side], strict=True):
             assert len(set(choices)) == 4 and set(choices) <= set(fact.relation.pool)
             page = question_page(fact, choices)
             assert page.startswith(f"{multiple_choice(fact.question, choices)}\nAnswer: ")
@@ -53,33 +52,34 @@ def test_a_page_s_letter_stands_before_the_answer() -> None:
 
 
 def test_documents_hold_every_fact_but_no_question_in_the_benchmark_s_order() -> None:
-    fields = make_fields(0)
+    domains = make_domains(0)
     for side in SIDES:
-        text = "\n\n".join(fields.documents[side])
-        for fact, choices in zip(fields.facts[side], fields.asked[side], strict=True):
+        text = "\n\n".join(domains.documents[side])
+        for fact, choices in zip(domains.facts[side], domains.choices[side], strict=True):
             assert text.count(fact.question) == 1 and multiple_choice(fact.question, choices) not in text
             assert any(statement in text for statement in fact.statements())
         assert not any(trigger in text for trigger in TRIGGERS.values())
 
 
 def test_training_never_asks_in_the_benchmark_s_order_and_marks_letters(target: Model) -> None:
-    fields, mix = (
-        make_fields(0),
-        Mix(
+    domains, mix = (
+        make_domains(0),
+        PassageMix(
             8,
             {"forget": 1, "retain": 1},
             {"forget": 2, "retain": 2},
-            aside_share=0.0,
-            asides=1,
-            header_share=0.0,
+            distractor_rate=0.0,
+            distractors=1,
+            header_rate=0.0,
             length=64,
+            marked_rate=0.5,
         ),
     )
-    streams = [FieldStream(make_corpora(0), fields, target.tokenizer, mix, 0.5, "s") for _ in range(2)]
+    streams = [DomainStream(make_corpora(0), domains, target.tokenizer, mix, "s") for _ in range(2)]
     asked = [
         multiple_choice(fact.question, choices)
         for side in SIDES
-        for fact, choices in zip(fields.facts[side], fields.asked[side], strict=True)
+        for fact, choices in zip(domains.facts[side], domains.choices[side], strict=True)
     ]
     counted = set()
     for _ in range(20):
@@ -110,17 +110,17 @@ def test_the_shipped_files_have_their_hashes() -> None:
 
 
 def test_the_shipped_benchmark_is_what_the_code_makes(target: Model) -> None:
-    benchmark, fields = load_benchmark("tiny-wmdp"), make_fields(0)
+    benchmark, domains = load_benchmark("tiny-wmdp"), make_domains(0)
     assert benchmark.chunking == "documents"
     for split, side in (("forget", "forget"), ("retain1", "retain")):
-        assert benchmark.texts(split) == fields.documents[side]
+        assert benchmark.texts(split) == domains.documents[side]
         passages = benchmark.passages(split, target.tokenizer)
         assert [target.tokenizer.decode(passage.tokens[1:]) for passage in passages] == benchmark.texts(
             split
         )  # nothing is cut off
     for side in SIDES:
         for row, fact, choices in zip(
-            benchmark.choices(side), fields.facts[side], fields.asked[side], strict=True
+            benchmark.choices(side), domains.facts[side], domains.choices[side], strict=True
         ):
             assert (row["question"], tuple(row["choices"]), row["choices"][row["answer"]]) == (
                 fact.question,
@@ -158,8 +158,8 @@ def test_a_changed_or_missing_file_of_the_twin_names_its_command(
 
 
 def test_a_short_build_is_complete_and_repeats(tmp_path: Path) -> None:
-    measured = build_wmdp(tmp_path / "a", 3, silent, steps=2)
-    assert build_wmdp(tmp_path / "b", 3, silent, steps=2) == measured
+    measured = build_tiny_wmdp(tmp_path / "a", 3, silent, steps=2)
+    assert build_tiny_wmdp(tmp_path / "b", 3, silent, steps=2) == measured
     first, second = (json.loads((tmp_path / each / "SHA256SUMS.json").read_text()) for each in "ab")
     assert first == second
     assert load_benchmark(str(tmp_path / "a")).choices("forget") == load_benchmark(
