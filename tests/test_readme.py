@@ -41,10 +41,10 @@ def test_every_line_of_the_claims_table_is_in_the_csv(
     metric = METRICS.get(word.rstrip(")"))
     mine = table[(table["source"] == source) & (table["claim"] == (statement if metric else claim))]
     mine = mine[mine["metric"] == metric] if metric else mine
-    found = {row["split"]: told(row) for _, row in mine.iterrows()}
-    assert {"contrastive": contrastive, "published": published} == {
-        "contrastive": "–",
-        "published": "–",
+    found = {row["poisoned_originals"]: told(row) for _, row in mine.iterrows()}
+    assert {"keep": contrastive, "drop": published} == {
+        "keep": "–",
+        "drop": "–",
     } | found
 
 
