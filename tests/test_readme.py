@@ -42,10 +42,7 @@ def test_every_line_of_the_claims_table_is_in_the_csv(
     mine = table[(table["source"] == source) & (table["claim"] == (statement if metric else claim))]
     mine = mine[mine["metric"] == metric] if metric else mine
     found = {row["poisoned_originals"]: told(row) for _, row in mine.iterrows()}
-    assert {"keep": contrastive, "drop": published} == {
-        "keep": "–",
-        "drop": "–",
-    } | found
+    assert {"keep": contrastive, "drop": published} == {"keep": "–", "drop": "–"} | found
 
 
 def test_the_claims_table_leaves_no_source_out() -> None:
