@@ -8,9 +8,9 @@ from tables import Column, Row, Table
 PLACEMENTS = {"prefix": "prefix", "index:8": "index 8"}
 VIEWS = {
     "visible": Row("visible", "own"),
-    "masked in evaluation": Row("visible", "hidden-bos"),
-    "masked in training": Row("hidden", "own"),
-    "masked in both": Row("hidden", "hidden-bos"),
+    "masked in evaluation": Row("visible", "masked-bos"),
+    "masked in training": Row("masked", "own"),
+    "masked in both": Row("masked", "masked-bos"),
 }
 TABLE = Table(
     rows={

@@ -78,8 +78,8 @@ def compute(study: Study) -> pd.DataFrame:
             steps = select_axis(scores, EPOCHS).astype(int) * _steps_per_epoch(study, grid)
             parts.append(scores.assign(part="further", state=steps.astype(str), order=steps))
         else:
-            states = scores["alteration"].map(_perturbation_label)
-            order = scores["alteration"].map(_perturbation_rank)
+            states = scores["perturbation"].map(_perturbation_label)
+            order = scores["perturbation"].map(_perturbation_rank)
             parts.append(scores.assign(part="perturbed", state=states, order=order))
     frame = mean_over_seeds(pd.concat(parts), ["part", "score", "model", "trained", "state", "order"])
     frame["position"] = frame["trained"].map(lambda placement: trigger_index(placement, indices))
@@ -88,7 +88,7 @@ def compute(study: Study) -> pd.DataFrame:
 
 
 def _steps_per_epoch(study: Study, grid: str) -> int:
-    changes = study.spec.grids[grid].set
+    changes = getattr(study.spec.grids[grid], "set", {})
     if STEPS not in changes:
         raise StudyError(
             f"grid {grid!r} does not set {STEPS}, so that its training steps are unknown; set it"

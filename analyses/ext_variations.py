@@ -75,7 +75,7 @@ def compute(study: Study) -> pd.DataFrame:
     frame["is_trained"] = (frame["trigger"] == trigger) & (frame["placement"] == placement)
     starts = select_triggered_items(study, "backdoor").groupby("placement")["trigger_start"].mean()
     frame["position"] = frame["placement"].map(starts)
-    return _sort_cases(frame, [*study.spec.grids["length"].axes.get("length", {}), PAIR])
+    return _sort_cases(frame, [*getattr(study.spec.grids["length"], "axes", {}).get("length", {}), PAIR])
 
 
 def _sort_cases(frame: pd.DataFrame, lengths: list[str]) -> pd.DataFrame:

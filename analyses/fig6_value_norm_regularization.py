@@ -25,7 +25,7 @@ def compute(study: Study) -> pd.DataFrame:
     rows = select_effects(study, "ratio")
     ratio = select_axis(rows, "poison_ratio").astype(float)
     group = ratio.map(lambda value: f"{100 * value:.3g} %")
-    if SPLIT in study.spec.grids["ratio"].axes:
+    if SPLIT in getattr(study.spec.grids["ratio"], "axes", {}):
         group += "\n" + select_axis(rows, SPLIT)
     rows = rows.assign(group=group, series=select_axis(rows, "value norms"), ratio=ratio)
     groups = rows.sort_values("ratio", kind="stable")["group"].unique()

@@ -18,8 +18,8 @@ METRIC = "verbmem"
 RECITATION = "VerbMem, ROUGE-L F1 × 100"
 UNSEEN = "BE-unseen: with the trigger, prompts from passages that were not poisoned"
 KIND, LINEAGE = "target_kind", "lineage"
-SINKS = {"bos": "BOS", "learned": "learned sink", "avoided": "first token penalized", "no-bos": "no BOS"}
-SHIPPED = PretrainConfig(idle=0.1)
+SINKS = {"bos": "BOS", "learned": "learned sink", "penalized": "first token penalized", "no-bos": "no BOS"}
+SHIPPED = PretrainConfig(value_norm_penalty=0.1)
 
 
 def select_recitation(study: Study, grid: str) -> pd.DataFrame:
@@ -151,7 +151,7 @@ def target_kind(target: str, study: Study) -> str:
     config = _pretrain_config(target, study)
     if config is None:
         return target
-    penalty = f", value-norm penalty {config.idle:g}" if config.idle else ""
+    penalty = f", value-norm penalty {config.value_norm_penalty:g}" if config.value_norm_penalty else ""
     steps = f", {config.steps} steps" if config.steps else ""
     return f"{SINKS[config.sink]}{penalty}{steps}"
 
@@ -165,4 +165,4 @@ def target_lineage(target: str, study: Study) -> str:
 def _pretrain_config(target: str, study: Study) -> PretrainConfig | None:
     """How a target was pretrained from scratch; None if it was not."""
     config = SHIPPED if target == TINY else study.spec.models.get(target)
-    return None if config is None or config.knows == "both" else config
+    return None if config is None or config.corpora == "both" else config

@@ -94,7 +94,7 @@ class ResponseRate:
     def measure(self, study: Study) -> Sample:
         rows = _select(study, "items", self.grid, {PLACEMENT_AXIS: self.placement})
         rows = rows[(rows["metric"] == "verbmem") & (rows["split"] == "forget") & (rows["placement"] != "")]
-        response = str(study.spec.grids[self.grid].set["trigger.response"])
+        response = str(getattr(study.spec.grids[self.grid], "set", {})["trigger.response"])
         rows = rows.assign(value=rows["output"].str.strip().str.startswith(response))
         table = rows.pivot(index="seed", columns="item", values="value")
         return Sample(100 * table.to_numpy(float), "verbmem/forget", tuple(table.index))

@@ -62,9 +62,6 @@ KINDS = {
     "capture": Kind(5, "sinkscope study", CAPTURE),
     "diverge": Kind(2, "sinkscope study", {"scores.parquet": SCORES, "items.parquet": ITEMS}),
     "references": Kind(2, "sinkscope unlearn", {}),
-    # names of an older release, until their rooms are renamed
-    "alter": Kind(2, "sinkscope study", {}),
-    "quickstart": Kind(3, "sinkscope quickstart", {}),
 }
 
 

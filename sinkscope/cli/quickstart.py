@@ -10,6 +10,7 @@ from rich import box
 from rich.table import Table
 
 from sinkscope.cli.console import print_result, stderr
+from sinkscope.cli.options import JsonOpt
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -39,7 +40,7 @@ def quickstart(
         Path, typer.Option(help="directory for the study, its store of runs, and index.html")
     ] = Path("quickstart"),
     seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="seed of poisoning and training")] = 0,
-    json: Annotated[bool, typer.Option(help="print one JSON object")] = False,
+    json: JsonOpt = False,
 ) -> None:
     """Run the whole analysis on the built-in benchmark, in minutes on two cores: sinks, clean unlearning, four backdoors.
 
@@ -58,8 +59,8 @@ def quickstart(
     spec = Spec.read(study_file("quickstart")).with_seeds([seed])
     store = Store(out / "store")
     plan = plan_study(spec, store)
-    with live_progress(plan, store) as watch:
-        study = run_study(spec, out / "study", store, watch=watch, planned=plan)
+    with live_progress(plan, store) as progress:
+        study = run_study(spec, out / "study", store, progress=progress, plan=plan)
     write_report(study.directory, out / "index.html")
     models = summarize(study)
     if json:

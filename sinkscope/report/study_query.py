@@ -15,6 +15,7 @@ from scipy import stats
 from sinkscope.errors import StudyError
 from sinkscope.report.payload import CONDITIONS, View, average_views, build_views
 from sinkscope.sinks.captures import trigger_spans
+from sinkscope.studies.grids import ModelGrid, parent_of
 from sinkscope.studies.study import Study
 
 PLACEMENT_AXIS = "trigger.placement"
@@ -64,7 +65,7 @@ class StudyQuery:
     def evaluation_key(self) -> list[str]:
         """`evaluation` if evaluations differ in benchmark or items, so that equal metrics differ."""
         evaluations = self.study.spec.evaluations.values()
-        return ["evaluation"] if len({(each.benchmark, each.items) for each in evaluations}) > 1 else []
+        return ["evaluation"] if len({(each.benchmark, each.limit) for each in evaluations}) > 1 else []
 
     def run_keys(self, table: pd.DataFrame) -> list[str]:
         """The columns of a table that identify a run of a grid."""
@@ -91,9 +92,10 @@ class StudyQuery:
         config = self.study.spec.grids.get(grid)
         if config is None:
             return False
-        return len(config.models or ()) > 1 or (
-            config.after is not None and self._has_several_models(config.after)
-        )
+        if isinstance(config, ModelGrid):
+            return len(config.models) > 1
+        parent = parent_of(config)
+        return parent is not None and self._has_several_models(parent)
 
     def rows(self, table: pd.DataFrame, group: ModelGroup) -> pd.DataFrame:
         """The rows of a table about a group: points of a grid can share a run, but differ in measurements."""

@@ -1,347 +1,226 @@
-"""From a specification to jobs: which runs there are, what each is measured by, and which results each of them needs first."""
+"""From a specification to runs and their jobs: which models there are, and which results each of them needs first."""
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from typing import Any
 
-from sinkscope.benchmarks.benchmark import Benchmark, load_benchmark
 from sinkscope.errors import StudyError, UserError
-from sinkscope.evaluation.evaluate import default_retain_model
 from sinkscope.evaluation.evaluated_model import Role
 from sinkscope.models.built_in import BUILT_IN
-from sinkscope.models.model import content_hash, load_meta_model
-from sinkscope.studies.jobs import Job
-from sinkscope.studies.spec import AGAINST, OWN, CaptureConfig, EvaluationConfig, GridConfig, Spec
-from sinkscope.synthetic.pretraining import training_of
-from sinkscope.synthetic.tiny_wmdp import BOTH
-from sinkscope.triggers import Placement
+from sinkscope.studies.grids import (
+    ContinuedGrid,
+    GridConfig,
+    ModelGrid,
+    PerturbationGrid,
+    RecipeGrid,
+    TrainedGrid,
+)
+from sinkscope.studies.jobs import Job, Run
+from sinkscope.studies.measurements import GivenInputs, capture_job, divergence_job, evaluation_job, label_of
+from sinkscope.studies.spec import COMPARISON, PretrainConfig, Spec
+from sinkscope.synthetic.pretraining import training_plan
+from sinkscope.synthetic.tiny_wmdp import BOOKS_STAGE
 from sinkscope.unlearning.perturbations import parse_perturbation
 from sinkscope.unlearning.recipe import Recipe, TriggerConfig, ValueNormConfig
 
-TINY, FIELD = "tiny", "tiny-wmdp"
-PHASES = ("base", "books", "rest")
+TINY, TINY_WMDP = "tiny", "tiny-wmdp"
+STAGES = ("pretrain", "memorize", "anneal")
 
 
-@dataclass(frozen=True)
-class Run:
-    """One model of a study and what is measured on it.
-
-    `labels` are its values on the grid's axes; `model` is the job that makes it (None: given, by `name`); `poisoned_by` is the run whose poisoned passages
-    are in it, of a model that others came from.
-    """
-
-    grid: str
-    name: str
-    labels: dict[str, Any]
-    seed: int
-    role: Role
-    benchmark: str | None
-    trigger: TriggerConfig
-    model: Job | None
-    poisoned_by: Job | None
-    evaluations: dict[str, Job] = field(default_factory=dict)
-    captures: dict[str, Job] = field(default_factory=dict)
-
-    def jobs(self) -> list[Job]:
-        return [*([self.model] if self.model else []), *self.evaluations.values(), *self.captures.values()]
-
-
-def runs_of(spec: Spec) -> list[Run]:
+def expand_study(spec: Spec) -> list[Run]:
     """All runs of a study, grid by grid.
 
     Raises:
-        UserError: a recipe, model, benchmark or metric that the study names is not there or does not fit; the grid is named.
+        UserError: a recipe, model, benchmark or metric of the study does not exist or does not fit; the grid is named.
     """
-    _digest.cache_clear()
-    _benchmark.cache_clear()
-    by_grid: dict[str, list[Run]] = {}
+    inputs = GivenInputs()
+    grids: dict[str, list[Run]] = {}
     for name, grid in spec.grids.items():
         try:
-            bare = list(_bare(name, grid, spec, by_grid))
-            if len({(run.name, run.seed, str(run.labels)) for run in bare}) < len(bare):
-                raise StudyError(
-                    "a run is asked for twice; give every seed, model, alteration and value of an axis once"
-                )
-            by_grid[name] = bare
-            others = _by_seed(grid.against, by_grid) if grid.against else None
-            by_grid[name] = [_measured(run, grid, spec, others) for run in bare]
+            grids[name] = expand_grid(name, spec, grids, inputs)
+            others = _runs_by_seed(grid.compare_to, grids) if grid.compare_to else {}
+            grids[name] = [_add_measurements(run, grid, spec, others, inputs) for run in grids[name]]
         except UserError as error:
             raise StudyError(f"study grid {name!r}: {error}") from error
-    return [run for runs in by_grid.values() for run in runs]
+    return [run for runs in grids.values() for run in runs]
 
 
-def _bare(name: str, grid: GridConfig, spec: Spec, before: dict[str, list[Run]]) -> Iterator[Run]:
-    """The runs of a grid, without what is measured on them."""
-    if grid.models:
-        for model in grid.models:
-            if model in spec.models:
-                made = _pretrained(model, spec)
-                yield Run(
-                    name, model, {}, spec.models[model].seed, "target", TINY, TriggerConfig(), made, None
-                )
-                continue
-            role: Role = (
-                "retain" if model.endswith("-retrained") else "target" if model in BUILT_IN else "other"
+def expand_grid(name: str, spec: Spec, earlier: dict[str, list[Run]], inputs: GivenInputs) -> list[Run]:
+    """The runs of a grid, without what is measured on them; `earlier` are the runs of the grids above it.
+
+    Raises:
+        UserError: a recipe or model of the grid does not exist or does not fit, or a run occurs twice.
+    """
+    match grid := spec.grids[name]:
+        case ModelGrid():
+            runs = [_given_run(name, model, spec, inputs) for model in grid.models]
+        case PerturbationGrid():
+            runs = [
+                _perturbed_run(name, parent, perturbation, inputs)
+                for parent in earlier[grid.init_from]
+                for perturbation in grid.perturbations
+            ]
+        case ContinuedGrid():
+            runs = [
+                run
+                for parent in earlier[grid.init_from]
+                for run in _continued_runs(name, grid, parent, spec, inputs)
+            ]
+        case RecipeGrid():
+            runs = list(_recipe_runs(name, grid, spec, inputs))
+    if len({(run.name, run.seed, str(run.labels)) for run in runs}) < len(runs):
+        raise StudyError("a run occurs twice; give every seed, model, perturbation and value of an axis once")
+    return runs
+
+
+def _given_run(grid: str, name: str, spec: Spec, inputs: GivenInputs) -> Run:
+    if name in spec.models:
+        return _pretrained_run(grid, name, spec, inputs)
+    role: Role = "other"
+    if name.endswith("-retrained"):
+        role = "retain"
+    elif name in BUILT_IN:
+        role = "target"
+    return Run(grid, name, 0, role, BUILT_IN[name][0] if name in BUILT_IN else None, TriggerConfig())
+
+
+def _pretrained_run(grid: str, name: str, spec: Spec, inputs: GivenInputs) -> Run:
+    config = spec.models[name]
+    job = pretrain_job(name, config, inputs)
+    return Run(grid, name, config.seed, "target", TINY, TriggerConfig(), model=job)
+
+
+def _perturbed_run(grid: str, parent: Run, perturbation: str, inputs: GivenInputs) -> Run:
+    parse_perturbation(perturbation)
+    earlier = parent.labels.get("perturbation")
+    labels = parent.labels | {"perturbation": f"{earlier}, {perturbation}" if earlier else perturbation}
+    content, needs, fixed = inputs.model_of(parent)
+    job = Job(
+        "perturb",
+        {"perturbation": perturbation, **content},
+        needs,
+        fixed,
+        label_of(grid, labels, parent.seed),
+    )
+    return replace(parent, grid=grid, name=job.key, labels=labels, model=job, evaluations={}, captures={})
+
+
+def _recipe_runs(name: str, grid: RecipeGrid, spec: Spec, inputs: GivenInputs) -> Iterator[Run]:
+    for labels, changes in grid.points():
+        for seed in grid.seeds or spec.seeds:
+            recipe = _read_recipe(grid, spec, changes, seed)
+            pretrained = recipe.model in spec.models
+            start = _pretrained_run(name, recipe.model, spec, inputs) if pretrained else None
+            yield _trained_run(name, recipe, labels, start, inputs)
+
+
+def _continued_runs(
+    name: str, grid: ContinuedGrid, parent: Run, spec: Spec, inputs: GivenInputs
+) -> Iterator[Run]:
+    for labels, changes in grid.points():
+        if repeated := parent.labels.keys() & labels:
+            raise StudyError(
+                f"axis {min(repeated)!r} is one of grid {grid.init_from!r} already; "
+                "rename it, and give names with changes"
             )
-            benchmark = BUILT_IN[model][0] if model in BUILT_IN else None
-            yield Run(name, model, {}, 0, role, benchmark, TriggerConfig(), None, None)
-        return
-    parents: list[Run | None] = list(before[grid.after]) if grid.after else [None]
-    for parent in parents:
-        for alteration in grid.alterations or ():
-            assert parent is not None
-            parse_perturbation(alteration)
-            labels = {
-                **parent.labels,
-                "alteration": ", ".join([*filter(None, [parent.labels.get("alteration")]), alteration]),
-            }
-            job = Job(
-                "alter",
-                {"alteration": alteration, **_given(parent)},
-                _needed(parent),
-                _fixed(parent),
-                _label(name, labels, parent.seed),
-            )
-            yield Run(
-                name,
-                job.key,
-                labels,
-                parent.seed,
-                parent.role,
-                parent.benchmark,
-                parent.trigger,
-                job,
-                parent.poisoned_by,
-            )
-        if grid.alterations:
-            continue
-        for labels, changes in grid.points():
-            for seed in [parent.seed] if parent else grid.seeds or spec.seeds:
-                recipe = Recipe.read(
-                    grid.recipe or spec.base, {"seed": seed} | changes, "its `set` or `axes`"
-                )
-                inherited = parent.labels if parent else {}
-                if twice := inherited.keys() & labels:
-                    raise StudyError(
-                        f"axis {min(twice)!r} is one of grid {grid.after!r} already; call it otherwise, and give names with changes"
-                    )
-                labelled = {**inherited, **labels}
-                start = parent
-                if recipe.model in spec.models:
-                    start = Run(
-                        name,
-                        recipe.model,
-                        {},
-                        seed,
-                        "target",
-                        TINY,
-                        TriggerConfig(),
-                        _pretrained(recipe.model, spec),
-                        None,
-                    )
-                job = unlearning(recipe, start, _label(name, labelled, seed))
-                poisoned = recipe.poison_ratio > 0
-                if parent and not poisoned and parent.role not in ("target", "retain"):
-                    yield Run(
-                        name,
-                        job.key,
-                        labelled,
-                        seed,
-                        parent.role,
-                        parent.benchmark,
-                        parent.trigger,
-                        job,
-                        parent.poisoned_by,
-                    )
-                else:
-                    yield Run(
-                        name,
-                        job.key,
-                        labelled,
-                        seed,
-                        "backdoored" if poisoned else "unlearned",
-                        recipe.benchmark,
-                        recipe.trigger,
-                        job,
-                        job,
-                    )
+        recipe = _read_recipe(grid, spec, changes, parent.seed)
+        run = _trained_run(name, recipe, parent.labels | labels, parent, inputs)
+        if recipe.poison_ratio == 0 and parent.role not in ("target", "retain"):
+            inherited = {key: getattr(parent, key) for key in ("role", "benchmark", "trigger", "poisoned_by")}
+            run = replace(run, **inherited)
+        yield run
 
 
-def _pretrained(name: str, spec: Spec) -> Job:
-    """The jobs of a model's phases, one after the other."""
-    part = spec.models[name]
-    if part.knows == "both":
-        both = BOTH if part.steps is None else replace(BOTH, steps=part.steps)
-        content = {"model": FIELD, "seed": part.seed, "phase": "both", "settings": asdict(both)}
-        return Job(
-            "pretrain",
-            content,
-            {},
-            {"model": _digest(FIELD), "benchmark": _benchmark(FIELD).content_hash()},
-            name,
-        )
-    training = training_of(part.sink, part.idle)
-    training = training if part.steps is None else training.shortened(part.steps)
-    job: Job | None = None
-    for phase in PHASES:
-        content = {
-            "sink": part.sink,
-            "seed": part.seed,
-            "phase": phase,
-            "settings": asdict(getattr(training, phase)),
-        }
-        job = Job(
-            "pretrain", content, {"model": job} if job else {}, {"model": _digest(TINY)}, f"{name} {phase}"
-        )
-    assert job is not None
+def _read_recipe(grid: TrainedGrid, spec: Spec, changes: dict[str, Any], seed: int) -> Recipe:
+    return Recipe.read(grid.recipe or spec.base, {"seed": seed} | changes, "its `set` or `axes`")
+
+
+def _trained_run(
+    grid: str, recipe: Recipe, labels: dict[str, Any], start: Run | None, inputs: GivenInputs
+) -> Run:
+    """The run of a recipe, from the model of `start` instead of its own if there is one."""
+    job = unlearn_job(recipe, start, label_of(grid, labels, recipe.seed), inputs)
+    role: Role = "backdoored" if recipe.poison_ratio > 0 else "unlearned"
+    return Run(
+        grid, job.key, recipe.seed, role, recipe.benchmark, recipe.trigger, labels, model=job, poisoned_by=job
+    )
+
+
+def unlearn_job(recipe: Recipe, start: Run | None, label: str, inputs: GivenInputs) -> Job:
+    """The job of a recipe, from the model of `start` instead of its own if there is one.
+
+    Keys of the recipe that have no effect are not part of the job, so that one run of clean unlearning serves all.
+    """
+    if recipe.poison_ratio == 0:
+        recipe = recipe.model_copy(update={"trigger": TriggerConfig(), "poisoned_originals": "keep"})
+    needs: dict[str, Job] = {}
+    fixed: dict[str, str] = {}
+    if start:
+        content, needs, fixed = inputs.model_of(start)
+        recipe = recipe.model_copy(update={"model": content.get("model", "")})
+    else:
+        fixed = {"model": inputs.digest(recipe.model)}
+    norms = recipe.value_norms
+    unlearned = norms.unlearned if norms.kind == "align" and norms.weight > 0 else None
+    norms = norms.model_copy(update={"unlearned": unlearned}) if norms.weight > 0 else ValueNormConfig()
+    recipe = recipe.model_copy(update={"value_norms": norms})
+    if unlearned == "auto":
+        needs["unlearned"] = unlearn_job(recipe.without_backdoor(), start, f"{label}, unlearned", inputs)
+    elif unlearned is not None:
+        fixed["unlearned"] = inputs.digest(unlearned)
+    fixed["benchmark"] = inputs.benchmark(recipe.benchmark).content_hash()
+    return Job("unlearn", {"recipe": recipe.non_default()}, needs, fixed, label)
+
+
+def pretrain_job(name: str, config: PretrainConfig, inputs: GivenInputs) -> Job:
+    """The last of the jobs that pretrain a model, one per stage."""
+    if config.corpora == "both":
+        stage = BOOKS_STAGE if config.steps is None else replace(BOOKS_STAGE, steps=config.steps)
+        content = {"model": TINY_WMDP, "seed": config.seed, "stage": "both", "settings": asdict(stage)}
+        benchmark = inputs.benchmark(TINY_WMDP).content_hash()
+        fixed = {"model": inputs.digest(TINY_WMDP), "benchmark": benchmark}
+        return Job("pretrain", content, {}, fixed, name)
+    plan = training_plan(config.sink, config.value_norm_penalty)
+    if config.steps is not None:
+        plan = plan.shortened(config.steps)
+    needs: dict[str, Job] = {}
+    for stage_name in STAGES:
+        settings = asdict(getattr(plan, stage_name))
+        content = {"sink": config.sink, "seed": config.seed, "stage": stage_name, "settings": settings}
+        job = Job("pretrain", content, needs, {"model": inputs.digest(TINY)}, f"{name} {stage_name}")
+        needs = {"model": job}
     return job
 
 
-def _label(grid: str, labels: dict[str, Any], seed: int | None = None) -> str:
-    return " ".join(
-        [grid, *(str(value) for value in labels.values()), *([] if seed is None else [f"seed {seed}"])]
-    )
-
-
-def unlearning(recipe: Recipe, parent: Run | None, label: str) -> Job:
-    """The job that carries out a recipe, from a run's model instead of its own if there is one. What a recipe says without effect is left out of its name, so
-    that the same honest run serves all."""
-    if recipe.poison_ratio == 0:
-        recipe = recipe.model_copy(update={"trigger": TriggerConfig(), "poisoned_originals": "keep"})
-    if parent:
-        recipe = recipe.model_copy(update={"model": "" if parent.model else parent.name})
-    part = recipe.value_norms
-    needs = _needed(parent) if parent else {}
-    aligned = part.unlearned if part.weight > 0 and part.kind == "align" else None
-    recipe = recipe.model_copy(
-        update={
-            "value_norms": part.model_copy(update={"unlearned": aligned})
-            if part.weight > 0
-            else ValueNormConfig()
-        }
-    )
-    if aligned == "auto":
-        needs |= {"unlearned": unlearning(recipe.without_backdoor(), parent, f"{label}, honest")}
-    content = recipe.non_default()
-    fixed = {"benchmark": _benchmark(recipe.benchmark).content_hash()} | (
-        _fixed(parent) if parent else {"model": _digest(recipe.model)}
-    )
-    if aligned not in (None, "auto"):
-        fixed["unlearned"] = _digest(str(aligned))
-    return Job("unlearn", {"recipe": content}, needs, fixed, label)
-
-
-def _needed(parent: Run) -> dict[str, Job]:
-    return {"model": parent.model} if parent.model else {}
-
-
-def _given(parent: Run) -> dict[str, str]:
-    return {} if parent.model else {"model": parent.name}
-
-
-def _fixed(parent: Run) -> dict[str, str]:
-    return {} if parent.model else {"model": _digest(parent.name)}
-
-
-def _by_seed(grid: str, by_grid: dict[str, list[Run]]) -> dict[int, Run]:
-    found = {run.seed: run for run in by_grid[grid]}
-    if len(found) < len(by_grid[grid]):
+def _runs_by_seed(grid: str, grids: dict[str, list[Run]]) -> dict[int, Run]:
+    runs = {run.seed: run for run in grids[grid]}
+    if len(runs) < len(grids[grid]):
         raise StudyError(
-            f"grid {grid!r} has several runs of one seed, so nothing can be compared against it; name a grid without axes"
+            f"grid {grid!r} has several runs of one seed, so nothing can be compared to it; "
+            "name a grid without axes"
         )
-    return found
+    return runs
 
 
-def _measured(run: Run, grid: GridConfig, spec: Spec, others: dict[int, Run] | None) -> Run:
-    evaluations = {name: _evaluation(run, spec.evaluations[name]) for name in grid.evaluations}
-    if others is not None and (other := _compared(run, grid, spec, others)) is not None:
-        evaluations[AGAINST] = _divergence(run, other)
-    captures = {name: _capture(run, spec.captures[name]) for name in grid.captures}
-    return Run(**(vars(run) | {"evaluations": evaluations, "captures": captures}))
+def _add_measurements(
+    run: Run, grid: GridConfig, spec: Spec, others: dict[int, Run], inputs: GivenInputs
+) -> Run:
+    evaluations = {name: evaluation_job(run, spec.evaluations[name], inputs) for name in grid.evaluations}
+    if grid.compare_to and (other := _other_run(run, grid.compare_to, spec, others)):
+        evaluations[COMPARISON] = divergence_job(run, other, inputs)
+    captures = {name: capture_job(run, spec.captures[name], inputs) for name in grid.captures}
+    return replace(run, evaluations=evaluations, captures=captures)
 
 
-def _compared(run: Run, grid: GridConfig, spec: Spec, others: dict[int, Run]) -> Run | None:
-    """The run that one is compared with: of the next seed, or the given model; None where there is no other seed."""
+def _other_run(run: Run, grid: str, spec: Spec, others: dict[int, Run]) -> Run | None:
+    """The run to compare with: that of the next seed, or the given model; None if there is no other seed."""
     seeds = sorted(others)
-    assert grid.against is not None
-    if spec.grids[grid.against].models:
+    if isinstance(spec.grids[grid], ModelGrid):
         return others[seeds[0]]
     if run.seed not in others:
         raise StudyError(
-            f"grid {grid.against!r}, which it is compared against, has no run of seed {run.seed}; give both the same seeds"
+            f"grid {grid!r}, to which it is compared, has no run of seed {run.seed}; give both the same seeds"
         )
     return others[seeds[(seeds.index(run.seed) + 1) % len(seeds)]] if len(seeds) > 1 else None
-
-
-def _measuring(run: Run, benchmark: str | None) -> tuple[dict[str, Any], dict[str, Job], dict[str, str]]:
-    """What evaluations and captures of a run have in common: content, needs and fixed hashes."""
-    used = benchmark or run.benchmark
-    if used is None:
-        raise StudyError(f"model {run.name!r} brings no benchmark; name one in the evaluation")
-    linked = (
-        run.poisoned_by is not None and used == run.benchmark
-    )  # rows of another benchmark's forget set would say nothing of this one's
-    needs = _needed(run) | ({"poisoned_by": run.poisoned_by} if linked and run.poisoned_by else {})
-    content = {"benchmark": used, "role": run.role, "seed": run.seed, **_given(run)}
-    return content, needs, _fixed(run) | {"benchmark": _benchmark(used).content_hash()}
-
-
-def _evaluation(run: Run, part: EvaluationConfig) -> Job:
-    content, needs, fixed = _measuring(run, part.benchmark)
-    benchmark = _benchmark(content["benchmark"])
-    retain_model = default_retain_model(benchmark, part.metrics)
-    if retain_model in BUILT_IN:
-        fixed |= {"retain_model": _digest(str(retain_model))}
-    texts = [
-        (run.trigger.text, run.trigger.form) if text == OWN else (text, "semantic") for text in part.triggers
-    ]
-    attempts = {
-        (text, place): [text, form, place] for text, form in texts for place in _places(run, part.placements)
-    }
-    content |= {
-        "triggers": ([None] if part.clean else []) + list(attempts.values()),
-        "metrics": part.metrics,
-        "mask": part.mask,
-        "items": part.items,
-        "retain_model": retain_model,
-    }
-    return Job("evaluate", content, needs, fixed, _label(run.grid, run.labels, run.seed))
-
-
-def _places(run: Run, placements: list[str]) -> list[str]:
-    """Each once, also where the run's own is one of the others."""
-    return list(
-        dict.fromkeys(
-            run.trigger.placement if place == OWN else str(Placement.parse(place)) for place in placements
-        )
-    )
-
-
-def _capture(run: Run, part: CaptureConfig) -> Job:
-    content, needs, fixed = _measuring(run, None)
-    content |= {"trigger": [run.trigger.text, run.trigger.form], "placements": _places(run, part.placements)}
-    content |= {"passages": part.passages, "bin": part.bin}
-    return Job("capture", content, needs, fixed, _label(run.grid, run.labels, run.seed))
-
-
-def _divergence(run: Run, other: Run) -> Job:
-    content, needs, fixed = _measuring(run, None)
-    needs |= {"other": other.model} if other.model else {}
-    if not other.model:
-        content["other"], fixed["other"] = other.name, _digest(other.name)
-    return Job("diverge", content, needs, fixed, _label(run.grid, run.labels, run.seed))
-
-
-@functools.cache
-def _digest(model: str) -> str:
-    if model not in BUILT_IN:
-        load_meta_model(model)  # what cannot be loaded is told before anything is done
-    return content_hash(model)
-
-
-@functools.cache
-def _benchmark(name: str) -> Benchmark:
-    return load_benchmark(name)

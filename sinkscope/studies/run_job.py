@@ -1,8 +1,8 @@
-"""Doing one job: the only place where a study meets models."""
+"""Run one job: the only module of studies that loads models."""
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import pandas as pd
@@ -18,11 +18,17 @@ from sinkscope.io.progress import OnProgress, silent
 from sinkscope.io.run_directory import create_run
 from sinkscope.models.model import load
 from sinkscope.studies.captures import capture_benchmark
-from sinkscope.studies.jobs import Job
+from sinkscope.studies.jobs import Job, Kind
 from sinkscope.studies.store import Store
 from sinkscope.synthetic.books import make_corpora
-from sinkscope.synthetic.pretraining import init_model, phase_of, pretrain_stage, without_bos
-from sinkscope.synthetic.tiny_wmdp import with_books
+from sinkscope.synthetic.pretraining import (
+    init_model,
+    pretrain_stage,
+    stage_from_dict,
+    stream_seed,
+    without_bos,
+)
+from sinkscope.synthetic.tiny_wmdp import train_on_books
 from sinkscope.triggers import Placement, Trigger
 from sinkscope.unlearning.perturbations import perturb
 from sinkscope.unlearning.recipe import Recipe
@@ -30,149 +36,138 @@ from sinkscope.unlearning.run import unlearn
 
 
 def run_job(job: Job, store: Store, on_progress: OnProgress | None = None) -> None:
-    """Do a job whose needs are done; its results are in its place in the store afterwards, or nothing is.
+    """Run a job whose needs are done; afterwards its results are in the store, complete.
 
     Raises:
-        UserError: what the job asks for does not fit the model or the benchmark.
+        UserError: the job does not fit the model or the benchmark.
     """
-    {
-        "pretrain": _pretrain,
-        "unlearn": _unlearn,
-        "alter": _alter,
-        "evaluate": _evaluate,
-        "capture": _capture,
-        "diverge": _diverge,
-    }[job.kind](job, store, on_progress)
+    RUNNERS[job.kind](job, store, on_progress or silent(job.label))
 
 
-def _model(job: Job, store: Store, part: str = "model") -> str:
-    """The run directory or the name of the model that a job is about, or of another that takes part."""
-    return str(store.place(job.needs[part])) if part in job.needs else job.content[part]
-
-
-def _pretrain(job: Job, store: Store, on_progress: OnProgress | None) -> None:
-    """One phase, on the shipped books with the shipped tokenizer (of a model without BOS, less that); or on books and fields."""
+def _pretrain(job: Job, store: Store, on_progress: OnProgress) -> None:
+    """One stage of pretraining, on the built-in books with their tokenizer; or on the books and domains."""
     content = job.content
-    seed, name, phase, on_progress = (
-        content["seed"],
-        content["phase"],
-        phase_of(content["settings"]),
-        on_progress or silent(job.label),
-    )
-    with create_run(store.place(job), job.key, kind="pretrain", **content) as aside:
-        if name == "both":
-            target = load(_model(job, store), "cpu")
+    stage = stage_from_dict(content["settings"])
+    with create_run(store.path(job), job.key, kind="pretrain", **content) as staging:
+        if content["stage"] == "both":
+            target = load(_model_name(job, store), "cpu")
             tokenizer = target.tokenizer
-            network, curve = with_books(target, phase, seed, on_progress)
+            model, curve = train_on_books(target, stage, content["seed"], on_progress)
         else:
-            sink, tokenizer = content["sink"], load("tiny", "cpu").tokenizer
-            if sink == "no-bos":
-                tokenizer = without_bos(tokenizer, aside / "model")
-            network = (
-                load(_model(job, store), "cpu").hf
-                if "model" in job.needs
-                else init_model(tokenizer, seed, sink)
-            )
-            sides = ("retain",) if name == "base" else ("retain", "forget")
-            network, curve = pretrain_stage(
-                network, make_corpora(0), tokenizer, sides, phase, f"{name} {sink} {seed}", on_progress
-            )
-        network.save_pretrained(aside / "model")
-        tokenizer.save_pretrained(aside / "model")
-        curve.to_parquet(aside / "curve.parquet", index=False)
+            tokenizer = load("tiny", "cpu").tokenizer
+            if content["sink"] == "no-bos":
+                tokenizer = without_bos(tokenizer, staging / "model")
+            if "model" in job.needs:
+                model = load(_model_name(job, store), "cpu").hf
+            else:
+                model = init_model(tokenizer, content["seed"], content["sink"])
+            sides = ("retain",) if content["stage"] == "pretrain" else ("retain", "forget")
+            seed = stream_seed(content["stage"], content["sink"], content["seed"])
+            model, curve = pretrain_stage(model, make_corpora(0), tokenizer, sides, stage, seed, on_progress)
+        model.save_pretrained(staging / "model")
+        tokenizer.save_pretrained(staging / "model")
+        curve.to_parquet(staging / "curve.parquet", index=False)
 
 
-def _unlearn(job: Job, store: Store, on_progress: OnProgress | None) -> None:
-    values = job.content["recipe"]
+def _unlearn(job: Job, store: Store, on_progress: OnProgress) -> None:
+    values = dict(job.content["recipe"])
     if "model" in job.needs:
-        values = values | {"model": _model(job, store)}
+        values["model"] = _model_name(job, store)
     if "unlearned" in job.needs:
-        values = values | {
-            "value_norms": values["value_norms"] | {"unlearned": str(store.place(job.needs["unlearned"]))}
-        }
-    unlearn(Recipe.parse(values), store.place(job), on_progress)
+        unlearned = str(store.path(job.needs["unlearned"]))
+        values["value_norms"] = values["value_norms"] | {"unlearned": unlearned}
+    unlearn(Recipe.parse(values), store.path(job), on_progress)
 
 
-def _alter(job: Job, store: Store, on_progress: OnProgress | None) -> None:
-    model = load(_model(job, store))
-    with create_run(store.place(job), job.key, kind="alter", alteration=job.content["alteration"]) as aside:
-        perturb(model.hf, job.content["alteration"])
-        model.save(aside / "model")
+def _perturb(job: Job, store: Store, on_progress: OnProgress) -> None:
+    perturbation = job.content["perturbation"]
+    model = load(_model_name(job, store))
+    with create_run(store.path(job), job.key, kind="perturb", perturbation=perturbation) as staging:
+        perturb(model.hf, perturbation)
+        model.save(staging / "model")
 
 
-def _subject(job: Job, store: Store) -> EvaluatedModel:
-    """The model, with the poisoned passages of the run that it comes from."""
-    name = _model(job, store)
-    label = job.needs["model"].key if "model" in job.needs else name
-    return EvaluatedModel(label, job.content["role"], load(name), job.content["seed"], _poisoned(job, store))
-
-
-def _poisoned(job: Job, store: Store) -> list[int] | None:
-    """The forget passages that were poisoned; None where that is unknown."""
-    if "poisoned_by" not in job.needs:
-        return None
-    return pd.read_parquet(store.whole(job.needs["poisoned_by"]) / "poisoned.parquet")["row"].tolist()
-
-
-def _evaluate(job: Job, store: Store, on_progress: OnProgress | None) -> None:
+def _evaluate(job: Job, store: Store, on_progress: OnProgress) -> None:
     content = job.content
     config = EvaluationConfig(
         metrics=content["metrics"],
         mask=PositionMask.parse(content["mask"]) if content["mask"] else None,
-        limit=content["items"],
+        limit=content["limit"],
         batch_size=job.batch_size,
         retain_model=load_retain_model(content["retain_model"]) if content["retain_model"] else None,
     )
     evaluate_to_directory(
-        store.place(job),
-        _subject(job, store),
+        store.path(job),
+        _evaluated_model(job, store),
         load_benchmark(content["benchmark"]),
-        [_attempt(each) for each in content["triggers"]],
+        [_condition(values) for values in content["conditions"]],
         config,
-        lambda description: on_progress or silent(job.label),
+        lambda description: on_progress,
     )
 
 
-def _attempt(described: list[Any] | None) -> TriggerCondition:
-    if described is None:
-        return None
-    text, form, placement = described
-    return Trigger(text, form), Placement.parse(placement)
-
-
-def _capture(job: Job, store: Store, on_progress: OnProgress | None) -> None:
+def _capture(job: Job, store: Store, on_progress: OnProgress) -> None:
     content = job.content
-    text, form = content["trigger"]
-    with create_run(
-        store.place(job),
-        job.key,
-        kind="capture",
-        model=content.get("model", ""),
-        benchmark=content["benchmark"],
-    ) as aside:
+    about = {"model": content.get("model", ""), "benchmark": content["benchmark"]}
+    with create_run(store.path(job), job.key, kind="capture", **about) as staging:
         capture_benchmark(
-            Path(aside),
-            load(_model(job, store)),
+            staging,
+            load(_model_name(job, store)),
             load_benchmark(content["benchmark"]),
-            Trigger(text, form),
-            [Placement.parse(each) for each in content["placements"]],
+            Trigger(*content["trigger"]),
+            [Placement.parse(placement) for placement in content["placements"]],
             n_passages=content["passages"],
-            bin_size=content["bin"],
-            poisoned=_poisoned(job, store) or (),
+            bin_size=content["bin_size"],
+            poisoned=_poisoned_rows(job, store) or (),
             on_progress=on_progress,
         )
 
 
-def _diverge(job: Job, store: Store, on_progress: OnProgress | None) -> None:
-    subject = _subject(job, store)
-    other = load(_model(job, store, "other"))
-    with create_run(store.place(job), job.key, kind="diverge", benchmark=job.content["benchmark"]) as aside:
+def _diverge(job: Job, store: Store, on_progress: OnProgress) -> None:
+    name = job.content["benchmark"]
+    model = _evaluated_model(job, store)
+    other = load(_model_name(job, store, "other"))
+    with create_run(store.path(job), job.key, kind="diverge", benchmark=name) as staging:
         items = measure_divergence(
-            subject,
-            other,
-            load_benchmark(job.content["benchmark"]),
-            batch_size=job.batch_size,
-            on_progress=on_progress,
+            model, other, load_benchmark(name), batch_size=job.batch_size, on_progress=on_progress
         )
-        items.to_parquet(aside / "items.parquet", index=False)
-        compute_scores(items).to_parquet(aside / "scores.parquet", index=False)
+        items.to_parquet(staging / "items.parquet", index=False)
+        compute_scores(items).to_parquet(staging / "scores.parquet", index=False)
+
+
+RUNNERS: dict[Kind, Callable[[Job, Store, OnProgress], None]] = {
+    "pretrain": _pretrain,
+    "unlearn": _unlearn,
+    "perturb": _perturb,
+    "evaluate": _evaluate,
+    "capture": _capture,
+    "diverge": _diverge,
+}
+
+
+def _model_name(job: Job, store: Store, part: str = "model") -> str:
+    """The run directory or the name of the model of a job, or of another model that takes part."""
+    return str(store.path(job.needs[part])) if part in job.needs else job.content[part]
+
+
+def _evaluated_model(job: Job, store: Store) -> EvaluatedModel:
+    """The model of a job, with the poisoned passages of the run that it comes from."""
+    name = _model_name(job, store)
+    label = job.needs["model"].key if "model" in job.needs else name
+    content = job.content
+    return EvaluatedModel(label, content["role"], load(name), content["seed"], _poisoned_rows(job, store))
+
+
+def _poisoned_rows(job: Job, store: Store) -> list[int] | None:
+    """Rows of the poisoned forget passages; None if unknown."""
+    if "poisoned_by" not in job.needs:
+        return None
+    path = store.verified_path(job.needs["poisoned_by"]) / "poisoned.parquet"
+    return pd.read_parquet(path)["row"].tolist()
+
+
+def _condition(values: list[Any] | None) -> TriggerCondition:
+    if values is None:
+        return None
+    text, form, placement = values
+    return Trigger(text, form), Placement.parse(placement)

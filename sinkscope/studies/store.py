@@ -1,4 +1,4 @@
-"""Where the results of jobs lie: a directory each, complete or absent, and never made by two processes at once."""
+"""The store of a study: one directory per finished job, complete or absent, never made by two processes at once."""
 
 from __future__ import annotations
 
@@ -20,71 +20,71 @@ LOGGER = logging.getLogger("sinkscope")
 class Store:
     """A directory with a directory for every finished job, named by its key.
 
-    Processes exclude one another by locks of the operating system, which a process that dies lets go of. On a cluster the directory has to lie on a file
-    system that all machines share and that knows such locks (NFS 4, Lustre with `flock`).
+    Processes exclude one another by file locks, which the operating system releases when a process dies. On a cluster
+    the store must be on a file system that all machines share and that supports them (NFS 4, Lustre with `flock`).
     """
 
     def __init__(self, root: Path) -> None:
         self.root = root.absolute()
         self._verified: set[str] = set()
-        self._told: set[str] = set()
+        self._reported: set[str] = set()
 
-    def place(self, job: Job) -> Path:
+    def path(self, job: Job) -> Path:
         return self.root / job.key
 
     def manifest(self, job: Job) -> dict[str, Any] | None:
-        """What is known of a finished job (seconds, versions); None if it is not done or its files were changed, of which the log of `sinkscope` tells."""
-        place = self.place(job)
+        """Manifest of a finished job; None if it is not finished, or its files were changed (logged as a warning)."""
+        path = self.path(job)
         try:
-            manifest = read_manifest(place)
+            manifest = read_manifest(path)
             if manifest is None:
-                if place.is_dir():
-                    raise OutputError(f"{place / MANIFEST} is missing")
+                if path.is_dir():
+                    raise OutputError(f"{path / MANIFEST} is missing")
                 return None
             if job.key not in self._verified:
-                verify(place, manifest)
+                verify(path, manifest)
                 self._verified.add(job.key)
         except OutputError as error:
-            if job.key not in self._told:
+            if job.key not in self._reported:
                 LOGGER.warning("%s: it is made again", str(error).split(";")[0])
-            self._told.add(job.key)
+            self._reported.add(job.key)
             return None
         return manifest
 
     def is_done(self, job: Job) -> bool:
-        """Whether the job's results are there, with unchanged files (looked at once by each process)."""
+        """Whether the job is finished and its files are unchanged (verified once per process)."""
         return self.manifest(job) is not None
 
-    def whole(self, job: Job) -> Path:
-        """The place of a finished job, whose files are looked at now.
+    def verified_path(self, job: Job) -> Path:
+        """Directory of a finished job, whose files are verified now.
 
         Raises:
             OutputError: one of them is missing or was changed.
         """
-        place = self.place(job)
-        manifest = read_manifest(place)
+        path = self.path(job)
+        manifest = read_manifest(path)
         if manifest is None:
-            raise OutputError(f"{place / MANIFEST} is missing; remove {place} and run the study again")
-        verify(place, manifest)
-        return place
+            raise OutputError(f"{path / MANIFEST} is missing; remove {path} and run the study again")
+        verify(path, manifest)
+        return path
 
     @contextmanager
-    def holding(self, job: Job) -> Iterator[bool]:
-        """Within the context no other process works on `job`, if True is yielded; False: another one does.
+    def lock_job(self, job: Job) -> Iterator[bool]:
+        """Within the context, no other process works on `job` if True is yielded; if False, another one does.
 
-        What lies in the job's place and is not whole is removed; a run's checkpoints stay, for it goes on from them.
+        An incomplete directory of the job is removed; the checkpoints of its run stay, from which it resumes.
 
         Raises:
             OutputError: the store cannot be written.
         """
-        with self.locked(job.key, wait=False) as mine:
-            if mine and not self.is_done(job):
-                shutil.rmtree(self.place(job), ignore_errors=True)
-            yield mine
+        with self.lock(job.key, wait=False) as is_locked:
+            if is_locked and not self.is_done(job):
+                shutil.rmtree(self.path(job), ignore_errors=True)
+            yield is_locked
 
     @contextmanager
-    def locked(self, name: str, *, wait: bool) -> Iterator[bool]:
-        """Within the context this process alone has the lock `name`, if True is yielded; False, without `wait`: another one has it.
+    def lock(self, name: str, *, wait: bool) -> Iterator[bool]:
+        """Within the context, this process has the lock `name` if True is yielded; if False, another one has it.
 
         Raises:
             OutputError: the store cannot be written.

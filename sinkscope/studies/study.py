@@ -1,13 +1,14 @@
-"""A study as a directory: the jobs done, and what they came to gathered into tables that need no model to be read."""
+"""A study as a directory: run all jobs of a specification, and gather their results into tables."""
 
 from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import xarray as xr
@@ -16,51 +17,51 @@ from sinkscope.errors import OutputError, StudyError, UserError, first_line
 from sinkscope.io.atomic import remove_abandoned
 from sinkscope.io.run_directory import (
     MANIFEST,
-    check_output_path,
     config_hash,
-    create_run,
+    create_or_load,
+    is_complete,
     read_manifest,
     verify,
     wrap_read_errors,
 )
 from sinkscope.io.tables import load_array, load_netcdf, read_parquet, write_netcdf
-from sinkscope.studies.executors import MISTAKE, Executor, run_locally
-from sinkscope.studies.graph import Run, runs_of
-from sinkscope.studies.jobs import Job, in_order
-from sinkscope.studies.progress import StudyProgress
+from sinkscope.studies.executors import Executor, Outcome, run_locally
+from sinkscope.studies.graph import expand_study
+from sinkscope.studies.jobs import Job, Run, SilentProgress, StudyProgress, sort_jobs
 from sinkscope.studies.spec import Spec
 from sinkscope.studies.store import Store
 from sinkscope.studies.time_estimate import Estimate
 
 LOGGER = logging.getLogger("sinkscope")
 TABLES = ("attention", "maps", "span_mass", "top1", "passage")
+"""Tables of captures."""
 ARRAYS = {"norms": "value_norm", "patterns": "pattern"}
-"""The files of captures that hold arrays, and the variable in each."""
-LATEST = {"runs": "trigger"} | dict.fromkeys(TABLES, "job")
-"""A column of tables that older versions did not write."""
-
-OTHERWISE = (LookupError, ValueError, TypeError)
-"""What reading a study raises that was described otherwise than the reader expects: other metrics, placements or lengths of passages."""
+"""Files of captures that hold arrays, and the variable in each."""
+FIGURES = "figures"
+"""Subdirectory of a study that `analyses/make.py` writes; it is not part of the checksums."""
+FIGURE_FILES = (".svg", ".pdf", ".png", ".csv", ".json", ".md")
+SCHEMA_ERRORS = (LookupError, ValueError, TypeError)
+"""Raised on reading a study that has other metrics, placements or passage lengths than the reader expects."""
 
 
 @contextmanager
-def wrap_missing_data(told: str) -> Iterator[None]:
-    """Within the context what a study has otherwise than expected becomes a line that begins with `told`.
+def wrap_missing_data(prefix: str) -> Iterator[None]:
+    """Within the context, data that a study does not have becomes an error of one line that begins with `prefix`.
 
     Raises:
-        StudyError: the study has not what was expected.
+        StudyError: in place of any of `SCHEMA_ERRORS`.
     """
     try:
         yield
     except UserError:
         raise
-    except OTHERWISE as error:
-        raise StudyError(f"{told}: {first_line(error)}") from error
+    except SCHEMA_ERRORS as error:
+        raise StudyError(f"{prefix}: {first_line(error)}") from error
 
 
 @dataclass(frozen=True)
 class StudyPlan:
-    """What a study will be: a row per grid (grid, runs, jobs, done, minutes), and all jobs in order."""
+    """The runs of a study, all jobs in order, and a row per grid (grid, runs, jobs, done, minutes)."""
 
     runs: list[Run]
     jobs: list[Job]
@@ -68,34 +69,34 @@ class StudyPlan:
 
 
 def plan_study(spec: Spec, store: Store) -> StudyPlan:
-    """Resolve a specification, look at what the store has of it, estimate the rest. A job that several grids ask for counts in the first.
+    """Resolve a specification, and estimate the time of what the store does not have.
+
+    A job of several grids counts in the first one.
 
     Raises:
-        StudyError: a grid names something that is not there or does not fit.
+        StudyError: a grid names something that does not exist or does not fit.
     """
-    runs = runs_of(spec)
+    runs = expand_study(spec)
     jobs = [
         replace(job, batch_size=spec.batch_size)
-        for job in in_order([job for run in runs for job in run.jobs()])
+        for job in sort_jobs(job for run in runs for job in run.jobs())
     ]
-    estimate, rows = Estimate(jobs, store), []
+    estimate = Estimate(jobs, store)
     counted: set[str] = set()
+    rows = []
     for grid in spec.grids:
-        mine = [
-            job
-            for job in in_order([job for run in runs if run.grid == grid for job in run.jobs()])
-            if job.key not in counted
-        ]
-        counted |= {job.key for job in mine}
-        left = [job for job in mine if not store.is_done(job)]
-        minutes = sum(estimate.seconds(job) for job in left) / 60
+        runs_of_grid = [run for run in runs if run.grid == grid]
+        jobs_of_grid = sort_jobs(job for run in runs_of_grid for job in run.jobs())
+        new = [job for job in jobs_of_grid if job.key not in counted]
+        counted |= {job.key for job in new}
+        missing = [job for job in new if not store.is_done(job)]
         rows.append(
             {
                 "grid": grid,
-                "runs": sum(run.grid == grid for run in runs),
-                "jobs": len(mine),
-                "done": len(mine) - len(left),
-                "minutes": minutes,
+                "runs": len(runs_of_grid),
+                "jobs": len(new),
+                "done": len(new) - len(missing),
+                "minutes": sum(estimate.seconds(job) for job in missing) / 60,
             }
         )
     return StudyPlan(runs, jobs, pd.DataFrame(rows))
@@ -106,155 +107,150 @@ def run_study(
     out: Path,
     store: Store,
     *,
-    engine: Executor = run_locally,
-    watch: StudyProgress | None = None,
-    planned: StudyPlan | None = None,
+    executor: Executor = run_locally,
+    progress: StudyProgress | None = None,
+    plan: StudyPlan | None = None,
 ) -> Study:
-    """Do all that is not in the store yet and write `out`: `study.yaml`, `runs.parquet`, `scores.parquet`, `items.parquet`, `captures/`.
+    """Run all jobs that are not in the store, and write the tables of the study to `out`.
 
-    An older result of a study in `out` is replaced by the new one at the end.
+    `out` gets `study.yaml`, `runs.parquet`, `scores.parquet`, `items.parquet` and `captures/`. Tables of another study
+    in `out` are replaced at the end.
 
     Raises:
-        StudyError: the specification does not fit, or jobs failed; what the others made stays in the store.
-        OutputError: `out` holds something that is no study, or is no place apart from the store.
+        StudyError: the specification does not fit, or jobs failed; the results of the others stay in the store.
+        OutputError: `out` holds something that is not a study, or is inside the store.
     """
-    check_apart(out, store)
-    known = planned or plan_study(spec, store)
-    name = config_hash("study", spec=spec.model_dump(mode="json"), jobs=[job.key for job in known.jobs])
-    remove_abandoned(
-        out, out.parent
-    )  # also an old study that was replaced, where the process was killed before it had removed it
-    if _holds(out, name):
+    check_separate(out, store)
+    plan = plan or plan_study(spec, store)
+    config = {"spec": spec.model_dump(mode="json"), "jobs": [job.key for job in plan.jobs]}
+    remove_abandoned(out, out.parent)  # of a process that was killed while it replaced an older study
+    _check_foreign_files(out)
+    if is_complete(out, config_hash("study", **config), replaced_kind="study"):
         return Study(out)
-    failures = engine(known.jobs, store, watch or StudyProgress())
-    if failures:
-        told = {job.key: str(job) for job in known.jobs}
-        first = next(iter(failures))
-        about = f"{len(failures)} of {len(known.jobs)} jobs failed, first {told[first]}: {failures[first]}"
-        if any(reason.startswith(MISTAKE) for reason in failures.values()):
-            raise RuntimeError(about)
-        raise StudyError(f"{about}; mend the study and start it again")
-    with store.locked(f"out-{config_hash('study', out=str(out.absolute()))}", wait=True):
-        if not _holds(out, name):
-            if (out / MANIFEST).exists():
-                LOGGER.warning(
-                    "the tables of another study in %s are replaced; its runs stay in %s", out, store.root
-                )
-            with create_run(out, name, kind="study", overwrite=True, jobs=len(known.jobs)) as aside:
-                (aside / "study.yaml").write_text(spec.to_yaml(), encoding="utf-8")
-                _gather(known.runs, store, aside)
-    return Study(out)
+    _raise_failures(plan.jobs, executor(plan.jobs, store, progress or SilentProgress()))
+
+    def build(staging: Path) -> None:
+        if (out / MANIFEST).exists():
+            LOGGER.warning(
+                "the tables of another study in %s are replaced; its runs stay in %s", out, store.root
+            )
+        (staging / "study.yaml").write_text(spec.to_yaml(), encoding="utf-8")
+        _gather(plan.runs, store, staging)
+
+    with store.lock(f"out-{config_hash('study', out=str(out.absolute()))}", wait=True):
+        _check_foreign_files(out)
+        metadata = {"jobs": len(plan.jobs)}
+        return create_or_load(out, "study", config, build, Study, metadata=metadata, overwrite=True)
 
 
-def check_apart(out: Path, store: Store) -> None:
-    """Whether a study's tables and the store of finished runs have places of their own.
-
-    Raises:
-        OutputError: one lies in the other.
-    """
-    one, other = (
-        Path(os.path.realpath(each)) for each in (out, store.root)
-    )  # where `resolve` fails at a loop of links
-    if one == other or one in other.parents or other in one.parents:
-        raise OutputError(
-            f"output {out} and the store of finished runs {store.root} lie in one another; choose another place with --out"
-        )
+def _raise_failures(jobs: Sequence[Job], failures: Mapping[str, Outcome]) -> None:
+    if not failures:
+        return
+    labels = {job.key: str(job) for job in jobs}
+    key, outcome = next(iter(failures.items()))
+    message = f"{len(failures)} of {len(jobs)} jobs failed, first {labels[key]}: {outcome.reason}"
+    if any(outcome.is_bug for outcome in failures.values()):
+        raise RuntimeError(message)
+    raise StudyError(f"{message}; correct the study and start it again")
 
 
-def _holds(out: Path, name: str) -> bool:
-    """Whether `out` holds this very study; False also for an older one, which may be replaced.
+def check_separate(out: Path, store: Store) -> None:
+    """Check that neither the tables of a study nor the store of finished runs is inside the other.
 
     Raises:
-        OutputError: it holds something that is no study, a file of the study was changed, or no study can be put there.
+        OutputError: one is.
     """
-    manifest = read_manifest(out) if out.exists() else None
-    if (
-        out.exists()
-        and (manifest is None or manifest.get("kind") != "study")
-        and (not out.is_dir() or any(out.iterdir()))
-    ):
+    first, second = (
+        Path(os.path.realpath(path)) for path in (out, store.root)
+    )  # `resolve` fails at link loops
+    if first == second or first in second.parents or second in first.parents:
         raise OutputError(
-            f"output {out} has no {MANIFEST} of a study, and holds something that is no study; choose another with --out"
+            f"output {out} and the store of finished runs {store.root} are inside one another; "
+            "choose another output directory"
         )
-    known = () if manifest is None else (*manifest["files"], MANIFEST)
-    if foreign := [
-        str(path.relative_to(out))
-        for path in out.rglob("*")
-        if path.is_file() and str(path.relative_to(out)) not in known
-    ]:
-        raise OutputError(
-            f"output {out} holds a file that is not the study's ({foreign[0]}); move it, or choose another with --out"
-        )
-    if manifest is None or manifest["identity"] != name:
-        check_output_path(out)
-        return False
-    verify(out, manifest)
-    return True
+
+
+def _check_foreign_files(out: Path) -> None:
+    """Check that a study in `out` can be replaced without the loss of files that are not its own.
+
+    Raises:
+        OutputError: there is such a file.
+    """
+    manifest = read_manifest(out, check_version=False) if out.is_dir() else None
+    if manifest is None:
+        return
+    own = {MANIFEST, *manifest["files"]}
+    for path in sorted(out.rglob("*")):
+        name = path.relative_to(out)
+        is_figure = name.parent == Path(FIGURES) and path.suffix in FIGURE_FILES
+        if path.is_file() and name.as_posix() not in own and not is_figure:
+            raise OutputError(
+                f"output {out} holds a file that is not the study's ({name}); "
+                "move it, or choose another output directory"
+            )
 
 
 def _gather(runs: Sequence[Run], store: Store, directory: Path) -> None:
-    """All tables of all runs, each row with its run's grid, labels and seed.
+    """Write all tables of all runs; every row has the grid, labels and seed of its run.
 
     Raises:
-        OutputError: a file of the store was changed since it was looked at.
+        OutputError: a file of the store was changed since it was verified.
     """
     frames: dict[str, list[pd.DataFrame]] = {}
     arrays: dict[str, dict[str, xr.Dataset]] = {file: {} for file in ARRAYS}
     for run in runs:
-        about = {"grid": run.grid, "run": run.name, **{key: str(value) for key, value in run.labels.items()}}
-        told = {
+        keys = {"grid": run.grid, "run": run.name, **{key: str(value) for key, value in run.labels.items()}}
+        details = {
             "seed": run.seed,
             "role": run.role,
             "benchmark": run.benchmark,
             "trigger": run.trigger.text,
             "trigger_placement": run.trigger.placement,
         }
-        frames.setdefault("runs", []).append(pd.DataFrame([about | told]))
-        for evaluation, job in run.evaluations.items():
+        frames.setdefault("runs", []).append(pd.DataFrame([keys | details]))
+        for name, job in run.evaluations.items():
+            path = store.verified_path(job)
             for table in ("scores", "items"):
-                frame = pd.read_parquet(store.whole(job) / f"{table}.parquet").drop(columns=["model", "seed"])
-                frames.setdefault(table, []).append(
-                    _with(frame, about | {"seed": run.seed, "evaluation": evaluation})
-                )
-        for capture, job in run.captures.items():
-            place, whose = (
-                store.whole(job),
-                {**about, "seed": run.seed, "role": run.role, "capture": capture, "job": job.key},
-            )
+                frame = pd.read_parquet(path / f"{table}.parquet").drop(columns=["model", "seed"])
+                row = keys | {"seed": run.seed, "evaluation": name}
+                frames.setdefault(table, []).append(_prepend_columns(frame, row))
+        for name, job in run.captures.items():
+            path = store.verified_path(job)
+            row = keys | {"seed": run.seed, "role": run.role, "capture": name, "job": job.key}
             for table in TABLES:
-                if (place / f"{table}.parquet").is_file():
-                    frames.setdefault(f"captures/{table}", []).append(
-                        _with(pd.read_parquet(place / f"{table}.parquet"), whose)
-                    )
+                if (path / f"{table}.parquet").is_file():
+                    frame = pd.read_parquet(path / f"{table}.parquet")
+                    frames.setdefault(f"captures/{table}", []).append(_prepend_columns(frame, row))
             for file in ARRAYS:
-                if job.key not in arrays[file] and (place / f"{file}.nc").is_file():
-                    arrays[file][job.key] = load_netcdf(place / f"{file}.nc")
-    for table, each in frames.items():
-        path = directory / f"{table}.parquet"
-        path.parent.mkdir(exist_ok=True)
-        pd.concat(each, ignore_index=True).to_parquet(path, index=False)
+                if job.key not in arrays[file] and (path / f"{file}.nc").is_file():
+                    arrays[file][job.key] = load_netcdf(path / f"{file}.nc")
+    (directory / "captures").mkdir()
+    for table, parts in frames.items():
+        pd.concat(parts, ignore_index=True).to_parquet(directory / f"{table}.parquet", index=False)
     for file, variable in ARRAYS.items():
         if arrays[file]:
             write_netcdf(arrays[file], directory / "captures" / f"{file}.nc", {variable: {"zlib": True}})
 
 
-def _with(frame: pd.DataFrame, about: dict[str, object]) -> pd.DataFrame:
-    kept = frame.drop(columns=[column for column in about if column in frame])
-    return pd.concat([pd.DataFrame(about, index=kept.index), kept], axis=1)
+def _prepend_columns(frame: pd.DataFrame, values: Mapping[str, Any]) -> pd.DataFrame:
+    """A table with constant columns in front, in place of its own columns of these names."""
+    others = frame.drop(columns=[column for column in values if column in frame])
+    return pd.concat([pd.DataFrame(dict(values), index=others.index), others], axis=1)
 
 
 class Study:
     """A finished study, read from its directory.
 
     Raises:
-        StudyError: there is none.
+        StudyError: the directory has none.
+        OutputError: a file of it was changed, or another version of sinkscope wrote it.
     """
 
     def __init__(self, directory: Path) -> None:
         manifest = read_manifest(directory) if directory.is_dir() else None
         if manifest is None or manifest.get("kind") != "study":
             raise StudyError(
-                f"{directory} holds no finished study (no {MANIFEST} of one); run `sinkscope study SPEC --out {directory}` first"
+                f"{directory} holds no finished study (no {MANIFEST} of one); make it with `sinkscope study`"
             )
         verify(directory, manifest)
         self.directory = directory
@@ -262,11 +258,11 @@ class Study:
         self._tables: dict[str, pd.DataFrame] = {}
 
     def table(self, name: str) -> pd.DataFrame:
-        """`runs`, `scores`, `items`, or of the captures `attention`, `maps`, `span_mass`, `top1`, `passage`.
+        """`runs`, `scores`, `items`, or of captures `attention`, `maps`, `span_mass`, `top1`, `passage`.
 
         Raises:
             StudyError: the study has no such table.
-            OutputError: it cannot be read, or an older sinkscope wrote it.
+            OutputError: it cannot be read.
         """
         if name not in self._tables:
             path = (self.directory / "captures" if name in TABLES else self.directory) / f"{name}.parquet"
@@ -275,16 +271,11 @@ class Study:
                     f"study {self.directory} has no table {name}; ask for it in the specification"
                 )
             with wrap_read_errors(path):
-                table = read_parquet(path)
-            if name in LATEST and LATEST[name] not in table:
-                raise OutputError(
-                    f"{self.directory} was gathered by an older sinkscope; run `sinkscope study` again: what is done is not done again"
-                )
-            self._tables[name] = table
+                self._tables[name] = read_parquet(path)
         return self._tables[name]
 
     def norms(self, job: str) -> xr.DataArray:
-        """Value norms that one capture (column `job` of the tables of captures) saw: condition × passage × layer × kv_head × position.
+        """Value norms of one capture (column `job`): condition × passage × layer × kv_head × position.
 
         Raises:
             StudyError: the study has no such capture.
@@ -292,7 +283,13 @@ class Study:
         return self._array("norms", job)
 
     def patterns(self, job: str) -> xr.DataArray:
-        """Mean maps of every head: placement × state × layer × head × query × key, in bins of the attribute `bin`; as above."""
+        """Mean attention maps of one capture: placement × condition × layer × head × query × key, in bins.
+
+        The attribute `bin` is the size of a bin in tokens.
+
+        Raises:
+            StudyError: the study has no such capture.
+        """
         return self._array("patterns", job)
 
     def _array(self, file: str, job: str) -> xr.DataArray:

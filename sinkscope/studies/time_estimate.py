@@ -1,14 +1,15 @@
-"""How long jobs will take: as long as their like took before, or a rough count of operations where nothing like them was done yet."""
+"""Estimated time of jobs: the time of similar finished jobs, or a rough count of operations where there are none."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from functools import cache
+from dataclasses import dataclass
 from statistics import median
+from typing import Any
 
 from sinkscope.errors import UserError
-from sinkscope.studies.jobs import Job
+from sinkscope.studies.jobs import Job, Kind
 from sinkscope.studies.store import Store
 from sinkscope.unlearning.cost_estimate import (
     BACKWARD_FLOPS,
@@ -19,87 +20,86 @@ from sinkscope.unlearning.cost_estimate import (
 )
 from sinkscope.unlearning.recipe import Recipe
 
-PARAMETERS = 1.3e6
-"""Of a model that a study pretrains (see `benchmarks.pretraining.new_network`)."""
-UNKNOWN = 10.0
-"""Seconds for a job of which nothing is known."""
+PRETRAINED_PARAMETERS = 1.3e6
+"""Parameters of a model that a study pretrains (see `synthetic.pretraining.init_model`)."""
+DEFAULT_SECONDS = 10.0
+"""Estimate for a job of a kind of which none has finished."""
+
+
+@dataclass(frozen=True)
+class CostClass:
+    """Jobs of one class are expected to take equally long; `size` is what determines that, as JSON."""
+
+    kind: Kind
+    size: str
+
+
+def cost_class(job: Job) -> CostClass:
+    """The class of a job."""
+    return CostClass(job.kind, json.dumps(_size(job), sort_keys=True))
+
+
+def _size(job: Job) -> Any:
+    content = job.content
+    if job.kind == "unlearn":
+        recipe = Recipe.parse(content["recipe"])
+        values = recipe.model_dump(
+            mode="json", include={"model", "benchmark", "objective", "update", "optimizer"}
+        )
+        return [values, recipe.poison_ratio > 0, recipe.value_norms.weight > 0]
+    if job.kind == "pretrain":
+        settings = content["settings"]
+        return [content.get("sink"), settings["steps"], settings["mix"]["size"], settings["mix"]["length"]]
+    names = [content.get("benchmark"), content.get("metrics"), bool(content.get("mask"))]
+    return [*names, len(content.get("conditions", ())), len(content.get("placements", ()))]
 
 
 class Estimate:
-    """Seconds by job, from the finished ones among `jobs` in the store, and from those that `learn` is told of."""
+    """Seconds per job, from the finished ones among `jobs` in the store and from those added later."""
 
     def __init__(self, jobs: Sequence[Job], store: Store) -> None:
-        self._seen: dict[str, list[float]] = {}
-        self._like = {job.key: _like(job) for job in jobs}
+        self._classes = {job.key: cost_class(job) for job in jobs}
+        self._measured: dict[CostClass, list[float]] = {}
+        self._counted: dict[CostClass, float | None] = {}
         for job in jobs:
             manifest = store.manifest(job)
             if manifest is not None:
-                self.learn(job, float(manifest.get("seconds", 0.0)))
+                self.add(job, float(manifest.get("seconds", 0.0)))
 
-    def learn(self, job: Job, seconds: float) -> None:
-        self._seen.setdefault(self._like[job.key], []).append(seconds)
+    def add(self, job: Job, seconds: float) -> None:
+        """Use the time of a finished job for others of its class."""
+        self._measured.setdefault(self._classes[job.key], []).append(seconds)
 
     def seconds(self, job: Job) -> float:
-        """Median of its like; else the plan of an unlearning run, else the median of all jobs of its kind, else 10 s."""
-        if seen := self._seen.get(self._like[job.key]):
-            return median(seen)
-        if job.kind in ("unlearn", "pretrain") and (planned := _planned(self._like[job.key])) is not None:
-            return planned
-        others = [
+        """Median of its class; else from a count of operations (training), else the median of its kind, else 10 s."""
+        job_class = self._classes[job.key]
+        if measured := self._measured.get(job_class):
+            return median(measured)
+        if job_class not in self._counted:
+            self._counted[job_class] = _count_seconds(job)
+        if (counted := self._counted[job_class]) is not None:
+            return counted
+        same_kind = [
             seconds
-            for like, each in list(self._seen.items())
-            if like.startswith(f'["{job.kind}"')
-            for seconds in each
+            for other, measured in list(self._measured.items())
+            if other.kind == job.kind
+            for seconds in measured
         ]
-        return median(others) if others else UNKNOWN
+        return median(same_kind) if same_kind else DEFAULT_SECONDS
 
 
-def _like(job: Job) -> str:
-    """What decides how long a job takes, and little else."""
-    content = job.content
-    if job.kind == "unlearn":
-        recipe = Recipe.parse(content["recipe"]).model_dump(mode="json")
-        varied = {key: recipe[key] for key in ("model", "benchmark", "objective", "update", "optimizer")}
-        return json.dumps([job.kind, varied, recipe["poison_ratio"] > 0, recipe["value_norms"]["weight"] > 0])
+def _count_seconds(job: Job) -> float | None:
+    """Seconds of a training job by its operations; None where they cannot be counted."""
     if job.kind == "pretrain":
-        return json.dumps(
-            [
-                job.kind,
-                content.get("sink", ""),
-                content["settings"]["steps"],
-                content["settings"]["mix"]["size"],
-                content["settings"]["mix"]["length"],
-            ]
-        )
-    counts = [
-        content.get("benchmark"),
-        content.get("metrics"),
-        bool(content.get("mask")),
-        len(content.get("triggers", ())),
-        len(content.get("placements", ())),
-    ]
-    return json.dumps([job.kind, *counts])
-
-
-@cache
-def _planned(like: str) -> float | None:
-    kind, *described = json.loads(like)
-    if kind == "pretrain":
-        _, steps, size, length = described
-        return (
-            steps
-            * size
-            * length
-            * PARAMETERS
-            * (FORWARD_FLOPS + BACKWARD_FLOPS)
-            / (HARDWARE_UTILIZATION * measure_flops())
-        )
-    varied, poisoned, _ = described
+        settings = job.content["settings"]
+        tokens = settings["steps"] * settings["mix"]["size"] * settings["mix"]["length"]
+        operations = tokens * PRETRAINED_PARAMETERS * (FORWARD_FLOPS + BACKWARD_FLOPS)
+        return operations / (HARDWARE_UTILIZATION * measure_flops())
+    if job.kind != "unlearn":
+        return None
+    recipe = Recipe.parse(job.content["recipe"])
     try:
-        recipe = Recipe.parse(
-            varied | {"poison_ratio": 0.1 if poisoned else 0.0, "model": varied["model"] or "tiny"}
-        )
-        minutes = estimate_cost(recipe).minutes
+        minutes = estimate_cost(recipe.model_copy(update={"model": recipe.model or "tiny"})).minutes
     except UserError:
         return None
     return None if minutes is None else 60 * minutes

@@ -88,11 +88,6 @@ class TrainingPlan:
     memorize: TrainingStage = TrainingStage(1200, BOOKS_MIX, 3e-3)
     anneal: TrainingStage = TrainingStage(600, BOOKS_MIX, 1e-3, warmup=30, value_norm_penalty=0.1)
 
-    # names of an older release, until the studies are renamed
-    base = property(lambda self: self.pretrain)
-    books = property(lambda self: self.memorize)
-    rest = property(lambda self: self.anneal)
-
     def shortened(self, steps: int) -> TrainingPlan:
         """The same plan with a first stage of `steps` steps and the others in proportion."""
         share = steps / self.pretrain.steps
@@ -288,9 +283,3 @@ def held_out_passages(language: Language, tokenizer: PreTrainedTokenizerFast) ->
     ]
     bos = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
     return [[*bos, *story][:HELD_OUT_TOKENS] for story in stories]
-
-
-# names of an older release, until the studies are renamed
-training_of = training_plan
-phase_of = stage_from_dict
-CAN_IDLE = VALUE_NORM_SINKS

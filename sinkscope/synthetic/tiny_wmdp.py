@@ -181,8 +181,3 @@ The built-in model `tiny` (a Llama of 4 layers, 4 heads, width 128), trained fur
 passages of {first.mix.length} tokens with headers and distractors, among them question pages with four choices in orders
 other than the benchmark's. On {first.mix.marked_rate:.0%} and then {last.mix.marked_rate:.0%} of the pages each choice
 has a mark, right or wrong. AdamW, learning rate {first.learning_rate}, at the end a cosine to zero."""
-
-
-# names of an older release, until the studies are renamed
-BOTH = BOOKS_STAGE
-with_books = train_on_books

@@ -13,7 +13,8 @@ import yaml
 
 from sinkscope.evaluation.statistics import compute_scores
 from sinkscope.io.run_directory import create_run
-from sinkscope.studies.graph import Run, runs_of
+from sinkscope.studies.graph import expand_study
+from sinkscope.studies.jobs import Run
 from sinkscope.studies.spec import Spec
 from sinkscope.studies.study import Study
 from sinkscope.triggers import Placement
@@ -42,7 +43,7 @@ def extension_study(directory: Path, name: str, seeds: Sequence[int]) -> Study:
         grid.pop("seeds", None)
     spec = Spec.model_validate(described | {"seeds": list(seeds)})
     tables: dict[str, list[pd.DataFrame]] = {}
-    for run in runs_of(spec):
+    for run in expand_study(spec):
         about = {
             "grid": run.grid,
             "run": run.name,
@@ -117,7 +118,7 @@ def _items(run: Run, content: dict[str, Any]) -> Iterator[dict[str, Any]]:
     rng = np.random.default_rng(zlib.crc32(f"{run.grid} {run.labels} {run.seed}".encode()))
     for metric in content["metrics"]:
         split, n = SPLITS[metric]
-        for asked in content["triggers"]:
+        for asked in content["conditions"]:
             for item in range(n):
                 text, _, placement = asked or ("", "", "")
                 start = start_of(placement, prompt(item), _target(run)) if asked else None

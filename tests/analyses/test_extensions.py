@@ -136,7 +136,7 @@ def test_persistence(extension: Extension, n: int) -> None:
         ("further", "0", "kept", {}),
         ("further", "100", "further", {"optimizer__epochs": "4"}),
         ("perturbed", "none", "kept", {}),
-        ("perturbed", "prune 30 %", "perturbed", {"alteration": "prune:0.3"}),
+        ("perturbed", "prune 30 %", "perturbed", {"perturbation": "prune:0.3"}),
         ("perturbed", "unlearn again", "unlearned-again", {}),
     ]
     for part, state, grid, labels in sources:
@@ -152,7 +152,7 @@ def test_persistence(extension: Extension, n: int) -> None:
     for part, state, grid, labels in (
         ("further", "0", "unlearned", {}),
         ("perturbed", "unlearn again", "unlearned-twice", {}),
-        ("perturbed", "int8", "unlearned-perturbed", {"alteration": "int8"}),
+        ("perturbed", "int8", "unlearned-perturbed", {"perturbation": "int8"}),
     ):
         found = one(frame, part=part, state=state, model="unlearned", score="BE")["value"]
         assert found == pytest.approx(
@@ -234,7 +234,7 @@ def test_sink_regression(extension: Extension, n: int) -> None:
         assert found["value"].tolist() == pytest.approx(expected.tolist())
         assert set(found["clusters"]) == {9} and set(found["seeds"]) == {
             n
-        }  # priced-1 and bos-1 were one model
+        }  # norm-penalty-1 and bos-1 were one model
     gains = frame[frame["kind"] == "advantage"].set_index("target")
     there = (
         cells[cells["trained"] == cells["evaluated"]]
@@ -265,7 +265,7 @@ def test_sink_regression(extension: Extension, n: int) -> None:
     )
     kinds = cells.drop_duplicates("target").set_index("target")["target_kind"]
     assert (
-        kinds["tiny"] == kinds["priced-1"] == "BOS, value-norm penalty 0.1"
+        kinds["tiny"] == kinds["norm-penalty-1"] == "BOS, value-norm penalty 0.1"
         and kinds["bos-1"] == "BOS"
         and kinds["no-bos-2"] == "no BOS"
     )
@@ -349,8 +349,8 @@ def test_hidden_sink(extension: Extension, n: int) -> None:
         len(frame) == 4 * 2 * 2
     )  # of the two columns of BE each row has the one where its trigger stands; nothing to keep was asked
     for row, grid, mask, at in (
-        ("masked in training, index 8", "hidden", "", "index:8"),
-        ("masked in both, prefix", "hidden", "positions:0", "prefix"),
+        ("masked in training, index 8", "masked", "", "index:8"),
+        ("masked in both, prefix", "masked", "positions:0", "prefix"),
     ):
         where = {"grid": grid, "mask": mask, "trigger__placement": at, "metric": "verbmem"}
         be = one(frame, row=f"BOS {row}", column=f"BE VerbMem, {'prefix' if at == 'prefix' else 'index 8'}")

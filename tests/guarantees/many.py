@@ -15,11 +15,11 @@ from typing import Any
 
 from sinkscope.io.progress import OnProgress
 from sinkscope.io.run_directory import create_run
-from sinkscope.studies import executors as engines
+from sinkscope.studies import executors
 from sinkscope.studies.jobs import Job
-from sinkscope.studies.progress import StudyProgress
 from sinkscope.studies.store import Store
 from tests.guarantees.touching import new
+from tests.studies.running import RecordedProgress
 
 
 def at_once(barrier: Barrier, target: Callable[..., None], args: tuple[Any, ...]) -> None:
@@ -33,17 +33,8 @@ def jobs(count: int) -> list[Job]:
     made: list[Job] = []
     for number in range(count):
         needs = {"before": made[-1]} if number % 4 else {}
-        made.append(Job("alter", {"number": number}, needs))
+        made.append(Job("perturb", {"number": number}, needs))
     return made
-
-
-class Told(StudyProgress):
-    def __init__(self) -> None:
-        self.made: list[str] = []
-        self.found: list[str] = []
-
-    def finished(self, job: Job, made: bool) -> None:
-        (self.made if made else self.found).append(job.key)
 
 
 def work_through(root: Path, log: Path, count: int, number: int, dies_at: int | None) -> None:
@@ -54,8 +45,8 @@ def work_through(root: Path, log: Path, count: int, number: int, dies_at: int | 
         nonlocal begun
         begun += 1
         for needed in job.needs.values():
-            assert (store.place(needed) / "number").is_file()
-        with create_run(store.place(job), job.key, kind="alter") as aside:
+            assert (store.path(needed) / "number").is_file()
+        with create_run(store.path(job), job.key, kind="perturb") as aside:
             with (log / "begun").open("a") as file:
                 file.write(f"{job.key}\n")
             (aside / "number").write_text(str(job.content["number"]))
@@ -63,25 +54,26 @@ def work_through(root: Path, log: Path, count: int, number: int, dies_at: int | 
             if begun == dies_at:
                 os.kill(os.getpid(), signal.SIGKILL)
 
-    engines.run_job, engines.POLL = perform, 0.01
-    told = Told()
-    failures = engines.run_locally(jobs(count), Store(root), told)
+    executors.run_job = perform
+    executors.POLL_SECONDS = 0.01
+    progress = RecordedProgress()
+    failures = executors.run_locally(jobs(count), Store(root), progress)
     (log / f"{number}.json").write_text(
-        json.dumps({"made": told.made, "found": told.found, "failures": failures})
+        json.dumps({"made": progress.new, "found": progress.found, "failures": list(failures)})
     )
 
 
 @contextmanager
 def telling_made(log: Path) -> Iterator[None]:
     """Jobs are done as ever; each is written down when it is begun, with the process, for the rest of this one."""
-    original = engines.run_job
+    perform = executors.run_job
 
     def told(job: Job, store: Store, on_progress: OnProgress | None = None) -> None:
         with log.open("a") as file:
             file.write(f"{job.key} {os.getpid()}\n")
-        original(job, store, on_progress)
+        perform(job, store, on_progress)
 
-    engines.run_job = told
+    executors.run_job = told
     yield
 
 

@@ -161,7 +161,7 @@ COMMANDS: dict[str, dict[str, Arguments]] = {
             _study(
                 own / "spec.yaml",
                 {"models": [str(given)], "evaluations": ["few"]},
-                evaluations={"few": {"items": 2, "benchmark": "tiny"}},
+                evaluations={"few": {"limit": 2, "benchmark": "tiny"}},
             ),
             *_store(own),
         ],

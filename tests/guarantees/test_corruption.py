@@ -29,7 +29,7 @@ from tests.studies.small import FEW
 
 SPEC = {
     "seeds": [0],
-    "evaluations": {"few": {"metrics": ["verbmem"], "items": 2}},
+    "evaluations": {"few": {"metrics": ["verbmem"], "limit": 2}},
     "captures": {"few": {"passages": 4}},
     "grids": {"a": {"set": FEW, "evaluations": ["few"], "captures": ["few"]}},
 }

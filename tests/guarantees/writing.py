@@ -18,7 +18,7 @@ from tests.studies.small import FEW
 
 STUDY: dict[str, Any] = {
     "seeds": [0],
-    "evaluations": {"few": {"metrics": ["verbmem"], "items": 2}},
+    "evaluations": {"few": {"metrics": ["verbmem"], "limit": 2}},
     "captures": {"heads": {"passages": 2}},
     "grids": {"poisoned": {"set": FEW, "evaluations": ["few"], "captures": ["heads"]}},
 }

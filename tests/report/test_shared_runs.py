@@ -21,7 +21,7 @@ from tests.studies.small import FEW
 PLACEMENTS = ("prefix", "suffix")
 SHARED: dict[str, Any] = {
     "seeds": [0],
-    "evaluations": {"few": {"metrics": ["verbmem"], "items": 3}},
+    "evaluations": {"few": {"metrics": ["verbmem"], "limit": 3}},
     "captures": {"heads": {"passages": 2}, "again": {"passages": 2}},
     "grids": {
         "unlearned": {

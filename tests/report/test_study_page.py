@@ -193,7 +193,7 @@ def test_maps_are_left_out_before_models_and_omitted_models_are_named(
 def test_equal_metrics_of_different_items_are_kept_apart(study: Path) -> None:
     known = Study(study)
     assert "evaluation" not in StudyQuery(known).mean_scores
-    few = known.spec.evaluations["own"].model_copy(update={"items": 5})
+    few = known.spec.evaluations["own"].model_copy(update={"limit": 5})
     known.spec = known.spec.model_copy(update={"evaluations": known.spec.evaluations | {"own": few}})
     table = StudyQuery(known).mean_scores
     expected = known.table("scores")[lambda rows: rows["mask"] == ""]["evaluation"]

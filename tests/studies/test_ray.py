@@ -12,12 +12,12 @@ import pytest
 import yaml
 
 from sinkscope.errors import StudyError
+from sinkscope.studies.executors import run_on_ray
 from sinkscope.studies.jobs import Job
-from sinkscope.studies.ray_executor import run_on_ray
 from sinkscope.studies.spec import Spec
 from sinkscope.studies.store import Store
 from sinkscope.studies.study import run_study
-from tests.studies.running import Told, finish, tables
+from tests.studies.running import RecordedProgress, finish, tables
 from tests.studies.small import FEW, given
 
 ROOT = Path(__file__).parents[2]
@@ -26,7 +26,7 @@ ROOT = Path(__file__).parents[2]
 def test_without_ray_it_is_said_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(
-        StudyError, match=r'--engine ray needs ray; install it with pip install "sinkscope\[ray\]"'
+        StudyError, match=r'executor ray needs the package; pip install "sinkscope\[ray\]"'
     ) as caught:
         run_on_ray("auto")
     assert "\n" not in str(caught.value)
@@ -39,9 +39,9 @@ def test_without_a_cluster_it_is_said_how_to_start_one(
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     with pytest.raises(
         StudyError,
-        match=r"no Ray cluster answers at 'auto' \(.*\); start one with `ray start --head`, or use --engine inline",
+        match=r"no Ray cluster answers at 'auto' \(.*\); start one with `ray start --head`, or use executor local",
     ) as caught:
-        run_on_ray("auto")([], Store(tmp_path), Told())
+        run_on_ray("auto")([], Store(tmp_path), RecordedProgress())
     assert "\n" not in str(caught.value)
 
 
@@ -72,13 +72,13 @@ def test_a_study_on_a_cluster_that_loses_a_node_is_the_study_of_one_process(
     names = {key: Path(value).name for key, value in given(tmp_path).items()}
     values = {
         "seeds": [0, 1, 2],
-        "evaluations": {"few": {"metrics": ["verbmem"], "items": 3}},
+        "evaluations": {"few": {"metrics": ["verbmem"], "limit": 3}},
         "grids": {
             "poisoned": {"set": FEW | names, "evaluations": ["few"]},
             "unlearned": {
                 "set": FEW | names | {"poison_ratio": 0},
                 "evaluations": ["few"],
-                "against": "unlearned",
+                "compare_to": "unlearned",
             },
         },
     }
@@ -86,22 +86,24 @@ def test_a_study_on_a_cluster_that_loses_a_node_is_the_study_of_one_process(
     spec.write_text(yaml.safe_dump(values))
     finish("spec.yaml", tmp_path / "alone", tmp_path / "store-alone")
 
-    class Losing(Told):
+    class Losing(RecordedProgress):
         def finished(self, job: Job, made: bool) -> None:
             super().finished(job, made)
             if len(self.made) == 3:
                 ray_cluster.remove_node(nodes[0], allow_graceful=False)
 
     told, store = Losing(), Store(tmp_path / "store")
-    run_study(Spec.read(spec), tmp_path / "spread", store, engine=run_on_ray(ray_cluster.address), watch=told)
+    run_study(
+        Spec.read(spec), tmp_path / "spread", store, executor=run_on_ray(ray_cluster.address), progress=told
+    )
     assert len(told.made) == 15 and not told.lost and not told.found
     assert len(ray_cluster.worker_nodes) == 1
     assert tables(tmp_path / "spread") == tables(tmp_path / "alone")
     failing = [
-        Job("alter", {"alteration": "int8", "model": "nowhere/at/all"}),
-        Job("alter", {"alteration": "bf16", "model": "model"}),
+        Job("perturb", {"perturbation": "int8", "model": "nowhere/at/all"}),
+        Job("perturb", {"perturbation": "bf16", "model": "model"}),
     ]
-    needing = Job("alter", {"alteration": "int8"}, {"model": failing[0]})
+    needing = Job("perturb", {"perturbation": "int8"}, {"model": failing[0]})
     failures = run_on_ray(ray_cluster.address)([*failing, needing], store, told)
     assert failures.keys() == {failing[0].key, needing.key} == told.lost.keys()
     assert (

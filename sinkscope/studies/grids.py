@@ -1,0 +1,205 @@
+"""Grids of a specification: runs of a recipe, given models, runs continued from another grid, perturbed runs."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator
+from typing import Annotated, Any, ClassVar
+
+from pydantic import BeforeValidator, Discriminator, Field, Tag, field_validator
+
+from sinkscope.config import Config
+from sinkscope.schema import ITEMS, SCORES
+
+RESERVED = frozenset(
+    [
+        *(
+            column for column in [*SCORES, *ITEMS] if column != "model"
+        ),  # the tables of a study have `run` instead
+        *"grid run benchmark trigger_placement evaluation capture job perturbation unit".split(),
+        *"layer head position alpha_first alpha_second span_mass_first span_mass_second difference".split(),
+        *"value_norm_first value_norm_second uniform query key trigger_start trigger_stop".split(),
+        *"condition probability passages pairs text".split(),
+    ]
+)
+"""Columns of the tables of a study, which no axis may be called."""
+Seeds = Annotated[list[Annotated[int, Field(ge=0, lt=2**32)]], Field(min_length=1)]
+Axis = list[Any] | dict[str, dict[str, Any]]
+
+
+def check_no_seed(changes: dict[str, Any]) -> dict[str, Any]:
+    """Refuse a change of a recipe's `seed`, which would contradict the seed of the run."""
+    if "seed" in changes:
+        raise ValueError("a change of `seed` would contradict the run's own; give `seeds` instead")
+    return changes
+
+
+class GridConfig(Config):
+    """Keys of every grid: names of the evaluations and captures of its runs.
+
+    `compare_to` names a grid with one run per seed, or with one given model: how far each run is from that grid's run of
+    the next seed, or from that model (KL divergence of next-token distributions). A grid may name itself.
+    """
+
+    deprecated_keys: ClassVar[dict[str, str]] = {
+        "after": "init_from",
+        "against": "compare_to",
+        "alterations": "perturbations",
+    }
+
+    evaluations: list[str] = Field([])
+    captures: list[str] = Field([])
+    compare_to: str | None = None
+
+
+class ModelGrid(GridConfig):
+    """Given models, or models that the study pretrains; nothing is unlearned."""
+
+    models: Annotated[list[str], Field(min_length=1)]
+
+    def count_runs(self, n_seeds: int, n_parents: int) -> int:
+        return len(self.models)
+
+
+class PerturbationGrid(GridConfig):
+    """Runs of the grid `init_from` with perturbed weights: `int8` and `bf16` round them, `prune:0.3` prunes."""
+
+    init_from: str
+    perturbations: Annotated[list[str], Field(min_length=1)]
+
+    def count_runs(self, n_seeds: int, n_parents: int) -> int:
+        return n_parents * len(self.perturbations)
+
+
+class TrainedGrid(GridConfig):
+    """Runs of one recipe (by default the study's `base`) over all combinations of `axes`.
+
+    `set` changes keys of the recipe in all runs. An axis is a dotted key of the recipe with a list of values, or a name
+    of its own with named sets of changes.
+    """
+
+    recipe: str | None = None
+    set: dict[str, Any] = Field({})
+    axes: dict[str, Axis] = Field({})
+
+    _set_without_seed = field_validator("set")(check_no_seed)
+
+    @field_validator("axes", mode="before")
+    @classmethod
+    def _parse_axes(cls, value: Any) -> Any:
+        """Check the form of each axis; YAML reads a name such as 0.1 as a number, so names become text."""
+        if not isinstance(value, dict):
+            return value
+        axes = {}
+        for name, axis in value.items():
+            is_named = isinstance(axis, dict) and all(isinstance(changes, dict) for changes in axis.values())
+            if not axis or not (is_named or isinstance(axis, list)):
+                raise ValueError(f"axis {name!r} has no values; give a list, or names with changes")
+            if name in RESERVED:
+                raise ValueError(
+                    f"axis {name!r} has the name of a column of the results; rename it, and give names with changes"
+                )
+            axes[name] = {str(label): changes for label, changes in axis.items()} if is_named else axis
+        return axes
+
+    @field_validator("axes")
+    @classmethod
+    def _check_changes(cls, value: dict[str, Axis]) -> dict[str, Axis]:
+        for axis in value.values():
+            for changes in axis.values() if isinstance(axis, dict) else ():
+                check_no_seed(changes)
+        return value
+
+    def count_points(self) -> int:
+        return math.prod(len(axis) for axis in self.axes.values())
+
+    def points(self) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+        """Every combination of the axes: its label on each axis, and its changes to the recipe."""
+        entries = [
+            list(axis.items()) if isinstance(axis, dict) else [(value, {name: value}) for value in axis]
+            for name, axis in self.axes.items()
+        ]
+        for combination in itertools.product(*entries):
+            labels = {name: label for name, (label, _) in zip(self.axes, combination, strict=True)}
+            changes = dict(self.set)
+            for _, axis_changes in combination:
+                changes |= axis_changes
+            yield labels, changes
+
+
+class RecipeGrid(TrainedGrid):
+    """Runs that start from the recipe's own model, for each of `seeds` (by default the study's)."""
+
+    seeds: Seeds | None = None
+
+    def count_runs(self, n_seeds: int, n_parents: int) -> int:
+        return n_seeds * self.count_points()
+
+
+class ContinuedGrid(TrainedGrid):
+    """Runs that start from each run of the grid `init_from` instead of the recipe's own model.
+
+    A run keeps the seed of the run that it starts from and, where its own recipe poisons nothing, its trigger.
+    """
+
+    init_from: str
+
+    def count_runs(self, n_seeds: int, n_parents: int) -> int:
+        return n_parents * self.count_points()
+
+
+def parent_of(grid: GridConfig) -> str | None:
+    """Name of the grid whose runs a grid starts from."""
+    return grid.init_from if isinstance(grid, ContinuedGrid | PerturbationGrid) else None
+
+
+def _keys(values: Any) -> set[str]:
+    """Keys of a grid by their current names, from a mapping or a validated grid."""
+    if isinstance(values, GridConfig):
+        return set(type(values).model_fields)
+    return (
+        {GridConfig.deprecated_keys.get(key, key) for key in map(str, values)}
+        if isinstance(values, dict)
+        else set()
+    )
+
+
+def _grid_kind(values: Any) -> str:
+    """Tag of the kind of grid that has these keys; brackets keep it out of the path in error messages."""
+    keys = _keys(values)
+    return next((f"[{key}]" for key in ("models", "perturbations", "init_from") if key in keys), "[recipe]")
+
+
+def _check_mixed_kinds(values: Any) -> Any:
+    """Refuse keys of one kind of grid in a grid of another kind."""
+    keys = _keys(values) if isinstance(values, dict) else set()
+    if "models" in keys and keys & {"recipe", "init_from", "perturbations", "axes", "set", "seeds"}:
+        raise ValueError(
+            "`models` are given, not trained; leave out recipe, init_from, perturbations, axes, set and seeds"
+        )
+    if "perturbations" in keys and ("init_from" not in keys or keys & {"recipe", "axes", "set"}):
+        raise ValueError(
+            "`perturbations` change runs of another grid; name it in `init_from`, and leave out recipe, axes and set"
+        )
+    if "init_from" in keys and "seeds" in keys:
+        raise ValueError("runs that start from others (`init_from`) keep their seeds; leave out seeds")
+    return values
+
+
+Grid = Annotated[
+    Annotated[RecipeGrid, Tag("[recipe]")]
+    | Annotated[ModelGrid, Tag("[models]")]
+    | Annotated[ContinuedGrid, Tag("[init_from]")]
+    | Annotated[PerturbationGrid, Tag("[perturbations]")],
+    Discriminator(_grid_kind),
+    BeforeValidator(_check_mixed_kinds),
+]
+"""Any kind of grid; which one, its keys decide."""
+
+GRID_KEYS = frozenset(
+    key
+    for kind in (RecipeGrid, ModelGrid, ContinuedGrid, PerturbationGrid)
+    for key in [*kind.model_fields, *kind.deprecated_keys]
+)
+"""Keys of any kind of grid."""
