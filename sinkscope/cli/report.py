@@ -1,4 +1,4 @@
-"""`sinkscope report`"""
+"""The command `sinkscope report`: one HTML file of results."""
 
 from __future__ import annotations
 
@@ -9,19 +9,18 @@ from typing import Annotated
 import typer
 
 from sinkscope.cli.console import print_result
+from sinkscope.cli.options import JsonOpt
+
+ResultsArg = Annotated[
+    Path, typer.Argument(help="directory that locate, compare, unlearn, evaluate, audit or study wrote")
+]
+OutOpt = Annotated[
+    Path | None, typer.Option(help="HTML file to write [default: name of the directory with .html]")
+]
 
 
-def report(
-    results: Annotated[
-        Path, typer.Argument(help="a directory that locate, compare, unlearn, evaluate, probe or study wrote")
-    ],
-    out: Annotated[
-        Path | None,
-        typer.Option(help="the HTML file to write; by default the directory's name with .html, here"),
-    ] = None,
-    json: Annotated[bool, typer.Option(help="print one JSON object")] = False,
-) -> None:
-    """Make one HTML file of results, to look at and to pass on: it needs no network and no other file.
+def report(results: ResultsArg, out: OutOpt = None, json: JsonOpt = False) -> None:
+    """Make one self-contained HTML file of results, which needs no network and no other file.
 
     Example: `sinkscope report sinks --out sinks.html`
     """

@@ -77,7 +77,7 @@ def test_text_stays_text(opened: Open) -> None:
     study = opened("study")
     scroll_to_end(study)
     sources = study.evaluate("[...document.images].map(image => image.src.slice(0, 26))")
-    assert sources == ["data:image/svg+xml;base64,"] * 2
+    assert sources == ["data:image/svg+xml;base64,"] * 4
     figure = study.locator("figure[data-figure=drawn]")
     assert figure.locator("h3").text_content() == HOSTILE
     assert figure.locator("figcaption").text_content() == HOSTILE

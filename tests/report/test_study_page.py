@@ -77,9 +77,9 @@ def test_figures_and_claims_of_the_analyses_are_on_the_page(study: Path, study_p
     text, data = read_page(study_page)
     (index, *_), figures = json.loads((study / "figures" / "index.json").read_text()), data["figures"]
     names = [figure["name"] for figure in figures]
-    assert names == ["summary", index["name"]]
-    assert figures[1]["title"] == HOSTILE
-    assert figures[1]["data"] == {"columns": ["model", "value"], "rows": [[HOSTILE, 1.5], ["target", 2]]}
+    assert names == ["summary_verbmem", "summary_knowmem", "summary_choice", index["name"]]
+    assert figures[-1]["title"] == HOSTILE
+    assert figures[-1]["data"] == {"columns": ["model", "value"], "rows": [[HOSTILE, 1.5], ["target", 2]]}
     claims = next(table for table in data["tables"] if table["name"] == "claims")
     assert [row[0] for row in claims["rows"]] == ["section 1", HOSTILE]
     assert "1 of 3" not in claims["note"]
@@ -93,7 +93,7 @@ def test_a_study_without_figures_says_how_to_make_them(study: Path, tmp_path: Pa
     bare = Path(shutil.copytree(study, tmp_path / "bare", ignore=shutil.ignore_patterns("figures")))
     text, data = report_page(bare, tmp_path / "page.html")
     assert f"python analyses/make.py {bare}" in text
-    assert [figure["name"] for figure in data["figures"]] == ["summary"]
+    assert all(figure["name"].startswith("summary_") for figure in data["figures"])
     assert "claims" not in {table["name"] for table in data["tables"]}
 
 

@@ -233,7 +233,7 @@ export class Atlas {
     return {
       data,
       layout: {
-        height: 370, margin: { t: 40, r: 10, b: 45, l: 55 }, legend: { orientation: "h", y: 1.12 },
+        height: 370, margin: { t: 40, r: 10, b: 45, l: 55 }, legend: { orientation: "h", y: 1, yanchor: "bottom" },
         xaxis: { title: { text: "position" }, anchor: "y2" },
         yaxis: { title: { text: "α" }, domain: [0.36, 1], rangemode: "tozero" },
         yaxis2: { title: { text: NORM }, domain: [0, 0.28], rangemode: "tozero" },

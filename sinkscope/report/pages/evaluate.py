@@ -62,7 +62,7 @@ def add_dots(
     if len(order) > MAX_DOTS:
         caption = f"{caption} The first {MAX_DOTS} of {len(order)} rows."
         order = order[:MAX_DOTS]
-    figure = draw_dots(data[data["row"].isin(order)], order, "", "score")
+    figure = draw_dots(data[data["row"].isin(order)], order, "", "NPO")
     page.add_figure(name, title, figure, rows, caption)
 
 

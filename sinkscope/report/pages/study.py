@@ -102,9 +102,11 @@ def _add_summary(page: Page, query: StudyQuery) -> None:
     models = [group.label for group in query.groups if group.label in table.index]
     table = table.reindex(index=models, columns=rows["column"].unique())
     page.add_table("overview", "summary", "Scores by model", table.reset_index(), SUMMARY_NOTE)
-    points = rows.loc[rows["title"] != "retain", ["model", "column", "value", "ci_low", "ci_high"]]
-    points["column"] = points["column"].str.replace(", ", "\n")
-    add_dots(page, "summary", "Scores by model", list(points["model"]), points, SUMMARY_NOTE)
+    for metric, points in rows.groupby("metric", sort=False):
+        name = SUMMARY[str(metric)]
+        points = points.assign(column=points["column"].str.replace(f"{name}, ", ""))
+        points = points[["model", "column", "value", "ci_low", "ci_high"]]
+        add_dots(page, f"summary_{metric}", f"{name} by model", list(points["model"]), points, SUMMARY_NOTE)
 
 
 def _main_scores(query: StudyQuery) -> pd.DataFrame:

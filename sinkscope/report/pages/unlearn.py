@@ -21,7 +21,8 @@ def build_page(directory: Path, manifest: dict[str, Any]) -> Page:
     """The page of a run that `unlearn` wrote."""
     recipe = Recipe.read(directory / "recipe.yaml").model_dump(mode="json")
     settings = {key: format_value(value) for key, value in recipe.items() if value is not None}
-    page = Page(f"Unlearning run {directory.name}", metadata(manifest, **settings))
+    given = {key: text for key, text in settings.items() if text}
+    page = Page(f"Unlearning run {directory.name}", metadata(manifest, **given))
     add_loss_curves(page, directory / "log.jsonl")
     if (directory / "poisoned.parquet").is_file():
         table = read_parquet(directory / "poisoned.parquet")
