@@ -113,7 +113,8 @@ class Page:
 
     def render(self) -> str:
         """The HTML file."""
-        scripts = [get_plotlyjs(), bundle_scripts(MODULES)]
+        plotly = [get_plotlyjs()] if self.views else []
+        scripts = [*plotly, bundle_scripts(MODULES)]
         used = {"overview", *(table["section"] for table in self.tables)}
         used |= {name for name in ("atlas", "comparison", "figures") if getattr(self, name)}
         return _template().render(

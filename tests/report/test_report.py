@@ -107,6 +107,14 @@ def test_a_large_model_stays_below_25_megabytes(large: Path, tmp_path: Path) -> 
     assert write_report(large, tmp_path / "page.html") < 25e6
 
 
+def test_a_page_without_charts_does_without_plotly(others: list[Path], tmp_path: Path) -> None:
+    for directory in others:
+        text, page = report_page(directory, tmp_path / "page.html")
+        scripts = re.findall(r"<script>(.*?)</script>", text, re.S)
+        assert len(scripts) == (2 if page["views"] else 1)
+        assert page["views"] or len(text) < 10**6
+
+
 def test_every_kind_of_results_has_its_page(others: list[Path], tmp_path: Path) -> None:
     for directory in others:
         text, page = report_page(directory, tmp_path / f"{directory.name}.html")

@@ -9,8 +9,12 @@ export const decodeUint16 = (encoded) => {
   if (!decoded.has(encoded)) {
     const bytes = Uint8Array.from(atob(encoded.data), (character) => character.charCodeAt(0));
     const codes = new DataView(bytes.buffer);
-    const decode = (code) => (code === 65535 ? NaN : (code / 65534) ** 2 * encoded.scale);
-    decoded.set(encoded, Float64Array.from({ length: bytes.length / 2 }, (_, i) => decode(codes.getUint16(2 * i, true))));
+    const values = new Float64Array(bytes.length / 2);
+    for (let i = 0; i < values.length; i += 1) {
+      const code = codes.getUint16(2 * i, true);
+      values[i] = code === 65535 ? NaN : (code / 65534) ** 2 * encoded.scale;
+    }
+    decoded.set(encoded, values);
   }
   return decoded.get(encoded);
 };
