@@ -128,16 +128,13 @@ class StudyQuery:
 
     def panel_scores(self, group: ModelGroup) -> list[dict[str, Any]]:
         """Mean scores of a group, clean and with its own trigger, for its panel."""
-        scores = self.table("scores")
-        if scores.empty:
+        means = self.mean_scores
+        if means.empty:
             return []
-        is_wanted = (scores["subset"] != "poisoned") & scores["trigger"].isin(["", group.trigger])
-        rows = self.scores(group, scores[is_wanted])
-        if rows.empty:
-            return []
-        means = average_seeds(rows, [*self.evaluation_key, "metric", "split", "subset", "placement"])
-        means = means.assign(triggered=means["placement"] != "")
-        return [{str(key): value for key, value in row.items()} for row in means.to_dict("records")]
+        is_own = (means["model"] == group.label) & means["trigger"].isin(["", group.trigger])
+        rows = means[is_own & (means["subset"] != "poisoned")].drop(columns=["model", "trigger"])
+        rows = rows.assign(triggered=rows["placement"] != "")
+        return [{str(key): value for key, value in row.items()} for row in rows.to_dict("records")]
 
     def views(self, group: ModelGroup) -> dict[str, dict[str, View]]:
         """Views of a group by placement and condition, mean over runs; {} if nothing was captured.

@@ -92,7 +92,7 @@ def test_figures_and_claims_of_the_analyses_are_on_the_page(study: Path, study_p
 def test_a_study_without_figures_says_how_to_make_them(study: Path, tmp_path: Path) -> None:
     bare = Path(shutil.copytree(study, tmp_path / "bare", ignore=shutil.ignore_patterns("figures")))
     text, data = report_page(bare, tmp_path / "page.html")
-    assert f"python analyses/make.py {bare}" in text
+    assert "python analyses/make.py bare" in text
     assert all(figure["name"].startswith("summary_") for figure in data["figures"])
     assert "claims" not in {table["name"] for table in data["tables"]}
 

@@ -80,7 +80,8 @@ def build_page(directory: Path, manifest: dict[str, Any]) -> Page:
         "base recipe": query.study.spec.base,
         "seeds": ", ".join(map(str, sorted(query.runs["seed"].unique()))),
     }
-    page = Page(f"Study {directory.name}", metadata(manifest, **more))
+    name = f": {more['grids']}" if directory.name == "study" else f" {directory.name}"
+    page = Page(f"Study{name}", metadata(manifest, **more))
     _add_summary(page, query)
     _add_claims(page, directory / "figures" / "claims.csv")
     _add_models(page, query)
@@ -189,7 +190,7 @@ def _add_figures(page: Page, directory: Path) -> None:
     hint = MAKE_FIGURES.format(directory.parent)
     path = directory / "index.json"
     if not path.exists():
-        page.metadata.append(("figures", f"none yet; {hint}"))
+        page.metadata.append(("figures", f"none yet; {MAKE_FIGURES.format(directory.parent.name)}"))
         return
     try:
         text = read_text(path, "figures", OutputError, hint, MAX_CLAIM_BYTES)
