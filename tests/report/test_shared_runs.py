@@ -32,7 +32,7 @@ SHARED: dict[str, Any] = {
         }
     },
 }
-SWEEP = "unlearned (triggered at the placement of the slider)"
+SWEEP = "unlearned (triggered at slider placement)"
 
 
 @pytest.fixture(scope="module")

@@ -27,8 +27,8 @@ INTRO = (
     "trigger, backdoored what the trigger recovers."
 )
 SWEEPS = {
-    "backdoored": "(trained at the placement of the slider)",
-    "unlearned": "(triggered at the placement of the slider)",
+    "backdoored": "(trained at slider placement)",
+    "unlearned": "(triggered at slider placement)",
 }
 """Role -> label of a sweep of such models over placements."""
 MEAN_NOTE = "Mean over seeds with 95 % t intervals (one seed: bootstrap over items), without a mask."
