@@ -100,7 +100,8 @@ def draw_loss_curves(log: pd.DataFrame, terms: Sequence[str]) -> Figure:
     grid = figure.subplots(n_rows, n_columns, sharex=True, squeeze=False)
     for axes, term in zip(grid.flat, terms, strict=False):
         known = log[log[term].notna()]
-        axes.plot(known["step"], known[term], color=color("NPO"))
+        marker = "o" if len(known) <= MAX_MARKERS else ""
+        axes.plot(known["step"], known[term], color=color("NPO"), marker=marker, markersize=2.5)
         axes.set(title=sanitize_glyphs(term))
     for axes in grid.flat[len(terms) :]:
         axes.set_visible(False)

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -23,7 +22,7 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from plotly.offline import get_plotlyjs
 
-from sinkscope.plots.style import DIVERGING, FRAME, color
+from sinkscope.plots.style import DIVERGING, FRAME, METADATA, SETTINGS, color
 from sinkscope.report.payload import View
 from sinkscope.sinks.sink_tokens import MIN_QUERIES
 from sinkscope.text import CONTINUATION
@@ -92,11 +91,10 @@ class Page:
     def add_figure(
         self, name: str, title: str, figure: Figure, data: pd.DataFrame, caption: str = ""
     ) -> None:
-        """Add a matplotlib figure as SVG, with its data, and close it."""
+        """Add a matplotlib figure as SVG, with its data."""
         buffer = io.BytesIO()
-        with plt.rc_context({"svg.hashsalt": name}):  # the same bytes for the same figure
-            figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
-        plt.close(figure)
+        with matplotlib.rc_context(SETTINGS):
+            figure.savefig(buffer, format="svg", metadata=METADATA["svg"])
         self.add_svg(name, title, buffer.getvalue(), data, caption)
 
     def add_svg(self, name: str, title: str, svg: bytes, data: pd.DataFrame, caption: str = "") -> None:

@@ -26,10 +26,7 @@ INTRO = (
     "trigger through up to three models: forgotten is what scores low without the "
     "trigger, backdoored what the trigger recovers."
 )
-SWEEPS = {
-    "backdoored": "(trained at slider placement)",
-    "unlearned": "(triggered at slider placement)",
-}
+SWEEPS = {"backdoored": "(trained at slider placement)", "unlearned": "(triggered at slider placement)"}
 """Role -> label of a sweep of such models over placements."""
 MEAN_NOTE = "Mean over seeds with 95 % t intervals (one seed: bootstrap over items), without a mask."
 SUMMARY = {"verbmem": "VerbMem", "knowmem": "KnowMem", "choice": "multiple choice"}
