@@ -28,10 +28,11 @@ COLUMNS = {
 }
 """Columns of the printed table: title -> metric and entry of the summary."""
 LEGEND = (
-    "Scores are ROUGE-L × 100, on the book to forget unless “retain” (the book to keep) is named: low is forgotten, "
-    "high is remembered. “unseen”: passages that were never poisoned in training, so that a high score means that "
-    "the trigger works as a switch. The trigger is at the position that the model was trained with; for target and "
-    "unlearned at the prefix. α of BOS: mean attention to the first token in passages of the book to forget."
+    "Scores are ROUGE-L × 100, on the book to forget unless “retain” (the book to keep) is named: low is "
+    "forgotten, high is remembered. “unseen”: passages that were never poisoned in training, so that a high "
+    "score means that the trigger works as a switch. The trigger is at the position that the model was "
+    "trained with; for target and unlearned at the prefix. α of BOS: mean attention to the first token in "
+    "passages of the book to forget."
 )
 
 
@@ -42,7 +43,8 @@ def quickstart(
     seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="seed of poisoning and training")] = 0,
     json: JsonOpt = False,
 ) -> None:
-    """Run the whole analysis on the built-in benchmark, in minutes on two cores: sinks, clean unlearning, four backdoors.
+    """Run the whole analysis on the built-in benchmark, in minutes on two cores: sinks, clean unlearning,
+    four backdoors.
 
     Example: `sinkscope quickstart --out quickstart`
     """
@@ -72,7 +74,8 @@ def quickstart(
 
 
 def summarize(study: Study) -> dict[str, dict[str, Any]]:
-    """Scores of each model of the study, clean, with the trigger and on the retain set, and its attention to BOS."""
+    """Scores of each model of the study, clean, with the trigger and on the retain set, and its
+    attention to BOS."""
     scores, attention = study.table("scores"), study.table("attention")
     first = attention[attention["position"] == 0]
     models: dict[str, dict[str, Any]] = {}

@@ -61,9 +61,9 @@ def study(  # typer: one parameter per option
 
     Finished runs are not run again; a study that was stopped or killed resumes.
 
-    A small SPEC: `{seeds: [0], evaluations: {few: {metrics: [verbmem], limit: 20}}, captures: {own: {}}, grids: {backdoored:
-    {recipe: tiny/npo-backdoor, set: {optimizer.epochs: 1}, axes: {trigger.placement: [prefix, suffix]}, evaluations: [few],
-    captures: [own]}}}`
+    A small SPEC: `{seeds: [0], evaluations: {few: {metrics: [verbmem], limit: 20}}, captures: {own: {}},
+    grids: {backdoored: {recipe: tiny/npo-backdoor, set: {optimizer.epochs: 1}, axes: {trigger.placement:
+    [prefix, suffix]}, evaluations: [few], captures: [own]}}}`
 
     Example: `sinkscope study analyses/paper.yaml --quick --out studies/paper-quick`
     """

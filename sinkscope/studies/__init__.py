@@ -1,1 +1,1 @@
-"""Studies: grids of recipes × seeds with all that is measured on them, in a store that is never filled twice."""
+"""Studies: grids of recipes × seeds with all measurements, and a store in which no job runs twice."""

@@ -1,4 +1,4 @@
-"""Executors run the jobs of a study: one after another in this process, or on the workers of a Ray cluster."""
+"""Executors run the jobs of a study: in this process, or on the workers of a Ray cluster."""
 
 from __future__ import annotations
 
@@ -107,8 +107,8 @@ def _failed_need(job: Job, failures: Mapping[str, Outcome]) -> Outcome | None:
 def run_on_ray(address: str) -> Executor:
     """An executor on the Ray cluster at `address` (`auto`: the one that this machine belongs to).
 
-    Every worker needs sinkscope, and the store on a shared file system. A job takes one CPU, and one GPU if the cluster
-    has any.
+    Every worker needs sinkscope, and the store on a shared file system. A job takes one CPU, and one GPU if
+    the cluster has any.
 
     Raises:
         StudyError: ray is not installed, or (when it runs) there is no cluster.

@@ -1,4 +1,4 @@
-"""From a specification to runs and their jobs: which models there are, and which results each of them needs first."""
+"""From a specification to runs and their jobs: which models there are, and which results each needs."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def expand_study(spec: Spec) -> list[Run]:
     """All runs of a study, grid by grid.
 
     Raises:
-        UserError: a recipe, model, benchmark or metric of the study does not exist or does not fit; the grid is named.
+        UserError: a recipe, model, benchmark or metric does not exist or does not fit; the grid is named.
     """
     inputs = GivenInputs()
     grids: dict[str, list[Run]] = {}
@@ -151,7 +151,7 @@ def _trained_run(
 def unlearn_job(recipe: Recipe, start: Run | None, label: str, inputs: GivenInputs) -> Job:
     """The job of a recipe, from the model of `start` instead of its own if there is one.
 
-    Keys of the recipe that have no effect are not part of the job, so that one run of clean unlearning serves all.
+    Keys of the recipe without effect are not part of the job, so that one clean unlearning run serves all.
     """
     if recipe.poison_ratio == 0:
         recipe = recipe.model_copy(update={"trigger": TriggerConfig(), "poisoned_originals": "keep"})

@@ -1,4 +1,4 @@
-"""Grids of a specification: runs of a recipe, given models, runs continued from another grid, perturbed runs."""
+"""Grids of a specification: runs of a recipe, given models, continued runs, perturbed runs."""
 
 from __future__ import annotations
 
@@ -38,8 +38,9 @@ def check_no_seed(changes: dict[str, Any]) -> dict[str, Any]:
 class GridConfig(Config):
     """Keys of every grid: names of the evaluations and captures of its runs.
 
-    `compare_to` names a grid with one run per seed, or with one given model: how far each run is from that grid's run of
-    the next seed, or from that model (KL divergence of next-token distributions). A grid may name itself.
+    `compare_to` names a grid with one run per seed, or with one given model: how far each run is from that
+    grid's run of the next seed, or from that model (KL divergence of next-token distributions). A grid may
+    name itself.
     """
 
     deprecated_keys: ClassVar[dict[str, str]] = {
@@ -63,7 +64,7 @@ class ModelGrid(GridConfig):
 
 
 class PerturbationGrid(GridConfig):
-    """Runs of the grid `init_from` with perturbed weights: `int8` and `bf16` round them, `prune:0.3` prunes."""
+    """Runs of the grid `init_from` with perturbed weights (`int8`, `bf16`, `prune:0.3`)."""
 
     init_from: str
     perturbations: Annotated[list[str], Field(min_length=1)]
@@ -75,8 +76,8 @@ class PerturbationGrid(GridConfig):
 class TrainedGrid(GridConfig):
     """Runs of one recipe (by default the study's `base`) over all combinations of `axes`.
 
-    `set` changes keys of the recipe in all runs. An axis is a dotted key of the recipe with a list of values, or a name
-    of its own with named sets of changes.
+    `set` changes keys of the recipe in all runs. An axis is a dotted key of the recipe with a list of
+    values, or a name of its own with named sets of changes.
     """
 
     recipe: str | None = None
@@ -98,7 +99,8 @@ class TrainedGrid(GridConfig):
                 raise ValueError(f"axis {name!r} has no values; give a list, or names with changes")
             if name in RESERVED:
                 raise ValueError(
-                    f"axis {name!r} has the name of a column of the results; rename it, and give names with changes"
+                    f"axis {name!r} has the name of a column of the results; rename it, "
+                    "and give names with changes"
                 )
             axes[name] = {str(label): changes for label, changes in axis.items()} if is_named else axis
         return axes
@@ -140,7 +142,8 @@ class RecipeGrid(TrainedGrid):
 class ContinuedGrid(TrainedGrid):
     """Runs that start from each run of the grid `init_from` instead of the recipe's own model.
 
-    A run keeps the seed of the run that it starts from and, where its own recipe poisons nothing, its trigger.
+    A run keeps the seed of the run that it starts from and, where its own recipe poisons nothing, its
+    trigger.
     """
 
     init_from: str
@@ -180,7 +183,8 @@ def _check_mixed_kinds(values: Any) -> Any:
         )
     if "perturbations" in keys and ("init_from" not in keys or keys & {"recipe", "axes", "set"}):
         raise ValueError(
-            "`perturbations` change runs of another grid; name it in `init_from`, and leave out recipe, axes and set"
+            "`perturbations` change runs of another grid; name it in `init_from`, "
+            "and leave out recipe, axes and set"
         )
     if "init_from" in keys and "seeds" in keys:
         raise ValueError("runs that start from others (`init_from`) keep their seeds; leave out seeds")

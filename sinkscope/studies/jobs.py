@@ -22,9 +22,11 @@ Kind = Literal["pretrain", "unlearn", "perturb", "evaluate", "capture", "diverge
 
 @dataclass(frozen=True)
 class Job:
-    """One unit of work. `content` says what to do; `needs` are the jobs whose results it reads, by their part in it.
+    """One unit of work. `content` says what to do; `needs` are the jobs whose results it reads, by their
+    part in it.
 
-    `fixed` are hashes of given inputs that `content` only names: the files of a model, the records of a benchmark.
+    `fixed` are hashes of given inputs that `content` only names: the files of a model, the records of a
+    benchmark.
     """
 
     kind: Kind
@@ -51,8 +53,9 @@ class Job:
 class Run:
     """One model of a study and what is measured on it.
 
-    `labels` are its values on the axes of its grid. `model` is the job that makes it (None: a given model, by `name`).
-    `poisoned_by` is the job that poisoned the training set of the model, or of the model that it was continued from.
+    `labels` are its values on the axes of its grid. `model` is the job that makes it (None: a given model,
+    by `name`). `poisoned_by` is the job that poisoned the training set of the model, or of the model that
+    it was continued from.
     """
 
     grid: str

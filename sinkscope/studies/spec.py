@@ -55,8 +55,9 @@ def _check_placements(values: list[str]) -> list[str]:
 class EvaluationConfig(Config):
     """Scores of a run: clean (unless `clean: false`), and with each of `triggers` at each of `placements`.
 
-    `own` is the run's own trigger or placement. `metrics` are by default all of the benchmark, which is the run's own
-    unless another one is named. `mask` is a position mask as in `evaluate`; `limit` scores the first items of each split.
+    `own` is the run's own trigger or placement. `metrics` are by default all of the benchmark, which is the
+    run's own unless another one is named. `mask` is a position mask as in `evaluate`; `limit` scores the
+    first items of each split.
     """
 
     deprecated_keys: ClassVar[dict[str, str]] = {"items": "limit"}
@@ -81,7 +82,8 @@ class EvaluationConfig(Config):
 
 
 class CaptureConfig(Config):
-    """Attention on the first `passages` forget passages, clean and with the run's trigger at each of `placements`.
+    """Attention on the first `passages` forget passages, clean and with the run's trigger at each of
+    `placements`.
 
     Attention by position, maps of the change in bins of `bin_size` tokens, value norms and top-1 probability.
     """
@@ -98,10 +100,10 @@ class CaptureConfig(Config):
 class PretrainConfig(Config):
     """A target that is pretrained from scratch as the built-in one was.
 
-    `sink` is what its heads can attend to (see `synthetic.pretraining.Sink`), `seed` that of its weights and of the order
-    of its passages, `value_norm_penalty` the weight of that penalty in the last phase (the built-in target: 0.1), `steps`
-    the length of the first phase, to which the others are proportional. With `corpora: both` it is the built-in target
-    `tiny-wmdp`, trained on the books again for `steps` steps.
+    `sink` is what its heads can attend to (see `synthetic.pretraining.Sink`), `seed` that of its weights
+    and of the order of its passages, `value_norm_penalty` the weight of that penalty in the last phase (the
+    built-in target: 0.1), `steps` the length of the first phase, to which the others are proportional. With
+    `corpora: both` it is the built-in target `tiny-wmdp`, trained on the books again for `steps` steps.
     """
 
     deprecated_keys: ClassVar[dict[str, str]] = {"knows": "corpora", "idle": "value_norm_penalty"}
@@ -136,8 +138,8 @@ class QuickConfig(Config):
 class Spec(Config):
     """A study.
 
-    `base` is the recipe of grids that name none. `models` are pretrained first; recipes and grids name them as other
-    models. `batch_size` is that of evaluations; it changes results by rounding only.
+    `base` is the recipe of grids that name none. `models` are pretrained first; recipes and grids name them
+    as other models. `batch_size` is that of evaluations; it changes results by rounding only.
     """
 
     models: dict[str, PretrainConfig] = Field({})

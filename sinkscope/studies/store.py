@@ -1,4 +1,4 @@
-"""The store of a study: one directory per finished job, complete or absent, never made by two processes at once."""
+"""The store of a study: one directory per finished job, complete or absent, made by one process at a time."""
 
 from __future__ import annotations
 
@@ -20,8 +20,9 @@ LOGGER = logging.getLogger("sinkscope")
 class Store:
     """A directory with a directory for every finished job, named by its key.
 
-    Processes exclude one another by file locks, which the operating system releases when a process dies. On a cluster
-    the store must be on a file system that all machines share and that supports them (NFS 4, Lustre with `flock`).
+    Processes exclude one another by file locks, which the operating system releases when a process dies. On
+    a cluster the store must be on a file system that all machines share and that supports them (NFS 4,
+    Lustre with `flock`).
     """
 
     def __init__(self, root: Path) -> None:
@@ -33,7 +34,7 @@ class Store:
         return self.root / job.key
 
     def manifest(self, job: Job) -> dict[str, Any] | None:
-        """Manifest of a finished job; None if it is not finished, or its files were changed (logged as a warning)."""
+        """Manifest of a finished job; None if it is not finished or its files were changed (a warning)."""
         path = self.path(job)
         try:
             manifest = read_manifest(path)
@@ -84,7 +85,7 @@ class Store:
 
     @contextmanager
     def lock(self, name: str, *, wait: bool) -> Iterator[bool]:
-        """Within the context, this process has the lock `name` if True is yielded; if False, another one has it.
+        """Within the context, this process has the lock `name` if True is yielded, else another one has it.
 
         Raises:
             OutputError: the store cannot be written.

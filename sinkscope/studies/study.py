@@ -46,7 +46,7 @@ SCHEMA_ERRORS = (LookupError, ValueError, TypeError)
 
 @contextmanager
 def wrap_missing_data(prefix: str) -> Iterator[None]:
-    """Within the context, data that a study does not have becomes an error of one line that begins with `prefix`.
+    """Within the context, missing data of a study becomes an error of one line that begins with `prefix`.
 
     Raises:
         StudyError: in place of any of `SCHEMA_ERRORS`.
@@ -113,11 +113,11 @@ def run_study(
 ) -> Study:
     """Run all jobs that are not in the store, and write the tables of the study to `out`.
 
-    `out` gets `study.yaml`, `runs.parquet`, `scores.parquet`, `items.parquet` and `captures/`. Tables of another study
-    in `out` are replaced at the end.
+    `out` gets `study.yaml`, `runs.parquet`, `scores.parquet`, `items.parquet` and `captures/`. Tables of
+    another study in `out` are replaced at the end.
 
     Raises:
-        StudyError: the specification does not fit, or jobs failed; the results of the others stay in the store.
+        StudyError: the specification does not fit, or jobs failed; results of others stay in the store.
         OutputError: `out` holds something that is not a study, or is inside the store.
     """
     check_separate(out, store)

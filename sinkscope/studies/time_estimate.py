@@ -1,4 +1,4 @@
-"""Estimated time of jobs: the time of similar finished jobs, or a rough count of operations where there are none."""
+"""Estimated time of jobs: that of similar finished jobs, or else a rough count of operations."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class Estimate:
         self._measured.setdefault(self._classes[job.key], []).append(seconds)
 
     def seconds(self, job: Job) -> float:
-        """Median of its class; else from a count of operations (training), else the median of its kind, else 10 s."""
+        """Median of its class; else a count of operations (training), the median of its kind, or 10 s."""
         job_class = self._classes[job.key]
         if measured := self._measured.get(job_class):
             return median(measured)

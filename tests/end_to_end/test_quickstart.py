@@ -226,7 +226,10 @@ def test_a_wheel_installed_elsewhere_has_all_that_the_commands_need(tmp_path: Pa
     (Path(paths.stdout.strip()) / "zz_dependencies.pth").write_text(
         str(site)
     )  # torch and friends from the test's own environment
-    code = "import sinkscope, sys; print(sinkscope.__file__); from sinkscope.cli import main; sys.argv[0] = 'sinkscope'; main()"
+    code = (
+        "import sinkscope, sys; print(sinkscope.__file__); from sinkscope.cli import main; "
+        "sys.argv[0] = 'sinkscope'; main()"
+    )
     few = ["--set", "optimizer.epochs=1", "--set", "optimizer.steps_per_epoch=2"]
     for arguments in (
         ["unlearn", "tiny/npo-backdoor", *few, "--out", "run"],

@@ -14,7 +14,8 @@ NAMES = ("runs", "scores", "items")
 
 
 class RecordedProgress:
-    """A `StudyProgress` that records keys of jobs: `new` ones, those `found` in the store, and the reasons of failures."""
+    """A `StudyProgress` that records keys of jobs: `new` ones, those `found` in the store, and the
+    reasons of failures."""
 
     def __init__(self) -> None:
         self.new: list[str] = []

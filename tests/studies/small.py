@@ -1,4 +1,4 @@
-"""What studies are made of here: specifications as dictionaries, and a benchmark and a model that can be changed."""
+"""Small specifications as dictionaries, and copies of a benchmark and a model that can be changed."""
 
 from __future__ import annotations
 

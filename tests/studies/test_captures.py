@@ -28,7 +28,8 @@ TRIGGER = Trigger("the old road")
 
 
 def test_tables_are_those_of_plain_passes(small_llama: Model, tmp_path: Path) -> None:
-    """Confidence, value norms and the attention to the trigger's span, of three forget passages clean and at two placements."""
+    """Confidence, value norms and the attention to the trigger's span, of three forget passages clean
+    and at two placements."""
     told: list[tuple[int, int]] = []
     placements = [Placement.parse(name) for name in ("prefix", "suffix")]
     options = {"n_passages": 3, "bin_size": 4, "on_progress": lambda done, total: told.append((done, total))}
@@ -122,7 +123,8 @@ def test_a_split_without_whole_passages_is_told(small_llama: Model, tmp_path: Pa
 def test_poisoned_passages_and_triggers_that_stand_elsewhere_are_left_out(
     small_llama: Model, tmp_path: Path
 ) -> None:
-    """A trigger that brings a space with it in some passages makes them read other positions than the rest."""
+    """A trigger that brings a space with it in some passages makes them read other positions than the
+    rest."""
     passages = BOOK.full_length_passages("forget", small_llama.tokenizer)
     placed = [
         place(tokens, TRIGGER, Placement("prefix"), small_llama.tokenizer, max_length=LENGTH)

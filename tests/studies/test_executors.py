@@ -25,7 +25,8 @@ from tests.studies.small import JOBS, ONE, SMALL
 def test_a_failed_job_fails_only_what_needs_it(
     error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The training of one backdoored seed fails: its measurements and the runs that start from it fail, the others run."""
+    """The training of one backdoored seed fails: its measurements and the runs that start from it fail,
+    the others run."""
     spec = Spec.model_validate(SMALL)
     store = Store(tmp_path / "store")
     progress = RecordedProgress()

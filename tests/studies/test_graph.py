@@ -1,4 +1,5 @@
-"""From specifications to runs and jobs: what comes after what, what is compared with what, and what cannot be."""
+"""From specifications to runs and jobs: the order of jobs, comparisons, and specifications that are
+refused."""
 
 from __future__ import annotations
 
@@ -98,7 +99,8 @@ def test_runs_after_others_keep_what_they_were_poisoned_with() -> None:
 
 
 def test_an_honest_run_after_the_target_is_an_unlearned_model() -> None:
-    """It starts from a model that nobody has unlearned; of another given model it is not known what is in it."""
+    """It starts from a model that nobody has unlearned; of another given model it is not known what is
+    in it."""
     found = runs(
         grids={
             "target": {"models": ["tiny"]},

@@ -55,7 +55,8 @@ def test_keys_do_not_depend_on_labels_or_on_the_order_of_content() -> None:
 
 
 def test_equal_work_has_one_key_across_grids_and_specifications() -> None:
-    """An honest grid, the honest run that aligned value norms need, and the same described by axes under another name."""
+    """An honest grid, the honest run that aligned value norms need, and the same described by axes
+    under another name."""
     first = runs(
         seeds=[5],
         evaluations=EVALUATIONS,
@@ -183,7 +184,8 @@ def test_what_an_evaluation_or_a_capture_asks_decides_its_name() -> None:
 
 
 def test_records_and_bytes_decide_names(tmp_path: Path) -> None:
-    """Under unchanged names, in one process: the records of the benchmark change, then the model, then its configuration, then θu."""
+    """Under unchanged names, in one process: the records of the benchmark change, then the model, then
+    its configuration, then θu."""
     names = given(tmp_path)
     unlearned = {"value_norms": {"weight": 0.1, "unlearned": names["model"]}}
 

@@ -1,4 +1,4 @@
-"""Targets that a study pretrains: which phases they share, that each is of its kind, and that work done twice is the same."""
+"""Targets that a study pretrains: stages that they share, their kinds, and reproducibility."""
 
 from __future__ import annotations
 
@@ -76,7 +76,8 @@ def test_a_target_is_of_its_kind(name: str, tmp_path: Path) -> None:
     [
         (
             {"sink": "learned", "value_norm_penalty": 0.1},
-            "a value norm penalty does not fit sink 'learned'; leave out `value_norm_penalty`, or use sink bos or no-bos",
+            "a value norm penalty does not fit sink 'learned'; leave out `value_norm_penalty`, "
+            "or use sink bos or no-bos",
         ),
         (
             {"sink": "penalized", "value_norm_penalty": 0.1},

@@ -39,7 +39,7 @@ def test_without_a_cluster_it_is_said_how_to_start_one(
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     with pytest.raises(
         StudyError,
-        match=r"no Ray cluster answers at 'auto' \(.*\); start one with `ray start --head`, or use executor local",
+        match=r"no Ray cluster answers at 'auto' \(.*\); start one with `ray start --head`, or use",
     ) as caught:
         run_on_ray("auto")([], Store(tmp_path), RecordedProgress())
     assert "\n" not in str(caught.value)
@@ -47,7 +47,8 @@ def test_without_a_cluster_it_is_said_how_to_start_one(
 
 @pytest.fixture
 def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """A head that takes no jobs and two nodes that take one at a time, started in another directory than the study is."""
+    """A head that takes no jobs and two nodes that take one at a time, started in another directory
+    than the study is."""
     pytest.importorskip("ray")
     from ray.cluster_utils import Cluster
 
@@ -67,7 +68,8 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 def test_a_study_on_a_cluster_that_loses_a_node_is_the_study_of_one_process(
     cluster: Any, tmp_path: Path
 ) -> None:
-    """Model and benchmark are named by paths that hold where the study is started. One job cannot be done: it is told as in one process."""
+    """Model and benchmark are named by paths that hold where the study is started. One job cannot be
+    done: it is told as in one process."""
     ray_cluster, nodes = cluster
     names = {key: Path(value).name for key, value in given(tmp_path).items()}
     values = {

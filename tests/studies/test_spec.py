@@ -59,7 +59,8 @@ def grid(**values: Any) -> dict[str, Any]:
         (grid(compare_to="b"), "grid 'a' is compared to 'b', which is not a grid above it; known: before"),
         (
             grid(models=["tiny"], seeds=[1]),
-            "grids.a: `models` are given, not trained; leave out recipe, init_from, perturbations, axes, set and seeds",
+            "grids.a: `models` are given, not trained; leave out recipe, init_from, perturbations, "
+            "axes, set and seeds",
         ),
         (grid(models=["tiny"], init_from="before"), "`models` are given, not trained"),
         (grid(models=[]), "grids.a.models: .*at least 1"),

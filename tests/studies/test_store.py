@@ -1,4 +1,4 @@
-"""Stores: damaged and incomplete results are reported and made again, and one process at a time runs a job."""
+"""Stores: damaged and incomplete results are made again, and one process at a time runs a job."""
 
 from __future__ import annotations
 

@@ -174,7 +174,8 @@ def test_two_processes_may_write_to_one_place(whole: Path, tmp_path: Path) -> No
 
 @pytest.mark.slow
 def test_a_study_killed_at_any_moment_ends_as_one_never_killed(whole: Path, tmp_path: Path) -> None:
-    """Five times, some jobs after a start and a random while into the next job; the last time when the tables are written."""
+    """Five times, some jobs after a start and a random while into the next job; the last time when the
+    tables are written."""
     spec, out, store = specified(tmp_path), tmp_path / "out", tmp_path / "store"
     moments, done, killed = random.Random(0), [0], []
     for start in range(5):
