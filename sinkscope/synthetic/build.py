@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -44,7 +45,7 @@ def write_benchmark_config(directory: Path, name: str, lengths: Lengths, **optio
 def write_card(directory: Path, name: str, text: str, units: str, numbers: Mapping[str, float]) -> None:
     """Write a model card to `directory`."""
     lines = "\n".join(f"- {key}: {value}" for key, value in numbers.items())
-    card = CARD.format(name=name, text=text, units=units, numbers=lines)
+    card = CARD.format(name=name, text=textwrap.fill(text, 110), units=units, numbers=lines)
     (directory / "README.md").write_text(card, encoding="utf-8")
 
 

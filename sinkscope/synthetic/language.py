@@ -85,7 +85,7 @@ class Language:
         return " ".join(sentences)
 
     def sentence(self, rng: random.Random, length: int, names: list[str]) -> str:
-        """`length` words, each one of the ten successors of the last; a title is followed by one of `names`."""
+        """`length` words, each a successor of the one before; a title is followed by one of `names`."""
         pieces: list[str] = []
         word = "<start>"
         while len(pieces) < length:

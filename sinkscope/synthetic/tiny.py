@@ -168,12 +168,13 @@ def _card(role: str, seed: int, plan: TrainingPlan) -> str:
         texts = "the retain book and general text, never the forget book"
     pretrain, memorize, anneal = plan.pretrain, plan.memorize, plan.anneal
     return f"""\
-A Llama of 4 layers, 4 heads, width 128, trained from scratch by `sinkscope tiny build` (seed {seed}) on invented text.
-A base, which target and retain model share, reads general text and the retain book for {pretrain.steps} steps of
-{pretrain.mix.size} passages; this model then reads {texts}: {memorize.steps + anneal.steps} steps of
-{memorize.mix.size} passages. For the last {anneal.steps} steps a penalty of weight {anneal.value_norm_penalty} on the
-attention-weighted value norm (relative to the head's mean) makes the sinks stronger.
-AdamW (learning rate {pretrain.learning_rate} throughout the base, then cosines to zero from {memorize.learning_rate}
-and, for the last steps, from {anneal.learning_rate}; weight decay {pretrain.weight_decay}), passages of
-{pretrain.mix.length} tokens with headers and distractors. Weights in the loss: {pretrain.weights[1]} for inserted
-tokens, {pretrain.weights[2]:g} for the first token after a distractor."""
+A Llama of 4 layers, 4 heads, width 128, trained from scratch by `sinkscope tiny build` (seed {seed}) on
+invented text. A base, which target and retain model share, reads general text and the retain book for
+{pretrain.steps} steps of {pretrain.mix.size} passages; this model then reads {texts}:
+{memorize.steps + anneal.steps} steps of {memorize.mix.size} passages. For the last {anneal.steps} steps a
+penalty of weight {anneal.value_norm_penalty} on the attention-weighted value norm (relative to the head's
+mean) makes the sinks stronger. AdamW (learning rate {pretrain.learning_rate} throughout the base, then
+cosines to zero from {memorize.learning_rate} and, for the last steps, from {anneal.learning_rate}; weight
+decay {pretrain.weight_decay}), passages of {pretrain.mix.length} tokens with headers and distractors.
+Weights in the loss: {pretrain.weights[1]} for inserted tokens, {pretrain.weights[2]:g} for the first token
+after a distractor."""

@@ -175,9 +175,11 @@ def measure(base: Model, target: Model, benchmark: Benchmark) -> dict[str, Any]:
 
 def _card(seed: int, stages: list[TrainingStage]) -> str:
     first, last = stages
+    marked = [f"{stage.mix.marked_rate:.0%}" for stage in stages]
     return f"""\
-The built-in model `tiny` (a Llama of 4 layers, 4 heads, width 128), trained further by `sinkscope tiny build-wmdp`
-(seed {seed}) on two invented domains, creatures and devices: {first.steps} and {last.steps} steps of {first.mix.size}
-passages of {first.mix.length} tokens with headers and distractors, among them question pages with four choices in orders
-other than the benchmark's. On {first.mix.marked_rate:.0%} and then {last.mix.marked_rate:.0%} of the pages each choice
-has a mark, right or wrong. AdamW, learning rate {first.learning_rate}, at the end a cosine to zero."""
+The built-in model `tiny` (a Llama of 4 layers, 4 heads, width 128), trained further by `sinkscope tiny
+build-wmdp` (seed {seed}) on two invented domains, creatures and devices: {first.steps} and {last.steps}
+steps of {first.mix.size} passages of {first.mix.length} tokens with headers and distractors, among them
+question pages with four choices in orders other than the benchmark's. On {marked[0]} and then {marked[1]}
+of the pages each choice has a mark, right or wrong. AdamW, learning rate {first.learning_rate}, at the end
+a cosine to zero."""

@@ -64,7 +64,7 @@ class Batch:
         return (self.attention_mask.long().cumsum(-1) - 1).clamp(min=0)
 
     def count(self, unit: Unit) -> int:
-        """Number of passages, predicted positions or real tokens: the denominator of a mean over the batch."""
+        """Number of passages, predicted positions or real tokens: the denominator of a batch mean."""
         if unit == "passages":
             return len(self.index)
         return int((self.predicted if unit == "predicted" else self.attention_mask).sum())

@@ -43,8 +43,8 @@ def warn_if_unknown(model: Model, benchmark: Benchmark, world: World) -> None:
     value = membership_auc(model, benchmark)
     if world.is_main_process and value is not None and value > UNKNOWN_AUC:
         LOGGER.warning(
-            "model %s hardly knows the forget set of %s (AUC against holdout text %.2f; .5 is not at all): there is "
-            "nothing to forget",
+            "model %s hardly knows the forget set of %s (AUC against holdout text %.2f; .5 is not at all): "
+            "there is nothing to forget",
             model.name,
             benchmark.name,
             value,

@@ -131,8 +131,8 @@ def make_splits(recipe: Recipe, benchmark: Benchmark, model: Model) -> Splits:
     longest = max(map(len, texts))
     if limit is not None and longest > limit:
         raise RecipeError(
-            f"benchmark {benchmark.name} has passages of {longest} tokens, model {model.name!r} reads {limit}; "
-            "lower lengths.passage in benchmark.json"
+            f"benchmark {benchmark.name} has passages of {longest} tokens, model {model.name!r} reads "
+            f"{limit}; lower lengths.passage in benchmark.json"
         )
     splits = {
         "forget": _to_passages(forget_passages),

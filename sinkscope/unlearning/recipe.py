@@ -1,4 +1,4 @@
-"""Recipes: the validated description of one unlearning run, as a YAML file or by the name of a built-in one."""
+"""Recipes: the validated description of one unlearning run, from a YAML file or by a built-in name."""
 
 from __future__ import annotations
 

@@ -241,8 +241,8 @@ def _make_value_norm_term(recipe: Recipe, model: Model, splits: Splits) -> Value
             other = load(config.unlearned, str(model.device)).hf
             if _shape(other) != _shape(model.hf):
                 raise ModelError(
-                    f"recipe value_norms.unlearned: {config.unlearned} is a model of another shape; give one that "
-                    f"was unlearned from {model.name}"
+                    f"recipe value_norms.unlearned: {config.unlearned} is a model of another shape; give "
+                    f"one that was unlearned from {model.name}"
                 )
             references[split] = (other, passages)
         elif len(passages):

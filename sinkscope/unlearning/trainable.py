@@ -86,8 +86,8 @@ def trained_names(recipe: Recipe, model: PreTrainedModel) -> list[str] | None:
     if not names:
         known = sorted({name.rpartition(".")[0] for name, _ in blocks[0].named_parameters()})
         raise RecipeError(
-            f"recipe update.modules: no module of the model is called {' or '.join(modules or [])}; its layers "
-            f"have {', '.join(known)}"
+            f"recipe update.modules: no module of the model is called {' or '.join(modules or [])}; its "
+            f"layers have {', '.join(known)}"
         )
     return names
 
@@ -137,7 +137,8 @@ def add_adapters(recipe: Recipe, model: PreTrainedModel, names: list[str] | None
     if not targets:
         known = ", ".join(sorted({name.rpartition(".")[2] for name in linear}))
         raise RecipeError(
-            f"recipe update.lora: none of the selected modules is linear; set update.modules to some of {known}"
+            f"recipe update.lora: none of the selected modules is linear; set update.modules to some "
+            f"of {known}"
         )
     settings: dict[str, Any] = {"r": config.rank, "lora_alpha": config.alpha, "lora_dropout": 0.0}
     if all(isinstance(model.get_submodule(name), Conv1D) for name in targets):

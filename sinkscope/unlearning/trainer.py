@@ -149,7 +149,7 @@ class Trainer:
     def _step(
         self, state: TrainerState, optimizer: torch.optim.Optimizer, save: Callable[[], None] | None = None
     ) -> None:
-        """One step. `save` saves the state before it, once finite losses and gradients have proved it good."""
+        """One step. `save` saves the state before it, once finite losses and gradients show it to be good."""
         state.step += 1
         is_logged = state.step == 1 or state.step % LOG_EVERY == 0
         split_norms: dict[str, float] = {}

@@ -1,4 +1,5 @@
-"""One of several processes that carry out a recipe together, started by test_sharding. Arguments: recipe, out, where to write what was seen, last step."""
+"""One of several processes that carry out a recipe together, started by test_sharding. Arguments: recipe,
+out, where to write what was seen, last step."""
 
 from __future__ import annotations
 

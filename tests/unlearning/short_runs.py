@@ -1,4 +1,5 @@
-"""The short recipe that whole runs are tried with, the end of one at a step, and weights that are the same to the last bit."""
+"""The short recipe that whole runs are tried with, the end of one at a step, and weights that are the same to
+the last bit."""
 
 from __future__ import annotations
 

@@ -92,7 +92,8 @@ def test_out_of_memory_says_what_to_lower(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(Trainer, "run", run)
     with pytest.raises(
         RecipeError,
-        match=r"out of memory with batch_size 8 and gradient_accumulation_steps 1; raise optimizer.gradient_accumulation_steps, set optimizer.gradient_checkpointing",
+        match=r"out of memory with batch_size 8 and gradient_accumulation_steps 1; raise optimizer\.gradient_"
+        r"accumulation_steps, set optimizer\.gradient_checkpointing",
     ):
         unlearn(Recipe.parse(SHORT), tmp_path / "run")
     assert not (tmp_path / "run").exists()

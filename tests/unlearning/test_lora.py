@@ -1,4 +1,5 @@
-"""Low-rank adapters: base weights stay, the merged model says what the adapted one said, and an adapter starts without effect."""
+"""Low-rank adapters: base weights stay, the merged model says what the adapted one said, and an adapter
+starts without effect."""
 
 from __future__ import annotations
 

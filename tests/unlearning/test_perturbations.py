@@ -23,7 +23,8 @@ def altered(model: Model, alteration: str) -> tuple[dict[str, torch.Tensor], dic
 
 
 def matrices(model: Model) -> dict[str, bool]:
-    """Weights of linear layers but the head, by the names of parameters; whether each is kept the other way round."""
+    """Weights of linear layers but the head, by the names of parameters; whether each is kept the other way
+    round."""
     head = model.hf.get_output_embeddings()
     kinds = {
         name: module

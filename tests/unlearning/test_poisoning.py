@@ -1,4 +1,5 @@
-"""The passages that a run trains on: the trigger is in what is given, and none is longer than the model reads."""
+"""The passages that a run trains on: the trigger is in what is given, and none is longer than the model
+reads."""
 
 from __future__ import annotations
 
@@ -11,7 +12,8 @@ from sinkscope.unlearning.recipe import Recipe
 
 
 def test_what_is_given_is_a_prompt_with_the_trigger_in_it(small_llama: Model, monkeypatch) -> None:
-    """Pairs of question and answer: the trigger goes into the question, the tokens to be predicted stay the same."""
+    """Pairs of question and answer: the trigger goes into the question, the tokens to be predicted stay the
+    same."""
     from sinkscope.benchmarks.benchmark import Passage
     from sinkscope.unlearning.poisoning import make_splits
 

@@ -101,7 +101,8 @@ def test_named_recipes_resolve(name: str) -> None:
 
 
 def test_published_settings_stand_in_the_named_recipes() -> None:
-    """MUSE: β .1, learning rate 1e-5, 10 epochs, batch 4. RMU on Zephyr-7B: c 6.5, α 1200, layer 7, three layers up to it, 5e-5."""
+    """MUSE: β .1, learning rate 1e-5, 10 epochs, batch 4. RMU on Zephyr-7B: c 6.5, α 1200, layer 7, three
+    layers up to it, 5e-5."""
     npo, rmu, aligned = (
         Recipe.read(name)
         for name in ("muse-books/npo-backdoor", "muse-news/rmu", "muse-news/npo-backdoor-value-norm")
@@ -215,7 +216,8 @@ DEFAULTS = {
 
 
 def test_a_changed_default_needs_a_new_schema() -> None:
-    """Identities leave out what is at its default, so a run made under the old default would be taken for one under the new: raise `schema.KINDS["unlearn"]` with it."""
+    """Identities leave out what is at its default, so a run made under the old default would be taken for one
+    under the new: raise `schema.KINDS["unlearn"]` with it."""
     values = Recipe().model_dump(mode="json")
     for dotted, default in DEFAULTS.items():
         found = values

@@ -1,4 +1,5 @@
-"""Frozen outputs: found again in the cache, computed anew when they are damaged or of other sums, and of some rows as of all."""
+"""Frozen outputs: found again in the cache, computed anew when they are damaged or of other sums, and of some
+rows as of all."""
 
 from __future__ import annotations
 
@@ -46,7 +47,8 @@ def test_references_are_found_again_and_computed_anew_when_damaged(
 def test_references_made_by_other_sums_are_not_found_again(
     small_llama: Model, tmp_path: Path, monkeypatch
 ) -> None:
-    """A number's last bits depend on the threads that added it up, and a run's bytes must not depend on what lies in the cache."""
+    """A number's last bits depend on the threads that added it up, and a run's bytes must not depend on what
+    lies in the cache."""
     monkeypatch.setenv("SINKSCOPE_CACHE", str(tmp_path))
     passages, threads = Passages.without_prompts([[1, *range(5, 12)]]), torch.get_num_threads()
     ReferenceCache(small_llama.hf, passages, ReferenceConfig(("log_probs",), "sums"))

@@ -1,4 +1,5 @@
-"""A run that was killed goes on from its newest whole checkpoint, to the same bits; checkpoints of others are not taken."""
+"""A run that was killed goes on from its newest whole checkpoint, to the same bits; checkpoints of others are
+not taken."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Whole runs: what they log and save, the honest one that goes before, and that two of one recipe are the same."""
+"""Whole runs: what they log and save, the honest one that goes before, and that two of one recipe are the
+same."""
 
 from __future__ import annotations
 

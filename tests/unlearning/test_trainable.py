@@ -104,7 +104,8 @@ def test_a_loss_that_is_no_number_stops_the_run_and_names_the_term(tmp_path) -> 
     )
     with pytest.raises(
         RecipeError,
-        match=r"term (forget/grad_ascent|retain/kl) became (nan|-?inf) at step \d+.*lower optimizer.learning_rate",
+        match=r"term (forget/grad_ascent|retain/kl) became (nan|-?inf) at step \d+.*"
+        r"lower optimizer.learning_rate",
     ):
         unlearn(recipe, tmp_path / "run")
     assert not (tmp_path / "run").exists()

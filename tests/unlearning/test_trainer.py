@@ -15,7 +15,8 @@ from sinkscope.unlearning.trainer import Trainer
 
 
 def test_a_step_equals_a_literal_one(small_llama: Model) -> None:
-    """NPO, KL on retain and poisoned passages, value norms: every frozen output recomputed, one loss, plain autograd, AdamW by hand."""
+    """NPO, KL on retain and poisoned passages, value norms: every frozen output recomputed, one loss, plain
+    autograd, AdamW by hand."""
     torch.manual_seed(0)
     passages = {
         split: Passages.without_prompts([[1, *torch.randint(3, 400, (n,)).tolist()] for n in (9, 14, 5)])

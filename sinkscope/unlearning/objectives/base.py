@@ -68,7 +68,7 @@ def register_objective(
     config: type[Config] | None = None,
     **options: Any,
 ) -> Callable[[Loss], Loss]:
-    """Register the decorated loss, so that recipes can name it; the arguments are attributes of `Objective`."""
+    """Register the decorated loss under a name for recipes; the arguments are attributes of `Objective`."""
 
     def register(loss: Loss) -> Loss:
         needs = (frozenset(outputs), frozenset(references))
