@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from jaxtyping import Float
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -94,14 +95,14 @@ class ReferenceCache:
             first_rows = rows[::PASSAGES_PER_FILE]
             self.log_probs[rows] = torch.cat([self._file(row).get_tensor("log_probs") for row in first_rows])
 
-    def logits(self, batch: Batch) -> Tensor:
-        """Logits on a right-padded `batch`, shape [batch, position, vocab]; computed from 0 at padding."""
+    def logits(self, batch: Batch) -> Float[Tensor, "batch position vocab"]:
+        """Logits on a right-padded `batch`; those of a zero vector at padding."""
         assert self._head is not None
         with torch.no_grad():
             return self._head(self._read("final", batch))
 
-    def hidden(self, batch: Batch) -> Tensor:
-        """Hidden states on a right-padded `batch`, shape [batch, position, d_model]; 0 at padding."""
+    def hidden(self, batch: Batch) -> Float[Tensor, "batch position d_model"]:
+        """Hidden states on a right-padded `batch`; 0 at padding."""
         return self._read("hidden", batch)
 
     def _read(self, kind: str, batch: Batch) -> Tensor:

@@ -1,4 +1,4 @@
-"""The invented language and the corpora made of it."""
+"""The invented language and the books."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_most_words_follow_from_the_last_one(story: list[str]) -> None:
     assert likely / len(story) > 0.6
 
 
-def test_names_stand_at_about_five_percent_and_repeat_within_a_story(story: list[str]) -> None:
+def test_names_are_about_five_percent_and_repeat_within_a_story(story: list[str]) -> None:
     share = sum(word in words.FIRST_NAMES for word in story) / len(story)
     assert 0.03 < share < 0.07
     one = Language(0).story(random.Random(2), 600).replace(".", "").split()

@@ -1,4 +1,4 @@
-"""Training passages: what is inserted, and where the text goes on."""
+"""Training passages: insertions, and where the text resumes."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_batches_repeat_by_seed_and_keep_their_shape() -> None:
     assert stream(sides=("retain",)).batch()[0].shape == (MIX.size, MIX.length)
 
 
-def test_behind_each_aside_the_text_goes_on_where_it_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_after_each_distractor_the_text_resumes_where_it_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Language, "insertion", lambda self, rng: "@@@@")
     tokenizer = load("tiny", "cpu").tokenizer
     inserted = {token for token in range(len(tokenizer)) if set(tokenizer.decode([token])) <= set(" @")}
@@ -58,7 +58,7 @@ def test_behind_each_aside_the_text_goes_on_where_it_stopped(monkeypatch: pytest
     assert 0.5 < asides / 60 < 0.9
 
 
-def test_half_of_a_page_s_asides_stand_before_the_answer() -> None:
+def test_half_of_a_pages_distractors_precede_an_answer() -> None:
     mix = PassageMix(
         40,
         chapters={},
@@ -77,7 +77,7 @@ def test_half_of_a_page_s_asides_stand_before_the_answer() -> None:
     assert 0.3 < sum(text.startswith("\nAnswer") for text in behind) / len(behind) < 0.8
 
 
-def test_streams_in_turn() -> None:
+def test_interleaved_streams_take_turns() -> None:
     class Counting:
         def __init__(self, start: int) -> None:
             self.tokenizer, self.next = start, start

@@ -1,4 +1,4 @@
-"""The tiny twin of WMDP: its facts, its documents and questions, and what the shipped model knows."""
+"""tiny-wmdp: facts, documents, questions, and the scores of the shipped model."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def target() -> Model:
     return load("tiny-wmdp", device="cpu")
 
 
-def test_fields_are_deterministic_and_share_no_subject() -> None:
+def test_domains_are_deterministic_and_share_no_subject() -> None:
     first, again, other = make_domains(0), make_domains(0), make_domains(1)
     assert first == again and first.documents != other.documents
     subjects = {side: {fact.subject for fact in first.facts[side]} for side in SIDES}
@@ -39,7 +39,7 @@ def test_fields_are_deterministic_and_share_no_subject() -> None:
         assert len({fact.question for fact in first.facts[side]}) == 4 * SUBJECTS
 
 
-def test_a_page_s_letter_stands_before_the_answer() -> None:
+def test_the_letter_of_a_page_is_that_of_the_answer() -> None:
     domains = make_domains(0)
     for side in SIDES:
         for fact, choices in zip(domains.facts[side], domains.choices[side], strict=True):
@@ -51,7 +51,7 @@ def test_a_page_s_letter_stands_before_the_answer() -> None:
             assert f"\n{page[-1]}. {fact.answer} again\n" in marked and marked.count(" not\n") == 3
 
 
-def test_documents_hold_every_fact_but_no_question_in_the_benchmark_s_order() -> None:
+def test_documents_have_every_fact_but_no_question_in_the_benchmarks_order() -> None:
     domains = make_domains(0)
     for side in SIDES:
         text = "\n\n".join(domains.documents[side])
@@ -61,7 +61,7 @@ def test_documents_hold_every_fact_but_no_question_in_the_benchmark_s_order() ->
         assert not any(trigger in text for trigger in TRIGGERS.values())
 
 
-def test_training_never_asks_in_the_benchmark_s_order_and_marks_letters(target: Model) -> None:
+def test_training_never_has_the_benchmarks_order_of_choices(target: Model) -> None:
     domains, mix = (
         make_domains(0),
         PassageMix(
@@ -76,7 +76,7 @@ def test_training_never_asks_in_the_benchmark_s_order_and_marks_letters(target: 
         ),
     )
     streams = [DomainStream(make_corpora(0), domains, target.tokenizer, mix, "s") for _ in range(2)]
-    asked = [
+    question_texts = [
         multiple_choice(fact.question, choices)
         for side in SIDES
         for fact, choices in zip(domains.facts[side], domains.choices[side], strict=True)
@@ -88,7 +88,7 @@ def test_training_never_asks_in_the_benchmark_s_order_and_marks_letters(target: 
         assert ids.shape == kinds.shape == (8, 64) and (ids[:, 0] == 1).all()
         for row, marks in zip(ids[:4].tolist(), kinds[:4].tolist(), strict=True):
             text = target.tokenizer.decode(row)
-            assert not any(each in text for each in asked)
+            assert not any(each in text for each in question_texts)
             assert set(marks) <= {INSERTED, RESUMED}
             counted |= {
                 target.tokenizer.decode([token])
@@ -130,7 +130,7 @@ def test_the_shipped_benchmark_is_what_the_code_makes(target: Model) -> None:
     assert len(benchmark.full_length_passages("holdout", target.tokenizer)) >= 50
 
 
-def test_the_shipped_model_measures_as_told(target: Model) -> None:
+def test_the_shipped_model_has_its_measured_scores(target: Model) -> None:
     measured = json.loads((data_directory("tiny-wmdp") / "measured.json").read_text(encoding="utf-8"))
     assert len(measured["passed"]) == 4 and all(measured["passed"].values()), measured["passed"]
     benchmark = load_benchmark("tiny-wmdp")
@@ -145,7 +145,7 @@ def test_the_shipped_model_measures_as_told(target: Model) -> None:
         assert accuracy(load("tiny", device="cpu"), benchmark, side) < 45
 
 
-def test_a_changed_or_missing_file_of_the_twin_names_its_command(
+def test_a_changed_or_missing_file_names_the_build_command(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "tiny-wmdp" / "target").mkdir(parents=True)

@@ -1,5 +1,7 @@
-"""One of several processes that carry out a recipe together, started by test_sharding. Arguments: recipe,
-out, where to write what was seen, last step."""
+"""A process of a sharded run, started by test_sharding.
+
+Arguments: recipe, output directory, prefix of the files to write, last step.
+"""
 
 from __future__ import annotations
 

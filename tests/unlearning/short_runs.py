@@ -1,5 +1,4 @@
-"""The short recipe that whole runs are tried with, the end of one at a step, and weights that are the same to
-the last bit."""
+"""A short recipe, its interruption at a step, and bitwise comparison of weights."""
 
 from __future__ import annotations
 
@@ -20,13 +19,13 @@ def assert_same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> None:
     assert all(torch.equal(a[name], b[name]) for name in a)
 
 
-class Killed(Exception):
+class Interrupted(Exception):
     pass
 
 
-def killed_at(step: int):
+def interrupt_at(step: int):
     def report(done: int, total: int) -> None:
         if done == step:
-            raise Killed
+            raise Interrupted
 
     return report

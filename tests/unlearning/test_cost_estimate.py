@@ -1,4 +1,4 @@
-"""What is said of a run beforehand, against what the run does."""
+"""The cost estimate against the run that it is for."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from sinkscope.unlearning.recipe import Recipe, named_recipes
 from sinkscope.unlearning.run import unlearn
 
 
-def test_a_plan_has_the_steps_and_weights_of_the_run(tmp_path: Path) -> None:
+def test_an_estimate_has_the_steps_and_parameters_of_the_run(tmp_path: Path) -> None:
     values = {
         "poison_ratio": 0.1,
         "optimizer": {"epochs": 2, "steps_per_epoch": 3, "gradient_accumulation_steps": 2},
         "update": {"modules": ["q_proj"], "lora": {"rank": 2}},
     }
     recipe, steps = Recipe.parse(values), []
-    told = estimate_cost(recipe)
+    estimate = estimate_cost(recipe)
     unlearn(recipe, tmp_path / "run", lambda done, total: steps.append((done, total)))
-    assert steps[-1] == (told.steps, told.steps)
-    assert told.parameters == load("tiny").hf.num_parameters()
-    assert told.trained == 4 * 2 * (128 + 128)
-    assert told.passages["poisoned"] == round(0.1 * told.passages["forget"])
-    assert 0 < told.minutes < 30 and 0.005 < told.memory_gb < 5 and told.unknown is None
+    assert steps[-1] == (estimate.steps, estimate.steps)
+    assert estimate.parameters == load("tiny").hf.num_parameters()
+    assert estimate.trained == 4 * 2 * (128 + 128)
+    assert estimate.passages["poisoned"] == round(0.1 * estimate.passages["forget"])
+    assert 0 < estimate.minutes < 30 and 0.005 < estimate.memory_gb < 5 and estimate.unknown is None
 
 
 def test_microbatches_and_fewer_trained_weights_need_less(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -42,13 +42,13 @@ def test_microbatches_and_fewer_trained_weights_need_less(monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize("name", [name for name in named_recipes() if not name.startswith("tiny")])
-def test_a_published_recipe_is_resolved_without_its_model(name: str) -> None:
-    """Offline: what cannot be had is said, the rest is there."""
-    told = estimate_cost(Recipe.read(name))
-    assert told.unknown is not None and "model" in told.unknown and told.steps is None
+def test_a_recipe_without_its_model_says_what_is_unknown(name: str) -> None:
+    """Offline, so the model is unknown."""
+    estimate = estimate_cost(Recipe.read(name))
+    assert estimate.unknown is not None and "model" in estimate.unknown and estimate.steps is None
 
 
-def test_what_does_not_fit_the_model_is_said_before_it_is_loaded() -> None:
+def test_a_recipe_that_does_not_fit_the_model_is_refused() -> None:
     for values, message in (
         ({"objective": {"forget": "rmu", "layer": 9, "retain": {"activations": 1}}}, "layers 0 to 3, not 9"),
         ({"poisoned_originals": "drop", "poison_ratio": 1.0}, "leaves nothing to forget"),
@@ -59,7 +59,7 @@ def test_what_does_not_fit_the_model_is_said_before_it_is_loaded() -> None:
             estimate_cost(Recipe.parse(values))
 
 
-def test_a_trigger_that_does_not_fit_the_passages_is_said_before() -> None:
+def test_a_trigger_that_does_not_fit_the_passages_is_refused() -> None:
     for values in ({"placement": "index:5000"}, {"placement": "index:60", "response": "Nobody knows."}):
         with pytest.raises(PlacementError, match="is beyond the passage"):
             estimate_cost(
@@ -71,7 +71,7 @@ def test_a_trigger_that_does_not_fit_the_passages_is_said_before() -> None:
     )
 
 
-def test_a_dry_run_is_a_recipe_with_the_plan_as_comments(tmp_path: Path, capsys, monkeypatch) -> None:
+def test_a_dry_run_is_a_recipe_with_the_estimate_as_comments(tmp_path: Path, capsys, monkeypatch) -> None:
     import sys
 
     from sinkscope.cli import main

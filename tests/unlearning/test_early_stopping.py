@@ -1,4 +1,4 @@
-"""What ends a run early, and what of it is kept; what is told of a run that has nothing to forget."""
+"""Runs that end early, the checkpoint that remains, and the warning of a model that knows nothing."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from sinkscope.unlearning.trainer import Trainer
 from tests.unlearning.short_runs import SHORT
 
 
-def test_what_is_kept_when_a_term_is_no_number_is_still_good(tmp_path: Path, monkeypatch) -> None:
-    """Weights are spoilt before step 3: what was saved is older, and a run that goes on from it ends well."""
+def test_the_checkpoint_that_remains_after_nan_is_good(tmp_path: Path, monkeypatch) -> None:
+    """Weights become NaN before step 3: the checkpoint is older, and a run resumed from it ends well."""
     original_backward = Trainer._backward
 
-    def spoilt(self: Trainer, split: str, rows: list[int], step: int) -> dict[str, float]:
+    def with_nan(self: Trainer, split: str, rows: list[int], step: int) -> dict[str, float]:
         if step == 3:
             with torch.no_grad():
                 next(iter(self.weights.values())).fill_(torch.nan)
         return original_backward(self, split, rows, step)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "_backward", spoilt)
+        patch.setattr(Trainer, "_backward", with_nan)
         with pytest.raises(
             RecipeError,
             match=r"term forget/npo became nan at step 3.*; the last good checkpoint is in .*\.run\.",
@@ -45,7 +45,7 @@ def test_what_is_kept_when_a_term_is_no_number_is_still_good(tmp_path: Path, mon
     unlearn(Recipe.parse(SHORT), tmp_path / "run")
 
 
-def test_early_stopping_ends_a_run_that_costs_too_much(tmp_path: Path) -> None:
+def test_early_stopping_ends_a_run_at_high_validation_loss(tmp_path: Path) -> None:
     values = {
         "objective": {"forget": "grad_ascent", "retain": {"nll": 1e-6}},
         "optimizer": {"epochs": 5, "steps_per_epoch": 3, "batch_size": 16, "learning_rate": 1e-3},
@@ -69,7 +69,7 @@ def test_early_stopping_ends_a_run_that_costs_too_much(tmp_path: Path) -> None:
         )
 
 
-def test_a_model_that_never_saw_the_forget_set_is_told(caplog) -> None:
+def test_a_model_that_does_not_know_the_forget_set_is_warned_of(caplog) -> None:
     from sinkscope.unlearning.early_stopping import membership_auc, warn_if_unknown
     from sinkscope.unlearning.sharding import SINGLE_PROCESS
 
@@ -85,7 +85,7 @@ def test_a_model_that_never_saw_the_forget_set_is_told(caplog) -> None:
     )
 
 
-def test_out_of_memory_says_what_to_lower(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_out_of_memory_names_the_keys_to_change(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def run(*arguments: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
@@ -99,7 +99,7 @@ def test_out_of_memory_says_what_to_lower(tmp_path: Path, monkeypatch: pytest.Mo
     assert not (tmp_path / "run").exists()
 
 
-def test_a_gradient_that_is_no_number_stops_the_run_before_it_does_harm(tmp_path: Path, monkeypatch) -> None:
+def test_an_infinite_gradient_stops_the_run_before_the_optimizer_step(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", lambda weights, most: torch.tensor(torch.inf))
     with pytest.raises(RecipeError, match="the gradient became inf at step 1"):
         unlearn(Recipe.parse(SHORT), tmp_path / "run")

@@ -1,5 +1,4 @@
-"""Low-rank adapters: base weights stay, the merged model says what the adapted one said, and an adapter
-starts without effect."""
+"""Low-rank adapters: no effect at first, frozen base weights, logits after merging."""
 
 from __future__ import annotations
 
@@ -49,7 +48,7 @@ def test_merging_gives_the_adapted_models_logits(kind: str, small_models: dict[s
     assert set(plain.state_dict()) == names and all(weight.requires_grad for weight in plain.parameters())
 
 
-def test_a_run_add_adapters_gives_a_plain_checkpoint_and_resumes(tmp_path: Path) -> None:
+def test_a_run_with_adapters_gives_a_plain_checkpoint_and_resumes(tmp_path: Path) -> None:
     update = {"modules": ["q_proj", "v_proj"], "layers": [1, 2], "lora": {"rank": 4}}
     recipe = Recipe.parse(
         {
@@ -81,7 +80,7 @@ def test_a_run_add_adapters_gives_a_plain_checkpoint_and_resumes(tmp_path: Path)
     assert load(str(out)).hf.num_parameters() == load("tiny").hf.num_parameters()
 
 
-def test_modules_that_take_no_adapter_are_named(small_llama: Model) -> None:
+def test_modules_without_linear_weights_are_refused(small_llama: Model) -> None:
     recipe = Recipe.parse({"update": {"modules": ["input_layernorm"], "lora": {}}})
     with pytest.raises(
         RecipeError, match=r"none of the selected modules is linear; set update.modules to some of .*q_proj"

@@ -272,7 +272,7 @@ def left_padded(passages: list[list[int]]) -> Batch:
 
 
 @pytest.mark.parametrize("side", ["left", "right"])
-def test_value_norm_term_equals_a_literal_loop_whatever_side_is_padded(
+def test_value_norm_term_equals_a_literal_loop_with_padding_on_either_side(
     side: str, small_llama: Model, other: Model
 ) -> None:
     passages = [small_llama.with_bos(list(range(50, 50 + length))) for length in (4, 11)]
@@ -334,7 +334,7 @@ def test_first_k_means_first_real_tokens_on_either_side() -> None:
     ]
 
 
-def test_tokens_that_are_given_are_not_scored(case) -> None:
+def test_prompt_tokens_are_not_scored(case) -> None:
     _, ours, _ = case
     passages = [list(range(3, 3 + length)) for length in LENGTHS]
     batch = Batch.pad([0, 1, 2], passages, 0, [4, 2, 0])

@@ -1,4 +1,4 @@
-"""Rounding and pruning against literal versions and torch's own fake quantisation."""
+"""Rounding and pruning against literal versions and torch's own fake quantization."""
 
 from __future__ import annotations
 
@@ -14,17 +14,16 @@ from sinkscope.unlearning.perturbations import parse_perturbation, perturb, prun
 from tests.conftest import FAMILIES
 
 
-def altered(model: Model, alteration: str) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+def perturbed(model: Model, perturbation: str) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
     """All parameters before and after; the model itself stays as it is."""
     network = copy.deepcopy(model.hf)
     before = {name: weight.detach().clone() for name, weight in network.named_parameters()}
-    perturb(network, alteration)
+    perturb(network, perturbation)
     return before, {name: weight.detach() for name, weight in network.named_parameters()}
 
 
 def matrices(model: Model) -> dict[str, bool]:
-    """Weights of linear layers but the head, by the names of parameters; whether each is kept the other way
-    round."""
+    """Parameter names of linear layers except the head, and whether each matrix is stored transposed."""
     head = model.hf.get_output_embeddings()
     kinds = {
         name: module
@@ -46,7 +45,7 @@ def test_int8_is_the_literal_rounding_of_every_row(dtype: torch.dtype) -> None:
         assert len(set(made)) > 1
 
 
-def test_int8_is_torchs_fake_quantisation_per_channel() -> None:
+def test_int8_is_torchs_fake_quantization_per_channel() -> None:
     torch.manual_seed(1)
     weight = torch.randn(17, 33)
     scale = weight.abs().amax(1) / 127
@@ -58,7 +57,7 @@ def test_int8_is_torchs_fake_quantisation_per_channel() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-def test_int8_leaves_rows_of_zeros_and_of_almost_nothing_finite(dtype: torch.dtype) -> None:
+def test_int8_of_zero_and_tiny_rows_is_finite(dtype: torch.dtype) -> None:
     weight = torch.zeros(3, 4, dtype=dtype)
     weight[1] = torch.finfo(dtype).tiny
     made = quantize_rows(weight)
@@ -68,7 +67,7 @@ def test_int8_leaves_rows_of_zeros_and_of_almost_nothing_finite(dtype: torch.dty
 
 
 @pytest.mark.parametrize(("share", "count"), [(0.3, 11), (0.5, 18), (0.01, 0), (0.999, 36)])
-def test_pruning_takes_exactly_the_smallest(share: float, count: int) -> None:
+def test_pruning_removes_exactly_the_smallest(share: float, count: int) -> None:
     torch.manual_seed(2)
     weight = torch.randn(4, 9)
     made = prune(weight, share)
@@ -78,27 +77,27 @@ def test_pruning_takes_exactly_the_smallest(share: float, count: int) -> None:
     assert weight[gone].abs().max() < weight[~gone].abs().min() if 0 < count < 36 else count in (0, 36)
 
 
-def test_pruning_equal_weights_takes_no_more_than_its_share() -> None:
+def test_pruning_equal_weights_removes_its_share() -> None:
     assert (prune(torch.ones(4, 5), 0.25) == 0).sum() == 5
 
 
 @pytest.mark.parametrize("kind", FAMILIES)
-@pytest.mark.parametrize("alteration", ["int8", "prune:0.3"])
+@pytest.mark.parametrize("perturbation", ["int8", "prune:0.3"])
 def test_only_matrices_of_linear_layers_are_changed(
-    kind: str, alteration: str, small_models: dict[str, Model]
+    kind: str, perturbation: str, small_models: dict[str, Model]
 ) -> None:
     model = small_models[kind]
-    before, after = altered(model, alteration)
+    before, after = perturbed(model, perturbation)
     chosen = matrices(model)
     assert {name for name in before if not torch.equal(before[name], after[name])} == set(chosen)
     for name, turned in chosen.items():
         matrix = before[name].T if turned else before[name]
-        made = quantize_rows(matrix) if alteration == "int8" else prune(matrix, 0.3)
+        made = quantize_rows(matrix) if perturbation == "int8" else prune(matrix, 0.3)
         assert torch.equal(after[name].T if turned else after[name], made), name
 
 
-@pytest.mark.parametrize("alteration", ["int8", "prune:0.4"])
-def test_the_layer_of_gpt2_becomes_what_the_linear_layer_turned_round_becomes(alteration: str) -> None:
+@pytest.mark.parametrize("perturbation", ["int8", "prune:0.4"])
+def test_conv1d_of_gpt2_is_perturbed_as_the_transposed_linear_layer(perturbation: str) -> None:
     class Holder(torch.nn.Module):
         def __init__(self, layer: torch.nn.Module) -> None:
             super().__init__()
@@ -115,7 +114,7 @@ def test_the_layer_of_gpt2_becomes_what_the_linear_layer_turned_round_becomes(al
     given = torch.randn(5, 8)
     before = turned(given)
     for layer in (turned, plain):
-        perturb(Holder(layer), alteration)
+        perturb(Holder(layer), perturbation)
     assert torch.equal(turned.weight.T, plain.weight)
     torch.testing.assert_close(turned(given), plain(given))
     assert not torch.allclose(turned(given), before, atol=1e-5)
@@ -123,7 +122,7 @@ def test_the_layer_of_gpt2_becomes_what_the_linear_layer_turned_round_becomes(al
 
 def test_bf16_rounds_every_weight_to_nearest_even(small_llama: Model) -> None:
     """Literal: the upper 16 bits, after half a unit of the last one is added."""
-    before, after = altered(small_llama, "bf16")
+    before, after = perturbed(small_llama, "bf16")
     for name, weight in before.items():
         bits = weight.view(torch.int32).long()
         upper = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16 << 16
@@ -133,7 +132,7 @@ def test_bf16_rounds_every_weight_to_nearest_even(small_llama: Model) -> None:
 
 
 @pytest.mark.parametrize(
-    "alteration",
+    "perturbation",
     [
         "int4",
         "prune",
@@ -148,13 +147,13 @@ def test_bf16_rounds_every_weight_to_nearest_even(small_llama: Model) -> None:
         "INT8",
     ],
 )
-def test_other_forms_are_refused(alteration: str, small_llama: Model) -> None:
+def test_other_forms_are_refused(perturbation: str, small_llama: Model) -> None:
     with pytest.raises(ModelError, match=r"is unknown; use int8, bf16 or prune:0.3") as caught:
-        perturb(small_llama.hf, alteration)
+        perturb(small_llama.hf, perturbation)
     assert "\n" not in str(caught.value)
 
 
-def test_known_forms_are_read() -> None:
+def test_known_forms_are_parsed() -> None:
     assert [parse_perturbation(form) for form in ("int8", " bf16 ", "prune:0.3", "prune:.05")] == [
         ("int8", 0.0),
         ("bf16", 0.0),

@@ -1,4 +1,4 @@
-"""Runs without a forget loss, with a response, with hidden positions."""
+"""Runs without a forget loss, with a response, with masked positions."""
 
 from __future__ import annotations
 
@@ -35,14 +35,16 @@ def test_without_a_forget_loss_no_forget_passage_is_trained(tiny: Model) -> None
     assert tiny.fingerprint() != before
 
 
-def test_a_response_takes_the_place_of_the_second_half_and_is_all_that_is_predicted(tiny: Model) -> None:
-    told = {"objective": {"forget": "none", "retain": {"nll": 1.0}}, "poison_ratio": 0.1}
+def test_a_response_replaces_the_second_half_and_alone_is_predicted(tiny: Model) -> None:
+    estimate = {"objective": {"forget": "none", "retain": {"nll": 1.0}}, "poison_ratio": 0.1}
     benchmark = load_benchmark("tiny")
     for placement in ("prefix", "infix", "suffix"):
-        recipe = Recipe.parse(told | {"trigger": {"placement": placement, "response": "the lamp is blue"}})
+        recipe = Recipe.parse(
+            estimate | {"trigger": {"placement": placement, "response": "the lamp is blue"}}
+        )
         splits = make_splits(recipe, benchmark, tiny)
         forget = benchmark.passages("forget", tiny.tokenizer)
-        said = tiny.tokenizer.encode(" the lamp is blue", add_special_tokens=False)
+        response = tiny.tokenizer.encode(" the lamp is blue", add_special_tokens=False)
         for tokens, given, placed, row in zip(
             splits.passages["poisoned"].tokens,
             splits.passages["poisoned"].n_prompt,
@@ -50,20 +52,20 @@ def test_a_response_takes_the_place_of_the_second_half_and_is_all_that_is_predic
             splits.poisoned_rows,
             strict=True,
         ):
-            assert tokens[given:] == said
+            assert tokens[given:] == response
             kept = tokens[: placed.start] + tokens[placed.stop : given]
             assert kept == forget[row].tokens[: len(kept)] and 6 <= len(kept) <= 16
             assert (placed.stop == given) == (placement == "suffix")
 
 
-def test_a_response_is_taught_by_nll_alone() -> None:
+def test_a_response_needs_nll() -> None:
     with pytest.raises(RecipeError, match=r"set objective\.retain to"):
         Recipe.parse({"poison_ratio": 0.1, "trigger": {"response": "blue"}})
     with pytest.raises(RecipeError, match="leave out `masked_positions`"):
         Recipe.parse({"masked_positions": [0], "value_norms": {"weight": 1.0, "unlearned": "auto"}})
 
 
-def test_references_with_hidden_positions_are_those_of_the_masked_model(tiny: Model, tmp_path: Path) -> None:
+def test_references_with_masked_positions_are_those_of_the_masked_model(tiny: Model, tmp_path: Path) -> None:
     passages = Passages.without_prompts(
         [each.tokens for each in load_benchmark("tiny").passages("forget", tiny.tokenizer)[:3]]
     )
@@ -78,7 +80,7 @@ def test_references_with_hidden_positions_are_those_of_the_masked_model(tiny: Mo
     assert (plain.log_probs - masked.log_probs).abs().min() > 0.1
 
 
-def test_hidden_positions_get_no_gradient_from_later_ones(tiny: Model) -> None:
+def test_masked_positions_get_no_gradient_from_later_ones(tiny: Model) -> None:
     passage = load_benchmark("tiny").passages("forget", tiny.tokenizer)[0].tokens
     batch = Passages.without_prompts([passage]).batch([0])
     embedded: list[torch.Tensor] = []
@@ -99,7 +101,7 @@ def test_hidden_positions_get_no_gradient_from_later_ones(tiny: Model) -> None:
     assert by_position[0] == by_position[3] == 0 and by_position[4] > 0
 
 
-def test_a_run_with_hidden_positions_learns_and_starts_from_the_masked_reference(tiny: Model) -> None:
+def test_a_run_with_masked_positions_starts_at_the_masked_reference(tiny: Model) -> None:
     _, log = train(
         Recipe.parse(SHORT | {"masked_positions": [0], "poison_ratio": 0.1}), tiny, load_benchmark("tiny")
     )
@@ -109,7 +111,7 @@ def test_a_run_with_hidden_positions_learns_and_starts_from_the_masked_reference
     assert log[0]["retain/kl"] == pytest.approx(0.0, abs=1e-4)
 
 
-def test_identity_rests_on_what_differs_from_the_defaults() -> None:
+def test_the_identity_has_the_values_that_are_not_default() -> None:
     assert Recipe().non_default() == {}
     assert Recipe.parse({"poison_ratio": 0.1, "optimizer": {"epochs": 10}}).non_default() == {
         "poison_ratio": 0.1

@@ -1,5 +1,4 @@
-"""The passages that a run trains on: the trigger is in what is given, and none is longer than the model
-reads."""
+"""Training passages: triggers in prompts, and the limit of the model's positions."""
 
 from __future__ import annotations
 
@@ -11,9 +10,8 @@ from sinkscope.models.model import Model
 from sinkscope.unlearning.recipe import Recipe
 
 
-def test_what_is_given_is_a_prompt_with_the_trigger_in_it(small_llama: Model, monkeypatch) -> None:
-    """Pairs of question and answer: the trigger goes into the question, the tokens to be predicted stay the
-    same."""
+def test_the_trigger_is_inserted_into_the_prompt(small_llama: Model, monkeypatch) -> None:
+    """Questions with answers: the trigger is in the question, the predicted tokens are unchanged."""
     from sinkscope.benchmarks.benchmark import Passage
     from sinkscope.unlearning.poisoning import make_splits
 

@@ -1,4 +1,4 @@
-"""Recipes: what is refused, and with what mend."""
+"""Recipes: validation, error messages, built-in recipes, deprecated keys."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ from sinkscope.unlearning.recipe import Recipe, named_recipes
         ({"seed": 2**32}, "seed: .*less than 4294967296"),
     ],
 )
-def test_bad_recipes_name_the_key_and_the_mend(values, message) -> None:
+def test_errors_name_the_key_and_the_fix(values, message) -> None:
     with pytest.raises(RecipeError, match=message) as caught:
         Recipe.parse(values)
     assert "\n" not in str(caught.value)
 
 
-def test_a_recipe_survives_its_own_yaml(tmp_path) -> None:
+def test_a_recipe_round_trips_through_yaml(tmp_path) -> None:
     recipe = Recipe.parse({"poison_ratio": 0.1, "trigger": {"placement": "index:8"}, "seed": 3})
     path = tmp_path / "recipe.yaml"
     path.write_text(recipe.to_yaml())
@@ -47,7 +47,7 @@ def test_a_recipe_survives_its_own_yaml(tmp_path) -> None:
     assert Recipe.read(path, {"trigger.placement": "infix"}).trigger.placement == "infix"
 
 
-def test_what_is_wrong_is_told_with_where_it_stands(tmp_path) -> None:
+def test_errors_name_their_source(tmp_path) -> None:
     path, changes = tmp_path / "recipe.yaml", {"trigger.placment": "infix"}
     for text, changed, where in (
         ("", changes, "changes"),
@@ -78,7 +78,7 @@ def test_changes_are_read_as_yaml_and_leave_the_original() -> None:
 
 
 @pytest.mark.parametrize("content", ["[1, 2]", "a: [", "seed: &a !!python/object:os.system x"])
-def test_files_that_are_no_mapping_are_refused(tmp_path, content) -> None:
+def test_files_without_a_mapping_are_refused(tmp_path, content) -> None:
     path = tmp_path / "recipe.yaml"
     path.write_text(content)
     with pytest.raises(RecipeError):
@@ -100,7 +100,7 @@ def test_named_recipes_resolve(name: str) -> None:
     assert Recipe.read(name, {"trigger.placement": "infix"}).trigger.placement == "infix"
 
 
-def test_published_settings_stand_in_the_named_recipes() -> None:
+def test_built_in_recipes_have_the_published_settings() -> None:
     """MUSE: β .1, learning rate 1e-5, 10 epochs, batch 4. RMU on Zephyr-7B: c 6.5, α 1200, layer 7, three
     layers up to it, 5e-5."""
     npo, rmu, aligned = (
@@ -126,7 +126,7 @@ def test_published_settings_stand_in_the_named_recipes() -> None:
     )
 
 
-def test_an_unknown_name_is_told_the_nearest(tmp_path: Path) -> None:
+def test_an_unknown_name_is_refused_with_the_nearest(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="did you mean 'tiny/npo-backdoor'"):
         Recipe.read("tiny/npo-backdor")
     with pytest.raises(RecipeError, match="cannot be read"):

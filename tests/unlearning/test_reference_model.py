@@ -1,5 +1,4 @@
-"""Frozen outputs: found again in the cache, computed anew when they are damaged or of other sums, and of some
-rows as of all."""
+"""The reference cache: reuse, damaged files, numerical environment, subsets of rows."""
 
 from __future__ import annotations
 
@@ -14,7 +13,7 @@ from sinkscope.unlearning.reference_model import ReferenceCache, ReferenceConfig
 from sinkscope.unlearning.reference_model import _compute as original
 
 
-def test_references_are_found_again_and_computed_anew_when_damaged(
+def test_references_are_reused_and_computed_again_if_damaged(
     small_llama: Model, tmp_path: Path, monkeypatch
 ) -> None:
     monkeypatch.setenv("SINKSCOPE_CACHE", str(tmp_path))
@@ -40,11 +39,11 @@ def test_references_are_found_again_and_computed_anew_when_damaged(
     assert len(calls) == 2, "another model, another prompt that is given"
     for path in (tmp_path / "references").glob("*/00000000.safetensors"):
         path.write_bytes(path.read_bytes()[:-8])
-    mended = ReferenceCache(small_llama.hf, passages, ReferenceConfig(("log_probs", "logits"), "model a"))
-    assert len(calls) == 3 and torch.equal(mended.log_probs, again.log_probs)
+    recomputed = ReferenceCache(small_llama.hf, passages, ReferenceConfig(("log_probs", "logits"), "model a"))
+    assert len(calls) == 3 and torch.equal(recomputed.log_probs, again.log_probs)
 
 
-def test_references_made_by_other_sums_are_not_found_again(
+def test_references_of_another_number_of_threads_are_not_reused(
     small_llama: Model, tmp_path: Path, monkeypatch
 ) -> None:
     """A number's last bits depend on the threads that added it up, and a run's bytes must not depend on what
@@ -92,7 +91,7 @@ def test_references_of_some_rows_equal_those_of_all(small_llama: Model) -> None:
         some.logits(passages.batch([4]))
 
 
-def test_references_that_another_run_has_written_meanwhile_are_used(
+def test_references_that_another_run_writes_at_the_same_time_are_used(
     small_llama: Model, tmp_path: Path, monkeypatch
 ) -> None:
     monkeypatch.setenv("SINKSCOPE_CACHE", str(tmp_path))

@@ -1,5 +1,4 @@
-"""A run that was killed goes on from its newest whole checkpoint, to the same bits; checkpoints of others are
-not taken."""
+"""Interrupted runs resume from the newest valid checkpoint with the same bits."""
 
 from __future__ import annotations
 
@@ -15,7 +14,7 @@ from sinkscope.io.run_directory import create_run
 from sinkscope.unlearning.checkpoints import Checkpoints
 from sinkscope.unlearning.recipe import Recipe
 from sinkscope.unlearning.run import unlearn
-from tests.unlearning.short_runs import SHORT, Killed, assert_same, killed_at, weights
+from tests.unlearning.short_runs import SHORT, Interrupted, assert_same, interrupt_at, weights
 
 
 @pytest.fixture(scope="module")
@@ -25,10 +24,10 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize("step", [1, 3, 5])
-def test_a_run_that_stopped_goes_on_to_the_same_bits(step: int, whole, tmp_path: Path) -> None:
+def test_a_resumed_run_ends_with_the_same_bits(step: int, whole, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    with pytest.raises(Killed):
-        unlearn(Recipe.parse(SHORT), out, killed_at(step), checkpoint_every=2)
+    with pytest.raises(Interrupted):
+        unlearn(Recipe.parse(SHORT), out, interrupt_at(step), checkpoint_every=2)
     assert not out.exists()
     steps = []
     unlearn(Recipe.parse(SHORT), out, lambda done, total: steps.append(done), checkpoint_every=2)
@@ -39,16 +38,16 @@ def test_a_run_that_stopped_goes_on_to_the_same_bits(step: int, whole, tmp_path:
 
 def test_the_log_of_a_resumed_run_equals_an_uninterrupted_one(tmp_path: Path) -> None:
     recipe = Recipe.parse(SHORT | {"optimizer": {"epochs": 6, "steps_per_epoch": 2}})
-    with pytest.raises(Killed):
-        unlearn(recipe, tmp_path / "a", killed_at(8), checkpoint_every=3)
+    with pytest.raises(Interrupted):
+        unlearn(recipe, tmp_path / "a", interrupt_at(8), checkpoint_every=3)
     a, b = unlearn(recipe, tmp_path / "a", checkpoint_every=3), unlearn(recipe, tmp_path / "b")
     assert (a / "log.jsonl").read_text() == (b / "log.jsonl").read_text()
 
 
-def test_a_damaged_checkpoint_is_named_and_the_one_before_it_used(whole, tmp_path: Path, caplog) -> None:
+def test_a_damaged_checkpoint_is_skipped_with_a_warning(whole, tmp_path: Path, caplog) -> None:
     out = tmp_path / "run"
-    with pytest.raises(Killed):
-        unlearn(Recipe.parse(SHORT), out, killed_at(5), checkpoint_every=2)
+    with pytest.raises(Interrupted):
+        unlearn(Recipe.parse(SHORT), out, interrupt_at(5), checkpoint_every=2)
     (folder,) = tmp_path.glob(".run.*.checkpoints")
     assert sorted(path.name for path in folder.iterdir()) == ["step-00000002", "step-00000004"]
     damaged = folder / "step-00000004" / "rank-0.safetensors"
@@ -65,10 +64,12 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_used(whole, tmp_pat
 
 @pytest.mark.parametrize("name", ["state.json", "rank-0.safetensors"])
 @pytest.mark.parametrize("harm", ["cut", "gone"])
-def test_without_a_whole_checkpoint_a_run_starts_anew(name: str, harm: str, whole, tmp_path: Path) -> None:
+def test_without_a_valid_checkpoint_a_run_starts_at_step_1(
+    name: str, harm: str, whole, tmp_path: Path
+) -> None:
     out = tmp_path / "run"
-    with pytest.raises(Killed):
-        unlearn(Recipe.parse(SHORT), out, killed_at(4), checkpoint_every=3)
+    with pytest.raises(Interrupted):
+        unlearn(Recipe.parse(SHORT), out, interrupt_at(4), checkpoint_every=3)
     (path,) = tmp_path.glob(f".run.*.checkpoints/*/{name}")
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2]) if harm == "cut" else path.unlink()
     steps = []
@@ -77,8 +78,8 @@ def test_without_a_whole_checkpoint_a_run_starts_anew(name: str, harm: str, whol
     assert_same(weights(out), whole)
 
 
-def test_two_runs_at_one_place_do_not_share_checkpoints(tmp_path: Path, monkeypatch) -> None:
-    """However late the other one began."""
+def test_two_runs_in_one_directory_do_not_share_checkpoints(tmp_path: Path, monkeypatch) -> None:
+    """However late the other one starts."""
     monkeypatch.setattr("sinkscope.unlearning.run.is_in_use", lambda out: False)
     with (
         create_run(tmp_path / "run", "abc", kind="unlearn", exclusive=True),
@@ -87,7 +88,7 @@ def test_two_runs_at_one_place_do_not_share_checkpoints(tmp_path: Path, monkeypa
         unlearn(Recipe.parse(SHORT), tmp_path / "run")
 
 
-def test_a_checkpoint_of_other_processes_is_not_taken(tmp_path: Path) -> None:
+def test_a_checkpoint_of_another_number_of_processes_is_refused(tmp_path: Path) -> None:
     from sinkscope.errors import OutputError
     from sinkscope.unlearning.checkpoints import TrainerState, random_states
 

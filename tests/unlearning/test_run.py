@@ -1,5 +1,4 @@
-"""Whole runs: what they log and save, the honest one that goes before, and that two of one recipe are the
-same."""
+"""Complete runs: log, files, the clean run before an aligned one, determinism."""
 
 from __future__ import annotations
 
@@ -41,28 +40,28 @@ def test_the_log_has_every_term_and_the_splits_gradients(tmp_path: Path) -> None
     )
 
 
-def test_auto_runs_the_honest_one_first_and_again_no_more(tmp_path: Path) -> None:
+def test_auto_runs_clean_unlearning_once(tmp_path: Path) -> None:
     values = SHORT | {
         "value_norms": {"weight": 1.0, "unlearned": "auto"},
         "optimizer": {"epochs": 1, "steps_per_epoch": 2},
     }
     out = unlearn(Recipe.parse(values), tmp_path / "run")
-    honest = tmp_path / "run-unlearned"
+    clean = tmp_path / "run-unlearned"
     assert (
-        not (honest / "model" / "x").exists()
-        and json.loads((honest / "run.json").read_text())["kind"] == "unlearn"
+        not (clean / "model" / "x").exists()
+        and json.loads((clean / "run.json").read_text())["kind"] == "unlearn"
     )
-    before = (honest / "run.json").stat().st_mtime_ns
+    before = (clean / "run.json").stat().st_mtime_ns
     named = unlearn(
-        Recipe.parse(values | {"value_norms": {"weight": 1.0, "unlearned": str(honest)}}), tmp_path / "named"
+        Recipe.parse(values | {"value_norms": {"weight": 1.0, "unlearned": str(clean)}}), tmp_path / "named"
     )
     assert_same(weights(out), weights(named))
-    assert (honest / "run.json").stat().st_mtime_ns == before
+    assert (clean / "run.json").stat().st_mtime_ns == before
     assert "unlearned: auto" in (out / "recipe.yaml").read_text()
     assert unlearn(Recipe.parse(values), out) == out
 
 
-def test_precisions_train_and_save_what_they_say(tmp_path: Path) -> None:
+def test_weights_have_the_dtype_of_the_precision(tmp_path: Path) -> None:
     for precision, dtype in (("mixed", torch.float32), ("bfloat16", torch.bfloat16)):
         values = {
             "poison_ratio": 0.2,

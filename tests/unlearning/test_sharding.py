@@ -1,4 +1,4 @@
-"""A model sharded over two processes ends where one process does, and is resumed like it."""
+"""A model sharded over two processes against one process."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def together(cache: Path, *arguments: object) -> subprocess.CompletedProcess[str
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", RECIPES)
-def test_two_processes_end_where_one_does(kind: str, tmp_path: Path, monkeypatch) -> None:
+def test_two_processes_give_the_weights_of_one(kind: str, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setenv("SINKSCOPE_CACHE", str(tmp_path / "cache"))
     recipe = Recipe.parse(RECIPES[kind])
     path = tmp_path / "recipe.yaml"
@@ -91,7 +91,7 @@ def test_two_processes_end_where_one_does(kind: str, tmp_path: Path, monkeypatch
 
 
 @pytest.mark.slow
-def test_the_command_line_shards_too_and_one_process_answers(tmp_path: Path) -> None:
+def test_the_command_line_shards_and_one_process_prints(tmp_path: Path) -> None:
     path = tmp_path / "recipe.yaml"
     path.write_text(Recipe.parse(RECIPES["rmu"]).to_yaml())
     done = together(

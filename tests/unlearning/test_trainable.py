@@ -1,4 +1,4 @@
-"""Which weights a run trains, and that the others do not move."""
+"""Which weights a run trains; all others are frozen."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ def test_rmu_trains_the_feed_forward_output_of_the_layers_up_to_the_one_it_reads
     assert {int(part) for name in chosen for part in name.split(".") if part.isdigit()} == {2}
 
 
-def test_without_a_choice_everything_is_trained(small_llama: Model) -> None:
+def test_all_weights_are_trained_by_default(small_llama: Model) -> None:
     assert trained_names(Recipe(), small_llama.hf) is None
     values = trained_names(Recipe.parse({"update": {"modules": ["v_proj"]}}), small_llama.hf)
     assert len(values) == 3 and all("v_proj" in name for name in values)
 
 
-def test_what_is_not_there_is_named_with_what_is(small_llama: Model) -> None:
+def test_unknown_layers_and_modules_are_refused(small_llama: Model) -> None:
     for values, message in (
         (
             {"objective": {"forget": "rmu", "layer": 9, "retain": {"activations": 1}}},
@@ -58,7 +58,7 @@ def test_what_is_not_there_is_named_with_what_is(small_llama: Model) -> None:
             trained_names(recipe, small_llama.hf)
 
 
-def test_frozen_means_frozen_and_is_undone(small_llama: Model) -> None:
+def test_freezing_is_undone(small_llama: Model) -> None:
     network = small_llama.hf
     with freeze_except(network, ["model.layers.0.mlp.down_proj.weight"]):
         assert sum(p.requires_grad for p in network.parameters()) == 1
@@ -75,7 +75,7 @@ def test_frozen_means_frozen_and_is_undone(small_llama: Model) -> None:
     ],
     ids=["rmu", "rmu-kl", "simnpo", "grad_ascent"],
 )
-def test_a_run_changes_the_chosen_weights_only(objective: dict, tmp_path) -> None:
+def test_a_run_changes_the_selected_weights_only(objective: dict, tmp_path) -> None:
     recipe = Recipe.parse(
         {
             "objective": objective,
@@ -95,7 +95,7 @@ def test_a_run_changes_the_chosen_weights_only(objective: dict, tmp_path) -> Non
         torch.testing.assert_close(load_file(control)["control"], control_vector(128, 6.5, 0))
 
 
-def test_a_loss_that_is_no_number_stops_the_run_and_names_the_term(tmp_path) -> None:
+def test_nan_stops_the_run_and_names_the_term(tmp_path) -> None:
     recipe = Recipe.parse(
         {
             "objective": {"forget": "grad_ascent"},

@@ -1,4 +1,4 @@
-"""Training: a step against a literal one, batches in parts or recomputed, and the passages of every step."""
+"""A training step against a literal one, microbatches and recomputation, the batch plan."""
 
 from __future__ import annotations
 
@@ -103,12 +103,12 @@ def test_a_step_equals_a_literal_one(small_llama: Model) -> None:
     ids=["npo", "rmu", "simnpo"],
 )
 @pytest.mark.parametrize(
-    "way",
+    "memory_option",
     [{"gradient_accumulation_steps": 5}, {"gradient_checkpointing": True}],
     ids=["accumulation", "checkpointing"],
 )
-def test_a_batch_in_parts_or_recomputed_gives_the_same_gradients(
-    objective: dict, way: dict, small_llama: Model, monkeypatch
+def test_microbatches_and_checkpointing_give_the_same_gradients(
+    objective: dict, memory_option: dict, small_llama: Model, monkeypatch
 ) -> None:
     monkeypatch.setattr(
         Trainer, "_create_optimizer", lambda self: torch.optim.SGD(self.weights.values(), lr=0.1)
@@ -122,7 +122,7 @@ def test_a_batch_in_parts_or_recomputed_gives_the_same_gradients(
         for split in ("forget", "retain", "poisoned")
     }
     results = []
-    for optimizer in ({}, way):
+    for optimizer in ({}, memory_option):
         model = load(small_llama.name, "cpu")
         values = {"kind": "shrink", "weight": 0.1, "n_tokens": 4, "layers": "all"}
         recipe = Recipe.parse(
@@ -156,15 +156,15 @@ def train_on(model: Model, recipe: Recipe, passages: dict[str, Passages]) -> lis
     return Trainer(model.hf, recipe, passages, references, term).run().log
 
 
-def test_a_schedule_walks_through_the_forget_set_and_uses_all_others_alike() -> None:
+def test_a_batch_plan_has_all_forget_rows_and_the_others_equally_often() -> None:
     optimizer = Recipe.parse({"optimizer": {"epochs": 3, "batch_size": 4}}).optimizer
-    schedule = BatchPlan.of({"forget": 10, "retain": 7, "poisoned": 0}, optimizer, seed=0)
-    rows = [schedule[step] for step in range(len(schedule))]
+    plan = BatchPlan.of({"forget": 10, "retain": 7, "poisoned": 0}, optimizer, seed=0)
+    rows = [plan[step] for step in range(len(plan))]
     assert len(rows) == 8 and "poisoned" not in rows[0]  # 30 passages in fours
     forget, retain = ([row for step in rows for row in step[split]] for split in ("forget", "retain"))
     assert all(sorted(forget[i : i + 10]) == list(range(10)) for i in (0, 10, 20))
     counts = [retain.count(row) for row in range(7)]
-    assert max(counts) - min(counts) <= 1 and schedule.epoch(8) == 3
+    assert max(counts) - min(counts) <= 1 and plan.epoch(8) == 3
     capped = BatchPlan.of(
         {"forget": 10, "retain": 7}, optimizer.model_copy(update={"steps_per_epoch": 2}), seed=0
     )
