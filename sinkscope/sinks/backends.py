@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, ClassVar, Literal
 
 from sinkscope.errors import ModelError
 from sinkscope.io.progress import OnProgress
@@ -19,7 +19,6 @@ from sinkscope.sinks.sampling import ALWAYS_SAMPLED, Sampling
 from sinkscope.sinks.statistics import Statistic
 
 BackendName = Literal["hooks", "tiled"]
-BACKENDS: tuple[BackendName, ...] = get_args(BackendName)
 MAX_HOOKS_LENGTH = 1024
 """Up to this many positions the pattern of a whole layer fits into memory, and `hooks` is the default."""
 
@@ -53,6 +52,11 @@ class Backend:
         """
         raise NotImplementedError
 
+    @classmethod
+    def unsupported_reason(cls, model: Model, tokens: Sequence[int]) -> str | None:
+        """Why this backend does not support the model, or None if it does; may run it on `tokens`."""
+        raise NotImplementedError
+
     def __str__(self) -> str:
         return f"{self.name} ({self.note})" if self.note else self.name
 
@@ -65,6 +69,10 @@ class HooksBackend(Backend):
     def capture(self, *args: Any, **options: Any) -> None:
         hooks.capture(*args, **options)
 
+    @classmethod
+    def unsupported_reason(cls, model: Model, tokens: Sequence[int]) -> str | None:  # noqa: ARG003
+        return hooks.unsupported_reason(model)
+
 
 class TiledBackend(Backend):
     """Tiles inside transformers' attention interface, of all rows or of a sample."""
@@ -73,6 +81,13 @@ class TiledBackend(Backend):
 
     def capture(self, *args: Any, **options: Any) -> None:
         tiled.capture(*args, sampling=self.sampling, **options)
+
+    @classmethod
+    def unsupported_reason(cls, model: Model, tokens: Sequence[int]) -> str | None:
+        return tiled.unsupported_reason(model, tokens)
+
+
+BACKENDS: dict[BackendName, type[Backend]] = {"hooks": HooksBackend, "tiled": TiledBackend}
 
 
 def choose_backend(
@@ -97,42 +112,31 @@ def choose_backend(
             "`backend` hooks reads every row; leave out `query_fraction`, or use `backend` tiled"
         )
     max_length = max(map(len, passages))
-    if name:
-        preferred, other = (name, "tiled" if name == "hooks" else "hooks")
-    elif max_length <= MAX_HOOKS_LENGTH and not sampling:
-        preferred, other = ("hooks", "tiled")
-    else:
-        preferred, other = ("tiled", "hooks")
-    reason = _unsupported_reason(preferred, model, passages)
+    names: list[BackendName] = (
+        ["tiled", "hooks"] if sampling or max_length > MAX_HOOKS_LENGTH else [*BACKENDS]
+    )
+    preferred, other = names if name in (None, names[0]) else reversed(names)
+    reason = BACKENDS[preferred].unsupported_reason(model, passages[0])
     if reason is None:
-        return _make(preferred, model, max_length, sampling)
+        return (
+            TiledBackend(*_check_sampling(model, max_length, sampling)) if sampling else BACKENDS[preferred]()
+        )
     if name is not None:
         raise ModelError(
             f"model {model.name!r} cannot be captured with `backend` {name}: {reason}; try `backend` {other}"
         )
-    other_reason = _unsupported_reason(other, model, passages)
+    other_reason = BACKENDS[other].unsupported_reason(model, passages[0])
     if other_reason is not None:
         raise ModelError(
             f"model {model.name!r} cannot be captured: {reason}, and {other_reason}; "
             "give a model that one of the backends supports"
         )
-    note = f"{reason}, so every row was read" if sampling else reason
-    return HooksBackend(None, note) if other == "hooks" else TiledBackend(None, note)
+    return BACKENDS[other](None, f"{reason}, so every row was read" if sampling else reason)
 
 
-def _unsupported_reason(name: str, model: Model, passages: Sequence[list[int]]) -> str | None:
-    """Why a backend does not support this model, or None if it does."""
-    return (
-        hooks.unsupported_reason(model) if name == "hooks" else tiled.unsupported_reason(model, passages[0])
-    )
-
-
-def _make(name: str, model: Model, max_length: int, sampling: Sampling | None) -> Backend:
-    if name == "hooks":
-        return HooksBackend()
-    reason = None
-    if sampling:
-        reason = tiled.sampling_unsupported_reason(model)
-        if reason is None and max_length <= ALWAYS_SAMPLED:
-            reason = f"no passage has more than {ALWAYS_SAMPLED} tokens"
-    return TiledBackend(None, f"{reason}, so every row was read") if reason else TiledBackend(sampling)
+def _check_sampling(model: Model, max_length: int, sampling: Sampling) -> tuple[Sampling | None, str]:
+    """The sampling, or None and why every row is read instead."""
+    reason = tiled.sampling_unsupported_reason(model)
+    if reason is None and max_length <= ALWAYS_SAMPLED:
+        reason = f"no passage has more than {ALWAYS_SAMPLED} tokens"
+    return (sampling, "") if reason is None else (None, f"{reason}, so every row was read")
