@@ -144,12 +144,8 @@ def audit_triggers(
             key: group.sort_values("item")["value"].to_numpy()
             for key, group in items.groupby(["metric", "trigger", "placement"])
         }
-        tests = [
-            (metric, text, str(placement))
-            for text in triggers
-            for placement in config.placements
-            for metric in metrics
-        ]
+        placements = [str(placement) for placement in config.placements]
+        tests = [(metric, text, where) for text in triggers for where in placements for metric in metrics]
         level = 1 - (1 - LEVEL) / len(tests)
         rows = [_score_trigger(values, test, baselines[lengths[test[1]]], level) for test in tests]
         pd.DataFrame(rows).to_parquet(directory / "audit.parquet", index=False)
@@ -163,14 +159,11 @@ def audit_triggers(
         "seed": config.seed,
     }
     metadata = {"model": subject.label, **{key: described[key] for key in ("benchmark", "n_random", "seed")}}
-    return create_or_load(
-        out,
-        "audit",
-        described,
-        build,
-        lambda directory: pd.read_parquet(directory / "audit.parquet"),
-        metadata=metadata,
-    )
+    return create_or_load(out, "audit", described, build, _load_table, metadata=metadata)
+
+
+def _load_table(directory: Path) -> pd.DataFrame:
+    return pd.read_parquet(directory / "audit.parquet")
 
 
 def _score_trigger(

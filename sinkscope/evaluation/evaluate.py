@@ -92,13 +92,11 @@ def evaluate(
     benchmark = config.restrict(benchmark)
     names = select_metrics(config.metrics, benchmark)
     model = subject.model
-    items: dict[tuple[MakeItems, str], list[Item]] = {}
-    for make_items, split in dict.fromkeys(
-        (METRICS[name].make_items, split) for name in names for split in METRICS[name].splits(benchmark)
-    ):
-        items[make_items, split] = make_items(benchmark, split, model)
     passes = _plan_passes(names, benchmark, conditions)
-    total = sum(len(items[each.make_items, each.split]) for each in passes)
+    items: dict[tuple[MakeItems, str], list[Item]] = {}
+    for make_items, split in dict.fromkeys(each[:2] for each in passes):
+        items[make_items, split] = make_items(benchmark, split, model)
+    total = sum(len(items[each[:2]]) for each in passes)
     if not total:
         raise BenchmarkError(
             f"benchmark {benchmark.name} gives no items for {', '.join(names)}; give longer texts, or "
@@ -108,18 +106,18 @@ def evaluate(
     done = 0
     tables = []
     for each, metrics in passes.items():
-        key = (each.make_items, each.split)
-        if not items[key]:
+        group = items[each[:2]]
+        if not group:
             continue
-        requests = make_requests(model, items[key], each.condition, config.mask)
-        share = _scale_progress(shift_progress(on_progress, done, total), len(items[key]))
-        results = each.request(model, requests, config.batch_size, share)
+        requests = make_requests(model, group, each.condition, config.mask)
+        report = _scale_progress(shift_progress(on_progress, done, total), len(group))
+        results = each.request(model, requests, config.batch_size, report)
         outputs = [result if isinstance(result, str) else "" for result in results]
         for name in metrics:
-            values = [METRICS[name].value(*pair) for pair in zip(items[key], results, strict=True)]
-            scores = ItemScores(name, each.split, values, outputs, poisoned.get(key))
+            values = [METRICS[name].value(*pair) for pair in zip(group, results, strict=True)]
+            scores = ItemScores(name, each.split, values, outputs, poisoned.get(each[:2]))
             tables.append(make_table(subject, requests, scores))
-        done += len(items[key])
+        done += len(group)
     tables.sort(key=lambda table: names.index(table["metric"].iloc[0]))
     return pd.concat(tables, ignore_index=True)
 
@@ -186,6 +184,7 @@ def evaluate_to_directory(
         config.mask.check(conditions)
     benchmark = config.restrict(benchmark) if benchmark else None
     names = _check_metrics(benchmark, config)
+    retain = config.retain_model
     described = {
         "model": subject.model.fingerprint(),
         "label": subject.label,
@@ -194,7 +193,7 @@ def evaluate_to_directory(
         "metrics": names,
         "plugins": metric_plugin_hashes(names),
         "mask": str(config.mask or ""),
-        "retain_model": _describe_retain_model(config.retain_model),
+        "retain_model": retain.fingerprint() if isinstance(retain, Model) else retain,
         "tasks": config.tasks.content_hash() if config.tasks else "",
     }
 
@@ -202,10 +201,9 @@ def evaluate_to_directory(
         retain_auc = None
         tables = []
         if benchmark:
-            if config.retain_model is not None:
-                retain_auc = measure_retain_auc(
-                    config.retain_model, benchmark, config.batch_size, progress_bar("retain model")
-                )
+            if retain is not None:
+                on_progress = progress_bar("retain model")
+                retain_auc = measure_retain_auc(retain, benchmark, config.batch_size, on_progress)
             tables.append(evaluate(subject, benchmark, conditions, config, progress_bar("evaluate")))
         if config.tasks:
             mask, size = config.mask, config.batch_size
@@ -217,14 +215,11 @@ def evaluate_to_directory(
         return {"retain_auc": retain_auc}
 
     metadata = {"model": subject.label, "benchmark": described["benchmark"]}
-    return create_or_load(
-        out,
-        "evaluate",
-        described,
-        build,
-        lambda directory: pd.read_parquet(directory / "scores.parquet"),
-        metadata=metadata,
-    )
+    return create_or_load(out, "evaluate", described, build, _load_scores, metadata=metadata)
+
+
+def _load_scores(directory: Path) -> pd.DataFrame:
+    return pd.read_parquet(directory / "scores.parquet")
 
 
 def _check_metrics(benchmark: Benchmark | None, config: EvaluationConfig) -> list[str]:
@@ -283,7 +278,3 @@ def measure_retain_auc(
     items = evaluate(subject, benchmark, config=config, on_progress=on_progress)
     values = {split: group["value"].tolist() for split, group in items.groupby("split")}
     return auc(values["forget"], values["holdout"])
-
-
-def _describe_retain_model(retain_model: RetainModel | None) -> str | float | None:
-    return retain_model.fingerprint() if isinstance(retain_model, Model) else retain_model

@@ -111,20 +111,12 @@ def knowmem_items(benchmark: Benchmark, split: str, model: Model) -> list[Item]:
     context = "".join(
         f"{format_qa(row['question'], row['answer'])}\n\n" for row in benchmark.in_context(split)
     )
+    length = benchmark.lengths.knowmem_new
     items = []
     for row in benchmark.questions(split):
         prompt, body = encode_prompt(model, f"{context}Question: {row['question']}", ANSWER)
         source = format_qa(row["question"], row["answer"])
-        items.append(
-            Item(
-                prompt,
-                body,
-                row["answer"],
-                source,
-                max_new_tokens=benchmark.lengths.knowmem_new,
-                until=ANSWER_STOPS,
-            )
-        )
+        items.append(Item(prompt, body, row["answer"], source, [], length, ANSWER_STOPS))
     return items
 
 
@@ -142,7 +134,7 @@ def choice_items(benchmark: Benchmark, split: str, model: Model) -> list[Item]:
         if not 0 <= row["answer"] < len(row["choices"]) <= len(ascii_uppercase):
             raise BenchmarkError(
                 f"benchmark {benchmark.name}, choices/{split}, record {number}: answer {row['answer']} is "
-                f"not one of the {len(row['choices'])} choices (counted from 0; at most 26); correct the record"
+                f"not one of the {len(row['choices'])} choices (counted from 0, at most 26); correct it"
             )
         lines = [f"{letter}. {choice}" for letter, choice in zip(letters, row["choices"], strict=True)]
         text = "\n".join([row["question"].strip(), *lines])

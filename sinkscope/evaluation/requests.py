@@ -168,8 +168,8 @@ def multiple_choice(
         BenchmarkError: a prompt with an option is too long for the model.
     """
     scored = score_options(model, requests, batch_size, on_progress)
-    best = [int(np.argmax([tokens.log_probs.sum() for tokens in options])) for options in scored]
-    return [ascii_uppercase[i] for i in best]
+    sums = [[tokens.log_probs.sum() for tokens in options] for options in scored]
+    return [ascii_uppercase[int(np.argmax(row))] for row in sums]
 
 
 def score_options(
@@ -182,14 +182,7 @@ def score_options(
     """
     options = [item.options for item in requests.items]
     _check_lengths(model, requests, [max(map(len, row)) for row in options])
-    return loglikelihood_options(
-        model,
-        requests.tokens,
-        options,
-        masked=requests.masked,
-        batch_size=batch_size,
-        on_progress=on_progress,
-    )
+    return loglikelihood_options(model, requests.tokens, options, requests.masked, batch_size, on_progress)
 
 
 def _check_lengths(model: Model, requests: Requests, extra: Sequence[int]) -> None:

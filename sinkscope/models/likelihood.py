@@ -100,7 +100,6 @@ def loglikelihood_options(
     model: Model,
     prompts: Sequence[list[int]],
     options: Sequence[Sequence[list[int]]],
-    *,
     masked: Sequence[Sequence[int]] | None = None,
     batch_size: int = 8,
     on_progress: OnProgress | None = None,
