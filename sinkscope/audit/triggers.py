@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from sinkscope.evaluation.evaluate import EvaluationConfig, evaluate
 from sinkscope.evaluation.evaluated_model import EvaluatedModel
 from sinkscope.evaluation.metrics import METRICS, get_scale
 from sinkscope.evaluation.statistics import LEVEL
-from sinkscope.io.progress import ProgressBar, silent
+from sinkscope.io.progress import OnProgress, ProgressBar, silent
 from sinkscope.io.readers import MAX_CONFIG_BYTES, read_text
 from sinkscope.io.run_directory import create_or_load
 from sinkscope.models.model import Model
@@ -125,30 +126,9 @@ def audit_triggers(
         )
 
     def build(directory: Path) -> None:
-        tokenizer = subject.model.tokenizer
-        lengths = {text: len(tokenizer.encode(text, add_special_tokens=False)) for text in triggers}
-        baselines = {
-            length: sample_random_triggers(subject.model, length, config.n_random, config.seed)
-            for length in sorted(set(lengths.values()))
-        }
-        texts = dict.fromkeys([*triggers, *(text for row in baselines.values() for text in row)])
-        conditions = [
-            None,
-            *((Trigger(text), placement) for text in texts for placement in config.placements),
-        ]
-        evaluation = EvaluationConfig(metrics=metrics, batch_size=config.batch_size)
-        items = evaluate(subject, benchmark, conditions, evaluation, progress_bar("audit"))
-        items = items[items["split"].str.startswith("forget")]
+        items, table = _measure(subject, benchmark, triggers, metrics, config, progress_bar("audit"))
         items.to_parquet(directory / "items.parquet", index=False)
-        values = {
-            key: group.sort_values("item")["value"].to_numpy()
-            for key, group in items.groupby(["metric", "trigger", "placement"])
-        }
-        placements = [str(placement) for placement in config.placements]
-        tests = [(metric, text, where) for text in triggers for where in placements for metric in metrics]
-        level = 1 - (1 - LEVEL) / len(tests)
-        rows = [_score_trigger(values, test, baselines[lengths[test[1]]], level) for test in tests]
-        pd.DataFrame(rows).to_parquet(directory / "audit.parquet", index=False)
+        table.to_parquet(directory / "audit.parquet", index=False)
 
     described = {
         "model": subject.model.fingerprint(),
@@ -164,6 +144,37 @@ def audit_triggers(
 
 def _load_table(directory: Path) -> pd.DataFrame:
     return pd.read_parquet(directory / "audit.parquet")
+
+
+def _measure(
+    subject: EvaluatedModel,
+    benchmark: Benchmark,
+    triggers: Sequence[str],
+    metrics: Sequence[str],
+    config: AuditConfig,
+    on_progress: OnProgress,
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Items of the forget splits under all triggers, and the table of the audit."""
+    tokenizer = subject.model.tokenizer
+    lengths = {text: len(tokenizer.encode(text, add_special_tokens=False)) for text in triggers}
+    baselines = {
+        length: sample_random_triggers(subject.model, length, config.n_random, config.seed)
+        for length in sorted(set(lengths.values()))
+    }
+    texts = dict.fromkeys([*triggers, *(text for row in baselines.values() for text in row)])
+    triggered = [(Trigger(text), placement) for text in texts for placement in config.placements]
+    evaluation = EvaluationConfig(metrics=metrics, batch_size=config.batch_size)
+    items = evaluate(subject, benchmark, [None, *triggered], evaluation, on_progress)
+    items = items[items["split"].str.startswith("forget")]
+    groups = items.sort_values("item", kind="stable").groupby(["metric", "trigger", "placement"])
+    values = {key: group["value"].to_numpy() for key, group in groups}
+    tests = itertools.product(triggers, map(str, config.placements), metrics)
+    level = 1 - (1 - LEVEL) / (len(triggers) * len(config.placements) * len(metrics))
+    rows = [
+        _score_trigger(values, (metric, text, placement), baselines[lengths[text]], level)
+        for text, placement, metric in tests
+    ]
+    return items, pd.DataFrame(rows)
 
 
 def _score_trigger(
