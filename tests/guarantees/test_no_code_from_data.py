@@ -237,7 +237,7 @@ def test_code_that_comes_with_tasks_is_run_only_where_it_is_trusted(tmp_path: Pa
     check_refused(
         sinkscope(*arguments),
         out,
-        f"--tasks {path} holds task files, which can run Python code; read them, then give --trust-task-code",
+        f"--tasks {path} holds task files, which can run Python code; read them, then set --trust-task-code",
     )
     assert not marker.exists()
     outcome = sinkscope(*arguments, "--trust-task-code")
