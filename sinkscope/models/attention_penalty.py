@@ -68,8 +68,8 @@ class _PenaltyHook(AttentionHook):
 def attention_penalty(model: PreTrainedModel, penalty: AttentionPenalty) -> Iterator[list[Float[Tensor, ""]]]:
     """Within the context every forward pass appends one penalty per layer to the yielded list.
 
-    Passages are not padded and values not grouped: as many key-value heads as query heads. With uniform attention and equal value
-    norms `value_norm_penalty` gives 1.
+    Passages are not padded and keys not grouped (as many key-value heads as query heads). With uniform
+    attention and equal value norms `value_norm_penalty` gives 1.
     """
     with attention_hook(model, _PenaltyHook(penalty)) as hook:
         yield hook.penalties
