@@ -1,4 +1,4 @@
-"""What is no model, through every command that reads one: exit code 2 and one line that says what it is instead."""
+"""Bad models, through every command that loads one: exit code 2 and one line with the problem."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_no_model_is_refused_by_every_command(name: str, own: Path, tmp_path: Pa
             check_refused(sinkscope(*arguments(path, own), "--out", out), out, str(path))
 
 
-def test_an_unfinished_run_says_so_and_asks_no_hub(
+def test_an_unfinished_run_is_reported_without_a_request_to_the_hub(
     own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """`runs/x` could be a name on the hub as well."""
@@ -52,7 +52,7 @@ def test_an_unfinished_run_says_so_and_asks_no_hub(
         (tmp_path / "runs" / left).rmdir()
 
 
-def test_a_run_without_a_model_says_what_it_is(own: Path, tmp_path: Path) -> None:
+def test_a_run_without_a_model_is_reported_with_its_kind(own: Path, tmp_path: Path) -> None:
     path = tmp_path / "given"
     path.mkdir()
     manifest = {"identity": "x", "kind": "evaluate", "schema": KINDS["evaluate"].version, "files": {}}
@@ -74,7 +74,7 @@ def test_a_run_without_a_model_says_what_it_is(own: Path, tmp_path: Path) -> Non
 
 
 def test_a_name_that_no_hub_has_is_one_line(own: Path, tmp_path: Path) -> None:
-    """Against an address where nobody answers: the library's own lines about every try stay away."""
+    """With a hub address that does not answer: the library prints nothing of its own retries."""
     nobody = {"HF_HUB_OFFLINE": "0", "HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path / "home")}
     code, err, _, _ = measured(
         ["evaluate", "nobody/nothing-at-all", "--out", tmp_path / "out"], tmp_path, **nobody

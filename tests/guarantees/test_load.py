@@ -1,4 +1,4 @@
-"""Very many passages, and a very large model in layers and heads: sinks are located in memory that does not grow on the way."""
+"""Memory of `locate` does not grow with the number of passages, layers or heads."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from tests.guarantees.warm import CONTEXT
 PASSAGES, SOAK_PASSAGES = 4_000, 100_000
 LAYERS, HEADS = 200, 128
 GROWTH = 16 << 20
-"""Bytes that the peak may still rise after a tenth of the passages, however many they are."""
+"""Bytes that the peak may still rise after a tenth of the passages, for any number of them."""
 READING = 512
-"""Bytes that a passage of up to 20 tokens may take, text and tokens, besides `GROWTH`."""
+"""Bytes that a passage of up to 20 tokens may take, text and tokens, in addition to `GROWTH`."""
 DRAWING = 160 << 20
-"""Bytes that tables and pictures may take at the end, besides `GROWTH`, however many the passages are."""
+"""Bytes that tables and figures may take at the end, in addition to `GROWTH`, for any number of passages."""
 ROW = 256
-"""Bytes that a row of the table of sinks may take there, besides `DRAWING`."""
+"""Bytes that a row of the table of sinks may take, in addition to `DRAWING`."""
 
 
 def model(directory: Path, layers: int, heads: int) -> str:
-    """Random, its heads narrow."""
+    """A random model with narrow heads."""
     torch.manual_seed(0)
     shape = {
         "hidden_size": max(32, 2 * heads),
@@ -47,7 +47,7 @@ def model(directory: Path, layers: int, heads: int) -> str:
 
 
 def located(name: str, passages: int, at: Path, batch_size: int) -> dict[str, Any]:
-    """Locate in a jsonl file of so many short texts, by the command, in a process of its own; see `watched` for what it tells."""
+    """Run `sinkscope locate` on so many short texts in its own process; returns what `watched` measures."""
     rng, text = random.Random(0), at / "texts.jsonl"
     with text.open("w") as file:
         for start in (rng.randrange(len(TEXT) - 100) for _ in range(passages)):
@@ -66,42 +66,42 @@ def located(name: str, passages: int, at: Path, batch_size: int) -> dict[str, An
         "--device",
         "cpu",
     ]
-    process = CONTEXT.Process(target=watched, args=([str(each) for each in arguments], at / "told.json"))
+    process = CONTEXT.Process(target=watched, args=([str(each) for each in arguments], at / "memory.json"))
     process.start()
     process.join()
     assert process.exitcode == 0
-    found = json.loads((at / "told.json").read_text())
-    assert passages <= found["passages"] <= 2 * passages
-    return found
+    memory = json.loads((at / "memory.json").read_text())
+    assert passages <= memory["passages"] <= 2 * passages
+    return memory
 
 
 @pytest.mark.parametrize("passages", [PASSAGES, pytest.param(SOAK_PASSAGES, marks=pytest.mark.soak)])
 def test_very_many_passages(passages: int, tmp_path: Path) -> None:
     with attempt("load", "passages", passages) as tally:
-        found = located(model(tmp_path / "model", 1, 2), passages, tmp_path, batch_size=64)
-        tally.seen = told(found)
-        assert found["growth"] < GROWTH
-        assert found["reading"] < GROWTH + READING * passages
-        assert found["end"] < GROWTH + DRAWING
+        memory = located(model(tmp_path / "model", 1, 2), passages, tmp_path, batch_size=64)
+        tally.seen = memory_summary(memory)
+        assert memory["growth"] < GROWTH
+        assert memory["reading"] < GROWTH + READING * passages
+        assert memory["end"] < GROWTH + DRAWING
 
 
 @pytest.mark.parametrize("layers", [LAYERS // 10, pytest.param(LAYERS, marks=pytest.mark.soak)])
 def test_very_many_layers_and_heads(layers: int, tmp_path: Path) -> None:
-    """Tables have a row for each, and pictures are drawn all the same."""
+    """Tables have a row for each, and figures are drawn as usual."""
     with attempt("size", f"layers of {HEADS} heads", layers) as tally:
-        found = located(model(tmp_path / "model", layers, HEADS), 40, tmp_path, batch_size=2)
-        tally.seen = told(found)
+        memory = located(model(tmp_path / "model", layers, HEADS), 40, tmp_path, batch_size=2)
+        tally.seen = memory_summary(memory)
         rows = len(pd.read_parquet(tmp_path / "out" / "sinks.parquet"))
-        assert found["growth"] < GROWTH
-        assert found["end"] < GROWTH + DRAWING + ROW * rows
+        assert memory["growth"] < GROWTH
+        assert memory["end"] < GROWTH + DRAWING + ROW * rows
         assert rows == layers * HEADS * 20
         assert len(pd.read_csv(tmp_path / "out" / "figures" / "atlas.csv")) == layers * HEADS
         names = {path.stem for path in (tmp_path / "out" / "figures").glob("*.pdf")}
         assert names == {"atlas", "received_attention", "value_norms", "head_map", "token_strip"}
 
 
-def told(found: dict[str, int]) -> str:
-    reading, growth, end = (f"{found[key] / 2**20:.1f} MiB" for key in ("reading", "growth", "end"))
+def memory_summary(memory: dict[str, int]) -> str:
+    reading, growth, end = (f"{memory[key] / 2**20:.1f} MiB" for key in ("reading", "growth", "end"))
     return (
-        f"reading takes {reading}; peak up by {growth} behind a tenth of the passages, by {end} until the end"
+        f"reading takes {reading}; peak up by {growth} after a tenth of the passages, by {end} until the end"
     )

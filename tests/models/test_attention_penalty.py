@@ -1,4 +1,4 @@
-"""Prices on attention against the plain model's own attention, one head and query at a time."""
+"""Attention penalties against the plain model's own attention, one head and query at a time."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_cost_is_the_attention_weighted_value_norm_over_the_heads_mean() -> None
 def test_cost_can_be_lowered_by_training() -> None:
     network, ids = small(), torch.randint(0, 50, (4, 12), generator=torch.Generator().manual_seed(1))
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-2)
-    seen = []
+    penalties = []
     for _ in range(20):
         with attention_penalty(network, value_norm_penalty) as costs:
             network(ids)
@@ -63,11 +63,11 @@ def test_cost_can_be_lowered_by_training() -> None:
         optimizer.zero_grad()
         cost.backward()
         optimizer.step()
-        seen.append(cost.item())
-    assert seen[-1] < 0.7 * seen[0]
+        penalties.append(cost.item())
+    assert penalties[-1] < 0.7 * penalties[0]
 
 
-def test_the_first_price_is_the_mean_attention_to_the_first_position() -> None:
+def test_the_first_token_penalty_is_the_mean_attention_to_the_first_position() -> None:
     network, ids = small(), torch.randint(0, 50, (2, 7), generator=torch.Generator().manual_seed(1))
     with attention_penalty(network, first_token_penalty) as costs:
         network(ids)

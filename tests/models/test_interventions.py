@@ -47,10 +47,10 @@ def test_masked_keys_equal_a_mask_by_hand(kind: str, tokenizer) -> None:
     model = Model(kind, network(kind), tokenizer)
     before = model.hf.config._attn_implementation
     with torch.no_grad(), mask_keys(model, [0, 3, 4]):
-        found = model.hf(TOKENS).logits
-    torch.testing.assert_close(found, by_hand(model, TOKENS, [0, 3, 4]), atol=1e-4, rtol=1e-4)
+        logits = model.hf(TOKENS).logits
+    torch.testing.assert_close(logits, by_hand(model, TOKENS, [0, 3, 4]), atol=1e-4, rtol=1e-4)
     assert model.hf.config._attn_implementation == before
-    assert not torch.allclose(found, by_hand(model, TOKENS, []), atol=1e-2)
+    assert not torch.allclose(logits, by_hand(model, TOKENS, []), atol=1e-2)
 
 
 @pytest.mark.parametrize("kind", ["llama", "gpt2", "opt", "gemma3"])
@@ -69,10 +69,10 @@ def test_positions_count_from_the_first_real_token_in_a_padded_batch(tokenizer) 
     prompts = [TOKENS[0, :20].tolist(), TOKENS[1, :11].tolist(), TOKENS[1, 3:19].tolist()]
     hidden = [[0, 2], [4], []]
     together = generate(model, prompts, 8, hidden=hidden, batch_size=3)
-    alone = [
+    one_by_one = [
         generate(model, [prompt], 8, hidden=[rows])[0] for prompt, rows in zip(prompts, hidden, strict=True)
     ]
-    assert together == alone
+    assert together == one_by_one
 
 
 def test_layers_are_chosen_and_values_scaled_as_by_a_hook(tokenizer) -> None:
@@ -88,8 +88,8 @@ def test_layers_are_chosen_and_values_scaled_as_by_a_hook(tokenizer) -> None:
         expected = model.hf(TOKENS).logits
     handle.remove()
     with torch.no_grad(), scale_values(model, [0, 7], 0.25, layers=[1]):
-        found = model.hf(TOKENS).logits
-    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+        logits = model.hf(TOKENS).logits
+    torch.testing.assert_close(logits, expected, atol=1e-4, rtol=1e-4)
 
 
 def test_an_intervention_that_changes_nothing_is_an_error(tokenizer) -> None:

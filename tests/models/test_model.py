@@ -22,7 +22,7 @@ from tests.conftest import saved_tokenizer
 from tests.sinks.families import CONFIGS, network
 
 
-def test_a_digest_is_that_of_the_files_and_not_of_their_place(
+def test_a_content_hash_is_that_of_the_files_and_not_of_their_path(
     checkpoints: dict[str, Path], tmp_path: Path
 ) -> None:
     """Literal: SHA-256 over names and hashes. A run is named for its model, without other files."""
@@ -31,8 +31,8 @@ def test_a_digest_is_that_of_the_files_and_not_of_their_place(
         if path.suffix in (".json", ".safetensors"):
             literal.update(path.name.encode() + hashlib.sha256(path.read_bytes()).digest())
     assert content_hash(str(checkpoints["llama"])) == literal.hexdigest()
-    with create_run(tmp_path / "run", "name", kind="unlearn") as aside:
-        shutil.copytree(checkpoints["llama"], aside / "model")
+    with create_run(tmp_path / "run", "name", kind="unlearn") as staging:
+        shutil.copytree(checkpoints["llama"], staging / "model")
     (tmp_path / "run" / "model" / "README.md").write_text("about it")
     assert content_hash(str(tmp_path / "run")) == literal.hexdigest()
     assert (
@@ -54,15 +54,15 @@ def test_a_byte_of_weights_configuration_or_tokenizer_changes_it(
     assert content_hash(str(tmp_path / "model")) != before
 
 
-def test_what_reads_the_weights_is_part_of_a_models_fingerprint(
+def test_configuration_and_tokenizer_are_part_of_the_fingerprint(
     checkpoints: dict[str, Path], tmp_path: Path
 ) -> None:
-    """Else results of another tokenizer or configuration would be taken for those of this one."""
+    """Otherwise cached results of another tokenizer or configuration would be used."""
     shutil.copytree(checkpoints["llama"], tmp_path / "model")
     assert load(str(tmp_path / "model")).fingerprint() == load(str(checkpoints["llama"])).fingerprint(), (
-        "wherever it lies"
+        "the directory does not count"
     )
-    seen = {load(str(tmp_path / "model")).fingerprint()}
+    fingerprints = {load(str(tmp_path / "model")).fingerprint()}
     for name, change in (
         ("config.json", {"rms_norm_eps": 1e-3}),
         ("tokenizer_config.json", {"model_max_length": 7}),
@@ -70,8 +70,8 @@ def test_what_reads_the_weights_is_part_of_a_models_fingerprint(
     ):
         path = tmp_path / "model" / name
         path.write_text(json.dumps(json.loads(path.read_text()) | change))
-        seen.add(load(str(tmp_path / "model")).fingerprint())
-    assert len(seen) == 4
+        fingerprints.add(load(str(tmp_path / "model")).fingerprint())
+    assert len(fingerprints) == 4
 
 
 def test_a_built_in_models_fingerprint_is_that_of_its_weights() -> None:
@@ -96,17 +96,17 @@ def test_weights_that_are_missing_are_not_drawn_at_random(
         load(str(tmp_path / "model"))
 
 
-def test_no_room_is_made_for_more_weights_than_there_are(
+def test_no_memory_is_allocated_for_more_weights_than_the_files_hold(
     checkpoints: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Every size is below the count of all weights, and still they come to far more."""
+    """Every size is below the number of weights, and together they ask for far more."""
     shutil.copytree(checkpoints["llama"], tmp_path / "model")
     config = json.loads((tmp_path / "model" / "config.json").read_text())
     (tmp_path / "model" / "config.json").write_text(json.dumps(config | {"intermediate_size": 40_000}))
     monkeypatch.setattr(
         transformers.AutoModelForCausalLM,
         "from_pretrained",
-        lambda *arguments, **options: pytest.fail("room was made"),
+        lambda *arguments, **options: pytest.fail("memory was allocated"),
     )
     with pytest.raises(ModelError, match=r"has 48,864 weights, and its config.json asks for 11,5"):
         load(str(tmp_path / "model"))
@@ -114,7 +114,7 @@ def test_no_room_is_made_for_more_weights_than_there_are(
 
 @pytest.mark.parametrize("kind", CONFIGS)
 def test_weights_are_enough_in_every_family(kind: str, tmp_path: Path) -> None:
-    """Tied and fused ones too: nothing of a whole checkpoint is missing."""
+    """Tied and fused ones too: nothing of a complete checkpoint is missing."""
     made = network(kind)
     made.save_pretrained(tmp_path)
     saved_tokenizer("llama", tmp_path)
@@ -125,14 +125,14 @@ def test_weights_are_enough_in_every_family(kind: str, tmp_path: Path) -> None:
     )
 
 
-def test_of_the_hub_it_is_the_commit(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_content_hash_of_a_hub_model_is_its_commit(monkeypatch: pytest.MonkeyPatch) -> None:
     config = transformers.LlamaConfig()
     config._commit_hash = "0123abc"
     monkeypatch.setattr(transformers.AutoConfig, "from_pretrained", lambda *arguments, **options: config)
     assert content_hash("owner/name") == "owner/name@0123abc"
 
 
-def test_what_is_no_model_has_none(tmp_path: Path) -> None:
+def test_other_paths_have_no_content_hash(tmp_path: Path) -> None:
     for name, message in (
         (str(tmp_path), "no config.json"),
         ("/nowhere/at/all", "does not exist"),
