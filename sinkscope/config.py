@@ -88,7 +88,7 @@ def validate_config(model: type[Model], values: Any, label: str, error_class: ty
 
 
 def explain_validation_error(error: ValidationError, model: type[Config], label: str, values: Any) -> str:
-    """The first error in `values` as one line with its dotted key; an unknown key comes before other errors."""
+    """The first error in `values` as one line with its dotted key; unknown keys come before other errors."""
     errors = error.errors()
     first = next((each for each in errors if each["type"] == "extra_forbidden"), errors[0])
     old_keys = {new: old for each in _models_in(model) for old, new in each.deprecated_keys.items()}

@@ -68,7 +68,8 @@ def test_every_error_is_one_line_that_names_the_key(root: type[Config]) -> None:
         ({"trigger": {"text": 3}}, "recipe trigger.text: must be a valid string (got '3')"),
         (
             {"value_norms": {"layers": ["a"]}},
-            "recipe value_norms.layers.0: must be a valid integer, unable to parse string as an integer (got 'a')",
+            "recipe value_norms.layers.0: must be a valid integer, "
+            "unable to parse string as an integer (got 'a')",
         ),
         (
             {"value_norms": {"layers": "first"}},

@@ -1,8 +1,8 @@
 """Atomic writes: files are written to a locked staging directory, which is then renamed.
 
-A staging directory `.NAME.TOKEN.partial` has a lock file `.NAME.TOKEN.lock` beside it. The operating system releases
-the lock when the process dies, so the next process that writes the same target removes both. On a file system
-without locks nothing is removed.
+A staging directory `.NAME.TOKEN.partial` has a lock file `.NAME.TOKEN.lock` in the same directory. The
+operating system releases the lock when the process dies, so the next process that writes the same target removes both.
+On a file system without locks nothing is removed.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def staging_directory(target: Path, parent: Path, *, exclusive: bool = False) ->
         exclusive: refuse if another process has an exclusive staging directory for `target`.
 
     Raises:
-        OutputError: `parent` cannot be written, the disk is full, or the target is in use (only with `exclusive`).
+        OutputError: `parent` cannot be written, the disk is full, or the target is in use (with `exclusive`).
     """
     locks = []
     try:
@@ -110,7 +110,7 @@ def in_use_error(target: Path) -> OutputError:
 
 @contextmanager
 def hold_lock(path: Path, *, wait: bool) -> Iterator[bool]:
-    """Hold the lock on a file, which is created and stays; yields False if another process has it and not `wait`.
+    """Hold the lock on a file, which is created and stays; False if another process has it and not `wait`.
 
     Raises:
         OSError: the file cannot be created.
@@ -192,7 +192,7 @@ def _os_error_code(error: BaseException | None) -> int | None:
     if isinstance(error, OSError) and error.errno in _USER_ERRORS:
         return error.errno
     while error is not None:
-        # safetensors has its own type with the system's message, matplotlib fails again while it closes its file
+        # safetensors has a type of its own, and matplotlib fails again while it closes its file
         for code in (*_FULL, *_LIMITED):
             if os.strerror(code) in str(error):
                 return code

@@ -1,4 +1,4 @@
-"""Run directories: complete or absent, identified by a hash of their configuration, a checksum for every file.
+"""Run directories: complete or absent, identified by a configuration hash, with checksums of all files.
 
 `create_or_load` is what most callers need:
 
@@ -11,8 +11,8 @@
     config = {"model": model.fingerprint(), "epsilon": 0.3}
     scores = create_or_load(out, "evaluate", config, build, load, metadata={"model": model.name})
 
-The manifest `run.json` is written last. It holds the run id (`identity`), the kind of result, the version of its
-schema (see `sinkscope.schema`), the metadata, the versions of packages, the duration and the checksums.
+The manifest `run.json` is written last. It holds the run id (`identity`), the kind of result, the version of
+its schema (see `sinkscope.schema`), the metadata, the versions of packages, the duration and the checksums.
 """
 
 from __future__ import annotations
@@ -220,8 +220,8 @@ def create_run(
         metadata: what the manifest says about the run.
 
     Raises:
-        OutputError: the directory cannot be written, the disk is full, something else was written there in the
-            meantime, or another process is building it (only with `exclusive`).
+        OutputError: the directory cannot be written, the disk is full, something else was written there
+            meanwhile, or another process is building it (only with `exclusive`).
     """
     with _staged_run(directory, run_id, kind, metadata, overwrite, exclusive) as staging:
         yield staging
@@ -259,7 +259,7 @@ def _staged_run(
 
 
 def _rename(staging: Path, directory: Path, replaced: Path | None) -> None:
-    """Rename a staging directory to `directory`; what was there is renamed to `replaced`, or must be empty."""
+    """Rename `staging` to `directory`; what was there is renamed to `replaced`, or must be empty."""
     if directory.is_dir() and replaced:
         os.replace(directory, replaced)
     elif directory.is_dir():

@@ -54,7 +54,7 @@ READERS: dict[str, tuple[Reader, bytes]] = {
     ),
     "run.json": (
         lambda path: read_manifest(path.parent),
-        b'{"identity": "0123", "kind": "evaluate", "files": {"a.txt": "00ff"}, "seconds": 1.5}',
+        b'{"identity": "0123", "kind": "evaluate", "schema": 2, "files": {"a.txt": "00ff"}, "seconds": 1.5}',
     ),
 }
 """By the name of a file: what reads it, and a good one."""

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from sinkscope.io.run_directory import checksums
+from sinkscope.schema import KINDS
 from sinkscope.models.built_in import data_directory
 from sinkscope.text import read_texts
 from sinkscope.unlearning.recipe import Recipe
@@ -170,9 +171,9 @@ def test_results_that_say_something_else_are_refused(
             json.dumps({"grids": {grid: {"recipe": "tiny/npo"} for grid in grids}})
         )
     versions = {"versions": {"python": "3"}} if table else {}
-    (path / "run.json").write_text(
-        json.dumps({"identity": "x", "kind": kind, "files": checksums(path)} | versions)
-    )
+    schema = KINDS[kind].version if isinstance(kind, str) and kind in KINDS else 1
+    manifest = {"identity": "x", "kind": kind, "schema": schema, "files": checksums(path)}
+    (path / "run.json").write_text(json.dumps(manifest | versions))
     for name, arguments in COMMANDS["finished study"].items():
         if name == "report" or kind == "study":
             check_refused(

@@ -21,7 +21,7 @@ from sinkscope.studies.spec import Spec
 from sinkscope.studies.store import Store
 from sinkscope.studies.study import plan_study
 from sinkscope.unlearning.batch import Passages
-from sinkscope.unlearning.reference_model import ReferenceCache
+from sinkscope.unlearning.reference_model import ReferenceCache, ReferenceConfig
 from tests.conftest import TEXT
 from tests.guarantees.reading import COMMANDS, Outcome, check_refused, sinkscope
 from tests.guarantees.soak_log import attempt
@@ -193,7 +193,7 @@ def test_damaged_references_are_named_and_computed_anew(
     passages = Passages.without_prompts([[1, *range(5, 5 + n)] for n in (9, 14, 5)])
 
     def log_probs() -> torch.Tensor:
-        return ReferenceCache(small_llama.hf, passages, ("log_probs",), "model").log_probs
+        return ReferenceCache(small_llama.hf, passages, ReferenceConfig(("log_probs",), "model")).log_probs
 
     first = log_probs()
     paths = files_in(cache_directory() / "references")
@@ -203,9 +203,9 @@ def test_damaged_references_are_named_and_computed_anew(
             caplog.clear()
             how(path)
             assert torch.equal(log_probs(), first)
-            assert path.name in caplog.text and "it is computed anew" in caplog.text, (path, how)
+            assert path.name in caplog.text and "it is computed again" in caplog.text, (path, how)
             caplog.clear()
-            assert torch.equal(log_probs(), first) and not caplog.text, "mended"
+            assert torch.equal(log_probs(), first) and not caplog.text, "repaired"
 
 
 def test_a_damaged_built_in_benchmark_is_named(

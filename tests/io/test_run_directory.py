@@ -1,4 +1,4 @@
-"""Run directories are complete or absent, identified by their configuration, and unchanged since they were written."""
+"""Run directories are complete or absent, identified by their configuration, and unchanged."""
 
 from __future__ import annotations
 
