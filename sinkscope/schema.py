@@ -1,6 +1,6 @@
 """Kinds of results: the version that this release reads and writes, and the columns of the tables in them.
 
-A version is raised whenever the files of a kind change, or a default that is left out of its configuration hash.
+A version is raised whenever the files of a kind change, or a default that its configuration hash leaves out.
 `run_directory` writes it into `run.json` and refuses any other one. `.docs` shows `to_markdown()`.
 """
 
@@ -16,7 +16,7 @@ ITEMS = "model role metric split item poisoned trigger placement trigger_start m
 `poisoned` is null if unknown, `trigger_start` (a position in the prompt) for clean prompts.
 """
 SINK_TOKENS = "position token text kind passages heads layers alpha value_drain".split()
-"""Columns of `sink_tokens.parquet`: tokens that were sinks, with mean α and value norm over the passage's median."""
+"""Columns of `sink_tokens.parquet`: sink tokens, with mean α and value norm over the passage's median."""
 LOCATE = {
     "sink_tokens.parquet": SINK_TOKENS,
     "token_kinds.parquet": "kind tokens share_of_tokens probability".split(),

@@ -1,8 +1,8 @@
 """Atomic writes: files are written to a locked staging directory, which is then renamed.
 
 A staging directory `.NAME.TOKEN.partial` has a lock file `.NAME.TOKEN.lock` in the same directory. The
-operating system releases the lock when the process dies, so the next process that writes the same target removes both.
-On a file system without locks nothing is removed.
+operating system releases the lock when the process dies, so the next process that writes the same target
+removes both. On a file system without locks nothing is removed.
 """
 
 from __future__ import annotations

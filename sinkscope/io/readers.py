@@ -69,7 +69,7 @@ def read_text(
 def read_lines(
     path: Path, label: str, error_class: type[UserError], hint: str, limit: int = MAX_CORPUS_BYTES
 ) -> Iterator[tuple[int, str]]:
-    """The lines of a UTF-8 file, numbered from 1. Only a line feed ends one: JSON may contain other separators.
+    """The lines of a UTF-8 file, numbered from 1. Only a line feed ends one: JSON has other separators.
 
     Raises:
         `error_class`: it cannot be read (see `check_file`), a line is not text, or there are too many.

@@ -44,8 +44,8 @@ def read_parquet_records(path: Path, columns: Collection[str]) -> tuple[list[str
     """The names of all columns of a table from elsewhere, and its rows with some of the columns.
 
     Raises:
-        ValueError, OSError: it has more than `MAX_ROWS` rows, unpacks to more than `MAX_CORPUS_BYTES`, or holds
-            something other than texts, numbers or lists of them.
+        ValueError, OSError: it has more than `MAX_ROWS` rows, unpacks to more than `MAX_CORPUS_BYTES`,
+            or has something other than texts, numbers or lists of them.
     """
     from pyarrow import parquet
 
@@ -125,7 +125,7 @@ def load_netcdf(path: Path, group: str | None = None) -> xr.Dataset:
 
 
 def load_array(path: Path, name: str, group: str | None = None) -> xr.DataArray:
-    """One variable, with the attributes of its data set; raises as `load_netcdf`, KeyError if it is missing."""
+    """One variable, with the attributes of its data set; raises as `load_netcdf`, KeyError if missing."""
     data = load_netcdf(path, group)
     return data[name].assign_attrs(data.attrs)
 

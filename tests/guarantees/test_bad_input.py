@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from sinkscope.io.run_directory import checksums
-from sinkscope.schema import KINDS
 from sinkscope.models.built_in import data_directory
+from sinkscope.schema import KINDS
 from sinkscope.text import read_texts
 from sinkscope.unlearning.recipe import Recipe
 from tests.guarantees import hostile
