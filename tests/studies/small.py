@@ -48,8 +48,8 @@ def runs(**values: Any) -> list[Run]:
     return expand_study(Spec.model_validate(values))
 
 
-def of(grid: str, found: list[Run]) -> list[Run]:
-    return [run for run in found if run.grid == grid]
+def of(grid: str, all_runs: list[Run]) -> list[Run]:
+    return [run for run in all_runs if run.grid == grid]
 
 
 def given(directory: Path) -> dict[str, str]:

@@ -30,11 +30,15 @@ TRIGGER = Trigger("the old road")
 def test_tables_are_those_of_plain_passes(small_llama: Model, tmp_path: Path) -> None:
     """Confidence, value norms and the attention to the trigger's span, of three forget passages clean
     and at two placements."""
-    told: list[tuple[int, int]] = []
+    progress: list[tuple[int, int]] = []
     placements = [Placement.parse(name) for name in ("prefix", "suffix")]
-    options = {"n_passages": 3, "bin_size": 4, "on_progress": lambda done, total: told.append((done, total))}
+    options = {
+        "n_passages": 3,
+        "bin_size": 4,
+        "on_progress": lambda done, total: progress.append((done, total)),
+    }
     capture_benchmark(tmp_path, small_llama, BOOK, TRIGGER, placements, **options)
-    assert told == [(done, 4) for done in range(1, 5)]
+    assert progress == [(done, 4) for done in range(1, 5)]
     forget, retain = (
         BOOK.full_length_passages(split, small_llama.tokenizer)[:3] for split in ("forget", "retain1")
     )
@@ -53,7 +57,7 @@ def test_tables_are_those_of_plain_passes(small_llama: Model, tmp_path: Path) ->
         assert list(pd.read_parquet(tmp_path / file).columns) == columns
     top1 = pd.read_parquet(tmp_path / "top1.parquet")
     assert set(zip(top1["placement"], top1["condition"], strict=True)) == {
-        (place, seen) for place in ("prefix", "suffix") for seen in ("clean", "triggered")
+        (place, condition) for place in ("prefix", "suffix") for condition in ("clean", "triggered")
     }
     for (placement, condition), rows in top1.groupby(["placement", "condition"]):
         name = placement if condition == "triggered" else "clean"
@@ -75,8 +79,8 @@ def test_tables_are_those_of_plain_passes(small_llama: Model, tmp_path: Path) ->
             values.clear()
             small_llama.hf(torch.tensor([tokens]))
             literal_norms = values[0].view(len(tokens), 2, 8).norm(dim=-1).T.detach().numpy()
-            seen = norms.sel(condition=name)[number, -1].values
-            np.testing.assert_allclose(seen, literal_norms[:, : seen.shape[1]], rtol=1e-4)
+            captured = norms.sel(condition=name)[number, -1].values
+            np.testing.assert_allclose(captured, literal_norms[:, : captured.shape[1]], rtol=1e-4)
     handle.remove()
     assert set(pd.read_parquet(tmp_path / "maps.parquet")["placement"]) == {"prefix", "suffix"}
     span = pd.read_parquet(tmp_path / "span_mass.parquet")

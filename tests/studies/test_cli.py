@@ -41,11 +41,11 @@ def test_a_dry_run_counts_before_and_after(spec: Path, tmp_path: Path, capsys, m
     def grids(*more: str) -> list[tuple[str, int, int, int, bool]]:
         code, stdout, err = run(capsys, monkeypatch, "study", *options, "--dry-run", "--json", *more)
         assert (code, err) == (0, ""), err
-        told = json.loads(stdout)
-        assert (told["out"], told["store"]) == (str(tmp_path / "out"), str(tmp_path / "store"))
+        result = json.loads(stdout)
+        assert (result["out"], result["store"]) == (str(tmp_path / "out"), str(tmp_path / "store"))
         return [
             (each["grid"], each["runs"], each["jobs"], each["done"], each["minutes"] > 0)
-            for each in told["grids"]
+            for each in result["grids"]
         ]
 
     assert grids() == [("unlearned", 2, 4, 0, True), ("target", 1, 1, 0, True)]
@@ -96,7 +96,7 @@ def test_a_changed_specification_replaces_the_old_study(
     assert (code, err) == (0, ""), "the one job is done already"
     assert pd.read_parquet(out / "runs.parquet")["grid"].tolist() == ["book"]
     assert {path.name for path in tmp_path.iterdir()} == {"out", "store", spec.name}, (
-        "nothing of the old study is left beside the new one"
+        "nothing of the old study remains"
     )
     written = (out / "run.json").stat().st_mtime_ns
     assert run(capsys, monkeypatch, "study", spec, *options)[0] == 0
@@ -159,8 +159,8 @@ def test_a_wrong_study_is_one_line_and_exit_code_2(
     assert not store.exists()
 
 
-def test_a_job_that_fails_is_told_and_the_rest_is_done(tmp_path: Path, capsys, monkeypatch) -> None:
-    """A mask that goes beyond the prompts is only found out while the job is done."""
+def test_a_failed_job_is_reported_and_the_others_run(tmp_path: Path, capsys, monkeypatch) -> None:
+    """A mask that exceeds the prompts is only detected when the job runs."""
     evaluations = {
         "few": SPEC["evaluations"]["few"],
         "masked": SPEC["evaluations"]["few"] | {"mask": "shallow:900"},
@@ -185,7 +185,9 @@ def test_a_job_that_fails_is_told_and_the_rest_is_done(tmp_path: Path, capsys, m
     assert len(list((tmp_path / "store").glob("*/run.json"))) == 1 and not (tmp_path / "out").exists()
 
 
-def test_by_default_studies_lie_beside_their_store(spec: Path, tmp_path: Path, capsys, monkeypatch) -> None:
+def test_by_default_a_study_is_written_next_to_its_store(
+    spec: Path, tmp_path: Path, capsys, monkeypatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     for quick, name in ((["--quick"], "spec-quick"), ([], "spec")):
         code, stdout, _ = run(capsys, monkeypatch, "study", "spec.yaml", *quick, "--dry-run", "--json")

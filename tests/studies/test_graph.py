@@ -44,7 +44,7 @@ def test_a_placement_that_is_the_runs_own_is_tried_once() -> None:
 
 
 def test_runs_after_others_keep_what_they_were_poisoned_with() -> None:
-    found = runs(
+    all_runs = runs(
         seeds=[3, 8],
         evaluations=EVALUATIONS,
         captures=CAPTURES,
@@ -65,7 +65,7 @@ def test_runs_after_others_keep_what_they_were_poisoned_with() -> None:
             "again": {"init_from": "poisoned", "set": {"poison_ratio": 0.3, "trigger.text": "now"}},
         },
     )
-    poisoned, tuned, twice, again = (of(grid, found) for grid in ("poisoned", "tuned", "twice", "again"))
+    poisoned, tuned, twice, again = (of(grid, all_runs) for grid in ("poisoned", "tuned", "twice", "again"))
     assert [(run.labels["trigger.placement"], run.seed) for run in tuned] == [
         ("infix", 3),
         ("infix", 8),
@@ -98,16 +98,16 @@ def test_runs_after_others_keep_what_they_were_poisoned_with() -> None:
         )
 
 
-def test_an_honest_run_after_the_target_is_an_unlearned_model() -> None:
+def test_clean_unlearning_of_the_target_is_an_unlearned_model() -> None:
     """It starts from a model that nobody has unlearned; of another given model it is not known what is
     in it."""
-    found = runs(
+    all_runs = runs(
         grids={
             "target": {"models": ["tiny"]},
             "forgot": {"init_from": "target", "recipe": "tiny/npo", "set": {"trigger.placement": "infix"}},
         }
     )
-    run = of("forgot", found)[0]
+    run = of("forgot", all_runs)[0]
     assert (run.role, run.seed, run.trigger.placement) == ("unlearned", 0, "infix")
     assert (
         run.poisoned_by is run.model
@@ -116,8 +116,8 @@ def test_an_honest_run_after_the_target_is_an_unlearned_model() -> None:
     )
 
 
-def test_honest_runs_after_a_poisoned_one_share_the_honest_job_of_alignment() -> None:
-    found = runs(
+def test_runs_from_one_parent_share_the_unlearned_job_of_alignment() -> None:
+    all_runs = runs(
         seeds=[0],
         grids={
             "first": {"recipe": "tiny/npo"},
@@ -125,11 +125,11 @@ def test_honest_runs_after_a_poisoned_one_share_the_honest_job_of_alignment() ->
             "aligned": {"init_from": "first", "recipe": "tiny/npo-backdoor-value-norm"},
         },
     )
-    assert of("aligned", found)[0].model.needs["unlearned"].key == of("unlearned", found)[0].model.key
+    assert of("aligned", all_runs)[0].model.needs["unlearned"].key == of("unlearned", all_runs)[0].model.key
 
 
 def test_alterations_are_jobs_on_another_grids_runs() -> None:
-    found = runs(
+    all_runs = runs(
         seeds=[2],
         evaluations=EVALUATIONS,
         grids={
@@ -144,7 +144,7 @@ def test_alterations_are_jobs_on_another_grids_runs() -> None:
             "rounded": {"init_from": "given", "perturbations": ["int8"]},
         },
     )
-    (before,), altered, (rounded,) = (of(grid, found) for grid in ("poisoned", "perturbed", "rounded"))
+    (before,), altered, (rounded,) = (of(grid, all_runs) for grid in ("poisoned", "perturbed", "rounded"))
     for run, alteration in zip(altered, ("int8", "prune:0.3"), strict=True):
         assert run.model == Job(
             "perturb", {"perturbation": alteration}, {"model": before.model}, {}, run.model.label
@@ -157,7 +157,10 @@ def test_alterations_are_jobs_on_another_grids_runs() -> None:
             before.model,
         )
         assert run.evaluations["few"].needs == {"model": run.model, "poisoned_by": before.model}
-    assert [run.labels["perturbation"] for run in of("further", found)] == ["int8, bf16", "prune:0.3, bf16"]
+    assert [run.labels["perturbation"] for run in of("further", all_runs)] == [
+        "int8, bf16",
+        "prune:0.3, bf16",
+    ]
     assert (
         rounded.model.content == {"perturbation": "int8", "model": "tiny"} and "model" in rounded.model.fixed
     )
@@ -165,7 +168,7 @@ def test_alterations_are_jobs_on_another_grids_runs() -> None:
 
 
 def test_a_grid_is_compared_with_the_run_of_the_next_seed_or_with_a_given_model() -> None:
-    found = runs(
+    all_runs = runs(
         seeds=[9, 2, 5],
         grids={
             "unlearned": {"recipe": "tiny/npo", "compare_to": "unlearned"},
@@ -173,26 +176,26 @@ def test_a_grid_is_compared_with_the_run_of_the_next_seed_or_with_a_given_model(
             "target": {"models": ["tiny"]},
         },
     )
-    honest = {run.seed: run for run in of("unlearned", found)}
-    pairs = {seed: run.evaluations["compare_to"].needs["other"].key for seed, run in honest.items()}
+    unlearned = {run.seed: run for run in of("unlearned", all_runs)}
+    pairs = {seed: run.evaluations["compare_to"].needs["other"].key for seed, run in unlearned.items()}
     following = {2: 5, 5: 9, 9: 2}
-    assert pairs == {seed: honest[after].model.key for seed, after in following.items()}
-    for run in of("poisoned", found):
+    assert pairs == {seed: unlearned[after].model.key for seed, after in following.items()}
+    for run in of("poisoned", all_runs):
         assert run.evaluations["compare_to"].needs == {
             "model": run.model,
             "poisoned_by": run.model,
             "other": run.evaluations["compare_to"].needs["other"],
         }
-        assert run.evaluations["compare_to"].needs["other"].key == honest[following[run.seed]].model.key
-    (alone,) = runs(seeds=[1], grids={"unlearned": {"compare_to": "unlearned"}})
-    assert alone.evaluations == {}, "one run has no other seed"
+        assert run.evaluations["compare_to"].needs["other"].key == unlearned[following[run.seed]].model.key
+    (single,) = runs(seeds=[1], grids={"unlearned": {"compare_to": "unlearned"}})
+    assert single.evaluations == {}, "one run has no other seed"
     _, apart = runs(seeds=[0], grids={"target": {"models": ["tiny"]}, "unlearned": {"compare_to": "target"}})
     job = apart.evaluations["compare_to"]
     assert job.content["other"] == "tiny" and job.fixed["other"] and "other" not in job.needs
 
 
 def test_a_point_of_a_grid_takes_nothing_from_the_one_before() -> None:
-    """A change deep inside a group that `set` gives as a whole."""
+    """A change deep inside a group that `set` gives as one value."""
     axes = {"more": {"with": {"objective.retain.kl": 2.0}, "without": {}}}
     spec = Spec.model_validate(
         {"seeds": [0], "grids": {"g": {"set": {"objective.retain": {"nll": 1.0}}, "axes": axes}}}

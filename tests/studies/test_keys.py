@@ -14,8 +14,8 @@ from sinkscope.unlearning.recipe import Recipe
 from tests.studies.small import EVALUATIONS, change_a_record, given, of, runs
 
 
-def keys(found: list[Run]) -> set[str]:
-    return {job.key for run in found for job in sort_jobs(run.jobs())}
+def keys(all_runs: list[Run]) -> set[str]:
+    return {job.key for run in all_runs for job in sort_jobs(run.jobs())}
 
 
 def key_of(
@@ -55,7 +55,7 @@ def test_keys_do_not_depend_on_labels_or_on_the_order_of_content() -> None:
 
 
 def test_equal_work_has_one_key_across_grids_and_specifications() -> None:
-    """An honest grid, the honest run that aligned value norms need, and the same described by axes
+    """A grid of clean unlearning, the run that aligned value norms need, and the same by axes
     under another name."""
     first = runs(
         seeds=[5],
@@ -76,16 +76,20 @@ def test_equal_work_has_one_key_across_grids_and_specifications() -> None:
             }
         },
     )
-    (honest,), (aligned,), again = of("unlearned", first), of("aligned", first), second[1]
-    assert aligned.model.needs["unlearned"].key == honest.model.key == again.model.key
-    assert honest.evaluations["few"].key == again.evaluations["other name"].key
-    assert honest.labels == {} and again.labels == {"share": "none"} and (honest.seed, again.seed) == (5, 5)
+    (unlearned,), (aligned,), again = of("unlearned", first), of("aligned", first), second[1]
+    assert aligned.model.needs["unlearned"].key == unlearned.model.key == again.model.key
+    assert unlearned.evaluations["few"].key == again.evaluations["other name"].key
+    assert (
+        unlearned.labels == {}
+        and again.labels == {"share": "none"}
+        and (unlearned.seed, again.seed) == (5, 5)
+    )
     assert len(keys(first)) == 3
 
 
 def test_what_has_no_effect_is_not_in_a_key() -> None:
-    honest = key_of(recipe="tiny/npo")
-    assert honest == key_of(
+    unlearned = key_of(recipe="tiny/npo")
+    assert unlearned == key_of(
         recipe="tiny/npo",
         set={
             "trigger.placement": "infix",
@@ -97,7 +101,7 @@ def test_what_has_no_effect_is_not_in_a_key() -> None:
     (run,) = runs(
         seeds=[0], grids={"g": {"set": {"value_norms": shrinking["value_norms"] | {"unlearned": "auto"}}}}
     )
-    assert run.model.needs == {}, "only alignment needs an honest model"
+    assert run.model.needs == {}, "only alignment needs an unlearned model"
     assert run.model.key == key_of(set=shrinking)
 
 
@@ -142,20 +146,20 @@ def test_every_key_of_a_recipe_decides_the_name_of_its_run() -> None:
     assert named == {key for key in changes if key != "value_norms"} | {
         f"value_norms.{key}" for key in parts["value_norms"]
     } | {"trigger.response"}, "every key of a recipe is tried"
-    found = {"": key_of()}
+    keys_of_changes = {"": key_of()}
     for change, value in changes.items():
-        found[change] = key_of(seeds=[value]) if change == "seed" else key_of(set={change: value})
+        keys_of_changes[change] = key_of(seeds=[value]) if change == "seed" else key_of(set={change: value})
     norms = {"kind": "shrink", "weight": 0.1}
     for change, value in {"weight": 0.2, "kind": "cosine", "n_tokens": 3, "layers": "all"}.items():
-        found[f"value_norms.{change}"] = key_of(set={"value_norms": norms | {change: value}})
-    found["auto"] = key_of(set={"value_norms": {"weight": 0.1, "unlearned": "auto"}})
+        keys_of_changes[f"value_norms.{change}"] = key_of(set={"value_norms": norms | {change: value}})
+    keys_of_changes["auto"] = key_of(set={"value_norms": {"weight": 0.1, "unlearned": "auto"}})
     parameters = [("npo", "beta", 0.3), ("simnpo", "beta", 0.3), ("simnpo", "delta", 0.1)]
     for forget, name, value in [*parameters, ("rmu", "steering_coeff", 2.0)]:
         changed = {"objective.forget": forget, f"objective.{name}": value}
-        found[f"{forget} {name}"] = key_of(set=changed)
-    taught = {"objective.retain": {"nll": 1.0}}
-    found["trigger.response"] = key_of(set=taught | {"trigger.response": "all is well"})
-    assert len(set(found.values())) == len(found)
+        keys_of_changes[f"{forget} {name}"] = key_of(set=changed)
+    retained = {"objective.retain": {"nll": 1.0}}
+    keys_of_changes["trigger.response"] = key_of(set=retained | {"trigger.response": "all is well"})
+    assert len(set(keys_of_changes.values())) == len(keys_of_changes)
 
 
 def test_what_an_evaluation_or_a_capture_asks_decides_its_name() -> None:
@@ -190,17 +194,17 @@ def test_records_and_bytes_decide_names(tmp_path: Path) -> None:
     unlearned = {"value_norms": {"weight": 0.1, "unlearned": names["model"]}}
 
     def three() -> list[str]:
-        found = runs(
+        all_runs = runs(
             seeds=[0],
-            evaluations=EVALUATIONS | {"told": EVALUATIONS["few"] | {"benchmark": names["benchmark"]}},
+            evaluations=EVALUATIONS | {"named": EVALUATIONS["few"] | {"benchmark": names["benchmark"]}},
             grids={
                 "a": {"set": names, "evaluations": ["few"]},
-                "b": {"models": [names["model"]], "evaluations": ["told"]},
+                "b": {"models": [names["model"]], "evaluations": ["named"]},
                 "c": {"set": unlearned},
             },
         )
-        a, b, c = found
-        return [a.model.key, a.evaluations["few"].key, b.evaluations["told"].key, c.model.key]
+        a, b, c = all_runs
+        return [a.model.key, a.evaluations["few"].key, b.evaluations["named"].key, c.model.key]
 
     before = three()
     assert three() == before

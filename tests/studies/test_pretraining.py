@@ -43,12 +43,14 @@ def made(jobs: list[Job], directory: Path) -> Model:
 
 
 def test_targets_share_phases_until_they_differ() -> None:
-    plain, priced, other, learned = (
+    plain, penalized, other, learned = (
         phases(**part) for part in ({}, {"value_norm_penalty": 0.1}, {"seed": 1}, {"sink": "learned"})
     )
     assert [job.content["stage"] for job in plain] == ["pretrain", "memorize", "anneal"]
-    assert [job.key for job in plain[:2]] == [job.key for job in priced[:2]] and plain[2].key != priced[2].key
-    assert [job.content["settings"]["value_norm_penalty"] for job in priced] == [0.0, 0.0, 0.1]
+    assert [job.key for job in plain[:2]] == [job.key for job in penalized[:2]] and plain[2].key != penalized[
+        2
+    ].key
+    assert [job.content["settings"]["value_norm_penalty"] for job in penalized] == [0.0, 0.0, 0.1]
     assert not {job.key for job in plain} & {job.key for job in other + learned}
     assert {job.content["settings"]["first_token_penalty"] for job in phases(sink="penalized")} == {1.0}
     (both,) = phases(corpora="both")

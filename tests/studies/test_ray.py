@@ -1,4 +1,4 @@
-"""The Ray engine: the same tables as in one process, though a machine is lost on the way."""
+"""The Ray executor: the same tables as in one process, also if a node is lost."""
 
 from __future__ import annotations
 
@@ -68,8 +68,7 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 def test_a_study_on_a_cluster_that_loses_a_node_is_the_study_of_one_process(
     cluster: Any, tmp_path: Path
 ) -> None:
-    """Model and benchmark are named by paths that hold where the study is started. One job cannot be
-    done: it is told as in one process."""
+    """Model and benchmark are named by relative paths. A failed job is reported as in one process."""
     ray_cluster, nodes = cluster
     names = {key: Path(value).name for key, value in given(tmp_path).items()}
     values = {
@@ -86,30 +85,34 @@ def test_a_study_on_a_cluster_that_loses_a_node_is_the_study_of_one_process(
     }
     spec = tmp_path / "spec.yaml"
     spec.write_text(yaml.safe_dump(values))
-    finish("spec.yaml", tmp_path / "alone", tmp_path / "store-alone")
+    finish("spec.yaml", tmp_path / "local", tmp_path / "store-local")
 
     class Losing(RecordedProgress):
-        def finished(self, job: Job, made: bool) -> None:
-            super().finished(job, made)
-            if len(self.made) == 3:
+        def finished(self, job: Job, is_new: bool) -> None:
+            super().finished(job, is_new)
+            if len(self.new) == 3:
                 ray_cluster.remove_node(nodes[0], allow_graceful=False)
 
-    told, store = Losing(), Store(tmp_path / "store")
+    progress, store = Losing(), Store(tmp_path / "store")
     run_study(
-        Spec.read(spec), tmp_path / "spread", store, executor=run_on_ray(ray_cluster.address), progress=told
+        Spec.read(spec),
+        tmp_path / "spread",
+        store,
+        executor=run_on_ray(ray_cluster.address),
+        progress=progress,
     )
-    assert len(told.made) == 15 and not told.lost and not told.found
+    assert len(progress.new) == 15 and not progress.failures and not progress.found
     assert len(ray_cluster.worker_nodes) == 1
-    assert tables(tmp_path / "spread") == tables(tmp_path / "alone")
+    assert tables(tmp_path / "spread") == tables(tmp_path / "local")
     failing = [
         Job("perturb", {"perturbation": "int8", "model": "nowhere/at/all"}),
         Job("perturb", {"perturbation": "bf16", "model": "model"}),
     ]
     needing = Job("perturb", {"perturbation": "int8"}, {"model": failing[0]})
-    failures = run_on_ray(ray_cluster.address)([*failing, needing], store, told)
-    assert failures.keys() == {failing[0].key, needing.key} == told.lost.keys()
+    failures = run_on_ray(ray_cluster.address)([*failing, needing], store, progress)
+    assert failures.keys() == {failing[0].key, needing.key} == progress.failures.keys()
     assert (
         "model 'nowhere/at/all' does not exist" in failures[failing[0].key]
         and failures[needing.key] == "alter failed"
     )
-    assert told.made[-1] == failing[1].key and store.is_done(failing[1])
+    assert progress.new[-1] == failing[1].key and store.is_done(failing[1])

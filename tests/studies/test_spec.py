@@ -20,7 +20,7 @@ def read(values: Any, directory: Path, quick: bool = False) -> Spec:
 
 
 def grid(**values: Any) -> dict[str, Any]:
-    """A specification with one grid `a` beside grid `before`."""
+    """A specification with one grid `a` and a grid `before`."""
     return {"grids": {"before": {}, "a": values}}
 
 
@@ -221,8 +221,8 @@ def test_quick_uses_its_own_seeds_everywhere(tmp_path: Path) -> None:
         "quick": {"seeds": [7]},
         "grids": {"a": {}, "b": {"seeds": [3, 4, 5]}, "c": {"init_from": "b"}},
     }
-    whole, quick = read(values, tmp_path), read(values, tmp_path, quick=True)
-    assert (whole.seeds, whole.grids["b"].seeds) == ([1, 2], [3, 4, 5])
+    full, quick = read(values, tmp_path), read(values, tmp_path, quick=True)
+    assert (full.seeds, full.grids["b"].seeds) == ([1, 2], [3, 4, 5])
     assert (quick.seeds, quick.grids["b"].seeds, quick.grids["c"].init_from) == ([7], [7], "b")
     del values["quick"]
     with pytest.raises(StudyError, match=r"has no quick version; add `quick: \{seeds: \[0\]\}`"):

