@@ -31,7 +31,8 @@ def spec(tmp_path: Path) -> Path:
 
 
 def write(path: Path, values: Any) -> Path:
-    path.write_text(yaml.safe_dump(values, sort_keys=False))
+    unshared = json.loads(json.dumps(values))  # YAML writes shared objects as aliases, which are refused
+    path.write_text(yaml.safe_dump(unshared, sort_keys=False))
     return path
 
 
