@@ -105,7 +105,7 @@ def register_metric(name: str, metric: Metric) -> None:
 def metric_plugin_hashes(names: Iterable[str]) -> dict[str, str]:
     """Source hashes of the metrics that a plugin registered, by name: part of an evaluation's identity."""
     hashes = {name: plugin_hash(METRICS[name].value) for name in names if name in METRICS}
-    return {name: found for name, found in hashes.items() if found is not None}
+    return {name: value for name, value in hashes.items() if value is not None}
 
 
 def rouge_l(reference: str, text: str) -> float:
