@@ -16,6 +16,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from sinkscope import plots as plots
     from sinkscope.audit.triggers import AuditConfig as AuditConfig
     from sinkscope.audit.triggers import audit_triggers as audit_triggers
     from sinkscope.benchmarks.benchmark import Benchmark as Benchmark
@@ -76,12 +77,14 @@ _NAMES = {
 }
 """Module -> its public names."""
 _MODULES = {name: f"sinkscope.{module}" for module, names in _NAMES.items() for name in names.split()}
-__all__ = sorted(_MODULES)
+__all__ = sorted([*_MODULES, "plots"])
 
 
 def __getattr__(name: str) -> Any:
     if name == "__version__":
         return import_module("sinkscope.io.run_directory").versions()["sinkscope"]
+    if name == "plots":
+        return import_module("sinkscope.plots")
     if name in _MODULES:
         return getattr(import_module(_MODULES[name]), name)
     raise AttributeError(f"module 'sinkscope' has no attribute {name!r}")
