@@ -14,9 +14,10 @@ from rich.live import Live
 from rich.table import Table
 
 from sinkscope.cli.console import print_result, stderr
-from sinkscope.cli.options import JsonOpt
+from sinkscope.cli.options import JsonOpt, PluginOpt
 from sinkscope.io.progress import OnProgress
 from sinkscope.io.run_directory import read_manifest
+from sinkscope.plugins import load_plugins
 
 if TYPE_CHECKING:
     from sinkscope.studies.jobs import Job, StudyProgress
@@ -55,6 +56,7 @@ def study(  # typer: one parameter per option
     ray_address: Annotated[
         str, typer.Option(help="address of the Ray cluster; auto: the one of this machine")
     ] = "auto",
+    plugin: PluginOpt = None,
     json: JsonOpt = False,
 ) -> None:
     """Train, score and analyze grids of runs.
@@ -67,12 +69,17 @@ def study(  # typer: one parameter per option
 
     Example: `sinkscope study analyses/paper.yaml --quick --out studies/paper-quick`
     """
+    load_plugins(plugin or [])
     from sinkscope.errors import StudyError
     from sinkscope.studies.executors import run_locally, run_on_ray
     from sinkscope.studies.spec import Spec, study_file
     from sinkscope.studies.store import Store
     from sinkscope.studies.study import check_separate, plan_study, run_study
 
+    if plugin and executor == "ray":
+        raise StudyError(
+            "--plugin is not loaded by the workers of a cluster; install it as an entry point there"
+        )
     parsed = Spec.read(study_file(spec), quick)
     directory = out or Path("studies") / (spec.stem + ("-quick" if quick else ""))
     run_store = Store(store)

@@ -1,6 +1,10 @@
 """Figures: data frames in, matplotlib figures out. Importing the package changes no setting of matplotlib."""
 
-from sinkscope.plots.comparison import draw_difference_by_head, draw_difference_by_position, draw_difference_maps
+from sinkscope.plots.comparison import (
+    draw_difference_by_head,
+    draw_difference_by_position,
+    draw_difference_maps,
+)
 from sinkscope.plots.heatmap import draw_heatmaps
 from sinkscope.plots.lines import draw_lines
 from sinkscope.plots.scores import draw_bars, draw_dots, draw_forget_recover_scatter

@@ -171,6 +171,7 @@ def unlearn_job(recipe: Recipe, start: Run | None, label: str, inputs: GivenInpu
     elif unlearned is not None:
         fixed["unlearned"] = inputs.digest(unlearned)
     fixed["benchmark"] = inputs.benchmark(recipe.benchmark).content_hash()
+    fixed |= {f"plugin {name}": digest for name, digest in recipe.plugin_hashes().items()}
     return Job("unlearn", {"recipe": recipe.non_default()}, needs, fixed, label)
 
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from tests.commands import check_refused, run
@@ -66,6 +67,27 @@ def test_a_metric_and_a_benchmark_of_plugins_are_evaluated(tmp_path: Path) -> No
     metric.write_text(metric.read_text() + "\n# another version\n")
     changed = _sinkscope("evaluate", "tiny", *plugins, *options)
     assert changed.returncode == 2 and "another run's results" in changed.stderr
+
+
+def test_a_study_uses_an_objective_and_a_metric_of_plugins(tmp_path: Path) -> None:
+    spec = tmp_path / "study.yaml"
+    spec.write_text(
+        "seeds: [0]\n"
+        "evaluations: {words: {metrics: [first_word], limit: 4}}\n"
+        "grids:\n"
+        "  bounded:\n"
+        "    recipe: tiny/npo\n"
+        "    set: {objective.forget: bounded_ascent, optimizer.epochs: 1, optimizer.steps_per_epoch: 2}\n"
+        "    evaluations: [words]\n"
+    )
+    plugins = ["--plugin", HERE / "objective.py", "--plugin", HERE / "metric.py"]
+    paths = ["--out", tmp_path / "study", "--store", tmp_path / "store"]
+    assert _sinkscope("study", spec, *paths).returncode == 2
+    done = _sinkscope("study", spec, *paths, *plugins)
+    assert done.returncode == 0, done.stderr
+    items = pd.read_parquet(tmp_path / "study" / "items.parquet")
+    assert set(items["metric"]) == {"first_word"}
+    assert set(items["grid"]) == {"bounded"}
 
 
 def test_an_installed_package_registers_by_entry_points(tmp_path: Path) -> None:
