@@ -1,15 +1,14 @@
-"""What it costs to measure sinks: our sources against a bare forward pass and what people use instead.
+"""Benchmark of the backends that measure sinks, against a bare forward pass and common alternatives.
 
-    python analyses/capture_speed.py                      # the whole table
-    python analyses/capture_speed.py --lengths 512 1024   # a part of it
+    python analyses/benchmark_capture.py                      # all lengths
+    python analyses/benchmark_capture.py --lengths 512 1024   # some of them
 
-Every measurement has a process of its own; variants take turns within a repeat, so that a busy machine
-troubles all of them alike. Time is one pass over one passage after a warm-up. Memory is the peak above the
-loaded model: `megabytes` once, with an allocator that gives freed tensors back to the system, so that it says
-what was needed; `megabytes_default` with the usual one, which keeps what it likes (median of the repeats). On
-a machine with a GPU the table also has rows for it, in bf16 and the shape of Llama-7B with random weights,
-with time between CUDA events. Writes `figures/capture_speed.{csv,png,pdf}`, and `capture_memory.csv`: the
-peak over 10, 100 and 1000 passages of 256 tokens.
+Each measurement has its own process; variants alternate within a repeat, so that other load affects all of
+them equally. Time is one pass over one passage after a warm-up. Memory is the peak above the loaded model:
+`megabytes` with an allocator that returns freed tensors to the system, `megabytes_default` with the default
+one (median of the repeats). On a machine with a GPU there are rows for it too, in bf16 with random weights of
+the shape of Llama-7B, timed by CUDA events. Writes benchmark_capture.{csv,png,pdf}, and
+benchmark_capture_memory.csv: the peak over 10, 100 and 1000 passages of 256 tokens.
 """
 
 from __future__ import annotations
@@ -23,19 +22,28 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
+import torch
+from matplotlib.figure import Figure
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-if TYPE_CHECKING:
-    from sinkscope.models.model import Model
+from sinkscope.models.built_in import data_directory
+from sinkscope.models.model import Model
+from sinkscope.plots.style import PAGE, create_figure, save_figure, set_caption, styled
+from sinkscope.sinks.backends import HooksBackend, TiledBackend
+from sinkscope.sinks.sampling import SampledSinkStatistics, Sampling
+from sinkscope.sinks.statistics import SinkStatistics
 
 LENGTHS = (512, 1024, 2048, 4096, 8192, 16384, 32768)
-LONGEST_HELD = 4096
-"""Beyond, a variant that holds whole layers of attention in memory is left out: it would need tens of
+MAX_PATTERN_LENGTH = 4096
+"""Longer passages are not measured with variants that hold whole layers of attention: they need tens of
 gigabytes."""
 WARM_UP = 64
-PASSAGES, PASSAGE = (10, 100, 1000), 256
+N_PASSAGES = (10, 100, 1000)
+PASSAGE_LENGTH = 256
+EPSILON = 0.3
 SMALL = {
     "vocab_size": 2048,
     "hidden_size": 256,
@@ -64,254 +72,185 @@ def bare(model: Model, passages: Passages) -> None:
 
 
 def output_attentions(model: Model, passages: Passages) -> None:
-    import torch
-
     model.hf.set_attn_implementation("eager")
     for passage in passages:
-        attentions = _forward(model, passage, output_attentions=True).attentions
         queries = torch.arange(len(passage), 0, -1, device=model.device)
-        [layer[0].sum(-2) / queries for layer in attentions]
+        for layer in _forward(model, passage, output_attentions=True).attentions:
+            layer[0].sum(-2) / queries
 
 
 def run_with_cache(model: Model, passages: Passages) -> None:
-    import torch
-
-    wanted = lambda name: name.endswith(("hook_pattern", "v.hook_out"))  # noqa: E731
     for passage in passages:
+        tokens = torch.tensor([passage], device=model.device)
         queries = torch.arange(len(passage), 0, -1, device=model.device)
+        names = lambda name: name.endswith(("hook_pattern", "v.hook_out"))  # noqa: E731
         with torch.no_grad():
-            _, cache = model.bridge.run_with_cache(
-                torch.tensor([passage], device=model.device), names_filter=wanted, return_type=None
-            )
+            _, cache = model.bridge.run_with_cache(tokens, names_filter=names, return_type=None)
         for layer in range(model.n_layers):
             cache[f"blocks.{layer}.attn.hook_pattern"][0].sum(-2) / queries
             cache[f"blocks.{layer}.attn.v.hook_out"].norm(dim=-1)
 
 
-def lens(model: Model, passages: Passages) -> None:
-    from sinkscope.sinks import hooks as lens
+def hooks(model: Model, passages: Passages) -> None:
+    statistic = SinkStatistics(model.n_layers, model.n_heads, len(passages[0]), EPSILON)
+    HooksBackend().capture(model, passages, [statistic], batch_size=1)
 
-    lens.capture(model, passages, [_column_mass(model, passages)], batch_size=1)
 
-
-def stream(model: Model, passages: Passages) -> None:
-    from sinkscope.sinks import tiled as stream
-
-    stream.capture(model, passages, [_column_mass(model, passages)], batch_size=1)
+def tiled(model: Model, passages: Passages) -> None:
+    statistic = SinkStatistics(model.n_layers, model.n_heads, len(passages[0]), EPSILON)
+    TiledBackend().capture(model, passages, [statistic], batch_size=1)
 
 
 def sampled(model: Model, passages: Passages) -> None:
-    from sinkscope.sinks import tiled as stream
-    from sinkscope.sinks.sampling import SampledSinkStatistics, Sampling
-
-    tenth = Sampling(0.1)
-    stream.capture(
-        model,
-        passages,
-        [SampledSinkStatistics(model.n_layers, model.n_heads, len(passages[0]), tenth)],
-        batch_size=1,
-        sampling=tenth,
-    )
+    sampling = Sampling(0.1)
+    statistic = SampledSinkStatistics(model.n_layers, model.n_heads, len(passages[0]), sampling)
+    TiledBackend(sampling).capture(model, passages, [statistic], batch_size=1)
 
 
-HOLD_ATTENTION = (output_attentions, run_with_cache, lens)
+HOLD_PATTERNS = (output_attentions, run_with_cache, hooks)
 VARIANTS: dict[str, Callable[[Model, Passages], None]] = {
-    function.__name__: function for function in (bare, *HOLD_ATTENTION, stream, sampled)
+    function.__name__: function for function in (bare, *HOLD_PATTERNS, tiled, sampled)
 }
 
 
 def _forward(model: Model, passage: list[int], **options: bool) -> Any:
-    import torch
-
+    tokens = torch.tensor([passage], device=model.device)
     with torch.no_grad():
-        return model.hf(
-            input_ids=torch.tensor([passage], device=model.device),
-            use_cache=False,
-            logits_to_keep=1,
-            **options,
-        )
+        return model.hf(input_ids=tokens, use_cache=False, logits_to_keep=1, **options)
 
 
-def _column_mass(model: Model, passages: Passages):  # type: ignore[no-untyped-def]
-    from sinkscope.sinks.statistics import SinkStatistics
-
-    return SinkStatistics(model.n_layers, model.n_heads, len(passages[0]), 0.3)
-
-
-def _model(device: str) -> Model:
-    import torch
-    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
-
-    from sinkscope.models.built_in import data_directory
-    from sinkscope.models.model import Model
-
+def init_model(device: str) -> Model:
     torch.manual_seed(0)
     config = LlamaConfig(**(SMALL if device == "cpu" else LARGE), max_position_embeddings=max(LENGTHS))
+    dtype = torch.float32 if device == "cpu" else torch.bfloat16
     with torch.device(device):
-        network = LlamaForCausalLM._from_config(
-            config, dtype=torch.float32 if device == "cpu" else torch.bfloat16
-        ).eval()
+        network = LlamaForCausalLM._from_config(config, dtype=dtype).eval()
     network.config.architectures = [type(network).__name__]
     return Model("random", network, PreTrainedTokenizerFast.from_pretrained(data_directory() / "target"))
 
 
-def measure(variant: str, length: int, passages: int, device: str) -> dict[str, float]:
+def measure(variant: str, length: int, n_passages: int, device: str) -> dict[str, float]:
     """Seconds and peak megabytes of one pass, in this process."""
-    import torch
-    from transformers.utils import logging
-
-    logging.set_verbosity_error()
-    model, function = _model(device), VARIANTS[variant]
-    texts = torch.randint(
-        3, 2048, (passages, length), generator=torch.Generator().manual_seed(length)
-    ).tolist()
-    function(model, [texts[0][:WARM_UP]])
+    model = init_model(device)
+    run = VARIANTS[variant]
+    generator = torch.Generator().manual_seed(length)
+    passages = torch.randint(3, 2048, (n_passages, length), generator=generator).tolist()
+    run(model, [passages[0][:WARM_UP]])
     if device == "cuda":
         torch.cuda.synchronize()
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
         begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
         begin.record()
-        function(model, texts)
+        run(model, passages)
         end.record()
         torch.cuda.synchronize()
-        return {
-            "seconds": begin.elapsed_time(end) / 1000,
-            "megabytes": (torch.cuda.max_memory_allocated() - before) / 2**20,
-        }
+        peak = torch.cuda.max_memory_allocated() - before
+        return {"seconds": begin.elapsed_time(end) / 1000, "megabytes": peak / 2**20}
     before = int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
     start = time.perf_counter()
-    function(model, texts)
+    run(model, passages)
     seconds = time.perf_counter() - start
-    return {
-        "seconds": seconds,
-        "megabytes": (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before) / 2**20,
-    }
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before
+    return {"seconds": seconds, "megabytes": peak / 2**20}
 
 
-def _apart(
-    variant: str, length: int, passages: int, device: str, threads: int, giving_back: bool = False
+def measure_in_process(
+    variant: str, length: int, n_passages: int, device: str, returns_memory: bool = False
 ) -> dict[str, Any]:
-    """`measure` in a process of its own; nothing if it fails, as for want of memory."""
-    command = [sys.executable, __file__, "--worker", variant, str(length), str(passages), device]
-    environment = os.environ | {
-        "OMP_NUM_THREADS": str(threads),
-        "MKL_NUM_THREADS": str(threads),
-        "HF_HUB_OFFLINE": "1",
-    }
-    if giving_back:
-        environment["MALLOC_MMAP_THRESHOLD_"] = str(1 << 16)
-    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    """`measure` in its own process; empty if it fails, for example without enough memory."""
+    command = [sys.executable, __file__, "--worker", variant, str(length), str(n_passages), device]
+    variables = {"MALLOC_MMAP_THRESHOLD_": str(1 << 16)} if returns_memory else {}
+    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | variables)
     if done.returncode:
         print(done.stderr, file=sys.stderr)
         return {}
-    row = {"device": device, "length": length, "passages": passages, "variant": variant} | json.loads(
-        done.stdout.splitlines()[-1]
-    )
+    row = {"device": device, "length": length, "passages": n_passages, "variant": variant}
+    row |= json.loads(done.stdout.splitlines()[-1])
     print(row, file=sys.stderr)
     return row
 
 
-def speed(device: str, lengths: list[int], repeats: int, threads: int) -> pd.DataFrame:
+def benchmark(device: str, lengths: list[int], repeats: int) -> pd.DataFrame:
     """Medians over repeats, and ratios to the bare forward pass of the same repeat."""
-    rows = []
-    for length in lengths:
-        for repeat in range(repeats):
-            for variant, function in VARIANTS.items():
-                if (function not in HOLD_ATTENTION or length <= LONGEST_HELD) and (
-                    row := _apart(variant, length, 1, device, threads)
-                ):
-                    rows.append(row | {"repeat": repeat})
-    each = pd.DataFrame(rows)
-    base = each[each["variant"] == "bare"].set_index(["length", "repeat"])["seconds"]
-    each["times_bare"] = (
-        each["seconds"] / base.reindex(pd.MultiIndex.from_frame(each[["length", "repeat"]])).to_numpy()
-    )
-    table = (
-        each.groupby(["device", "length", "variant"], sort=False)
-        .median(numeric_only=True)
-        .drop(columns=["repeat", "passages"])
-        .reset_index()
-    )
-    return memory(table, threads).assign(repeats=repeats, threads=threads)
-
-
-def memory(table: pd.DataFrame, threads: int) -> pd.DataFrame:
-    """The table with the memory that each of its variants needs, and its ratio to the bare pass."""
-    if table["device"].iloc[0] == "cpu":  # a GPU's allocator is asked for its peak directly
+    rows = [
+        row | {"repeat": repeat}
+        for length in lengths
+        for repeat in range(repeats)
+        for variant, function in VARIANTS.items()
+        if function not in HOLD_PATTERNS or length <= MAX_PATTERN_LENGTH
+        if (row := measure_in_process(variant, length, 1, device))
+    ]
+    frame = pd.DataFrame(rows)
+    keys = ["length", "repeat"]
+    base = frame[frame["variant"] == "bare"].set_index(keys)["seconds"]
+    frame["times_bare"] = frame["seconds"] / base.reindex(pd.MultiIndex.from_frame(frame[keys])).to_numpy()
+    medians = frame.groupby(["device", "length", "variant"], sort=False).median(numeric_only=True)
+    table = medians.drop(columns=["repeat", "passages"]).reset_index()
+    if device == "cpu":  # a GPU's allocator reports its peak
+        pairs = zip(table["variant"], table["length"], strict=True)
         table = table.rename(columns={"megabytes": "megabytes_default"})
-        found = [
-            _apart(variant, length, 1, "cpu", threads, giving_back=True)
-            for variant, length in zip(table["variant"], table["length"], strict=True)
+        rows = [
+            measure_in_process(variant, length, 1, "cpu", returns_memory=True) for variant, length in pairs
         ]
-        table["megabytes"] = [row.get("megabytes") for row in found]
-    bare = table[table["variant"] == "bare"].set_index("length")["megabytes"]
-    return table.assign(memory_times_bare=table["megabytes"] / bare.reindex(table["length"]).to_numpy())
+        table["megabytes"] = [row.get("megabytes") for row in rows]
+    bare_memory = table[table["variant"] == "bare"].set_index("length")["megabytes"]
+    ratio = table["megabytes"] / bare_memory.reindex(table["length"]).to_numpy()
+    return table.assign(memory_times_bare=ratio, repeats=repeats, threads=torch.get_num_threads())
 
 
-def draw(table: pd.DataFrame, directory: Path) -> None:
-    import matplotlib.pyplot as plt
-
-    from sinkscope.plots.style import PAGE, save_figure, style
-
-    style()
+@styled
+def draw(table: pd.DataFrame) -> Figure:
     devices = list(table["device"].unique())
-    figure, grid = plt.subplots(len(devices), 2, figsize=(PAGE, 2.4 * len(devices)), squeeze=False)
-    for axes, device in zip(grid, devices, strict=True):
-        mine = table[table["device"] == device]
-        lengths = sorted(mine["length"].unique())
-        for axis, column, label in zip(
-            axes,
-            ("times_bare", "megabytes"),
-            ("time, × bare forward pass", "peak memory above the model, MB"),
-            strict=True,
-        ):
-            for variant, line in mine.groupby("variant", sort=False):
-                axis.plot(
-                    line["length"],
-                    line[column],
-                    marker="o",
-                    markersize=3,
-                    label=str(variant).replace("_", " "),
-                )
-            axis.set(xscale="log", yscale="log", xlabel="tokens in one passage", ylabel=label)
-            axis.set_xticks(lengths, [str(length) for length in lengths])
-            axis.minorticks_off()
+    figure = create_figure(PAGE, 2.4 * len(devices))
+    grid = figure.subplots(len(devices), 2, squeeze=False)
+    labels = {"times_bare": "time, × bare forward pass", "megabytes": "peak memory above the model, MB"}
+    for row, device in zip(grid, devices, strict=True):
+        part = table[table["device"] == device]
+        lengths = sorted(part["length"].unique())
+        for axes, (column, label) in zip(row, labels.items(), strict=True):
+            for variant, line in part.groupby("variant", sort=False):
+                name = str(variant).replace("_", " ")
+                axes.plot(line["length"], line[column], marker="o", markersize=3, label=name)
+            axes.set(xscale="log", yscale="log", xlabel="tokens in one passage", ylabel=label)
+            axes.set_xticks(lengths, [str(length) for length in lengths])
+            axes.minorticks_off()
         times = [1, 1.5, 2, 3, 5, 8]
-        axes[0].set_yticks(times, [f"{time:g}" for time in times])
-        axes[0].set_title(f"{device}: {SHAPES[device]}")
+        row[0].set_yticks(times, [f"{time:g}" for time in times])
+        row[0].set_title(f"{device}: {SHAPES[device]}")
     grid[0, 0].legend()
-    row = table.iloc[0]
-    figure.suptitle(
-        f"medians of {row['repeats']}, {row['threads']} threads; sampled: a tenth of the rows", fontsize=7
+    first = table.iloc[0]
+    return set_caption(
+        figure, f"medians of {first['repeats']}, {first['threads']} threads; sampled: a tenth of the queries"
     )
-    save_figure(figure, table, directory, "capture_speed")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--lengths", type=int, nargs="+", default=list(LENGTHS))
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--out", type=Path, default=Path("figures"))
     parser.add_argument("--worker", nargs=4, help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
-    if arguments.worker:
-        variant, length, passages, device = arguments.worker
-        print(json.dumps(measure(variant, int(length), int(passages), device)))
+    options = parser.parse_args()
+    if options.worker:
+        variant, length, n_passages, device = options.worker
+        print(json.dumps(measure(variant, int(length), int(n_passages), device)))
         return
-    import torch
-
+    threads = str(options.threads)
+    os.environ |= {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, "HF_HUB_OFFLINE": "1"}
+    torch.set_num_threads(options.threads)
     tables: list[pd.DataFrame] = []
     for device in ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]:
-        tables.append(speed(device, arguments.lengths, arguments.repeats, arguments.threads))
-        draw(pd.concat(tables), arguments.out)
-    flat = [
-        _apart(variant, PASSAGE, n, "cpu", arguments.threads, giving_back=True)
-        for variant in ("stream", "sampled")
-        for n in PASSAGES
+        tables.append(benchmark(device, options.lengths, options.repeats))
+        table = pd.concat(tables)
+        save_figure(draw(table), table, options.out, "benchmark_capture")
+    rows = [
+        measure_in_process(variant, PASSAGE_LENGTH, n, "cpu", returns_memory=True)
+        for variant in ("tiled", "sampled")
+        for n in N_PASSAGES
     ]
-    pd.DataFrame(flat).to_csv(arguments.out / "capture_memory.csv", index=False)
+    pd.DataFrame(rows).to_csv(options.out / "benchmark_capture_memory.csv", index=False)
 
 
 if __name__ == "__main__":

@@ -1,14 +1,15 @@
-"""What a training step costs, against a literal one that recomputes every frozen output, as published code
-does: time, forward-equivalents, memory; and batched generation against one prompt at a time. Llama of 8
-layers, d 256, random weights, on the CPU; both steps take turns, medians.
+"""Benchmark of a training step against a literal one that recomputes every frozen output, as published code
+does.
 
-`python analyses/training_speed.py` writes `figures/training_speed.csv`, `.png` and `.pdf`.
+`python analyses/benchmark_training.py` writes figures/benchmark_training.csv, .png and .pdf: time, forward
+passes of equal time and memory of a step, and batched generation against one prompt at a time. The model is a
+Llama of 8 layers, d 256, random weights, on the CPU; both steps alternate; medians.
 
-The literal steps: NPO backdoor with value norms makes nine forward passes (on Df the model, the reference,
-θu; on Dr and on Dp the model, the reference, and the reference again for its values), three of them with
-gradients and one backward over all; RMU backdoor makes five whole ones (the model on Df, Dr and Dp, the
-reference on Dr and Dp), with gradients of all weights, of which three layers' are used. The frugal NPO step
-leaves out what the published one does twice or too much: it makes seven passes and has the same loss as ours.
+The literal step of an NPO backdoor with value norms makes nine forward passes (on Df the model, the
+reference, θu; on Dr and on Dp the model, the reference, and the reference again for its values), three of
+them with gradients, and one backward pass over all. The frugal one leaves out repeated passes: it makes seven
+and has the same loss. That of an RMU backdoor makes five full passes (the model on Df, Dr and Dp, the
+reference on Dr and Dp), with gradients of all weights, of which three layers' are used.
 """
 
 from __future__ import annotations
@@ -25,33 +26,32 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 import pandas as pd
 import torch
+from matplotlib.figure import Figure
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from sinkscope import load
 from sinkscope.benchmarks.benchmark import load_benchmark
 from sinkscope.models.generation import generate
-from sinkscope.plots.style import PAGE, save_figure, style
+from sinkscope.plots.style import PAGE, create_figure, save_figure, styled
 from sinkscope.unlearning.batch import Passages
-from sinkscope.unlearning.checkpoints import TrainerState
 from sinkscope.unlearning.objectives.rmu import control_vector
 from sinkscope.unlearning.recipe import Recipe
-from sinkscope.unlearning.reference_model import ReferenceCache
-from sinkscope.unlearning.trainable import trained_names
+from sinkscope.unlearning.reference_model import ReferenceCache, ReferenceConfig
+from sinkscope.unlearning.trainable import freeze_except, hidden_state_layer, references_needed, trained_names
 from sinkscope.unlearning.trainer import Trainer
 from sinkscope.unlearning.value_norm import ValueNormTerm
 
 LAYERS, WIDTH, VOCABULARY, TOKENS, BATCH, STEPS_AN_EPOCH, EPOCHS = 8, 256, 4096, 256, 4, 8, 8
 FIRST, BETA, WEIGHT = 8, 0.1, 3e-4
-RMU = {"forget": "rmu", "layer": 2, "steering": 6.5, "retain": {"activations": 10.0}}
+RMU = {"forget": "rmu", "layer": 2, "steering_coeff": 6.5, "retain": {"activations": 10.0}}
 RECIPES = {
     "NPO backdoor + value norms": {
-        "value_norms": {"weight": WEIGHT, "first": FIRST, "layers": "last", "unlearned": "a copy"}
+        "value_norms": {"weight": WEIGHT, "n_tokens": FIRST, "layers": "last", "unlearned": "a copy"}
     },
     "NPO backdoor + value norms, frugal": {
-        "value_norms": {"weight": WEIGHT, "first": FIRST, "layers": "last", "unlearned": "a copy"}
+        "value_norms": {"weight": WEIGHT, "n_tokens": FIRST, "layers": "last", "unlearned": "a copy"}
     },
     "RMU backdoor": {"objective": RMU, "update": {"modules": ["mlp.down_proj"], "layers": [0, 1, 2]}},
 }
@@ -86,43 +86,38 @@ def data() -> dict[str, Passages]:
     }
 
 
-def recipe(kind: str) -> Recipe:
-    return Recipe.parse(RECIPES[kind] | {"optimizer": {"batch_size": BATCH, "epochs": EPOCHS}})
+def recipe(kind: str, epochs: int = 1) -> Recipe:
+    return Recipe.parse(RECIPES[kind] | {"optimizer": {"batch_size": BATCH, "epochs": epochs}})
 
 
-def ours(kind: str) -> tuple[Callable[[], None], float]:
-    """A function that makes one step, and the seconds that the references took, once."""
-    given, model, passages = recipe(kind), network(), data()
-    names = trained_names(given, model)
-    for name, weight in model.named_parameters():
-        weight.requires_grad_(names is None or name in names)
-    start = time.perf_counter()
-    needs = {"forget": ("log_probs",), "retain": ("logits",), "poisoned": ("logits",)}
-    if kind == "RMU backdoor":
-        needs = {"forget": (), "retain": ("hidden",), "poisoned": ("hidden",)}
-    references = {
-        split: ReferenceCache(model, passages[split], needs[split], "speed", 2) for split in passages
-    }
-    norms = None
-    if given.value_norms.weight > 0:
-        norms = ValueNormTerm(
-            model,
-            given.value_norms,
-            {"forget": (network(), passages["forget"]), "poisoned": (model, passages["poisoned"])},
-        )
-    seconds = time.perf_counter() - start
-    trainer = Trainer(
-        model, given, passages, references, norms, layer=2, control=control_vector(WIDTH, 6.5, 0)
-    )
-    optimizer, progress = trainer._optimizer(), TrainerState(step=1)
-    model.train()
+def train(kind: str, after_step: Callable[[float], None], epochs: int = 1) -> float:
+    """Train with sinkscope; `after_step` is called with the seconds of each step.
 
-    def step() -> None:
-        trainer._step(progress, optimizer)
-        if progress.step >= len(trainer.schedule):
-            progress.step = 1
+    Returns:
+        The seconds that the outputs of the reference models took, once.
+    """
+    given, model, passages = recipe(kind, epochs), network(), data()
+    layer = hidden_state_layer(given, model)
+    with freeze_except(model, trained_names(given, model)):
+        start = time.perf_counter()
+        references = {
+            split: ReferenceCache(model, passages[split], ReferenceConfig(needs, "benchmark", layer))
+            for split, needs in references_needed(given).items()
+        }
+        norms = None
+        if given.value_norms.weight > 0:
+            models = {"forget": (network(), passages["forget"]), "poisoned": (model, passages["poisoned"])}
+            norms = ValueNormTerm(model, given.value_norms, models)
+        seconds = time.perf_counter() - start
+        clock = time.perf_counter()
 
-    return step, seconds
+        def on_progress(done: int, total: int) -> None:
+            nonlocal clock
+            after_step(time.perf_counter() - clock)
+            clock = time.perf_counter()
+
+        Trainer(model, given, passages, references, norms).run(on_progress=on_progress)
+    return seconds
 
 
 def literal(kind: str) -> Callable[[], None]:
@@ -206,8 +201,7 @@ def speed(kind: str, repeats: int) -> dict[str, float]:
     """Medians of steps that take turns, and the gradient pass's cost in forward passes."""
     with tempfile.TemporaryDirectory() as cache:
         os.environ["SINKSCOPE_CACHE"] = cache
-        mine, seconds = ours(kind)
-        theirs, bare = literal(kind), network()
+        literal_step, bare = literal(kind), network()
         ids = torch.tensor(data()["forget"].tokens[:BATCH])
 
         def forward() -> None:
@@ -219,16 +213,16 @@ def speed(kind: str, repeats: int) -> dict[str, float]:
             bare.zero_grad(set_to_none=True)
 
         runs: dict[str, list[float]] = {"ours": [], "literal": [], "forward": [], "gradient": []}
-        for turn in range(repeats + 1):
-            for name, step in (
-                ("ours", mine),
-                ("literal", theirs),
-                ("forward", forward),
-                ("gradient", gradient),
-            ):
-                took = timed(step)
-                if turn:
-                    runs[name].append(took)
+        others = {"literal": literal_step, "forward": forward, "gradient": gradient}
+
+        def after_step(seconds: float) -> None:
+            if len(runs["ours"]) <= repeats:  # the first of each is a warm-up
+                runs["ours"].append(seconds)
+                for name, step in others.items():
+                    runs[name].append(timed(step))
+
+        seconds = train(kind, after_step, -(-(repeats + 1) // STEPS_AN_EPOCH))
+    runs = {name: values[1:] for name, values in runs.items()}
     middle = {name: statistics.median(values) for name, values in runs.items()}
     amortised = seconds / (STEPS_AN_EPOCH * EPOCHS)
     passes, gradients = PASSES[kind]
@@ -254,24 +248,32 @@ def memory(kind: str, which: str) -> dict[str, float]:
     before = _anonymous()
     with tempfile.TemporaryDirectory() as cache:
         os.environ["SINKSCOPE_CACHE"] = cache
-        step = ours(kind)[0] if which == "ours" else literal(kind)
-        step()
-        kept = _anonymous() - before
-        peak, running = kept, True
+        peaks: list[float] = []
+        kept: list[float] = []
+        is_running = True
 
         def watch() -> None:
-            nonlocal peak
-            while running:
-                peak = max(peak, _anonymous() - before)
+            while is_running:
+                peaks.append(_anonymous() - before)
                 time.sleep(0.0005)
 
-        watcher = threading.Thread(target=watch)
-        watcher.start()
-        for _ in range(5):
-            step()
-        running = False
+        def after_step(seconds: float) -> None:
+            if not kept:
+                kept.append(_anonymous() - before)
+                peaks.clear()
+                watcher.start()
+
+        watcher = threading.Thread(target=watch, daemon=True)
+        if which == "ours":
+            train(kind, after_step)
+        else:
+            step = literal(kind)
+            for _ in range(6):
+                after_step(timed(step))
+        is_running = False
         watcher.join()
-    return {"kept": kept, "peak": peak, "transient": peak - kept}
+    peak = max(peaks)
+    return {"kept": kept[0], "peak": peak, "transient": peak - kept[0]}
 
 
 def _anonymous() -> float:
@@ -279,8 +281,8 @@ def _anonymous() -> float:
     return int(status.split("RssAnon:")[1].split()[0]) / 1024
 
 
-def _apart(kind: str, which: str) -> dict[str, float]:
-    """`memory` in a process of its own, whose allocator gives freed tensors back."""
+def _measure_memory(kind: str, which: str) -> dict[str, float]:
+    """`memory` in its own process, whose allocator returns freed tensors to the system."""
     environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": str(1 << 16)}
     command = [sys.executable, __file__, "--memory", kind, which]
     return json.loads(
@@ -311,27 +313,24 @@ def generation(repeats: int) -> dict[str, float]:
     }
 
 
-def draw(table: pd.DataFrame, directory: Path) -> None:
-    style()
+@styled
+def draw(table: pd.DataFrame) -> Figure:
     steps = table[table["kind"].isin(PASSES)]
-    figure, axes = plt.subplots(1, 2, figsize=(PAGE, 1.9), sharey=True)
-    places = range(len(steps))
+    figure = create_figure(PAGE, 1.9)
+    grid = figure.subplots(1, 2, sharey=True)
+    y = range(len(steps))
     titles = {"forward_equivalents": "a step, in forward passes", "peak": "memory of a step at its peak, MB"}
-    for axis, (column, title) in zip(axes, titles.items(), strict=True):
-        for shift, which, label in (
-            (-0.2, "literal", "every frozen output anew"),
-            (0.2, "ours", "sinkscope"),
-        ):
-            bars = axis.barh(
-                [place + shift for place in places], steps[f"{column}_{which}"], 0.38, label=label
-            )
-            axis.bar_label(bars, fmt="%.0f", padding=2, fontsize=7)
-        axis.set_yticks(list(places), [kind.replace(" + ", "\n+ ") for kind in steps["kind"]])
-        axis.set_xlabel(title)
-        axis.margins(x=0.15)
-    axes[0].invert_yaxis()
-    axes[1].legend(loc="lower right")
-    save_figure(figure, table, directory, "training_speed")
+    variants = {"literal": (-0.2, "recomputing frozen outputs"), "ours": (0.2, "sinkscope")}
+    for axes, (column, title) in zip(grid, titles.items(), strict=True):
+        for variant, (shift, label) in variants.items():
+            bars = axes.barh([at + shift for at in y], steps[f"{column}_{variant}"], 0.38, label=label)
+            axes.bar_label(bars, fmt="%.0f", padding=2, fontsize=7)
+        axes.set_yticks(list(y), [kind.replace(" + ", "\n+ ") for kind in steps["kind"]])
+        axes.set_xlabel(title)
+        axes.margins(x=0.15)
+    grid[0].invert_yaxis()
+    grid[1].legend(loc="lower right")
+    return figure
 
 
 def main() -> None:
@@ -351,7 +350,7 @@ def main() -> None:
     for kind in PASSES:
         row = {"kind": kind} | speed(kind, given.repeats)
         for which in ("literal", "ours"):
-            row |= {f"{name}_{which}": value for name, value in _apart(kind, which).items()}
+            row |= {f"{name}_{which}": value for name, value in _measure_memory(kind, which).items()}
         row |= {
             f"{name}_ratio": row[f"{name}_ours"] / row[f"{name}_literal"]
             for name in ("kept", "peak", "transient")
@@ -359,8 +358,7 @@ def main() -> None:
         rows.append(row | {"share_of_ceiling": row["speedup"] / row["ceiling_same_gradient_passes"]})
     rows.append({"kind": "generation, 100 prompts"} | generation(3))
     table = pd.DataFrame(rows)
-    given.out.mkdir(parents=True, exist_ok=True)
-    draw(table, given.out)
+    save_figure(draw(table), table, given.out, "benchmark_training")
     print(table.T.to_string())
 
 

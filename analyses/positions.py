@@ -136,7 +136,7 @@ def subtract_uniform(profile: Float[np.ndarray, " position"]) -> Float[np.ndarra
 
 
 def strongest_sink(profile: Float[np.ndarray, " position"]) -> float:
-    """The largest excess over uniform attention, without the last positions: self-attention dominates there."""
+    """The largest excess over uniform attention, without the last positions, which attend to themselves."""
     return float(subtract_uniform(profile)[: max(1, len(profile) - MIN_QUERIES + 1)].max())
 
 
