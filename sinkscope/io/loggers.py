@@ -1,4 +1,4 @@
-"""Loggers of other libraries."""
+"""Messages and progress bars of other libraries."""
 
 from __future__ import annotations
 
@@ -19,3 +19,20 @@ def quiet_loggers(*names: str) -> Iterator[None]:
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
+
+
+@contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """Within the context transformers reports errors only, without progress bars; its settings are restored."""
+    from transformers.utils import logging as library
+
+    has_bars = library.is_progress_bar_enabled()
+    verbosity = library.get_verbosity()
+    library.disable_progress_bar()
+    library.set_verbosity_error()
+    try:
+        yield
+    finally:
+        library.set_verbosity(verbosity)
+        if has_bars:
+            library.enable_progress_bar()

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from sinkscope.errors import ModelError, first_line
+from sinkscope.io.loggers import quiet_transformers
 from sinkscope.models.batches import PaddedBatch, Side, padded_batches
 from sinkscope.models.file_checks import NON_WEIGHT_FILES
 from sinkscope.models.loading import ModelFiles, hash_of_files, load_error, resolve_model
@@ -129,8 +130,9 @@ class Model:
 
     def save(self, directory: Path) -> None:
         """Write safetensors weights, configuration and tokenizer."""
-        self.hf.save_pretrained(directory)
-        self.tokenizer.save_pretrained(directory)
+        with quiet_transformers():
+            self.hf.save_pretrained(directory)
+            self.tokenizer.save_pretrained(directory)
 
 
 def _storages(tensors: Iterable[torch.Tensor]) -> dict[int, int]:
@@ -139,6 +141,7 @@ def _storages(tensors: Iterable[torch.Tensor]) -> dict[int, int]:
     return {storage.data_ptr(): storage.nbytes() for storage in storages}
 
 
+@quiet_transformers()
 def load(
     name: str, device: str | None = None, dtype: str | None = None, trust_remote_code: bool = False
 ) -> Model:
@@ -211,6 +214,7 @@ def content_hash(name: str) -> str:
     return f"{name}@{files.config_hash}"
 
 
+@quiet_transformers()
 def load_meta_model(name: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """The modules of a model without weights (on torch's meta device), and its tokenizer; see `load`.
 
