@@ -1,4 +1,4 @@
-"""Hidden keys and scaled values: against masks and hooks given to the plain model by hand."""
+"""Masked keys and scaled values: against masks and hooks given to the plain model by hand."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory):
     return saved_tokenizer("neox", tmp_path_factory.mktemp("tokenizer"))
 
 
-def by_hand(model: Model, ids: torch.Tensor, hidden: list[int]) -> torch.Tensor:
+def by_hand(model: Model, ids: torch.Tensor, masked: list[int]) -> torch.Tensor:
     """Logits of the plain model under an additive mask, written out number by number."""
     plain = copy.deepcopy(model.hf)
     plain.set_attn_implementation("eager")
@@ -34,7 +34,7 @@ def by_hand(model: Model, ids: torch.Tensor, hidden: list[int]) -> torch.Tensor:
         mask = torch.full((1, 1, size, size), torch.finfo(torch.float32).min)
         for query in range(size):
             for key in range(size):
-                if key <= query and query - key < window and (key not in hidden or key == query):
+                if key <= query and query - key < window and (key not in masked or key == query):
                     mask[0, 0, query, key] = 0
         masks[kind] = mask.expand(len(ids), 1, size, size)
     with torch.no_grad():
@@ -59,7 +59,7 @@ def test_generation_with_a_cache_equals_whole_forward_passes(kind: str, tokenize
     ids = TOKENS[:1, :12]
     for _ in range(6):
         ids = torch.cat([ids, by_hand(model, ids, [0, 1, 5])[:, -1:].argmax(-1)], 1)
-    text = generate(model, [TOKENS[0, :12].tolist()], 6, hidden=[[0, 1, 5]])[0]
+    text = generate(model, [TOKENS[0, :12].tolist()], 6, masked=[[0, 1, 5]])[0]
     assert text == tokenizer.decode(ids[0, 12:].tolist(), skip_special_tokens=True)
     assert text != generate(model, [TOKENS[0, :12].tolist()], 6)[0]
 
@@ -67,10 +67,10 @@ def test_generation_with_a_cache_equals_whole_forward_passes(kind: str, tokenize
 def test_positions_count_from_the_first_real_token_in_a_padded_batch(tokenizer) -> None:
     model = Model("llama", network("llama"), tokenizer)
     prompts = [TOKENS[0, :20].tolist(), TOKENS[1, :11].tolist(), TOKENS[1, 3:19].tolist()]
-    hidden = [[0, 2], [4], []]
-    together = generate(model, prompts, 8, hidden=hidden, batch_size=3)
+    masked = [[0, 2], [4], []]
+    together = generate(model, prompts, 8, masked=masked, batch_size=3)
     one_by_one = [
-        generate(model, [prompt], 8, hidden=[rows])[0] for prompt, rows in zip(prompts, hidden, strict=True)
+        generate(model, [prompt], 8, masked=[rows])[0] for prompt, rows in zip(prompts, masked, strict=True)
     ]
     assert together == one_by_one
 
@@ -117,7 +117,7 @@ def test_an_intervention_that_changes_nothing_is_an_error(tokenizer) -> None:
     assert model.hf.config._attn_implementation == "sdpa"
 
 
-def test_masks_say_what_they_hide(small_llama: Model) -> None:
+def test_position_masks_give_positions(small_llama: Model) -> None:
     prompt = small_llama.with_bos(list(range(10, 40)))
     assert PositionMask.parse("shallow:8").positions(small_llama, prompt, range(0)) == list(range(8))
     assert PositionMask.parse("positions:9,4,4").positions(small_llama, prompt, range(0)) == [4, 9]
@@ -134,5 +134,5 @@ def test_masks_say_what_they_hide(small_llama: Model) -> None:
             PlacementError, match=r"is unknown; use shallow:8, sinks:3, span or positions:4,9"
         ):
             PositionMask.parse(text)
-    with pytest.raises(PlacementError, match="goes beyond a prompt of 31 tokens"):
+    with pytest.raises(PlacementError, match="exceeds a prompt of 31 tokens"):
         PositionMask.parse("shallow:99").positions(small_llama, prompt, range(0))
