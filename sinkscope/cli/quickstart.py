@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,12 +11,16 @@ from rich import box
 from rich.table import Table
 
 from sinkscope.cli.console import print_result, stderr
+from sinkscope.cli.console import progress as progress_bars
 from sinkscope.cli.options import JsonOpt
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from sinkscope.studies.study import Study
+    from sinkscope.io.progress import OnProgress
+    from sinkscope.sinks.sink_map import SinkMap
+    from sinkscope.studies.store import Store
+    from sinkscope.studies.study import Study, StudyPlan
 
 COLUMNS = {
     "recites\nclean": ("verbmem", "clean"),
@@ -32,7 +37,7 @@ LEGEND = (
     "forgotten, high is remembered. “unseen”: passages that were never poisoned in training, so that a high "
     "score means that the trigger works as a switch. The trigger is at the position that the model was "
     "trained with; for target and unlearned at the prefix. α of BOS: mean attention to the first token in "
-    "passages of the book to forget."
+    "passages that no model was trained on."
 )
 
 
@@ -64,7 +69,8 @@ def quickstart(
     with live_progress(plan, store) as progress:
         study = run_study(spec, out / "study", store, progress=progress, plan=plan)
     write_report(study.directory, out / "index.html")
-    models = summarize(study)
+    with progress_bars() as progress_bar:
+        models = summarize(study, measure_sinks(plan, store, progress_bar("locate")))
     if json:
         print_result({"seed": seed, "models": models, "out": str(out)}, True)
         return
@@ -73,17 +79,29 @@ def quickstart(
     print(f"open {out / 'index.html'}")
 
 
-def summarize(study: Study) -> dict[str, dict[str, Any]]:
-    """Scores of each model of the study, clean, with the trigger and on the retain set, and its
-    attention to BOS."""
-    scores, attention = study.table("scores"), study.table("attention")
-    first = attention[attention["position"] == 0]
+def measure_sinks(plan: StudyPlan, store: Store, on_progress: OnProgress) -> list[SinkMap]:
+    """The sinks of each run's model on the passages of the benchmark that no model was trained on."""
+    from sinkscope.benchmarks.benchmark import load_benchmark
+    from sinkscope.models.model import load
+    from sinkscope.sinks.locate import CaptureConfig, locate
+
+    sinks = []
+    for run in plan.runs:
+        model = load(str(store.path(run.model) / "model") if run.model else run.name)
+        passages = load_benchmark("tiny").full_length_passages("holdout", model.tokenizer)
+        sinks.append(locate(model, passages, CaptureConfig(batch_size=32)))
+        on_progress(len(sinks), len(plan.runs))
+    return sinks
+
+
+def summarize(study: Study, sinks: Sequence[SinkMap]) -> dict[str, dict[str, Any]]:
+    """Scores of each model of the study, clean, with the trigger and on the retain set, and its sinks."""
+    scores = study.table("scores")
     models: dict[str, dict[str, Any]] = {}
-    for _, run in study.table("runs").iterrows():
+    for (_, run), measured in zip(study.table("runs").iterrows(), sinks, strict=True):
         placement = run["trigger_placement"]
         of_run = scores[(scores["grid"] == run["grid"]) & (scores["run"] == run["run"])]
-        alpha = first[(first["run"] == run["run"]) & (first["placement"] == placement)]["alpha_first"]
-        model = {"role": run["role"], "placement": placement, "alpha_of_bos": round(float(alpha.mean()), 4)}
+        model = {"role": run["role"], "placement": placement, "sinks": measured.summary()}
         for metric, forget, retain in (
             ("verbmem", "forget", "retain"),
             ("knowmem", "forget_qa", "retain_qa"),
@@ -118,5 +136,5 @@ def _table(models: dict[str, dict[str, Any]], title: str) -> Table:
     for label, model in models.items():
         scores = [model[metric][entry] for metric, entry in COLUMNS.values()]
         cells = [f"{score['value']:.0f}" if score else "–" for score in scores]
-        table.add_row(label, *cells, f"{model['alpha_of_bos']:.2f}")
+        table.add_row(label, *cells, f"{model['sinks']['first_position_alpha']:.2f}")
     return table
