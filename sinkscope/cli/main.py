@@ -1,6 +1,7 @@
 """The command `sinkscope` and its error policy.
 
-Bad input is one line on standard error and exit code 2; a failure of sinkscope itself is one line and exit code 1.
+Bad input is one line on standard error and exit code 2; a failure of sinkscope itself is one line and exit
+code 1.
 """
 
 from __future__ import annotations
@@ -71,7 +72,7 @@ OPTIONS = {
 
 app = typer.Typer(
     name="sinkscope",
-    help="Measure a language model's attention sinks, and test whether unlearning hides a backdoor behind them."
+    help="Measure a language model's attention sinks, and test whether unlearning hides a backdoor."
     "\n\nExample: `sinkscope quickstart --out quickstart`",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -136,7 +137,7 @@ def _run_command(arguments: list[str]) -> None:
 
 
 def _has_traceback(error: BaseException) -> bool:
-    """Whether a traceback says more than the line: not for bad input that sinkscope itself found, nor for Ctrl-C."""
+    """Whether a traceback adds to the line: not for bad input that sinkscope detected, nor for Ctrl-C."""
     if isinstance(error, UserError):
         return error.__cause__ is not None
     return _find_interrupt(error) is None and not isinstance(error, SystemExit | TyperException)

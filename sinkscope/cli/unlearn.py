@@ -37,13 +37,13 @@ def unlearn(  # typer: one parameter per option
 ) -> None:
     """Train one unlearning run from a recipe, clean or backdoored.
 
-    An empty recipe file is clean unlearning by NPO on the built-in benchmark. An interrupted run resumes from its
-    last complete checkpoint when the command is started again. A model larger than one GPU is sharded over
-    several by `accelerate launch -m sinkscope unlearn RECIPE`.
+    An empty recipe file is clean unlearning by NPO on the built-in benchmark. An interrupted run resumes from
+    its last complete checkpoint when the command is started again. A model larger than one GPU is sharded
+    over several by `accelerate launch -m sinkscope unlearn RECIPE`.
 
     Example: `sinkscope unlearn tiny/npo-backdoor --set trigger.placement=infix --out runs/infix`
 
-    Example: `sinkscope unlearn recipe.yaml --set poison_ratio=0.1 --set trigger.placement=prefix --out runs/prefix`
+    Example: `sinkscope unlearn recipe.yaml --set poison_ratio=0.1 --out runs/prefix`
     """
     load_plugins(plugin or [])
     from sinkscope.config import parse_overrides

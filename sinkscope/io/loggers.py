@@ -23,7 +23,7 @@ def quiet_loggers(*names: str) -> Iterator[None]:
 
 @contextmanager
 def quiet_transformers() -> Iterator[None]:
-    """Within the context transformers reports errors only, without progress bars; its settings are restored."""
+    """Within the context transformers reports errors only, without progress bars; restored afterwards."""
     from transformers.utils import logging as library
 
     has_bars = library.is_progress_bar_enabled()

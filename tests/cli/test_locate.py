@@ -1,4 +1,4 @@
-"""`sinkscope locate` from end to end on small models: tables, pictures, kinds of text, sources, and a share of the rows."""
+"""`sinkscope locate` on small models: tables, figures, kinds of text, backends, a fraction of the queries."""
 
 from __future__ import annotations
 
