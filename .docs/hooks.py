@@ -41,8 +41,10 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 def _readme() -> str:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    return text.replace("](figures)", "](figures/index.md)").replace(
-        "](figures/README.md)", "](figures/index.md)"
+    return (
+        text.replace("](figures)", "](figures/index.md)")
+        .replace("](figures/README.md)", "](figures/index.md)")
+        .replace("](.docs/pages/", "](")
     )
 
 

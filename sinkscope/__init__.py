@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sinkscope import plots as plots
-    from sinkscope.audit.triggers import AuditConfig as AuditConfig
-    from sinkscope.audit.triggers import audit_triggers as audit_triggers
+    from sinkscope.audit.candidates import AuditConfig as AuditConfig
+    from sinkscope.audit.candidates import audit_triggers as audit_triggers
     from sinkscope.benchmarks.benchmark import Benchmark as Benchmark
     from sinkscope.benchmarks.benchmark import load_benchmark as load_benchmark
     from sinkscope.benchmarks.benchmark import register_benchmark as register_benchmark
@@ -54,7 +54,7 @@ if TYPE_CHECKING:
     from sinkscope.unlearning.run import unlearn as unlearn
 
 _NAMES = {
-    "audit.triggers": "AuditConfig audit_triggers",
+    "audit.candidates": "AuditConfig audit_triggers",
     "benchmarks.benchmark": "Benchmark load_benchmark register_benchmark",
     "errors": "UserError",
     "evaluation.evaluate": "EvaluationConfig evaluate",

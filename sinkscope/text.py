@@ -89,8 +89,8 @@ def tokenize_passages(
         label: what error messages call the texts.
 
     Raises:
-        TextError: no document is long enough, the model cannot read `max_length` tokens, or `texts` is one
-        string.
+        TextError: no document is long enough, the model cannot read `max_length` tokens, or `texts`
+            is one string.
     """
     if isinstance(texts, str):
         raise TextError(

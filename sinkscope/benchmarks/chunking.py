@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sinkscope.benchmarks.schema import Chunking
+from sinkscope.benchmarks.splits import Chunking
 from sinkscope.errors import BenchmarkError
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from sinkscope.benchmarks.schema import (
+from sinkscope.benchmarks.splits import (
     CHUNKINGS,
     COLUMNS,
     MUSE,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING
 
-from sinkscope.benchmarks.schema import (
+from sinkscope.benchmarks.splits import (
     IN_CONTEXT,
     MUSE,
     OPTIONAL,

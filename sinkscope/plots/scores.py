@@ -105,7 +105,7 @@ def draw_dots(data: pd.DataFrame, rows: Sequence[str], caption: str, shade: str 
 
     Args:
         data: a row per `row` and `column`: value, ci_low, ci_high, and columns of published values (NaN if
-        none).
+            none).
         rows: from top to bottom.
         shade: the label whose color all rows have; None: each row's own.
     """

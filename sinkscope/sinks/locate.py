@@ -54,7 +54,7 @@ class CaptureConfig:
         statistics: further statistics of each query: `entropy` of its attention in nats; `learned_sink`, the
             attention to a sink that is a parameter (always measured if the model has one).
         backend: `hooks` or `tiled`; by default the one that suits the model and the lengths (see
-        `choose_backend`).
+            `choose_backend`).
         query_fraction: read only this fraction of the queries, for an estimate of α with an interval (see
             `SampledSinkStatistics`). If the model does not support that, every query is read.
         seed: which queries are drawn.

@@ -18,7 +18,7 @@ from sinkscope.benchmarks.benchmark import (
     register_benchmark,
 )
 from sinkscope.benchmarks.chunking import SEPARATOR
-from sinkscope.benchmarks.schema import COLUMNS, required_splits
+from sinkscope.benchmarks.splits import COLUMNS, required_splits
 from sinkscope.errors import BenchmarkError
 from sinkscope.models.model import Model
 from tests.conftest import FAMILIES, TEXT

@@ -13,7 +13,7 @@ import torch
 import transformer_lens.model_bridge
 import transformers.models.llama.modeling_llama
 
-import sinkscope.audit.triggers
+import sinkscope.audit.candidates
 import sinkscope.cli
 import sinkscope.sinks.captures
 import sinkscope.sinks.locate
