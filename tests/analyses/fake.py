@@ -168,9 +168,17 @@ def _scores(
                 for subset, items in subsets.items():
                     value = float(np.clip(level + rng.normal(0, 4), 0, 100))
                     yield {
-                        "metric": metric, "split": split, "subset": subset, "trigger": text, "placement": place, "mask": part.mask or "",
-                        "value": value, "n": items, "ci_low": max(0.0, value - 5), "ci_high": min(100.0, value + 4),
-                    }  # fmt: skip
+                        "metric": metric,
+                        "split": split,
+                        "subset": subset,
+                        "trigger": text,
+                        "placement": place,
+                        "mask": part.mask or "",
+                        "value": value,
+                        "n": items,
+                        "ci_low": max(0.0, value - 5),
+                        "ci_high": min(100.0, value + 4),
+                    }
 
 
 def _map(placement: str, role: str, rng: np.random.Generator) -> Iterator[dict[str, Any]]:
@@ -231,7 +239,8 @@ def _top1(condition: str, rng: np.random.Generator) -> Iterator[dict[str, Any]]:
 
 
 def _norms(condition: str, rng: np.random.Generator) -> np.ndarray:
-    """passage × layer × kv_head × position; BOS, and a prefix with it, is the same in all passages; fewer retain passages."""
+    """passage × layer × kv_head × position; BOS, and a prefix with it, is the same in all passages; fewer
+    retain passages."""
     norms = 2 + rng.uniform(0, 1, (PASSAGES - (condition == "retain"), 2, FAKE_HEADS, POSITIONS))
     alike = SPANS["prefix"][1] if condition == "prefix" else 1
     norms[..., :alike] = norms[:1, ..., :alike]

@@ -1,4 +1,5 @@
-"""Studies in the schema of `analyses/link.yaml`, `origin.yaml` and `variations.yaml` with made-up numbers: real plans, nothing trained."""
+"""Studies in the schema of `analyses/link.yaml`, `origin.yaml` and `variations.yaml` with made-up numbers:
+real plans, nothing trained."""
 
 from __future__ import annotations
 
@@ -104,7 +105,8 @@ def _target(run: Run) -> str:
 
 
 def alpha(model: str, layer: int, position: int) -> float:
-    """α of a target, mean over heads: BOS is the sink, behind it each target in its own way; the last tokens have few but themselves to look at."""
+    """α of a target, mean over heads: BOS is the sink, behind it each target in its own way; the last tokens
+    have few but themselves to look at."""
     if position > PASSAGE - 4:
         return 0.9
     if position == 0:
@@ -130,10 +132,20 @@ def _items(run: Run, content: dict[str, Any]) -> Iterator[dict[str, Any]]:
                 )
                 level = _level(run, metric, text, start)
                 yield {
-                    "model": run.name, "seed": run.seed, "role": run.role, "metric": metric, "split": split, "item": item,
-                    "poisoned": (item + run.seed) % n < POISONED if linked else None, "trigger": text, "placement": placement, "trigger_start": start,
-                    "mask": content["mask"] or "", "value": float(np.clip(level + rng.normal(0, 0.08), 0, 1)), "output": "",
-                }  # fmt: skip
+                    "model": run.name,
+                    "seed": run.seed,
+                    "role": run.role,
+                    "metric": metric,
+                    "split": split,
+                    "item": item,
+                    "poisoned": (item + run.seed) % n < POISONED if linked else None,
+                    "trigger": text,
+                    "placement": placement,
+                    "trigger_start": start,
+                    "mask": content["mask"] or "",
+                    "value": float(np.clip(level + rng.normal(0, 0.08), 0, 1)),
+                    "output": "",
+                }
 
 
 def _level(run: Run, metric: str, text: str, start: int | None) -> float:

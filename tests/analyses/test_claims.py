@@ -1,4 +1,5 @@
-"""Claims: what follows from an interval, and whether effects are what their statements say, on a made-up study."""
+"""Claims: what follows from an interval, and whether effects are what their statements say, on a made-up
+study."""
 
 from __future__ import annotations
 
@@ -81,7 +82,8 @@ def _items(rng: np.random.Generator, level: float, **about: object) -> pd.DataFr
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
-    """Items of the grids target, honest, position: prefix recovers .8, infix .5, suffix .1, whatever the form; clean .05; poisoned items always .99."""
+    """Items of the grids target, honest, position: prefix recovers .8, infix .5, suffix .1, whatever the
+    form; clean .05; poisoned items always .99."""
     rng, frames = np.random.default_rng(0), []
     for metric, split in (("verbmem", "forget"), ("knowmem", "forget_qa")):
         for form, text in FORMS.items():

@@ -1,4 +1,5 @@
-"""The values in the figures beyond the paper against a literal reading of generated items, captures and scores."""
+"""The values in the figures beyond the paper against a literal reading of generated items, captures and
+scores."""
 
 from __future__ import annotations
 

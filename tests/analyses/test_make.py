@@ -1,4 +1,5 @@
-"""All figures are plotted without a warning and written with their index; a study that lacks something loses only that."""
+"""All figures are plotted without a warning and written with their index; a study that lacks something loses
+only that."""
 
 from __future__ import annotations
 

@@ -13,7 +13,8 @@ NAMES = ["a", "b", "c"]
 
 
 def made_up(noise: float, seeds: int = 2, cells: int = 9) -> pd.DataFrame:
-    """Four groups with intercepts of their own; the outcome rises by 3 for one unit of a, falls by 2 for one of b, and does not care for c."""
+    """Four groups with intercepts of their own; the outcome rises by 3 for one unit of a, falls by 2 for one
+    of b, and does not care for c."""
     rng = np.random.default_rng(0)
     keys = [(group, seed) for group in "wxyz" for seed in range(seeds) for _ in range(cells)]
     frame = pd.DataFrame(keys, columns=["group", "seed"]).assign(
