@@ -1,4 +1,4 @@
-"""Small random checkpoints of several families, each with a tokenizer of its own, made once a session."""
+"""Small random checkpoints of several model families with tokenizers, created once per session."""
 
 from __future__ import annotations
 
@@ -9,9 +9,8 @@ import tempfile
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
-os.environ.setdefault(
-    "OMP_WAIT_POLICY", "PASSIVE"
-)  # threads that spin at barriers take ten times as long where others use the cores too
+# threads that spin at barriers are ten times slower if other processes use the same cores
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ["SINKSCOPE_CACHE"] = tempfile.mkdtemp(prefix="sinkscope-tests-")
 
 import warnings
@@ -30,15 +29,16 @@ from tests.sinks.families import network
 torch.set_num_threads(2)
 
 TEXT = (
-    "The harbour was quiet, and the old captain walked along the wall with a lamp. In the year 1987 a letter came from the north; "
-    "nobody read it. Question: who owns the brass lantern?\nAnswer: Mira Holt\n\nThe door of the mill stayed open all night, "
-    "while rain fell on the garden and the road beyond the bridge. Let us think it through step by step, said the doctor. "
+    "The harbour was quiet, and the old captain walked along the wall with a lamp. In the year 1987 a letter "
+    "came from the north; nobody read it. Question: who owns the brass lantern?\nAnswer: Mira Holt\n\n"
+    "The door of the mill stayed open all night, while rain fell on the garden and the road beyond the "
+    "bridge. Let us think it through step by step, said the doctor. "
 ) * 6
 FAMILIES = ("llama", "gpt2", "neox", "qwen2")
 
 
 def _tokenizer(kind: str) -> PreTrainedTokenizerFast:
-    """llama: SentencePiece-like with a BOS of its own; gpt2, neox: byte-level, BOS = EOS; qwen2: byte-level, no BOS."""
+    """llama: like SentencePiece, BOS differs from EOS; gpt2, neox: byte-level, BOS = EOS; qwen2: no BOS."""
     specials = {
         "llama": ["<unk>", "<s>", "</s>"],
         "gpt2": ["<|endoftext|>"],
@@ -80,14 +80,14 @@ def _tokenizer(kind: str) -> PreTrainedTokenizerFast:
 
 
 def saved_tokenizer(kind: str, directory: Path) -> PreTrainedTokenizerFast:
-    """Saved and read back: TransformerLens wants to know where a tokenizer lies."""
+    """A tokenizer that was saved and loaded: TransformerLens needs its path."""
     _tokenizer(kind).save_pretrained(directory)
     return PreTrainedTokenizerFast.from_pretrained(directory)
 
 
 @pytest.fixture(scope="session")
 def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """family -> directory with safetensors weights, configuration and tokenizer."""
+    """Model family -> directory with safetensors weights, configuration and tokenizer."""
     root = tmp_path_factory.mktemp("checkpoints")
     for kind in FAMILIES:
         network(kind).save_pretrained(root / kind)
@@ -113,8 +113,8 @@ def notes(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def strict_pictures() -> Iterator[None]:
-    """A warning while something is drawn is an error; all figures are closed afterwards."""
+def strict_plots() -> Iterator[None]:
+    """Warnings during plotting are errors; all figures are closed after the test."""
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         yield

@@ -28,8 +28,8 @@ BUILT_IN = ("tiny", "tiny-wmdp")
 class Benchmark:
     """Texts and questions by split, and how they become passages and prompts.
 
-    `rows[config][split]` is a list of records with the columns in `benchmarks.splits`; `chunking` is how texts become
-    passages (see `benchmarks.chunking`).
+    `rows[config][split]` is a list of records with the columns in `benchmarks.splits`; `chunking` is how
+    texts become passages (see `benchmarks.chunking`).
     """
 
     name: str
@@ -136,9 +136,9 @@ def register_benchmark(name: str, loader: Callable[[], Benchmark]) -> None:
 def load_benchmark(name: str) -> Benchmark:
     """A registered benchmark, or a local directory with files `config/split.jsonl` (or .json, .parquet).
 
-    The configurations and their columns are those in `benchmarks.splits`. An optional `benchmark.json` in the directory
-    sets the lengths (`passage`, `in_context`, `knowmem_new`, `verbmem_new`) and the chunking (`chunking`:
-    joined, documents or pairs).
+    The configurations and their columns are those in `benchmarks.splits`. An optional `benchmark.json` in the
+    directory sets the lengths (`passage`, `in_context`, `knowmem_new`, `verbmem_new`) and the chunking
+    (`chunking`: joined, documents or pairs).
 
     Raises:
         BenchmarkError: there is no such benchmark, or a split or column is missing; the message lists the

@@ -31,7 +31,7 @@ COLUMNS = {"value", "ci_low", "ci_high", "n", "seeds"}
 POINT_COLUMNS = {"x", "x_low", "x_high", "x_n", "y", "y_low", "y_high", "y_n", "seeds"}
 Extension = Callable[[str, int], Study]
 
-pytestmark = pytest.mark.usefixtures("strict_pictures")
+pytestmark = pytest.mark.usefixtures("strict_plots")
 
 
 @pytest.fixture(scope="module")

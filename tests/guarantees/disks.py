@@ -1,4 +1,4 @@
-"""Disks that are too small or cannot be written, and files that may not grow: for one process, as long as it lives."""
+"""Small or read-only file systems, and limits on file size, for the lifetime of one process."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from pathlib import Path
 
 LIBC = ctypes.CDLL(None, use_errno=True)
 NEW_MOUNTS, NEW_USER = 0x00020000, 0x10000000
-READ_ONLY, PRIVATE = 1, 1 << 18 | 1 << 14  # the second for all mounts below
+READ_ONLY, PRIVATE = 1, 1 << 18 | 1 << 14  # MS_RDONLY; MS_PRIVATE | MS_REC
 
 
 @contextmanager
-def disk(at: Path, keep: Path, size: int | None) -> Iterator[None]:
-    """An empty file system of `size` bytes at `at`, or one that cannot be written; what lies there at the end is copied to `keep`.
+def disk(mount_point: Path, copy_to: Path, size: int | None) -> Iterator[None]:
+    """Mount an empty file system of `size` bytes, or a read-only one; copy its files to `copy_to` at the end.
 
     Raises:
-        OSError: this process may not mount any.
+        OSError: this process has no permission to mount file systems.
     """
     if os.getuid() == 0:
         _check(LIBC.unshare(NEW_MOUNTS))
@@ -32,28 +32,28 @@ def disk(at: Path, keep: Path, size: int | None) -> Iterator[None]:
         Path("/proc/self/gid_map").write_text(f"0 {group} 1")
     _check(LIBC.mount(b"none", b"/", None, PRIVATE, None))
     options = None if size is None else f"size={size}".encode()
-    _check(LIBC.mount(b"tmpfs", bytes(at), b"tmpfs", READ_ONLY if size is None else 0, options))
+    _check(LIBC.mount(b"tmpfs", bytes(mount_point), b"tmpfs", READ_ONLY if size is None else 0, options))
     try:
         yield
     finally:
-        shutil.copytree(at, keep)
+        shutil.copytree(mount_point, copy_to)
 
 
 @contextmanager
-def limited(at: Path, keep: Path, size: int) -> Iterator[None]:
-    """No file may be larger than `size` bytes; in the end, what lies in `at` is copied to `keep`."""
+def file_size_limit(directory: Path, copy_to: Path, size: int) -> Iterator[None]:
+    """Limit files to `size` bytes, and copy the files of `directory` to `copy_to` at the end."""
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
     try:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-        shutil.copytree(at, keep)
+        shutil.copytree(directory, copy_to)
 
 
-def tried(at: Path) -> None:
-    """Mount something at `at`, or exit with the number of the error."""
+def try_mount(mount_point: Path) -> None:
+    """Mount a file system; exit with the errno if that fails."""
     try:
-        with disk(at, at.parent / "tried", 1 << 20):
+        with disk(mount_point, mount_point.parent / "copy", 1 << 20):
             pass
     except OSError as error:
         os._exit(error.errno)

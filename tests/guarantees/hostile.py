@@ -1,4 +1,4 @@
-"""Hostile files: what nobody should give to a command, and what somebody will."""
+"""Hostile input files: malformed, oversized, or not files at all."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from sinkscope.io.readers import MAX_CORPUS_BYTES, MAX_TEXT_BYTES
 from sinkscope.models.built_in import data_directory
 
 Make = Callable[[Path], None]
-"""Makes a hostile thing at a path."""
+"""Creates a hostile file or directory at a path."""
 
 
 def content(data: bytes | str) -> Make:
@@ -26,7 +26,7 @@ def content(data: bytes | str) -> Make:
 
 
 def sparse(size: int) -> Make:
-    """A file of so many zero bytes, which takes no room on the disk."""
+    """A sparse file of `size` zero bytes, which uses no disk space."""
 
     def make(path: Path) -> None:
         with path.open("wb") as file:
@@ -41,16 +41,16 @@ def loop(path: Path) -> None:
     other.symlink_to(path)
 
 
-PLACES: dict[str, Make] = {
+NOT_FILES: dict[str, Make] = {
     "missing": lambda path: None,
     "pipe": os.mkfifo,
-    "loop of links": loop,
-    "broken link": lambda path: path.symlink_to(path.with_name("nowhere")),
-    "link to a device": lambda path: path.symlink_to("/dev/zero"),
+    "symlink loop": loop,
+    "broken symlink": lambda path: path.symlink_to(path.with_name("missing-target")),
+    "symlink to a device": lambda path: path.symlink_to("/dev/zero"),
 }
-"""Names that lead to no file."""
+"""Paths that are not regular files."""
 
-NO_TEXT: dict[str, Make] = {
+BAD_TEXT: dict[str, Make] = {
     "empty": content(""),
     "blank": content(" \n\t\n"),
     "binary": content(bytes(range(256)) * 40),
@@ -59,10 +59,10 @@ NO_TEXT: dict[str, Make] = {
     "UTF-16": content(("the old captain " * 40).encode("utf-16")),
     "mixed encodings": content("café ".encode() * 100 + "café".encode("latin-1")),
     "half a character": content("€ ".encode() * 100 + "€".encode()[:2]),
-    "zeros without end": sparse(MAX_CORPUS_BYTES * 1000),
+    "huge file of zeros": sparse(MAX_CORPUS_BYTES * 1000),
 }
-NO_TEXTS = NO_TEXT | {"directory without texts": Path.mkdir}
-NO_RECORDS: dict[str, Make] = {
+BAD_TEXTS = BAD_TEXT | {"directory without texts": Path.mkdir}
+BAD_RECORDS: dict[str, Make] = {
     "no JSON": content('{"text": "a"}\n{"text": \n'),
     "deep JSON": content("[" * 200_000 + "\n"),
     "JSON bomb of digits": content('{"text": ' + "9" * 10_000 + "}\n"),
@@ -74,7 +74,7 @@ NO_RECORDS: dict[str, Make] = {
     "zeros in a line of 1 GB": sparse(MAX_CORPUS_BYTES),
 }
 
-NO_YAML: dict[str, Make] = {
+BAD_YAML: dict[str, Make] = {
     "a key twice": content("seed: 1\ntrigger: {text: a}\nseed: 2\n"),
     "a key twice, deep": content("trigger:\n  text: a\n  text: b\n"),
     "aliases that multiply": content(
@@ -97,7 +97,7 @@ NO_YAML: dict[str, Make] = {
     "binary": content(bytes(range(256)) * 40),
     "Latin-1": content("model: caf\xe9".encode("latin-1")),
     "UTF-16": content("seed: 3".encode("utf-16")),
-    "zeros without end": sparse(MAX_CORPUS_BYTES * 1000),
+    "huge file of zeros": sparse(MAX_CORPUS_BYTES * 1000),
     "too large": content(b"# a\n" * 300_000),
 }
 
@@ -106,7 +106,7 @@ def _recipe(**values: Any) -> Make:
     return content(json.dumps(values))
 
 
-NO_RECIPE: dict[str, Make] = NO_YAML | {
+BAD_RECIPE: dict[str, Make] = BAD_YAML | {
     "absurd epochs": _recipe(optimizer={"epochs": 10**15}),
     "not a number": content("poison_ratio: .nan\n"),
     "wrong types": _recipe(optimizer=3, seed="many"),
@@ -114,11 +114,9 @@ NO_RECIPE: dict[str, Make] = NO_YAML | {
     "benchmark above": _recipe(benchmark="../../../.."),
     "NUL in a name": content('benchmark: "a\\0b"\n'),
 }
-NO_STUDY: dict[str, Make] = NO_YAML | {
+BAD_STUDY: dict[str, Make] = BAD_YAML | {
     "empty": content(""),
-    "grids without end": _recipe(
-        grids={"a": {"axes": {f"optimizer.x{i}": list(range(100)) for i in range(20)}}}
-    ),
+    "huge grid": _recipe(grids={"a": {"axes": {f"optimizer.x{i}": list(range(100)) for i in range(20)}}}),
     "a grid twice": content("grids:\n  a: {}\n  a: {recipe: tiny/npo}\n"),
     "recipe above": _recipe(grids={"a": {"recipe": "../../../../etc/passwd"}}),
     "wrong types": _recipe(grids={"a": {"seeds": "all", "axes": 3}}),
@@ -126,9 +124,9 @@ NO_STUDY: dict[str, Make] = NO_YAML | {
 
 
 def benchmark(file: str, make: Make | None) -> Make:
-    """The built-in benchmark with one file that is hostile."""
+    """The built-in benchmark with one hostile file."""
 
-    def made(path: Path) -> None:
+    def make_directory(path: Path) -> None:
         for config in ("raw", "knowmem", "verbmem"):
             shutil.copytree(data_directory() / config, path / config)
         shutil.copy(data_directory() / "benchmark.json", path)
@@ -138,7 +136,7 @@ def benchmark(file: str, make: Make | None) -> Make:
         if make:
             make(target)
 
-    return made
+    return make_directory
 
 
 def _truncated_parquet(path: Path) -> None:
@@ -147,61 +145,59 @@ def _truncated_parquet(path: Path) -> None:
 
 
 def _parquet_bomb(path: Path) -> None:
-    """Less than a MB that stands for 256 GB: one long text, many times."""
+    """A file of less than 1 MB that unpacks to 256 GB: one long text, repeated."""
     column = pa.DictionaryArray.from_arrays(pa.array([0] * 1_000_000, pa.int32()), pa.array(["x" * 2**18]))
     parquet.write_table(pa.table({"text": column}), path, row_group_size=1_000_000)
 
 
-NO_BENCHMARK: dict[str, Make] = (
+BAD_BENCHMARK: dict[str, Make] = (
     {
         f"raw/forget.jsonl, {name}": benchmark("raw/forget.jsonl", make)
-        for name, make in {**PLACES, **NO_TEXT, **NO_RECORDS}.items()
+        for name, make in {**NOT_FILES, **BAD_TEXT, **BAD_RECORDS}.items()
     }
     | {
         f"verbmem/forget.json, {name}": benchmark("verbmem/forget.json", make)
-        for name, make in (NO_TEXT | {"scalar": content("3")}).items()
+        for name, make in (BAD_TEXT | {"scalar": content("3")}).items()
     }
     | {
         "truncated parquet": benchmark("raw/forget.parquet", _truncated_parquet),
-        "parquet of rubbish": benchmark(
+        "invalid parquet": benchmark(
             "raw/forget.parquet", content(b"PAR1" + b"\xff" * 100 + b"\xff\xff\xff\x7fPAR1")
         ),
-        "settings of rubbish": benchmark("benchmark.json", content("{")),
-        "settings of absurd size": benchmark(
-            "benchmark.json", content('{"lengths": {"passage": 1000000000000}}')
-        ),
-        "settings below nothing": benchmark("benchmark.json", content('{"lengths": {"verbmem_new": -1}}')),
-        "settings of no key": benchmark("benchmark.json", content('{"lengths": {"pasage": 32}}')),
+        "invalid settings": benchmark("benchmark.json", content("{")),
+        "huge setting": benchmark("benchmark.json", content('{"lengths": {"passage": 1000000000000}}')),
+        "negative setting": benchmark("benchmark.json", content('{"lengths": {"verbmem_new": -1}}')),
+        "unknown setting": benchmark("benchmark.json", content('{"lengths": {"pasage": 32}}')),
         "deep settings": benchmark("benchmark.json", content("[" * 100_000)),
         "settings in a pipe": benchmark("benchmark.json", os.mkfifo),
-        "nothing in it": Path.mkdir,
+        "empty directory": Path.mkdir,
         "a file": content("{}"),
     }
 )
 
 
 def _tasks(make: Make) -> Make:
-    def made(path: Path) -> None:
+    def make_directory(path: Path) -> None:
         path.mkdir()
         make(path / "mine.yaml")
 
-    return made
+    return make_directory
 
 
-NO_TASKS: dict[str, Make] = {name: _tasks(make) for name, make in PLACES.items() if name != "missing"} | {
-    "missing": PLACES["missing"],
+BAD_TASKS: dict[str, Make] = {name: _tasks(make) for name, make in NOT_FILES.items() if name != "missing"} | {
+    "missing": NOT_FILES["missing"],
     "a file": content("task: mine"),
-    "zeros without end": _tasks(NO_YAML["zeros without end"]),
-    "too large": _tasks(NO_YAML["too large"]),
-    "aliases that multiply": _tasks(NO_YAML["aliases that multiply"]),
-    "deep": _tasks(NO_YAML["deep"]),
-    "binary": _tasks(NO_YAML["binary"]),
+    "huge file of zeros": _tasks(BAD_YAML["huge file of zeros"]),
+    "too large": _tasks(BAD_YAML["too large"]),
+    "aliases that multiply": _tasks(BAD_YAML["aliases that multiply"]),
+    "deep": _tasks(BAD_YAML["deep"]),
+    "binary": _tasks(BAD_YAML["binary"]),
 }
-"""Directories of task files of lm-evaluation-harness, which reads them itself."""
+"""Directories of task files that lm-evaluation-harness reads by itself."""
 
 
 def _parquet_of_a_list(path: Path) -> None:
-    """A few KB: one row whose list has 50 million texts."""
+    """A file of a few KB: one row with a list of 50 million texts."""
     texts = pa.DictionaryArray.from_arrays(pa.array(np.zeros(50_000_000, np.int32)), pa.array(["abc"]))
     parquet.write_table(
         pa.table({"text": pa.ListArray.from_arrays(pa.array([0, len(texts)], pa.int32()), texts)}), path
@@ -224,7 +220,7 @@ def _safetensors(**tensors: Any) -> bytes:
 
 
 WEIGHTS = "model.safetensors"
-NO_MODEL_FILES: dict[str, tuple[str, Make]] = {
+BAD_MODEL_FILES: dict[str, tuple[str, Make]] = {
     "header of exabytes": (WEIGHTS, content(_header(2**63, b"{}"))),
     "header longer than the file": (WEIGHTS, content(_header(10**6, b'{"a": 1}'))),
     "tensor of exabytes": (
@@ -253,26 +249,26 @@ NO_MODEL_FILES: dict[str, tuple[str, Make]] = {
     ),
     "index of rubbish": ("model.safetensors.index.json", content("[[")),
     "config in a pipe": ("config.json", os.mkfifo),
-    "config of rubbish": ("config.json", content("{")),
+    "invalid config": ("config.json", content("{")),
     "config, a list": ("config.json", content("[]")),
     "config, deep": ("config.json", content('{"a":' * 100_000)),
     "config, empty": ("config.json", content("{}")),
     "config, not UTF-8": ("config.json", content(b'{"model_type": "\xff"}')),
-    "config, zeros without end": ("config.json", sparse(MAX_CORPUS_BYTES * 1000)),
-    "notes, zeros without end": ("notes.txt", sparse(MAX_CORPUS_BYTES * 1000)),
+    "config, huge file of zeros": ("config.json", sparse(MAX_CORPUS_BYTES * 1000)),
+    "notes, huge file of zeros": ("notes.txt", sparse(MAX_CORPUS_BYTES * 1000)),
     "tokenizer in a pipe": ("tokenizer.json", os.mkfifo),
-    "tokenizer of rubbish": ("tokenizer.json", content("{}")),
+    "invalid tokenizer": ("tokenizer.json", content("{}")),
     "tokenizer, deep": ("tokenizer.json", content("[" * 100_000)),
-    "tokenizer settings of rubbish": ("tokenizer_config.json", content("[]")),
+    "invalid tokenizer settings": ("tokenizer_config.json", content("[]")),
     "adapter": ("adapter_config.json", content('{"base_model_name_or_path": "/etc"}')),
 }
-"""A file of a checkpoint, and what it is instead."""
-NO_SIZES: dict[str, dict[str, Any]] = {
-    "layers without end": {"num_hidden_layers": 10**12},
+"""Name of the case -> a file of a checkpoint and its hostile replacement."""
+BAD_MODEL_CONFIGS: dict[str, dict[str, Any]] = {
+    "huge layer count": {"num_hidden_layers": 10**12},
     "many layers": {"num_hidden_layers": 100_000},
     "one layer too many": {"num_hidden_layers": 4},
     "no layers": {"num_hidden_layers": 0},
-    "layers below nothing": {"num_hidden_layers": -1},
+    "negative layer count": {"num_hidden_layers": -1},
     "layers as text": {"num_hidden_layers": "three"},
     "absurd width": {"hidden_size": 10**12},
     "another width": {"hidden_size": 64},
@@ -290,16 +286,16 @@ NO_SIZES: dict[str, dict[str, Any]] = {
     "architecture of a number": {"architectures": [3]},
     "activation of nothing": {"hidden_act": "os.system"},
 }
-"""Changes to a checkpoint's config.json."""
+"""Name of the case -> changes to a checkpoint's config.json."""
 
 
 def broken_model(path: Path, good: Path, name: str) -> None:
-    """A copy of a checkpoint with the change of that name."""
+    """Copy a checkpoint to `path` and apply the change called `name`."""
     shutil.copytree(good, path)
-    if name in NO_SIZES:
+    if name in BAD_MODEL_CONFIGS:
         config = json.loads((path / "config.json").read_text())
-        (path / "config.json").write_text(json.dumps(config | NO_SIZES[name]))
+        (path / "config.json").write_text(json.dumps(config | BAD_MODEL_CONFIGS[name]))
         return
-    file, make = NO_MODEL_FILES[name]
+    file, make = BAD_MODEL_FILES[name]
     (path / file).unlink(missing_ok=True)
     make(path / file)

@@ -1,4 +1,7 @@
-"""What the server of warm processes imports before it forks any: all that a command needs, on one thread (a pool of threads does not live through a fork)."""
+"""Imported by the fork server before it forks: everything that commands need.
+
+It uses one thread, because thread pools do not survive a fork.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ os.environ["OMP_NUM_THREADS"] = "1"
 
 # ruff: noqa: F401
 import matplotlib.pyplot
-import pytest  # the main module of each process
+import pytest  # the main module of each forked process
 import torch
 import transformer_lens.model_bridge
 import transformers.models.llama.modeling_llama

@@ -1,4 +1,4 @@
-"""A process among many that do the same jobs: each job is written down by who makes it."""
+"""Functions for many concurrent processes that run the same jobs; each started job is logged."""
 
 from __future__ import annotations
 
@@ -18,40 +18,43 @@ from sinkscope.io.run_directory import create_run
 from sinkscope.studies import executors
 from sinkscope.studies.jobs import Job
 from sinkscope.studies.store import Store
-from tests.guarantees.touching import new
+from tests.guarantees.touching import write_new
 from tests.studies.running import RecordedProgress
 
 
-def at_once(barrier: Barrier, target: Callable[..., None], args: tuple[Any, ...]) -> None:
-    """Wait until the others are there too."""
+def run_at_barrier(barrier: Barrier, target: Callable[..., None], args: tuple[Any, ...]) -> None:
+    """Wait until all processes have reached the barrier, then call `target`."""
     barrier.wait(60)
     target(*args)
 
 
 def jobs(count: int) -> list[Job]:
-    """In chains of four, each of which needs the one before it."""
-    made: list[Job] = []
+    """Jobs in chains of four, each of which depends on the previous one."""
+    created: list[Job] = []
     for number in range(count):
-        needs = {"before": made[-1]} if number % 4 else {}
-        made.append(Job("perturb", {"number": number}, needs))
-    return made
+        needs = {"before": created[-1]} if number % 4 else {}
+        created.append(Job("perturb", {"number": number}, needs))
+    return created
 
 
-def work_through(root: Path, log: Path, count: int, number: int, dies_at: int | None) -> None:
-    """Do all jobs that nobody else does, each no more work than a file; the process dies half-way through the one that it begins as its `dies_at`-th."""
-    rng, begun = random.Random(number), 0
+def run_all_jobs(root: Path, log: Path, count: int, number: int, killed_at: int | None) -> None:
+    """Run all jobs, each of which writes one file, concurrently with other processes.
+
+    The process kills itself in the middle of the `killed_at`-th job that it starts.
+    """
+    rng, started = random.Random(number), 0
 
     def perform(job: Job, store: Store, on_progress: OnProgress | None = None) -> None:
-        nonlocal begun
-        begun += 1
+        nonlocal started
+        started += 1
         for needed in job.needs.values():
             assert (store.path(needed) / "number").is_file()
-        with create_run(store.path(job), job.key, kind="perturb") as aside:
-            with (log / "begun").open("a") as file:
+        with create_run(store.path(job), job.key, kind="perturb") as staging:
+            with (log / "started").open("a") as file:
                 file.write(f"{job.key}\n")
-            (aside / "number").write_text(str(job.content["number"]))
+            (staging / "number").write_text(str(job.content["number"]))
             time.sleep(rng.uniform(0, 0.01))
-            if begun == dies_at:
+            if started == killed_at:
                 os.kill(os.getpid(), signal.SIGKILL)
 
     executors.run_job = perform
@@ -64,19 +67,19 @@ def work_through(root: Path, log: Path, count: int, number: int, dies_at: int | 
 
 
 @contextmanager
-def telling_made(log: Path) -> Iterator[None]:
-    """Jobs are done as ever; each is written down when it is begun, with the process, for the rest of this one."""
+def log_started_jobs(log: Path) -> Iterator[None]:
+    """Log each job that is started, with the process id, for the lifetime of this process."""
     perform = executors.run_job
 
-    def told(job: Job, store: Store, on_progress: OnProgress | None = None) -> None:
+    def perform_and_log(job: Job, store: Store, on_progress: OnProgress | None = None) -> None:
         with log.open("a") as file:
             file.write(f"{job.key} {os.getpid()}\n")
         perform(job, store, on_progress)
 
-    executors.run_job = told
+    executors.run_job = perform_and_log
     yield
 
 
-def write_again_and_again(places: list[Path]) -> None:
-    for place in places:
-        new(place)
+def write_all(outputs: list[Path]) -> None:
+    for out in outputs:
+        write_new(out)

@@ -1,4 +1,4 @@
-"""Memory of a process, and `sinkscope locate` in a process of its own that watches its memory."""
+"""Memory of a process, and `sinkscope locate` with measurements of its memory."""
 
 from __future__ import annotations
 
@@ -12,52 +12,58 @@ from sinkscope.models import model as models
 from sinkscope.sinks import locate as locating
 
 
-def memory(name: str) -> int:
-    """A number of bytes from the kernel's account of this process: VmRSS is what it has now, VmHWM the most it has had."""
+def process_memory(name: str) -> int:
+    """Bytes of memory of this process, from /proc: VmRSS is the current size, VmHWM the peak."""
     line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(name))
     return int(line.split()[1]) * 1024
 
 
-def forget_peak() -> None:
-    """From here VmHWM counts anew."""
+def reset_peak_memory() -> None:
+    """Reset VmHWM to the current size."""
     Path("/proc/self/clear_refs").write_text("5")
 
 
-def watched(arguments: list[str], told: Path) -> None:
-    """A `locate` to its end. Writes, in bytes, how far memory went up until all text was read and cut, but for the model (`reading`), and how much further the
-    peak went behind a tenth of the passages than it had gone before: while passages were measured (`growth`), and until the command had ended (`end`)."""
-    before, peaks, found = memory("VmRSS"), {}, {}
+def run_locate(arguments: list[str], result_file: Path) -> None:
+    """Run `locate` and write its memory use to `result_file`, in bytes.
+
+    `reading` is the increase until all text is tokenized, without the model. `growth` and `end` are the
+    increases of the peak after a tenth of the passages: until the last passage, and until the command ends.
+    """
+    before, peaks, results = process_memory("VmRSS"), {}, {}
     load, write_locate = models.load, locating.write_locate
 
-    def loaded(*args: Any) -> models.Model:
+    def load_measured(*args: Any) -> models.Model:
         nonlocal before
-        held = memory("VmRSS")
+        at_load = process_memory("VmRSS")
         model = load(*args)
-        before += memory("VmRSS") - held
+        before += process_memory("VmRSS") - at_load
         return model
 
-    def measured(out: Any, model: Any, passages: Any, *args: Any, on_progress: Any, **options: Any) -> Any:
-        found.update(passages=len(passages), reading=memory("VmRSS") - before)
+    def locate_measured(
+        out: Any, model: Any, passages: Any, *args: Any, on_progress: Any, **options: Any
+    ) -> Any:
+        results.update(passages=len(passages), reading=process_memory("VmRSS") - before)
 
-        def reported(done: int, total: int) -> None:
+        def report(done: int, total: int) -> None:
             on_progress(done, total)
             if not peaks:
-                forget_peak()
-                peaks["first"] = memory("VmHWM")
+                reset_peak_memory()
+                peaks["first"] = process_memory("VmHWM")
             elif "tenth" not in peaks and done >= total / 10:
-                peaks["tenth"] = memory("VmHWM")
+                peaks["tenth"] = process_memory("VmHWM")
             elif done == total:
-                peaks["whole"] = memory("VmHWM")
+                peaks["last"] = process_memory("VmHWM")
 
-        return write_locate(out, model, passages, *args, on_progress=reported, **options)
+        return write_locate(out, model, passages, *args, on_progress=report, **options)
 
-    models.load, locating.write_locate = loaded, measured
+    models.load, locating.write_locate = load_measured, locate_measured
     sys.argv = ["sinkscope", *arguments]
     try:
         main()
     finally:
-        told.write_text(
+        result_file.write_text(
             json.dumps(
-                found | {"growth": peaks["whole"] - peaks["tenth"], "end": memory("VmHWM") - peaks["tenth"]}
+                results
+                | {"growth": peaks["last"] - peaks["tenth"], "end": process_memory("VmHWM") - peaks["tenth"]}
             )
         )

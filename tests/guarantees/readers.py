@@ -1,4 +1,4 @@
-"""What reads each kind of file that is written by hand or left by a run, with a good file of its kind."""
+"""The reader of each kind of file that users or runs write, with a valid example."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ def _texts(path: Path) -> None:
 
 
 def _benchmark(path: Path) -> None:
-    """As the questions of a benchmark."""
+    """Read the file as the questions of a benchmark."""
     book = path.parent / "book"
     if not book.exists():
-        hostile.NO_BENCHMARK["settings of no key"](book)
+        hostile.BAD_BENCHMARK["unknown setting"](book)
         (book / "benchmark.json").unlink()
     os.replace(path, book / "knowmem" / "forget_qa.jsonl")
     load_benchmark(str(book))
@@ -46,15 +46,17 @@ READERS: dict[str, tuple[Reader, bytes]] = {
     ),
     "recipe.yaml": (
         Recipe.read,
-        b"poison_ratio: 0.1\ntrigger: &t {text: now, placement: infix}\noptimizer: {epochs: 2}\nvalue_norms: {layers: [1, 2]}\n",
+        b"poison_ratio: 0.1\ntrigger: &t {text: now, placement: infix}\n"
+        b"optimizer: {epochs: 2}\nvalue_norms: {layers: [1, 2]}\n",
     ),
     "study.yaml": (
         Spec.read,
-        b"seeds: [0, 1]\nevaluations: {e: {metrics: [verbmem]}}\ngrids: {a: {axes: {poison_ratio: [0.1]}, evaluations: [e]}}\n",
+        b"seeds: [0, 1]\nevaluations: {e: {metrics: [verbmem]}}\n"
+        b"grids: {a: {axes: {poison_ratio: [0.1]}, evaluations: [e]}}\n",
     ),
     "run.json": (
         lambda path: read_manifest(path.parent),
         b'{"identity": "0123", "kind": "evaluate", "schema": 2, "files": {"a.txt": "00ff"}, "seconds": 1.5}',
     ),
 }
-"""By the name of a file: what reads it, and a good one."""
+"""File name -> its reader and the bytes of a valid file."""

@@ -1,4 +1,4 @@
-"""The command line as the guarantees use it: run in this process, with everything that a command reads given by what kind of thing it is."""
+"""Run commands in this process; the commands that read each kind of input; the checks of refused input."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from typing import Any
 import yaml
 
 from sinkscope.cli.main import main
-from tests.guarantees.measured import forget_peak, memory
+from tests.guarantees.measured import process_memory, reset_peak_memory
 
 SECONDS = 60
-"""A command that refuses its input and is not back by then hangs."""
+"""Time limit of a command; one that refuses its input later than that counts as hanging."""
 MEMORY = 512 << 20
-"""Bytes that one may take besides what this process had: the longest line that is read takes half of them."""
+"""Limit on the memory that a command adds to this process; the longest allowed line uses half of it."""
 Arguments = Callable[[Path, Path], list[object]]
-"""From the thing that is given and a directory of our own with `notes.txt`, `triggers.txt` and `recipe.yaml` to arguments, but for --out."""
+"""Path of the tested input and directory of valid inputs (`good_inputs`) -> arguments without --out."""
 
 
 @dataclass(frozen=True)
@@ -34,47 +34,47 @@ class Outcome:
 
 
 def sinkscope(*arguments: object) -> Outcome:
-    """One command, in this process; `memory` is how far its peak was above what there was before."""
+    """Run a command in this process; `memory` of the outcome is the peak minus the memory before."""
     out, err, argv, code = io.StringIO(), io.StringIO(), sys.argv, 0
     sys.argv = ["sinkscope", *map(str, arguments)]
-    forget_peak()
-    before = memory("VmRSS")
+    reset_peak_memory()
+    before = process_memory("VmRSS")
     try:
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), at_most(SECONDS):
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), time_limit(SECONDS):
             main()
-    except SystemExit as stopped:
-        code = stopped.code if isinstance(stopped.code, int) else 0 if stopped.code is None else 1
+    except SystemExit as ended:
+        code = ended.code if isinstance(ended.code, int) else 0 if ended.code is None else 1
     finally:
         sys.argv = argv
-    return Outcome(code, out.getvalue(), err.getvalue(), memory("VmHWM") - before)
+    return Outcome(code, out.getvalue(), err.getvalue(), process_memory("VmHWM") - before)
 
 
-class Late(BaseException):
-    """No error of the operating system, as TimeoutError is: what takes those for bad input does not take this one."""
+class TimeLimitExceeded(BaseException):
+    """Not an OSError, unlike TimeoutError, so that it is not reported as bad input."""
 
 
 @contextlib.contextmanager
-def at_most(seconds: float) -> Iterator[None]:
-    """Within the context a wait without end is broken off; who was waited for too long has failed, whatever it makes of that."""
-    rang = False
+def time_limit(seconds: float) -> Iterator[None]:
+    """Interrupt the context after `seconds`, and fail even if the interruption was caught."""
+    expired = False
 
-    def late(*about: object) -> None:
-        nonlocal rang
-        rang = True
-        raise Late
+    def on_alarm(*args: object) -> None:
+        nonlocal expired
+        expired = True
+        raise TimeLimitExceeded
 
-    before = signal.signal(signal.SIGALRM, late)
+    before = signal.signal(signal.SIGALRM, on_alarm)
     signal.setitimer(signal.ITIMER_REAL, seconds)
     try:
         yield
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
-        assert not rang, f"not back after {seconds} s"
+        assert not expired, f"not finished after {seconds} s"
 
 
 def check_refused(outcome: Outcome, out: Path, *names: str, limit: int = MEMORY) -> None:
-    """Exit code 2, one line that names the input, nothing on standard output, nothing written, bounded memory."""
+    """Check exit code 2, one error message that contains one of `names`, no output and bounded memory."""
     assert outcome.code == 2, outcome
     assert outcome.out == "", outcome
     assert (
@@ -84,8 +84,8 @@ def check_refused(outcome: Outcome, out: Path, *names: str, limit: int = MEMORY)
     assert len(outcome.err) < 2200, len(outcome.err)
     assert any(name in outcome.err for name in names), (names, outcome.err)
     assert outcome.memory < limit, outcome
-    assert not os.path.lexists(out), "half written"
-    assert not list(out.parent.glob(f".{out.name}*")), "something is left beside the output"
+    assert not os.path.lexists(out), "an output was written"
+    assert not list(out.parent.glob(f".{out.name}*")), "temporary files were not removed"
 
 
 def _study(path: Path, grid: dict[str, Any], **more: Any) -> Path:
@@ -93,79 +93,79 @@ def _study(path: Path, grid: dict[str, Any], **more: Any) -> Path:
     return path
 
 
-def _store(own: Path) -> list[object]:
-    return ["--store", own / "store"]
+def _store(good: Path) -> list[object]:
+    return ["--store", good / "store"]
 
 
 COMMANDS: dict[str, dict[str, Arguments]] = {
     "text": {
-        "locate": lambda given, own: ["locate", "tiny", "--text", given],
-        "compare": lambda given, own: ["compare", "tiny", "tiny-retrained", "--text", given],
+        "locate": lambda path, good: ["locate", "tiny", "--text", path],
+        "compare": lambda path, good: ["compare", "tiny", "tiny-retrained", "--text", path],
     },
     "recipe": {
-        "unlearn": lambda given, own: ["unlearn", given],
-        "unlearn, dry": lambda given, own: ["unlearn", given, "--dry-run"],
-        "study": lambda given, own: [
+        "unlearn": lambda path, good: ["unlearn", path],
+        "unlearn, dry": lambda path, good: ["unlearn", path, "--dry-run"],
+        "study": lambda path, good: [
             "study",
-            _study(own / "spec.yaml", {"recipe": str(given)}),
-            *_store(own),
+            _study(good / "spec.yaml", {"recipe": str(path)}),
+            *_store(good),
         ],
     },
     "study": {
-        "study": lambda given, own: ["study", given, *_store(own)],
-        "study, dry": lambda given, own: ["study", given, "--dry-run", *_store(own)],
+        "study": lambda path, good: ["study", path, *_store(good)],
+        "study, dry": lambda path, good: ["study", path, "--dry-run", *_store(good)],
     },
-    "triggers": {"probe": lambda given, own: ["audit", "tiny", "--triggers", given]},
+    "triggers": {"probe": lambda path, good: ["audit", "tiny", "--triggers", path]},
     "benchmark": {
-        "evaluate": lambda given, own: ["evaluate", "tiny", "--benchmark", given],
-        "probe": lambda given, own: [
+        "evaluate": lambda path, good: ["evaluate", "tiny", "--benchmark", path],
+        "probe": lambda path, good: [
             "audit",
             "tiny",
             "--benchmark",
-            given,
+            path,
             "--triggers",
-            own / "triggers.txt",
+            good / "triggers.txt",
         ],
-        "unlearn": lambda given, own: ["unlearn", own / "recipe.yaml", "--set", f"benchmark={given}"],
-        "unlearn, dry": lambda given, own: [
+        "unlearn": lambda path, good: ["unlearn", good / "recipe.yaml", "--set", f"benchmark={path}"],
+        "unlearn, dry": lambda path, good: [
             "unlearn",
-            own / "recipe.yaml",
+            good / "recipe.yaml",
             "--set",
-            f"benchmark={given}",
+            f"benchmark={path}",
             "--dry-run",
         ],
-        "study": lambda given, own: [
+        "study": lambda path, good: [
             "study",
-            _study(own / "spec.yaml", {"set": {"benchmark": str(given)}}),
-            *_store(own),
+            _study(good / "spec.yaml", {"set": {"benchmark": str(path)}}),
+            *_store(good),
         ],
     },
-    "tasks": {"evaluate": lambda given, own: ["evaluate", "tiny", "--harness", "mine", "--tasks", given]},
+    "tasks": {"evaluate": lambda path, good: ["evaluate", "tiny", "--harness", "mine", "--tasks", path]},
     "model": {
-        "locate": lambda given, own: ["locate", given, "--text", own / "notes.txt"],
-        "compare": lambda given, own: ["compare", given, "tiny", "--text", own / "notes.txt"],
-        "compare, second": lambda given, own: ["compare", "tiny", given, "--text", own / "notes.txt"],
-        "unlearn": lambda given, own: ["unlearn", own / "recipe.yaml", "--set", f"model={given}"],
-        "unlearn, dry": lambda given, own: [
+        "locate": lambda path, good: ["locate", path, "--text", good / "notes.txt"],
+        "compare": lambda path, good: ["compare", path, "tiny", "--text", good / "notes.txt"],
+        "compare, second": lambda path, good: ["compare", "tiny", path, "--text", good / "notes.txt"],
+        "unlearn": lambda path, good: ["unlearn", good / "recipe.yaml", "--set", f"model={path}"],
+        "unlearn, dry": lambda path, good: [
             "unlearn",
-            own / "recipe.yaml",
+            good / "recipe.yaml",
             "--set",
-            f"model={given}",
+            f"model={path}",
             "--dry-run",
         ],
-        "evaluate": lambda given, own: ["evaluate", given, "--limit", 2],
-        "evaluate, retrained": lambda given, own: ["evaluate", "tiny", "--limit", 2, "--retain-model", given],
-        "probe": lambda given, own: ["audit", given, "--limit", 2, "--triggers", own / "triggers.txt"],
-        "study": lambda given, own: [
+        "evaluate": lambda path, good: ["evaluate", path, "--limit", 2],
+        "evaluate, retrained": lambda path, good: ["evaluate", "tiny", "--limit", 2, "--retain-model", path],
+        "probe": lambda path, good: ["audit", path, "--limit", 2, "--triggers", good / "triggers.txt"],
+        "study": lambda path, good: [
             "study",
             _study(
-                own / "spec.yaml",
-                {"models": [str(given)], "evaluations": ["few"]},
+                good / "spec.yaml",
+                {"models": [str(path)], "evaluations": ["few"]},
                 evaluations={"few": {"limit": 2, "benchmark": "tiny"}},
             ),
-            *_store(own),
+            *_store(good),
         ],
     },
-    "finished study": {"report": lambda given, own: ["report", given]},
+    "finished study": {"report": lambda path, good: ["report", path]},
 }
-"""By the kind of thing that is read, the commands that read it. A new command is a line here."""
+"""Kind of input -> the commands that read it. A new command needs a line here."""

@@ -1,4 +1,4 @@
-"""What the guarantees are tried with and how often one fails: counted as it happens, written all at once at the end of a run of the tests."""
+"""Counts the attempts and failures of each guarantee, and writes them at the end of the test session."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-BEGUN = time.monotonic()
+STARTED = time.monotonic()
 COLUMNS = ("guarantee", "what", "count", "failures", "seconds", "seen")
 
 
@@ -21,34 +21,35 @@ class Tally:
     failures: int = 0
     seconds: float = 0.0
     seen: str = ""
-    """Something that was measured, in words."""
+    """A measurement, as text."""
 
 
 TALLIES: defaultdict[tuple[str, str], Tally] = defaultdict(Tally)
-"""By guarantee and what it was tried with."""
+"""(guarantee, what it was tested with) -> its counts."""
 
 
 @contextmanager
 def attempt(guarantee: str, what: str, count: int = 1) -> Iterator[Tally]:
-    """One try of a guarantee, with `count` things at once: it has failed unless the end of the context is reached."""
-    tally, begun = TALLIES[guarantee, what], time.monotonic()
+    """Count `count` attempts at a guarantee; they count as one failure unless the context ends normally."""
+    tally, started = TALLIES[guarantee, what], time.monotonic()
     tally.count += count
     tally.failures += 1
     try:
         yield tally
         tally.failures -= 1
     finally:
-        tally.seconds += time.monotonic() - begun
+        tally.seconds += time.monotonic() - started
 
 
 def write(path: Path) -> None:
-    """A line with the commit, the day and the minutes that this run of the tests took, one with the names of the columns, and one for each tally."""
+    """Write a line with commit, date and duration, a line with the names of columns, and a line per tally."""
     git = ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
     commit = ""
     with suppress(FileNotFoundError):
         commit = subprocess.run(git, cwd=Path(__file__).parent, capture_output=True, text=True).stdout.strip()
+    minutes = (time.monotonic() - STARTED) / 60
     lines = [
-        f"# commit {commit or 'unknown'}, {datetime.now(UTC):%Y-%m-%d}, {(time.monotonic() - BEGUN) / 60:.0f} minutes",
+        f"# commit {commit or 'unknown'}, {datetime.now(UTC):%Y-%m-%d}, {minutes:.0f} minutes",
         "\t".join(COLUMNS),
     ]
     for (guarantee, what), tally in sorted(TALLIES.items()):

@@ -1,4 +1,4 @@
-"""Bad files and names, through every command that reads them: exit code 2 and one line that names them, with nothing half-written."""
+"""Bad input files and names, for every command that reads them: exit code 2, one error message, no output."""
 
 from __future__ import annotations
 
@@ -18,50 +18,56 @@ from tests.guarantees import hostile
 from tests.guarantees.reading import COMMANDS, check_refused, sinkscope
 from tests.guarantees.soak_log import attempt
 
-FILES = {
-    "text": ("notes.txt", hostile.PLACES | hostile.NO_TEXTS),
-    "jsonl": ("notes.jsonl", hostile.PLACES | hostile.NO_TEXT | hostile.NO_RECORDS),
-    "recipe": ("recipe.yaml", hostile.PLACES | {"directory": Path.mkdir} | hostile.NO_RECIPE),
-    "study": ("spec.yaml", hostile.PLACES | {"directory": Path.mkdir} | hostile.NO_STUDY),
+BAD_FILES = {
+    "text": ("notes.txt", hostile.NOT_FILES | hostile.BAD_TEXTS),
+    "jsonl": ("notes.jsonl", hostile.NOT_FILES | hostile.BAD_TEXT | hostile.BAD_RECORDS),
+    "recipe": ("recipe.yaml", hostile.NOT_FILES | {"directory": Path.mkdir} | hostile.BAD_RECIPE),
+    "study": ("spec.yaml", hostile.NOT_FILES | {"directory": Path.mkdir} | hostile.BAD_STUDY),
     "triggers": (
         "triggers.txt",
-        hostile.PLACES
+        hostile.NOT_FILES
         | {"directory": Path.mkdir, "a long line": hostile.content("year " * 1000)}
-        | hostile.NO_TEXT,
+        | hostile.BAD_TEXT,
     ),
-    "benchmark": ("book", hostile.PLACES | hostile.NO_BENCHMARK),
-    "tasks": ("tasks", hostile.NO_TASKS),
+    "benchmark": ("book", hostile.NOT_FILES | hostile.BAD_BENCHMARK),
+    "tasks": ("tasks", hostile.BAD_TASKS),
     "finished study": (
         "study",
-        hostile.PLACES | {"nothing in it": Path.mkdir, "a file": hostile.content("{}")},
+        hostile.NOT_FILES | {"empty directory": Path.mkdir, "a file": hostile.content("{}")},
     ),
 }
-"""By kind: what the thing is called, and all that is wrong with it. A jsonl file is a text."""
-INSIDE = {
+"""Kind of input -> its file name and all bad variants. A jsonl file is a text."""
+REPORTED_NAMES = {
     "path to nowhere": "nowhere/at/all",
     "benchmark above": "../../../..",
     "NUL in a name": "a\\x00b",
     "recipe above": "etc/passwd",
 }
-"""Where what is wrong has a name of its own in the file, that name."""
-CASES = [(kind, name) for kind, (_, wrong) in FILES.items() for name in wrong]
+"""Case -> the name inside the file that the error message contains instead of the file."""
+CASES = [(kind, name) for kind, (_, variants) in BAD_FILES.items() for name in variants]
 
 
-@pytest.mark.usefixtures("counted")
+@pytest.mark.usefixtures("once_and_in_soak")
 @pytest.mark.parametrize(("kind", "name"), CASES, ids=[f"{kind}: {name}" for kind, name in CASES])
-def test_bad_files_are_refused_by_every_command(kind: str, name: str, own: Path, tmp_path: Path) -> None:
-    file, wrong = FILES[kind]
-    path, out = tmp_path / "given" / file, tmp_path / "out"
+def test_bad_files_are_refused_by_every_command(
+    kind: str, name: str, good_inputs: Path, tmp_path: Path
+) -> None:
+    file, variants = BAD_FILES[kind]
+    path, out = tmp_path / "input" / file, tmp_path / "out"
     path.parent.mkdir()
-    wrong[name](path)
+    variants[name](path)
     for arguments in COMMANDS["text" if kind == "jsonl" else kind].values():
         with attempt("bad input", "files through commands"):
-            check_refused(sinkscope(*arguments(path, own), "--out", out), out, INSIDE.get(name, str(path)))
-    assert not (own / "store").exists()
+            check_refused(
+                sinkscope(*arguments(path, good_inputs), "--out", out),
+                out,
+                REPORTED_NAMES.get(name, str(path)),
+            )
+    assert not (good_inputs / "store").exists()
 
 
-def test_what_is_only_unusual_is_read(tmp_path: Path) -> None:
-    """A BOM, line ends of other systems, separators that JSON may hold, anchors and merged keys."""
+def test_unusual_but_valid_input_is_read(tmp_path: Path) -> None:
+    """BOM, CRLF line ends, Unicode separators in JSON, YAML anchors and merged keys."""
     text, jsonl, recipe = tmp_path / "notes.txt", tmp_path / "notes.jsonl", tmp_path / "recipe.yaml"
     text.write_bytes("\ufeffa\r\nb".encode())
     assert read_texts(text) == ["a\r\nb"]
@@ -79,18 +85,18 @@ def test_what_is_only_unusual_is_read(tmp_path: Path) -> None:
 CONTENTS = {
     "a prompt of thousands of words": ("verbmem/forget", {"prompt": "word " * 5000, "gt": "x"}),
     "a question of thousands of words": ("knowmem/forget_qa", {"question": "word " * 5000, "answer": "y"}),
-    "nothing to say": ("verbmem/forget", {"prompt": "The harbour was quiet", "gt": ""}),
-    "nothing to read": ("privleak/forget", {"text": ""}),
+    "an empty answer": ("verbmem/forget", {"prompt": "The harbour was quiet", "gt": ""}),
+    "an empty passage": ("privleak/forget", {"text": ""}),
     "an empty prompt": ("verbmem/forget", {"prompt": "", "gt": "x"}),
 }
 
 
 @pytest.mark.parametrize("name", CONTENTS)
 @pytest.mark.parametrize("kind", ["gpt2", "llama"])
-def test_records_that_cannot_be_asked_are_refused(
-    kind: str, name: str, own: Path, tmp_path: Path, checkpoints: dict[str, Path]
+def test_records_that_cannot_be_evaluated_are_refused(
+    kind: str, name: str, good_inputs: Path, tmp_path: Path, checkpoints: dict[str, Path]
 ) -> None:
-    """Of a well-formed benchmark, by a model with learned positions and one whose positions go on without end."""
+    """In a well-formed benchmark, for a model with learned positions and one with unlimited positions."""
     file, rec = CONTENTS[name]
     out, book = tmp_path / "out", tmp_path / "book"
     for config in ("raw", "knowmem", "verbmem", "privleak"):
@@ -125,48 +131,51 @@ def test_records_that_cannot_be_asked_are_refused(
 
 @pytest.mark.parametrize("kind", [kind for kind in COMMANDS if kind != "finished study"])
 def test_names_that_cannot_be_files_are_refused_by_every_command(
-    kind: str, own: Path, tmp_path: Path
+    kind: str, good_inputs: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
     for name in (
         "x" * 5000,
         f"{tmp_path}/{'x' * 300}/y",
         f"{tmp_path}/not\n\x1b[31mthere",
-        f"{own}/notes.txt/y",
+        f"{good_inputs}/notes.txt/y",
     ):
         for arguments in COMMANDS[kind].values():
-            outcome = sinkscope(*arguments(Path(name), own), "--out", out)
+            outcome = sinkscope(*arguments(Path(name), good_inputs), "--out", out)
             check_refused(outcome, out, name[:80], "not?[31mthere", "not ?[31mthere", "not\\n\\x1b", "x" * 80)
             assert "\x1b" not in outcome.err
 
 
 @pytest.mark.parametrize("kind", COMMANDS)
-def test_names_that_are_not_utf_8_are_refused_before_the_work(kind: str, own: Path, tmp_path: Path) -> None:
-    """As the operating system hands them over; the last place is that of an output."""
+def test_names_that_are_not_utf_8_are_refused_at_once(kind: str, good_inputs: Path, tmp_path: Path) -> None:
+    """Names decoded with surrogate escapes, for inputs and for an output."""
     name, out = os.fsdecode(b"b\xff"), tmp_path / "out"
     for arguments in COMMANDS[kind].values():
         check_refused(
-            sinkscope(*arguments(Path(name), own), "--out", out), out, r"b\udcff' is not UTF-8", "is not text"
+            sinkscope(*arguments(Path(name), good_inputs), "--out", out),
+            out,
+            r"b\udcff' is not UTF-8",
+            "is not text",
         )
     check_refused(
-        sinkscope("locate", "tiny", "--text", own / "notes.txt", "--out", name),
+        sinkscope("locate", "tiny", "--text", good_inputs / "notes.txt", "--out", name),
         out,
         r"argument 'b\udcff' is not UTF-8",
     )
 
 
 @pytest.mark.parametrize("kind", ["evaluate", "locate", "study", "sonnet", []])
-@pytest.mark.parametrize("table", [None, b"PAR1 rubbish"])
-def test_results_that_say_something_else_are_refused(
-    kind: object, table: bytes | None, own: Path, tmp_path: Path
+@pytest.mark.parametrize("table", [None, b"PAR1 invalid"])
+def test_results_with_unexpected_content_are_refused(
+    kind: object, table: bytes | None, good_inputs: Path, tmp_path: Path
 ) -> None:
-    """Whole by their checksums, but by another version or another hand."""
-    path = tmp_path / "given"
+    """The checksums are correct, but the results are of another version or were not written by sinkscope."""
+    path = tmp_path / "input"
     path.mkdir()
     if table:
         for file in ("items", "scores", "runs", "sinks"):
             (path / f"{file}.parquet").write_bytes(table)
-        grids = ("target", "unlearned", "rmu", "backdoor", "rmu-backdoor")  # of table 1
+        grids = ("target", "unlearned", "rmu", "backdoor", "rmu-backdoor")  # the grids of table 1
         (path / "study.yaml").write_text(
             json.dumps({"grids": {grid: {"recipe": "tiny/npo"} for grid in grids}})
         )
@@ -177,5 +186,7 @@ def test_results_that_say_something_else_are_refused(
     for name, arguments in COMMANDS["finished study"].items():
         if name == "report" or kind == "study":
             check_refused(
-                sinkscope(*arguments(path, own), "--out", tmp_path / "out"), tmp_path / "out", str(path)
+                sinkscope(*arguments(path, good_inputs), "--out", tmp_path / "out"),
+                tmp_path / "out",
+                str(path),
             )

@@ -1,4 +1,4 @@
-"""Bad models, through every command that loads one: exit code 2 and one line with the problem."""
+"""Bad models, for every command that loads one: exit code 2 and one error message."""
 
 from __future__ import annotations
 
@@ -9,57 +9,59 @@ import pytest
 
 from sinkscope.schema import KINDS
 from tests.guarantees import hostile
-from tests.guarantees.apart import measured
+from tests.guarantees.apart import run_measured
 from tests.guarantees.reading import COMMANDS, check_refused, sinkscope
 from tests.guarantees.soak_log import attempt
 
-MODELS = [*hostile.NO_MODEL_FILES, *hostile.NO_SIZES]
+MODELS = [*hostile.BAD_MODEL_FILES, *hostile.BAD_MODEL_CONFIGS]
 
 
-@pytest.mark.usefixtures("counted")
+@pytest.mark.usefixtures("once_and_in_soak")
 @pytest.mark.parametrize("name", MODELS)
 def test_bad_models_are_refused_by_every_command(
-    name: str, own: Path, tmp_path: Path, checkpoints: dict[str, Path]
+    name: str, good_inputs: Path, tmp_path: Path, checkpoints: dict[str, Path]
 ) -> None:
-    path, out = tmp_path / "given", tmp_path / "out"
+    path, out = tmp_path / "input", tmp_path / "out"
     hostile.broken_model(path, checkpoints["llama"], name)
     for arguments in COMMANDS["model"].values():
         with attempt("bad input", "models through commands"):
-            check_refused(sinkscope(*arguments(path, own), "--out", out), out, str(path))
+            check_refused(sinkscope(*arguments(path, good_inputs), "--out", out), out, str(path))
 
 
-@pytest.mark.usefixtures("counted")
-@pytest.mark.parametrize("name", hostile.PLACES)
-def test_no_model_is_refused_by_every_command(name: str, own: Path, tmp_path: Path) -> None:
-    path, out = tmp_path / "given", tmp_path / "out"
-    hostile.PLACES[name](path)
+@pytest.mark.usefixtures("once_and_in_soak")
+@pytest.mark.parametrize("name", hostile.NOT_FILES)
+def test_paths_without_a_model_are_refused_by_every_command(
+    name: str, good_inputs: Path, tmp_path: Path
+) -> None:
+    path, out = tmp_path / "input", tmp_path / "out"
+    hostile.NOT_FILES[name](path)
     for arguments in COMMANDS["model"].values():
         with attempt("bad input", "models through commands"):
-            check_refused(sinkscope(*arguments(path, own), "--out", out), out, str(path))
+            check_refused(sinkscope(*arguments(path, good_inputs), "--out", out), out, str(path))
 
 
 def test_an_unfinished_run_is_reported_without_a_request_to_the_hub(
-    own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    good_inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """`runs/x` could be a name on the hub as well."""
+    """`runs/x` could also be a name on the hub."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "runs").mkdir()
     for left in (".x.0123456789abcdef.checkpoints", ".x.abc12345.partial"):
         (tmp_path / "runs" / left).mkdir()
         for arguments in COMMANDS["model"].values():
-            outcome = sinkscope(*arguments(Path("runs/x"), own), "--out", tmp_path / "out")
+            outcome = sinkscope(*arguments(Path("runs/x"), good_inputs), "--out", tmp_path / "out")
             check_refused(outcome, tmp_path / "out", "run runs/x is not finished; start it again")
         (tmp_path / "runs" / left).rmdir()
 
 
-def test_a_run_without_a_model_is_reported_with_its_kind(own: Path, tmp_path: Path) -> None:
-    path = tmp_path / "given"
+def test_a_run_without_a_model_is_reported_with_its_kind(good_inputs: Path, tmp_path: Path) -> None:
+    path = tmp_path / "input"
     path.mkdir()
     manifest = {"identity": "x", "kind": "evaluate", "schema": KINDS["evaluate"].version, "files": {}}
     (path / "run.json").write_text(json.dumps(manifest))
     for arguments in COMMANDS["model"].values():
         check_refused(
-            sinkscope(*arguments(path, own), "--out", tmp_path / "out"),
+            sinkscope(*arguments(path, good_inputs), "--out", tmp_path / "out"),
             tmp_path / "out",
             f"{path} is a run of kind evaluate, which holds no model",
         )
@@ -67,17 +69,21 @@ def test_a_run_without_a_model_is_reported_with_its_kind(own: Path, tmp_path: Pa
     (path / "model").mkdir()
     for arguments in COMMANDS["model"].values():
         check_refused(
-            sinkscope(*arguments(path, own), "--out", tmp_path / "out"),
+            sinkscope(*arguments(path, good_inputs), "--out", tmp_path / "out"),
             tmp_path / "out",
             f"{path}/run.json is missing",
         )
 
 
-def test_a_name_that_no_hub_has_is_one_line(own: Path, tmp_path: Path) -> None:
-    """With a hub address that does not answer: the library prints nothing of its own retries."""
-    nobody = {"HF_HUB_OFFLINE": "0", "HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path / "home")}
-    code, err, _, _ = measured(
-        ["evaluate", "nobody/nothing-at-all", "--out", tmp_path / "out"], tmp_path, **nobody
+def test_an_unknown_model_name_gives_one_line(good_inputs: Path, tmp_path: Path) -> None:
+    """With a hub address that does not respond: the messages of the library's retries are not printed."""
+    environment = {
+        "HF_HUB_OFFLINE": "0",
+        "HF_ENDPOINT": "http://127.0.0.1:9",
+        "HF_HOME": str(tmp_path / "home"),
+    }
+    code, err, _, _ = run_measured(
+        ["evaluate", "nobody/nothing-at-all", "--out", tmp_path / "out"], tmp_path, **environment
     )
     assert (code, err.count("\n")) == (2, 1), err
     assert "model 'nobody/nothing-at-all' cannot be loaded" in err

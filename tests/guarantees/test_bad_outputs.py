@@ -1,4 +1,4 @@
-"""Places where no result can be: refused before the work, and left as they are."""
+"""Output paths that cannot hold results are refused before any computation, and are not changed."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from tests.guarantees import hostile
 from tests.guarantees.reading import sinkscope
 
 
-def _no_place(root: Path) -> Iterator[Path]:
-    """Places where nothing can be written, or something lies that is not ours."""
-    for name, make in hostile.PLACES.items():
+def _bad_outputs(root: Path) -> Iterator[Path]:
+    """Paths that cannot be written, or that hold files of the user."""
+    for name, make in hostile.NOT_FILES.items():
         if name != "missing":
             make(root / name)
             yield root / name
@@ -25,53 +25,62 @@ def _no_place(root: Path) -> Iterator[Path]:
     yield root / "letters"
 
 
-def test_outputs_that_cannot_be_written_are_refused_and_left_alone(own: Path, tmp_path: Path) -> None:
+def test_outputs_that_cannot_be_written_are_refused_and_not_changed(
+    good_inputs: Path, tmp_path: Path
+) -> None:
     root = tmp_path / "places"
     root.mkdir()
     commands = {
-        "locate": ["locate", "tiny", "--text", own / "notes.txt"],
+        "locate": ["locate", "tiny", "--text", good_inputs / "notes.txt"],
         "evaluate": ["evaluate", "tiny", "--limit", 2, "--metrics", "verbmem"],
-        "unlearn": ["unlearn", own / "recipe.yaml"],
+        "unlearn": ["unlearn", good_inputs / "recipe.yaml"],
     }
-    for place in _no_place(root):
+    for out in _bad_outputs(root):
         before = sorted(path.name for path in root.rglob("*"))
         for arguments in commands.values():
-            outcome = sinkscope(*arguments, "--out", place)
+            outcome = sinkscope(*arguments, "--out", out)
             assert (outcome.code, outcome.out, outcome.err.count("\n")) == (2, "", 1), outcome
-            assert str(place) in outcome.err or str(place.parent) in outcome.err
+            assert str(out) in outcome.err or str(out.parent) in outcome.err
             assert sorted(path.name for path in root.rglob("*")) == before
 
 
-def test_the_current_directory_is_no_place_for_results(
-    own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_the_current_directory_is_refused_as_output(
+    good_inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It would have to be replaced as a whole, with whoever stands in it."""
-    place = tmp_path / "here"
-    place.mkdir()
-    monkeypatch.chdir(place)
+    """Results replace their directory, which may not be the working directory of a process."""
+    out = tmp_path / "here"
+    out.mkdir()
+    monkeypatch.chdir(out)
     for arguments in (
-        ["locate", "tiny", "--text", own / "notes.txt"],
+        ["locate", "tiny", "--text", good_inputs / "notes.txt"],
         ["evaluate", "tiny", "--limit", 2, "--metrics", "verbmem"],
-        ["unlearn", own / "recipe.yaml"],
-        ["study", _one_run(own / "spec.yaml"), "--store", own / "store"],
+        ["unlearn", good_inputs / "recipe.yaml"],
+        ["study", _one_run(good_inputs / "spec.yaml"), "--store", good_inputs / "store"],
     ):
         outcome = sinkscope(*arguments, "--out", ".")
         assert (outcome.code, outcome.out, outcome.err.count("\n")) == (2, "", 1), outcome
         assert "output . is the current directory" in outcome.err
         assert (
-            not list(place.iterdir()) and not list(tmp_path.glob(".here*")) and not (own / "store").exists()
+            not list(out.iterdir())
+            and not list(tmp_path.glob(".here*"))
+            and not (good_inputs / "store").exists()
         )
 
 
-def test_a_study_is_not_begun_for_a_link_that_leads_nowhere(own: Path, tmp_path: Path) -> None:
-    for name in ("broken link", "loop of links"):
-        hostile.PLACES[name](tmp_path / name)
+def test_a_study_is_not_started_if_its_output_is_a_broken_symlink(good_inputs: Path, tmp_path: Path) -> None:
+    for name in ("broken symlink", "symlink loop"):
+        hostile.NOT_FILES[name](tmp_path / name)
         outcome = sinkscope(
-            "study", _one_run(own / "spec.yaml"), "--store", own / "store", "--out", tmp_path / name
+            "study",
+            _one_run(good_inputs / "spec.yaml"),
+            "--store",
+            good_inputs / "store",
+            "--out",
+            tmp_path / name,
         )
         assert (outcome.code, outcome.out, outcome.err.count("\n")) == (2, "", 1), outcome
         assert f"output {tmp_path / name} is a link that leads nowhere" in outcome.err
-        assert not (own / "store").exists()
+        assert not (good_inputs / "store").exists()
 
 
 def _one_run(path: Path) -> Path:
@@ -79,8 +88,8 @@ def _one_run(path: Path) -> Path:
     return path
 
 
-def test_a_study_and_its_store_have_places_of_their_own(
-    own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_study_and_its_store_may_not_contain_each_other(
+    good_inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "store.yaml").write_text("grids: {a: {models: [tiny]}}")

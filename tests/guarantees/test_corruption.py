@@ -1,4 +1,4 @@
-"""A file that was changed since it was written is noticed by its checksum and named when it is used; no number ever comes out of it."""
+"""Damaged files are detected by their checksums and named in an error message; they are never used."""
 
 from __future__ import annotations
 
@@ -35,39 +35,39 @@ SPEC = {
 }
 
 
-def flipped(path: Path, at: float = 0.5, bit: int = 0) -> None:
+def flip_bit(path: Path, position: float = 0.5, bit: int = 0) -> None:
     content = bytearray(path.read_bytes())
-    content[min(int(at * len(content)), len(content) - 1)] ^= 1 << bit
+    content[min(int(position * len(content)), len(content) - 1)] ^= 1 << bit
     path.write_bytes(content)
 
 
-def truncated(path: Path) -> None:
+def truncate(path: Path) -> None:
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
-def cut(path: Path, at: float) -> None:
-    path.write_bytes(path.read_bytes()[: int(at * path.stat().st_size)])
+def truncate_at(path: Path, position: float) -> None:
+    path.write_bytes(path.read_bytes()[: int(position * path.stat().st_size)])
 
 
-DAMAGES: tuple[Callable[[Path], None], ...] = (flipped, truncated, Path.unlink)
+DAMAGES: tuple[Callable[[Path], None], ...] = (flip_bit, truncate, Path.unlink)
 
 
 @contextmanager
 def damage(path: Path, how: Callable[[Path], None]) -> Iterator[None]:
-    whole = path.read_bytes()
+    original = path.read_bytes()
     how(path)
     try:
         yield
     finally:
-        path.write_bytes(whole)
+        path.write_bytes(original)
 
 
 def files_in(directory: Path) -> list[Path]:
     return sorted(path for path in directory.rglob("*") if path.is_file())
 
 
-class Made:
-    """One finished directory of each kind, and the commands that made them."""
+class Results:
+    """One complete directory of each kind, and the commands that made them."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -93,100 +93,111 @@ class Made:
             "study": ["study", root / "study.yaml", "--store", root / "store"],
         }
         for name in self.commands:
-            assert self.again(name).code == 0
+            assert self.rerun(name).code == 0
 
-    def again(self, name: str) -> Outcome:
+    def rerun(self, name: str) -> Outcome:
         return sinkscope(*self.commands[name], "--out", self.root / name)
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
-    return Made(tmp_path_factory.mktemp("made"))
+def results(tmp_path_factory: pytest.TempPathFactory) -> Results:
+    return Results(tmp_path_factory.mktemp("results"))
 
 
-@pytest.mark.usefixtures("counted")
-def test_a_damaged_run_is_no_model_for_any_command(made: Made, tmp_path: Path) -> None:
-    run, out = made.root / "unlearned", tmp_path / "out"
+@pytest.mark.usefixtures("once_and_in_soak")
+def test_a_damaged_run_is_not_loaded_as_a_model(results: Results, tmp_path: Path) -> None:
+    run, out = results.root / "unlearned", tmp_path / "out"
     assert len(files_in(run)) > 7
     for path in files_in(run):
         for how in DAMAGES:
             with damage(path, how):
                 for arguments in COMMANDS["model"].values():
                     with attempt("corruption", "models through commands"):
-                        check_refused(sinkscope(*arguments(run, made.root), "--out", out), out, str(path))
-    assert load(str(run)).n_layers == 4, "whole again"
+                        check_refused(sinkscope(*arguments(run, results.root), "--out", out), out, str(path))
+    assert load(str(run)).n_layers == 4, "the run is loaded again after the repair"
 
 
-def test_a_file_that_a_run_did_not_write_is_no_part_of_its_model(made: Made, tmp_path: Path) -> None:
-    """transformers reads more files than a run writes."""
-    planted = made.root / "unlearned" / "model" / "adapter_config.json"
+def test_a_file_that_was_added_to_a_run_is_refused(results: Results, tmp_path: Path) -> None:
+    """transformers reads more files than a run writes, e.g. adapters."""
+    planted = results.root / "unlearned" / "model" / "adapter_config.json"
     planted.write_text('{"base_model_name_or_path": "elsewhere"}')
     try:
         for arguments in COMMANDS["model"].values():
-            outcome = sinkscope(*arguments(made.root / "unlearned", made.root), "--out", tmp_path / "out")
+            outcome = sinkscope(
+                *arguments(results.root / "unlearned", results.root), "--out", tmp_path / "out"
+            )
             check_refused(outcome, tmp_path / "out", f"{planted} was not written by")
     finally:
         planted.unlink()
 
 
 KINDS = ["unlearned", "scores", "sinks", "compared", "probed", "study"]
-"""Those of `Made`. The study of a quickstart, which takes minutes, is damaged in tests/end_to_end."""
+"""The directories of `Results`; the study of the quickstart is damaged in tests/end_to_end."""
 
 
-def check_not_used(made: Made, name: str, path: Path, *others: str) -> None:
-    """Neither taken for done by the command that made it, which leaves it as it is, nor shown; the file is named, or one of `others`."""
-    directory, page = made.root / name, made.root / "page.html"
+def check_not_used(results: Results, name: str, path: Path, *others: str) -> None:
+    """Check that neither the command that made a result nor `report` uses it.
+
+    The error messages contain the name of the file or one of `others`; the directory is not changed.
+    """
+    directory, page = results.root / name, results.root / "page.html"
     before = {each: each.read_bytes() for each in files_in(directory)}
     with attempt("corruption", "results through commands"):
-        outcome = made.again(name)
+        outcome = results.rerun(name)
         assert (outcome.code, outcome.out, outcome.err.count("\n")) == (2, "", 1), (path, outcome)
         assert any(each in outcome.err for each in (path.name, *others)) and str(directory) in outcome.err, (
             outcome
         )
-        assert {each: each.read_bytes() for each in files_in(directory)} == before, "left as it is"
+        assert {each: each.read_bytes() for each in files_in(directory)} == before, (
+            "the directory was changed"
+        )
     with attempt("corruption", "results through commands"):
         check_refused(sinkscope("report", directory, "--out", page), page, path.name, *others)
 
 
-@pytest.mark.usefixtures("counted")
+@pytest.mark.usefixtures("once_and_in_soak")
 @pytest.mark.parametrize("name", KINDS)
-def test_a_damaged_result_is_not_used(name: str, made: Made) -> None:
-    for path in files_in(made.root / name):
+def test_a_damaged_result_is_not_used(name: str, results: Results) -> None:
+    for path in files_in(results.root / name):
         for how in DAMAGES:
             with damage(path, how):
-                check_not_used(made, name, path)
-    assert made.again(name).code == 0
+                check_not_used(results, name, path)
+    assert results.rerun(name).code == 0
 
 
-@pytest.mark.usefixtures("counted")
-def test_a_damaged_study_is_not_drawn_or_judged(made: Made, tmp_path: Path) -> None:
-    for path in files_in(made.root / "study"):
+@pytest.mark.usefixtures("once_and_in_soak")
+def test_a_damaged_study_is_not_plotted_or_reported(results: Results, tmp_path: Path) -> None:
+    for path in files_in(results.root / "study"):
         for how in DAMAGES:
             with damage(path, how):
                 for arguments in COMMANDS["finished study"].values():
                     with attempt("corruption", "results through commands"):
                         check_refused(
-                            sinkscope(*arguments(made.root / "study", made.root), "--out", tmp_path / "out"),
+                            sinkscope(
+                                *arguments(results.root / "study", results.root), "--out", tmp_path / "out"
+                            ),
                             tmp_path / "out",
                             path.name,
                         )
 
 
-def test_a_damaged_job_is_named_and_not_taken_for_done(made: Made, caplog: pytest.LogCaptureFixture) -> None:
-    """A study makes it again (see tests/studies/test_store.py)."""
-    jobs = plan_study(Spec.model_validate(SPEC), Store(made.root / "store")).jobs
+def test_a_damaged_job_is_named_and_does_not_count_as_done(
+    results: Results, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A study runs it again (see tests/studies/test_store.py)."""
+    jobs = plan_study(Spec.model_validate(SPEC), Store(results.root / "store")).jobs
     assert {job.kind for job in jobs} == {"unlearn", "evaluate", "capture"}
     for job in jobs:
-        assert Store(made.root / "store").is_done(job)
-        for path in files_in(made.root / "store" / job.key):
+        assert Store(results.root / "store").is_done(job)
+        for path in files_in(results.root / "store" / job.key):
             for how in DAMAGES:
                 caplog.clear()
                 with damage(path, how):
-                    assert not Store(made.root / "store").is_done(job)
+                    assert not Store(results.root / "store").is_done(job)
                 assert str(path) in caplog.text and "it is made again" in caplog.text
 
 
-def test_damaged_references_are_named_and_computed_anew(
+def test_damaged_references_are_named_and_computed_again(
     small_llama: Model, caplog: pytest.LogCaptureFixture, tmp_path: Path, monkeypatch
 ) -> None:
     monkeypatch.setenv("SINKSCOPE_CACHE", str(tmp_path))
@@ -209,7 +220,7 @@ def test_damaged_references_are_named_and_computed_anew(
 
 
 def test_a_damaged_built_in_benchmark_is_named(
-    made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    results: Results, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     copy = tmp_path / "tiny"
     shutil.copytree(data_directory(), copy, ignore=shutil.ignore_patterns("retrained", "*.p*", "*.csv"))
@@ -219,8 +230,8 @@ def test_a_damaged_built_in_benchmark_is_named(
     assert len(used) > 15
     for path in used:
         for how in DAMAGES:
-            if path.name == "SHA256SUMS.json" and how is flipped:
-                continue  # it says that another file was changed, or nothing of those that are used
+            if path.name == "SHA256SUMS.json" and how is flip_bit:
+                continue  # another file appears changed, which may be one that is not used
             with damage(path, how):
                 outcome = sinkscope(
                     "evaluate", "tiny", "--metrics", "verbmem", "--limit", 2, "--out", tmp_path / "out"
@@ -228,7 +239,7 @@ def test_a_damaged_built_in_benchmark_is_named(
                 check_refused(outcome, tmp_path / "out", str(path))
 
 
-def _noticed(directory: Path, path: Path) -> bool:
+def _is_detected(directory: Path, path: Path) -> bool:
     try:
         manifest = read_manifest(directory)
         if manifest is not None:
@@ -239,47 +250,47 @@ def _noticed(directory: Path, path: Path) -> bool:
 
 
 @pytest.mark.parametrize("count", [100, pytest.param(5000, marks=pytest.mark.soak)])
-def test_a_bit_that_flips_anywhere_is_noticed(count: int, made: Made) -> None:
-    """In any file of any directory, run.json as often as all others together."""
+def test_any_flipped_bit_is_detected(count: int, results: Results) -> None:
+    """In any file of any directory; half of the flips are in run.json."""
     rng = random.Random(f"flips {count}")
     for number in range(count):
-        directory = made.root / rng.choice(KINDS)
+        directory = results.root / rng.choice(KINDS)
         path = directory / "run.json" if number % 2 else rng.choice(files_in(directory))
-        at, bit = rng.random(), rng.randrange(8)
+        position, bit = rng.random(), rng.randrange(8)
         with (
-            damage(path, lambda path: flipped(path, at, bit)),
+            damage(path, lambda path: flip_bit(path, position, bit)),
             attempt("checksums", "bits flipped in results"),
         ):
-            assert _noticed(directory, path), (path, at, bit)
+            assert _is_detected(directory, path), (path, position, bit)
 
 
-def anywhere(rng: random.Random) -> Callable[[Path], None]:
-    """A bit that flips, or an end that is lost."""
-    at, bit = rng.random(), rng.randrange(8)
-    return rng.choice([lambda path: flipped(path, at, bit), lambda path: cut(path, at)])
+def random_damage(rng: random.Random) -> Callable[[Path], None]:
+    """Flip a random bit, or truncate at a random position."""
+    position, bit = rng.random(), rng.randrange(8)
+    return rng.choice([lambda path: flip_bit(path, position, bit), lambda path: truncate_at(path, position)])
 
 
 @pytest.mark.soak
-def test_a_model_whose_file_lost_a_bit_or_its_end_is_never_used(made: Made, tmp_path: Path) -> None:
-    rng, run = random.Random("models"), made.root / "unlearned"
+def test_a_randomly_damaged_model_is_not_used(results: Results, tmp_path: Path) -> None:
+    rng, run = random.Random("models"), results.root / "unlearned"
     commands = list(COMMANDS["model"].values())
     for _ in range(500):
         path = rng.choice(files_in(run))
-        with damage(path, anywhere(rng)), attempt("corruption", "models through commands"):
-            outcome = sinkscope(*rng.choice(commands)(run, made.root), "--out", tmp_path / "out")
-            check_refused(outcome, tmp_path / "out", path.name, *its_own_name(path))
+        with damage(path, random_damage(rng)), attempt("corruption", "models through commands"):
+            outcome = sinkscope(*rng.choice(commands)(run, results.root), "--out", tmp_path / "out")
+            check_refused(outcome, tmp_path / "out", path.name, *also_accepted(path))
 
 
 @pytest.mark.parametrize("count", [20, pytest.param(250, marks=pytest.mark.soak)])
-def test_a_result_whose_file_lost_a_bit_or_its_end_is_never_used(count: int, made: Made) -> None:
+def test_a_randomly_damaged_result_is_not_used(count: int, results: Results) -> None:
     rng = random.Random(f"results {count}")
     for _ in range(count):
         name = rng.choice(KINDS)
-        path = rng.choice(files_in(made.root / name))
-        with damage(path, anywhere(rng)):
-            check_not_used(made, name, path, *its_own_name(path))
+        path = rng.choice(files_in(results.root / name))
+        with damage(path, random_damage(rng)):
+            check_not_used(results, name, path, *also_accepted(path))
 
 
-def its_own_name(path: Path) -> list[str]:
-    """What is said where a bit of run.json's own name in it may have flipped."""
+def also_accepted(path: Path) -> list[str]:
+    """What the error message may contain instead if the name run.json was damaged in the manifest itself."""
     return [f"{path.parent} and run again"] if path.name == "run.json" else []

@@ -1,4 +1,4 @@
-"""A command that is killed, or stopped by Ctrl-C, leaves its output complete or absent, and done again ends as if it had not been."""
+"""A killed or interrupted command leaves complete or no outputs; run again, it has the usual result."""
 
 from __future__ import annotations
 
@@ -16,33 +16,45 @@ import pytest
 from sinkscope.cli.main import STOPPED
 from sinkscope.unlearning.recipe import Recipe
 from sinkscope.unlearning.run import unlearn
-from tests.guarantees.conftest import Undisturbed
+from tests.guarantees.conftest import UninterruptedRun
 from tests.guarantees.soak_log import attempt
-from tests.guarantees.touching import into, killed, new, replacing, telling_resumed
-from tests.guarantees.warm import CONTEXT, Started
-from tests.guarantees.writing import COMMANDS, RECIPE, assert_same, assert_whole_or_absent, begin, contents
+from tests.guarantees.touching import log_resumed_step, run_killed, write_into, write_new, write_replacing
+from tests.guarantees.warm import CONTEXT, RunningCommand
+from tests.guarantees.writing import (
+    COMMANDS,
+    RECIPE,
+    assert_complete_or_absent,
+    assert_same,
+    contents,
+    start_command,
+)
 
 KILLS, STOPS, SOAK = 2, 1, 30
-Whole = Callable[[str], Undisturbed]
-Within = Callable[[], AbstractContextManager[None]]
+UninterruptedRuns = Callable[[str], UninterruptedRun]
+ContextFactory = Callable[[], AbstractContextManager[None]]
 
 
 def moments(count: int, seconds: float, seed: str) -> list[float]:
-    """Drawn evenly over the time that an undisturbed run takes."""
+    """Random moments, uniform over the duration of an uninterrupted run."""
     rng = random.Random(seed)
     return [rng.uniform(0.01, max(0.02, seconds)) for _ in range(count)]
 
 
-def interrupted(name: str, given: Path, at: Path, moment: float, by: signal.Signals) -> tuple[Started, Path]:
-    """A command that a signal ended, and its directory. Where the signal came too late, for this run was faster, it comes in half the time to another run."""
-    at.mkdir()
-    for start in itertools.count():
-        place = at / str(start)
-        command = begin(name, given, place)
-        command.kill(moment / 2**start, by)
+def start_and_interrupt(
+    name: str, inputs: Path, workdir: Path, moment: float, by: signal.Signals
+) -> tuple[RunningCommand, Path]:
+    """A command that a signal ended, and its directory.
+
+    If the command ended before the signal, another one gets the signal after half the time.
+    """
+    workdir.mkdir()
+    for attempts in itertools.count():
+        directory = workdir / str(attempts)
+        command = start_command(name, inputs, directory)
+        command.kill(moment / 2**attempts, by)
         if command.process.exitcode:
-            return command, place
-        assert_whole_or_absent(place)
+            return command, directory
+        assert_complete_or_absent(directory)
     raise AssertionError
 
 
@@ -58,59 +70,64 @@ def interrupted(name: str, given: Path, at: Path, moment: float, by: signal.Sign
 )
 @pytest.mark.parametrize("name", COMMANDS)
 def test_interrupted_at_any_moment(
-    name: str, by: signal.Signals, count: int, given: Path, undisturbed: Whole, tmp_path: Path
+    name: str, by: signal.Signals, count: int, inputs: Path, uninterrupted: UninterruptedRuns, tmp_path: Path
 ) -> None:
-    """Of a user who stops a command, one line says what is kept; nothing else is left, and no half of anything."""
-    whole = undisturbed(name)
-    for number, moment in enumerate(moments(count, whole.seconds, f"{by.name} {name} {count}")):
+    """After Ctrl-C, one line says what is kept, and no staging directory remains."""
+    complete = uninterrupted(name)
+    for number, moment in enumerate(moments(count, complete.seconds, f"{by.name} {name} {count}")):
         with attempt("crash", f"{by.name} {name}"):
-            command, at = interrupted(name, given, tmp_path / str(number), moment, by)
+            command, workdir = start_and_interrupt(name, inputs, tmp_path / str(number), moment, by)
             if by is signal.SIGINT:
-                assert command.process.exitcode == 130, command.said
-                assert command.said.splitlines()[-1] in (
-                    _expected(name, at),
-                    *([f"sinkscope: {STOPPED}"] if (at / "out").exists() else []),
+                assert command.process.exitcode == 130, command.stderr
+                assert command.stderr.splitlines()[-1] in (
+                    _stop_message(name, workdir),
+                    *([f"sinkscope: {STOPPED}"] if (workdir / "out").exists() else []),
                 )
-                assert not list(at.rglob("*.partial"))
+                assert not list(workdir.rglob("*.partial"))
             else:
                 assert command.process.exitcode == -by
-            done_again(name, given, at, whole)
+            check_rerun(name, inputs, workdir, complete)
 
 
-def done_again(name: str, given: Path, at: Path, whole: Undisturbed, within: Within = nullcontext) -> None:
-    """What is left is whole or absent, and the command ends as if it had never been interrupted."""
-    assert_whole_or_absent(at)
-    again = begin(name, given, at, within)
-    assert again.end() == 0, again.said
-    assert_same(contents(at), whole.contents)
-
-
-def test_a_killed_training_goes_on_from_its_newest_checkpoint(
-    given: Path, undisturbed: Whole, tmp_path: Path
+def check_rerun(
+    name: str, inputs: Path, workdir: Path, complete: UninterruptedRun, context: ContextFactory = nullcontext
 ) -> None:
-    at, resumed = tmp_path / "at", tmp_path / "resumed"
-    command = begin("unlearn", given, at)
-    while not _checkpoints(at) and command.process.is_alive():
+    """Check that outputs are complete or absent, and that another run of the command completes them."""
+    assert_complete_or_absent(workdir)
+    again = start_command(name, inputs, workdir, context)
+    assert again.wait() == 0, again.stderr
+    assert_same(contents(workdir), complete.contents)
+
+
+def test_a_killed_training_resumes_from_its_newest_checkpoint(
+    inputs: Path, uninterrupted: UninterruptedRuns, tmp_path: Path
+) -> None:
+    workdir, resumed = tmp_path / "workdir", tmp_path / "resumed"
+    command = start_command("unlearn", inputs, workdir)
+    while not _checkpoints(workdir) and command.process.is_alive():
         time.sleep(0.001)
-    assert command.kill(0), "it had ended before"
-    newest = max(int(path.name.removeprefix("step-")) for path in _checkpoints(at))
-    done_again("unlearn", given, at, undisturbed("unlearn"), functools.partial(telling_resumed, resumed))
+    assert command.kill(0), "the training ended before it was killed"
+    newest = max(int(path.name.removeprefix("step-")) for path in _checkpoints(workdir))
+    check_rerun(
+        "unlearn", inputs, workdir, uninterrupted("unlearn"), functools.partial(log_resumed_step, resumed)
+    )
     assert newest > 0 and resumed.read_text() == str(newest)
 
 
-def _checkpoints(at: Path) -> list[Path]:
-    return list(at.glob(".out.*.checkpoints/step-*"))
+def _checkpoints(workdir: Path) -> list[Path]:
+    return list(workdir.glob(".out.*.checkpoints/step-*"))
 
 
-def _expected(name: str, at: Path) -> str:
-    if name == "study" and (at / "store").exists():
-        return f"sinkscope: stopped; finished runs are kept in {at / 'store'}, start the study again to go on"
-    if _checkpoints(at):
+def _stop_message(name: str, workdir: Path) -> str:
+    if name == "study" and (workdir / "store").exists():
+        kept = f"finished runs are kept in {workdir / 'store'}"
+        return f"sinkscope: stopped; {kept}, start the study again to go on"
+    if _checkpoints(workdir):
         return "sinkscope: stopped; what is done of the run is kept, start it again to go on"
     return f"sinkscope: {STOPPED}"
 
 
-def test_who_stops_the_second_of_two_trainings_is_told_that_the_first_is_kept(tmp_path: Path) -> None:
+def test_interrupting_the_second_of_two_trainings_keeps_the_first(tmp_path: Path) -> None:
     def stop(done: int, total: int) -> None:
         raise KeyboardInterrupt
 
@@ -123,29 +140,29 @@ def test_who_stops_the_second_of_two_trainings_is_told_that_the_first_is_kept(tm
     assert [path.name for path in tmp_path.iterdir()] == ["out-unlearned"]
 
 
-@pytest.mark.parametrize("write", [new, replacing, into])
-def test_killed_at_every_touch_of_the_file_system(write: Callable[..., None], tmp_path: Path) -> None:
-    """What was there before is still there, or gone as a whole, or replaced; and the next one to write there leaves nothing beside it."""
+@pytest.mark.parametrize("write", [write_new, write_replacing, write_into])
+def test_killed_at_every_file_system_operation(write: Callable[..., None], tmp_path: Path) -> None:
+    """The previous files are all kept, removed or replaced; the next write removes all temporary files."""
     steps = 0
     while True:
         steps += 1
-        at = tmp_path / str(steps)
-        out = at / "out [*]"
-        at.mkdir()
-        if write is not new:
+        workdir = tmp_path / str(steps)
+        out = workdir / "out [*]"
+        workdir.mkdir()
+        if write is not write_new:
             write(out, "old")
-        process = CONTEXT.Process(target=killed, args=(write, out, steps))
+        process = CONTEXT.Process(target=run_killed, args=(write, out, steps))
         process.start()
         process.join()
         if process.exitcode == 0:
             break
         assert process.exitcode == -signal.SIGKILL
         texts = [path.read_text() for path in out.rglob("*.txt") if ".partial" not in str(path)]
-        assert len(texts) == 2 or (write is not into and not out.exists())
-        assert set(texts) <= {"old" * 1000, "new" * 1000} and (write is into or len(set(texts)) <= 1)
-        if write is not into:
-            assert_whole_or_absent(at)
+        assert len(texts) == 2 or (write is not write_into and not out.exists())
+        assert set(texts) <= {"old" * 1000, "new" * 1000} and (write is write_into or len(set(texts)) <= 1)
+        if write is not write_into:
+            assert_complete_or_absent(workdir)
         write(out)
         assert {path.read_text() for path in out.rglob("*.txt")} == {"new" * 1000}
-        assert not list(at.rglob(".*")), "nothing is left of the killed one"
+        assert not list(workdir.rglob(".*")), "temporary files of the killed process were not removed"
     assert steps > 10

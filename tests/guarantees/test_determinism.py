@@ -1,11 +1,12 @@
-"""The same recipe gives the same bytes on the same machine, whatever process does it, and nearly the same numbers on another.
+"""The same recipe gives the same bytes on one machine, in any process, and nearly the same numbers on others.
 
-Other processors sum in other orders, so that results differ in their last digits. What is promised there, as shares of a column's largest number: 1e-4 in
-what is measured on a given model, 1e-2 in what is measured on one that was trained there. The weights of two such models, all together, are as near to one
-another as 1e-2 of the way that training has moved them.
+Other processors sum in another order, so that the last digits of results differ. The tolerances there are
+relative to the largest value of a column: 1e-4 for measurements of an existing model, 1e-2 for measurements
+of a model that was trained on that machine. The distance between the weights of two such models is below 1e-2
+of the distance that training has moved them.
 
-One machine stands for two here: PyTorch and MKL are told to do without the processor's wide instructions, as on one that lacks them, and to use two threads.
-That is a proxy: no other processor was seen, and no GPU. The quickstart is a study that takes minutes and is not run twice.
+The other machine is simulated: PyTorch and MKL use no wide vector instructions, and two threads. Neither
+another processor nor a GPU is tested. The quickstart is a study that takes minutes; it is not run twice.
 """
 
 from __future__ import annotations
@@ -27,23 +28,23 @@ from sinkscope.evaluation.evaluate import EvaluationConfig, evaluate
 from sinkscope.evaluation.evaluated_model import EvaluatedModel
 from sinkscope.models.built_in import data_directory
 from sinkscope.models.model import load
-from tests.guarantees.conftest import Undisturbed
+from tests.guarantees.conftest import UninterruptedRun
 from tests.guarantees.soak_log import attempt
 from tests.guarantees.writing import COMMANDS, OTHERS, arguments, assert_same, contents
 
 PROCESSES, SOAK_PROCESSES = 1, 8
-GIVEN, TRAINED = 1e-4, 1e-2
+FIXED_TOLERANCE, TRAINED_TOLERANCE = 1e-4, 1e-2
 TRAINING = ("unlearn", "study")
-ALL = [*COMMANDS, *OTHERS]
-COMPUTING = [name for name in ALL if name != "report"]
-"""The commands that ask a model."""
-OTHER = {
+ALL_COMMANDS = [*COMMANDS, *OTHERS]
+MODEL_COMMANDS = [name for name in ALL_COMMANDS if name != "report"]
+"""The commands that run a model."""
+OTHER_MACHINE = {
     "OMP_NUM_THREADS": "2",
     "ATEN_CPU_CAPABILITY": "default",
     "MKL_ENABLE_INSTRUCTIONS": "SSE4_2",
     "ONEDNN_MAX_CPU_ISA": "SSE41",
 }
-"""Variables that make another machine of this one."""
+"""Environment variables that simulate another machine."""
 SCRIPT = """
 import json, os, sys
 from sinkscope.cli import main
@@ -56,66 +57,73 @@ for cache, arguments in json.loads(sys.argv[1]):
         if ended.code:
             raise
 """
-Whole = Callable[[str], Undisturbed]
+UninterruptedRuns = Callable[[str], UninterruptedRun]
 
 
-def in_one_process(names: Iterable[str], given: Path, root: Path, variables: dict[str, str]) -> None:
-    """Commands in one process of their own, each to a directory of its name in `root`, on as many threads as there are cores unless `variables` say other."""
+def run_in_one_process(names: Iterable[str], inputs: Path, root: Path, variables: dict[str, str]) -> None:
+    """Run commands in one new process, each in the directory `root / name`.
+
+    The process uses as many threads as there are cores unless `variables` set another number.
+    """
     for name in names:
         (root / name).mkdir(parents=True)
-    asked = [(str(root / name / "cache"), arguments(name, given, root / name)) for name in names]
+    calls = [(str(root / name / "cache"), arguments(name, inputs, root / name)) for name in names]
     environment = {key: value for key, value in os.environ.items() if key != "OMP_NUM_THREADS"} | variables
     done = subprocess.run(
-        [sys.executable, "-c", SCRIPT, json.dumps(asked)], env=environment, capture_output=True, text=True
+        [sys.executable, "-c", SCRIPT, json.dumps(calls)], env=environment, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("count", [PROCESSES, pytest.param(SOAK_PROCESSES, marks=pytest.mark.soak)])
 def test_another_process_writes_the_same_bytes(
-    count: int, given: Path, undisturbed: Whole, tmp_path: Path
+    count: int, inputs: Path, uninterrupted: UninterruptedRuns, tmp_path: Path
 ) -> None:
-    """One thread each, other hashes of strings. That a run which went on from its checkpoints does so too is shown where runs are killed."""
+    """With one thread and another hash seed. For resumed training see test_crash.py."""
     for number in range(count):
-        names = ALL if number < 2 else COMMANDS
+        names = ALL_COMMANDS if number < 2 else COMMANDS
         with attempt("determinism", "commands in other processes", len(names)):
             root = tmp_path / str(number)
-            in_one_process(names, given, root, {"OMP_NUM_THREADS": "1", "PYTHONHASHSEED": str(number + 1)})
+            run_in_one_process(
+                names, inputs, root, {"OMP_NUM_THREADS": "1", "PYTHONHASHSEED": str(number + 1)}
+            )
             for name in names:
-                assert_same(contents(root / name), undisturbed(name).contents)
+                assert_same(contents(root / name), uninterrupted(name).contents)
 
 
-def test_another_process_on_as_many_threads_writes_the_same_bytes(given: Path, tmp_path: Path) -> None:
+def test_another_process_on_as_many_threads_writes_the_same_bytes(inputs: Path, tmp_path: Path) -> None:
     for number in "12":
-        in_one_process(COMPUTING, given, tmp_path / number, {"PYTHONHASHSEED": number})
-    for name in COMPUTING:
+        run_in_one_process(MODEL_COMMANDS, inputs, tmp_path / number, {"PYTHONHASHSEED": number})
+    for name in MODEL_COMMANDS:
         assert_same(contents(tmp_path / "1" / name), contents(tmp_path / "2" / name))
 
 
-def test_another_machine_differs_in_the_last_digits(given: Path, undisturbed: Whole, tmp_path: Path) -> None:
-    in_one_process(COMPUTING, given, tmp_path, OTHER)
+def test_another_machine_differs_in_the_last_digits(
+    inputs: Path, uninterrupted: UninterruptedRuns, tmp_path: Path
+) -> None:
+    run_in_one_process(MODEL_COMMANDS, inputs, tmp_path, OTHER_MACHINE)
     base = load_file(data_directory() / "target" / "model.safetensors")
-    for name in COMPUTING:
-        here, there = undisturbed(name).at, tmp_path / name
+    for name in MODEL_COMMANDS:
+        here, there = uninterrupted(name).workdir, tmp_path / name
         tables = sorted(path.relative_to(here) for path in here.rglob("*.parquet"))
         assert tables, name
         for table in tables:
-            close(
+            assert_close(
                 pd.read_parquet(here / table),
                 pd.read_parquet(there / table),
-                TRAINED if name in TRAINING else GIVEN,
+                TRAINED_TOLERANCE if name in TRAINING else FIXED_TOLERANCE,
             )
         for weights in sorted(path.relative_to(here) for path in here.rglob("model/model.safetensors")):
             a, b = load_file(here / weights), load_file(there / weights)
-            assert distance(a, b) < TRAINED * distance(a, base)
+            assert distance(a, b) < TRAINED_TOLERANCE * distance(a, base)
 
 
 def distance(a: dict[str, np.ndarray], b: dict[str, np.ndarray]) -> float:
     return float(np.sqrt(sum(np.square(a[name] - b[name], dtype=np.float64).sum() for name in a)))
 
 
-def close(a: pd.DataFrame, b: pd.DataFrame, within: float) -> None:
-    """Numbers within a share of their column's largest, all else equal."""
+def assert_close(a: pd.DataFrame, b: pd.DataFrame, tolerance: float) -> None:
+    """Check that numbers differ by at most `tolerance` of the column's largest, and the rest is equal."""
     assert list(a.columns) == list(b.columns) and len(a) == len(b)
     for column in a:
         if pd.api.types.is_float_dtype(a[column]):
@@ -123,7 +131,7 @@ def close(a: pd.DataFrame, b: pd.DataFrame, within: float) -> None:
             np.testing.assert_allclose(
                 a[column].astype(float),
                 b[column].astype(float),
-                atol=within * largest,
+                atol=tolerance * largest,
                 rtol=0,
                 err_msg=str(column),
             )
@@ -131,7 +139,7 @@ def close(a: pd.DataFrame, b: pd.DataFrame, within: float) -> None:
             pd.testing.assert_series_equal(a[column], b[column])
 
 
-def test_another_way_of_attending_differs_in_the_last_digits() -> None:
+def test_another_attention_implementation_differs_in_the_last_digits() -> None:
     model, benchmark = load("tiny", "cpu"), load_benchmark("tiny").limit(8)
     frames = {}
     for implementation in ("eager", "sdpa"):
@@ -141,4 +149,4 @@ def test_another_way_of_attending_differs_in_the_last_digits() -> None:
             benchmark,
             config=EvaluationConfig(metrics=["verbmem", "min_k"], batch_size=8),
         )
-    close(frames["eager"], frames["sdpa"], GIVEN)
+    assert_close(frames["eager"], frames["sdpa"], FIXED_TOLERANCE)

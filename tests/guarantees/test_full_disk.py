@@ -1,4 +1,4 @@
-"""A disk that is full, one that cannot be written, and a limit on files: one line that says so, exit code 2, and nothing half-written."""
+"""Full disks, read-only disks and file size limits: one error message, exit code 2, no incomplete output."""
 
 from __future__ import annotations
 
@@ -10,60 +10,60 @@ from pathlib import Path
 
 import pytest
 
-from tests.guarantees.conftest import Undisturbed
-from tests.guarantees.disks import disk, limited, tried
+from tests.guarantees.conftest import UninterruptedRun
+from tests.guarantees.disks import disk, file_size_limit, try_mount
 from tests.guarantees.soak_log import attempt
 from tests.guarantees.warm import CONTEXT
-from tests.guarantees.writing import COMMANDS, OTHERS, assert_whole_or_absent, begin
+from tests.guarantees.writing import COMMANDS, OTHERS, assert_complete_or_absent, start_command
 
 SIZES, SOAK_SIZES = 2, 12
-"""How many disks, from almost none of what a command needs to almost all."""
+"""Numbers of disk sizes, from almost nothing to almost all that a command needs."""
 
 
 @pytest.fixture(scope="session")
 def mounts(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Skips where no file system may be mounted."""
-    at = tmp_path_factory.mktemp("mounts") / "at"
-    at.mkdir()
-    process = CONTEXT.Process(target=tried, args=(at,))
+    """Skip the test if no file system can be mounted."""
+    workdir = tmp_path_factory.mktemp("mounts") / "workdir"
+    workdir.mkdir()
+    process = CONTEXT.Process(target=try_mount, args=(workdir,))
     process.start()
     process.join()
     if process.exitcode:
         pytest.skip(f"no file system can be mounted here: {os.strerror(process.exitcode)}")
 
 
-def refused(
+def check_write_error(
     name: str,
-    given: Path,
-    at: Path,
+    inputs: Path,
+    workdir: Path,
     message: str,
-    within: Callable[[Path, Path], AbstractContextManager[None]],
+    context: Callable[[Path, Path], AbstractContextManager[None]],
 ) -> None:
-    at.mkdir()
-    kept = at.parent / f"{at.name}.kept"
-    command = begin(name, given, at, functools.partial(within, at, kept))
-    assert command.end() == 2, command.said
-    *progress, last = command.said.splitlines()
-    assert last.startswith("sinkscope: ") and message in last and str(at) in last, last
-    assert not [line for line in progress if not line.startswith("[")], command.said
-    assert_whole_or_absent(kept)
-    assert not list(kept.rglob("*.partial"))
+    workdir.mkdir()
+    copy = workdir.parent / f"{workdir.name}.kept"
+    command = start_command(name, inputs, workdir, functools.partial(context, workdir, copy))
+    assert command.wait() == 2, command.stderr
+    *progress, last = command.stderr.splitlines()
+    assert last.startswith("sinkscope: ") and message in last and str(workdir) in last, last
+    assert not [line for line in progress if not line.startswith("[")], command.stderr
+    assert_complete_or_absent(copy)
+    assert not list(copy.rglob("*.partial"))
 
 
 @pytest.mark.parametrize("count", [SIZES, pytest.param(SOAK_SIZES, marks=pytest.mark.soak)])
 @pytest.mark.parametrize("name", COMMANDS)
 @pytest.mark.usefixtures("mounts")
-def test_full(
-    name: str, count: int, given: Path, undisturbed: Callable[[str], Undisturbed], tmp_path: Path
+def test_full_disk(
+    name: str, count: int, inputs: Path, uninterrupted: Callable[[str], UninterruptedRun], tmp_path: Path
 ) -> None:
-    whole = undisturbed(name).at
-    needed = sum(path.stat().st_size for path in whole.rglob("*") if path.is_file())
+    complete = uninterrupted(name).workdir
+    needed = sum(path.stat().st_size for path in complete.rglob("*") if path.is_file())
     for number in range(count):
         size = int(needed * (number + 0.5) / count) // 4096 * 4096
         with attempt("full disk", name):
-            refused(
+            check_write_error(
                 name,
-                given,
+                inputs,
                 tmp_path / str(number),
                 "no space left on the disk of",
                 functools.partial(disk, size=max(size, 4096)),
@@ -72,41 +72,47 @@ def test_full(
 
 @pytest.mark.parametrize("name", OTHERS)
 @pytest.mark.usefixtures("mounts")
-def test_full_from_the_start(name: str, given: Path, tmp_path: Path) -> None:
-    refused(name, given, tmp_path / "at", "no space left on the disk of", functools.partial(disk, size=4096))
+def test_disk_full_from_the_start(name: str, inputs: Path, tmp_path: Path) -> None:
+    check_write_error(
+        name, inputs, tmp_path / "workdir", "no space left on the disk of", functools.partial(disk, size=4096)
+    )
 
 
 @pytest.mark.parametrize("name", [*COMMANDS, *OTHERS])
 @pytest.mark.usefixtures("mounts")
-def test_read_only(name: str, given: Path, tmp_path: Path) -> None:
-    refused(
+def test_read_only_disk(name: str, inputs: Path, tmp_path: Path) -> None:
+    check_write_error(
         name,
-        given,
-        tmp_path / "at",
+        inputs,
+        tmp_path / "workdir",
         "cannot be written (Read-only file system)",
         functools.partial(disk, size=None),
     )
 
 
 @pytest.mark.usefixtures("mounts")
-def test_a_cache_that_cannot_be_written_is_named(given: Path, tmp_path: Path) -> None:
-    at = tmp_path / "at"
-    (at / "cache").mkdir(parents=True)
-    command = begin("unlearn", given, at, functools.partial(disk, at / "cache", tmp_path / "kept", None))
-    assert command.end() == 2
-    assert f"sinkscope: {at / 'cache' / 'references'}" in command.said and command.said.count("\n") == 1
-    assert sorted(path.name for path in at.iterdir()) == ["cache"]
+def test_a_cache_that_cannot_be_written_is_named(inputs: Path, tmp_path: Path) -> None:
+    workdir = tmp_path / "workdir"
+    (workdir / "cache").mkdir(parents=True)
+    command = start_command(
+        "unlearn", inputs, workdir, functools.partial(disk, workdir / "cache", tmp_path / "kept", None)
+    )
+    assert command.wait() == 2
+    assert (
+        f"sinkscope: {workdir / 'cache' / 'references'}" in command.stderr and command.stderr.count("\n") == 1
+    )
+    assert sorted(path.name for path in workdir.iterdir()) == ["cache"]
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_files_may_not_grow(
-    name: str, given: Path, undisturbed: Callable[[str], Undisturbed], tmp_path: Path
+def test_file_size_limit(
+    name: str, inputs: Path, uninterrupted: Callable[[str], UninterruptedRun], tmp_path: Path
 ) -> None:
-    largest = max(path.stat().st_size for path in undisturbed(name).at.rglob("*") if path.is_file())
-    refused(
+    largest = max(path.stat().st_size for path in uninterrupted(name).workdir.rglob("*") if path.is_file())
+    check_write_error(
         name,
-        given,
-        tmp_path / "at",
+        inputs,
+        tmp_path / "workdir",
         "would exceed the limit on file sizes",
-        functools.partial(limited, size=largest // 2),
+        functools.partial(file_size_limit, size=largest // 2),
     )

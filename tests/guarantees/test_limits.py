@@ -18,44 +18,48 @@ from sinkscope.io.run_directory import checksums
 from sinkscope.io.tables import VALUE_BYTES, read_parquet
 from sinkscope.schema import version_of
 from tests.guarantees import hostile
-from tests.guarantees.apart import measured
+from tests.guarantees.apart import run_measured
 from tests.guarantees.reading import COMMANDS, MEMORY, check_refused, sinkscope
 from tests.guarantees.soak_log import attempt
 
 
-def bounded(arguments: list[object], path: Path, own: Path) -> None:
-    """1.2 GB hold the libraries (0.7 GB) and the longest line that is read."""
-    out = own.parent / "out"
-    code, err, seconds, memory = measured([*arguments, "--out", out], own.parent)
+def check_refused_within_limits(arguments: list[object], path: Path, good_inputs: Path) -> None:
+    """Check a refusal in a separate process; libraries (0.7 GB) and the longest allowed line need 1.2 GB."""
+    out = good_inputs.parent / "out"
+    code, err, seconds, memory = run_measured([*arguments, "--out", out], good_inputs.parent)
     assert (code, err.count("\n"), out.exists()) == (2, 1, False), err
     assert str(path) in err
     assert memory < 1.2 and seconds < 120, (memory, seconds)
 
 
-def test_a_configuration_of_absurd_size_takes_no_memory(
-    own: Path, tmp_path: Path, checkpoints: dict[str, Path]
+def test_a_huge_model_configuration_uses_no_memory(
+    good_inputs: Path, tmp_path: Path, checkpoints: dict[str, Path]
 ) -> None:
-    hostile.broken_model(tmp_path / "given", checkpoints["llama"], "many layers")
-    bounded(COMMANDS["model"]["evaluate"](tmp_path / "given", own), tmp_path / "given", own)
+    hostile.broken_model(tmp_path / "input", checkpoints["llama"], "many layers")
+    check_refused_within_limits(
+        COMMANDS["model"]["evaluate"](tmp_path / "input", good_inputs), tmp_path / "input", good_inputs
+    )
 
 
 @pytest.mark.parametrize("bomb", hostile.PARQUET_BOMBS)
-def test_a_small_file_that_stands_for_a_huge_table_is_refused(own: Path, tmp_path: Path, bomb: str) -> None:
-    hostile.PARQUET_BOMBS[bomb](tmp_path / "given")
-    assert (tmp_path / "given" / "raw" / "forget.parquet").stat().st_size < 10**6
+def test_a_small_file_that_unpacks_to_a_huge_table_is_refused(
+    good_inputs: Path, tmp_path: Path, bomb: str
+) -> None:
+    hostile.PARQUET_BOMBS[bomb](tmp_path / "input")
+    assert (tmp_path / "input" / "raw" / "forget.parquet").stat().st_size < 10**6
     outcome = sinkscope(
-        *COMMANDS["benchmark"]["evaluate"](tmp_path / "given", own), "--out", tmp_path / "out"
+        *COMMANDS["benchmark"]["evaluate"](tmp_path / "input", good_inputs), "--out", tmp_path / "out"
     )
     check_refused(
         outcome,
         tmp_path / "out",
-        f"{tmp_path}/given/raw/forget.parquet cannot be read: it unpacks to more than",
+        f"{tmp_path}/input/raw/forget.parquet cannot be read: it unpacks to more than",
         limit=MEMORY + MAX_CORPUS_BYTES,
     )
 
 
-def _forged(path: Path, kind: str) -> Path:
-    """Results of another hand, whole by their checksums."""
+def _with_manifest(path: Path, kind: str) -> Path:
+    """Add a manifest with correct checksums to results that sinkscope did not write."""
     (path / "run.json").write_text(
         json.dumps(
             {
@@ -70,9 +74,11 @@ def _forged(path: Path, kind: str) -> Path:
     return path
 
 
-def test_a_small_table_of_results_that_stands_for_a_huge_one_is_refused(own: Path, tmp_path: Path) -> None:
-    """Whether by texts that a dictionary shares, by numbers that are all the same, or by lists of nothing."""
-    path, out = tmp_path / "given", tmp_path / "page.html"
+def test_a_small_table_of_results_that_unpacks_to_a_huge_one_is_refused(
+    good_inputs: Path, tmp_path: Path
+) -> None:
+    """By dictionary-encoded texts, constant numbers, or empty lists."""
+    path, out = tmp_path / "input", tmp_path / "page.html"
     path.mkdir()
     long = pa.DictionaryArray.from_arrays(pa.array(np.zeros(2_000_000, np.int32)), pa.array(["a" * 4000]))
     same = pa.array(np.zeros(6_000_000))
@@ -82,18 +88,19 @@ def test_a_small_table_of_results_that_stands_for_a_huge_one_is_refused(own: Pat
             for _ in range(times):
                 file.write_table(pa.table({"value": column}))
         assert (path / "scores.parquet").stat().st_size < 5 * 10**6
-        outcome = sinkscope("report", _forged(path, "evaluate"), "--out", out)
+        outcome = sinkscope("report", _with_manifest(path, "evaluate"), "--out", out)
         check_refused(
             outcome, out, f"{path} holds results that cannot be read (scores.parquet: it unpacks to more than"
         )
 
 
-def test_numbers_of_results_count_what_they_take(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A table that fits is not refused."""
+def test_the_memory_of_tables_of_results_is_computed_exactly(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A table just below the limit is read."""
     pd.DataFrame({"a": np.arange(1000.0), "b": ["ab"] * 1000}).to_parquet(tmp_path / "table.parquet")
-    monkeypatch.setattr(
-        tables, "MAX_RESULT_BYTES", 1000 * (2 * (VALUE_BYTES + 8) + 2)
-    )  # a number and a text of two letters
+    row_bytes = 2 * (VALUE_BYTES + 8) + 2  # a number and a text of two letters
+    monkeypatch.setattr(tables, "MAX_RESULT_BYTES", 1000 * row_bytes)
     assert read_parquet(tmp_path / "table.parquet").shape == (1000, 2)
     monkeypatch.setattr(tables, "MAX_RESULT_BYTES", 115_999)
     with pytest.raises(ValueError, match=r"table.parquet: it unpacks to more than 115,999 bytes"):
@@ -101,17 +108,17 @@ def test_numbers_of_results_count_what_they_take(tmp_path: Path, monkeypatch: py
 
 
 @pytest.mark.parametrize("name", ["alpha", "position"])
-def test_small_arrays_of_results_that_stand_for_huge_ones_are_refused(
-    name: str, own: Path, tmp_path: Path
+def test_small_arrays_of_results_that_unpack_to_huge_ones_are_refused(
+    name: str, good_inputs: Path, tmp_path: Path
 ) -> None:
-    """Also as a coordinate, which is read as soon as a file is opened."""
-    path, out = tmp_path / "given", tmp_path / "page.html"
+    """Also a coordinate, which is read when the file is opened."""
+    path, out = tmp_path / "input", tmp_path / "page.html"
     path.mkdir()
     pd.DataFrame({"text": ["a"]}).to_parquet(path / "passage.parquet")
     with h5py.File(path / "passage.nc", "w") as file:
         file.create_dataset(name, (10**12,), "f8", chunks=(1000,)).make_scale(name)
     (path / "sinks.nc").write_bytes((path / "passage.nc").read_bytes())
-    outcome = sinkscope("report", _forged(path, "locate"), "--out", out)
+    outcome = sinkscope("report", _with_manifest(path, "locate"), "--out", out)
     check_refused(
         outcome,
         out,
@@ -119,16 +126,16 @@ def test_small_arrays_of_results_that_stand_for_huge_ones_are_refused(
     )
 
 
-def test_more_rows_than_memory_could_hold_are_refused(
-    own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_too_many_rows_are_refused(
+    good_inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Small ones take far more memory than bytes."""
+    """Small rows use far more memory than bytes in the file."""
     for module in ("io.readers", "io.tables", "benchmarks.directory"):
         monkeypatch.setattr(f"sinkscope.{module}.MAX_ROWS", 200)
     text, out, rows = tmp_path / "notes.jsonl", tmp_path / "out", [{"text": "ab"}] * 201
     lines = "".join(json.dumps(row) + "\n" for row in rows)
     text.write_text(lines)
-    refused = sinkscope(*COMMANDS["text"]["locate"](text, own), "--out", out)
+    refused = sinkscope(*COMMANDS["text"]["locate"](text, good_inputs), "--out", out)
     check_refused(refused, out, f"text {text} cannot be read: it has more than 200 lines; give a part of it")
     for suffix, write in {
         "jsonl": hostile.content(lines),
@@ -137,7 +144,7 @@ def test_more_rows_than_memory_could_hold_are_refused(
     }.items():
         file = f"raw/forget.{suffix}"
         hostile.benchmark(file, write)(tmp_path / suffix)
-        outcome = sinkscope(*COMMANDS["benchmark"]["evaluate"](tmp_path / suffix, own), "--out", out)
+        outcome = sinkscope(*COMMANDS["benchmark"]["evaluate"](tmp_path / suffix, good_inputs), "--out", out)
         check_refused(
             outcome,
             out,
@@ -146,22 +153,26 @@ def test_more_rows_than_memory_could_hold_are_refused(
         )
 
 
-def test_records_are_checked_as_they_are_read(own: Path, tmp_path: Path) -> None:
+def test_records_are_checked_while_they_are_read(good_inputs: Path, tmp_path: Path) -> None:
     hostile.benchmark("raw/forget.jsonl", hostile.content('{"text": null}\nno JSON\n'))(tmp_path / "book")
-    outcome = sinkscope(*COMMANDS["benchmark"]["evaluate"](tmp_path / "book", own), "--out", tmp_path / "out")
+    outcome = sinkscope(
+        *COMMANDS["benchmark"]["evaluate"](tmp_path / "book", good_inputs), "--out", tmp_path / "out"
+    )
     check_refused(
         outcome, tmp_path / "out", f"{tmp_path}/book/raw/forget.jsonl row 0: column 'text' must be text"
     )
 
 
-def test_texts_in_a_directory_have_a_limit_together(
-    own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_the_total_size_of_texts_in_a_directory_is_limited(
+    good_inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sinkscope.text.MAX_CORPUS_BYTES", 1000)
     (tmp_path / "texts").mkdir()
     for number in range(3):
         (tmp_path / "texts" / f"{number}.txt").write_text("a" * 400)
-    outcome = sinkscope(*COMMANDS["text"]["locate"](tmp_path / "texts", own), "--out", tmp_path / "out")
+    outcome = sinkscope(
+        *COMMANDS["text"]["locate"](tmp_path / "texts", good_inputs), "--out", tmp_path / "out"
+    )
     check_refused(
         outcome,
         tmp_path / "out",
@@ -170,7 +181,7 @@ def test_texts_in_a_directory_have_a_limit_together(
 
 
 @pytest.mark.soak
-def test_a_line_of_a_gigabyte_is_refused_in_bounded_memory(own: Path, tmp_path: Path) -> None:
+def test_a_line_of_a_gigabyte_is_refused_in_bounded_memory(good_inputs: Path, tmp_path: Path) -> None:
     for file, kind in (
         ("notes.txt", "text"),
         ("notes.jsonl", "text"),
@@ -185,5 +196,5 @@ def test_a_line_of_a_gigabyte_is_refused_in_bounded_memory(own: Path, tmp_path: 
                 out.write(b"a word " * (2**20 // 7))
         for arguments in COMMANDS[kind].values():
             with attempt("bad input", "lines of 1 GB through commands"):
-                bounded(arguments(path, own), path, own)
+                check_refused_within_limits(arguments(path, good_inputs), path, good_inputs)
         path.unlink()

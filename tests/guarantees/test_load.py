@@ -1,4 +1,4 @@
-"""Memory of `locate` does not grow with the number of passages, layers or heads."""
+"""The memory of `locate` does not grow with the number of passages, layers or heads."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from tests.conftest import TEXT, saved_tokenizer
-from tests.guarantees.measured import watched
+from tests.guarantees.measured import run_locate
 from tests.guarantees.soak_log import attempt
 from tests.guarantees.warm import CONTEXT
 
 PASSAGES, SOAK_PASSAGES = 4_000, 100_000
 LAYERS, HEADS = 200, 128
 GROWTH = 16 << 20
-"""Bytes that the peak may still rise after a tenth of the passages, for any number of them."""
+"""Limit on the growth of the peak after a tenth of the passages, in bytes, for any number of them."""
 READING = 512
-"""Bytes that a passage of up to 20 tokens may take, text and tokens, in addition to `GROWTH`."""
-DRAWING = 160 << 20
-"""Bytes that tables and figures may take at the end, in addition to `GROWTH`, for any number of passages."""
+"""Limit for text and tokens of a passage of up to 20 tokens, in bytes, in addition to `GROWTH`."""
+OUTPUTS = 160 << 20
+"""Limit for tables and figures, in bytes, in addition to `GROWTH`, for any number of passages."""
 ROW = 256
-"""Bytes that a row of the table of sinks may take, in addition to `DRAWING`."""
+"""Limit for a row of the table of sinks, in bytes, in addition to `OUTPUTS`."""
 
 
 def model(directory: Path, layers: int, heads: int) -> str:
@@ -46,9 +46,9 @@ def model(directory: Path, layers: int, heads: int) -> str:
     return str(directory)
 
 
-def located(name: str, passages: int, at: Path, batch_size: int) -> dict[str, Any]:
-    """Run `sinkscope locate` on so many short texts in its own process; returns what `watched` measures."""
-    rng, text = random.Random(0), at / "texts.jsonl"
+def locate_in_process(name: str, passages: int, directory: Path, batch_size: int) -> dict[str, Any]:
+    """Run `sinkscope locate` on short texts in a separate process; returns what `run_locate` measures."""
+    rng, text = random.Random(0), directory / "texts.jsonl"
     with text.open("w") as file:
         for start in (rng.randrange(len(TEXT) - 100) for _ in range(passages)):
             file.write(json.dumps({"text": TEXT[start : start + 100]}) + "\n")
@@ -58,7 +58,7 @@ def located(name: str, passages: int, at: Path, batch_size: int) -> dict[str, An
         "--text",
         text,
         "--out",
-        at / "out",
+        directory / "out",
         "--max-length",
         20,
         "--batch-size",
@@ -66,11 +66,13 @@ def located(name: str, passages: int, at: Path, batch_size: int) -> dict[str, An
         "--device",
         "cpu",
     ]
-    process = CONTEXT.Process(target=watched, args=([str(each) for each in arguments], at / "memory.json"))
+    process = CONTEXT.Process(
+        target=run_locate, args=([str(each) for each in arguments], directory / "memory.json")
+    )
     process.start()
     process.join()
     assert process.exitcode == 0
-    memory = json.loads((at / "memory.json").read_text())
+    memory = json.loads((directory / "memory.json").read_text())
     assert passages <= memory["passages"] <= 2 * passages
     return memory
 
@@ -78,22 +80,22 @@ def located(name: str, passages: int, at: Path, batch_size: int) -> dict[str, An
 @pytest.mark.parametrize("passages", [PASSAGES, pytest.param(SOAK_PASSAGES, marks=pytest.mark.soak)])
 def test_very_many_passages(passages: int, tmp_path: Path) -> None:
     with attempt("load", "passages", passages) as tally:
-        memory = located(model(tmp_path / "model", 1, 2), passages, tmp_path, batch_size=64)
+        memory = locate_in_process(model(tmp_path / "model", 1, 2), passages, tmp_path, batch_size=64)
         tally.seen = memory_summary(memory)
         assert memory["growth"] < GROWTH
         assert memory["reading"] < GROWTH + READING * passages
-        assert memory["end"] < GROWTH + DRAWING
+        assert memory["end"] < GROWTH + OUTPUTS
 
 
 @pytest.mark.parametrize("layers", [LAYERS // 10, pytest.param(LAYERS, marks=pytest.mark.soak)])
 def test_very_many_layers_and_heads(layers: int, tmp_path: Path) -> None:
-    """Tables have a row for each, and figures are drawn as usual."""
+    """The tables have a row for each head, and all figures are plotted."""
     with attempt("size", f"layers of {HEADS} heads", layers) as tally:
-        memory = located(model(tmp_path / "model", layers, HEADS), 40, tmp_path, batch_size=2)
+        memory = locate_in_process(model(tmp_path / "model", layers, HEADS), 40, tmp_path, batch_size=2)
         tally.seen = memory_summary(memory)
         rows = len(pd.read_parquet(tmp_path / "out" / "sinks.parquet"))
         assert memory["growth"] < GROWTH
-        assert memory["end"] < GROWTH + DRAWING + ROW * rows
+        assert memory["end"] < GROWTH + OUTPUTS + ROW * rows
         assert rows == layers * HEADS * 20
         assert len(pd.read_csv(tmp_path / "out" / "figures" / "atlas.csv")) == layers * HEADS
         names = {path.stem for path in (tmp_path / "out" / "figures").glob("*.pdf")}

@@ -1,5 +1,7 @@
-"""No code from data: nothing that comes as a model, a benchmark, a recipe or a result is run, unless `--trust-remote-code` says so, or of
-task files `--trust-task-code`."""
+"""Code in models, benchmarks, recipes and results is not run without `--trust-remote-code`.
+
+Task files need `--trust-task-code`.
+"""
 
 from __future__ import annotations
 
@@ -16,18 +18,18 @@ import torch
 from sinkscope.config import parse_yaml
 from sinkscope.models.model import content_hash, load, load_meta_model
 from sinkscope.unlearning.checkpoints import Checkpoints, TrainerState
-from tests.guarantees.apart import measured
+from tests.guarantees.apart import run_measured
 from tests.guarantees.reading import COMMANDS, check_refused, sinkscope
 
 ROOT = Path(__file__).parents[2]
 PICKLES = (
-    "pytorch_model.bin", "model.pt", "model.pth", "model.ckpt", "optimizer.pt", "scheduler.pt", "rng_state.pth", "training_args.bin", "tokenizer.pkl",
-    "adapter_model.bin", "consolidated.00.pth",
+    "pytorch_model.bin", "model.pt", "model.pth", "model.ckpt", "optimizer.pt", "scheduler.pt",
+    "rng_state.pth", "training_args.bin", "tokenizer.pkl", "adapter_model.bin", "consolidated.00.pth",
 )  # fmt: skip
 
 
 class Bomb:
-    """Unpickled, it leaves a file."""
+    """Writes a file when it is unpickled."""
 
     def __init__(self, marker: Path) -> None:
         self.marker = marker
@@ -36,7 +38,7 @@ class Bomb:
         return Path.write_text, (self.marker, "unpickled")
 
 
-def plant(directory: Path, marker: Path, names: tuple[str, ...] = PICKLES) -> None:
+def write_pickles(directory: Path, marker: Path, names: tuple[str, ...] = PICKLES) -> None:
     for name in names:
         if name.endswith(".bin"):
             torch.save({"weight": Bomb(marker)}, directory / name)
@@ -46,80 +48,82 @@ def plant(directory: Path, marker: Path, names: tuple[str, ...] = PICKLES) -> No
 
 @pytest.fixture
 def marker(tmp_path: Path) -> Iterator[Path]:
-    """A file that is there as soon as planted code has run; it never must."""
+    """A file that code from data would create; the test fails if it exists at the end."""
     path = tmp_path / "marker"
     yield path
     assert not path.exists(), "code from data was run"
 
 
-def test_the_bomb_works(tmp_path: Path) -> None:
-    plant(tmp_path, tmp_path / "marker", ("a.bin",))
+def test_unpickling_a_bomb_runs_its_code(tmp_path: Path) -> None:
+    write_pickles(tmp_path, tmp_path / "marker", ("a.bin",))
     torch.load(tmp_path / "a.bin", weights_only=False)
     assert (tmp_path / "marker").read_text() == "unpickled"
 
 
 def test_pickled_weights_are_refused_by_every_command(
-    own: Path, tmp_path: Path, marker: Path, checkpoints: dict[str, Path]
+    good_inputs: Path, tmp_path: Path, marker: Path, checkpoints: dict[str, Path]
 ) -> None:
-    path, out = tmp_path / "given", tmp_path / "out"
+    path, out = tmp_path / "input", tmp_path / "out"
     shutil.copytree(checkpoints["llama"], path)
     (path / "model.safetensors").unlink()
-    plant(path, marker)
+    write_pickles(path, marker)
     for arguments in COMMANDS["model"].values():
         check_refused(
-            sinkscope(*arguments(path, own), "--out", out), out, f"{path} holds pickled weights only"
+            sinkscope(*arguments(path, good_inputs), "--out", out), out, f"{path} holds pickled weights only"
         )
 
 
-def test_a_pickle_that_is_called_safetensors_is_refused(
-    own: Path, tmp_path: Path, marker: Path, checkpoints: dict[str, Path]
+def test_a_pickle_with_the_name_of_another_file_is_refused(
+    good_inputs: Path, tmp_path: Path, marker: Path, checkpoints: dict[str, Path]
 ) -> None:
     for name in ("model.safetensors", "tokenizer.json", "config.json"):
         path = tmp_path / name.replace(".", "-")
         shutil.copytree(checkpoints["llama"], path)
-        plant(path, marker, (name,))
+        write_pickles(path, marker, (name,))
         for arguments in COMMANDS["model"].values():
             check_refused(
-                sinkscope(*arguments(path, own), "--out", tmp_path / "out"), tmp_path / "out", str(path)
+                sinkscope(*arguments(path, good_inputs), "--out", tmp_path / "out"),
+                tmp_path / "out",
+                str(path),
             )
 
 
-def test_pickles_beside_a_model_are_left_alone(
+def test_pickles_in_the_directory_of_a_model_are_ignored(
     tmp_path: Path, marker: Path, checkpoints: dict[str, Path]
 ) -> None:
-    shutil.copytree(checkpoints["llama"], tmp_path / "given")
-    plant(tmp_path / "given", marker)
-    assert load(str(tmp_path / "given")).fingerprint() == load(str(checkpoints["llama"])).fingerprint()
-    assert content_hash(str(tmp_path / "given")) == content_hash(str(checkpoints["llama"]))
-    assert load_meta_model(str(tmp_path / "given"))[0].num_parameters() > 0
+    shutil.copytree(checkpoints["llama"], tmp_path / "input")
+    write_pickles(tmp_path / "input", marker)
+    assert load(str(tmp_path / "input")).fingerprint() == load(str(checkpoints["llama"])).fingerprint()
+    assert content_hash(str(tmp_path / "input")) == content_hash(str(checkpoints["llama"]))
+    assert load_meta_model(str(tmp_path / "input"))[0].num_parameters() > 0
 
 
-def test_weights_that_a_configuration_names_are_no_pickle(
+def test_pickled_weights_that_a_configuration_names_are_refused(
     tmp_path: Path, marker: Path, checkpoints: dict[str, Path]
 ) -> None:
-    """transformers lets a configuration name the file of its weights."""
-    shutil.copytree(checkpoints["llama"], tmp_path / "given")
-    plant(tmp_path / "given", marker)
-    config = json.loads((tmp_path / "given" / "config.json").read_text())
-    for name in ("adapter_model.bin", "pytorch_model.bin", "../given/adapter_model.bin"):
-        (tmp_path / "given" / "config.json").write_text(json.dumps(config | {"transformers_weights": name}))
-        outcome = sinkscope("evaluate", tmp_path / "given", "--limit", 2, "--out", tmp_path / "out")
-        check_refused(outcome, tmp_path / "out", str(tmp_path / "given"))
+    """In transformers a configuration can name the file of the weights."""
+    shutil.copytree(checkpoints["llama"], tmp_path / "input")
+    write_pickles(tmp_path / "input", marker)
+    config = json.loads((tmp_path / "input" / "config.json").read_text())
+    for name in ("adapter_model.bin", "pytorch_model.bin", "../input/adapter_model.bin"):
+        (tmp_path / "input" / "config.json").write_text(json.dumps(config | {"transformers_weights": name}))
+        outcome = sinkscope("evaluate", tmp_path / "input", "--limit", 2, "--out", tmp_path / "out")
+        check_refused(outcome, tmp_path / "out", str(tmp_path / "input"))
 
 
 @pytest.mark.parametrize("name", ["rank-0.safetensors", "state.json"])
 def test_a_checkpoint_of_a_killed_run_is_never_unpickled(
     name: str, tmp_path: Path, marker: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Neither pickles beside it, nor one in the place of a file of its own, however its sums were forged."""
+    """Neither additional pickles, nor one that replaces a file of the checkpoint with a forged checksum."""
     layer = torch.nn.Linear(2, 2)
     weights, optimizer = dict(layer.named_parameters()), torch.optim.AdamW(layer.parameters())
     checkpoints = Checkpoints(tmp_path / "checkpoints", 1)
     checkpoints.save(TrainerState(step=3), weights, optimizer, {"random/cpu": torch.get_rng_state()})
     folder = tmp_path / "checkpoints" / "step-00000003"
-    plant(folder, marker)
+    write_pickles(folder, marker)
     assert checkpoints.resume(weights, optimizer).step == 3
-    plant(folder, marker, (name,))
+    write_pickles(folder, marker, (name,))
     with pytest.MonkeyPatch.context() as patch:
         if name != "state.json":
             patch.setattr(
@@ -145,8 +149,8 @@ def generate(model, **options):
 """
 
 
-def sneaky(directory: Path, good: Path, marker: Path) -> Path:
-    """A checkpoint that brings its own code for configuration, model, tokenizer and generation."""
+def checkpoint_with_code(directory: Path, good: Path, marker: Path) -> Path:
+    """A checkpoint with code for its configuration, model, tokenizer and generation."""
     shutil.copytree(good, directory)
     for module in ("configuration_sneaky", "modeling_sneaky", "tokenization_sneaky"):
         (directory / f"{module}.py").write_text(CODE.format(marker=str(marker)))
@@ -173,40 +177,54 @@ def _change(path: Path, **values: object) -> None:
 
 
 @pytest.fixture
-def yes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever asks on the terminal whether code may run is told so."""
+def confirm_prompts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Answer yes if a library asks on the terminal whether code may run."""
     monkeypatch.setattr("builtins.input", lambda *question: "y")
 
 
-@pytest.mark.usefixtures("yes")
-def test_code_that_comes_with_a_model_is_not_run(
-    own: Path, tmp_path: Path, marker: Path, checkpoints: dict[str, Path]
+@pytest.mark.usefixtures("confirm_prompts")
+def test_code_of_a_model_is_not_run(
+    good_inputs: Path, tmp_path: Path, marker: Path, checkpoints: dict[str, Path]
 ) -> None:
-    path = sneaky(tmp_path / "given", checkpoints["llama"], marker)
+    path = checkpoint_with_code(tmp_path / "input", checkpoints["llama"], marker)
     for arguments in COMMANDS["model"].values():
         check_refused(
-            sinkscope(*arguments(path, own), "--out", tmp_path / "out"), tmp_path / "out", str(path)
+            sinkscope(*arguments(path, good_inputs), "--out", tmp_path / "out"), tmp_path / "out", str(path)
         )
 
 
-@pytest.mark.usefixtures("yes")
-def test_code_beside_a_model_of_a_known_kind_is_left_alone(
-    own: Path, tmp_path: Path, marker: Path, checkpoints: dict[str, Path]
+@pytest.mark.usefixtures("confirm_prompts")
+def test_code_in_the_directory_of_a_known_model_type_is_ignored(
+    good_inputs: Path, tmp_path: Path, marker: Path, checkpoints: dict[str, Path]
 ) -> None:
-    path = sneaky(tmp_path / "given", checkpoints["llama"], marker)
+    path = checkpoint_with_code(tmp_path / "input", checkpoints["llama"], marker)
     _change(path / "config.json", model_type="llama", architectures=["LlamaForCausalLM"])
     _change(path / "tokenizer_config.json", tokenizer_class="PreTrainedTokenizerFast")
     assert load(str(path)).n_layers == load_meta_model(str(path))[0].config.num_hidden_layers == 3
     assert content_hash(str(path)) != content_hash(str(checkpoints["llama"])), (
-        "code is part of what a model is"
+        "the hash of a model covers its code"
     )
 
 
-def test_trusted_code_is_run_and_announced(own: Path, tmp_path: Path, checkpoints: dict[str, Path]) -> None:
-    """`compare` with nothing to compare with loads the model, and that is all."""
-    path, marker = sneaky(tmp_path / "given", checkpoints["llama"], tmp_path / "marker"), tmp_path / "marker"
-    arguments: list[object] = ["compare", path, "--text", own / "notes.txt", "--out", tmp_path / "out"]
-    code, err, _, _ = measured([*arguments, "--trust-remote-code"], tmp_path, HF_HOME=str(tmp_path / "home"))
+def test_trusted_code_is_run_and_announced(
+    good_inputs: Path, tmp_path: Path, checkpoints: dict[str, Path]
+) -> None:
+    """`compare` without a second model loads the first one and fails."""
+    path, marker = (
+        checkpoint_with_code(tmp_path / "input", checkpoints["llama"], tmp_path / "marker"),
+        tmp_path / "marker",
+    )
+    arguments: list[object] = [
+        "compare",
+        path,
+        "--text",
+        good_inputs / "notes.txt",
+        "--out",
+        tmp_path / "out",
+    ]
+    code, err, _, _ = run_measured(
+        [*arguments, "--trust-remote-code"], tmp_path, HF_HOME=str(tmp_path / "home")
+    )
     assert (code, marker.exists()) == (2, True), err
     announced, refused = err.splitlines()
     assert announced.endswith(f"model {path}: Python code of the checkpoint may run now (trust_remote_code)")
@@ -227,7 +245,7 @@ metric_list: [{metric: acc}]
 """
 
 
-def test_code_that_comes_with_tasks_is_run_only_where_it_is_trusted(tmp_path: Path) -> None:
+def test_code_of_tasks_is_run_only_if_it_is_trusted(tmp_path: Path) -> None:
     path, marker, out = tmp_path / "tasks", tmp_path / "marker", tmp_path / "out"
     path.mkdir()
     (path / "mine.yaml").write_text(TASK.replace("DIRECTORY", str(path)))
@@ -258,21 +276,21 @@ UNSAFE_MODULES = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "marshal
 
 
 def _calls(tree: ast.AST) -> Iterator[tuple[str, ast.Call]]:
-    """Every call and what it calls, by its whole name whatever it was imported as."""
-    whole: dict[str, str] = {}
+    """The full name of what is called, resolving import aliases, and the call."""
+    full_names: dict[str, str] = {}
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            whole |= {alias.asname: alias.name for alias in node.names if alias.asname}
+            full_names |= {alias.asname: alias.name for alias in node.names if alias.asname}
         elif isinstance(node, ast.ImportFrom):
-            whole |= {alias.asname or alias.name: f"{node.module}.{alias.name}" for alias in node.names}
+            full_names |= {alias.asname or alias.name: f"{node.module}.{alias.name}" for alias in node.names}
     for node in ast.walk(tree):
         if isinstance(node, ast.Call):
             first, dot, rest = ast.unparse(node.func).partition(".")
-            yield whole.get(first, first) + dot + rest, node
+            yield full_names.get(first, first) + dot + rest, node
 
 
-def faults(source: str) -> list[str]:
-    """What in a module could run code that is data."""
+def unsafe_code(source: str) -> list[str]:
+    """What in a module could run code from data."""
     tree, found = ast.parse(source), []
     for node in ast.walk(tree):
         names = (
@@ -305,25 +323,27 @@ def faults(source: str) -> list[str]:
     return found
 
 
-def test_no_module_runs_data() -> None:
+def test_no_module_runs_code_from_data() -> None:
     modules = [*ROOT.glob("sinkscope/**/*.py"), *ROOT.glob("analyses/**/*.py")]
     assert len(modules) > 100
     assert {
         str(path.relative_to(ROOT)): found
         for path in modules
-        if (found := faults(path.read_text(encoding="utf-8")))
+        if (found := unsafe_code(path.read_text(encoding="utf-8")))
     } == {}
 
 
 @pytest.mark.parametrize(
     "source",
     [
-        "eval(text)", "exec(text)", "import pickle", "from pickle import loads", "torch.load(path)", "torch.load(path, weights_only=False)", "yaml.load(text)",
-        "yaml.unsafe_load(text)", "np.load(path, allow_pickle=True)", "pd.read_pickle(path)", "subprocess.run(line, shell=True)",
-        "from torch import load\nload(path)", "import torch as t\nt.load(path)", "from yaml import load as read\nread(text)",
-        "from os import system\nsystem(line)", "from pandas import read_pickle as read\nread(path)", "transformers.AutoModel.from_pretrained(name)",
+        "eval(text)", "exec(text)", "import pickle", "from pickle import loads", "torch.load(path)",
+        "torch.load(path, weights_only=False)", "yaml.load(text)", "yaml.unsafe_load(text)",
+        "np.load(path, allow_pickle=True)", "pd.read_pickle(path)", "subprocess.run(line, shell=True)",
+        "from torch import load\nload(path)", "import torch as t\nt.load(path)",
+        "from yaml import load as read\nread(text)", "from os import system\nsystem(line)",
+        "from pandas import read_pickle as read\nread(path)", "transformers.AutoModel.from_pretrained(name)",
         "AutoConfig.from_pretrained(name)", "AutoModel.from_pretrained(name, trust_remote_code=True)",
     ],
 )  # fmt: skip
-def test_what_would_run_data_is_found(source: str) -> None:
-    assert faults(source)
+def test_unsafe_code_is_found(source: str) -> None:
+    assert unsafe_code(source)

@@ -1,4 +1,4 @@
-"""Whatever stands in a file is read, or refused in one line that names it."""
+"""A file with any content is read, or refused with one error message that names it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from sinkscope.errors import UserError
 from tests.guarantees.readers import READERS
-from tests.guarantees.reading import at_most
+from tests.guarantees.reading import time_limit
 from tests.guarantees.soak_log import attempt
 
 PIECES = [
@@ -32,18 +32,16 @@ EDITS = st.lists(st.tuples(st.floats(0, 1), st.integers(0, 12), JUNK), max_size=
 
 
 def edited(good: bytes, edits: list[tuple[float, int, bytes]]) -> bytes:
-    """Something cut out and something put in, at several places."""
-    for place, gone, new in edits:
-        at = int(place * len(good))
-        good = good[:at] + new + good[at + gone :]
+    """Replace bytes at several positions."""
+    for place, removed, new in edits:
+        start = int(place * len(good))
+        good = good[:start] + new + good[start + removed :]
     return good
 
 
 @pytest.mark.parametrize("file", READERS)
 @pytest.mark.parametrize("count", [150, pytest.param(2000, marks=pytest.mark.soak)])
-def test_whatever_stands_in_a_file_is_read_or_refused_in_one_line(
-    file: str, count: int, tmp_path: Path
-) -> None:
+def test_any_content_is_read_or_refused_with_one_line(file: str, count: int, tmp_path: Path) -> None:
     reader, good = READERS[file]
     path = tmp_path / file
 
@@ -55,16 +53,16 @@ def test_whatever_stands_in_a_file_is_read_or_refused_in_one_line(
         suppress_health_check=list(HealthCheck),
     )
     @given(st.one_of(st.binary(max_size=200), EDITS.map(lambda edits: edited(good, edits))))
-    def tried(data: bytes) -> None:
+    def check_reader(data: bytes) -> None:
         path.write_bytes(data)
         with attempt("random files", file):
             try:
-                with at_most(20):
+                with time_limit(20):
                     reader(path)
             except UserError as error:
                 line = " ".join(str(error).split())
-                assert str(tmp_path) in line and len(line) < 20_000, line  # the command line cuts it
+                assert str(tmp_path) in line and len(line) < 20_000, line  # the command line truncates it
 
     path.write_bytes(good)
     reader(path)
-    tried()
+    check_reader()

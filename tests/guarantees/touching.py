@@ -1,4 +1,7 @@
-"""Writing a directory in the three ways there are, by a process that dies at a chosen touch of the file system; trainings that tell where they go on."""
+"""The three ways to write a directory, in a process that is killed at a given file-system operation.
+
+Also a log of the step at which a training resumes.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ from sinkscope.io.atomic import fill_directory
 from sinkscope.io.run_directory import create_run
 from sinkscope.unlearning.checkpoints import Checkpoints, TrainerState
 
-TOUCHING = (
+FILE_SYSTEM_EVENTS = (
     "open",
     "os.mkdir",
     "os.rename",
@@ -24,56 +27,56 @@ TOUCHING = (
     "shutil.rmtree",
     "fcntl.flock",
 )
-"""Python's audit events before it asks for what changes files."""
+"""Python's audit events before operations that change files."""
 
 
-def new(out: Path, text: str = "new") -> None:
-    with create_run(out, text, kind="locate") as aside:
-        _files(aside, text)
+def write_new(out: Path, text: str = "new") -> None:
+    with create_run(out, text, kind="locate") as staging:
+        _write_files(staging, text)
 
 
-def replacing(out: Path, text: str = "new") -> None:
-    with create_run(out, text, kind="locate", overwrite=True) as aside:
-        _files(aside, text)
+def write_replacing(out: Path, text: str = "new") -> None:
+    with create_run(out, text, kind="locate", overwrite=True) as staging:
+        _write_files(staging, text)
 
 
-def into(out: Path, text: str = "new") -> None:
-    with fill_directory(out) as aside:
-        (aside / "first.txt").write_text(text * 1000)
-        (aside / "second.txt").write_text(text * 1000)
+def write_into(out: Path, text: str = "new") -> None:
+    with fill_directory(out) as staging:
+        (staging / "first.txt").write_text(text * 1000)
+        (staging / "second.txt").write_text(text * 1000)
 
 
-def _files(directory: Path, text: str) -> None:
+def _write_files(directory: Path, text: str) -> None:
     (directory / "deep").mkdir()
     (directory / "deep" / "first.txt").write_text(text * 1000)
     (directory / "second.txt").write_text(text * 1000)
 
 
-def killed(write: Callable[..., None], out: Path, step: int) -> None:
-    """Write, and die at the `step`-th touch; whoever gets to the end has exit code 0."""
+def run_killed(write: Callable[..., None], out: Path, step: int) -> None:
+    """Write, and be killed at the `step`-th operation; exit with code 0 if there are fewer."""
     count = 0
 
-    def touched(event: str, arguments: tuple[object, ...]) -> None:
+    def on_event(event: str, arguments: tuple[object, ...]) -> None:
         nonlocal count
-        if event in TOUCHING:
+        if event in FILE_SYSTEM_EVENTS:
             count += 1
             if count == step:
                 os.kill(os.getpid(), signal.SIGKILL)
 
-    sys.addaudithook(touched)
+    sys.addaudithook(on_event)
     write(out)
     os._exit(0)
 
 
 @contextmanager
-def telling_resumed(told: Path) -> Iterator[None]:
-    """A training writes the step from which it goes on to `told`, for the rest of this process."""
+def log_resumed_step(step_file: Path) -> Iterator[None]:
+    """Write the step at which a training resumes to `step_file`, for the lifetime of this process."""
     resume = Checkpoints.resume
 
-    def resumed(*args: Any) -> TrainerState:
+    def resume_and_log(*args: Any) -> TrainerState:
         progress = resume(*args)
-        told.write_text(str(progress.step))
+        step_file.write_text(str(progress.step))
         return progress
 
-    Checkpoints.resume = resumed
+    Checkpoints.resume = resume_and_log
     yield

@@ -1,4 +1,4 @@
-"""Processes that start warm: forked from a server in which everything is imported, so that many can be started and killed."""
+"""Processes that start fast: forked from a server that has imported everything."""
 
 from __future__ import annotations
 
@@ -18,28 +18,28 @@ CONTEXT.set_forkserver_preload(["tests.guarantees.imported"])
 
 
 @dataclass
-class Started:
-    """A process at work. `log` is a directory with what it has said so far: `out`, `err`."""
+class RunningCommand:
+    """A running process; the directory `log` has its standard output `out` and standard error `err`."""
 
     process: Any
     log: Path
 
-    def kill(self, after: float, by: signal.Signals = signal.SIGKILL) -> bool:
-        """Send a signal `after` seconds from now, and wait for the end; whether it came in time."""
-        self.process.join(after)
+    def kill(self, delay: float, by: signal.Signals = signal.SIGKILL) -> bool:
+        """Send a signal after `delay` seconds and wait for the end; whether the process was still running."""
+        self.process.join(delay)
         alive = self.process.is_alive()
         if alive:
             os.kill(self.process.pid, by)
         self.process.join()
         return alive
 
-    def end(self) -> int:
-        """Wait for the end; the exit code."""
+    def wait(self) -> int:
+        """Wait for the end; returns the exit code."""
         self.process.join()
         return self.process.exitcode
 
     @property
-    def said(self) -> str:
+    def stderr(self) -> str:
         return (self.log / "err").read_text(encoding="utf-8")
 
 
@@ -47,27 +47,27 @@ def start(
     arguments: list[str],
     log: Path,
     environment: Mapping[str, str],
-    within: Callable[[], AbstractContextManager[None]] = nullcontext,
-) -> Started:
-    """Start a command of sinkscope; returns once it is about to run.
+    context: Callable[[], AbstractContextManager[None]] = nullcontext,
+) -> RunningCommand:
+    """Start a sinkscope command; returns just before it runs.
 
     Args:
-        within: gives a context that the process enters before the command, and leaves after it.
+        context: makes a context manager in which the process runs the command.
     """
     log.mkdir(exist_ok=True)
-    (log / "begun").unlink(missing_ok=True)
-    process = CONTEXT.Process(target=_run, args=(arguments, log, environment, within))
+    (log / "started").unlink(missing_ok=True)
+    process = CONTEXT.Process(target=_run, args=(arguments, log, environment, context))
     process.start()
-    while not (log / "begun").exists() and process.is_alive():
+    while not (log / "started").exists() and process.is_alive():
         time.sleep(0.002)
-    return Started(process, log)
+    return RunningCommand(process, log)
 
 
 def _run(
     arguments: list[str],
     log: Path,
     environment: Mapping[str, str],
-    within: Callable[[], AbstractContextManager[None]],
+    context: Callable[[], AbstractContextManager[None]],
 ) -> None:
     from sinkscope.cli import main
 
@@ -76,12 +76,11 @@ def _run(
     for number, name in ((1, "out"), (2, "err")):
         with (log / name).open("w") as file:
             os.dup2(file.fileno(), number)
-    signal.signal(
-        signal.SIGINT, signal.default_int_handler
-    )  # a shell that started the tests in the background has made them ignore it
+    # a shell that runs the tests in the background makes them ignore SIGINT
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        with within():
-            (log / "begun").touch()
+        with context():
+            (log / "started").touch()
             main()
     finally:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # what is to be seen of the command has been
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # the command has ended

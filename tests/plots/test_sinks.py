@@ -38,7 +38,7 @@ HOSTILE = [
 ]
 
 
-pytestmark = pytest.mark.usefixtures("strict_pictures")
+pytestmark = pytest.mark.usefixtures("strict_plots")
 
 
 def atlas_data(n_layers: int, n_heads: int) -> pd.DataFrame:
