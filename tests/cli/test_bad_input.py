@@ -15,7 +15,7 @@ from tests.commands import check_refused, run
 @pytest.mark.parametrize(
     ("head", "message"),
     [
-        ("3-1", "'3-1' is not layer:head; write it like --head 3:5"),
+        ("3-1", "--head '3-1' is not layer:head; write it like 3:5"),
         ("", "the value of --head is empty; give it a value, or leave it out"),
         ("-1:0", "is not layer:head"),
         ("9" * 5000 + ":1", "is not layer:head"),
@@ -49,7 +49,7 @@ def bad_texts(root: Path) -> dict[str, tuple[Path, str]]:
         "blank.txt": (b" \n\n ", "is empty"),
         "short.txt": (b"two words", "short.txt is too short"),
         "latin.txt": ("café ".encode("latin-1") * 40, "not UTF-8"),
-        "wrong.jsonl": (b'{"body": "x"}\n', "found: body"),
+        "wrong.jsonl": (b'{"body": "x"}\n', "columns: body"),
         "number.jsonl": (b'{"text": 3}\n', "line 1"),
         "broken.jsonl": (b'{"text": "x"}\n{"text": \n', "line 2 is not JSON"),
         "deep.jsonl": (b"[" * 100_000, "line 1"),
@@ -59,8 +59,8 @@ def bad_texts(root: Path) -> dict[str, tuple[Path, str]]:
     (root / "nothing").mkdir()
     found = {name: (root / name, message) for name, (_, message) in cases.items()}
     return found | {
-        "missing": (root / "missing.txt", "is not there"),
-        "nothing": (root / "nothing", "holds no .txt file"),
+        "missing": (root / "missing.txt", "does not exist"),
+        "nothing": (root / "nothing", "has no .txt file"),
     }
 
 
@@ -150,7 +150,7 @@ def test_bad_models_are_one_line_and_exit_code_2(
     ("arguments", "message"),
     [
         (["--placement", "middle", "--trigger", "x"], "is unknown; use prefix"),
-        (["--placement", "infix"], "--placement infix places a trigger, and there is none; give --trigger"),
+        (["--placement", "infix"], "--placement infix needs a trigger; give --trigger too"),
         (["--placement", "index:0", "--trigger", "x"], "BOS"),
         (["--placement", "index:400", "--trigger", "x"], "beyond the passage"),
         (["--trigger", "  "], "is empty"),
