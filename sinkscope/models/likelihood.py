@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from sinkscope.errors import ModelError
 from sinkscope.io.progress import OnProgress, shift_progress
 from sinkscope.models.batches import PaddedBatch
 from sinkscope.models.interventions import mask_keys
@@ -154,8 +155,16 @@ def auc(forget: Sequence[float], holdout: Sequence[float]) -> float:
     0.5: no separation; 0: every forget passage scores higher than every holdout passage. The trapezoids are
     added up as scikit-learn's `roc_auc_score` does, without the corners on straight lines, which decides the
     last bit.
+
+    Raises:
+        ModelError: a score is infinite or NaN.
     """
     scores = np.array([*forget, *holdout], dtype=float)
+    if not np.isfinite(scores).all():
+        raise ModelError(
+            "the model gives a passage an infinite or NaN log-probability, so there is no AUC; check its "
+            "weights, or load it in float32"
+        )
     order = np.argsort(-scores, kind="stable")
     ends = np.append(np.flatnonzero(np.diff(scores[order])), len(scores) - 1)
     true = np.cumsum(order >= len(forget))[ends]

@@ -10,6 +10,7 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 from sinkscope import load
+from sinkscope.errors import ModelError
 from sinkscope.models.interventions import mask_keys
 from sinkscope.models.likelihood import (
     TokenLikelihoods,
@@ -79,6 +80,13 @@ def test_min_k_score_and_auc() -> None:
     assert auc(forget, holdout) == pytest.approx(np.mean(pairs))
     assert auc(forget, holdout) == roc_auc_score([0, 0, 0, 1, 1, 1], forget + holdout)
     assert auc([0.0, 0.0], [-1.0, -1.0]) == 0
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_there_is_no_auc_of_a_score_that_is_not_finite(bad: float) -> None:
+    for forget, holdout in (([bad, -1.0], [-2.0, -3.0]), ([-1.0, -2.0], [-3.0, bad])):
+        with pytest.raises(ModelError, match="infinite or NaN log-probability"):
+            auc(forget, holdout)
 
 
 def test_min_k_separates_the_forget_set_in_the_target_and_not_in_the_retain_model() -> None:
