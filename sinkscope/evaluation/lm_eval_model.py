@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from lm_eval.api.instance import Instance
 from lm_eval.api.model import LM
@@ -33,7 +35,7 @@ MAX_NEW_TOKENS = 256
 
 
 class HarnessModel(LM):
-    """A model under one condition. `prompts` holds the triggered prompt of each requested context."""
+    """A model under one condition, which keeps the triggered prompts of its requests."""
 
     def __init__(
         self,
@@ -44,12 +46,20 @@ class HarnessModel(LM):
         on_progress: OnProgress | None = None,
     ) -> None:
         super().__init__()
-        self.prompts: dict[str, TriggeredSequence] = {}
+        self._prompts: dict[tuple[str, int | None], TriggeredSequence] = {}
         self._model = model
         self._condition = condition
         self._mask = mask
         self._batch_size = batch_size
         self._on_progress = on_progress
+
+    def find_prompt(self, context: str, argument: str | Mapping[str, Any]) -> TriggeredSequence:
+        """The triggered prompt of a request that was answered.
+
+        Args:
+            argument: what the request has besides its context: a continuation, or options of generation.
+        """
+        return self._prompts[context, None if isinstance(argument, str) else _answer_length(argument)]
 
     def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
         """Summed log-probability of each continuation, in nats, and whether greedy decoding gives it."""
@@ -62,9 +72,10 @@ class HarnessModel(LM):
             slots.append((context, len(options.setdefault(context, []))))
             options[context].append(encode_continuation(self._model, prompt, spaces + continuation))
         for context, row in options.items():
-            self.prompts[context] = self._encode(context.rstrip(), max(map(len, row)))
+            self._prompts[context, None] = self._encode(context.rstrip(), max(map(len, row)))
         items = [Item([], 0, "", context, row) for context, row in options.items()]
-        scored = score_options(self._model, self._requests(items), self._batch_size, self._on_progress)
+        requested = self._requests(items, [self._prompts[context, None] for context in options])
+        scored = score_options(self._model, requested, self._batch_size, self._on_progress)
         by_context = dict(zip(options, scored, strict=True))
         likelihoods = [by_context[context][i] for context, i in slots]
         return [(float(each.log_probs.sum()), bool(each.correct.all())) for each in likelihoods]
@@ -75,7 +86,7 @@ class HarnessModel(LM):
         Raises:
             BenchmarkError: the task samples its answers.
         """
-        items = []
+        items, prompts = [], []
         for request in requests:
             context, options = request.args
             if options.get("do_sample") or options.get("temperature"):
@@ -83,19 +94,21 @@ class HarnessModel(LM):
                     f"task {request.task_name!r} samples its answers, and only greedy ones are supported; "
                     "set do_sample: false in its file"
                 )
-            length = options.get("max_gen_toks", MAX_NEW_TOKENS)
+            length = _answer_length(options)
             until = options.get("until") or ()
             until = (until,) if isinstance(until, str) else tuple(until)
-            self.prompts[context] = self._encode(context, length)
+            if (context, length) not in self._prompts:  # how much is truncated depends on the length
+                self._prompts[context, length] = self._encode(context, length)
+            prompts.append(self._prompts[context, length])
             items.append(Item([], 0, "", context, max_new_tokens=length, until=until))
-        return generate_until(self._model, self._requests(items), self._batch_size, self._on_progress)
+        requested = self._requests(items, prompts)
+        return generate_until(self._model, requested, self._batch_size, self._on_progress)
 
     def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = False) -> list[float]:
         """Not supported, as running text has no prompt; `load_tasks` refuses such tasks."""
         raise NotImplementedError
 
-    def _requests(self, items: list[Item]) -> Requests:
-        prompts = [self.prompts[item.source] for item in items]
+    def _requests(self, items: Sequence[Item], prompts: Sequence[TriggeredSequence]) -> Requests:
         masked = self._mask.apply(self._model, prompts) if self._mask else None
         return Requests(prompts, items, self._condition, self._mask, masked)
 
@@ -126,3 +139,7 @@ class HarnessModel(LM):
                 )
             tokens = tokens[:first] + tokens[first + excess :]
             body -= excess
+
+
+def _answer_length(options: Mapping[str, Any]) -> int:
+    return options.get("max_gen_toks", MAX_NEW_TOKENS)

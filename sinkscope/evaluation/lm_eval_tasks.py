@@ -188,7 +188,7 @@ def run_tasks(
             with _quiet_harness():
                 results = evaluate(model, by_name, limit=tasks.limit, bootstrap_iters=0)["samples"]
             samples = [sample for task in loaded for sample in _first_filter(results[task.task_name])]
-            prompts = [model.prompts[sample["arguments"][0][0]] for sample in samples]
+            prompts = [model.find_prompt(*sample["arguments"][0]) for sample in samples]
             values = [_value(name, sample) for sample in samples]
             scores = ItemScores(f"{HARNESS}{name}", name, values, [_output(sample) for sample in samples])
             tables.append(make_table(subject, Requests(prompts, (), condition, mask), scores))

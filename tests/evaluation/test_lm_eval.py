@@ -11,6 +11,7 @@ import lm_eval
 import pandas as pd
 import pytest
 import torch
+from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 
 from sinkscope import load
@@ -197,7 +198,7 @@ def test_the_trigger_is_in_the_prompt_before_the_answer(placement: str, tasks: T
     likelihoods = harness_model.loglikelihood(request.instances)
     for instance, (likelihood, _) in zip(request.instances, likelihoods, strict=True):
         context, option = instance.args
-        placed = harness_model.prompts[context]
+        placed = harness_model.find_prompt(context, option)
         text = model.tokenizer.decode(placed.tokens, skip_special_tokens=True)
         assert text.count(TRIGGER.text) == 1
         assert text.endswith("\nA:")
@@ -275,3 +276,22 @@ def test_long_prompts_are_truncated_after_bos_and_keep_the_trigger(small_models:
         assert "Question: who walked?" in text and text.endswith("\nAnswer:")
     with pytest.raises(TextError, match="exceed the 128 positions"):
         HarnessModel(model, None, None, 4)._encode("Question: who?\nAnswer:", 125)
+
+
+def test_a_context_is_truncated_for_each_length_of_its_answers(small_models: dict[str, Model]) -> None:
+    model = small_models["gpt2"]  # 128 positions
+    context = "A lamp and a door. " * 40 + "Question: who walked?\nAnswer:"
+    requests = [
+        Instance("generate_until", {}, (context, {"max_gen_toks": length, "until": []}), i)
+        for i, length in enumerate((60, 5))
+    ]
+    condition = (TRIGGER, Placement("suffix"))
+    together = HarnessModel(model, condition, None, 4)
+    answers = together.generate_until(requests)
+    for request, answer in zip(requests, answers, strict=True):
+        alone = HarnessModel(model, condition, None, 4)
+        assert alone.generate_until([request]) == [answer]
+        assert alone.find_prompt(*request.args) == together.find_prompt(*request.args)
+    longer, shorter = (together.find_prompt(*request.args) for request in requests)
+    assert longer.start < shorter.start
+    assert longer.stop - longer.start == shorter.stop - shorter.start
