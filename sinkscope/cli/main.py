@@ -31,6 +31,8 @@ from sinkscope.io.readers import is_text
 
 STOPPED = "stopped; no incomplete results are left"
 TRACEBACK = "SINKSCOPE_TRACEBACK"
+COMPLETE = "_SINKSCOPE_COMPLETE"
+"""Set by the script that completes commands in the shell, which calls the program."""
 PATH_ERRORS = (errno.ENAMETOOLONG, errno.ELOOP, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR)
 """Errors of the operating system that another path avoids."""
 FULL_ERRORS = (errno.ENOSPC, errno.EDQUOT)
@@ -129,6 +131,8 @@ def main() -> None:
 def _run_command(arguments: list[str]) -> None:
     """As `app()`, which would replace the message of a KeyboardInterrupt by an exit code."""
     command = get_command(app)
+    if COMPLETE in os.environ:
+        command.main(arguments, prog_name="sinkscope")  # answers the script of the shell and exits
     try:
         with command.make_context("sinkscope", arguments) as context:
             command.invoke(context)

@@ -27,7 +27,7 @@ def benchmark_names() -> list[str]:
 
 def recipe_names() -> list[tuple[str, str]]:
     """Recipes that come with the package, each with its first line."""
-    from sinkscope.unlearning.recipe import recipe_summaries
+    from sinkscope.unlearning.recipe_files import recipe_summaries
 
     return list(recipe_summaries().items())
 

@@ -71,6 +71,6 @@ def recipes(json: JsonOpt = False) -> None:
 
     Example: `sinkscope recipes`
     """
-    from sinkscope.unlearning.recipe import recipe_summaries
+    from sinkscope.unlearning.recipe_files import recipe_summaries
 
     print_result(recipe_summaries(), json)

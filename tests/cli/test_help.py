@@ -13,7 +13,7 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 from sinkscope.cli.main import app
-from sinkscope.unlearning.recipe import named_recipes
+from sinkscope.unlearning.recipe_files import named_recipes
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = re.compile(r"Example: `([^`]+)`")

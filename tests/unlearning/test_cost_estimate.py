@@ -10,7 +10,8 @@ import pytest
 from sinkscope import load
 from sinkscope.errors import PlacementError, RecipeError
 from sinkscope.unlearning.cost_estimate import estimate_cost
-from sinkscope.unlearning.recipe import Recipe, named_recipes
+from sinkscope.unlearning.recipe import Recipe
+from sinkscope.unlearning.recipe_files import named_recipes
 from sinkscope.unlearning.run import unlearn
 
 

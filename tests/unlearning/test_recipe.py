@@ -9,7 +9,8 @@ import pytest
 from sinkscope.config import apply_overrides, parse_overrides
 from sinkscope.errors import RecipeError
 from sinkscope.schema import version_of
-from sinkscope.unlearning.recipe import Recipe, named_recipes
+from sinkscope.unlearning.recipe import Recipe
+from sinkscope.unlearning.recipe_files import named_recipes
 
 
 @pytest.mark.parametrize(
