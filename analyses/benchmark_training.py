@@ -143,7 +143,7 @@ def literal(kind: str) -> Callable[[], None]:
         seen: list[torch.Tensor] = []
         layer = network.model.layers[-1].self_attn.v_proj
         handle = layer.register_forward_hook(
-            lambda m, i, out: seen.append(out[:, :FIRST].unflatten(-1, (8, -1)).norm(dim=-1))
+            lambda _module, _inputs, out: seen.append(out[:, :FIRST].unflatten(-1, (8, -1)).norm(dim=-1))
         )
         with torch.set_grad_enabled(grad):
             logits = network(ids, use_cache=False).logits
