@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -22,7 +21,7 @@ TOUR, LOG = "analyses/tour.ipynb", "tests/guarantees/soak.tsv"
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     pictures = sorted(
         path.relative_to(ROOT).as_posix()
-        for path in (ROOT / "figures").rglob("*")
+        for path in (ROOT / "figures").iterdir()
         if path.suffix in (".png", ".csv", ".md") and path.name != "README.md"
     )
     for path in (TOUR, LOG, *pictures):
@@ -76,7 +75,7 @@ def _gallery(pictures: list[str]) -> str:
     for path in pictures:
         if path.endswith(".png"):
             name = path.removeprefix("figures/").removesuffix(".png")
-            title = re.sub("[_/]", " ", name).capitalize()
+            title = name.replace("_", " ").capitalize()
             numbers = f"\n\n[numbers]({name}.csv)" if f"figures/{name}.csv" in pictures else ""
             parts.append(f"## {title}\n\n![{title}]({name}.png){numbers}")
     return "\n\n".join(parts) + "\n"
