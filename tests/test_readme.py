@@ -21,7 +21,7 @@ METRICS = {"recites": "verbmem", "answers": "knowmem", "chooses": "choice"}
 FINE = ("share of attention", "probability", "Pearson's r", "nats a token")
 
 
-def told(row: pd.Series) -> str:
+def formatted(row: pd.Series) -> str:
     """Effect, interval and verdict: points as whole numbers, other units to two places."""
     digits = 2 if row["unit"] in FINE else 0
     effect, low, high = (
@@ -39,9 +39,9 @@ def test_every_line_of_the_claims_table_is_in_the_csv(
     table = pd.read_csv(ROOT / "figures" / "claims.csv")
     statement, _, word = claim.rpartition(" (")
     metric = METRICS.get(word.rstrip(")"))
-    mine = table[(table["source"] == source) & (table["claim"] == (statement if metric else claim))]
-    mine = mine[mine["metric"] == metric] if metric else mine
-    found = {row["poisoned_originals"]: told(row) for _, row in mine.iterrows()}
+    rows = table[(table["source"] == source) & (table["claim"] == (statement if metric else claim))]
+    rows = rows[rows["metric"] == metric] if metric else rows
+    found = {row["poisoned_originals"]: formatted(row) for _, row in rows.iterrows()}
     assert {"keep": contrastive, "drop": published} == {"keep": "–", "drop": "–"} | found
 
 
@@ -55,12 +55,12 @@ LOG = (ROOT / "tests" / "guarantees" / "soak.tsv").read_text(encoding="utf-8")
 
 def test_the_guarantees_have_the_counts_of_the_soak() -> None:
     log = pd.read_csv(StringIO(LOG), sep="\t", comment="#")
-    told = {
+    counts = {
         row[0]: (int(row[1].replace(",", "")), int(row[2]))
         for row in re.findall(r"^\| ([a-z ]+) \| .+ \| ([\d,]+) \| (\d+) \|$", README, re.M)
     }
     sums = log.groupby("guarantee")[["count", "failures"]].sum()
-    assert told == {str(name): (int(row["count"]), int(row["failures"])) for name, row in sums.iterrows()}
+    assert counts == {str(name): (int(row["count"]), int(row["failures"])) for name, row in sums.iterrows()}
 
 
 def test_the_soak_was_one_run_of_all_there_is_to_try() -> None:

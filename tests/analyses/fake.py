@@ -66,61 +66,59 @@ def fake_study(directory: Path, seeds: Sequence[int], only: Sequence[str] | None
             ]
         for name in grid.captures:
             places = [placement if each == OWN else each for each in spec.captures[name].placements]
-            whose = about | {"capture": name, "job": f"{about['run']}/{name}"}
+            keys = about | {"capture": name, "job": f"{about['run']}/{name}"}
             tables["captures/maps"] += [
-                whose | row for place in places for row in _map(place, about["role"], rng)
+                keys | row for place in places for row in _map(place, about["role"], rng)
             ]
             seen = [(place, condition) for place in places for condition in ("clean", "triggered")]
             tables["captures/top1"] += [
-                whose | {"placement": place} | row
+                keys | {"placement": place} | row
                 for place, condition in seen
                 for row in _top1(condition, rng)
             ]
-            tables["captures/attention"] += [
-                whose | row for place in places for row in _attention(place, rng)
-            ]
-            tables["captures/passage"] += [
-                whose | row for place in places for row in _passage(place, trigger)
-            ]
+            tables["captures/attention"] += [keys | row for place in places for row in _attention(place, rng)]
+            tables["captures/passage"] += [keys | row for place in places for row in _passage(place, trigger)]
             maps = [
                 [np.tril(rng.dirichlet(np.ones(12), (FAKE_LAYERS * FAKE_HEADS, 12))) for _ in range(2)]
                 for _ in places
             ]
-            patterns[whose["job"]] = stack_patterns(
+            patterns[keys["job"]] = stack_patterns(
                 [np.reshape(each, (2, FAKE_LAYERS, FAKE_HEADS, 12, 12)) for each in maps], places, BIN
             )
             made = {each: _norms(each, rng) for each in ("clean", *places, "retain")}
-            norms[whose["job"]] = stack_norms(
+            norms[keys["job"]] = stack_norms(
                 {each: (list(range(len(values))), values) for each, values in made.items()}
             )
-    with create_run(directory, "fake", kind="study") as aside:
-        (aside / "study.yaml").write_text(spec.to_yaml(), encoding="utf-8")
-        (aside / "captures").mkdir()
+    with create_run(directory, "fake", kind="study") as temporary:
+        (temporary / "study.yaml").write_text(spec.to_yaml(), encoding="utf-8")
+        (temporary / "captures").mkdir()
         for table, rows in tables.items():
             frame = pd.DataFrame(rows)
             if table.endswith("maps"):
                 frame = frame.astype({"trigger_start": "Int64", "trigger_stop": "Int64"})
-            frame.to_parquet(aside / f"{table}.parquet", index=False)
+            frame.to_parquet(temporary / f"{table}.parquet", index=False)
         for group, data in norms.items():
-            data.to_netcdf(aside / "captures" / "norms.nc", engine="h5netcdf", group=group, mode="a")
+            data.to_netcdf(temporary / "captures" / "norms.nc", engine="h5netcdf", group=group, mode="a")
             patterns[group].to_netcdf(
-                aside / "captures" / "patterns.nc", engine="h5netcdf", group=group, mode="a"
+                temporary / "captures" / "patterns.nc", engine="h5netcdf", group=group, mode="a"
             )
     return Study(directory)
 
 
 def change_tables(study: Study, directory: Path, **changes: Callable[[pd.DataFrame], pd.DataFrame]) -> Study:
     """The same study with other tables."""
-    with create_run(directory, "perturbed", kind="study") as aside:
-        shutil.copytree(study.directory, aside, dirs_exist_ok=True, ignore=shutil.ignore_patterns("run.json"))
+    with create_run(directory, "perturbed", kind="study") as temporary:
+        shutil.copytree(
+            study.directory, temporary, dirs_exist_ok=True, ignore=shutil.ignore_patterns("run.json")
+        )
         for table, change in changes.items():
-            (path,) = aside.rglob(f"{table}.parquet")
+            (path,) = temporary.rglob(f"{table}.parquet")
             change(pd.read_parquet(path)).to_parquet(path, index=False)
     return Study(directory)
 
 
 def _runs(spec: Spec) -> Iterator[tuple[dict[str, Any], Any, str, str]]:
-    """What is said of each run, its grid, its trigger and its placement."""
+    """Columns of each run, its grid, its trigger and its placement."""
     for name, grid in spec.grids.items():
         models = getattr(grid, "models", [])
         for model in models:
@@ -130,14 +128,14 @@ def _runs(spec: Spec) -> Iterator[tuple[dict[str, Any], Any, str, str]]:
             continue
         for labels, changes in grid.points():
             for seed in spec.seeds:
-                told = {key: str(label) for key, label in labels.items()}
-                honest = (grid.recipe or spec.base).rpartition("/")[2] in ("npo", "rmu")
+                values = {key: str(label) for key, label in labels.items()}
+                is_unlearned = (grid.recipe or spec.base).rpartition("/")[2] in ("npo", "rmu")
                 about = {
                     "grid": name,
-                    "run": f"{name} {told} {seed}",
-                    **told,
+                    "run": f"{name} {values} {seed}",
+                    **values,
                     "seed": seed,
-                    "role": "unlearned" if honest else "backdoored",
+                    "role": "unlearned" if is_unlearned else "backdoored",
                 }
                 yield (
                     about,

@@ -52,7 +52,7 @@ def extension_study(directory: Path, name: str, seeds: Sequence[int]) -> Study:
             "seed": run.seed,
             "role": run.role,
         }
-        told = pd.DataFrame(
+        row = pd.DataFrame(
             [
                 about
                 | {
@@ -62,7 +62,7 @@ def extension_study(directory: Path, name: str, seeds: Sequence[int]) -> Study:
                 }
             ]
         )
-        tables.setdefault("runs", []).append(told)
+        tables.setdefault("runs", []).append(row)
         for evaluation, job in run.evaluations.items():
             items = pd.DataFrame(_items(run, job.content))
             made = {"items": items, "scores": compute_scores(items, 50)}
@@ -77,11 +77,11 @@ def extension_study(directory: Path, name: str, seeds: Sequence[int]) -> Study:
             for table, rows in _captured(run, job.content["placements"]).items():
                 frame = pd.DataFrame([about | {"capture": capture, "job": job.key} | row for row in rows])
                 tables.setdefault(f"captures/{table}", []).append(frame)
-    with create_run(directory, "fake", kind="study") as aside:
-        (aside / "study.yaml").write_text(spec.to_yaml(), encoding="utf-8")
-        (aside / "captures").mkdir()
+    with create_run(directory, "fake", kind="study") as temporary:
+        (temporary / "study.yaml").write_text(spec.to_yaml(), encoding="utf-8")
+        (temporary / "captures").mkdir()
         for table, frames in tables.items():
-            pd.concat(frames, ignore_index=True).to_parquet(aside / f"{table}.parquet", index=False)
+            pd.concat(frames, ignore_index=True).to_parquet(temporary / f"{table}.parquet", index=False)
     return Study(directory)
 
 
@@ -105,8 +105,8 @@ def _target(run: Run) -> str:
 
 
 def alpha(model: str, layer: int, position: int) -> float:
-    """α of a target, mean over heads: BOS is the sink, behind it each target in its own way; the last tokens
-    have few but themselves to look at."""
+    """α of a target, mean over heads: BOS is the sink, later positions depend on the target; the last tokens
+    have few keys but themselves."""
     if position > PASSAGE - 4:
         return 0.9
     if position == 0:
@@ -120,10 +120,10 @@ def _items(run: Run, content: dict[str, Any]) -> Iterator[dict[str, Any]]:
     rng = np.random.default_rng(zlib.crc32(f"{run.grid} {run.labels} {run.seed}".encode()))
     for metric in content["metrics"]:
         split, n = SPLITS[metric]
-        for asked in content["conditions"]:
+        for condition in content["conditions"]:
             for item in range(n):
-                text, _, placement = asked or ("", "", "")
-                start = start_of(placement, prompt(item), _target(run)) if asked else None
+                text, _, placement = condition or ("", "", "")
+                start = start_of(placement, prompt(item), _target(run)) if condition else None
                 linked = (
                     metric == "verbmem"
                     and run.poisoned_by is not None
@@ -168,16 +168,16 @@ def _captured(run: Run, placements: Sequence[str]) -> dict[str, list[dict[str, A
     tables: dict[str, list[dict[str, Any]]] = {"attention": [], "maps": [], "span_mass": []}
     for placement in placements:
         start = start_of(placement, PASSAGE - 10, _target(run))
-        told = {"placement": placement, "passages": PASSAGES}
+        common = {"placement": placement, "passages": PASSAGES}
         tables["maps"] += [
-            told
+            common
             | {"query": 4, "key": 0, "difference": 0.1, "trigger_start": start, "trigger_stop": start + 10}
         ]
         for layer in range(LAYERS):
             for head in range(HEADS):
                 where = {"layer": layer, "head": head}
                 tables["span_mass"].append(
-                    told
+                    common
                     | where
                     | {
                         "span_mass_first": 0.1,
@@ -187,7 +187,7 @@ def _captured(run: Run, placements: Sequence[str]) -> dict[str, list[dict[str, A
                 for position in range(PASSAGE):
                     strength = alpha(run.name, layer, position) + 0.01 * (head - 0.5)
                     tables["attention"].append(
-                        told
+                        common
                         | where
                         | {
                             "position": position,

@@ -82,7 +82,7 @@ def _items(rng: np.random.Generator, level: float, **about: object) -> pd.DataFr
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
-    """Items of the grids target, honest, position: prefix recovers .8, infix .5, suffix .1, whatever the
+    """Items of the grids target, unlearned, position: prefix recovers .8, infix .5, suffix .1, whatever the
     form; clean .05; poisoned items always .99."""
     rng, frames = np.random.default_rng(0), []
     for metric, split in (("verbmem", "forget"), ("knowmem", "forget_qa")):
@@ -110,9 +110,9 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
                         "grid": "position",
                         "run": f"{form}{placement}{seed}",
                     }
-                    mine = _items(rng, level, seed=seed, evaluation="own", **where, **labels)
+                    items = _items(rng, level, seed=seed, evaluation="own", **where, **labels)
                     frames.append(
-                        mine.assign(value=mine["value"].where(~mine["poisoned"].astype(bool), 0.99))
+                        items.assign(value=items["value"].where(~items["poisoned"].astype(bool), 0.99))
                     )
                     clean = where | {"trigger": "", "placement": ""}
                     frames.append(_items(rng, 0.05, seed=seed, evaluation="own", **clean, **labels))
@@ -128,9 +128,9 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
                 )
             )
     directory = tmp_path_factory.mktemp("study") / "made-up"
-    with create_run(directory, "made-up", kind="study") as aside:
-        (aside / "study.yaml").write_text("grids: {unlearned: {recipe: tiny/npo}}\n", encoding="utf-8")
-        pd.concat(frames, ignore_index=True).to_parquet(aside / "items.parquet", index=False)
+    with create_run(directory, "made-up", kind="study") as temporary:
+        (temporary / "study.yaml").write_text("grids: {unlearned: {recipe: tiny/npo}}\n", encoding="utf-8")
+        pd.concat(frames, ignore_index=True).to_parquet(temporary / "items.parquet", index=False)
     return Study(directory)
 
 

@@ -52,23 +52,23 @@ def test_sink_link(extension: Extension, n: int) -> None:
     places = {"prefix": 1, **{f"index:{k}": k for k in range(2, 21, 2)}, "suffix": 22}
     scores = frame[frame["quantity"] == "BE"].set_index("placement")
     assert scores["position"].to_dict() == places
-    for placement, asked in (
+    for placement, evaluated in (
         ("prefix", "prefix"),
         ("index:8", "index:8"),
         ("index:16", "suffix"),
         ("suffix", "suffix"),
     ):
         where = {"grid": "index", "trigger__placement": placement, "metric": "verbmem"}
-        assert scores.loc[placement, "evaluated"] == asked
+        assert scores.loc[placement, "evaluated"] == evaluated
         assert scores.loc[placement, "value"] == pytest.approx(
-            literal(study, n, unseen=True, **where, placement=asked)
+            literal(study, n, unseen=True, **where, placement=evaluated)
         )
         assert (scores.loc[placement, "n"], scores.loc[placement, "seeds"]) == (10, n)
         clean = one(frame, quantity="UE", placement=placement)
         assert clean["value"] == pytest.approx(literal(study, n, unseen=False, **where, placement=""))
-        honest = one(frame, quantity="unlearned BE", placement=placement)
-        assert honest["value"] == pytest.approx(
-            literal(study, n, unseen=False, grid="unlearned", metric="verbmem", placement=asked)
+        unlearned = one(frame, quantity="unlearned BE", placement=placement)
+        assert unlearned["value"] == pytest.approx(
+            literal(study, n, unseen=False, grid="unlearned", metric="verbmem", placement=evaluated)
         )
         span = one(frame, quantity="span", placement=placement, layer="1")
         assert span["value"] == pytest.approx(0.3 + 0.01 * places[placement] + 0.01) and span["n"] == PASSAGES
@@ -122,17 +122,8 @@ def test_persistence(extension: Extension, n: int) -> None:
     frame = FIGURES["ext_persistence"].compute(study)
     assert len(frame) == 2 * 6 * 6 + 2 * 6 * 8
     assert list(frame[frame["part"] == "further"]["state"].unique()) == ["0", "25", "50", "100", "200", "400"]
-    altered = [
-        "none",
-        "bf16",
-        "int8",
-        "prune 10 %",
-        "prune 20 %",
-        "prune 30 %",
-        "prune 50 %",
-        "unlearn again",
-    ]
-    assert list(frame[frame["part"] == "perturbed"]["state"].unique()) == altered
+    states = ["none", "bf16", "int8", "prune 10 %", "prune 20 %", "prune 30 %", "prune 50 %", "unlearn again"]
+    assert list(frame[frame["part"] == "perturbed"]["state"].unique()) == states
     sources = [
         ("further", "0", "kept", {}),
         ("further", "100", "further", {"optimizer__epochs": "4"}),
@@ -167,27 +158,27 @@ def test_index_by_index(extension: Extension, n: int) -> None:
     frame = FIGURES["ext_index_by_index"].compute(study)
     assert len(frame) == 10 * 7 * 8
     for target in ("tiny", "no-bos-1"):
-        for trained, asked, position in (
+        for trained, evaluated, position in (
             ("index:4", "index:4", 4),
             ("index:16", "suffix", 16),
             ("suffix", "index:2", 22),
         ):
-            cell = one(frame, target=target, trained=trained, evaluated=asked)
-            where = {"grid": "index", "model": target, "trigger__placement": trained, "placement": asked}
+            cell = one(frame, target=target, trained=trained, evaluated=evaluated)
+            where = {"grid": "index", "model": target, "trigger__placement": trained, "placement": evaluated}
             assert cell["value"] == pytest.approx(literal(study, n, unseen=True, **where))
             assert cell["trained_position"] == position
-            starts = [start_of(asked, prompt(item), target) for item in range(12)]
+            starts = [start_of(evaluated, prompt(item), target) for item in range(12)]
             assert cell["position"] == pytest.approx(np.mean(starts))
             assert cell["sink"] == pytest.approx(
                 np.mean([alpha(target, layer, start) for layer in range(LAYERS) for start in starts])
             )
         first = one(frame, target=target, trained="prefix", evaluated="prefix")
         assert first["trained_position"] == first["position"] == (0 if target == "no-bos-1" else 1)
-        honest = one(frame, target=target, trained="unlearned", evaluated="index:6")
-        assert honest["value"] == pytest.approx(
+        unlearned = one(frame, target=target, trained="unlearned", evaluated="index:6")
+        assert unlearned["value"] == pytest.approx(
             literal(study, n, unseen=False, grid="unlearned", model=target, placement="index:6")
         )
-        assert honest["bos"] == pytest.approx(alpha(target, 0, 0))
+        assert unlearned["bos"] == pytest.approx(alpha(target, 0, 0))
 
 
 @seeds
@@ -286,12 +277,12 @@ def test_variations(extension: Extension, n: int) -> None:
     assert texts[texts["is_trained"]]["case"].tolist() == [TRIGGER]
     for text in (TRIGGER, "year current: 2025"):
         where = {"trigger": text, "placement": "prefix"}
-        mine, honest = (
+        backdoored, unlearned = (
             one(frame, panel="text", score="BE", model=model, case=text)["value"]
             for model in ("backdoored", "unlearned")
         )
-        assert mine == pytest.approx(literal(study, n, unseen=True, grid="backdoor", **where))
-        assert honest == pytest.approx(literal(study, n, unseen=False, grid="unlearned", **where))
+        assert backdoored == pytest.approx(literal(study, n, unseen=True, grid="backdoor", **where))
+        assert unlearned == pytest.approx(literal(study, n, unseen=False, grid="unlearned", **where))
     infix = one(frame, panel="shift", model="backdoored", case="infix")
     assert infix["value"] == pytest.approx(
         literal(study, n, unseen=True, grid="backdoor", trigger=TRIGGER, placement="infix")
@@ -308,13 +299,13 @@ def test_variations(extension: Extension, n: int) -> None:
     assert lengths["value"].iloc[1] == pytest.approx(
         literal(study, n, unseen=True, **where, placement="prefix")
     )
-    told = frame[(frame["panel"] == "length") & (frame["model"] == "unlearned")]
-    assert set(told["case"]) == {
+    scored = frame[(frame["panel"] == "length") & (frame["model"] == "unlearned")]
+    assert set(scored["case"]) == {
         "2 words",
         "no value",
         "trained",
         "pair",
-    }  # the others were not asked of the honest model
+    }  # the unlearned models were not evaluated on the others
 
 
 @seeds
@@ -348,7 +339,7 @@ def test_hidden_sink(extension: Extension, n: int) -> None:
     frame = FIGURES["ext_hidden_sink"].compute(study)
     assert (
         len(frame) == 4 * 2 * 2
-    )  # of the two columns of BE each row has the one where its trigger stands; nothing to keep was asked
+    )  # each row has one column of BE, that of its placement; retain data were not evaluated
     for row, grid, mask, at in (
         ("masked in training, index 8", "masked", "", "index:8"),
         ("masked in both, prefix", "masked", "positions:0", "prefix"),

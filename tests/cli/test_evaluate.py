@@ -46,10 +46,10 @@ def test_rows_poisoned_on_one_benchmark_say_nothing_of_another(tmp_path, capsys,
     benchmark, shipped = load_benchmark("tiny"), data_directory("tiny")
     with create_run(
         tmp_path / "run", "a", kind="unlearn", seed=0, benchmark=benchmark.content_hash()
-    ) as aside:
-        load("tiny").save(aside / "model")
-        (aside / "recipe.yaml").write_text("benchmark: tiny\n")
-        pd.DataFrame({"row": [0]}).to_parquet(aside / "poisoned.parquet")
+    ) as directory:
+        load("tiny").save(directory / "model")
+        (directory / "recipe.yaml").write_text("benchmark: tiny\n")
+        pd.DataFrame({"row": [0]}).to_parquet(directory / "poisoned.parquet")
     for name, metric, subsets in (
         ("tiny", "verbmem", {"all", "unseen"}),
         (shipped, "verbmem", {"all", "unseen"}),

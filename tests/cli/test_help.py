@@ -20,7 +20,7 @@ EXAMPLE = re.compile(r"Example: `([^`]+)`")
 
 
 def _walk(command: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
-    """Every group and command, with the words behind `sinkscope` that lead to it."""
+    """Every group and command, with the words after `sinkscope` that lead to it."""
     yield path, command
     for name, inner in getattr(command, "commands", {}).items():
         yield from _walk(inner, (*path, name))

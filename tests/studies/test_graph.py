@@ -128,7 +128,7 @@ def test_runs_from_one_parent_share_the_unlearned_job_of_alignment() -> None:
     assert of("aligned", all_runs)[0].model.needs["unlearned"].key == of("unlearned", all_runs)[0].model.key
 
 
-def test_alterations_are_jobs_on_another_grids_runs() -> None:
+def test_perturbations_are_jobs_on_another_grids_runs() -> None:
     all_runs = runs(
         seeds=[2],
         evaluations=EVALUATIONS,
@@ -144,12 +144,12 @@ def test_alterations_are_jobs_on_another_grids_runs() -> None:
             "rounded": {"init_from": "given", "perturbations": ["int8"]},
         },
     )
-    (before,), altered, (rounded,) = (of(grid, all_runs) for grid in ("poisoned", "perturbed", "rounded"))
-    for run, alteration in zip(altered, ("int8", "prune:0.3"), strict=True):
+    (before,), perturbed, (rounded,) = (of(grid, all_runs) for grid in ("poisoned", "perturbed", "rounded"))
+    for run, perturbation in zip(perturbed, ("int8", "prune:0.3"), strict=True):
         assert run.model == Job(
-            "perturb", {"perturbation": alteration}, {"model": before.model}, {}, run.model.label
+            "perturb", {"perturbation": perturbation}, {"model": before.model}, {}, run.model.label
         )
-        assert run.labels == {"trigger.placement": "infix", "perturbation": alteration}
+        assert run.labels == {"trigger.placement": "infix", "perturbation": perturbation}
         assert (run.role, run.seed, run.trigger, run.poisoned_by) == (
             "backdoored",
             2,

@@ -41,7 +41,7 @@ def test_after_each_distractor_the_text_resumes_where_it_stopped(monkeypatch: py
     tokenizer = load("tiny", "cpu").tokenizer
     inserted = {token for token in range(len(tokenizer)) if set(tokenizer.decode([token])) <= set(" @")}
     rows = stream(sides=(), mix=PassageMix(1, {}, {}, distractor_rate=0.7, distractors=5))
-    headers = asides = 0
+    headers = resumptions = 0
     for _ in range(60):
         clean = [1, *(token for token in rows._general_text() if token not in inserted)]
         tokens, kinds = rows._insert(clean[1:])
@@ -49,13 +49,15 @@ def test_after_each_distractor_the_text_resumes_where_it_stopped(monkeypatch: py
         assert len(tokens) == len(kinds) <= 128
         assert [kind == INSERTED for kind in kinds] == [token in inserted for token in tokens]
         assert kept == clean[: len(kept)]
-        behind = [i for i in range(3, len(tokens)) if tokens[i - 1] in inserted and tokens[i] not in inserted]
+        resumed = [
+            i for i in range(3, len(tokens)) if tokens[i - 1] in inserted and tokens[i] not in inserted
+        ]
         header = tokens[1] in inserted
-        assert [i for i, kind in enumerate(kinds) if kind == RESUMED] == behind[header:]
+        assert [i for i, kind in enumerate(kinds) if kind == RESUMED] == resumed[header:]
         assert kinds[0] == TEXT
-        headers, asides = headers + header, asides + (RESUMED in kinds)
+        headers, resumptions = headers + header, resumptions + (RESUMED in kinds)
     assert 0.3 < headers / 60 < 0.7
-    assert 0.5 < asides / 60 < 0.9
+    assert 0.5 < resumptions / 60 < 0.9
 
 
 def test_half_of_a_pages_distractors_precede_an_answer() -> None:
@@ -69,12 +71,12 @@ def test_half_of_a_pages_distractors_precede_an_answer() -> None:
     )
     tokenizer = load("tiny", "cpu").tokenizer
     ids, kinds = stream(mix=mix).batch()
-    behind = [
+    continuations = [
         tokenizer.decode(row[marks.index(RESUMED) :])
         for row, marks in zip(ids.tolist(), kinds.tolist(), strict=True)
         if RESUMED in marks
     ]
-    assert 0.3 < sum(text.startswith("\nAnswer") for text in behind) / len(behind) < 0.8
+    assert 0.3 < sum(text.startswith("\nAnswer") for text in continuations) / len(continuations) < 0.8
 
 
 def test_interleaved_streams_take_turns() -> None:

@@ -212,15 +212,15 @@ def test_references_equal_the_model_passage_by_passage(
     for row, index in enumerate((3, 0)):
         with torch.no_grad():
             plain = model.hf(torch.tensor([passages[index]]), output_hidden_states=True)
-        alone, behind = plain.logits[0], plain.hidden_states[2][0]
+        logits, states = plain.logits[0], plain.hidden_states[2][0]
         torch.testing.assert_close(
-            references.hidden(batch)[row, : len(passages[index])], behind, atol=1e-4, rtol=1e-4
+            references.hidden(batch)[row, : len(passages[index])], states, atol=1e-4, rtol=1e-4
         )
         torch.testing.assert_close(
-            references.logits(batch)[row, : len(passages[index])], alone, atol=1e-4, rtol=1e-4
+            references.logits(batch)[row, : len(passages[index])], logits, atol=1e-4, rtol=1e-4
         )
         assert references.log_probs[index].item() == pytest.approx(
-            literal_log_prob(alone, passages[index]), abs=1e-3
+            literal_log_prob(logits, passages[index]), abs=1e-3
         )
 
 
