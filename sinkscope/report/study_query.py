@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import xarray as xr
-from scipy import stats
 
 from sinkscope.errors import StudyError
 from sinkscope.report.payload import CONDITIONS, View, average_views, build_views
 from sinkscope.sinks.captures import trigger_spans
+from sinkscope.studies.aggregation import SCORE_KEYS, mean_over_seeds
 from sinkscope.studies.grids import ModelGrid, parent_of
 from sinkscope.studies.study import Study
 
 PLACEMENT_AXIS = "trigger.placement"
 NOT_AXES = ("grid", "run", "seed", "role", "benchmark", "trigger", "trigger_placement")
-SCORE_KEYS = ("run", "seed", "metric", "split", "subset", "trigger", "placement", "mask")
-"""Columns that identify a score, whichever evaluation it comes from."""
 
 
 @dataclass(frozen=True)
@@ -120,7 +117,7 @@ class StudyQuery:
         for group in self.groups if len(scores) else ():
             rows = self.scores(group, scores)
             if len(rows):
-                frames.append(average_seeds(rows, keys).assign(model=group.label))
+                frames.append(mean_over_seeds(rows, keys).assign(model=group.label))
         if not frames:
             return pd.DataFrame()
         table = pd.concat(frames, ignore_index=True)
@@ -174,26 +171,3 @@ class StudyQuery:
     def _of_capture(self, name: str, job: str, placement: str) -> pd.DataFrame:
         table = self.study.table(name)
         return table[(table["job"] == job) & (table["placement"] == placement)]
-
-
-def average_seeds(rows: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
-    """Mean over seeds per combination of `by`: value, ci_low, ci_high, n (smallest of the seeds), seeds.
-
-    With several seeds the interval is a 95 % t interval; with one seed it is that of the row.
-
-    Raises:
-        StudyError: a combination has several runs of one seed.
-    """
-    records = []
-    for keys, group in rows.groupby(list(by), sort=False, dropna=False):
-        if group["seed"].duplicated().any():
-            point = ", ".join(map(str, keys))
-            raise StudyError(f"a grid has several runs of one seed for {point}; remove its other axes")
-        mean = group["value"].mean()
-        low, high = group["ci_low"].iloc[0], group["ci_high"].iloc[0]
-        if len(group) > 1:
-            half = stats.t.ppf(0.975, len(group) - 1) * group["value"].std(ddof=1) / np.sqrt(len(group))
-            low, high = mean - half, mean + half
-        record = dict(zip(by, keys, strict=True)) | {"value": mean, "ci_low": low, "ci_high": high}
-        records.append(record | {"n": int(group["n"].min()), "seeds": len(group)})
-    return pd.DataFrame(records)
