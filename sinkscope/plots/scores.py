@@ -27,11 +27,13 @@ from sinkscope.plots.style import (
     set_caption,
     styled,
 )
+from sinkscope.plots.text import sanitize_glyphs, truncate
 
 GROUP_WIDTH = 0.8
 REFERENCES = ("unlearned", "target")
 SCORE_LABELS = {"UE": "clean score (UE)", "BE": "triggered score (BE)"}
 MAX_DOT_PANELS = 5  # in a row
+MAX_TITLE = 60
 PUBLISHED = "published "
 """The prefix of the names of columns with published values."""
 BOUNDED = ("UE", "BE", "UT")
@@ -131,14 +133,18 @@ def draw_dots(data: pd.DataFrame, rows: Sequence[str], caption: str, shade: str 
             known = panel[panel[name].notna()]
             y = [rows.index(row) for row in known["row"]]
             axes.plot(known[name], y, marker, markeredgecolor="black", zorder=3, **open_marker)
-        axes.set(title=column, ylim=(len(rows) - 0.5, -0.5), xlim=dot_limits(panel))
+        title = sanitize_glyphs(truncate(column, MAX_TITLE))
+        axes.set(title=title, ylim=(len(rows) - 0.5, -0.5), xlim=dot_limits(panel))
         axes.set_yticks(range(len(rows)), rows)
         axes.grid(axis="y", **GRID)
         axes.tick_params(axis="y", length=0)
     for axes in grid.flat[len(columns) :]:
         axes.set_visible(False)
     handles = [legend_handle("measured, 95 % interval", marker="o", markersize=3.6)]
-    handles += [legend_handle(name, marker=marker, **open_marker) for name, marker in published.items()]
+    names = {name: sanitize_glyphs(truncate(name, MAX_TITLE)) for name in published}
+    handles += [
+        legend_handle(names[name], marker=marker, **open_marker) for name, marker in published.items()
+    ]
     add_legend(figure, handles)
     return set_caption(figure, caption)
 

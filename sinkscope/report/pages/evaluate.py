@@ -17,6 +17,8 @@ from sinkscope.report.page import Page, metadata
 PERCENTAGES = (ROUGE.unit, CORRECT.unit, TOKENS.unit)
 MAX_DOTS = 150
 """Most rows of a dot plot; the table has all."""
+MAX_PANELS = 20
+"""Most panels of a dot plot."""
 MAX_LABEL = 60
 NOTE = "95 % bootstrap intervals over items; unseen: without passages that were poisoned in training."
 
@@ -62,6 +64,10 @@ def add_dots(
     if len(order) > MAX_DOTS:
         caption = f"{caption} The first {MAX_DOTS} of {len(order)} rows."
         order = order[:MAX_DOTS]
+    columns = list(data["column"].unique())
+    if len(columns) > MAX_PANELS:
+        caption = f"{caption} The first {MAX_PANELS} of {len(columns)} panels."
+        data = data[data["column"].isin(columns[:MAX_PANELS])]
     figure = draw_dots(data[data["row"].isin(order)], order, "", "NPO")
     page.add_figure(name, title, figure, rows, caption)
 
