@@ -3,14 +3,13 @@ NAME …]`.
 
 Each module in this directory with the functions `compute` and `plot` is a figure; its docstring's first line
 is the title. A figure is written as NAME.svg, NAME.pdf, NAME.png and NAME.csv (a table also as NAME.md), the
-claims as claims.csv and claims.md, and index.json lists the figures. A figure whose grids the study lacks is
-skipped.
+claims as claims.csv and claims.md. index.json lists the figures, with the identity of the study and the
+checksum of every file. A figure whose grids the study lacks is skipped.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -23,11 +22,11 @@ from claims import format_markdown, judge, summarize
 from matplotlib.figure import Figure as Drawing
 from paper_claims import paper_claims
 
-from sinkscope.errors import OutputError, StudyError, UserError
+from sinkscope.errors import StudyError, UserError
 from sinkscope.io.atomic import fill_directory
-from sinkscope.io.readers import MAX_RESULT_BYTES, read_text
-from sinkscope.io.run_directory import wrap_read_errors
+from sinkscope.io.run_directory import sha256, wrap_read_errors
 from sinkscope.plots.style import save_figure
+from sinkscope.studies.figure_index import INDEX, FigureEntry, FigureIndex
 from sinkscope.studies.study import Study, wrap_missing_data
 
 CLAIMS = "claims"
@@ -54,7 +53,13 @@ class FigureScript:
         functions = (module.compute, module.caption, module.plot, getattr(module, "markdown", None))
         return cls(module.__name__, title, module.NEEDS, *functions)
 
-    def write(self, study: Study, out: Path) -> dict[str, str]:
+    @property
+    def files(self) -> list[str]:
+        """The names of all files of the figure."""
+        kinds = [*FORMATS, "csv", *(["md"] if self.markdown else [])]
+        return [f"{self.name}.{kind}" for kind in kinds]
+
+    def write(self, study: Study, out: Path) -> FigureEntry:
         """Write all files of the figure into `out`.
 
         Returns:
@@ -73,8 +78,8 @@ class FigureScript:
         save_figure(figure, frame, out, self.name, FORMATS)
         if self.markdown is not None:
             _write_text(out, f"{self.name}.md", self.markdown(frame))
-        entry = {"name": self.name, "title": self.title, "caption": self.caption(frame)}
-        return entry | {"svg": f"{self.name}.svg", "csv": f"{self.name}.csv"}
+        svg, csv = f"{self.name}.svg", f"{self.name}.csv"
+        return FigureEntry(name=self.name, title=self.title, caption=self.caption(frame), svg=svg, csv=csv)
 
 
 def find_figures() -> dict[str, FigureScript]:
@@ -105,37 +110,52 @@ def make(study: Study, out: Path, figures: Sequence[FigureScript], has_claims: b
     Raises:
         OutputError: `out` cannot be written, or its index cannot be read.
     """
-    index = {entry["name"]: entry for entry in _read_index(out / "index.json")}
+    index = _read_index(study, out)
+    order = list(find_figures())
     skipped: dict[str, str] = {}
     for figure in figures:
+        others = [entry for entry in index.figures if entry.name != figure.name]
         try:
-            index[figure.name] = figure.write(study, out)
+            index.figures = _sort([*others, figure.write(study, out)], order)
+            _write_index(out, index, figure.files)
             print(out / f"{figure.name}.svg")
         except StudyError as error:
-            index.pop(figure.name, None)
+            index.figures = others
             skipped[figure.name] = str(error)
             print(f"skipped {figure.name}: {error}")
-    order = [*find_figures(), *index]
-    entries = [index[name] for name in dict.fromkeys(order) if name in index]
-    _write_text(out, "index.json", json.dumps(entries, ensure_ascii=False, indent=1) + "\n")
     if has_claims:
         table = judge(study, paper_claims())
         _write_text(out, "claims.csv", table.to_csv(index=False, float_format="%.4g", lineterminator="\n"))
         _write_text(out, "claims.md", format_markdown(table))
         print(f"{out / 'claims.csv'}: {summarize(table)}")
+    _write_index(out, index, ["claims.csv", "claims.md"] if has_claims else [])
     return skipped
 
 
-def _read_index(path: Path) -> list[dict[str, str]]:
-    """The entries of an older index whose files still exist."""
-    if not path.is_file():
-        return []
-    text = read_text(path, "index", OutputError, "delete it", MAX_RESULT_BYTES)
-    try:
-        entries = json.loads(text)
-        return [entry for entry in entries if (path.parent / entry["svg"]).is_file() and entry["name"]]
-    except (ValueError, TypeError, KeyError) as error:
-        raise OutputError(f"{path} is not an index of figures; delete it") from error
+def _read_index(study: Study, out: Path) -> FigureIndex:
+    """The older index of `out` without files that were removed; of another study, it has no figures."""
+    index = FigureIndex.read(out, "delete it") or FigureIndex(study=study.identity, files={}, figures=[])
+    files, others = (
+        {name: digest for name, digest in each.items() if (out / name).is_file()}
+        for each in (index.files, index.others)
+    )
+    if index.study != study.identity:
+        return FigureIndex(study=study.identity, files={}, figures=[], others=others | files)
+    figures = [entry for entry in index.figures if {entry.svg, entry.csv} <= set(files)]
+    return FigureIndex(study=study.identity, files=files, figures=figures, others=others)
+
+
+def _sort(entries: Sequence[FigureEntry], order: Sequence[str]) -> list[FigureEntry]:
+    """Entries in the order of the figures here; others come last."""
+    return sorted(entries, key=lambda each: order.index(each.name) if each.name in order else len(order))
+
+
+def _write_index(out: Path, index: FigureIndex, written: Sequence[str]) -> None:
+    """Write the index, with new checksums of the files that were written."""
+    for name in written:
+        index.others.pop(name, None)
+        index.files[name] = sha256(out / name)
+    _write_text(out, INDEX, index.model_dump_json(indent=1) + "\n")
 
 
 def _write_text(out: Path, name: str, text: str) -> None:

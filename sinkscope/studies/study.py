@@ -26,6 +26,7 @@ from sinkscope.io.run_directory import (
 )
 from sinkscope.io.tables import load_array, load_netcdf, read_parquet, write_netcdf
 from sinkscope.studies.executors import Executor, Outcome, run_locally
+from sinkscope.studies.figure_index import INDEX, FigureIndex
 from sinkscope.studies.graph import expand_study
 from sinkscope.studies.jobs import Job, Run, SilentProgress, StudyProgress, sort_jobs
 from sinkscope.studies.spec import Spec
@@ -39,7 +40,6 @@ ARRAYS = {"norms": "value_norm", "patterns": "pattern"}
 """Files of captures that hold arrays, and the variable in each."""
 FIGURES = "figures"
 """Subdirectory of a study that `analyses/make.py` writes; it is not part of the checksums."""
-FIGURE_FILES = (".svg", ".pdf", ".png", ".csv", ".json", ".md")
 SCHEMA_ERRORS = (LookupError, ValueError, TypeError)
 """Raised on reading a study that has other metrics, placements or passage lengths than the reader expects."""
 
@@ -179,15 +179,15 @@ def _check_foreign_files(out: Path) -> None:
     manifest = read_manifest(out, check_version=False) if out.is_dir() else None
     if manifest is None:
         return
+    hint = "move it, or choose another output directory"
     own = {MANIFEST, *manifest["files"]}
+    if index := FigureIndex.read(out / FIGURES, hint):
+        own |= {f"{FIGURES}/{name}" for name in (INDEX, *index.files, *index.others)}
     for path in sorted(out.rglob("*")):
         name = path.relative_to(out)
-        is_figure = name.parent == Path(FIGURES) and path.suffix in FIGURE_FILES
-        if path.is_file() and name.as_posix() not in own and not is_figure:
-            raise OutputError(
-                f"output {out} holds a file that is not the study's ({name}); "
-                "move it, or choose another output directory"
-            )
+        is_directory = path.is_dir() and not path.is_symlink()
+        if not is_directory and name.as_posix() not in own:
+            raise OutputError(f"output {out} holds a file that is not the study's ({name}); {hint}")
 
 
 def _gather(runs: Sequence[Run], store: Store, directory: Path) -> None:
@@ -254,6 +254,7 @@ class Study:
             )
         verify(directory, manifest)
         self.directory = directory
+        self.identity: str = manifest["identity"]
         self.spec = Spec.read(directory / "study.yaml")
         self._tables: dict[str, pd.DataFrame] = {}
 

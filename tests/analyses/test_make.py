@@ -18,6 +18,7 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from paper_claims import paper_claims
 
+from sinkscope.io.run_directory import checksums
 from sinkscope.plots.style import COLORS, COLUMN, PAGE
 from sinkscope.studies.study import Study
 from tests.analyses.fake import change_tables, fake_study
@@ -113,8 +114,12 @@ def test_all_figures_and_claims_are_written(studies: dict[int, Study], tmp_path:
     files = {f"{name}.{kind}" for name in PAPER for kind in KINDS} | {f"{name}.md" for name in TABLES}
     assert {path.name for path in tmp_path.iterdir()} == files | {"index.json", "claims.csv", "claims.md"}
     index = json.loads((tmp_path / "index.json").read_text(encoding="utf-8"))
-    assert [entry["name"] for entry in index] == PAPER
-    for entry in index:
+    assert (index["study"], index["others"]) == (studies[1].identity, {})
+    assert index["files"] == {
+        name: digest for name, digest in checksums(tmp_path).items() if name != "index.json"
+    }
+    assert [entry["name"] for entry in index["figures"]] == PAPER
+    for entry in index["figures"]:
         assert set(entry) == {"name", "title", "caption", "svg", "csv"}
         assert (tmp_path / entry["svg"]).read_text(encoding="utf-8").startswith("<?xml")
     frame = FIGURES["control"].compute(studies[1])
@@ -161,7 +166,18 @@ def test_figures_that_are_not_requested_stay_in_the_index(small_study: Study, tm
     make.main([str(small_study.directory), "--out", str(tmp_path)])
     make.main([str(small_study.directory), "--out", str(tmp_path), "--only", "claims"])
     index = json.loads((tmp_path / "index.json").read_text(encoding="utf-8"))
-    assert [entry["name"] for entry in index] == ["table2"]
+    assert [entry["name"] for entry in index["figures"]] == ["table2"]
+    assert set(index["files"]) == {f"table2.{kind}" for kind in (*KINDS, "md")} | {"claims.csv", "claims.md"}
+
+
+def test_figures_of_another_study_stay_as_files_only(small_study: Study, tmp_path: Path) -> None:
+    make.main([str(small_study.directory), "--out", str(tmp_path / "out")])
+    other = change_tables(small_study, tmp_path / "study")
+    make.main([str(other.directory), "--out", str(tmp_path / "out"), "--only", "claims"])
+    index = json.loads((tmp_path / "out" / "index.json").read_text(encoding="utf-8"))
+    assert (index["study"], index["figures"]) == (other.identity, [])
+    assert set(index["files"]) == {"claims.csv", "claims.md"}
+    assert set(index["others"]) == {f"table2.{kind}" for kind in (*KINDS, "md")}
 
 
 def test_a_study_that_lacks_scores_or_captures_loses_only_what_needs_them(
@@ -243,4 +259,5 @@ def test_an_interrupt_leaves_complete_figures(
         make.main([str(small_study.directory), "--out", str(tmp_path)])
     assert stopped.value.code == 130
     assert capsys.readouterr().err == "make.py: interrupted; every file that was written is complete\n"
-    assert {path.name for path in tmp_path.iterdir()} == {f"table2.{kind}" for kind in (*KINDS, "md")}
+    files = {f"table2.{kind}" for kind in (*KINDS, "md")}
+    assert {path.name for path in tmp_path.iterdir()} == files | {"index.json"}

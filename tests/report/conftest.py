@@ -15,13 +15,14 @@ import xarray as xr
 from typer.testing import CliRunner
 
 from sinkscope.cli.main import app
-from sinkscope.io.run_directory import create_run
+from sinkscope.io.run_directory import checksums, create_run
 from sinkscope.models.model import Model, load
 from sinkscope.plots.run_figures import draw_locate
 from sinkscope.report import write_report
 from sinkscope.sinks.locate import CaptureConfig, write_locate
 from sinkscope.sinks.maps import MAX_BINS
 from sinkscope.sinks.sink_map import SinkMap, uniform_alpha
+from sinkscope.studies.study import Study
 from sinkscope.text import tokenize_passages
 from tests.analyses.fake import HOSTILE, fake_study
 from tests.conftest import TEXT
@@ -67,9 +68,10 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     figures.mkdir()
     (figures / "drawn.svg").write_text(HOSTILE_SVG, encoding="utf-8")
     (figures / "drawn.csv").write_text(f'model,value\n"{HOSTILE}",1.5\ntarget,2\n', encoding="utf-8")
-    entry = {"name": "drawn", "title": HOSTILE, "caption": HOSTILE, "svg": "drawn.svg", "csv": "drawn.csv"}
-    (figures / "index.json").write_text(json.dumps([entry]), encoding="utf-8")
     (figures / "claims.csv").write_text(CLAIMS, encoding="utf-8")
+    entry = {"name": "drawn", "title": HOSTILE, "caption": HOSTILE, "svg": "drawn.svg", "csv": "drawn.csv"}
+    index = {"study": Study(directory).identity, "files": checksums(figures), "figures": [entry]}
+    (figures / "index.json").write_text(json.dumps(index), encoding="utf-8")
     return directory
 
 

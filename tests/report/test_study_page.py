@@ -9,15 +9,19 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from sinkscope.errors import OutputError
+from sinkscope.io.run_directory import sha256
 from sinkscope.report import comparison_panel
 from sinkscope.report.page import Page
+from sinkscope.report.pages.evaluate import MAX_PANELS, add_dots
 from sinkscope.report.pages.study import study_panels
 from sinkscope.report.study_query import StudyQuery
 from sinkscope.studies.study import Study
 from tests.analyses.fake import HOSTILE
+from tests.report.conftest import CLAIMS
 from tests.report.pages import read_page, report_page
 from tests.report.test_payload import decode
 
@@ -75,9 +79,9 @@ def test_the_summary_has_the_scores_of_every_model(study: Path, study_page: Path
 
 def test_figures_and_claims_of_the_analyses_are_on_the_page(study: Path, study_page: Path) -> None:
     text, data = read_page(study_page)
-    (index, *_), figures = json.loads((study / "figures" / "index.json").read_text()), data["figures"]
+    index, figures = json.loads((study / "figures" / "index.json").read_text()), data["figures"]
     names = [figure["name"] for figure in figures]
-    assert names == ["summary_verbmem", "summary_knowmem", "summary_choice", index["name"]]
+    assert names == ["summary_verbmem", "summary_knowmem", "summary_choice", index["figures"][0]["name"]]
     assert figures[-1]["title"] == HOSTILE
     assert figures[-1]["data"] == {"columns": ["model", "value"], "rows": [[HOSTILE, 1.5], ["target", 2]]}
     claims = next(table for table in data["tables"] if table["name"] == "claims")
@@ -97,13 +101,74 @@ def test_a_study_without_figures_says_how_to_make_them(study: Path, tmp_path: Pa
     assert "claims" not in {table["name"] for table in data["tables"]}
 
 
+@pytest.mark.parametrize("missing", ["study", "claims"])
+def test_figures_and_claims_of_another_study_are_left_out_with_a_note(
+    study: Path, tmp_path: Path, missing: str
+) -> None:
+    directory = Path(shutil.copytree(study, tmp_path / "study"))
+    path = directory / "figures" / "index.json"
+    index = json.loads(path.read_text())
+    if missing == "study":
+        index["study"] = "another"
+    else:
+        del index["files"]["claims.csv"]
+    path.write_text(json.dumps(index))
+    text, data = report_page(directory, tmp_path / "page.html")
+    assert "claims" not in {table["name"] for table in data["tables"]}
+    assert any(figure["name"] == "drawn" for figure in data["figures"]) == (missing == "claims")
+    note = "they are of another version" if missing == "study" else "claims.csv is not of this version"
+    assert f"left out, {note} of the study; make them with `python analyses/make.py study`" in text
+
+
+def test_claims_without_an_index_are_left_out(study: Path, tmp_path: Path) -> None:
+    directory = Path(shutil.copytree(study, tmp_path / "study"))
+    (directory / "figures" / "index.json").unlink()
+    text, data = report_page(directory, tmp_path / "page.html")
+    assert "none yet; make them" in text
+    assert "claims" not in {table["name"] for table in data["tables"]}
+
+
+def test_texts_of_a_dot_plot_are_no_mathtext_and_panels_are_limited() -> None:
+    page = Page("dots", [])
+    columns = [f"$\\bad{number}$" + "x" * 200 for number in range(MAX_PANELS + 1)]
+    rows = pd.DataFrame({"column": columns, "value": 1.0, "ci_low": 0.0, "ci_high": 2.0})
+    add_dots(page, "dots", "Dots", ["$\\frac$"] * len(rows), rows.assign(**{"published $\\x$": 1.0}), "All.")
+    assert page.figures[0]["caption"] == f"All. The first {MAX_PANELS} of {MAX_PANELS + 1} panels."
+    assert len(page.figures[0]["data"]["rows"]) == MAX_PANELS + 1
+
+
 def _write(name: str, text: str) -> Callable[[Path], object]:
     return lambda figures: (figures / name).write_text(text)
 
 
-def _link(figures: Path) -> None:
-    (figures / "drawn.csv").unlink()
-    (figures / "drawn.csv").symlink_to(figures.parent / "study.yaml")
+def _replace(name: str, text: str) -> Callable[[Path], object]:
+    """Write a file and its checksum."""
+
+    def replace(figures: Path) -> None:
+        (figures / name).write_text(text)
+        index = json.loads((figures / "index.json").read_text())
+        index["files"][name] = sha256(figures / name)
+        (figures / "index.json").write_text(json.dumps(index))
+
+    return replace
+
+
+def _index(**entry: object) -> Callable[[Path], object]:
+    """Write an index with another entry."""
+
+    def change(figures: Path) -> None:
+        index = json.loads((figures / "index.json").read_text())
+        (figures / "index.json").write_text(json.dumps(index | {"figures": [ENTRY | entry]}))
+        if str(entry.get("svg", "")) == "other.svg":
+            (figures / "other.svg").write_text("<svg/>")
+
+    return change
+
+
+def _link(figures: Path, name: str) -> None:
+    """Replace a file by a link to it."""
+    (figures / name).rename(figures / f"linked-{name}")
+    (figures / name).symlink_to(f"linked-{name}")
 
 
 def _pipe(figures: Path) -> None:
@@ -116,16 +181,32 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "index is no JSON": (_write("index.json", "{"), "index.json"),
     "index is deep": (_write("index.json", "[" * 100_000), "index.json"),
     "index is no list": (_write("index.json", "{}"), "index.json"),
-    "index has a number": (_write("index.json", json.dumps([ENTRY | {"title": 1}])), "index.json"),
+    "index is an older one": (_write("index.json", json.dumps([ENTRY])), "index.json"),
+    "index has a number": (_index(title=1), "index.json"),
+    "index is a link": (lambda figures: _link(figures, "index.json"), "index.json is a link"),
     "index is huge": (_write("index.json", " " * (2**20 + 1)), "index.json"),
-    "path outside": (_write("index.json", json.dumps([ENTRY | {"svg": "../study.yaml"}])), "index.json"),
-    "hidden path": (_write("index.json", json.dumps([ENTRY | {"svg": ".hidden"}])), "index.json"),
-    "link outside": (_link, "drawn.csv"),
+    "path outside": (_index(svg="../study.yaml"), "index.json"),
+    "hidden path": (_index(svg=".hidden"), "index.json"),
+    "not in the index": (_index(svg="other.svg"), "other.svg"),
+    "link": (lambda figures: _link(figures, "drawn.csv"), "drawn.csv is a link"),
+    "link of claims": (lambda figures: _link(figures, "claims.csv"), "claims.csv is a link"),
     "pipe": (_pipe, "drawn.svg"),
     "missing file": (lambda figures: (figures / "drawn.svg").unlink(), "drawn.svg"),
-    "no table": (_write("drawn.csv", ""), "drawn.csv"),
-    "claims lack a column": (_write("claims.csv", "source,claim\na,b\n"), "claims.csv"),
+    "another picture": (_write("drawn.svg", "<svg/>"), "drawn.svg is not as index.json describes it"),
+    "other numbers": (_write("drawn.csv", "model,value\ntarget,3\n"), "drawn.csv is not as index.json"),
+    "other claims": (_write("claims.csv", CLAIMS.replace("40", "90")), "claims.csv is not as index.json"),
+    "no table": (_replace("drawn.csv", ""), "drawn.csv is not a CSV table"),
+    "many columns": (_replace("drawn.csv", "," * 100_000), "drawn.csv cannot be read: row 1 has 100,001 col"),
+    "many rows": (_replace("drawn.csv", "a\n" * 100_002), "drawn.csv cannot be read: it has more than 100,"),
+    "many cells": (_replace("drawn.csv", "a,a,a\n" * 400_000), "drawn.csv cannot be read: it has 1,200,000"),
+    "long field": (
+        _replace("drawn.csv", "a\n" + "1" * 10_001),
+        "drawn.csv cannot be read: row 2 has a field",
+    ),
+    "huge field": (_replace("drawn.csv", '"' + "a\n" * 100_000), "drawn.csv cannot be read: field larger"),
+    "claims lack a column": (_replace("claims.csv", "source,claim\na,b\n"), "claims.csv"),
     "claims are no text": (lambda figures: (figures / "claims.csv").write_bytes(b"\xff\xfe\0"), "claims.csv"),
+    "claims have many columns": (_replace("claims.csv", "," * 100_000), "claims.csv cannot be read: row 1"),
     "claims are huge": (_write("claims.csv", "a" * (2**20 + 1)), "claims.csv"),
 }
 

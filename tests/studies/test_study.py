@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import random
 import shutil
@@ -205,14 +206,26 @@ def test_a_study_killed_at_any_moment_ends_as_one_never_killed(complete: Path, t
 
 
 def test_a_study_with_figures_is_not_damaged(complete: Path, tmp_path: Path) -> None:
-    """They are written by `analyses/make.py`; other files that are not the study's stop its replacement."""
+    """`analyses/make.py` writes and indexes them; other files stop the replacement of the study."""
     out = Path(shutil.copytree(complete / "out", tmp_path / "out"))
     (out / "figures").mkdir()
-    (out / "figures" / "index.json").write_text("[]")
+    files = {"files": {"drawn.svg": ""}, "others": {"older.csv": ""}}
+    (out / "figures" / "index.json").write_text(json.dumps({"study": "any", "figures": [], **files}))
+    (out / "figures" / "drawn.svg").write_text("<svg/>")
+    (out / "figures" / "older.csv").write_text("a")
     spec = Spec.model_validate(SMALL)
     store = Store(complete / "store")
     run_study(spec, out, store)
     assert (out / "figures" / "index.json").is_file()
-    (out / "figures" / "notes.txt").write_text("mine")
-    with pytest.raises(OutputError, match=r"holds a file that is not the study's \(figures/notes.txt\)"):
+    for name in ("notes.txt", "mine.csv", "link.svg"):
+        path = out / "figures" / name
+        if name == "link.svg":
+            path.symlink_to("nowhere")
+        else:
+            path.write_text("mine")
+        with pytest.raises(OutputError, match=rf"holds a file that is not the study's \(figures/{name}\)"):
+            run_study(spec, out, store)
+        path.unlink()
+    (out / "figures" / "index.json").write_text("[]")
+    with pytest.raises(OutputError, match=r"index.json is not an index of figures; move it, or choose"):
         run_study(spec, out, store)

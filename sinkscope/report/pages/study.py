@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
+import csv
 import io
-import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
-from pydantic import BaseModel, ConfigDict, StringConstraints, TypeAdapter, ValidationError
 
 from sinkscope.errors import OutputError
-from sinkscope.io.readers import read_text
 from sinkscope.report import comparison_panel
 from sinkscope.report.comparison_panel import ModelPanel, add_comparison, add_views, count_values, fit_budget
-from sinkscope.report.page import Page, metadata
+from sinkscope.report.page import MAX_TABLE_ROWS, Page, metadata
 from sinkscope.report.pages.evaluate import add_dots, with_units
 from sinkscope.report.study_query import PLACEMENT_AXIS, ModelGroup, StudyQuery
-from sinkscope.studies.study import Study
+from sinkscope.studies.figure_index import FigureIndex
+from sinkscope.studies.study import FIGURES, Study
 
 INTRO = (
     "A study trains and evaluates a grid of models. The sink atlas displays where heads attend: a position "
@@ -49,23 +48,17 @@ CLAIM_NOTE = (
 CLAIM_SIGNS = {"above": "≥", "within": "±", "at most": "<"}
 CLAIM_COLUMNS = {"source", "claim", "effect", "ci_low", "ci_high", "unit", "kind", "margin", "verdict"}
 MAKE_FIGURES = "make them with `python analyses/make.py {}`"
+CLAIMS = "claims.csv"
 MAX_FIGURES = 100
 MAX_FIGURE_BYTES = 64 * 2**20
 """Bytes of all files of figures together."""
 MAX_CLAIM_BYTES = 2**20
-FileName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-][A-Za-z0-9_.-]{0,199}$")]
-
-
-class FigureEntry(BaseModel):
-    """A figure in `figures/index.json`."""
-
-    model_config = ConfigDict(strict=True)
-
-    name: FileName
-    title: str
-    caption: str = ""
-    svg: FileName
-    csv: FileName
+MAX_COLUMNS = 100
+MAX_ROWS = 100_000
+MAX_FIELD = 10_000
+"""Characters of a field of a CSV file."""
+MAX_CELLS = 10**6
+"""Of all CSV files of figures together, and of the claims; commas and ends of lines within quotes count."""
 
 
 def build_page(directory: Path, manifest: dict[str, Any]) -> Page:
@@ -80,9 +73,12 @@ def build_page(directory: Path, manifest: dict[str, Any]) -> Page:
     name = f": {more['grids']}" if directory.name == "study" else f" {directory.name}"
     page = Page(f"Study{name}", metadata(manifest, **more))
     _add_summary(page, query)
-    _add_claims(page, directory / "figures" / "claims.csv")
+    index = _read_index(page, query.study)
+    if index:
+        _add_claims(page, directory / FIGURES, index)
     _add_models(page, query)
-    _add_figures(page, directory / "figures")
+    if index:
+        _add_figures(page, directory / FIGURES, index)
     if len(query.mean_scores):
         page.add_table("tables", "means", "Mean scores", with_units(query.mean_scores), MEAN_NOTE)
     _add_runs(page, query)
@@ -178,53 +174,55 @@ def _add_to_sweep(
     sweeps.setdefault(label, sweep).add_placement(panel, str(placement))
 
 
-def _add_figures(page: Page, directory: Path) -> None:
+def _read_index(page: Page, study: Study) -> FigureIndex | None:
+    """The index of what the analyses made of this study; None with a note on the page if there is none.
+
+    Raises:
+        OutputError: `index.json` cannot be read.
+    """
+    make = MAKE_FIGURES.format(study.directory.name)
+    hint = f"delete it and {MAKE_FIGURES.format(study.directory)}"
+    index = FigureIndex.read(study.directory / FIGURES, hint)
+    if index is None:
+        page.metadata.append(("figures", f"none yet; {make}"))
+    elif index.study != study.identity:
+        page.metadata.append(("figures", f"left out, they are of another version of the study; {make}"))
+        return None
+    return index
+
+
+def _add_figures(page: Page, directory: Path, index: FigureIndex) -> None:
     """Add the figures that the analyses made.
 
     Raises:
-        OutputError: `index.json` or a file in it cannot be read.
+        OutputError: a file of a figure cannot be read or was changed.
     """
     hint = MAKE_FIGURES.format(directory.parent)
-    path = directory / "index.json"
-    if not path.exists():
-        page.metadata.append(("figures", f"none yet; {MAKE_FIGURES.format(directory.parent.name)}"))
-        return
-    try:
-        text = read_text(path, "figures", OutputError, hint, MAX_CLAIM_BYTES)
-        entries = TypeAdapter(list[FigureEntry]).validate_python(json.loads(text))
-    except (ValidationError, ValueError, RecursionError) as error:
-        if isinstance(error, OutputError):
-            raise
-        raise OutputError(f"{path} is not a list of figures; {hint}") from error
-    remaining = MAX_FIGURE_BYTES
-    for entry in entries[:MAX_FIGURES]:
-        svg, csv = (
-            read_text(_inside(directory, name, hint), "figure", OutputError, hint, remaining)
-            for name in (entry.svg, entry.csv)
+    remaining, max_cells = MAX_FIGURE_BYTES, MAX_CELLS
+    for entry in index.figures[:MAX_FIGURES]:
+        svg, table = (
+            index.read_file(directory, name, "figure", hint, remaining) for name in (entry.svg, entry.csv)
         )
-        remaining = max(0, remaining - len(svg) - len(csv))
-        data = _parse_csv(csv, directory / entry.csv, hint)
+        remaining = max(0, remaining - len(svg) - len(table))
+        data = _parse_csv(table, directory / entry.csv, hint, max_cells)
+        max_cells -= _count_cells(table)
         page.add_svg(entry.name, entry.title, svg.encode(), data, entry.caption)
 
 
-def _inside(directory: Path, name: str, hint: str) -> Path:
-    """The path of a file in `directory`, which no link leads out of."""
-    path = directory / name
-    if path.resolve().parent != directory.resolve():
-        raise OutputError(f"figure {path} is a link to another directory; {hint}")
-    return path
-
-
-def _add_claims(page: Page, path: Path) -> None:
+def _add_claims(page: Page, directory: Path, index: FigureIndex) -> None:
     """Add the claims that the study can test.
 
     Raises:
-        OutputError: the file is not a table of claims.
+        OutputError: the file was changed or is not a table of claims.
     """
-    hint = MAKE_FIGURES.format(path.parent.parent)
-    if not path.exists():
+    path = directory / CLAIMS
+    hint = MAKE_FIGURES.format(directory.parent)
+    if CLAIMS not in index.files:
+        if path.exists():
+            note = f"left out, {CLAIMS} is not of this version of the study"
+            page.metadata.append(("claims", f"{note}; {MAKE_FIGURES.format(directory.parent.name)}"))
         return
-    claims = _parse_csv(read_text(path, "claims", OutputError, hint, MAX_CLAIM_BYTES), path, hint)
+    claims = _parse_csv(index.read_file(directory, CLAIMS, "claims", hint, MAX_CLAIM_BYTES), path, hint)
     if missing := sorted(CLAIM_COLUMNS - set(claims)):
         raise OutputError(f"claims {path} has no column {missing[0]}; {hint}")
     tested = claims[claims["effect"].notna()]
@@ -237,11 +235,41 @@ def _add_claims(page: Page, path: Path) -> None:
         page.metadata.append(("claims of the paper", f"none of {len(claims)} can be tested on this study"))
 
 
-def _parse_csv(text: str, path: Path, hint: str) -> pd.DataFrame:
+def _parse_csv(text: str, path: Path, hint: str, max_cells: int = MAX_CELLS) -> pd.DataFrame:
+    """A table of bounded size: its first `MAX_TABLE_ROWS` rows are read.
+
+    Raises:
+        OutputError: the text is no table, or a larger one.
+    """
     try:
-        return pd.read_csv(io.StringIO(text), keep_default_na=False, na_values=[""])
+        _check_size(text, max_cells)
+        data = io.StringIO(text)
+        return pd.read_csv(data, keep_default_na=False, na_values=[""], nrows=MAX_TABLE_ROWS)
+    except csv.Error as error:
+        raise OutputError(f"{path} cannot be read: {error}; {hint}") from error
     except ValueError as error:
         raise OutputError(f"{path} is not a CSV table; {hint}") from error
+
+
+def _count_cells(text: str) -> int:
+    return sum(map(text.count, ",\r\n"))
+
+
+def _check_size(text: str, max_cells: int) -> None:
+    """Count rows, columns and characters of the fields of a CSV file.
+
+    Raises:
+        csv.Error: there are too many.
+    """
+    if _count_cells(text) > max_cells:
+        raise csv.Error(f"it has {_count_cells(text):,} cells, more than {max_cells:,}")
+    for number, row in enumerate(csv.reader(io.StringIO(text, newline=""))):
+        if number > MAX_ROWS:
+            raise csv.Error(f"it has more than {MAX_ROWS:,} rows")
+        if len(row) > MAX_COLUMNS:
+            raise csv.Error(f"row {number + 1} has {len(row):,} columns, more than {MAX_COLUMNS:,}")
+        if max(map(len, row), default=0) > MAX_FIELD:
+            raise csv.Error(f"row {number + 1} has a field of more than {MAX_FIELD:,} characters")
 
 
 def _add_runs(page: Page, query: StudyQuery) -> None:
