@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Collection, Mapping
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,10 +19,12 @@ import xarray as xr
 from sinkscope.io.readers import MAX_CORPUS_BYTES, MAX_RESULT_BYTES, MAX_ROWS
 
 if TYPE_CHECKING:
-    from pyarrow import Array, Table
+    from pyarrow import Array, RecordBatch
 
 VALUE_BYTES = sys.getsizeof("")
 """Memory of a value as a Python object, in addition to its own bytes."""
+BATCH_ROWS = 1024
+WRONG_COUNTS = "it holds another number of values than its footer states"
 
 
 def read_parquet(path: Path) -> pd.DataFrame:
@@ -32,7 +35,8 @@ def read_parquet(path: Path) -> pd.DataFrame:
         FileNotFoundError: it does not exist.
     """
     try:
-        _read_dictionary_table(path, None, MAX_RESULT_BYTES, only_texts=True)
+        for _ in _decode_batches(path, None, MAX_RESULT_BYTES):
+            pass
         return pd.read_parquet(path)
     except FileNotFoundError:
         raise
@@ -52,39 +56,58 @@ def read_parquet_records(path: Path, columns: Collection[str]) -> tuple[list[str
     footer = parquet.read_metadata(path)
     if footer.num_rows > MAX_ROWS:
         raise ValueError(f"it has {footer.num_rows:,} rows, more than {MAX_ROWS:,}")
-    table = _read_dictionary_table(path, columns, MAX_CORPUS_BYTES)
-    return footer.schema.to_arrow_schema().names, table.to_pylist()
+    batches = _decode_batches(path, columns, MAX_CORPUS_BYTES)
+    records = [record for batch in batches for record in batch.to_pylist()]
+    return footer.schema.to_arrow_schema().names, records
 
 
-def _read_dictionary_table(
-    path: Path, columns: Collection[str] | None, limit: int, *, only_texts: bool = False
-) -> Table:
-    """Columns of a table with every text stored once, if it is within `limit` when it is unpacked."""
+def _decode_batches(path: Path, columns: Collection[str] | None, limit: int) -> Iterator[RecordBatch]:
+    """Columns of a table, all or some, in batches with every text stored once.
+
+    A footer can state less than the pages hold, so its counts bound what is decoded from them.
+
+    Raises:
+        ValueError: it unpacks to more than `limit` bytes, or its footer has wrong counts.
+    """
     from pyarrow import parquet
 
     footer = parquet.read_metadata(path)
+    groups = [footer.row_group(index) for index in range(footer.num_row_groups)]
+    row_counts = [group.num_rows for group in groups]
+    if sum(row_counts) != footer.num_rows or min(row_counts, default=0) < 0:
+        raise ValueError(WRONG_COUNTS)
     size = 0
     texts = []
-    names = set()
+    values: Counter[str] = Counter()
     for index in range(len(footer.schema)):
         leaf = footer.schema.column(index)
         name = leaf.path.split(".")[0]
         if columns is not None and name not in columns:
             continue
-        chunks = [footer.row_group(group).column(index) for group in range(footer.num_row_groups)]
         width = VALUE_BYTES + max(8, leaf.length or 0)
-        size += sum(max(chunk.total_uncompressed_size, chunk.num_values * width) for chunk in chunks)
+        for group in groups:
+            chunk = group.column(index)
+            is_list = leaf.max_repetition_level > 0  # an empty list counts as a value
+            if chunk.num_values < group.num_rows or (chunk.num_values > group.num_rows and not is_list):
+                raise ValueError(WRONG_COUNTS)
+            size += max(chunk.total_uncompressed_size, chunk.num_values * width)
+            values[name] += chunk.num_values
         if leaf.physical_type == "BYTE_ARRAY":
             texts.append(leaf.path)
-        if leaf.physical_type == "BYTE_ARRAY" or not only_texts:
-            names.add(name)
     _check_size(size, limit)
-    order = [name for name in footer.schema.to_arrow_schema().names if name in names]
+    names = None if columns is None else [name for name in columns if name in values]
+    if names == []:
+        return
     with parquet.ParquetFile(path, metadata=footer, read_dictionary=texts) as file:
-        table = file.read(columns=order, use_pandas_metadata=False)
-    arrays = (chunk for column in table.columns for chunk in column.chunks)
-    _check_size(size + sum(map(_text_bytes, arrays)), limit)
-    return table
+        for batch in file.iter_batches(BATCH_ROWS, columns=names, use_pandas_metadata=False):
+            for name, column in zip(batch.schema.names, batch.columns, strict=True):
+                count, text_bytes = _measure(column)
+                values[name.split(".")[0]] -= count
+                size += text_bytes
+                if values[name.split(".")[0]] < 0:
+                    raise ValueError(WRONG_COUNTS)
+            _check_size(size, limit)
+            yield batch
 
 
 def _check_size(size: int, limit: int) -> None:
@@ -92,17 +115,19 @@ def _check_size(size: int, limit: int) -> None:
         raise ValueError(f"it unpacks to more than {limit:,} bytes")
 
 
-def _text_bytes(array: Array) -> int:
-    """Bytes of dictionary-encoded texts when each is stored as often as it occurs."""
+def _measure(array: Array) -> tuple[int, int]:
+    """The number of values in a column, and the bytes of its texts when each is stored as often as it occurs."""
     from pyarrow import compute, types
 
+    count = len(array)
     while types.is_list(array.type) or types.is_large_list(array.type):
         array = array.flatten()
+        count = max(count, len(array))
     if types.is_nested(array.type):
         raise ValueError(f"it holds {array.type}, where texts, numbers or lists belong")
     if not types.is_dictionary(array.type):
-        return 0
-    return compute.sum(compute.binary_length(array.dictionary).take(array.indices)).as_py() or 0
+        return count, 0
+    return count, compute.sum(compute.binary_length(array.dictionary).take(array.indices)).as_py() or 0
 
 
 def load_netcdf(path: Path, group: str | None = None) -> xr.Dataset:

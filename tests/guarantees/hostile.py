@@ -204,6 +204,57 @@ def _parquet_of_a_list(path: Path) -> None:
     )
 
 
+def forge_parquet_footer(path: Path, kind: str, size: int, forged: set[str]) -> None:
+    """A table of one column whose footer states 1 instead of `size`.
+
+    Args:
+        kind: `size` rows of numbers, texts or lists of one number, or `one list` of as many numbers.
+        forged: among `table` (its rows), `chunk` (its values) and `group` (its rows).
+    """
+    numbers = pa.array(np.zeros(size))
+    offsets = np.array([0, size]) if kind == "one list" else np.arange(size + 1)
+    values = {
+        "numbers": lambda: numbers,
+        "texts": lambda: pa.DictionaryArray.from_arrays(pa.array(np.zeros(size, np.int32)), ["abc"]),
+        "lists": lambda: pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), numbers),
+    }[kind.replace("one list", "lists")]()
+    parquet.write_table(
+        pa.table({"value": values}),
+        path,
+        row_group_size=size,
+        write_batch_size=size,
+        data_page_size=2**30,
+        write_statistics=False,
+        store_schema=False,
+        compression="zstd",
+    )
+    data = path.read_bytes()
+    footer_size = struct.unpack("<I", data[-8:-4])[0]
+    count = _thrift_integer(size)
+    footer, *pieces = data[-8 - footer_size : -8].split(count)
+    others = ["histogram of levels"] * len(pieces)
+    names = ["chunk", *others[1:]] if kind == "one list" else ["table", "chunk", *others[3:], "group"]
+    for piece, name in zip(pieces, names, strict=True):
+        footer += (_thrift_integer(1) if name in forged else count) + piece
+    path.write_bytes(data[: -8 - footer_size] + footer + struct.pack("<I", len(footer)) + b"PAR1")
+    metadata = parquet.read_metadata(path)
+    group = metadata.row_group(0)
+    counts = {"table": metadata.num_rows, "chunk": group.column(0).num_values, "group": group.num_rows}
+    rows = 1 if kind == "one list" else size
+    true_counts = {"table": rows, "chunk": size, "group": rows}
+    assert counts == true_counts | dict.fromkeys(forged, 1)
+
+
+def _thrift_integer(number: int) -> bytes:
+    """A positive integer in the compact protocol: zigzag, 7 bits a byte."""
+    number *= 2
+    groups = []
+    while number:
+        groups.append(number & 127)
+        number >>= 7
+    return bytes([*(group | 128 for group in groups[:-1]), groups[-1]])
+
+
 PARQUET_BOMBS = {
     "one text": benchmark("raw/forget.parquet", _parquet_bomb),
     "one list": benchmark("raw/forget.parquet", _parquet_of_a_list),

@@ -15,7 +15,7 @@ import pytest
 from sinkscope.io import tables
 from sinkscope.io.readers import MAX_CORPUS_BYTES
 from sinkscope.io.run_directory import checksums
-from sinkscope.io.tables import VALUE_BYTES, read_parquet
+from sinkscope.io.tables import VALUE_BYTES, read_parquet, read_parquet_records
 from sinkscope.schema import version_of
 from tests.guarantees import hostile
 from tests.guarantees.apart import run_measured
@@ -98,13 +98,42 @@ def test_the_memory_of_tables_of_results_is_computed_exactly(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A table just below the limit is read."""
-    pd.DataFrame({"a": np.arange(1000.0), "b": ["ab"] * 1000}).to_parquet(tmp_path / "table.parquet")
+    pd.DataFrame({"a.b": np.arange(1000.0), "b": ["ab"] * 1000}).to_parquet(tmp_path / "table.parquet")
     row_bytes = 2 * (VALUE_BYTES + 8) + 2  # a number and a text of two letters
     monkeypatch.setattr(tables, "MAX_RESULT_BYTES", 1000 * row_bytes)
     assert read_parquet(tmp_path / "table.parquet").shape == (1000, 2)
     monkeypatch.setattr(tables, "MAX_RESULT_BYTES", 115_999)
     with pytest.raises(ValueError, match=r"table.parquet: it unpacks to more than 115,999 bytes"):
         read_parquet(tmp_path / "table.parquet")
+
+
+@pytest.mark.parametrize(
+    ("kind", "forged"),
+    [
+        *((kind, {count}) for kind in ("numbers", "texts", "lists") for count in ("table", "chunk", "group")),
+        ("numbers", {"table", "group"}),
+        ("texts", {"table", "chunk"}),
+        ("one list", {"chunk"}),
+    ],
+)
+def test_a_table_whose_footer_states_fewer_values_than_it_has_is_refused(
+    kind: str, forged: set[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "table.parquet"
+    hostile.forge_parquet_footer(path, kind, 900_000, forged)
+    assert path.stat().st_size < 10**5
+    monkeypatch.setattr(tables, "MAX_RESULT_BYTES", 10**8)
+    with pytest.raises(ValueError, match=f"table.parquet: {tables.WRONG_COUNTS}"):
+        read_parquet(path)
+    with pytest.raises(ValueError, match=tables.WRONG_COUNTS):
+        read_parquet_records(path, ["value"])
+
+
+@pytest.mark.parametrize("kind", ["numbers", "texts", "lists"])
+def test_rows_that_the_footer_leaves_out_consistently_are_not_read(kind: str, tmp_path: Path) -> None:
+    hostile.forge_parquet_footer(tmp_path / "table.parquet", kind, 900_000, {"table", "chunk", "group"})
+    assert len(read_parquet(tmp_path / "table.parquet")) == 1
+    assert len(read_parquet_records(tmp_path / "table.parquet", ["value"])[1]) == 1
 
 
 @pytest.mark.parametrize("name", ["alpha", "position"])
