@@ -2,7 +2,7 @@
 
 A staging directory `.NAME.TOKEN.partial` has a lock file `.NAME.TOKEN.lock` in the same directory. The
 operating system releases the lock when the process dies, so the next process that writes the same target
-removes both. On a file system without locks nothing is removed.
+removes both. On a file system without locks files are written without them, and nothing is removed.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import glob
 import os
 import secrets
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -22,9 +23,11 @@ from sinkscope.errors import OutputError, UserError
 from sinkscope.io.cache import cache_directory
 
 TOKEN_BYTES = 8
+RETRY_SECONDS = 0.1
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _LIMITED = (errno.EFBIG,)
 _FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EBUSY)
+_NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS)
 IN_USE = (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR)
 _USER_ERRORS = (*_FULL, *_LIMITED, *_FORBIDDEN, *IN_USE)
 
@@ -39,17 +42,15 @@ def staging_directory(target: Path, parent: Path, *, exclusive: bool = False) ->
     Raises:
         OutputError: `parent` cannot be written, the disk is full, or the target is in use (with `exclusive`).
     """
-    locks = []
+    locks: list[FileLock] = []
     try:
         parent.mkdir(parents=True, exist_ok=True)
         if exclusive:
-            lock = _try_lock(_exclusive_lock_file(target, parent))
-            if lock is None:
-                raise in_use_error(target)
-            locks.append(lock)
+            with _ignore_missing_locks():
+                locks.append(_lock_exclusively(target, parent))
         remove_abandoned(target, parent)
-        directory, lock = _create_staging(target, parent)
-        locks.append(lock)
+        directory, staging_locks = _create_staging(target, parent)
+        locks += staging_locks
     except OSError as error:
         _remove_locks(locks)
         raise write_error(target, error) from error
@@ -91,13 +92,15 @@ def remove_abandoned(target: Path, parent: Path) -> None:
 
 
 def is_in_use(target: Path) -> bool:
-    """Whether a process has an exclusive staging directory for `target`."""
+    """Whether a process has an exclusive staging directory for `target`; False where there are no locks."""
     path = _exclusive_lock_file(target, target.parent)
-    with suppress(OSError):
+    try:
         lock = _try_lock(path) if path.exists() else None
-        if lock is not None:
-            _remove_locks([lock])
-            return False
+    except OSError as error:
+        return error.errno not in _NO_LOCKS and path.exists()
+    if lock is not None:
+        _remove_locks([lock])
+        return False
     return path.exists()
 
 
@@ -112,12 +115,15 @@ def in_use_error(target: Path) -> OutputError:
 def hold_lock(path: Path, *, wait: bool) -> Iterator[bool]:
     """Hold the lock on a file, which is created and stays; False if another process has it and not `wait`.
 
+    On a file system without locks True is yielded.
+
     Raises:
         OSError: the file cannot be created.
     """
-    lock = FileLock(path, thread_local=False)
+    lock = FileLock(path, thread_local=False, fallback_to_soft=False)
     try:
-        lock.acquire(blocking=wait)
+        with _ignore_missing_locks():
+            lock.acquire(blocking=wait)
     except Timeout:
         yield False
         return
@@ -131,18 +137,51 @@ def _exclusive_lock_file(target: Path, parent: Path) -> Path:
     return parent / f".{target.absolute().name}.lock"
 
 
-def _try_lock(path: Path) -> FileLock | None:
-    """The lock on a file, which is created; None if another process has it.
+def _lock_exclusively(target: Path, parent: Path) -> FileLock:
+    """The exclusive lock for `target`; tried twice, as `is_in_use` takes it for a moment.
 
     Raises:
-        OSError: the file cannot be created.
+        OutputError: another process has it.
+        OSError: as `_try_lock`.
     """
-    lock = FileLock(path, blocking=False, thread_local=False)
+    path = _exclusive_lock_file(target, parent)
+    lock = _try_lock(path)
+    if lock is None:
+        time.sleep(RETRY_SECONDS)
+        lock = _try_lock(path)
+    if lock is None:
+        raise in_use_error(target)
+    return lock
+
+
+def _try_lock(path: Path) -> FileLock | None:
+    """The lock on a file, which is created; None if another process has it, or removed the file meanwhile.
+
+    Raises:
+        OSError: the file cannot be created, or the file system has no locks; then none is left.
+    """
+    existed = path.exists()
+    lock = FileLock(path, blocking=False, thread_local=False, fallback_to_soft=False)
     try:
         lock.acquire()
     except Timeout:
         return None
+    except OSError as error:
+        if error.errno in _NO_LOCKS and not existed:
+            with suppress(OSError):
+                os.unlink(path)
+        raise
     return lock
+
+
+@contextmanager
+def _ignore_missing_locks() -> Iterator[None]:
+    """Within the context, the error of a file system without locks ends the block."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
 
 
 def _remove_locks(locks: list[FileLock]) -> None:
@@ -157,20 +196,23 @@ def _remove_locks(locks: list[FileLock]) -> None:
                 os.unlink(lock.lock_file)
 
 
-def _create_staging(target: Path, parent: Path) -> tuple[Path, FileLock]:
-    """A new directory and its lock, which exists before the directory does."""
+def _create_staging(target: Path, parent: Path) -> tuple[Path, list[FileLock]]:
+    """A new directory and its lock, if there are locks; the lock exists before the directory does."""
     while True:
         stem = parent / f".{target.absolute().name}.{secrets.token_hex(TOKEN_BYTES)}"
-        lock = _try_lock(Path(f"{stem}.lock"))
-        if lock is None:  # taken for abandoned before it was locked
-            continue
+        locks = []
+        with _ignore_missing_locks():
+            lock = _try_lock(Path(f"{stem}.lock"))
+            if lock is None:  # taken for abandoned before it was locked
+                continue
+            locks.append(lock)
         directory = Path(f"{stem}.partial")
         try:
             directory.mkdir(mode=0o700)
         except OSError:
-            _remove_locks([lock])
+            _remove_locks(locks)
             raise
-        return directory, lock
+        return directory, locks
 
 
 @contextmanager
