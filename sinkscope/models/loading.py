@@ -71,7 +71,10 @@ def load_error(name: str, path: str, error: Exception) -> ModelError:
 
 def is_incomplete_run(path: Path) -> bool:
     """Whether a run with this output directory was started and has not finished."""
-    return not path.exists() and any(path.parent.glob(f".{glob.escape(path.name)}.*"))
+    stem = f".{glob.escape(path.name)}.*"
+    return not path.exists() and any(
+        any(path.parent.glob(stem + suffix)) for suffix in (".partial", ".checkpoints")
+    )
 
 
 def hash_of_files(directory: Path, patterns: Iterable[str]) -> str:

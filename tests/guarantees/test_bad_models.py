@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from sinkscope.models.loading import is_incomplete_run
 from sinkscope.schema import KINDS
 from tests.guarantees import hostile
 from tests.guarantees.apart import run_measured
@@ -52,6 +53,9 @@ def test_an_unfinished_run_is_reported_without_a_request_to_the_hub(
             outcome = sinkscope(*arguments(Path("runs/x"), good_inputs), "--out", tmp_path / "out")
             check_refused(outcome, tmp_path / "out", "run runs/x is not finished; start it again")
         (tmp_path / "runs" / left).rmdir()
+    for left in (".x.lock", ".x.0123456789abcdef.lock", ".x.swp"):
+        (tmp_path / "runs" / left).touch()
+    assert not is_incomplete_run(Path("runs/x"))
 
 
 def test_a_run_without_a_model_is_reported_with_its_kind(good_inputs: Path, tmp_path: Path) -> None:
