@@ -175,13 +175,18 @@ def apply_overrides(values: Mapping[str, Any], overrides: Mapping[str, Any]) -> 
 
 
 class StrictLoader(yaml.SafeLoader):
-    """YAML without aliases and duplicate keys; its scalars are valid text, its numbers of bounded length."""
+    """YAML without aliases and duplicate keys; its scalars are valid text, its numbers of bounded length.
+
+    Aliases (`*name`), also those of merge keys (`<<: *name`), are refused, as a few nested ones can stand for
+    gigabytes. Write the value of the anchor (`&name`) out at each place instead; an anchor alone is allowed.
+    """
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        problem = (
-            "aliases are not supported; write the value out" if self.check_event(yaml.AliasEvent) else ""
-        )
-        mark = self.peek_event().start_mark
+        event = self.peek_event()
+        mark = event.start_mark
+        problem = ""
+        if isinstance(event, yaml.AliasEvent):
+            problem = f"aliases are not supported; write out the value of &{str(event.anchor)[:80]}"
         node = None if problem else super().compose_node(parent, index)
         if isinstance(node, yaml.ScalarNode):
             if not is_text(node.value):

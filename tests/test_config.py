@@ -123,7 +123,8 @@ def test_errors_under_a_deprecated_key_name_the_new_one() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("a: &x [1]\nb: *x", "line 2: aliases are not supported"),
+        ("a: &x [1]\nb: *x", "line 2: aliases are not supported; write out the value of &x$"),
+        ("a: &x {b: 1}\nc: {<<: *x}", "line 2: aliases are not supported; write out the value of &x$"),
         ("a: {b: 1,\n b: 2}", "line 1: the key 'b' is given more than once"),
         ("a: !!python/name:os.system ''", "line 1: could not determine a constructor for the tag"),
         ("[" * 100_000, "nested too deep"),
