@@ -88,7 +88,7 @@ def test_a_study_of_an_older_sinkscope_must_be_gathered_again(
     manifest = json.loads((old / "run.json").read_text())
     del manifest["files"][f"{table}.parquet"], manifest["files"]["run.json"]
     (old / "run.json").write_text(json.dumps(manifest))
-    with pytest.raises(OutputError, match="run `sinkscope study` again"):
+    with pytest.raises(OutputError, match="make them again with this version of sinkscope"):
         write_report(old, tmp_path / "page.html")
 
 
