@@ -155,7 +155,7 @@ def parse_overrides(assignments: Sequence[str]) -> dict[str, Any]:
             overrides[key.strip()] = parse_yaml(value)
         except ValueError as error:
             raise RecipeError(
-                f"override {assignment[:80]!r} is not YAML ({error}); quote the value"
+                f"override {assignment[:200]!r} is not YAML ({error}); quote the value"
             ) from error
     return overrides
 

@@ -95,7 +95,7 @@ def test_a_study_and_its_store_may_not_contain_each_other(
     (tmp_path / "store.yaml").write_text("grids: {a: {models: [tiny]}}")
     for options in ([], ["--dry-run"], ["--out", "studies"], ["--out", "studies/store/x"]):
         outcome = sinkscope("study", "store.yaml", *options)
-        assert outcome.code == 2 and "lie in one another; choose another place with --out" in outcome.err, (
-            outcome
-        )
+        assert (
+            outcome.code == 2 and "are inside one another; choose another output directory" in outcome.err
+        ), outcome
         assert outcome.err.count("\n") == 1 and not (tmp_path / "studies").exists()

@@ -120,10 +120,10 @@ def _checkpoints(workdir: Path) -> list[Path]:
 
 def _stop_message(name: str, workdir: Path) -> str:
     if name == "study" and (workdir / "store").exists():
-        kept = f"finished runs are kept in {workdir / 'store'}"
-        return f"sinkscope: stopped; {kept}, start the study again to go on"
+        kept = f"finished runs are in {workdir / 'store'}"
+        return f"sinkscope: stopped; {kept}, start the study again to resume"
     if _checkpoints(workdir):
-        return "sinkscope: stopped; what is done of the run is kept, start it again to go on"
+        return "sinkscope: stopped; start the run again to resume it from its checkpoint"
     return f"sinkscope: {STOPPED}"
 
 
@@ -132,7 +132,7 @@ def test_interrupting_the_second_of_two_trainings_keeps_the_first(tmp_path: Path
         raise KeyboardInterrupt
 
     recipe = Recipe.parse(RECIPE | {"value_norms": {"weight": 1.0, "unlearned": "auto"}})
-    with pytest.raises(KeyboardInterrupt, match="what is done of the run is kept, start it again to go on"):
+    with pytest.raises(KeyboardInterrupt, match="start the run again to resume it from its checkpoint"):
         unlearn(recipe, tmp_path / "out", stop)
     assert [path.name for path in tmp_path.iterdir()] == ["out-unlearned"]
     with pytest.raises(KeyboardInterrupt, match=r"^$"):
