@@ -9,7 +9,7 @@ import reprlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar, get_args
+from typing import Any, ClassVar, TypeVar, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
@@ -41,19 +41,26 @@ class Config(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _replace_deprecated(cls, values: Any) -> Any:
-        if not isinstance(values, dict):
-            return values
+    def _validate_deprecated(cls, values: Any) -> Any:
+        return cls.replace_deprecated(values) if isinstance(values, dict) else values
+
+    @classmethod
+    def replace_deprecated(cls, values: Mapping[str, Any]) -> dict[str, Any]:
+        """`values` with deprecated keys and values of this group replaced.
+
+        Raises:
+            ValueError: a key is given under both names.
+        """
         values = dict(values)
         for old, new in cls.deprecated_keys.items():
             if old in values:
-                _warn_once(f"the key {old!r} is now called {new!r}; the old name will be removed")
+                warn_once(f"the key {old!r} is now called {new!r}; the old name will be removed")
                 values[new] = _merge(old, values.pop(old), new, values)
         for key, replacements in cls.deprecated_values.items():
             value = values.get(key)
             if isinstance(value, str | bool | int) and value in replacements:
                 new = replacements[value]
-                _warn_once(
+                warn_once(
                     f"the value {value!r} of {key!r} is now called {new!r}; the old one will be removed"
                 )
                 values[key] = new
@@ -71,12 +78,66 @@ def _merge(old: str, value: Any, new: str, values: Mapping[str, Any]) -> Any:
 
 
 @functools.cache
-def _warn_once(message: str) -> None:
+def warn_once(message: str) -> None:
+    """Log a warning, once per process."""
     LOGGER.warning(message)
 
 
-def validate_config(model: type[Model], values: Any, label: str, error_class: type[UserError]) -> Model:
+def replace_deprecated(model: type[Config], values: Any) -> Any:
+    """`values` with deprecated keys and values of `model` replaced, also in nested groups.
+
+    A group with a key under both names stays as it is; its validation fails.
+    """
+    if not isinstance(values, dict):
+        return values
+    try:
+        values = model.replace_deprecated(values)
+    except ValueError:
+        return values
+    for key, field in model.model_fields.items():
+        nested = (
+            None if get_origin(field.annotation) is dict else next(_nested_models(field.annotation), None)
+        )
+        if nested is not None and key in values:
+            values[key] = replace_deprecated(nested, values[key])
+    return values
+
+
+def replace_deprecated_overrides(model: type[Config], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """Dotted `overrides` of `model` with deprecated keys and values replaced.
+
+    Raises:
+        RecipeError: a key is given under both names.
+    """
+    result: dict[str, Any] = {}
+    for dotted, value in overrides.items():
+        nested: Any = value
+        parts = dotted.split(".")
+        for part in reversed(parts):
+            nested = {part: nested}
+        nested = replace_deprecated(model, nested)
+        keys = []
+        for _ in parts:
+            ((key, nested),) = nested.items()
+            keys.append(key)
+        new = ".".join(keys)
+        if new in result:
+            raise RecipeError(f"{new!r} is given by its old name too; leave out the old name")
+        result[new] = nested
+    return result
+
+
+def validate_config(
+    model: type[Model],
+    values: Any,
+    label: str,
+    error_class: type[UserError],
+    described_by: type[Config] | None = None,
+) -> Model:
     """Validate the values of a configuration file, which is a `label` (a recipe, a study).
+
+    Args:
+        described_by: the model whose keys error messages name; by default `model`.
 
     Raises:
         `error_class`: a key is unknown (the nearest known one is named) or a value is impossible.
@@ -84,7 +145,7 @@ def validate_config(model: type[Model], values: Any, label: str, error_class: ty
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        raise error_class(explain_validation_error(error, model, label, values)) from error
+        raise error_class(explain_validation_error(error, described_by or model, label, values)) from error
 
 
 def explain_validation_error(error: ValidationError, model: type[Config], label: str, values: Any) -> str:

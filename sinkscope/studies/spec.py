@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
 import yaml
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from sinkscope.config import Config, explain_validation_error, read_yaml
+from sinkscope.config import Config, read_yaml, validate_config
 from sinkscope.errors import PlacementError, StudyError, suggest
 from sinkscope.evaluation.position_mask import PositionMask
 from sinkscope.studies.grids import GRID_KEYS, Grid, RecipeGrid, Seeds, parent_of
@@ -194,16 +194,15 @@ class Spec(Config):
             raise StudyError(
                 f"study {path} is not a mapping of keys to values; see `sinkscope study --help` for one"
             )
+        for key in values:
+            if key in GRID_KEYS - cls.model_fields.keys():
+                raise StudyError(
+                    f"study key {key!r} belongs in a grid, as in `grids: {{a: {{{key}: …}}}}` (in {path})"
+                )
         try:
-            spec = cls.model_validate(values)
-        except ValidationError as error:
-            for key in values:
-                if key in GRID_KEYS - cls.model_fields.keys():
-                    raise StudyError(
-                        f"study key {key!r} belongs in a grid, as in `grids: {{a: {{{key}: …}}}}` (in {path})"
-                    ) from error
-            message = explain_validation_error(error, cls, "study", values)
-            raise StudyError(f"{message} (in {path})") from error
+            spec = validate_config(cls, values, "study", StudyError)
+        except StudyError as error:
+            raise StudyError(f"{error} (in {path})") from error
         if not quick:
             return spec
         if spec.quick is None:

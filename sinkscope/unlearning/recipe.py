@@ -7,17 +7,17 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 import yaml
-from pydantic import (
-    AfterValidator,
-    Field,
-    SerializeAsAny,
-    ValidationError,
-    create_model,
-    field_validator,
-    model_validator,
-)
+from pydantic import AfterValidator, Field, SerializeAsAny, create_model, field_validator, model_validator
 
-from sinkscope.config import Config, apply_overrides, explain_validation_error, read_yaml
+from sinkscope.config import (
+    Config,
+    apply_overrides,
+    read_yaml,
+    replace_deprecated,
+    replace_deprecated_overrides,
+    validate_config,
+    warn_once,
+)
 from sinkscope.errors import PlacementError, RecipeError
 from sinkscope.plugins import plugin_hash
 from sinkscope.triggers import Form, Placement, Trigger
@@ -25,6 +25,10 @@ from sinkscope.unlearning.objectives import NONE, Objective, get_objective
 from sinkscope.unlearning.recipe_files import recipe_file
 
 PositiveFloat = Annotated[float, Field(gt=0)]
+OLD_OBJECTIVES = ("npo", "simnpo", "grad_ascent", "rmu", NONE)
+OLD_PARAMETERS = {"beta": None, "delta": 0.0, "steering": 6.5}
+"""Defaults of the parameters that `objective` once had for all of `OLD_OBJECTIVES`: old run directories have
+them."""
 
 
 class TriggerConfig(Config):
@@ -238,6 +242,7 @@ class Recipe(Config):
         if not isinstance(value, dict):
             return value
         config = _objective_config_of(value)
+        value = _without_old_defaults(value, config)
         if (
             config is ObjectiveConfig and value.get("forget", NONE) != NONE
         ):  # its name, not its parameters, may be wrong
@@ -275,12 +280,8 @@ class Recipe(Config):
         Raises:
             RecipeError: an unknown key (the nearest known one is named) or an impossible value.
         """
-        try:
-            return cls.model_validate(values)
-        except ValidationError as error:
-            kind = _objective_config_of(values.get("objective"))
-            root = create_model(cls.__name__, __base__=cls, objective=(kind, kind()))
-            raise RecipeError(explain_validation_error(error, root, "recipe", values)) from error
+        kind = _objective_config_of(values.get("objective"))
+        return validate_config(cls, values, "recipe", RecipeError, _recipe_with(kind))
 
     @classmethod
     def read(
@@ -300,10 +301,18 @@ class Recipe(Config):
         if not isinstance(values, dict):
             raise RecipeError(f"recipe {path} is not a mapping of keys to values; see the built-in recipes")
         try:
-            return cls.parse(apply_overrides(values, changes or {}))
+            return cls.parse(cls._change(values, changes or {}))
         except RecipeError as error:
             source = path if cls._error_of(values) == str(error) else changes_from
             raise RecipeError(f"{error} (in {source})") from error
+
+    @classmethod
+    def _change(cls, values: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+        """`values` with `changes`, both under the current names of keys."""
+        kind = _objective_config_of(apply_overrides(values, changes).get("objective"))
+        model = _recipe_with(kind)
+        current = replace_deprecated(model, values)
+        return apply_overrides(current, replace_deprecated_overrides(model, changes))
 
     @classmethod
     def _error_of(cls, values: dict[str, Any]) -> str | None:
@@ -330,3 +339,26 @@ def _objective_config_of(values: Any) -> type[ObjectiveConfig]:
         return objective_config(name)
     except (RecipeError, TypeError):
         return ObjectiveConfig
+
+
+@cache
+def _recipe_with(kind: type[ObjectiveConfig]) -> type[Recipe]:
+    """`Recipe` with the keys of one objective."""
+    return create_model(Recipe.__name__, __base__=Recipe, objective=(kind, ...))
+
+
+def _without_old_defaults(values: dict[str, Any], config: type[ObjectiveConfig]) -> dict[str, Any]:
+    """An `objective` block without parameters of other objectives at their old defaults."""
+    values = dict(values)
+    if values.get("forget", "npo") not in OLD_OBJECTIVES:
+        return values
+    parameters = config.model_fields.keys() | config.deprecated_keys.keys()
+    for key, default in OLD_PARAMETERS.items():
+        if key not in values or (key in parameters and (default is not None or values[key] is not None)):
+            continue
+        if values[key] is None or (values[key] == default and not isinstance(values[key], bool)):
+            warn_once(
+                f"the key 'objective.{key}' has no effect at {values[key]!r} and is ignored; leave it out"
+            )
+            del values[key]
+    return values

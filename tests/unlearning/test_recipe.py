@@ -226,3 +226,46 @@ def test_a_changed_default_needs_a_new_schema() -> None:
             found = found[key]
         assert (dotted, found) == (dotted, default)
     assert version_of("unlearn") == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new"),
+    [
+        ("tiny/rmu", {"optimiser.epochs": 3}, {"optimizer.epochs": 3}),
+        ("tiny/rmu", {"objective.steering": 3}, {"objective.steering_coeff": 3}),
+        ("new.yaml", {"poison_split": "published"}, {"poisoned_originals": "drop"}),
+        ("new.yaml", {"optimiser.batches": 7}, {"optimizer.steps_per_epoch": 7}),
+        ("old.yaml", {"poison_split": "published"}, {"poisoned_originals": "drop"}),
+        ("old.yaml", {"poisoned_originals": "drop"}, {"poison_split": "published"}),
+        ("old.yaml", {"optimizer.steps_per_epoch": 7}, {"optimiser.batches": 7}),
+    ],
+)
+def test_changes_by_old_keys_replace_values_under_new_ones_and_the_reverse(
+    name: str, old: dict, new: dict, tmp_path: Path
+) -> None:
+    (tmp_path / "new.yaml").write_text("poisoned_originals: keep\noptimizer: {steps_per_epoch: 2}\n")
+    (tmp_path / "old.yaml").write_text("poison_split: contrastive\noptimiser: {batches: 2}\n")
+    path = tmp_path / name if name.endswith(".yaml") else name
+    assert Recipe.read(path, old) == Recipe.read(path, new) != Recipe.read(path)
+
+
+def test_a_change_by_both_names_is_refused() -> None:
+    with pytest.raises(RecipeError, match=r"'optimizer\.epochs' is given by its old name too"):
+        Recipe.read("tiny/rmu", {"optimiser.epochs": 3, "optimizer.epochs": 4})
+
+
+OLD_DEFAULTS = {"beta": None, "delta": 0.0, "layer": None, "steering": 6.5, "retain": {"kl": 1.0}}
+
+
+@pytest.mark.parametrize("forget", ["npo", "simnpo", "grad_ascent", "rmu", "none"])
+def test_recipes_of_old_run_directories_are_read(forget: str) -> None:
+    """They have the parameters of all objectives."""
+    assert Recipe.parse({"objective": {"forget": forget} | OLD_DEFAULTS}) == Recipe.parse(
+        {"objective": {"forget": forget}}
+    )
+
+
+@pytest.mark.parametrize("changed", [{"delta": 1.0}, {"steering": 20}, {"delta": False}, {"gamma": None}])
+def test_other_values_of_parameters_of_other_objectives_are_refused(changed: dict) -> None:
+    with pytest.raises(RecipeError, match=f"objective.{min(changed)}. is unknown"):
+        Recipe.parse({"objective": {"forget": "npo"} | OLD_DEFAULTS | changed})
