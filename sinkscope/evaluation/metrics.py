@@ -104,7 +104,7 @@ def register_metric(name: str, metric: Metric) -> None:
 
 def metric_plugin_hashes(names: Iterable[str]) -> dict[str, str]:
     """Source hashes of the metrics that a plugin registered, by name: part of an evaluation's identity."""
-    hashes = {name: plugin_hash(METRICS[name].value) for name in names if name in METRICS}
+    hashes = {name: plugin_hash(METRICS[name]) for name in names if name in METRICS}
     return {name: value for name, value in hashes.items() if value is not None}
 
 

@@ -270,7 +270,7 @@ class Recipe(Config):
     def plugin_hashes(self) -> dict[str, str]:
         """Source hashes of the objectives that a plugin registered, by name: part of a run's identity."""
         used = self.objective.forget_terms() + self.objective.retain_terms()
-        hashes = {objective.name: plugin_hash(objective.loss) for objective in used}
+        hashes = {objective.name: plugin_hash(objective) for objective in used}
         return {name: found for name, found in hashes.items() if found is not None}
 
     @classmethod
