@@ -72,7 +72,7 @@ def _sources(part: Any, seen: set[int]) -> Iterator[bytes]:
         return
     seen.add(id(part))
     if isinstance(part, functools.partial):
-        parts = [part.func]
+        parts: list[Any] = [part.func]
         if part.args or part.keywords:
             yield repr([_plain(part.args, parts), _plain(part.keywords, parts)]).encode()
     elif inspect.ismethod(part):
@@ -148,12 +148,10 @@ def _source(part: Any) -> Iterator[bytes]:
 
 def _code(code: CodeType) -> bytes:
     """Compiled code with its names and constants, without addresses."""
-    constants = [
-        _code(each)
-        if isinstance(each, CodeType)
-        else sorted(map(repr, each))
-        if isinstance(each, frozenset)
-        else each
-        for each in code.co_consts
-    ]
-    return code.co_code + repr((code.co_names, constants)).encode()
+    return code.co_code + repr((code.co_names, [_constant(each) for each in code.co_consts])).encode()
+
+
+def _constant(value: Any) -> Any:
+    if isinstance(value, frozenset):
+        return sorted(map(repr, value))
+    return _code(value) if isinstance(value, CodeType) else value
