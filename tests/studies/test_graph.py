@@ -280,3 +280,26 @@ def test_a_given_model_without_a_benchmark_needs_one_named(tmp_path: Path) -> No
         grids={"a": {"models": [names["model"]], "evaluations": ["e"]}},
     )
     assert run.role == "other" and run.evaluations["e"].content["model"] == names["model"]
+
+
+def test_old_keys_in_set_and_axes_replace_those_of_the_recipe() -> None:
+    """The recipe sets `optimizer.epochs`; the axis keeps its name in the tables."""
+    tuned = runs(
+        seeds=[0],
+        grids={
+            "a": {
+                "recipe": "tiny/rmu",
+                "set": {"optimiser.epochs": 3},
+                "axes": {"objective.steering": [4, 5]},
+            }
+        },
+    )
+    recipes = []
+    for run in tuned:
+        assert isinstance(run.model, Job)
+        recipes.append((run.labels, run.model.content["recipe"]))
+    assert [(labels, each["objective"]["steering_coeff"]) for labels, each in recipes] == [
+        ({"objective.steering": 4}, 4),
+        ({"objective.steering": 5}, 5),
+    ]
+    assert {each["optimizer"]["epochs"] for _, each in recipes} == {3}
