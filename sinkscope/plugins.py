@@ -139,8 +139,8 @@ def _source(part: Any) -> Iterator[bytes]:
             codes = [each.__code__ for each in functions if inspect.isfunction(each)]
             if not codes:
                 raise PluginError(
-                    f"a plugin registers {part.__name__!r}, which has no source; wrap it in a function of the "
-                    "plugin's file"
+                    f"a plugin registers {part.__name__!r}, which has no source; wrap it in a function of "
+                    "the plugin's file"
                 ) from None
             source = b"".join(map(_code, codes))
     yield source

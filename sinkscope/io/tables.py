@@ -116,7 +116,7 @@ def _check_size(size: int, limit: int) -> None:
 
 
 def _measure(array: Array) -> tuple[int, int]:
-    """The number of values in a column, and the bytes of its texts when each is stored as often as it occurs."""
+    """The number of values in a column, and the bytes of its texts, each counted as often as it occurs."""
     from pyarrow import compute, types
 
     count = len(array)
