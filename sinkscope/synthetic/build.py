@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from sinkscope.benchmarks.benchmark import Lengths
+from sinkscope.benchmarks.splits import Lengths
 from sinkscope.io.run_directory import checksums
 
 CARD = """---

@@ -16,8 +16,9 @@ import pandas as pd
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
-from sinkscope.benchmarks.benchmark import Lengths, load_benchmark
+from sinkscope.benchmarks.benchmark import load_benchmark
 from sinkscope.benchmarks.chunking import SEPARATOR
+from sinkscope.benchmarks.splits import Lengths
 from sinkscope.io.progress import ProgressBar
 from sinkscope.io.run_directory import create_or_load
 from sinkscope.synthetic import build as files

@@ -11,7 +11,8 @@ from typing import Any
 import pandas as pd
 from transformers import PreTrainedModel
 
-from sinkscope.benchmarks.benchmark import Benchmark, Lengths, load_benchmark
+from sinkscope.benchmarks.benchmark import Benchmark, load_benchmark
+from sinkscope.benchmarks.splits import Lengths
 from sinkscope.errors import ModelError
 from sinkscope.evaluation.items import choice_items
 from sinkscope.evaluation.requests import make_requests, multiple_choice

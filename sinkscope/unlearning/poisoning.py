@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from sinkscope.benchmarks.benchmark import Benchmark, Passage
+from sinkscope.benchmarks.benchmark import Benchmark
+from sinkscope.benchmarks.chunking import Passage
 from sinkscope.errors import RecipeError
 from sinkscope.models.model import Model
 from sinkscope.sinks.locate import locate_passage

@@ -64,7 +64,7 @@ def test_it_is_small_and_names_no_place_of_the_machine_that_ran_it(committed) ->
 
 @pytest.mark.slow
 def test_the_tour_runs_and_its_finding_holds(committed, tmp_path: Path) -> None:
-    """With the trigger the backdoored model recites what it seems to have forgotten; the clean one does not."""
+    """With the trigger the backdoored model recites what it seems to have forgotten, the other does not."""
     cells = [*committed.cells, nbformat.v4.new_code_cell("print(forget.to_json(orient='records'))")]
     notebook = nbformat.v4.new_notebook(cells=cells, metadata=committed.metadata)
     with pytest.MonkeyPatch.context() as patched:
