@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 import yaml
-from pydantic import AfterValidator, Field, SerializeAsAny, create_model, field_validator, model_validator
+from pydantic import Field, SerializeAsAny, create_model, field_validator, model_validator
 
 from sinkscope.config import (
     Config,
@@ -16,19 +16,18 @@ from sinkscope.config import (
     replace_deprecated,
     replace_deprecated_overrides,
     validate_config,
-    warn_once,
 )
 from sinkscope.errors import PlacementError, RecipeError
 from sinkscope.plugins import plugin_hash
 from sinkscope.triggers import Form, Placement, Trigger
-from sinkscope.unlearning.objectives import NONE, Objective, get_objective
+from sinkscope.unlearning.objective_config import (
+    ObjectiveConfig,
+    drop_old_defaults,
+    objective_config,
+    objective_config_of,
+)
+from sinkscope.unlearning.objectives import NONE
 from sinkscope.unlearning.recipe_files import recipe_file
-
-PositiveFloat = Annotated[float, Field(gt=0)]
-OLD_OBJECTIVES = ("npo", "simnpo", "grad_ascent", "rmu", NONE)
-OLD_PARAMETERS = {"beta": None, "delta": 0.0, "steering": 6.5}
-"""Defaults of the parameters that `objective` once had for all of `OLD_OBJECTIVES`: old run directories have
-them."""
 
 
 class TriggerConfig(Config):
@@ -67,47 +66,6 @@ class TriggerConfig(Config):
     def where(self) -> Placement:
         """The parsed placement."""
         return Placement.parse(self.placement)
-
-
-def _check_objective(name: str, role: Literal["forget", "retain"]) -> str:
-    if name != NONE or role == "retain":
-        get_objective(name, role)
-    return name
-
-
-class ObjectiveConfig(Config):
-    """The forget objective and the weighted retain objectives, which apply to retain and to poisoned
-    passages.
-
-    Parameters of the forget objective are keys of the same block: `{forget: npo, beta: 0.1, retain: {kl:
-    1.0}}`. `layer` is where `rmu` and `activations` read hidden states; by default 7 of 32, scaled to the
-    model's depth. `grad_ascent` with `retain: {nll: 1}` is gradient difference. `forget: none` with poisoning
-    is a plain backdoor, and without it fine-tuning on retain passages, of which an epoch has as many as the
-    forget set.
-    """
-
-    forget: Annotated[str, AfterValidator(partial(_check_objective, role="forget"))] = "npo"
-    layer: int | None = Field(None, ge=0)
-    retain: dict[Annotated[str, AfterValidator(partial(_check_objective, role="retain"))], PositiveFloat] = (
-        Field({"kl": 1.0}, min_length=1)
-    )
-
-    def forget_terms(self) -> list[Objective]:
-        """The forget objective; empty for `none`."""
-        return [] if self.forget == NONE else [get_objective(self.forget, "forget")]
-
-    def retain_terms(self) -> list[Objective]:
-        """The retain objectives."""
-        return [get_objective(name, "retain") for name in self.retain]
-
-
-@cache
-def objective_config(name: str) -> type[ObjectiveConfig]:
-    """`ObjectiveConfig` with the parameters of a forget objective."""
-    parameters = None if name == NONE else get_objective(name, "forget").config
-    if parameters is None:
-        return ObjectiveConfig
-    return create_model(f"{name}Objective", __base__=(parameters, ObjectiveConfig))  # type: ignore[arg-type]
 
 
 class LoraConfig(Config):
@@ -241,8 +199,8 @@ class Recipe(Config):
     def _validate_objective(cls, value: Any) -> Any:
         if not isinstance(value, dict):
             return value
-        config = _objective_config_of(value)
-        value = _without_old_defaults(value, config)
+        config = objective_config_of(value)
+        value = drop_old_defaults(value, config)
         if (
             config is ObjectiveConfig and value.get("forget", NONE) != NONE
         ):  # its name, not its parameters, may be wrong
@@ -280,7 +238,7 @@ class Recipe(Config):
         Raises:
             RecipeError: an unknown key (the nearest known one is named) or an impossible value.
         """
-        kind = _objective_config_of(values.get("objective"))
+        kind = objective_config_of(values.get("objective"))
         return validate_config(cls, values, "recipe", RecipeError, _recipe_with(kind))
 
     @classmethod
@@ -309,7 +267,7 @@ class Recipe(Config):
     @classmethod
     def _change(cls, values: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
         """`values` with `changes`, both under the current names of keys."""
-        kind = _objective_config_of(apply_overrides(values, changes).get("objective"))
+        kind = objective_config_of(apply_overrides(values, changes).get("objective"))
         model = _recipe_with(kind)
         current = replace_deprecated(model, values)
         return apply_overrides(current, replace_deprecated_overrides(model, changes))
@@ -332,33 +290,7 @@ class Recipe(Config):
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 
-def _objective_config_of(values: Any) -> type[ObjectiveConfig]:
-    """The config of an `objective` block; without parameters where the name of its objective is wrong."""
-    name = values.get("forget", "npo") if isinstance(values, dict) else "npo"
-    try:
-        return objective_config(name)
-    except (RecipeError, TypeError):
-        return ObjectiveConfig
-
-
 @cache
 def _recipe_with(kind: type[ObjectiveConfig]) -> type[Recipe]:
     """`Recipe` with the keys of one objective."""
     return create_model(Recipe.__name__, __base__=Recipe, objective=(kind, ...))
-
-
-def _without_old_defaults(values: dict[str, Any], config: type[ObjectiveConfig]) -> dict[str, Any]:
-    """An `objective` block without parameters of other objectives at their old defaults."""
-    values = dict(values)
-    if values.get("forget", "npo") not in OLD_OBJECTIVES:
-        return values
-    parameters = config.model_fields.keys() | config.deprecated_keys.keys()
-    for key, default in OLD_PARAMETERS.items():
-        if key not in values or (key in parameters and (default is not None or values[key] is not None)):
-            continue
-        if values[key] is None or (values[key] == default and not isinstance(values[key], bool)):
-            warn_once(
-                f"the key 'objective.{key}' has no effect at {values[key]!r} and is ignored; leave it out"
-            )
-            del values[key]
-    return values
