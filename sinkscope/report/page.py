@@ -185,7 +185,12 @@ def content_security_policy(scripts: list[str]) -> str:
 def _template() -> Any:
     loader = FileSystemLoader(Path(__file__).parent)
     environment = Environment(
-        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=loader,
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,  # a page that does not end with a line break is incomplete
     )
     return environment.get_template("template.html.j2")
 

@@ -160,3 +160,8 @@ def test_a_page_replaces_an_older_one(
     assert json.loads(stdout) == {"page": str(page), "bytes": page.stat().st_size}
     assert "Sink atlas" in page.read_text(encoding="utf-8")
     assert list(tmp_path.iterdir()) == [page]
+
+
+def test_a_complete_page_ends_with_a_line_break(study: Path, tmp_path: Path) -> None:
+    write_report(study, tmp_path / "page.html")
+    assert (tmp_path / "page.html").read_bytes().endswith(b"</html>\n")
