@@ -13,7 +13,7 @@ import hashlib
 import importlib.util
 import inspect
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import CodeType
 from typing import Any
@@ -64,6 +64,12 @@ def plugin_hash(registered: Any) -> str | None:
     if len(hashes) <= 1:
         return hashes[0] if hashes else None
     return hashlib.sha256("\n".join(hashes).encode()).hexdigest()
+
+
+def plugin_hashes(registered: Mapping[str, Any]) -> dict[str, str]:
+    """`plugin_hash` of the objects that are not sinkscope's own, by name."""
+    hashes = {name: plugin_hash(part) for name, part in registered.items()}
+    return {name: value for name, value in hashes.items() if value is not None}
 
 
 def _sources(part: Any, seen: set[int]) -> Iterator[bytes]:

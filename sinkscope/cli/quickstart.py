@@ -85,10 +85,11 @@ def measure_sinks(plan: StudyPlan, store: Store, on_progress: OnProgress) -> lis
     from sinkscope.models.model import load
     from sinkscope.sinks.locate import CaptureConfig, locate
 
+    benchmark = load_benchmark("tiny")
     sinks = []
     for run in plan.runs:
         model = load(str(store.path(run.model) / "model") if run.model else run.name)
-        passages = load_benchmark("tiny").full_length_passages("holdout", model.tokenizer)
+        passages = benchmark.full_length_passages("holdout", model.tokenizer)
         sinks.append(locate(model, passages, CaptureConfig(batch_size=32)))
         on_progress(len(sinks), len(plan.runs))
     return sinks

@@ -19,7 +19,7 @@ from sinkscope.evaluation.items import Item, choice_items, knowmem_items, text_i
 from sinkscope.evaluation.requests import Request, generate_until, loglikelihood, multiple_choice
 from sinkscope.models.likelihood import TokenLikelihoods, min_k_score
 from sinkscope.models.model import Model
-from sinkscope.plugins import plugin_hash
+from sinkscope.plugins import plugin_hashes
 from sinkscope.registry import Registry
 
 MakeItems = Callable[[Benchmark, str, Model], list[Item]]
@@ -104,8 +104,7 @@ def register_metric(name: str, metric: Metric) -> None:
 
 def metric_plugin_hashes(names: Iterable[str]) -> dict[str, str]:
     """Source hashes of the metrics that a plugin registered, by name: part of an evaluation's identity."""
-    hashes = {name: plugin_hash(METRICS[name]) for name in names if name in METRICS}
-    return {name: value for name, value in hashes.items() if value is not None}
+    return plugin_hashes({name: METRICS[name] for name in names if name in METRICS})
 
 
 def rouge_l(reference: str, text: str) -> float:

@@ -18,7 +18,7 @@ from sinkscope.config import (
     validate_config,
 )
 from sinkscope.errors import PlacementError, RecipeError
-from sinkscope.plugins import plugin_hash
+from sinkscope.plugins import plugin_hashes
 from sinkscope.triggers import Form, Placement, Trigger
 from sinkscope.unlearning.objective_config import (
     ObjectiveConfig,
@@ -228,8 +228,7 @@ class Recipe(Config):
     def plugin_hashes(self) -> dict[str, str]:
         """Source hashes of the objectives that a plugin registered, by name: part of a run's identity."""
         used = self.objective.forget_terms() + self.objective.retain_terms()
-        hashes = {objective.name: plugin_hash(objective) for objective in used}
-        return {name: found for name, found in hashes.items() if found is not None}
+        return plugin_hashes({objective.name: objective for objective in used})
 
     @classmethod
     def parse(cls, values: dict[str, Any]) -> Recipe:
