@@ -28,18 +28,20 @@ NAMED_STUDIES = Path(__file__).parent.parent / "recipes" / "studies"
 def study_file(name: Path | str) -> Path:
     """Path of a specification that is given as a file or by the name of one in the package.
 
+    A directory of a known name, as `quickstart` writes one, does not hide the specification.
+
     Raises:
         StudyError: it is neither.
     """
     known = {path.stem: path for path in sorted(NAMED_STUDIES.glob("*.yaml"))}
     path = Path(name)
-    if path.suffix or path.exists():
-        return path
-    if str(name) not in known:
+    if str(name) in known and not path.is_file():
+        return known[str(name)]
+    if not path.suffix and not path.exists():
         raise StudyError(
             f"study {str(name)!r} is neither a file nor a known name; {suggest(str(name), known)}"
         )
-    return known[str(name)]
+    return path
 
 
 def _check_placements(values: list[str]) -> list[str]:

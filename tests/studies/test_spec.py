@@ -293,3 +293,14 @@ def test_studies_of_the_package_are_found_by_name(tmp_path: Path) -> None:
     assert study_file(tmp_path / "my.yaml") == tmp_path / "my.yaml"
     with pytest.raises(StudyError, match=r"neither a file nor a known name; did you mean 'quickstart'\?"):
         study_file("quikstart")
+
+
+def test_a_directory_of_the_name_does_not_hide_a_study(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("quickstart").mkdir()  # as the quickstart itself leaves one
+    assert Spec.read(study_file("quickstart")).seeds
+    Path("quickstart").rmdir()
+    Path("quickstart").write_text("seeds: [4]\n")
+    assert study_file("quickstart") == Path("quickstart")
