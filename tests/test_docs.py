@@ -67,3 +67,11 @@ def test_every_public_name_and_every_command_has_its_entry(site: Path) -> None:
 
 def test_the_tour_is_there_with_its_pictures(site: Path) -> None:
     assert len(re.findall("<img[^>]*src=.data:image/png;base64,", _page(site, "analyses/tour"))) == 3
+
+
+def test_the_guide_of_extensions_includes_the_plugins_that_are_tested(site: Path) -> None:
+    page = re.sub(r"<[^>]+>", "", _page(site, "extending"))
+    for name in ("objective", "metric", "benchmark", "figure"):
+        path = ROOT / "tests" / "plugins" / f"{name}.py"
+        for line in path.read_text(encoding="utf-8").splitlines():
+            assert line.strip() in page, name
