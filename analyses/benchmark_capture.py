@@ -29,7 +29,7 @@ import torch
 from matplotlib.figure import Figure
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from sinkscope.models.built_in import data_directory
+from sinkscope.models.loading import data_directory
 from sinkscope.models.model import Model
 from sinkscope.plots.style import PAGE, create_figure, save_figure, set_caption, styled
 from sinkscope.sinks.backends import HooksBackend, TiledBackend

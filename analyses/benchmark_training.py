@@ -33,7 +33,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from sinkscope import load
 from sinkscope.benchmarks.benchmark import load_benchmark
-from sinkscope.models.generation import generate
+from sinkscope.models.inference import generate
 from sinkscope.plots.style import PAGE, create_figure, save_figure, styled
 from sinkscope.unlearning.batch import Passages
 from sinkscope.unlearning.objectives.rmu import control_vector

@@ -15,7 +15,7 @@ from sinkscope.benchmarks.directory import SETTINGS_FILE, read_directory
 from sinkscope.benchmarks.hub import HUB_BENCHMARKS, read_hub
 from sinkscope.benchmarks.splits import COLUMNS, MUSE, Chunking, Lengths, Record, Rows
 from sinkscope.errors import BenchmarkError
-from sinkscope.models.built_in import data_directory, verify_built_in
+from sinkscope.models.loading import data_directory, verify_built_in
 from sinkscope.registry import Registry
 
 if TYPE_CHECKING:

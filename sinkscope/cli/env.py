@@ -150,7 +150,7 @@ def _locate_sinks(model: Model) -> str:
 def _continue_texts(model: Model) -> str:
     from sinkscope.benchmarks.benchmark import load_benchmark
     from sinkscope.evaluation.items import verbmem_items
-    from sinkscope.models.generation import generate
+    from sinkscope.models.inference import generate
 
     items = verbmem_items(load_benchmark("tiny"), "forget", model)[:8]
     texts = generate(model, [item.prompt for item in items], 12)

@@ -9,7 +9,7 @@ from sinkscope.evaluation.evaluated_model import EvaluatedModel
 from sinkscope.evaluation.metrics import DIVERGENCE
 from sinkscope.evaluation.requests import ItemScores, Requests, make_table
 from sinkscope.io.progress import OnProgress, shift_progress
-from sinkscope.models.likelihood import forward_logits, kl_divergence
+from sinkscope.models.inference import forward_logits, kl_divergence
 from sinkscope.models.model import Model
 from sinkscope.sinks.conditions import check_comparable
 from sinkscope.triggers import TriggeredSequence

@@ -21,7 +21,7 @@ from sinkscope.evaluation.requests import ItemScores, Request, make_requests, ma
 from sinkscope.evaluation.statistics import compute_scores
 from sinkscope.io.progress import OnProgress, ProgressBar, shift_progress, silent
 from sinkscope.io.run_directory import create_or_load
-from sinkscope.models.likelihood import auc
+from sinkscope.models.inference import auc
 from sinkscope.models.model import Model, load
 
 RETAIN_MODELS: dict[str, str] = {"muse-books": "0.5393", "muse-news": "0.4772", "tiny": "tiny-retrained"}

@@ -12,7 +12,7 @@ from sinkscope.config import read_yaml
 from sinkscope.errors import OutputError
 from sinkscope.io.run_directory import read_manifest
 from sinkscope.io.tables import read_parquet
-from sinkscope.models.built_in import BUILT_IN
+from sinkscope.models.loading import BUILT_IN
 from sinkscope.models.model import Model
 
 Role = Literal["target", "unlearned", "backdoored", "retain", "other"]

@@ -17,7 +17,7 @@ from sinkscope.benchmarks.benchmark import Benchmark
 from sinkscope.errors import BenchmarkError
 from sinkscope.evaluation.items import Item, choice_items, knowmem_items, text_items, verbmem_items
 from sinkscope.evaluation.requests import Request, generate_until, loglikelihood, multiple_choice
-from sinkscope.models.likelihood import TokenLikelihoods, min_k_score
+from sinkscope.models.inference import TokenLikelihoods, min_k_score
 from sinkscope.models.model import Model
 from sinkscope.plugins import plugin_hashes
 from sinkscope.registry import Registry

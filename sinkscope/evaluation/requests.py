@@ -18,8 +18,7 @@ from sinkscope.evaluation.evaluated_model import EvaluatedModel
 from sinkscope.evaluation.items import Item, TriggerCondition, apply_condition
 from sinkscope.evaluation.position_mask import PositionMask
 from sinkscope.io.progress import OnProgress, shift_progress
-from sinkscope.models.generation import generate
-from sinkscope.models.likelihood import TokenLikelihoods, loglikelihood_options, loglikelihood_tokens
+from sinkscope.models.inference import TokenLikelihoods, generate, loglikelihood_options, loglikelihood_tokens
 from sinkscope.models.model import Model
 from sinkscope.schema import ITEMS
 from sinkscope.triggers import TriggeredSequence

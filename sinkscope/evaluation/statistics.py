@@ -16,7 +16,7 @@ from jaxtyping import Float
 from scipy import stats
 
 from sinkscope.evaluation.metrics import get_scale
-from sinkscope.models.likelihood import auc
+from sinkscope.models.inference import auc
 from sinkscope.schema import SCORES
 
 LEVEL = 0.95
@@ -104,7 +104,7 @@ def bootstrap_mean(
 def bootstrap_auc(
     forget: np.ndarray, holdout: np.ndarray, resamples: int = ITEM_RESAMPLES, seed: int = 0
 ) -> tuple[float, float, float]:
-    """AUC (`models.likelihood.auc`) and its 95 % percentile bootstrap interval over both sides."""
+    """AUC (`models.inference.auc`) and its 95 % percentile bootstrap interval over both sides."""
     rng = np.random.default_rng(seed)
     higher = (holdout > forget[:, None]) + 0.5 * (holdout == forget[:, None])
     counts = [rng.multinomial(n, np.full(n, 1 / n), resamples) for n in higher.shape]

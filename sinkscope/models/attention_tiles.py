@@ -1,7 +1,7 @@
 """Exact attention in tiles of a few heads and query rows: no memory of the size positions x positions.
 
-Every tile of the pattern is computed once: it makes the layer's output, and the caller gets it. Keys of
-grouped heads are not repeated, and a passage comes without its padding.
+Every tile of the pattern is computed once, for the layer's output and for the caller. Keys of grouped heads
+are not repeated, and a passage comes without its padding.
 """
 
 from __future__ import annotations
@@ -23,10 +23,9 @@ MAX_ROWS = 128
 
 @dataclass(frozen=True)
 class MaskRule:
-    """Which keys a query may attend to, as transformers' mask function: (batch, head, query, key) -> bool.
+    """transformers' mask function (batch, head, query, key) -> bool, and sdpa's mask where that is needed.
 
-    `allowed` is None for plain causality. `matrix` is the mask for sdpa where that makes the output (None:
-    causal).
+    Both are None for plain causality.
     """
 
     allowed: Callable[..., Tensor] | None
@@ -75,58 +74,51 @@ class PassageAttention:
         Raises:
             ModelError: a query attends to a later position.
         """
-        n_heads, length, _ = self.query.shape
+        n_heads, length, d_head = self.query.shape
         n_kv = len(self.key)
         group = n_heads // n_kv
         has_sink = self.scoring.learned_sink is not None
-        tile_size = (
-            TILE_SIZE if rows is None else TILE_SIZE // 4
-        )  # without an output, small tiles are as fast
+        scaling = d_head**-0.5 if self.scoring.scaling is None else self.scoring.scaling
+        tile_size = TILE_SIZE if rows is None else TILE_SIZE // 4  # as fast where no output is made
         n_rows = max(1, min(MAX_ROWS, length, tile_size // (group * length)))
         memory = torch.empty(max(tile_size, group * n_rows * (length + has_sink)), device=self.query.device)
         keys_transposed = self.key.mT.contiguous()  # faster to multiply with than a transposed view
         chunks = (torch.arange(length) if rows is None else rows).split(n_rows)
-        for number, chunk in enumerate(chunks):
+        for chunk in chunks:
             keys, hidden = self._visible_keys(chunk)
             width = len(keys) + has_sink
             step = max(1, min(n_kv, tile_size // (group * n_rows * width)))
-            for first in range(0, n_kv, step):
-                kv_heads = range(first, min(first + step, n_kv))
-                heads = range(kv_heads.start * group, kv_heads.stop * group)
-                shape = (len(kv_heads), group * len(chunk), width)
-                scores = memory[: shape[0] * shape[1] * width].view(shape)
-                self._softmax(scores, heads, kv_heads, chunk, keys, hidden, keys_transposed)
+            for start in range(0, n_kv, step):
+                stop = min(start + step, n_kv)
+                heads = range(start * group, stop * group)
+                query = self.query[heads.start : heads.stop, chunk.to(self.query.device)]
+                query = query.view(stop - start, -1, d_head) * scaling
+                key = keys_transposed[start:stop, :, keys.start : keys.stop]
+                scores = memory[: len(heads) * len(chunk) * width].view(stop - start, -1, width)
+                self._softmax(scores, query, key, hidden, heads)
                 if self.output is not None:
-                    values = self.value[kv_heads.start : kv_heads.stop, keys.start : keys.stop]
+                    values = self.value[start:stop, keys.start : keys.stop]
                     attended = torch.bmm(scores[..., : len(keys)], values)
-                    self.output[heads.start : heads.stop, chunk[0] : chunk[-1] + 1] = attended.view(
-                        len(heads), len(chunk), -1
-                    )
+                    attended = attended.view(len(heads), len(chunk), -1)
+                    self.output[heads.start : heads.stop, chunk[0] : chunk[-1] + 1] = attended
                 pattern = scores.view(len(heads), len(chunk), width)[..., : len(keys)]
-                yield Tile(heads, chunk, keys, pattern, number == len(chunks) - 1 and kv_heads.stop == n_kv)
+                yield Tile(heads, chunk, keys, pattern, chunk is chunks[-1] and stop == n_kv)
 
     def _softmax(
         self,
-        scores: Float[Tensor, "kv_head row key"],
-        heads: range,
-        kv_heads: range,
-        rows: Int[Tensor, " row"],
-        keys: range,
+        scores: Float[Tensor, "kv_head group*row width"],
+        query: Float[Tensor, "kv_head group*row d_head"],
+        key: Float[Tensor, "kv_head d_head key"],
         hidden: Bool[Tensor, "row key"],
-        keys_transposed: Float[Tensor, "kv_head d_head position"],
+        heads: range,
     ) -> None:
-        """Fill `scores` with the pattern; a learned sink takes the last column. (A tile has 7 parts.)"""
-        d_head = self.query.shape[-1]
-        scaling = d_head**-0.5 if self.scoring.scaling is None else self.scoring.scaling
-        query = self.query[heads.start : heads.stop, rows.to(self.query.device)].view(
-            len(kv_heads), -1, d_head
-        )
-        key = keys_transposed[kv_heads.start : kv_heads.stop, :, keys.start : keys.stop]
-        torch.bmm(query * scaling, key, out=scores[..., : len(keys)])
+        """Fill `scores` with the pattern; a learned sink takes the last column."""
+        n_keys = key.shape[-1]
+        torch.bmm(query, key, out=scores[..., :n_keys])
         if self.scoring.softcap is not None:
             scores.div_(self.scoring.softcap).tanh_().mul_(self.scoring.softcap)
-        by_head = scores.view(len(heads), len(rows), -1)
-        by_head[..., len(keys) - hidden.shape[-1] : len(keys)].masked_fill_(hidden, float("-inf"))
+        by_head = scores.view(len(heads), len(hidden), -1)
+        by_head[..., n_keys - hidden.shape[-1] : n_keys].masked_fill_(hidden, float("-inf"))
         if self.scoring.learned_sink is not None:
             by_head[..., -1] = self.scoring.learned_sink[heads.start : heads.stop, None].float()
         torch.softmax(scores, -1, out=scores)

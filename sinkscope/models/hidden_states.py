@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from torch import Tensor, nn
@@ -22,9 +22,7 @@ def decoder_layers(network: PreTrainedModel) -> nn.ModuleList:
     layers = getattr(network.get_decoder(), "layers", None)
     if isinstance(layers, nn.ModuleList) and len(layers) == depth:
         return layers
-    lists = [
-        module for module in network.modules() if isinstance(module, nn.ModuleList) and len(module) == depth
-    ]
+    lists = [each for each in network.modules() if isinstance(each, nn.ModuleList) and len(each) == depth]
     nested = {id(inner) for outer in lists for inner in outer.modules() if inner is not outer}
     outermost = [module for module in lists if id(module) not in nested]
     if len(outermost) != 1:
@@ -38,18 +36,14 @@ def decoder_layers(network: PreTrainedModel) -> nn.ModuleList:
 @contextmanager
 def layer_outputs(layers: Iterable[nn.Module], receive: Callable[[int, Tensor], None]) -> Iterator[None]:
     """Within the context `receive(layer, output)` is called with the hidden states after every layer."""
-    handles = []
-    for number, module in enumerate(layers):
+    with ExitStack() as handles:
+        for number, module in enumerate(layers):
 
-        def hook(module: nn.Module, inputs: Any, output: Any, *, layer: int = number) -> None:
-            receive(layer, output[0] if isinstance(output, tuple) else output)
+            def hook(module: nn.Module, inputs: Any, output: Any, *, layer: int = number) -> None:
+                receive(layer, output[0] if isinstance(output, tuple) else output)
 
-        handles.append(module.register_forward_hook(hook))
-    try:
+            handles.enter_context(module.register_forward_hook(hook))
         yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from transformers.masking_utils import sdpa_mask
 
 from sinkscope.errors import ModelError
-from sinkscope.models.attention import AttentionHook, attention_hook, supports_attention_hooks
+from sinkscope.models.attention import attention_hook, supports_attention_hooks
 from sinkscope.models.model import Model
 
 Positions = Sequence[int] | Sequence[Sequence[int]]
@@ -26,12 +26,9 @@ Positions = Sequence[int] | Sequence[Sequence[int]]
 def mask_keys(
     model: Model, positions: Positions, *, layers: Sequence[int] | None = None
 ) -> AbstractContextManager[None]:
-    """Within the context no later query attends to `positions`; each position still attends to itself.
+    """Within the context no later query of `layers` (by default all) attends to `positions`.
 
-    The softmax distributes the attention over the remaining keys.
-
-    Args:
-        layers: the layers to change; all by default.
+    Each position still attends to itself. The softmax distributes the attention over the remaining keys.
 
     Raises:
         ModelError: the model does not attend through transformers' interface, or, on exit, nothing was
@@ -59,57 +56,43 @@ def _intervene(
     rows = [[row] if isinstance(row, int) else list(row) for row in positions]
     if not positions or isinstance(positions[0], int):
         rows = [[position for row in rows for position in row]]
-    hook = _Intervention(rows, frozenset(range(model.n_layers) if layers is None else layers), factor)
-    with attention_hook(model.hf, hook):
+    intervention = _Intervention(rows, range(model.n_layers) if layers is None else layers, factor)
+    with attention_hook(model.hf, intervention.attend, intervention.make_mask):
         yield
-    if not hook.has_changed_output:
+    if not intervention.has_changed_output:
         raise ModelError(
             f"model {model.name!r}: the intervention on positions {rows[0]} changed nothing; "
             "check `positions` and `layers`"
         )
 
 
-class _Intervention(AttentionHook):
+class _Intervention:
     """Attention in fp32 with masked keys (`factor` None) or scaled values.
 
-    It has a softmax of its own in addition to that of `attention_tiles`: results must stay the same to the
-    last bit, and here scores are scaled after the product and masked by the least finite number instead of
-    minus infinity; gradients and a key-value cache, which tiles do not serve, are needed too.
+    It has a softmax of its own in addition to that of `attention_tiles`: gradients and a key-value cache are
+    needed here, and results stay the same to the last bit (scores are scaled after the product).
     """
 
-    def __init__(self, positions: list[list[int]], layers: frozenset[int], factor: float | None) -> None:
+    def __init__(self, positions: list[list[int]], layers: Sequence[int], factor: float | None) -> None:
         self._positions = positions
         self._layers = layers
         self._factor = factor
-        self._affected: Bool[Tensor, "batch key"] | None = None
+        self._affected: Bool[Tensor, "batch key"]
         self.has_changed_output = False
 
     def make_mask(
-        self,
-        *,
-        batch_size: int,
-        kv_length: int,
-        kv_offset: int = 0,
-        attention_mask: Tensor | None = None,
-        **options: Any,
+        self, *, batch_size: int, kv_length: int, kv_offset: int = 0, **options: Any
     ) -> Bool[Tensor, "batch 1 query key"]:
         """sdpa's mask, always as a matrix; on the way, find the columns of `positions` in this batch."""
         options["allow_is_causal_skip"] = False
-        mask = sdpa_mask(
-            batch_size=batch_size,
-            kv_length=kv_length,
-            kv_offset=kv_offset,
-            attention_mask=attention_mask,
-            **options,
-        )
-        real = torch.ones(batch_size, kv_offset + kv_length, dtype=torch.bool, device=mask.device)
-        if attention_mask is not None:
-            real = attention_mask.bool()
+        mask = sdpa_mask(batch_size=batch_size, kv_length=kv_length, kv_offset=kv_offset, **options)
+        attention_mask = options.get("attention_mask")
+        if attention_mask is None:
+            attention_mask = torch.ones(batch_size, kv_offset + kv_length, device=mask.device)
+        real = attention_mask.bool()
         position = real.long().cumsum(-1) - 1
         rows = self._positions if len(self._positions) == batch_size else self._positions[:1] * batch_size
-        affected = [
-            torch.isin(position[i], torch.tensor(row, device=mask.device)) for i, row in enumerate(rows)
-        ]
+        affected = [torch.isin(position[i], position.new_tensor(row)) for i, row in enumerate(rows)]
         self._affected = real & torch.stack(affected)
         return mask
 
@@ -120,12 +103,10 @@ class _Intervention(AttentionHook):
         key: Float[Tensor, "batch kv_head key d_head"],
         value: Float[Tensor, "batch kv_head key d_head"],
         attention_mask: Bool[Tensor, "batch 1 query key"],
-        scaling: float | None = None,
-        softcap: float | None = None,
-        s_aux: Float[Tensor, " head"] | None = None,
         **options: Any,
     ) -> tuple[Float[Tensor, "batch query head d_head"], None]:
         group = query.shape[1] // key.shape[1]
+        scaling, softcap, s_aux = (options.get(name) for name in ("scaling", "softcap", "s_aux"))
         scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
         scores = query.float().unflatten(1, (-1, group)) @ key.float()[:, :, None].mT * scaling
         if softcap is not None:
@@ -150,7 +131,6 @@ class _Intervention(AttentionHook):
 
     def _change(self, mask: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """The mask and the values with the intervention on them."""
-        assert self._affected is not None
         n_query, n_key = mask.shape[-2], values.shape[-2]
         affected = self._affected[:, -n_key:]
         if self._factor is not None:

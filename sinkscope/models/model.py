@@ -1,30 +1,66 @@
-"""Load and save causal language models, with their tokenizer and TransformerLens bridge."""
+"""Load and save causal language models with tokenizer and TransformerLens bridge, and pad their input."""
 
 from __future__ import annotations
 
 import copy
 import hashlib
-import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from sinkscope.errors import ModelError, first_line
 from sinkscope.io.loggers import quiet_transformers
-from sinkscope.models.batches import PaddedBatch, Side, padded_batches
-from sinkscope.models.file_checks import NON_WEIGHT_FILES
-from sinkscope.models.loading import ModelFiles, hash_of_files, load_error, resolve_model
+from sinkscope.models.loading import NON_WEIGHT_FILES, ModelFiles, hash_of_files, load_error, resolve_model
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-LOGGER = logging.getLogger("sinkscope")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+Side = Literal["left", "right"]
+
+
+@dataclass(frozen=True)
+class PaddedBatch:
+    """Token ids of some passages, padded to the longest.
+
+    `mask` marks real tokens, `position_ids` count each passage's tokens from 0 (0 on padding), and `spans`
+    holds the columns of each row that are real.
+    """
+
+    ids: Int[Tensor, "batch position"]
+    mask: Bool[Tensor, "batch position"]
+    position_ids: Int[Tensor, "batch position"]
+    spans: list[range]
+
+    @classmethod
+    def pad(
+        cls,
+        passages: Sequence[Sequence[int]],
+        pad_id: int,
+        side: Side = "right",
+        device: torch.device | str = "cpu",
+    ) -> PaddedBatch:
+        """Pad passages (token ids) on `side`."""
+        rows = [torch.tensor(tokens, dtype=torch.long) for tokens in passages]
+        ids = pad_sequence(rows, True, pad_id, side)
+        mask = pad_sequence([torch.ones_like(row, dtype=torch.bool) for row in rows], True, False, side)
+        position_ids = (mask.long().cumsum(-1) - 1).clamp(min=0)
+        starts = [0 if side == "right" else ids.shape[1] - len(row) for row in rows]
+        spans = [range(start, start + len(row)) for start, row in zip(starts, rows, strict=True)]
+        return cls(ids.to(device), mask.to(device), position_ids.to(device), spans)
+
+
+def first_real_tokens(mask: Bool[Tensor, "batch position"], n: int) -> Bool[Tensor, "batch position"]:
+    """The first `n` real tokens of each row, on whichever side the padding is."""
+    return mask & (mask.long().cumsum(-1) <= n)
 
 
 @dataclass
@@ -46,31 +82,33 @@ class Model:
         return self.hf.device
 
     @property
+    def config(self) -> PreTrainedConfig:
+        """The configuration of the decoder."""
+        return self.hf.config.get_text_config()
+
+    @property
     def n_layers(self) -> int:
-        return self.hf.config.get_text_config().num_hidden_layers
+        return self.config.num_hidden_layers
 
     @property
     def n_heads(self) -> int:
-        return self.hf.config.get_text_config().num_attention_heads
+        return self.config.num_attention_heads
 
     @property
     def n_kv_heads(self) -> int:
         """Key-value heads; fewer than query heads where keys are grouped."""
-        return getattr(self.hf.config.get_text_config(), "num_key_value_heads", None) or self.n_heads
+        return getattr(self.config, "num_key_value_heads", None) or self.n_heads
 
     @property
     def max_positions(self) -> int | None:
         """The longest input in tokens; None where the configuration has no limit."""
-        return getattr(self.hf.config.get_text_config(), "max_position_embeddings", None)
+        return getattr(self.config, "max_position_embeddings", None)
 
     @property
     def windows(self) -> list[int | None]:
         """Per layer, the keys that a query attends to at most, itself included; None without a window."""
-        config = self.hf.config.get_text_config()
-        size = getattr(config, "sliding_window", None)
-        kinds = getattr(config, "layer_types", None)
-        if not kinds:
-            return [size] * self.n_layers
+        size = getattr(self.config, "sliding_window", None)
+        kinds = getattr(self.config, "layer_types", None) or ["sliding_attention"] * self.n_layers
         return [size if kind == "sliding_attention" else None for kind in kinds]
 
     @property
@@ -96,9 +134,6 @@ class Model:
             device=str(self.device),
         )
         bridge.eval()
-        own, bridged = _storages(tensors), _storages(bridge.parameters())
-        if n_bytes := sum(size for pointer, size in bridged.items() if pointer not in own):
-            LOGGER.info("model %s: its TransformerLens bridge takes %.0f MB", self.name, n_bytes / 1e6)
         return bridge
 
     def reset_bridge(self) -> None:
@@ -118,7 +153,9 @@ class Model:
         self, passages: Sequence[Sequence[int]], batch_size: int, side: Side = "right"
     ) -> Iterator[PaddedBatch]:
         """The passages (token ids) in order, in batches padded on `side`, on the model's device."""
-        return padded_batches(passages, batch_size, self.tokenizer.pad_token_id or 0, self.device, side)
+        for first in range(0, len(passages), batch_size):
+            batch = passages[first : first + batch_size]
+            yield PaddedBatch.pad(batch, self.tokenizer.pad_token_id or 0, side, self.device)
 
     def fingerprint(self) -> str:
         """SHA-256 over the names and bytes of all weights, and over configuration and tokenizer."""
@@ -133,12 +170,6 @@ class Model:
         with quiet_transformers():
             self.hf.save_pretrained(directory)
             self.tokenizer.save_pretrained(directory)
-
-
-def _storages(tensors: Iterable[torch.Tensor]) -> dict[int, int]:
-    """Address -> bytes of the memory that tensors use."""
-    storages = [tensor.untyped_storage() for tensor in tensors]
-    return {storage.data_ptr(): storage.nbytes() for storage in storages}
 
 
 @quiet_transformers()
@@ -183,7 +214,7 @@ def load(
             output_loading_info=True,
         )
         network.to(device)
-    except Exception as error:  # any file, and libraries that report what is wrong with it by many types
+    except Exception as error:  # as in `resolve_model`
         raise load_error(name, files.path, error) from error
     if missing := sorted(info["missing_keys"]):
         raise ModelError(
@@ -227,7 +258,7 @@ def load_meta_model(name: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase
     network = _build_meta_model(name, files)
     try:
         return network, AutoTokenizer.from_pretrained(files.path, trust_remote_code=False)
-    except Exception as error:  # as in `load`
+    except Exception as error:  # as in `resolve_model`
         raise load_error(name, files.path, error) from error
 
 
@@ -242,7 +273,7 @@ def _build_meta_model(name: str, files: ModelFiles) -> PreTrainedModel:
         config = AutoConfig.from_pretrained(files.path, trust_remote_code=False)
         with torch.device("meta"):
             network = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
-    except Exception as error:  # as in `load`
+    except Exception as error:  # as in `resolve_model`
         raise load_error(name, files.path, error) from error
     if files.n_parameters is not None and network.num_parameters(only_trainable=True) > files.n_parameters:
         raise ModelError(

@@ -11,8 +11,7 @@ from torch import Tensor
 
 from sinkscope.errors import ModelError
 from sinkscope.io.progress import OnProgress
-from sinkscope.models.batches import Side
-from sinkscope.models.model import Model
+from sinkscope.models.model import Model, Side
 from sinkscope.sinks.blocks import AttentionBlock, ValueBlock
 from sinkscope.sinks.statistics import Statistic, residual_blocks
 

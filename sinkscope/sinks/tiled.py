@@ -19,11 +19,10 @@ from transformers.masking_utils import causal_mask_function, sdpa_mask
 
 from sinkscope.errors import ModelError
 from sinkscope.io.progress import OnProgress
-from sinkscope.models.attention import AttentionHook, attention_hook, supports_attention_hooks
+from sinkscope.models.attention import attention_hook, supports_attention_hooks
 from sinkscope.models.attention_tiles import MaskRule, PassageAttention, Scoring, Tile
-from sinkscope.models.batches import Side
 from sinkscope.models.hidden_states import decoder_layers
-from sinkscope.models.model import Model
+from sinkscope.models.model import Model, Side
 from sinkscope.sinks.blocks import AttentionBlock, SampledBlock, ValueBlock
 from sinkscope.sinks.sampling import Sampling
 from sinkscope.sinks.statistics import Statistic, residual_blocks
@@ -59,7 +58,7 @@ def capture(
         hook = _TiledHook(statistics, wanted, batch.spans, n_done, sampling)
         with (
             residual_blocks(lambda: decoder_layers(model.hf), statistics, batch.spans, n_done),
-            attention_hook(model.hf, hook),
+            attention_hook(model.hf, hook.attend, hook.make_mask),
             torch.no_grad(),
         ):
             model.hf.base_model(
@@ -91,7 +90,7 @@ def unsupported_reason(model: Model, tokens: Sequence[int]) -> str | None:
     with torch.no_grad():
         own = model.hf.base_model(input_ids=ids, use_cache=False).last_hidden_state
         try:
-            with attention_hook(model.hf, hook):
+            with attention_hook(model.hf, hook.attend, hook.make_mask):
                 tiled = model.hf.base_model(input_ids=ids, use_cache=False).last_hidden_state
         except ModelError as error:
             return str(error)
@@ -113,7 +112,7 @@ def sampling_unsupported_reason(model: Model) -> str | None:
     return None if model.hf._supports_sdpa else f"{type(model.hf).__name__} does not attend through sdpa"
 
 
-class _TiledHook(AttentionHook):
+class _TiledHook:
     """Attention of one batch, which hands its values and its pattern to the statistics.
 
     Args:

@@ -8,7 +8,7 @@ from typing import Any
 
 from sinkscope.errors import StudyError, UserError
 from sinkscope.evaluation.evaluated_model import Role
-from sinkscope.models.built_in import BUILT_IN
+from sinkscope.models.loading import BUILT_IN
 from sinkscope.studies.grids import (
     ContinuedGrid,
     GridConfig,

@@ -8,7 +8,7 @@ from sinkscope.benchmarks.benchmark import Benchmark, load_benchmark
 from sinkscope.errors import StudyError
 from sinkscope.evaluation.evaluate import default_retain_model
 from sinkscope.evaluation.metrics import metric_plugin_hashes, select_metrics
-from sinkscope.models.built_in import BUILT_IN
+from sinkscope.models.loading import BUILT_IN
 from sinkscope.models.model import content_hash, load_meta_model
 from sinkscope.studies.jobs import Job, Run
 from sinkscope.studies.spec import OWN, CaptureConfig, EvaluationConfig

@@ -33,7 +33,7 @@ from transformers import (
 )
 
 from sinkscope.io.progress import OnProgress
-from sinkscope.models.attention_penalty import attention_penalty, first_token_penalty, value_norm_penalty
+from sinkscope.models.attention import attention_penalty, first_token_penalty, value_norm_penalty
 from sinkscope.models.model import Model
 from sinkscope.sinks.locate import CaptureConfig, locate
 from sinkscope.synthetic.books import Corpora
@@ -53,7 +53,7 @@ class TrainingStage:
     Attributes:
         weights: of tokens in the loss: text, inserted (mostly random), first after a distractor (rare and
             hard).
-        value_norm_penalty: weight of that penalty in the loss (see `models.attention_penalty`).
+        value_norm_penalty: weight of that penalty in the loss (see `models.attention`).
         first_token_penalty: weight of that penalty, which excludes the other one.
     """
 

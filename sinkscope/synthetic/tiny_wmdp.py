@@ -18,7 +18,7 @@ from sinkscope.evaluation.items import choice_items
 from sinkscope.evaluation.requests import make_requests, multiple_choice
 from sinkscope.io.progress import OnProgress, ProgressBar
 from sinkscope.io.run_directory import create_or_load, read_manifest
-from sinkscope.models.built_in import data_directory
+from sinkscope.models.loading import data_directory
 from sinkscope.models.model import Model, load
 from sinkscope.synthetic import build as files
 from sinkscope.synthetic.acceptance import PLACEMENTS, sink_criteria, sink_numbers

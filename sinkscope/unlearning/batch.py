@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from sinkscope.models.batches import padded_batches
+from sinkscope.models.model import PaddedBatch
 
 Unit = Literal["passages", "predicted", "tokens"]
 
@@ -38,7 +38,7 @@ class Batch:
         n_prompt: Sequence[int] | None = None,
     ) -> Batch:
         """Right-pad `passages` to the longest; the first `n_prompt` tokens of each are not predicted."""
-        (padded,) = padded_batches(passages, len(passages), pad_id, torch.device("cpu"))
+        padded = PaddedBatch.pad(passages, pad_id)
         starts = torch.tensor(n_prompt or [0] * len(passages))[:, None]
         return cls(
             torch.tensor(index), padded.ids, padded.mask, padded.mask & (padded.position_ids >= starts)

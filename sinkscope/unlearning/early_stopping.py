@@ -9,7 +9,7 @@ import numpy as np
 
 from sinkscope.benchmarks.benchmark import Benchmark
 from sinkscope.errors import RecipeError
-from sinkscope.models.likelihood import auc, loglikelihood_tokens, min_k_score
+from sinkscope.models.inference import auc, loglikelihood_tokens, min_k_score
 from sinkscope.models.model import Model
 from sinkscope.unlearning.forward import mask_positions
 from sinkscope.unlearning.recipe import Recipe

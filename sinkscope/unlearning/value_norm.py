@@ -17,7 +17,8 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from sinkscope.errors import RecipeError
-from sinkscope.models.value_norms import first_real_tokens, record_values
+from sinkscope.models.attention import record_values
+from sinkscope.models.model import first_real_tokens
 from sinkscope.unlearning.batch import Batch, Passages
 from sinkscope.unlearning.recipe import ValueNormConfig
 

@@ -8,7 +8,7 @@ import pandas as pd
 
 from sinkscope.benchmarks.benchmark import load_benchmark
 from sinkscope.io.run_directory import create_run
-from sinkscope.models.built_in import data_directory
+from sinkscope.models.loading import data_directory
 from sinkscope.models.model import load
 from tests.commands import check_refused, run
 

@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 
 from sinkscope.io.progress import silent
-from sinkscope.models.built_in import data_directory
+from sinkscope.models.loading import data_directory
 from sinkscope.models.model import load
 from sinkscope.report import write_report
 from sinkscope.studies.study import Study

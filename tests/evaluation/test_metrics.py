@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sinkscope.evaluation.metrics import exact_memorization, extraction_strength, rouge_l
-from sinkscope.models.likelihood import TokenLikelihoods
+from sinkscope.models.inference import TokenLikelihoods
 
 words = st.lists(
     st.sampled_from(["the", "old", "captain", "walked", "along", "a", "wall", "lamp", "mill"]), max_size=9

@@ -8,8 +8,7 @@ from sinkscope import load
 from sinkscope.evaluation.items import ANSWER_STOPS, Item
 from sinkscope.evaluation.metrics import extraction_strength
 from sinkscope.evaluation.requests import generate_until, make_requests
-from sinkscope.models.generation import generate
-from sinkscope.models.likelihood import loglikelihood_tokens
+from sinkscope.models.inference import generate, loglikelihood_tokens
 from sinkscope.models.model import Model
 
 

@@ -15,7 +15,7 @@ import pyarrow as pa
 from pyarrow import parquet
 
 from sinkscope.io.readers import MAX_CORPUS_BYTES, MAX_TEXT_BYTES
-from sinkscope.models.built_in import data_directory
+from sinkscope.models.loading import data_directory
 
 Make = Callable[[Path], None]
 """Creates a hostile file or directory at a path."""

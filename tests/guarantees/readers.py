@@ -10,7 +10,7 @@ from sinkscope.audit.candidates import read_triggers
 from sinkscope.benchmarks.benchmark import load_benchmark
 from sinkscope.io.readers import is_text
 from sinkscope.io.run_directory import read_manifest
-from sinkscope.models.built_in import data_directory
+from sinkscope.models.loading import data_directory
 from sinkscope.studies.spec import Spec
 from sinkscope.text import read_texts
 from sinkscope.unlearning.recipe import Recipe

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from sinkscope.io.run_directory import checksums
-from sinkscope.models.built_in import data_directory
+from sinkscope.models.loading import data_directory
 from sinkscope.schema import KINDS
 from sinkscope.text import read_texts
 from sinkscope.unlearning.recipe import Recipe

@@ -15,7 +15,7 @@ import yaml
 from sinkscope.errors import OutputError
 from sinkscope.io.cache import cache_directory
 from sinkscope.io.run_directory import read_manifest, verify
-from sinkscope.models.built_in import data_directory
+from sinkscope.models.loading import data_directory
 from sinkscope.models.model import Model, load
 from sinkscope.studies.spec import Spec
 from sinkscope.studies.store import Store

@@ -26,7 +26,7 @@ from safetensors.numpy import load_file
 from sinkscope.benchmarks.benchmark import load_benchmark
 from sinkscope.evaluation.evaluate import EvaluationConfig, evaluate
 from sinkscope.evaluation.evaluated_model import EvaluatedModel
-from sinkscope.models.built_in import data_directory
+from sinkscope.models.loading import data_directory
 from sinkscope.models.model import load
 from tests.guarantees.conftest import UninterruptedRun
 from tests.guarantees.soak_log import attempt

@@ -11,11 +11,9 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from sinkscope.errors import ModelError
-from sinkscope.models.attention import AttentionHook, attention_hook
-from sinkscope.models.attention_penalty import attention_penalty, value_norm_penalty
+from sinkscope.models.attention import attention_hook, attention_penalty, record_values, value_norm_penalty
 from sinkscope.models.interventions import mask_keys, scale_values
 from sinkscope.models.model import Model
-from sinkscope.models.value_norms import record_values
 from sinkscope.sinks import tiled
 from sinkscope.sinks.statistics import SinkStatistics
 from tests.conftest import saved_tokenizer
@@ -24,13 +22,13 @@ from tests.sinks.families import network
 TOKENS = torch.randint(3, 400, (2, 30), generator=torch.Generator().manual_seed(1))
 
 
-class Count(AttentionHook):
+class Count:
     """Plain sdpa, counting calls."""
 
     def __init__(self) -> None:
         self.n_calls = 0
 
-    def attend(self, module, query, key, value, attention_mask, **options):
+    def __call__(self, module, query, key, value, attention_mask, **options):
         self.n_calls += 1
         return sdpa_attention_forward(module, query, key, value, attention_mask, **options)
 
@@ -54,7 +52,8 @@ def test_a_hook_sees_every_layer_and_leaves_nothing_behind() -> None:
     model, before = network("llama"), names()
     with torch.no_grad():
         expected = model(TOKENS).logits
-        with attention_hook(model, Count()) as hook:
+        hook = Count()
+        with attention_hook(model, hook):
             torch.testing.assert_close(model(TOKENS).logits, expected, atol=0, rtol=0)
             assert len(names() - before) == 1
     assert hook.n_calls == 3
@@ -74,7 +73,8 @@ def test_the_inner_of_nested_hooks_is_active_and_the_outer_one_afterwards(tokeni
         with mask_keys(model, [0, 3]):
             masked = model.hf(TOKENS).logits
         with mask_keys(model, [0, 3]):
-            with attention_hook(model.hf, Count()) as hook, attention_hook(model.hf, hook):
+            hook = Count()
+            with attention_hook(model.hf, Count()), attention_hook(model.hf, hook):
                 model.hf(TOKENS)
             assert torch.equal(alpha(model, passages), expected), "a capture within reads the plain model"
             with scale_values(model, [1], 0.5):

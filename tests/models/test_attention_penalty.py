@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from sinkscope.models.attention_penalty import attention_penalty, first_token_penalty, value_norm_penalty
+from sinkscope.models.attention import attention_penalty, first_token_penalty, value_norm_penalty
 
 
 def small() -> LlamaForCausalLM:

@@ -9,7 +9,7 @@ import torch
 
 from sinkscope.errors import ModelError, PlacementError
 from sinkscope.evaluation.position_mask import PositionMask
-from sinkscope.models.generation import generate
+from sinkscope.models.inference import generate
 from sinkscope.models.interventions import mask_keys, scale_values
 from sinkscope.models.model import Model
 from tests.conftest import saved_tokenizer

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from sinkscope.errors import ModelError
 from sinkscope.io.run_directory import create_run
-from sinkscope.models.built_in import data_directory
+from sinkscope.models.loading import data_directory
 from sinkscope.models.model import Model, content_hash, load, load_meta_model
 from tests.conftest import saved_tokenizer
 from tests.sinks.families import CONFIGS, network

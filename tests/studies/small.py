@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from sinkscope.models.built_in import data_directory
+from sinkscope.models.loading import data_directory
 from sinkscope.studies.graph import expand_study
 from sinkscope.studies.jobs import Run
 from sinkscope.studies.spec import Spec

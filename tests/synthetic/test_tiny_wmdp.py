@@ -12,7 +12,7 @@ import torch
 from sinkscope.benchmarks.benchmark import load_benchmark
 from sinkscope.errors import ModelError
 from sinkscope.io.progress import silent
-from sinkscope.models.built_in import data_directory
+from sinkscope.models.loading import data_directory
 from sinkscope.models.model import Model, load
 from sinkscope.synthetic.books import make_corpora
 from sinkscope.synthetic.domains import NOUNS, SUBJECTS, make_domains, multiple_choice, question_page

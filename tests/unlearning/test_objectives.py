@@ -8,9 +8,9 @@ import math
 import pytest
 import torch
 
+from sinkscope.models.attention import record_values
 from sinkscope.models.hidden_states import decoder_layers
-from sinkscope.models.model import Model
-from sinkscope.models.value_norms import first_real_tokens, record_values
+from sinkscope.models.model import Model, first_real_tokens
 from sinkscope.unlearning.batch import Batch, Outputs, Passages, sequence_log_probs
 from sinkscope.unlearning.forward import forward
 from sinkscope.unlearning.objectives.activations import activations

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from sinkscope.models.likelihood import kl_divergence
+from sinkscope.models.inference import kl_divergence
 from sinkscope.unlearning.batch import Batch, Outputs, References
 from sinkscope.unlearning.objectives.base import LOGITS, register_objective
 

@@ -1,4 +1,4 @@
-"""Token likelihoods, Min-K %, AUC and KL divergence against plain forward passes and other libraries."""
+"""Generation, token likelihoods, Min-K %, AUC and KL divergence against plain passes and other libraries."""
 
 from __future__ import annotations
 
@@ -11,16 +11,18 @@ from sklearn.metrics import roc_auc_score
 
 from sinkscope import load
 from sinkscope.errors import ModelError
-from sinkscope.models.interventions import mask_keys
-from sinkscope.models.likelihood import (
+from sinkscope.models.inference import (
     TokenLikelihoods,
     auc,
+    generate,
     kl_divergence,
     loglikelihood_options,
     loglikelihood_tokens,
     min_k_score,
 )
+from sinkscope.models.interventions import mask_keys
 from sinkscope.models.model import Model
+from tests.conftest import FAMILIES, TEXT
 
 
 def passages_of(model: Model) -> list[list[int]]:
@@ -116,3 +118,14 @@ def test_kl_is_torchs_kl_div() -> None:
     ).sum(-1)
     torch.testing.assert_close(kl_divergence(first, second), oracle)
     assert not torch.allclose(kl_divergence(first, second), kl_divergence(second, first))
+
+
+@pytest.mark.parametrize("kind", FAMILIES)
+def test_batched_generation_equals_one_by_one(kind: str, small_models: dict[str, Model]) -> None:
+    model = small_models[kind]
+    ids = model.tokenizer.encode(TEXT, add_special_tokens=False)
+    prompts = [model.with_bos(ids[i * 5 : i * 5 + length]) for i, length in enumerate((4, 19, 11, 30, 7))]
+    together = generate(model, prompts, 12, batch_size=5)
+    assert together == [generate(model, [prompt], 12)[0] for prompt in prompts]
+    assert together == generate(model, prompts, 12, batch_size=2)
+    assert len(set(together)) > 1

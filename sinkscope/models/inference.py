@@ -1,4 +1,4 @@
-"""Token log-probabilities of given text, and what follows from them: Min-K %, AUC, KL divergence."""
+"""Greedy generation, token log-probabilities of given text, and what follows: Min-K %, AUC, KL divergence."""
 
 from __future__ import annotations
 
@@ -14,9 +14,8 @@ from torch import Tensor
 
 from sinkscope.errors import ModelError
 from sinkscope.io.progress import OnProgress, shift_progress
-from sinkscope.models.batches import PaddedBatch
 from sinkscope.models.interventions import mask_keys
-from sinkscope.models.model import Model
+from sinkscope.models.model import Model, PaddedBatch
 
 MIN_K = 0.4
 """Share of a passage's tokens that Min-K % averages (MUSE, arXiv 2407.06460)."""
@@ -36,7 +35,48 @@ class TokenLikelihoods:
         return TokenLikelihoods(self.log_probs[list(tokens)], self.correct[list(tokens)])
 
 
-def mask_rows(model: Model, positions: Sequence[Sequence[int]]) -> AbstractContextManager[None]:
+def generate(
+    model: Model,
+    prompts: Sequence[list[int]],
+    max_new_tokens: int,
+    *,
+    masked: Sequence[Sequence[int]] | None = None,
+    batch_size: int = 32,
+    on_progress: OnProgress | None = None,
+) -> list[str]:
+    """Greedy continuations as text, in the order of `prompts` (token ids, BOS first).
+
+    Prompts of similar length share a batch, padded on the left. The padding is masked and positions count
+    from each prompt's first token, so the texts do not depend on the batches (up to rounding).
+
+    Args:
+        masked: per prompt, positions that later ones cannot attend to, also in the continuation.
+    """
+    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
+    texts = [""] * len(prompts)
+    tokenizer = model.tokenizer
+    pad = tokenizer.eos_token_id or 0 if tokenizer.pad_token_id is None else tokenizer.pad_token_id
+    done = 0
+    for batch in model.batches([prompts[i] for i in order], batch_size, side="left"):
+        group = order[done : done + batch_size]
+        done += len(group)
+        with torch.no_grad(), _mask_rows(model, [masked[i] for i in group] if masked else ()):
+            output = model.hf.generate(
+                input_ids=batch.ids,
+                attention_mask=batch.mask.long(),
+                max_new_tokens=max_new_tokens,
+                do_sample=False,
+                num_beams=1,
+                pad_token_id=pad,
+            )
+        for i, row in zip(group, output[:, batch.ids.shape[1] :].tolist(), strict=True):
+            texts[i] = tokenizer.decode(row, skip_special_tokens=True)
+        if on_progress:
+            on_progress(done, len(order))
+    return texts
+
+
+def _mask_rows(model: Model, positions: Sequence[Sequence[int]]) -> AbstractContextManager[None]:
     """`mask_keys`, or no intervention where no row of the batch has a position to mask."""
     return mask_keys(model, positions) if any(positions) else nullcontext()
 
@@ -50,7 +90,7 @@ def forward_logits(
         masked: per passage, positions that later ones cannot attend to.
         options: further arguments of the model's forward method.
     """
-    with torch.no_grad(), mask_rows(model, masked):
+    with torch.no_grad(), _mask_rows(model, masked):
         return model.hf(
             input_ids=batch.ids,
             attention_mask=batch.mask.long(),
@@ -72,18 +112,16 @@ def loglikelihood_tokens(
     """Likelihoods of the tokens of each passage (token ids, BOS first).
 
     Args:
-        starts: per passage, the first token to score; at least 1 (the default), as the first token has no
-            context.
-        masked: per passage, positions that later ones cannot attend to (see `mask_keys`).
+        starts: per passage, the first token to score; by default 1, as the first token has no context.
+        masked: per passage, positions that later ones cannot attend to.
     """
     likelihoods: list[TokenLikelihoods] = []
-    starts = [1] * len(passages) if starts is None else starts
     batch_size = max(1, min(batch_size, MAX_BATCH_TOKENS // max(map(len, passages), default=1)))
     for batch in model.batches(passages, batch_size):
         done = len(likelihoods)
         logits = forward_logits(model, batch, masked[done : done + len(batch.spans)] if masked else ())
         for row, span in enumerate(batch.spans):
-            start = starts[done + row]
+            start = starts[done + row] if starts else 1
             tokens = batch.ids[row, start : span.stop]
             likelihoods.append(_score(logits[row, start - 1 : span.stop - 1].float(), tokens))
         if on_progress:
@@ -122,11 +160,8 @@ def loglikelihood_options(
     for batch in model.batches([prompts[i] for i in single], batch_size, side="left"):
         group = single[done : done + len(batch.spans)]
         logits = forward_logits(model, batch, [masked[i] for i in group] if masked else (), **keep)
-        for i, last in zip(group, logits[:, -1].float().cpu(), strict=True):
-            chosen = last[[option[0] for option in options[i]]]
-            log_probs = (chosen - last.logsumexp(-1)).numpy()
-            correct = (chosen >= last.amax(-1)).numpy()
-            likelihoods[i] = [TokenLikelihoods(log_probs[[j]], correct[[j]]) for j in range(len(chosen))]
+        for i, last in zip(group, logits[:, -1:].float().cpu(), strict=True):
+            likelihoods[i] = [_score(last, torch.tensor(option)) for option in options[i]]
         done += len(group)
         if on_progress:
             on_progress(done, total)
