@@ -1,4 +1,7 @@
-"""Pages generated from the repository: README, tour, figures, help texts, public names, result schemas."""
+"""Pages generated from the repository: README, tour, figures, claims, help, public names, result schemas.
+
+Links in the pages are relative to the repository, as GitHub needs them; here they become those of the site.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from pathlib import Path
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.plugins import event_priority
 from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
 
 import sinkscope
 from sinkscope.schema import to_markdown
@@ -28,6 +32,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         files.append(File(path, str(ROOT), config.site_dir, config.use_directory_urls))
     pages = {
         "index.md": _readme(),
+        "contributing.md": (ROOT / ".github" / "CONTRIBUTING.md").read_text(encoding="utf-8"),
         "commands.md": _commands(),
         "python.md": _public(),
         "schema.md": f"# Results\n\nEvery result is a directory with a `run.json`.\n\n{to_markdown()}",
@@ -38,13 +43,15 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     return files
 
 
+def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    claims = (ROOT / "figures" / "claims.md").read_text(encoding="utf-8")
+    return markdown.replace("](../../", "](").replace("<!-- claims -->", claims)
+
+
 def _readme() -> str:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    return (
-        text.replace("](figures)", "](figures/index.md)")
-        .replace("](figures/README.md)", "](figures/index.md)")
-        .replace("](.docs/pages/", "](")
-    )
+    text = text.replace("](figures/README.md)", "](figures/index.md)").replace("](.docs/pages/", "](")
+    return text.replace("](.github/CONTRIBUTING.md)", "](contributing.md)")
 
 
 def _commands() -> str:
