@@ -39,7 +39,7 @@ class StudyError(UserError):
 
 
 class PluginError(UserError):
-    """A plugin file is missing, fails while it is executed, or registers something without a source."""
+    """A plugin file is missing, or fails while it is executed."""
 
 
 def first_line(error: BaseException) -> str:

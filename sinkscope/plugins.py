@@ -1,28 +1,105 @@
-"""Plugins: Python files that register objectives, metrics or benchmarks for this process.
+"""Plugins: registries of objectives, metrics and benchmarks, and the Python files that add to them.
 
 A plugin is named on the command line (`--plugin my_losses.py`) or installed as an entry point; a recipe or
-study alone can never execute code. What a plugin registers is hashed into the identity of the runs that use
-it.
+study alone can never execute code. The source of what a plugin registers is hashed into the identity of the
+runs that use it.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import functools
 import hashlib
 import importlib.util
 import inspect
+import secrets
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import ItemsView, Iterable, Iterator
+from importlib.metadata import entry_points
 from pathlib import Path
-from types import CodeType
-from typing import Any
+from types import ModuleType
+from typing import Any, Generic, TypeVar
 
-from sinkscope.errors import PluginError
+from sinkscope.errors import PluginError, UserError, first_line, suggest
 
-PLAIN = (type(None), bool, int, float, str, bytes)
-LIBRARIES = sys.stdlib_module_names | {"jaxtyping", "torch"}
-"""Modules whose decorators are no part of a plugin."""
+T = TypeVar("T")
+UNVERSIONED = sys.stdlib_module_names | {"sinkscope"}
+"""Packages whose source is no part of a plugin."""
+SESSION = secrets.token_bytes(32)
+"""Stands for source that is in no file, as in an interactive session."""
+
+
+class Registry(Generic[T]):
+    """Values by name, in the order of their registration, with those that installed packages add.
+
+    An entry point of `group` names a module that registers its values when it is imported, or a value, which
+    gets the name of the entry point. Entry points are loaded when the registry is first read.
+
+    Args:
+        kind: what is registered, for error messages ("objective").
+        error: the exception that an unknown name raises.
+        group: the group of entry points.
+    """
+
+    def __init__(self, kind: str, error: type[UserError], group: str | None = None) -> None:
+        self._kind = kind
+        self._error = error
+        self._group = group
+        self._values: dict[str, T] = {}
+        self._hashes: dict[str, str | None] = {}
+
+    def add(self, name: str, value: T, module: str | None = None) -> None:
+        """Register `value`, which belongs to `module`, by default the one that the call comes from.
+
+        Raises:
+            UserError: the name is registered already.
+        """
+        if name in self._values:
+            raise self._error(f"{self._kind} {name!r} is registered twice; choose another name")
+        self._values[name] = value
+        self._hashes[name] = _hash_source([module or _calling_module(), *_modules_of(value)])
+
+    def plugin_hashes(self, names: Iterable[str]) -> dict[str, str]:
+        """SHA-256 of the source of those that are not sinkscope's own, by name.
+
+        It is taken of the files that register a value and define its functions, when it is registered. What
+        is in no file has another hash in every process.
+        """
+        hashes = {name: self._hashes.get(name) for name in names}
+        return {name: value for name, value in hashes.items() if value is not None}
+
+    def __getitem__(self, name: str) -> T:
+        """The value of this name.
+
+        Raises:
+            UserError: the name is unknown; the message has the nearest known name.
+        """
+        values = self._loaded()
+        if name not in values:
+            raise self._error(f"{self._kind} {name!r} is unknown; {suggest(name, values, 'use one of')}")
+        return values[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._loaded()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._loaded())
+
+    def items(self) -> ItemsView[str, T]:
+        """All names with their values."""
+        return self._loaded().items()
+
+    def _loaded(self) -> dict[str, T]:
+        """All values, after the entry points are loaded."""
+        group, self._group = self._group, None  # loading a plugin reads the registry again
+        for point in entry_points(group=group) if group else ():
+            try:
+                value = point.load()
+            except Exception as error:  # any error of somebody else's module
+                message = f"plugin {point.value} cannot be loaded: {first_line(error)}; fix or uninstall it"
+                raise self._error(message) from error
+            if not isinstance(value, ModuleType):
+                self.add(point.name, value, point.module)
+        return self._values
 
 
 def load_plugins(paths: Iterable[Path]) -> None:
@@ -49,115 +126,34 @@ def load_plugins(paths: Iterable[Path]) -> None:
             raise PluginError(f"plugin {path} fails: {type(error).__name__}: {error}; correct it") from error
 
 
-def plugin_hash(registered: Any) -> str | None:
-    """SHA-256 of the source files that define a registered object; None if all of it is sinkscope's own.
+def _calling_module() -> str:
+    """The first module outside of sinkscope on the stack: while sinkscope is imported, the import system."""
+    frame = inspect.currentframe()
+    while frame is not None and str(frame.f_globals.get("__name__")).partition(".")[0] == "sinkscope":
+        frame = frame.f_back
+    return "" if frame is None else str(frame.f_globals.get("__name__"))
 
-    These are the files of its class, of its fields that are callables or classes, and of the functions that
-    they wrap. Without a source file (in an interactive session) the source text is hashed, or the compiled
-    code. What is built into Python is left out.
 
-    Raises:
-        PluginError: a callable has no source, or a `functools.partial` an argument that is not a plain value.
-    """
-    sources = _sources(registered, set())
-    hashes = list(dict.fromkeys(hashlib.sha256(source).hexdigest() for source in sources))
+def _modules_of(value: Any) -> Iterator[str]:
+    """Modules of a function or class, and of those in the fields of a dataclass."""
+    fields = vars(value).values() if dataclasses.is_dataclass(value) else ()
+    for part in (value, *fields):
+        function = getattr(part, "func", part)  # of a functools.partial
+        if callable(function):
+            yield str(getattr(function, "__module__", None) or type(function).__module__)
+
+
+def _hash_source(modules: Iterable[str]) -> str | None:
+    hashes = []
+    for name in modules:
+        if name.partition(".")[0] in UNVERSIONED:
+            continue
+        try:
+            source = Path(str(sys.modules[name].__file__)).read_bytes()
+        except (KeyError, AttributeError, OSError):
+            source = SESSION
+        hashes.append(hashlib.sha256(source).hexdigest())
+    hashes = list(dict.fromkeys(hashes))
     if len(hashes) <= 1:
         return hashes[0] if hashes else None
     return hashlib.sha256("\n".join(hashes).encode()).hexdigest()
-
-
-def plugin_hashes(registered: Mapping[str, Any]) -> dict[str, str]:
-    """`plugin_hash` of the objects that are not sinkscope's own, by name."""
-    hashes = {name: plugin_hash(part) for name, part in registered.items()}
-    return {name: value for name, value in hashes.items() if value is not None}
-
-
-def _sources(part: Any, seen: set[int]) -> Iterator[bytes]:
-    """Sources of an object and of those that it consists of, in a stable order."""
-    if id(part) in seen:
-        return
-    seen.add(id(part))
-    if isinstance(part, functools.partial):
-        parts: list[Any] = [part.func]
-        if part.args or part.keywords:
-            yield repr([_plain(part.args, parts), _plain(part.keywords, parts)]).encode()
-    elif inspect.ismethod(part):
-        parts = [part.__self__, part.__func__]
-    elif inspect.isfunction(part):
-        parts = _wrapped(part)
-        if not (hasattr(part, "__wrapped__") and _package(part) in LIBRARIES):
-            yield from _source(part)
-    elif isinstance(part, type) or inspect.isroutine(part):
-        parts = []
-        yield from _source(part)
-    else:
-        fields = dataclasses.fields(part) if dataclasses.is_dataclass(part) else ()
-        values = [getattr(part, field.name) for field in fields]
-        parts = [type(part), *(each for each in values if callable(each) or dataclasses.is_dataclass(each))]
-    for each in parts:
-        yield from _sources(each, seen)
-
-
-def _package(part: Any) -> str:
-    """The package that defines a function or class; of a function, not that of what it wraps."""
-    module = part.__globals__.get("__name__") if inspect.isfunction(part) else part.__module__
-    return str(module).partition(".")[0]
-
-
-def _wrapped(function: Any) -> list[Any]:
-    """What a decorator wraps, and what sinkscope's own functions are made from."""
-    parts = [function.__wrapped__] if hasattr(function, "__wrapped__") else []
-    if _package(function) == "sinkscope":
-        closure = inspect.getclosurevars(function).nonlocals.values()
-        parts += [each for each in closure if callable(each)]
-    return parts
-
-
-def _plain(value: Any, parts: list[Any]) -> Any:
-    """An argument of a partial, with its callables moved to `parts`."""
-    if isinstance(value, PLAIN):
-        return value
-    if isinstance(value, list | tuple):
-        return [_plain(each, parts) for each in value]
-    if isinstance(value, dict) and all(isinstance(key, PLAIN) for key in value):
-        return [(key, _plain(each, parts)) for key, each in value.items()]
-    if callable(value):
-        parts.append(value)
-        return "callable"
-    raise PluginError(
-        f"a plugin registers a partial with an argument of type {type(value).__name__}, whose version is "
-        "unknown; give numbers and texts, or write a function"
-    )
-
-
-def _source(part: Any) -> Iterator[bytes]:
-    """The source of one function or class; none if it is sinkscope's or Python's own."""
-    package = _package(part)
-    if package == "sinkscope" or package in sys.stdlib_module_names:
-        return
-    try:
-        source = Path(inspect.getfile(part)).read_bytes()
-    except (OSError, TypeError):
-        try:
-            source = inspect.getsource(part).encode()
-        except (OSError, TypeError):
-            functions = [part, *vars(part).values()] if isinstance(part, type) else [part]
-            codes = [each.__code__ for each in functions if inspect.isfunction(each)]
-            if not codes:
-                raise PluginError(
-                    f"a plugin registers {part.__name__!r}, which has no source; wrap it in a function of "
-                    "the plugin's file"
-                ) from None
-            source = b"".join(map(_code, codes))
-    yield source
-
-
-def _code(code: CodeType) -> bytes:
-    """Compiled code with its names and constants, without addresses."""
-    return code.co_code + repr((code.co_names, [_constant(each) for each in code.co_consts])).encode()
-
-
-def _constant(value: Any) -> Any:
-    if isinstance(value, frozenset):
-        return sorted(map(repr, value))
-    return _code(value) if isinstance(value, CodeType) else value

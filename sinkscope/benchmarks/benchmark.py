@@ -16,7 +16,7 @@ from sinkscope.benchmarks.hub import HUB_BENCHMARKS, read_hub
 from sinkscope.benchmarks.splits import COLUMNS, MUSE, Chunking, Lengths, Record, Rows
 from sinkscope.errors import BenchmarkError
 from sinkscope.models.loading import data_directory, verify_built_in
-from sinkscope.registry import Registry
+from sinkscope.plugins import Registry
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -15,7 +15,7 @@ from sinkscope.errors import BenchmarkError, ModelError
 from sinkscope.evaluation.evaluated_model import EvaluatedModel
 from sinkscope.evaluation.items import Item, TriggerCondition
 from sinkscope.evaluation.lm_eval_tasks import Tasks, run_tasks
-from sinkscope.evaluation.metrics import METRICS, MakeItems, metric_plugin_hashes, select_metrics
+from sinkscope.evaluation.metrics import METRICS, MakeItems, select_metrics
 from sinkscope.evaluation.position_mask import PositionMask
 from sinkscope.evaluation.requests import ItemScores, Request, make_requests, make_table
 from sinkscope.evaluation.statistics import compute_scores
@@ -191,7 +191,7 @@ def evaluate_to_directory(
         "benchmark": benchmark.content_hash() if benchmark else "",
         "triggers": [[each[0].text, str(each[1])] if each else None for each in conditions],
         "metrics": names,
-        "plugins": metric_plugin_hashes(names),
+        "plugins": METRICS.plugin_hashes(names),
         "mask": str(config.mask or ""),
         "retain_model": retain.fingerprint() if isinstance(retain, Model) else retain,
         "tasks": config.tasks.content_hash() if config.tasks else "",

@@ -7,7 +7,7 @@ from typing import Any
 from sinkscope.benchmarks.benchmark import Benchmark, load_benchmark
 from sinkscope.errors import StudyError
 from sinkscope.evaluation.evaluate import default_retain_model
-from sinkscope.evaluation.metrics import metric_plugin_hashes, select_metrics
+from sinkscope.evaluation.metrics import METRICS, select_metrics
 from sinkscope.models.loading import BUILT_IN
 from sinkscope.models.model import content_hash, load_meta_model
 from sinkscope.studies.jobs import Job, Run
@@ -62,7 +62,7 @@ def evaluation_job(run: Run, config: EvaluationConfig, inputs: GivenInputs) -> J
     retain_model = default_retain_model(benchmark, config.metrics)
     if retain_model in BUILT_IN:
         fixed["retain_model"] = inputs.digest(str(retain_model))
-    plugins = metric_plugin_hashes(select_metrics(config.metrics, benchmark))
+    plugins = METRICS.plugin_hashes(select_metrics(config.metrics, benchmark))
     fixed |= {f"plugin {name}": digest for name, digest in plugins.items()}
     conditions: dict[tuple[str, str], list[str]] = {}
     for text in config.triggers:

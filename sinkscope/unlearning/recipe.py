@@ -18,7 +18,6 @@ from sinkscope.config import (
     validate_config,
 )
 from sinkscope.errors import PlacementError, RecipeError
-from sinkscope.plugins import plugin_hashes
 from sinkscope.triggers import Form, Placement, Trigger
 from sinkscope.unlearning.objective_config import (
     ObjectiveConfig,
@@ -26,7 +25,7 @@ from sinkscope.unlearning.objective_config import (
     objective_config,
     objective_config_of,
 )
-from sinkscope.unlearning.objectives import NONE
+from sinkscope.unlearning.objectives import NONE, OBJECTIVES
 from sinkscope.unlearning.recipe_files import recipe_file
 
 
@@ -228,7 +227,7 @@ class Recipe(Config):
     def plugin_hashes(self) -> dict[str, str]:
         """Source hashes of the objectives that a plugin registered, by name: part of a run's identity."""
         used = self.objective.forget_terms() + self.objective.retain_terms()
-        return plugin_hashes({objective.name: objective for objective in used})
+        return OBJECTIVES.plugin_hashes(objective.name for objective in used)
 
     @classmethod
     def parse(cls, values: dict[str, Any]) -> Recipe:

@@ -1,20 +1,20 @@
-"""Hashes of plugins: of everything that a registered object calls, the same in every process."""
+"""Hashes of plugins: of every file that registers something or defines it, the same in every process."""
 
 from __future__ import annotations
 
 import functools
+import importlib
 import os
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from sinkscope.errors import PluginError
-from sinkscope.evaluation.metrics import METRICS, metric_plugin_hashes
-from sinkscope.plugins import load_plugins, plugin_hash
+from sinkscope.errors import RecipeError
+from sinkscope.evaluation.metrics import METRICS
+from sinkscope.plugins import Registry, load_plugins
 from sinkscope.unlearning.objectives import OBJECTIVES
 from sinkscope.unlearning.recipe import Recipe
 
@@ -23,7 +23,9 @@ PLUGIN = """
 import functools
 from dataclasses import replace
 
+from sinkscope.errors import UserError
 from sinkscope.evaluation.metrics import METRICS, _of_likelihoods
+from sinkscope.plugins import Registry
 from sinkscope.unlearning.objectives import OBJECTIVES, RMUConfig
 
 
@@ -50,33 +52,37 @@ def changed(**fields):
 
 
 scale = METRICS["verbmem"].scale
-PARTS = {
-    "partial": changed(value=functools.partial(value, scale=2.0)),
-    "instance": changed(value=Value()),
-    "lambda": changed(value=lambda item, output: 1.0),
-    "method": changed(value=Value().__call__),
-    "wrapper": changed(value=wrapper),
-    "closure": changed(value=_of_likelihoods(lambda likelihoods: 1.0)),
-    "partial of sinkscope": changed(value=functools.partial(METRICS["verbmem"].value)),
-    "items": changed(make_items=lambda *arguments: METRICS["verbmem"].make_items(*arguments)),
-    "request": changed(request=lambda *arguments: METRICS["verbmem"].request(*arguments)),
-    "scale": changed(scale=replace(scale, transform=lambda mean: mean)),
-    "prepare": replace(OBJECTIVES["rmu"], prepare=lambda *arguments: OBJECTIVES["rmu"].prepare(*arguments)),
-    "config": replace(OBJECTIVES["rmu"], config=Config),
-}
+PARTS = Registry("part", UserError)
+PARTS.add("partial", changed(value=functools.partial(value, scale=2.0)))
+PARTS.add("instance", changed(value=Value()))
+PARTS.add("lambda", changed(value=lambda item, output: 1.0))
+PARTS.add("method", changed(value=Value().__call__))
+PARTS.add("wrapper", changed(value=wrapper))
+PARTS.add("closure", changed(value=_of_likelihoods(lambda likelihoods: 1.0)))
+PARTS.add("unchanged", METRICS["verbmem"])
+PARTS.add("scale", changed(scale=replace(scale, transform=lambda mean: mean)))
+PARTS.add("config", replace(OBJECTIVES["rmu"], config=Config))
 """
 SCRIPT = """
 import sys
 from pathlib import Path
-from sinkscope.plugins import load_plugins, plugin_hash
+from sinkscope.plugins import load_plugins
 
 load_plugins([Path(sys.argv[1])])
 (module,) = (module for name, module in sys.modules.items() if name.startswith("sinkscope_plugin_"))
-print({name: plugin_hash(part) for name, part in module.PARTS.items()})
+print(module.PARTS.plugin_hashes(module.PARTS))
+"""
+WITHOUT_FILE = """
+from sinkscope.errors import UserError
+from sinkscope.plugins import Registry
+
+parts = Registry("part", UserError)
+parts.add("function", lambda: 1)
+print(parts.plugin_hashes(parts))
 """
 
 
-def load_parts(path: Path, text: str = PLUGIN) -> dict[str, Any]:
+def load_parts(path: Path, text: str = PLUGIN) -> Registry[object]:
     path.write_text(text)
     before = set(sys.modules)
     load_plugins([path])
@@ -84,52 +90,43 @@ def load_parts(path: Path, text: str = PLUGIN) -> dict[str, Any]:
     return sys.modules[name].PARTS
 
 
-def test_every_part_of_a_plugin_is_hashed_by_its_source(tmp_path: Path) -> None:
-    hashes = {name: plugin_hash(part) for name, part in load_parts(tmp_path / "a.py").items()}
-    assert hashes.pop("partial of sinkscope") is None
-    assert None not in hashes.values()
-    version = f"{PLUGIN}# {tmp_path}"
-    changed = {name: plugin_hash(part) for name, part in load_parts(tmp_path / "b.py", version).items()}
+def run_script(*arguments: str, seed: str) -> str:
+    env = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONHASHSEED": seed}
+    command = [sys.executable, "-c", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True, env=env).stdout
+
+
+def test_everything_that_a_plugin_registers_is_hashed_by_its_source(tmp_path: Path) -> None:
+    parts = load_parts(tmp_path / "a.py")
+    hashes = parts.plugin_hashes(parts)
+    assert set(hashes) == set(parts)
+    changed = load_parts(tmp_path / "b.py", f"{PLUGIN}# {tmp_path}").plugin_hashes(parts)
     assert all(changed[name] != found for name, found in hashes.items())
+
+
+def test_the_file_that_defines_a_function_is_hashed_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    registry = Registry[object]("part", RecipeError)
+    for number in (1, 2):
+        (tmp_path / f"helper_{number}.py").write_text(f"def value(item, output):\n    return {number}\n")
+        value = importlib.import_module(f"helper_{number}").value
+        registry.add(f"function {number}", replace(METRICS["verbmem"], value=value))
+        registry.add(f"partial {number}", replace(METRICS["verbmem"], value=functools.partial(value)))
+    hashes = registry.plugin_hashes(registry)
+    assert hashes["function 1"] == hashes["partial 1"] != hashes["function 2"] == hashes["partial 2"]
 
 
 def test_hashes_are_the_same_in_two_processes(tmp_path: Path) -> None:
     (tmp_path / "plugin.py").write_text(PLUGIN)
-    command = [sys.executable, "-c", SCRIPT, str(tmp_path / "plugin.py")]
-    outputs = {
-        subprocess.run(
-            command,
-            capture_output=True,
-            text=True,
-            check=True,
-            env=os.environ | {"PYTHONPATH": str(ROOT), "PYTHONHASHSEED": seed},
-        ).stdout
-        for seed in ("1", "2")
-    }
-    assert len(outputs) == 1
+    assert len({run_script(SCRIPT, str(tmp_path / "plugin.py"), seed=seed) for seed in "12"}) == 1
 
 
-def test_what_is_registered_by_sinkscope_has_no_hash() -> None:
-    registered = [*dict(METRICS.items()).values(), *dict(OBJECTIVES.items()).values()]
-    own = [each for each in registered if plugin_hash(each) is None]
-    assert own == registered and metric_plugin_hashes(["verbmem"]) == {} == Recipe().plugin_hashes()
+def test_what_is_in_no_file_has_another_hash_in_every_process() -> None:
+    assert len({run_script(WITHOUT_FILE, seed="1") for _ in range(2)}) == 2
 
 
-def test_arguments_of_a_partial_are_plain_values() -> None:
-    value = METRICS["verbmem"].value
-
-    def with_argument(argument: Any) -> str | None:
-        return plugin_hash(replace(METRICS["verbmem"], value=functools.partial(value, option=argument)))
-
-    assert with_argument(1.0) == with_argument(1.0) != with_argument(2.0)
-    with pytest.raises(PluginError, match="argument of type object"):
-        with_argument(object())
-
-
-def test_code_without_a_source_is_hashed_without_addresses() -> None:
-    def define(number: int) -> Any:
-        namespace: dict[str, Any] = {"__name__": "interactive"}
-        exec(f"def value(item, output):\n    return (lambda: {number})()", namespace)
-        return namespace["value"]
-
-    assert plugin_hash(define(3)) == plugin_hash(define(3)) != plugin_hash(define(4))
+def test_what_sinkscope_registers_has_no_hash() -> None:
+    assert METRICS.plugin_hashes(METRICS) == {} == OBJECTIVES.plugin_hashes(OBJECTIVES)
+    assert Recipe().plugin_hashes() == {}

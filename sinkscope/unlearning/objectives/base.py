@@ -10,7 +10,7 @@ from torch import Tensor
 
 from sinkscope.config import Config
 from sinkscope.errors import RecipeError
-from sinkscope.registry import Registry
+from sinkscope.plugins import Registry
 from sinkscope.unlearning.batch import Unit
 
 LOGITS, HIDDEN, LOG_PROBS = "logits", "hidden", "log_probs"

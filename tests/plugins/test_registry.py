@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
 import sys
 from pathlib import Path
 
 import pytest
 
 from sinkscope.errors import RecipeError
-from sinkscope.registry import Registry
+from sinkscope.plugins import Registry
 
 
-def test_values_keep_their_order_and_a_decorator_registers() -> None:
+def test_values_keep_their_order() -> None:
     registry = Registry[int]("objective", RecipeError)
     registry.add("b", 1)
-    assert registry.register("a")(2) == 2
-    assert registry.names() == ["b", "a"]
+    registry.add("a", 2)
+    assert list(registry) == ["b", "a"]
     assert dict(registry.items()) == {"b": 1, "a": 2}
     assert "c" not in registry
 
@@ -44,6 +45,7 @@ def test_entry_points_are_loaded_when_the_registry_is_read(
     registry = Registry[int]("objective", RecipeError, "sinkscope.tested")
     assert "an_objective_plugin" not in sys.modules
     assert registry["seven"] == 7
+    assert registry.plugin_hashes(["seven"]) == {"seven": hashlib.sha256(b"VALUE = 7\n").hexdigest()}
 
 
 def test_a_broken_plugin_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -53,4 +55,4 @@ def test_a_broken_plugin_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     (info / "entry_points.txt").write_text("[sinkscope.broken]\nx = no_such_plugin_module\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     with pytest.raises(RecipeError, match="plugin no_such_plugin_module cannot be loaded"):
-        Registry[int]("objective", RecipeError, "sinkscope.broken").names()
+        list(Registry[int]("objective", RecipeError, "sinkscope.broken"))
