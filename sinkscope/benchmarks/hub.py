@@ -19,7 +19,7 @@ from sinkscope.benchmarks.splits import (
     validate_records,
 )
 from sinkscope.errors import BenchmarkError, first_line
-from sinkscope.io.loggers import quiet_loggers
+from sinkscope.io.progress import quiet_loggers
 
 if TYPE_CHECKING:
     from datasets import DatasetDict

@@ -22,8 +22,7 @@ from sinkscope.evaluation.items import TriggerCondition
 from sinkscope.evaluation.metrics import HARNESS
 from sinkscope.evaluation.position_mask import PositionMask
 from sinkscope.evaluation.requests import ItemScores, Requests, make_table
-from sinkscope.io.loggers import quiet_loggers
-from sinkscope.io.progress import ProgressBar, silent
+from sinkscope.io.progress import ProgressBar, quiet_loggers, silent
 from sinkscope.io.readers import MAX_CONFIG_BYTES, read_text
 
 LOGGER = logging.getLogger("sinkscope")

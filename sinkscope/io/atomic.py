@@ -20,16 +20,15 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from sinkscope.errors import OutputError, UserError
-from sinkscope.io.cache import cache_directory
 
 TOKEN_BYTES = 8
 RETRY_SECONDS = 0.1
-_FULL = (errno.ENOSPC, errno.EDQUOT)
+FULL = (errno.ENOSPC, errno.EDQUOT)
 _LIMITED = (errno.EFBIG,)
 _FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EBUSY)
 _NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS)
 IN_USE = (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR)
-_USER_ERRORS = (*_FULL, *_LIMITED, *_FORBIDDEN, *IN_USE)
+_TRANSLATED = (*FULL, *_LIMITED, *_FORBIDDEN, *IN_USE)
 
 
 @contextmanager
@@ -231,22 +230,28 @@ def translate_os_errors(path: Path) -> Iterator[None]:
 
 def _os_error_code(error: BaseException | None) -> int | None:
     """The errno of an error, or of its causes, that the user can do something about."""
-    if isinstance(error, OSError) and error.errno in _USER_ERRORS:
+    if isinstance(error, OSError) and error.errno in _TRANSLATED:
         return error.errno
     while error is not None:
         # safetensors has a type of its own, and matplotlib fails again while it closes its file
-        for code in (*_FULL, *_LIMITED):
+        for code in (*FULL, *_LIMITED):
             if os.strerror(code) in str(error):
                 return code
         error = error.__cause__ or error.__context__
     return None
 
 
+def cache_directory() -> Path:
+    """`$SINKSCOPE_CACHE`, else `sinkscope` in the user's cache directory. It can be deleted at any time."""
+    user_cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(os.environ.get("SINKSCOPE_CACHE") or Path(user_cache) / "sinkscope")
+
+
 def write_error(path: Path, error: OSError) -> OutputError:
     """One line for the user from the operating system's error on writing `path`."""
     in_cache = path.is_relative_to(cache_directory())
     hint = "choose another directory" + (" with the variable SINKSCOPE_CACHE" if in_cache else "")
-    if error.errno in _FULL:
+    if error.errno in FULL:
         return OutputError(f"no space left on the disk of {path}; free some or {hint}")
     if error.errno in _LIMITED:
         return OutputError(

@@ -66,56 +66,47 @@ def read_text(
         raise error_class(f"{label} {path} cannot be read: {problem}; {hint}") from error
 
 
-def read_lines(
-    path: Path, label: str, error_class: type[UserError], hint: str, limit: int = MAX_CORPUS_BYTES
-) -> Iterator[tuple[int, str]]:
-    """The lines of a UTF-8 file, numbered from 1. Only a line feed ends one: JSON has other separators.
-
-    Raises:
-        `error_class`: it cannot be read (see `check_file`), a line is not text, or there are too many.
-    """
-    check_file(path, label, error_class, hint, limit)
-    with path.open("rb") as file:
-        for number in itertools.count(1):
-            line = file.readline(MAX_TEXT_BYTES + 1)
-            if not line:
-                return
-            text = ""
-            problem = ""
-            if number > MAX_ROWS:
-                problem = f"it has more than {MAX_ROWS:,} lines; give a part of it"
-            elif len(line) > MAX_TEXT_BYTES:
-                problem = f"line {number} has more than {MAX_TEXT_BYTES:,} bytes; {hint}"
-            else:
-                try:
-                    text = _decode(line)
-                except ValueError as error:
-                    problem = f"line {number}: {error}; {hint}"
-            if problem:
-                raise error_class(f"{label} {path} cannot be read: {problem}")
-            yield number, text
-
-
 def read_records(
     path: Path, label: str, error_class: type[UserError], hint: str
 ) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The objects of a jsonl file with their line numbers; empty lines are skipped.
+    """The objects of a UTF-8 jsonl file with their line numbers, from 1; empty lines are skipped.
 
     Raises:
-        `error_class`: the file cannot be read (see `read_lines`), or a line is not a JSON object.
+        `error_class`: the file cannot be read (see `check_file`), or has too many lines; a line is too long,
+            is not text, or is not a JSON object.
     """
-    for number, line in read_lines(path, label, error_class, hint):
-        if not line.strip():
-            continue
-        try:
-            record = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            problem = f"line {number} is not JSON; correct or remove it"
-            raise error_class(f"{label} {path} cannot be read: {problem}") from error
-        if not isinstance(record, dict):
-            problem = f"line {number} is not an object with columns; correct or remove it"
-            raise error_class(f"{label} {path} cannot be read: {problem}")
-        yield number, record
+    check_file(path, label, error_class, hint)
+    with path.open("rb") as file:
+        for number in itertools.count(1):
+            line = file.readline(MAX_TEXT_BYTES + 1)  # only a line feed ends it: JSON has other separators
+            if not line:
+                return
+            try:
+                record = _parse_record(line, number, hint)
+            except ValueError as error:
+                raise error_class(f"{label} {path} cannot be read: {error}") from error
+            if record is not None:
+                yield number, record
+
+
+def _parse_record(line: bytes, number: int, hint: str) -> dict[str, Any] | None:
+    if number > MAX_ROWS:
+        raise ValueError(f"it has more than {MAX_ROWS:,} lines; give a part of it")
+    if len(line) > MAX_TEXT_BYTES:
+        raise ValueError(f"line {number} has more than {MAX_TEXT_BYTES:,} bytes; {hint}")
+    try:
+        text = _decode(line)
+    except ValueError as error:
+        raise ValueError(f"line {number}: {error}; {hint}") from error
+    if not text.strip():
+        return None
+    try:
+        record = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"line {number} is not JSON; correct or remove it") from error
+    if not isinstance(record, dict):
+        raise ValueError(f"line {number} is not an object with columns; correct or remove it")
+    return record
 
 
 def is_text(text: str) -> bool:

@@ -23,7 +23,7 @@ import os
 import platform
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -54,7 +54,7 @@ def create_or_load(
     metadata: Mapping[str, Any] | None = None,
     overwrite: bool = False,
     exclusive: bool = False,
-) -> Loaded:  # the arguments are the steps that the callers shared
+) -> Loaded:  # eight: the steps that all callers share
     """Load the run of this configuration from `directory`; build it there before, if it is not complete.
 
     Args:
@@ -72,7 +72,9 @@ def create_or_load(
     run_id = config_hash(kind, **config)
     if not is_complete(directory, run_id, replaced_kind=kind if overwrite else None):
         details = dict(metadata or {})
-        with _staged_run(directory, run_id, kind, details, overwrite, exclusive) as staging:
+        with create_run(
+            directory, run_id, kind, details, overwrite=overwrite, exclusive=exclusive
+        ) as staging:
             details |= build(staging) or {}
     return load(directory)
 
@@ -90,35 +92,26 @@ def read_manifest(directory: Path, *, check_version: bool = True) -> dict[str, A
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
         files = dict(manifest["files"])
-        texts = (manifest["identity"], manifest["kind"])
-        is_typed = all(isinstance(text, str) for text in texts) and isinstance(manifest["schema"], int)
-        is_typed = is_typed and isinstance(manifest.get("versions", {}), dict)
+        types = {"identity": str, "kind": str, "schema": int, "versions": dict}
+        values = {"versions": {}} | manifest
+        is_typed = all(isinstance(values[key], expected) for key, expected in types.items())
         if files.pop(MANIFEST, None) not in (None, _checksum(manifest)) or not is_typed:
             raise ValueError
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise OutputError(f"{path} is damaged; remove {directory} and run again") from error
-    if check_version:
-        _check_version(directory, manifest)
-    return manifest | {"files": files}
-
-
-def _check_version(directory: Path, manifest: Mapping[str, Any]) -> None:
     kind = KINDS.get(manifest["kind"])
-    if kind is None or kind.version != manifest["schema"]:
+    if check_version and (kind is None or kind.version != manifest["schema"]):
         command = kind.command if kind else "sinkscope"
         raise OutputError(
             f"{directory} holds results of another version of sinkscope ({manifest['kind']!r}, schema "
             f"{manifest['schema']}); remove it and make it again with `{command}`"
         )
+    return manifest | {"files": files}
 
 
 @contextmanager
 def wrap_read_errors(directory: Path) -> Iterator[None]:
-    """Within the context, results that cannot be interpreted become one line for the user.
-
-    Raises:
-        OutputError: in place of any error that is not a `UserError`.
-    """
+    """Within the context, errors other than a `UserError` become an OutputError: one line for the user."""
     try:
         yield
     except UserError:
@@ -161,35 +154,24 @@ def is_complete(directory: Path, run_id: str, *, replaced_kind: str | None = Non
         raise OutputError(
             f"output directory {directory} holds another run's results; choose another directory"
         )
-    check_output_path(directory)
+    _check_replaceable(directory)
     return False
 
 
-def check_output_path(directory: Path) -> None:
-    """Check that a staging directory can be renamed to `directory`.
-
-    Raises:
-        OutputError: it is a dangling link, a mount point or the current directory, which cannot be replaced.
-    """
+def _check_replaceable(directory: Path) -> None:
+    """Refuse a dangling link, a mount point and the current directory: nothing can be renamed to them."""
     if not directory.exists():
         if directory.is_symlink():
             raise OutputError(f"output {directory} is a link that leads nowhere; choose another directory")
-    elif os.path.ismount(directory):
-        raise OutputError(
-            f"output {directory} is a mount point, which cannot be replaced; choose a directory in it"
-        )
-    elif os.path.samefile(directory, os.curdir):
-        raise OutputError(
-            f"output {directory} is the current directory, which cannot be replaced; choose a directory in it"
-        )
+        return
+    is_current = os.path.samefile(directory, os.curdir)
+    if is_current or os.path.ismount(directory):
+        what = "the current directory" if is_current else "a mount point"
+        raise OutputError(f"output {directory} is {what}, which cannot be replaced; choose a directory in it")
 
 
 def verify(directory: Path, manifest: Mapping[str, Any]) -> None:
-    """Compare every file with its checksum.
-
-    Raises:
-        OutputError: a file is missing or differs; it is named.
-    """
+    """Compare every file with its checksum; an OutputError names the first that is missing or differs."""
     for name, digest in manifest["files"].items():
         path = directory / name
         if not path.is_file() or sha256(path) != digest:
@@ -202,12 +184,11 @@ def verify(directory: Path, manifest: Mapping[str, Any]) -> None:
 def create_run(
     directory: Path,
     run_id: str,
-    /,
-    *,
     kind: str,
+    metadata: Mapping[str, Any] | None = None,
+    *,
     overwrite: bool = False,
     exclusive: bool = False,
-    **metadata: Any,
 ) -> Iterator[Path]:
     """Write a run to a staging directory and rename it at the end, so that `directory` is complete or absent.
 
@@ -215,33 +196,24 @@ def create_run(
     meantime, that one stays. A link to a directory stays one.
 
     Args:
+        metadata: what the manifest says about the run, as it is at the end.
         overwrite: replace the run that is in `directory`; it is removed once that is done.
         exclusive: refuse if another process is building a run in `directory`.
-        metadata: what the manifest says about the run.
 
     Raises:
         OutputError: the directory cannot be written, the disk is full, something else was written there
             meanwhile, or another process is building it (only with `exclusive`).
     """
-    with _staged_run(directory, run_id, kind, metadata, overwrite, exclusive) as staging:
-        yield staging
-
-
-@contextmanager
-def _staged_run(
-    directory: Path, run_id: str, kind: str, metadata: Mapping[str, Any], overwrite: bool, exclusive: bool
-) -> Iterator[Path]:
     started = time.time()
-    schema = version_of(kind)
     directory = directory.resolve() if directory.is_symlink() else directory
     with staging_directory(directory, directory.parent, exclusive=exclusive) as staging:
         yield staging
         files = checksums(staging)
         manifest = {
             "identity": run_id,
-            "schema": schema,
+            "schema": version_of(kind),
             "kind": kind,
-            **metadata,
+            **(metadata or {}),
             "versions": versions(),
             "seconds": round(time.time() - started, 1),
             "files": files,
@@ -286,12 +258,15 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that determine numbers."""
+def versions(
+    packages: Iterable[str] = ("sinkscope", "torch", "transformers", "transformer-lens"),
+    missing: str = "unknown",
+) -> dict[str, str]:
+    """Versions of packages, by default of those that determine numbers, and of Python."""
     found = {"python": platform.python_version()}
-    for package in ("sinkscope", "torch", "transformers", "transformer-lens"):
+    for package in packages:
         try:
             found[package] = version(package)
         except PackageNotFoundError:
-            found[package] = "unknown"
+            found[package] = missing
     return found

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from sinkscope.errors import ModelError, first_line
-from sinkscope.io.loggers import quiet_transformers
+from sinkscope.io.progress import quiet_transformers
 from sinkscope.models.loading import NON_WEIGHT_FILES, ModelFiles, hash_of_files, load_error, resolve_model
 
 if TYPE_CHECKING:

@@ -48,7 +48,7 @@ def _pretrain(job: Job, store: Store, on_progress: OnProgress) -> None:
     """One stage of pretraining, on the built-in books with their tokenizer; or on the books and domains."""
     content = job.content
     stage = stage_from_dict(content["settings"])
-    with create_run(store.path(job), job.key, kind="pretrain", **content) as staging:
+    with create_run(store.path(job), job.key, "pretrain", content) as staging:
         if content["stage"] == "both":
             target = load(_model_name(job, store), "cpu")
             tokenizer = target.tokenizer
@@ -82,7 +82,7 @@ def _unlearn(job: Job, store: Store, on_progress: OnProgress) -> None:
 def _perturb(job: Job, store: Store, on_progress: OnProgress) -> None:
     perturbation = job.content["perturbation"]
     model = load(_model_name(job, store))
-    with create_run(store.path(job), job.key, kind="perturb", perturbation=perturbation) as staging:
+    with create_run(store.path(job), job.key, "perturb", {"perturbation": perturbation}) as staging:
         perturb(model.hf, perturbation)
         model.save(staging / "model")
 
@@ -109,7 +109,7 @@ def _evaluate(job: Job, store: Store, on_progress: OnProgress) -> None:
 def _capture(job: Job, store: Store, on_progress: OnProgress) -> None:
     content = job.content
     about = {"model": content.get("model", ""), "benchmark": content["benchmark"]}
-    with create_run(store.path(job), job.key, kind="capture", **about) as staging:
+    with create_run(store.path(job), job.key, "capture", about) as staging:
         capture_benchmark(
             staging,
             load(_model_name(job, store)),
@@ -127,7 +127,7 @@ def _diverge(job: Job, store: Store, on_progress: OnProgress) -> None:
     name = job.content["benchmark"]
     model = _evaluated_model(job, store)
     other = load(_model_name(job, store, "other"))
-    with create_run(store.path(job), job.key, kind="diverge", benchmark=name) as staging:
+    with create_run(store.path(job), job.key, "diverge", {"benchmark": name}) as staging:
         items = measure_divergence(
             model, other, load_benchmark(name), batch_size=job.batch_size, on_progress=on_progress
         )

@@ -17,7 +17,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from sinkscope.errors import ModelError, OutputError
-from sinkscope.io.cache import cache_directory
+from sinkscope.io.atomic import cache_directory
 from sinkscope.io.run_directory import config_hash, create_run, is_complete, versions
 from sinkscope.unlearning.batch import Batch, Outputs, Passages, sequence_log_probs
 from sinkscope.unlearning.forward import autocast, forward, mask_positions

@@ -116,7 +116,7 @@ def _run(
     }
     with (
         _explain_failures(recipe, checkpoints),
-        create_run(out, run_id, kind="unlearn", exclusive=True, **metadata)
+        create_run(out, run_id, "unlearn", metadata, exclusive=True)
         if world.is_main_process
         else nullcontext() as staging,
     ):

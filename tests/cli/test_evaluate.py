@@ -44,9 +44,8 @@ def test_evaluate_writes_items_and_scores_of_a_plain_model(tmp_path, capsys, mon
 
 def test_rows_poisoned_on_one_benchmark_say_nothing_of_another(tmp_path, capsys, monkeypatch) -> None:
     benchmark, shipped = load_benchmark("tiny"), data_directory("tiny")
-    with create_run(
-        tmp_path / "run", "a", kind="unlearn", seed=0, benchmark=benchmark.content_hash()
-    ) as directory:
+    metadata = {"seed": 0, "benchmark": benchmark.content_hash()}
+    with create_run(tmp_path / "run", "a", "unlearn", metadata) as directory:
         load("tiny").save(directory / "model")
         (directory / "recipe.yaml").write_text("benchmark: tiny\n")
         pd.DataFrame({"row": [0]}).to_parquet(directory / "poisoned.parquet")

@@ -13,7 +13,7 @@ import torch
 import yaml
 
 from sinkscope.errors import OutputError
-from sinkscope.io.cache import cache_directory
+from sinkscope.io.atomic import cache_directory
 from sinkscope.io.run_directory import read_manifest, verify
 from sinkscope.models.loading import data_directory
 from sinkscope.models.model import Model, load

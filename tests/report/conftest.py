@@ -121,7 +121,8 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
     data["uniform"] = (("layer", "position"), np.tile(uniform_alpha(length), (32, 1)))
     maps = np.tril(rng.uniform(0, 1, (*shape, MAX_BINS, MAX_BINS))).astype(np.float32)
     out = tmp_path_factory.mktemp("large") / "sinks"
-    with create_run(out, "large", kind="locate", model="large", passages=7, epsilon=0.3) as staging:
+    metadata = {"model": "large", "passages": 7, "epsilon": 0.3}
+    with create_run(out, "large", "locate", metadata) as staging:
         SinkMap(data).save(staging)
         passage = (
             data[["alpha", "value_norm"]]
