@@ -23,16 +23,19 @@ def print_result(value: dict[str, Any], as_json: bool) -> None:
         print(json.dumps(value, default=str))
         return
     for key, content in value.items():
-        if isinstance(content, float):
-            content = f"{content:.4g}"
-        print(f"{key}: {content}")
+        print(f"{key}: {content:.4g}" if isinstance(content, float) else f"{key}: {content}")
+
+
+def progress_bars() -> Progress:
+    """Bars with the time left, on a terminal only."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    return Progress(*columns, console=stderr, disable=not sys.stderr.isatty())
 
 
 @contextmanager
 def progress() -> Iterator[ProgressBar]:
-    """Progress bars with the time left, on a terminal only; the yielded function starts a bar."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=stderr, disable=not sys.stderr.isatty()) as bars:
+    """Progress bars; the yielded function starts one."""
+    with progress_bars() as bars:
 
         def start(description: str) -> OnProgress:
             task = bars.add_task(escape(description), total=None)

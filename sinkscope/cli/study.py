@@ -1,65 +1,54 @@
-"""The command `sinkscope study`: run a study, with a live table of its grids on a terminal."""
+"""The commands `sinkscope study` and `sinkscope report`: grids of runs, and one HTML file of results."""
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
-from rich import box
-from rich.live import Live
-from rich.table import Table
+from rich.markup import escape
+from rich.progress import Progress, TaskID
 
-from sinkscope.cli.console import print_result, stderr
+from sinkscope.cli.console import print_result, progress_bars
 from sinkscope.cli.options import JsonOpt, PluginOpt
+from sinkscope.errors import StudyError
 from sinkscope.io.progress import OnProgress
 from sinkscope.io.run_directory import read_manifest
 from sinkscope.plugins import load_plugins
 
 if TYPE_CHECKING:
-    from sinkscope.studies.jobs import Job, StudyProgress
+    from sinkscope.studies.jobs import Job
     from sinkscope.studies.store import Store
     from sinkscope.studies.study import StudyPlan
 
 Executor = Literal["local", "ray"]
-
-
-def study_names() -> list[str]:
-    """Studies that come with the package."""
-    return ["quickstart"]
+SpecArg = Annotated[
+    Path, typer.Argument(help="a YAML file, or the name quickstart", autocompletion=lambda: ["quickstart"])
+]
+StudyOutOpt = Annotated[Path | None, typer.Option(help="directory for the tables [default: studies/NAME]")]
+StoreOpt = Annotated[Path, typer.Option(help="directory of finished runs, shared by all studies")]
+QuickOpt = Annotated[bool, typer.Option(help="run the smaller version in the specification")]
+DryRunOpt = Annotated[bool, typer.Option(help="print the grids, what is done already and the estimated time")]
+ExecutorOpt = Annotated[Executor, typer.Option(help="this process, or a cluster (needs sinkscope[ray])")]
+RayOpt = Annotated[str, typer.Option(help="address of the Ray cluster; auto: the one of this machine")]
+ResultsArg = Annotated[Path, typer.Argument(help="directory that a command wrote, except tiny")]
+PageOpt = Annotated[Path | None, typer.Option(help="HTML file to write [default: RESULTS.html]")]
 
 
 def study(  # typer: one parameter per option
-    spec: Annotated[
-        Path,
-        typer.Argument(
-            help="a YAML file of grids of runs and what is measured on them, or a name (quickstart)",
-            autocompletion=study_names,
-        ),
-    ],
-    out: Annotated[
-        Path | None, typer.Option(help="directory for the tables of the study; by default studies/NAME")
-    ] = None,
-    store: Annotated[Path, typer.Option(help="directory of finished runs, shared by all studies")] = Path(
-        "studies/store"
-    ),
-    quick: Annotated[bool, typer.Option(help="run the smaller version in the specification")] = False,
-    dry_run: Annotated[
-        bool, typer.Option(help="print the grids, what is done already and the estimated time")
-    ] = False,
-    executor: Annotated[
-        Executor, typer.Option(help="this process, or a cluster (needs sinkscope[ray])")
-    ] = "local",
-    ray_address: Annotated[
-        str, typer.Option(help="address of the Ray cluster; auto: the one of this machine")
-    ] = "auto",
+    spec: SpecArg,
+    out: StudyOutOpt = None,
+    store: StoreOpt = Path("studies/store"),
+    quick: QuickOpt = False,
+    dry_run: DryRunOpt = False,
+    executor: ExecutorOpt = "local",
+    ray_address: RayOpt = "auto",
     plugin: PluginOpt = None,
     json: JsonOpt = False,
 ) -> None:
-    """Train, score and analyze grids of runs.
+    """Train, score and analyze the grids of runs that SPEC describes.
 
     Finished runs are not run again; a study that was stopped or killed resumes.
 
@@ -70,16 +59,13 @@ def study(  # typer: one parameter per option
     Example: `sinkscope study analyses/paper.yaml --quick --out studies/paper-quick`
     """
     load_plugins(plugin or [])
-    from sinkscope.errors import StudyError
     from sinkscope.studies.executors import run_locally, run_on_ray
     from sinkscope.studies.spec import Spec, study_file
     from sinkscope.studies.store import Store
     from sinkscope.studies.study import check_separate, plan_study, run_study
 
     if plugin and executor == "ray":
-        raise StudyError(
-            "--plugin is not loaded by the workers of a cluster; install it as an entry point there"
-        )
+        raise StudyError("--plugin is not loaded by the workers of a cluster; install an entry point there")
     parsed = Spec.read(study_file(spec), quick)
     directory = out or Path("studies") / (spec.stem + ("-quick" if quick else ""))
     run_store = Store(store)
@@ -91,18 +77,18 @@ def study(  # typer: one parameter per option
     paths = {"out": str(directory), "store": str(store)}
     if dry_run and json:
         print_result(paths | {"grids": plan.grids.round(2).to_dict("records")}, True)
-        return
-    if dry_run:
+    elif dry_run:
         _print_plan(plan)
+    if dry_run:
         return
     try:
-        with live_progress(plan, run_store) as progress:
+        with progress_bars() as bars:
+            progress = StudyProgressBars(plan, run_store, bars)
             run = run_on_ray(ray_address) if executor == "ray" else run_locally
             run_study(parsed, directory, run_store, executor=run, progress=progress, plan=plan)
     except KeyboardInterrupt:
-        raise KeyboardInterrupt(
-            f"stopped; finished runs are in {store}, start the study again to resume"
-        ) from None
+        message = f"stopped; finished runs are in {store}, start the study again to resume"
+        raise KeyboardInterrupt(message) from None
     print_result(paths | {"runs": len(plan.runs), "jobs": len(plan.jobs)}, json)
 
 
@@ -113,78 +99,52 @@ def _print_plan(plan: StudyPlan) -> None:
     print("minutes: one process, remaining jobs; from similar jobs in this store, else a rough estimate")
 
 
-@contextmanager
-def live_progress(plan: StudyPlan, store: Store) -> Iterator[StudyProgress]:
-    """On a terminal a live table of the grids; elsewhere a line on standard error for every finished job."""
-    progress = LiveStudyTable(plan, store, is_silent=sys.stderr.isatty())
-    if not sys.stderr.isatty():
-        yield progress
-        return
-    with Live(console=stderr, get_renderable=progress.table, refresh_per_second=4):
-        yield progress
+def report(results: ResultsArg, out: PageOpt = None, json: JsonOpt = False) -> None:
+    """Make one self-contained HTML file of results, which needs no network and no other file.
+
+    Example: `sinkscope report sinks --out sinks.html`
+    """
+    from sinkscope.report import write_report
+
+    page = out or Path(f"{os.path.basename(os.path.realpath(results))}.html")
+    print_result({"page": str(page), "bytes": write_report(results, page)}, json)
 
 
-class LiveStudyTable:
-    """Counts the jobs of each grid, measures their time and reports progress."""
+class StudyProgressBars:
+    """Prints a line for every job that ends, and draws bars of the study and of its running jobs."""
 
-    def __init__(self, plan: StudyPlan, store: Store, is_silent: bool) -> None:
-        from sinkscope.studies.jobs import sort_jobs
+    def __init__(self, plan: StudyPlan, store: Store, bars: Progress) -> None:
         from sinkscope.studies.time_estimate import Estimate
 
-        self._is_silent = is_silent
-        self._estimate = Estimate(plan.jobs, store)
         self._store = store
-        self._running: dict[str, Job] = {}
-        self._progress: dict[str, tuple[int, int]] = {}
+        self._bars = bars
+        self._estimate = Estimate(plan.jobs, store)
         self._remaining = {job.key: job for job in plan.jobs if not store.is_done(job)}
         self._n_jobs = len(plan.jobs)
-        self._n_failed = 0
-        self._grids: dict[str, list[str]] = {}
-        for grid in plan.grids["grid"]:
-            jobs = sort_jobs(job for run in plan.runs if run.grid == grid for job in run.jobs())
-            self._grids[grid] = [job.key for job in jobs]
+        self._study = bars.add_task("jobs", total=self._n_jobs, completed=self._n_jobs - len(self._remaining))
+        self._running: dict[str, TaskID] = {}
 
     def started(self, job: Job) -> OnProgress:
-        self._running[job.key] = job
-
-        def on_progress(done: int, total: int) -> None:
-            self._progress[job.key] = (done, total)
-
-        return on_progress
+        task = self._running[job.key] = self._bars.add_task(escape(str(job)), total=None)
+        return lambda done, total: self._bars.update(task, completed=done, total=total)
 
     def finished(self, job: Job, is_new: bool) -> None:
-        self._running.pop(job.key, None)
         if is_new and (manifest := read_manifest(self._store.path(job))):
             self._estimate.add(job, float(manifest["seconds"]))
-        if self._remaining.pop(job.key, None) and not self._is_silent:
+        if self._end(job):
+            minutes = sum(map(self._estimate.seconds, self._remaining.values())) / 60
+            left = "less than a minute" if minutes < 1 else f"about {minutes:.0f} minutes of work"
             n_done = self._n_jobs - len(self._remaining)
-            print(f"[{n_done}/{self._n_jobs}] {job}, {self._time_left()}", file=sys.stderr, flush=True)
+            print(f"[{n_done}/{self._n_jobs}] {job}, {left} left", file=sys.stderr, flush=True)
 
     def failed(self, job: Job, reason: str) -> None:
-        self._running.pop(job.key, None)
-        self._remaining.pop(job.key, None)
-        self._n_failed += 1
-        if not self._is_silent:
-            print(f"failed: {job}: {reason}", file=sys.stderr, flush=True)
+        self._end(job)
+        print(f"failed: {job}: {reason}", file=sys.stderr, flush=True)
 
-    def _time_left(self) -> str:
-        minutes = sum(self._estimate.seconds(job) for job in list(self._remaining.values())) / 60
-        return "less than a minute left" if minutes < 1 else f"about {minutes:.0f} minutes of work left"
-
-    def table(self) -> Table:
-        table = Table(box=box.SIMPLE_HEAD)
-        for column in ("grid", "jobs done", "of", "running"):
-            table.add_column(column, justify="left" if column in ("grid", "running") else "right")
-        running = dict(self._running)
-        for grid, keys in self._grids.items():
-            n_done = sum(key not in self._remaining for key in keys)
-            jobs = [f"{running[key]}{self._percentage(key)}" for key in keys if key in running]
-            table.add_row(grid, str(n_done), str(len(keys)), "; ".join(jobs[:2]))
-        failed = f", {self._n_failed} failed" if self._n_failed else ""
-        n_done = self._n_jobs - len(self._remaining)
-        table.caption = f"{n_done} of {self._n_jobs} jobs done{failed}, {self._time_left()}"
-        return table
-
-    def _percentage(self, key: str) -> str:
-        done, total = self._progress.get(key, (0, 0))
-        return f" {100 * done // total} %" if total else ""
+    def _end(self, job: Job) -> bool:
+        """Remove the bar of a job; whether the job was still to be done."""
+        if job.key in self._running:
+            self._bars.remove_task(self._running.pop(job.key))
+        was_remaining = self._remaining.pop(job.key, None) is not None
+        self._bars.update(self._study, completed=self._n_jobs - len(self._remaining))
+        return was_remaining

@@ -8,17 +8,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sinkscope.cli.console import print_result, progress
-from sinkscope.cli.options import JsonOpt, SeedOpt
+from sinkscope.cli.options import JsonOpt, OutOpt, SeedOpt
 
 if TYPE_CHECKING:
     import pandas as pd
 
 app = typer.Typer(no_args_is_help=True)
 StepsOpt = Annotated[
-    int | None,
-    typer.Option(
-        min=1, help="steps of the first training stage, the others in proportion; default: as shipped"
-    ),
+    int | None, typer.Option(min=1, help="of the first training stage; the others are in proportion")
 ]
 
 
@@ -32,10 +29,7 @@ def _group() -> None:
 
 @app.command()
 def build(
-    out: Annotated[Path, typer.Option(help="directory to write benchmark and models to")] = Path("tiny"),
-    seed: SeedOpt = 0,
-    steps: StepsOpt = None,
-    json: JsonOpt = False,
+    out: OutOpt = Path("tiny"), seed: SeedOpt = 0, steps: StepsOpt = None, json: JsonOpt = False
 ) -> None:
     """Build the benchmark `tiny` and check that it meets its acceptance criteria.
 
@@ -49,10 +43,7 @@ def build(
 
 @app.command()
 def build_wmdp(
-    out: Annotated[Path, typer.Option(help="directory to write benchmark and target to")] = Path("tiny-wmdp"),
-    seed: SeedOpt = 0,
-    steps: StepsOpt = None,
-    json: JsonOpt = False,
+    out: OutOpt = Path("tiny-wmdp"), seed: SeedOpt = 0, steps: StepsOpt = None, json: JsonOpt = False
 ) -> None:
     """Build the benchmark `tiny-wmdp` from the target of `tiny` and check its acceptance criteria.
 

@@ -8,30 +8,33 @@ from typing import Annotated
 import typer
 
 from sinkscope.cli.console import print_result, progress
-from sinkscope.cli.options import JsonOpt, PluginOpt, recipe_names
+from sinkscope.cli.options import JsonOpt, OutOpt, PluginOpt
 from sinkscope.plugins import load_plugins
 
+
+def recipe_names() -> list[tuple[str, str]]:
+    """Recipes that come with the package, each with its first line."""
+    from sinkscope.unlearning.recipe_files import recipe_summaries
+
+    return list(recipe_summaries().items())
+
+
 RecipeArg = Annotated[
-    str,
-    typer.Argument(help="a YAML file, or a name that `sinkscope recipes` lists", autocompletion=recipe_names),
+    str, typer.Argument(help="a YAML file, or a name of `sinkscope recipes`", autocompletion=recipe_names)
 ]
 SetOpt = Annotated[
-    list[str] | None,
-    typer.Option("--set", help="override one key, as in trigger.placement=infix; may be repeated"),
+    list[str] | None, typer.Option("--set", help="change one key, as in trigger.placement=infix; repeatable")
 ]
-DryRunOpt = Annotated[
-    bool, typer.Option(help="print the resolved recipe with an estimate of steps, memory and time")
-]
+DryRunOpt = Annotated[bool, typer.Option(help="print the recipe and its steps, memory and time")]
+CheckpointOpt = Annotated[int | None, typer.Option(min=1, help="steps between them; by default an epoch")]
 
 
 def unlearn(  # typer: one parameter per option
     recipe: RecipeArg,
     overrides: SetOpt = None,
     dry_run: DryRunOpt = False,
-    out: Annotated[Path, typer.Option(help="run directory to write")] = Path("unlearned"),
-    checkpoint_every: Annotated[
-        int | None, typer.Option(min=1, help="steps between checkpoints; by default one epoch")
-    ] = None,
+    out: OutOpt = Path("unlearned"),
+    checkpoint_every: CheckpointOpt = None,
     plugin: PluginOpt = None,
     json: JsonOpt = False,
 ) -> None:
