@@ -46,11 +46,7 @@ class Config(BaseModel):
 
     @classmethod
     def replace_deprecated(cls, values: Mapping[str, Any]) -> dict[str, Any]:
-        """`values` with deprecated keys and values of this group replaced.
-
-        Raises:
-            ValueError: a key is given under both names.
-        """
+        """`values` with deprecated names of this group replaced; ValueError if a key is given under both."""
         values = dict(values)
         for old, new in cls.deprecated_keys.items():
             if old in values:
@@ -59,11 +55,10 @@ class Config(BaseModel):
         for key, replacements in cls.deprecated_values.items():
             value = values.get(key)
             if isinstance(value, str | bool | int) and value in replacements:
-                new = replacements[value]
+                new = values[key] = replacements[value]
                 warn_once(
                     f"the value {value!r} of {key!r} is now called {new!r}; the old one will be removed"
                 )
-                values[key] = new
         return values
 
 
@@ -95,29 +90,19 @@ def replace_deprecated(model: type[Config], values: Any) -> Any:
     except ValueError:
         return values
     for key, field in model.model_fields.items():
-        nested = (
-            None if get_origin(field.annotation) is dict else next(_nested_models(field.annotation), None)
-        )
-        if nested is not None and key in values:
+        nested = next(_nested_models(field.annotation), None)
+        if nested is not None and key in values and get_origin(field.annotation) is not dict:
             values[key] = replace_deprecated(nested, values[key])
     return values
 
 
 def replace_deprecated_overrides(model: type[Config], overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """Dotted `overrides` of `model` with deprecated keys and values replaced.
-
-    Raises:
-        RecipeError: a key is given under both names.
-    """
+    """Dotted `overrides` with deprecated keys and values replaced; RecipeError if both names are given."""
     result: dict[str, Any] = {}
     for dotted, value in overrides.items():
-        nested: Any = value
-        parts = dotted.split(".")
-        for part in reversed(parts):
-            nested = {part: nested}
-        nested = replace_deprecated(model, nested)
+        nested = replace_deprecated(model, apply_overrides({}, {dotted: value}))
         keys = []
-        for _ in parts:
+        for _ in dotted.split("."):
             ((key, nested),) = nested.items()
             keys.append(key)
         new = ".".join(keys)
@@ -136,11 +121,8 @@ def validate_config(
 ) -> Model:
     """Validate the values of a configuration file, which is a `label` (a recipe, a study).
 
-    Args:
-        described_by: the model whose keys error messages name; by default `model`.
-
-    Raises:
-        `error_class`: a key is unknown (the nearest known one is named) or a value is impossible.
+    `error_class` is raised if a key is unknown (the nearest known one of `described_by`, by default `model`,
+    is named) or a value is impossible.
     """
     try:
         return model.model_validate(values)
@@ -150,15 +132,14 @@ def validate_config(
 
 def explain_validation_error(error: ValidationError, model: type[Config], label: str, values: Any) -> str:
     """The first error in `values` as one line with its dotted key; unknown keys come before other errors."""
-    errors = error.errors()
-    first = next((each for each in errors if each["type"] == "extra_forbidden"), errors[0])
+    errors = sorted(error.errors(), key=lambda each: each["type"] != "extra_forbidden")
+    first = errors[0]
     old_keys = {new: old for each in _models_in(model) for old, new in each.deprecated_keys.items()}
     path = _path(first["loc"], values, old_keys)
     dotted = ".".join(part[:80] for part in path)
     if first["type"] == "extra_forbidden":
-        known = _model_at(model, path[:-1]).model_fields
         prefix = "".join(f"{part}." for part in path[:-1])
-        hint = suggest(path[-1], known, "known keys", prefix)
+        hint = suggest(path[-1], _model_at(model, path[:-1]).model_fields, "known keys", prefix)
         return f"{label} key {dotted!r} is unknown; {hint}"
     alternatives = [each["msg"] for each in errors if _path(each["loc"], values, old_keys) == path]
     message = " or ".join(dict.fromkeys(alternatives)).removeprefix("Value error, ")
@@ -215,9 +196,8 @@ def parse_overrides(assignments: Sequence[str]) -> dict[str, Any]:
         try:
             overrides[key.strip()] = parse_yaml(value)
         except ValueError as error:
-            raise RecipeError(
-                f"override {assignment[:200]!r} is not YAML ({error}); quote the value"
-            ) from error
+            message = f"override {assignment[:200]!r} is not YAML ({error}); quote the value"
+            raise RecipeError(message) from error
     return overrides
 
 
@@ -244,11 +224,12 @@ class StrictLoader(yaml.SafeLoader):
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         event = self.peek_event()  # type: ignore[no-untyped-call]
-        mark = event.start_mark
         problem = ""
+        node = None
         if isinstance(event, yaml.AliasEvent):
             problem = f"aliases are not supported; write out the value of &{str(event.anchor)[:80]}"
-        node = None if problem else super().compose_node(parent, index)
+        else:
+            node = super().compose_node(parent, index)
         if isinstance(node, yaml.ScalarNode):
             if not is_text(node.value):
                 problem = f"{ascii(node.value)[:80]} is not text"
@@ -259,16 +240,12 @@ class StrictLoader(yaml.SafeLoader):
             if repeated := [key for key, count in keys.items() if count > 1]:
                 problem = f"the key {repeated[0]!r} is given more than once"
         if problem:
-            raise yaml.MarkedYAMLError(problem=problem, problem_mark=mark)
+            raise yaml.MarkedYAMLError(problem=problem, problem_mark=event.start_mark)
         return node
 
 
 def read_yaml(path: Path, label: str, error_class: type[UserError]) -> Any:
-    """The content of a YAML file.
-
-    Raises:
-        `error_class`: it cannot be read, or `parse_yaml` refuses it.
-    """
+    """The content of a YAML file; `error_class` if it cannot be read, or `parse_yaml` refuses it."""
     text = read_text(path, label, error_class, "give a YAML file", MAX_CONFIG_BYTES)
     try:
         return parse_yaml(text)
@@ -277,10 +254,9 @@ def read_yaml(path: Path, label: str, error_class: type[UserError]) -> Any:
 
 
 def parse_yaml(text: str, *, construct: bool = True) -> Any:
-    """The content of YAML; without `construct` it is only checked, whatever types its tags name.
+    """The content of YAML, or a ValueError of one line if it is not of the subset of `StrictLoader`.
 
-    Raises:
-        ValueError: it is not YAML, or not of the subset of `StrictLoader`; in one line.
+    Without `construct` it is only checked, whatever types its tags name.
     """
     try:
         loader = StrictLoader(text)

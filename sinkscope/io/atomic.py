@@ -35,11 +35,8 @@ _TRANSLATED = (*FULL, *_LIMITED, *_FORBIDDEN, *IN_USE)
 def staging_directory(target: Path, parent: Path, *, exclusive: bool = False) -> Iterator[Path]:
     """A directory in `parent` for the files of `target`, removed at the end unless it was renamed.
 
-    Args:
-        exclusive: refuse if another process has an exclusive staging directory for `target`.
-
-    Raises:
-        OutputError: `parent` cannot be written, the disk is full, or the target is in use (with `exclusive`).
+    OutputError if `parent` cannot be written, the disk is full, or (with `exclusive`) another process has an
+    exclusive staging directory for `target`.
     """
     locks: list[FileLock] = []
     try:
@@ -48,8 +45,7 @@ def staging_directory(target: Path, parent: Path, *, exclusive: bool = False) ->
             with _ignore_missing_locks():
                 locks.append(_lock_exclusively(target, parent))
         remove_abandoned(target, parent)
-        directory, staging_locks = _create_staging(target, parent)
-        locks += staging_locks
+        directory = _create_staging(target, parent, locks)
     except OSError as error:
         _remove_locks(locks)
         raise write_error(target, error) from error
@@ -65,11 +61,8 @@ def staging_directory(target: Path, parent: Path, *, exclusive: bool = False) ->
 def fill_directory(directory: Path) -> Iterator[Path]:
     """Write files to a staging directory and move them into `directory`, over files of the same names.
 
-    Each file is complete or absent. They are moved one by one: a process that is killed may leave new files
-    alongside old ones.
-
-    Raises:
-        OutputError: the directory cannot be written, or the disk is full.
+    Each file is complete or absent, but a process that is killed may leave new files alongside old ones.
+    OutputError if the directory cannot be written, or the disk is full.
     """
     with staging_directory(directory, directory) as staging:
         yield staging
@@ -114,10 +107,7 @@ def in_use_error(target: Path) -> OutputError:
 def hold_lock(path: Path, *, wait: bool) -> Iterator[bool]:
     """Hold the lock on a file, which is created and stays; False if another process has it and not `wait`.
 
-    On a file system without locks True is yielded.
-
-    Raises:
-        OSError: the file cannot be created.
+    On a file system without locks True is yielded. OSError if the file cannot be created.
     """
     lock = FileLock(path, thread_local=False, fallback_to_soft=False)
     try:
@@ -137,12 +127,7 @@ def _exclusive_lock_file(target: Path, parent: Path) -> Path:
 
 
 def _lock_exclusively(target: Path, parent: Path) -> FileLock:
-    """The exclusive lock for `target`; tried twice, as `is_in_use` takes it for a moment.
-
-    Raises:
-        OutputError: another process has it.
-        OSError: as `_try_lock`.
-    """
+    """The exclusive lock for `target`; tried twice, as `is_in_use` takes it for a moment."""
     path = _exclusive_lock_file(target, parent)
     lock = _try_lock(path)
     if lock is None:
@@ -156,8 +141,7 @@ def _lock_exclusively(target: Path, parent: Path) -> FileLock:
 def _try_lock(path: Path) -> FileLock | None:
     """The lock on a file, which is created; None if another process has it, or removed the file meanwhile.
 
-    Raises:
-        OSError: the file cannot be created, or the file system has no locks; then none is left.
+    OSError if the file cannot be created, or the file system has no locks; then no file is left.
     """
     existed = path.exists()
     lock = FileLock(path, blocking=False, thread_local=False, fallback_to_soft=False)
@@ -195,23 +179,18 @@ def _remove_locks(locks: list[FileLock]) -> None:
                 os.unlink(lock.lock_file)
 
 
-def _create_staging(target: Path, parent: Path) -> tuple[Path, list[FileLock]]:
-    """A new directory and its lock, if there are locks; the lock exists before the directory does."""
+def _create_staging(target: Path, parent: Path, locks: list[FileLock]) -> Path:
+    """A new directory; its lock, if there are any, is added to `locks` before the directory exists."""
     while True:
         stem = parent / f".{target.absolute().name}.{secrets.token_hex(TOKEN_BYTES)}"
-        locks = []
         with _ignore_missing_locks():
             lock = _try_lock(Path(f"{stem}.lock"))
             if lock is None:  # taken for abandoned before it was locked
                 continue
             locks.append(lock)
         directory = Path(f"{stem}.partial")
-        try:
-            directory.mkdir(mode=0o700)
-        except OSError:
-            _remove_locks(locks)
-            raise
-        return directory, locks
+        directory.mkdir(mode=0o700)
+        return directory
 
 
 @contextmanager

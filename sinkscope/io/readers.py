@@ -27,11 +27,7 @@ FILE_TYPES = {stat.S_IFDIR: "a directory", stat.S_IFIFO: "a pipe", stat.S_IFSOCK
 def check_file(
     path: Path, label: str, error_class: type[UserError], hint: str, limit: int = MAX_CORPUS_BYTES
 ) -> None:
-    """Check that `path` can be read to its end.
-
-    Args:
-        label: what the file is, as in "recipe".
-        hint: what the user can do about it.
+    """Check that `path`, which is a `label` (a recipe), can be read to its end; `hint` says the fix.
 
     Raises:
         `error_class`: it is missing, is not a regular file (a pipe may never end), or exceeds `limit` bytes.
@@ -53,11 +49,7 @@ def check_file(
 def read_text(
     path: Path, label: str, error_class: type[UserError], hint: str, limit: int = MAX_TEXT_BYTES
 ) -> str:
-    """The content of a UTF-8 file, without its byte order mark.
-
-    Raises:
-        `error_class`: it cannot be read (see `check_file`) or is not text.
-    """
+    """The content of a UTF-8 file, without its byte order mark; arguments and errors as for `check_file`."""
     check_file(path, label, error_class, hint, limit)
     try:
         return _decode(path.read_bytes())

@@ -82,8 +82,7 @@ def create_or_load(
 def read_manifest(directory: Path, *, check_version: bool = True) -> dict[str, Any] | None:
     """The manifest of a complete run, or None if `directory` holds none.
 
-    Raises:
-        OutputError: the manifest is damaged, or (with `check_version`) of another schema version.
+    OutputError if it is damaged, or (with `check_version`) of another schema version.
     """
     path = directory / MANIFEST
     if not path.is_file():
@@ -132,11 +131,8 @@ def _checksum(manifest: dict[str, Any]) -> str:
 def is_complete(directory: Path, run_id: str, *, replaced_kind: str | None = None) -> bool:
     """Whether `directory` holds this very run, complete and with unchanged files.
 
-    Args:
-        replaced_kind: the kind of result that another run may have in order to be replaced.
-
-    Raises:
-        OutputError: it holds something else, a file was changed, or no run can be created there.
+    OutputError if it holds something else (except another run of `replaced_kind`), a file was changed, or no
+    run can be created there.
     """
     if directory.exists() and not directory.is_dir():
         raise OutputError(f"output {directory} is a file; give a directory")
@@ -201,8 +197,7 @@ def create_run(
         exclusive: refuse if another process is building a run in `directory`.
 
     Raises:
-        OutputError: the directory cannot be written, the disk is full, something else was written there
-            meanwhile, or another process is building it (only with `exclusive`).
+        OutputError: the directory cannot be written, the disk is full, or something else was written there.
     """
     started = time.time()
     directory = directory.resolve() if directory.is_symlink() else directory

@@ -28,12 +28,7 @@ WRONG_COUNTS = "it holds another number of values than its footer states"
 
 
 def read_parquet(path: Path) -> pd.DataFrame:
-    """A table of results.
-
-    Raises:
-        ValueError: it unpacks to more than `MAX_RESULT_BYTES`, or is not a table.
-        FileNotFoundError: it does not exist.
-    """
+    """A table of results; ValueError if it unpacks to more than `MAX_RESULT_BYTES` or is not a table."""
     try:
         for _ in _decode_batches(path, None, MAX_RESULT_BYTES):
             pass
@@ -47,9 +42,8 @@ def read_parquet(path: Path) -> pd.DataFrame:
 def read_parquet_records(path: Path, columns: Collection[str]) -> tuple[list[str], list[dict[str, Any]]]:
     """The names of all columns of a table from elsewhere, and its rows with some of the columns.
 
-    Raises:
-        ValueError, OSError: it has more than `MAX_ROWS` rows, unpacks to more than `MAX_CORPUS_BYTES`,
-            or has something other than texts, numbers or lists of them.
+    ValueError or OSError if it is no table of texts, numbers or lists of them, has more than `MAX_ROWS` rows,
+    or unpacks to more than `MAX_CORPUS_BYTES`.
     """
     from pyarrow import parquet
 
@@ -64,10 +58,8 @@ def read_parquet_records(path: Path, columns: Collection[str]) -> tuple[list[str
 def _decode_batches(path: Path, columns: Collection[str] | None, limit: int) -> Iterator[RecordBatch]:
     """Columns of a table, all or some, in batches with every text stored once.
 
-    A footer can state less than the pages hold, so its counts bound what is decoded from them.
-
-    Raises:
-        ValueError: it unpacks to more than `limit` bytes, or its footer has wrong counts.
+    A footer can state less than the pages hold, so its counts bound what is decoded from them. ValueError if
+    they are wrong, or the columns unpack to more than `limit` bytes.
     """
     from pyarrow import parquet
 
@@ -101,10 +93,11 @@ def _decode_batches(path: Path, columns: Collection[str] | None, limit: int) -> 
     with parquet.ParquetFile(path, metadata=footer, read_dictionary=texts) as file:
         for batch in file.iter_batches(BATCH_ROWS, columns=names, use_pandas_metadata=False):
             for name, column in zip(batch.schema.names, batch.columns, strict=True):
+                column_name = name.split(".")[0]
                 count, text_bytes = _measure(column)
-                values[name.split(".")[0]] -= count
+                values[column_name] -= count
                 size += text_bytes
-                if values[name.split(".")[0]] < 0:
+                if values[column_name] < 0:
                     raise ValueError(WRONG_COUNTS)
             _check_size(size, limit)
             yield batch
@@ -131,17 +124,10 @@ def _measure(array: Array) -> tuple[int, int]:
 
 
 def load_netcdf(path: Path, group: str | None = None) -> xr.Dataset:
-    """A file, or a group in it.
+    """A file, or a group in it; ValueError if it unpacks to more than `MAX_RESULT_BYTES`."""
+    import h5netcdf  # xarray would read the coordinates on opening
 
-    Raises:
-        OSError, KeyError: there is no such file or group.
-        ValueError: it unpacks to more than `MAX_RESULT_BYTES`.
-    """
-    import h5netcdf
-
-    with h5netcdf.File(
-        path, "r", phony_dims="access"
-    ) as file:  # xarray would read the coordinates on opening
+    with h5netcdf.File(path, "r", phony_dims="access") as file:
         variables = (file[group] if group else file).variables.values()
         size = sum(math.prod(variable.shape) * variable.dtype.itemsize for variable in variables)
     if size > MAX_RESULT_BYTES:
