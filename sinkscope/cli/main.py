@@ -22,7 +22,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import typer
 from typer.exceptions import TyperException
-from typer.main import get_group
+from typer.main import get_command, get_group
 
 from sinkscope.cli import env, evaluate, quickstart, sinks, study, tiny, unlearn
 from sinkscope.errors import UserError
@@ -99,7 +99,7 @@ def main() -> None:
 
 def _run_command(arguments: list[str]) -> None:
     """As `app()`, which would replace the message of a KeyboardInterrupt by an exit code."""
-    command = get_group(app)
+    command = get_command(app)
     if COMPLETE in os.environ:
         command.main(arguments, prog_name="sinkscope")  # answers the script of the shell and exits
     try:
