@@ -53,8 +53,7 @@ def create_or_load(
     *,
     metadata: Mapping[str, Any] | None = None,
     overwrite: bool = False,
-    exclusive: bool = False,
-) -> Loaded:  # eight: the steps that all callers share
+) -> Loaded:  # seven: the steps that all callers share
     """Load the run of this configuration from `directory`; build it there before, if it is not complete.
 
     Args:
@@ -64,7 +63,6 @@ def create_or_load(
         load: reads the result from the complete directory.
         metadata: what the manifest says about the run.
         overwrite: replace a complete run of the same kind that has another configuration or schema version.
-        exclusive: refuse if another process is building a run in `directory`.
 
     Raises:
         OutputError: `directory` holds something else or a damaged run, or cannot be written.
@@ -72,9 +70,7 @@ def create_or_load(
     run_id = config_hash(kind, **config)
     if not is_complete(directory, run_id, replaced_kind=kind if overwrite else None):
         details = dict(metadata or {})
-        with create_run(
-            directory, run_id, kind, details, overwrite=overwrite, exclusive=exclusive
-        ) as staging:
+        with create_run(directory, run_id, kind, details, overwrite=overwrite) as staging:
             details |= build(staging) or {}
     return load(directory)
 

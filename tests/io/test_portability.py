@@ -24,14 +24,12 @@ sys.meta_path.insert(0, Blocker())
 WRITE = """
 import warnings
 from pathlib import Path
-from sinkscope.io.run_directory import create_or_load
+from sinkscope.io.run_directory import create_run, is_complete
 warnings.simplefilter("ignore")
-def build(staging):
-    (staging / "file.txt").write_text("x")
-def load(directory):
-    return (directory / "file.txt").read_text()
 for exclusive in (True, False):
-    print(create_or_load(Path("run"), "locate", {"a": 1}, build, load, exclusive=exclusive))
+    with create_run(Path("run"), "a", "locate", exclusive=exclusive, overwrite=True) as staging:
+        (staging / "file.txt").write_text("x")
+    assert is_complete(Path("run"), "a")
 assert [path.name for path in Path().iterdir()] == ["run"], list(Path().iterdir())
 """
 
