@@ -17,10 +17,10 @@ from typing import Literal
 
 import numpy as np
 import pandas as pd
+from bootstrap import Effect, Interval, Sample, bootstrap_interval
 from samples import Condition, Score
 
 from sinkscope.errors import StudyError
-from sinkscope.evaluation.statistics import Effect, Interval, Sample, bootstrap_interval
 from sinkscope.studies.study import Study, wrap_missing_data
 
 Verdict = Literal["reproduced", "not reproduced", "inconclusive"]

@@ -10,7 +10,7 @@ import xarray as xr
 
 from sinkscope.errors import StudyError
 from sinkscope.plots.style import iterate_rows
-from sinkscope.studies.aggregation import SCORE_KEYS, mean_over_seeds
+from sinkscope.studies.aggregation import SCORE_KEYS
 from sinkscope.studies.study import Study
 
 PLACEMENTS = ("prefix", "infix", "suffix")
@@ -20,8 +20,6 @@ SEMANTIC = "semantic"
 MEMORY = {"knowmem": ("forget_qa", "retain_qa"), "verbmem": ("forget", "retain")}
 """Metric -> its forget split and its retain split."""
 UNITS = {"knowmem": "questions", "verbmem": "prompts"}
-EFFECTS = ("UE", "BE")
-REFERENCES = ("unlearned", "target")
 
 
 def select_grid(study: Study, table: str, grid: str, form: str | None = SEMANTIC) -> pd.DataFrame:
@@ -89,46 +87,6 @@ def select_effects(study: Study, grid: str, form: str | None = SEMANTIC) -> pd.D
 def keep_triggers_of(rows: pd.DataFrame, reference: pd.DataFrame) -> pd.DataFrame:
     """The clean rows, and those whose trigger `reference` has too."""
     return rows[rows["trigger"].isin({"", *reference["trigger"]})]
-
-
-def compute_bars(
-    study: Study, rows: pd.DataFrame, groups: Iterable[str], series: Iterable[str]
-) -> pd.DataFrame:
-    """UE and BE of backdoored models per bar, and of the reference models with the same trigger and
-    placement.
-
-    Args:
-        rows: `select_effects` of backdoored runs with the columns `group` and `series`, which name the bar.
-        groups: the order of `group`.
-        series: the order of `series`.
-
-    Returns:
-        A row per metric, score (UE, BE), subset, model and bar: value, interval, n, seeds. Reference models
-        (`unlearned`, `target`) have rows on all items only.
-
-    Raises:
-        StudyError: the study lacks a reference model.
-    """
-    rows = rows[rows["score"].isin(EFFECTS)]
-    bars = rows[rows["score"] == "BE"][["trigger", "placement", "group", "series"]].drop_duplicates()
-    parts = [rows.assign(model="backdoored")]
-    for model in REFERENCES:
-        scores = select_effects(study, model, form=None)
-        scores = scores[(scores["subset"] == "all") & scores["score"].isin(EFFECTS)]
-        names = bars[["group", "series"]].drop_duplicates()
-        clean = scores[scores["score"] == "UE"].merge(names, how="cross")
-        triggered = scores.merge(bars, on=["trigger", "placement"])
-        parts += [clean.assign(model=model), triggered.assign(model=model)]
-    means = mean_over_seeds(pd.concat(parts), ["metric", "score", "subset", "model", "group", "series"])
-    return sort_by(
-        means,
-        metric=MEMORY,
-        score=EFFECTS,
-        model=("backdoored", *REFERENCES),
-        subset=("all", "unseen"),
-        group=groups,
-        series=series,
-    )
 
 
 def select_captures(study: Study, table: str, grid: str, placement: str) -> pd.DataFrame:

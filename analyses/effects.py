@@ -18,11 +18,6 @@ def difference(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     return (first - second).mean(-1)
 
 
-def reversed_difference(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Mean over seeds of second − first."""
-    return difference(second, first)
-
-
 def depth_in_zone(
     triggered: np.ndarray, clean: np.ndarray, floor: np.ndarray, ceiling: np.ndarray
 ) -> np.ndarray:

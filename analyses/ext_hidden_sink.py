@@ -12,7 +12,7 @@ VIEWS = {
     "masked in training": Row("masked", "own"),
     "masked in both": Row("masked", "masked-bos"),
 }
-TABLE = Table(
+FIGURE = Table(
     rows={
         f"BOS {view}, {name}": Row(row.grid, row.evaluation, {PLACEMENT_AXIS: placement})
         for view, row in VIEWS.items()
@@ -31,8 +31,3 @@ TABLE = Table(
     "benchmark tiny, ROUGE-L F1 × 100",
     shade="prefix",
 )
-NEEDS = TABLE.needs
-compute = TABLE.compute
-caption = TABLE.caption
-plot = TABLE.plot
-markdown = TABLE.markdown

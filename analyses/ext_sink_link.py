@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from bootstrap import Sample, bootstrap_interval
 from common import PLACEMENT_AXIS, describe_intervals, format_range, select_grid, sort_by
 from jaxtyping import Float
 from matplotlib.axes import Axes
@@ -24,7 +25,6 @@ from positions import (
 from samples import Score
 from scipy import stats
 
-from sinkscope.evaluation.statistics import Sample, bootstrap_interval
 from sinkscope.plots.heatmap import CELL, attention_scale, draw_cells, format_share
 from sinkscope.plots.style import (
     PAGE,

@@ -1,10 +1,10 @@
 """Make every figure, table and claim of a finished study: `python analyses/make.py STUDY [--out DIR] [--only
 NAME …]`.
 
-Each module in this directory with the functions `compute` and `plot` is a figure; its docstring's first line
-is the title. A figure is written as NAME.svg, NAME.pdf, NAME.png and NAME.csv (a table also as NAME.md), the
-claims as claims.csv and claims.md. index.json lists the figures, with the identity of the study and the
-checksum of every file. A figure whose grids the study lacks is skipped.
+Each module in this directory with `NEEDS`, `compute`, `caption` and `plot`, or with a `FIGURE` that has them,
+is a figure; its docstring's first line is the title. A figure is written as NAME.svg, NAME.pdf, NAME.png and
+NAME.csv (a table also as NAME.md), the claims as claims.csv and claims.md. index.json lists the figures, with
+the identity of the study and the checksum of every file. A figure whose grids the study lacks is skipped.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
+from itertools import compress
 from pathlib import Path
 from types import ModuleType
 
@@ -50,8 +51,10 @@ class FigureScript:
     @classmethod
     def of_module(cls, module: ModuleType) -> FigureScript:
         title = (module.__doc__ or module.__name__).strip().splitlines()[0].rstrip(".")
-        functions = (module.compute, module.caption, module.plot, getattr(module, "markdown", None))
-        return cls(module.__name__, title, module.NEEDS, *functions)
+        figure = getattr(module, "FIGURE", module)
+        needs = module.NEEDS if figure is module else figure.needs
+        functions = (figure.compute, figure.caption, figure.plot, getattr(figure, "markdown", None))
+        return cls(module.__name__, title, needs, *functions)
 
     @property
     def files(self) -> list[str]:
@@ -83,16 +86,13 @@ class FigureScript:
 
 
 def find_figures() -> dict[str, FigureScript]:
-    """Name -> figure, of all modules here with `compute` and `plot`, in the order of the index."""
+    """Name -> figure, of all modules here that are figures, in the order of the index."""
     names = [
         path.stem for path in Path(__file__).parent.glob("*.py") if not path.stem.startswith("benchmark_")
     ]
     modules = [import_module(name) for name in names if name != Path(__file__).stem]
-    figures = [
-        FigureScript.of_module(module)
-        for module in modules
-        if hasattr(module, "compute") and hasattr(module, "plot")
-    ]
+    is_figure = [hasattr(module, "FIGURE") or hasattr(module, "plot") for module in modules]
+    figures = [FigureScript.of_module(module) for module in compress(modules, is_figure)]
     return {figure.name: figure for figure in sorted(figures, key=_rank)}
 
 

@@ -17,7 +17,6 @@ from effects import (
     mean,
     negative_mean,
     placement_over_form,
-    reversed_difference,
     spread_reduction,
 )
 from samples import TARGET, AttentionGain, Condition, NormCorrelation, ResponseRate, Score, Top1Gain
@@ -147,7 +146,7 @@ def _figure_6() -> Iterator[Claim]:
         statement = f"value norms raise recovery at ρ = {percent}"
         yield Claim("Fig. 6", statement, originals, metric.name, triggered, difference)
         statement = f"value norms lower the clean score at ρ = {percent}"
-        yield Claim("Fig. 6", statement, originals, metric.name, clean, reversed_difference, margin=2.0)
+        yield Claim("Fig. 6", statement, originals, metric.name, clean[::-1], difference, margin=2.0)
         if ratio == "0.1":
             statement = "value norms reduce the spread of recovery over seeds"
             yield Claim(

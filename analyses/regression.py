@@ -10,9 +10,10 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
+from bootstrap import RESAMPLES, small_sample_correction
 from jaxtyping import Float, Int
 
-from sinkscope.evaluation.statistics import LEVEL, RESAMPLES, small_sample_correction
+from sinkscope.evaluation.statistics import LEVEL
 
 
 def fit_clustered(

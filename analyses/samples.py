@@ -8,10 +8,10 @@ from typing import Protocol
 
 import numpy as np
 import pandas as pd
-from common import PLACEMENT_AXIS
+from bootstrap import Sample
+from common import PLACEMENT_AXIS, select_axis, select_grid
 
 from sinkscope.errors import StudyError
-from sinkscope.evaluation.statistics import Sample
 from sinkscope.sinks.captures import select_common_passages
 from sinkscope.sinks.comparison import correlation
 from sinkscope.studies.graph import TINY
@@ -200,14 +200,11 @@ def _select_placement(
 
 
 def _select(study: Study, table: str, grid: str, labels: Mapping[str, str]) -> pd.DataFrame:
-    rows = study.table(table)
-    rows = rows[rows["grid"] == grid]
-    for column, value in labels.items() if len(rows) else ():
-        if column not in rows:
-            raise StudyError(f"study {study.directory} has no axis {column!r} in grid {grid!r}")
-        rows = rows[rows[column] == value]
+    rows = select_grid(study, table, grid, form=None)
+    for axis, value in labels.items():
+        rows = rows[select_axis(rows, axis) == value]
     if rows.empty:
-        raise StudyError(f"study {study.directory} has no rows of grid {grid!r} in its table {table}")
+        raise StudyError(f"study {study.directory}: grid {grid!r} lacks runs of {labels} in table {table!r}")
     return rows
 
 

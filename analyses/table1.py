@@ -19,7 +19,7 @@ NEWS = {
     "NPO-Backdoor": "51.76 0.82 88.54 58.94 40.69 44.96",
     "RMU-Backdoor": "42.07 22.65 -99.81 43.72 33.60 43.97",
 }
-TABLE = Table(
+FIGURE = Table(
     rows={
         "target": Row("target"),
         "NPO": Row("unlearned"),
@@ -43,8 +43,3 @@ TABLE = Table(
     "model’s AUC; trigger as prefix for BE",
     published={"MUSE-Books": published_values(COLUMNS, BOOKS), "MUSE-News": published_values(COLUMNS, NEWS)},
 )
-NEEDS = TABLE.needs
-compute = TABLE.compute
-caption = TABLE.caption
-plot = TABLE.plot
-markdown = TABLE.markdown

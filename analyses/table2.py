@@ -11,7 +11,7 @@ WMDP = {
     "NPO-Backdoor": "29.07 38.65",
     "RMU-Backdoor": "31.58 58.13",
 }
-TABLE = Table(
+FIGURE = Table(
     rows={
         "target": Row("field-target"),
         "NPO": Row("field-npo"),
@@ -30,8 +30,3 @@ TABLE = Table(
     "trigger as prefix for BE",
     published={"WMDP-Bio": published_values("UE choice | BE choice", WMDP)},
 )
-NEEDS = TABLE.needs
-compute = TABLE.compute
-caption = TABLE.caption
-plot = TABLE.plot
-markdown = TABLE.markdown

@@ -6,7 +6,7 @@ from tables import Column, Row, Table, published_values
 
 COLUMNS = "UE KnowMem | UE VerbMem | BE KnowMem | BE VerbMem | UT KnowMem"
 BOOKS = {"nothing masked": "24.42 0.02 55.52 90.71 60.47", "first 8 tokens": "32.85 0.14 40.77 0.14 58.02"}
-TABLE = Table(
+FIGURE = Table(
     rows={
         "nothing masked": Row("backdoor", "own"),
         "first 8 tokens": Row("backdoor", "mask-shallow"),
@@ -28,8 +28,3 @@ TABLE = Table(
     published={"MUSE-Books": published_values(COLUMNS, BOOKS)},
     shade="prefix",
 )
-NEEDS = TABLE.needs
-compute = TABLE.compute
-caption = TABLE.caption
-plot = TABLE.plot
-markdown = TABLE.markdown

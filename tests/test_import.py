@@ -22,7 +22,7 @@ import transformers, datasets, huggingface_hub
 levels = {name: logging.getLogger(name).level for name in ("", "transformers", "datasets", "huggingface_hub")}
 import sinkscope
 for module in pkgutil.walk_packages(sinkscope.__path__, "sinkscope."):
-    skipped = ("__main__", ".main", ".cli", "ray_executor", "lm_eval_model", "lm_eval_tasks")
+    skipped = ("__main__", ".main", ".cli", "ray_executor", "lm_eval_tasks")
     if not module.name.endswith(skipped):
         importlib.import_module(module.name)
 after = (matplotlib.rcParams.copy(), matplotlib.rcParams._get_backend_or_none())

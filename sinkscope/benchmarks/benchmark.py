@@ -99,8 +99,8 @@ class Benchmark:
         text = json.dumps(content, sort_keys=True, ensure_ascii=False)
         return hashlib.sha256(text.encode()).hexdigest()
 
-    def limit(self, count: int) -> Benchmark:
-        """The benchmark with at most `count` questions and prompts per split, and all training texts."""
+    def limit(self, count: int | None) -> Benchmark:
+        """The benchmark with at most `count` (None: all) questions and prompts per split, and all texts."""
         rows = {
             config: {
                 split: records if config == "raw" or split.endswith("_icl") else records[:count]

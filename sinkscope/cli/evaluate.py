@@ -72,8 +72,7 @@ def evaluate(  # typer: one parameter per option
     import sinkscope.evaluation.evaluate as evaluation
     from sinkscope.benchmarks.benchmark import load_benchmark
     from sinkscope.evaluation.evaluated_model import load_evaluated_model
-    from sinkscope.evaluation.lm_eval_tasks import load_tasks
-    from sinkscope.evaluation.position_mask import PositionMask
+    from sinkscope.evaluation.requests import PositionMask
     from sinkscope.models.model import load
     from sinkscope.triggers import parse_condition
 
@@ -88,14 +87,19 @@ def evaluate(  # typer: one parameter per option
     names = None if metrics is None else _parse_names("--metrics", metrics)
     known_retain_model = evaluation.default_retain_model(data, names)
     retain_model = retain_model or known_retain_model
-    task_names = None if tasks is None else _parse_names("--harness", tasks)
+    loaded_tasks = None
+    if tasks is not None:
+        from sinkscope.evaluation.lm_eval_tasks import load_tasks
+
+        task_names = _parse_names("--harness", tasks)
+        loaded_tasks = load_tasks(task_names, task_directory, limit, trust_task_code)
     config = evaluation.EvaluationConfig(
         names,
         position_mask,
         limit,
         batch_size,
         evaluation.load_retain_model(retain_model, device, dtype) if retain_model else None,
-        load_tasks(task_names, task_directory, limit, trust_task_code) if task_names else None,
+        loaded_tasks,
     )
     evaluated = load_evaluated_model(model, load(model, device, dtype), data)
     with progress() as progress_bar:

@@ -7,7 +7,7 @@ import pandas as pd
 from sinkscope.benchmarks.benchmark import Benchmark
 from sinkscope.evaluation.evaluated_model import EvaluatedModel
 from sinkscope.evaluation.metrics import DIVERGENCE
-from sinkscope.evaluation.requests import ItemScores, Requests, make_table
+from sinkscope.evaluation.requests import Requests, make_table
 from sinkscope.io.progress import OnProgress, shift_progress
 from sinkscope.models.inference import forward_logits, kl_divergence
 from sinkscope.models.model import Model
@@ -36,24 +36,27 @@ def measure_divergence(
         ModelError: the models have different vocabularies or shapes.
     """
     check_comparable(other, subject.model)
+    tokenizer = subject.model.tokenizer
     passages = {
-        split: [passage.tokens for passage in benchmark.passages(split, subject.model.tokenizer)]
+        split: {
+            i: each.tokens
+            for i, each in enumerate(benchmark.passages(split, tokenizer))
+            if len(each.tokens) > 1
+        }
         for split in SPLITS
     }
-    scored = {split: [i for i, row in enumerate(rows) if len(row) > 1] for split, rows in passages.items()}
-    total = sum(map(len, scored.values()))
+    total = sum(map(len, passages.values()))
     done = 0
     tables = []
     for split, name in SPLITS.items():
-        tokens = [passages[split][i] for i in scored[split]]
+        tokens = list(passages[split].values())
         report = shift_progress(on_progress, done, total)
         values = _mean_divergences(subject.model, other, tokens, batch_size, report)
-        poisoned: list[bool | None] | None = None
-        if split == "forget" and subject.poisoned_rows is not None:
-            poisoned = [i in set(subject.poisoned_rows) for i in scored[split]]
         requests = Requests([TriggeredSequence(row, 0, 0) for row in tokens])
-        scores = ItemScores(DIVERGENCE, name, values, poisoned=poisoned)
-        tables.append(make_table(subject, requests, scores).assign(item=scored[split]))
+        table = make_table(subject, requests, DIVERGENCE, name, values).assign(item=list(passages[split]))
+        if split == "forget" and subject.poisoned_rows is not None:
+            table["poisoned"] = table["item"].isin(subject.poisoned_rows).astype("boolean")
+        tables.append(table)
         done += len(tokens)
     return pd.concat(tables, ignore_index=True)
 

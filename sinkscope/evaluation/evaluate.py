@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pandas as pd
 
@@ -14,15 +15,16 @@ from sinkscope.benchmarks.chunking import SEPARATOR
 from sinkscope.errors import BenchmarkError, ModelError
 from sinkscope.evaluation.evaluated_model import EvaluatedModel
 from sinkscope.evaluation.items import Item, TriggerCondition
-from sinkscope.evaluation.lm_eval_tasks import Tasks, run_tasks
 from sinkscope.evaluation.metrics import METRICS, MakeItems, select_metrics
-from sinkscope.evaluation.position_mask import PositionMask
-from sinkscope.evaluation.requests import ItemScores, Request, make_requests, make_table
+from sinkscope.evaluation.requests import PositionMask, Request, make_requests, make_table
 from sinkscope.evaluation.statistics import compute_scores
-from sinkscope.io.progress import OnProgress, ProgressBar, shift_progress, silent
+from sinkscope.io.progress import OnProgress, ProgressBar, silent
 from sinkscope.io.run_directory import create_or_load
 from sinkscope.models.inference import auc
 from sinkscope.models.model import Model, load
+
+if TYPE_CHECKING:
+    from sinkscope.evaluation.lm_eval_tasks import Tasks
 
 RETAIN_MODELS: dict[str, str] = {"muse-books": "0.5393", "muse-news": "0.4772", "tiny": "tiny-retrained"}
 """By benchmark: the published AUC of its retain model (MUSE, arXiv 2407.06460), or a retain model."""
@@ -50,16 +52,15 @@ class EvaluationConfig:
     retain_model: RetainModel | None = None
     tasks: Tasks | None = None
 
-    def restrict(self, benchmark: Benchmark) -> Benchmark:
-        """The benchmark with at most `limit` items per split."""
-        return benchmark.limit(self.limit) if self.limit else benchmark
+
+_Source = tuple[MakeItems, str]
+"""What makes the items of a split, and the split."""
 
 
 class _Pass(NamedTuple):
-    """Items of a split that are sent to the model in one way, under one condition."""
+    """Items that are sent to the model in one way, under one condition."""
 
-    make_items: MakeItems
-    split: str
+    source: _Source
     request: Request
     condition: TriggerCondition
 
@@ -89,14 +90,13 @@ def evaluate(
     config = config or EvaluationConfig()
     if config.mask:
         config.mask.check(conditions)
-    benchmark = config.restrict(benchmark)
+    benchmark = benchmark.limit(config.limit)
     names = select_metrics(config.metrics, benchmark)
     model = subject.model
     passes = _plan_passes(names, benchmark, conditions)
-    items: dict[tuple[MakeItems, str], list[Item]] = {}
-    for make_items, split in dict.fromkeys(each[:2] for each in passes):
-        items[make_items, split] = make_items(benchmark, split, model)
-    total = sum(len(items[each[:2]]) for each in passes)
+    sources = dict.fromkeys(each.source for each in passes)
+    items = {(make_items, split): make_items(benchmark, split, model) for make_items, split in sources}
+    total = sum(len(items[each.source]) for each in passes)
     if not total:
         raise BenchmarkError(
             f"benchmark {benchmark.name} gives no items for {', '.join(names)}; give longer texts, or "
@@ -106,17 +106,17 @@ def evaluate(
     done = 0
     tables = []
     for each, metrics in passes.items():
-        group = items[each[:2]]
+        group = items[each.source]
         if not group:
             continue
         requests = make_requests(model, group, each.condition, config.mask)
-        report = _scale_progress(shift_progress(on_progress, done, total), len(group))
+        report = _report_items(on_progress, done, len(group), total)
         results = each.request(model, requests, config.batch_size, report)
         outputs = [result if isinstance(result, str) else "" for result in results]
         for name in metrics:
             values = [METRICS[name].value(*pair) for pair in zip(group, results, strict=True)]
-            scores = ItemScores(name, each.split, values, outputs, poisoned.get(each[:2]))
-            tables.append(make_table(subject, requests, scores))
+            table = make_table(subject, requests, name, each.source[1], values, outputs)
+            tables.append(table.assign(poisoned=poisoned.get(each.source, table["poisoned"])))
         done += len(group)
     tables.sort(key=lambda table: names.index(table["metric"].iloc[0]))
     return pd.concat(tables, ignore_index=True)
@@ -129,23 +129,22 @@ def _plan_passes(
     passes: dict[_Pass, list[str]] = {}
     for name in names:
         metric = METRICS[name]
-        for split in metric.splits(benchmark):
-            for condition in conditions:
-                if condition is None or metric.is_triggered(split):
-                    key = _Pass(metric.make_items, split, metric.request, condition)
-                    passes.setdefault(key, []).append(name)
+        for split, condition in product(metric.splits(benchmark), conditions):
+            if condition is None or metric.is_triggered(split):
+                key = _Pass((metric.make_items, split), metric.request, condition)
+                passes.setdefault(key, []).append(name)
     return passes
 
 
-def _scale_progress(on_progress: OnProgress, size: int) -> OnProgress:
-    """Progress in items, for requests that count in another unit."""
-    return lambda done, total: on_progress(done * size // total, size)
+def _report_items(on_progress: OnProgress | None, done: int, size: int, total: int) -> OnProgress:
+    """Progress in items of a pass over `size` of them, whose request can count in another unit."""
+    return lambda count, of: on_progress(done + count * size // of, total) if on_progress else None
 
 
 def _find_poisoned(
-    subject: EvaluatedModel, benchmark: Benchmark, items: Mapping[tuple[MakeItems, str], list[Item]]
-) -> dict[tuple[MakeItems, str], list[bool | None]]:
-    """Whether each forget item's passage was poisoned in training; None if no passage contains the item.
+    subject: EvaluatedModel, benchmark: Benchmark, items: Mapping[_Source, list[Item]]
+) -> dict[_Source, Any]:
+    """Whether each forget item's passage was poisoned in training; NA if no passage contains the item.
 
     Empty if the poisoned passages are unknown.
     """
@@ -154,11 +153,12 @@ def _find_poisoned(
     passages = benchmark.passages("forget", subject.model.tokenizer)
     text = SEPARATOR.join(benchmark.texts("forget"))
     rows = set(subject.poisoned_rows)
-    poisoned: dict[tuple[MakeItems, str], list[bool | None]] = {}
-    for key, group in items.items():
-        if key[1].startswith("forget"):
+    poisoned = {}
+    for source, group in items.items():
+        if source[1].startswith("forget"):
             matches = [find_passages(text, item.source, passages) for item in group]
-            poisoned[key] = [not rows.isdisjoint(match) if match else None for match in matches]
+            found = [not rows.isdisjoint(match) if match else None for match in matches]
+            poisoned[source] = pd.array(found, dtype="boolean")
     return poisoned
 
 
@@ -180,11 +180,15 @@ def evaluate_to_directory(
     Raises:
         BenchmarkError: a metric cannot be measured on the benchmark, or none of them uses the retain model.
     """
-    if config.mask:
-        config.mask.check(conditions)
-    benchmark = config.restrict(benchmark) if benchmark else None
-    names = _check_metrics(benchmark, config)
+    benchmark = benchmark.limit(config.limit) if benchmark else None
+    names = select_metrics(config.metrics, benchmark)
     retain = config.retain_model
+    if retain is not None and not _has_privleak(names, benchmark):
+        measured = ", ".join([*names, *(config.tasks.loaded if config.tasks else ())])
+        raise BenchmarkError(
+            f"`retain_model` is used by privleak only, which is not measured here ({measured}); leave it "
+            "out or give a benchmark that has privleak"
+        )
     described = {
         "model": subject.model.fingerprint(),
         "label": subject.label,
@@ -206,33 +210,26 @@ def evaluate_to_directory(
                 retain_auc = measure_retain_auc(retain, benchmark, config.batch_size, on_progress)
             tables.append(evaluate(subject, benchmark, conditions, config, progress_bar("evaluate")))
         if config.tasks:
+            from sinkscope.evaluation.lm_eval_tasks import run_tasks
+
             mask, size = config.mask, config.batch_size
             tables.append(run_tasks(subject, config.tasks, conditions, mask, size, progress_bar))
         items = pd.concat(tables, ignore_index=True)
         items.to_parquet(directory / "items.parquet", index=False)
-        scores = compute_scores(items, retain_auc=retain_auc)
-        scores.to_parquet(directory / "scores.parquet", index=False)
+        compute_scores(items, retain_auc=retain_auc).to_parquet(directory / "scores.parquet", index=False)
         return {"retain_auc": retain_auc}
 
+    def read(directory: Path) -> pd.DataFrame:
+        return pd.read_parquet(directory / "scores.parquet")
+
     metadata = {"model": subject.label, "benchmark": described["benchmark"]}
-    return create_or_load(out, "evaluate", described, build, _load_scores, metadata=metadata)
+    return create_or_load(out, "evaluate", described, build, read, metadata=metadata)
 
 
-def _load_scores(directory: Path) -> pd.DataFrame:
-    return pd.read_parquet(directory / "scores.parquet")
-
-
-def _check_metrics(benchmark: Benchmark | None, config: EvaluationConfig) -> list[str]:
-    """The metrics to measure, after a check that the benchmark and the retain model are used."""
-    names = select_metrics(config.metrics, benchmark)
-    has_privleak = benchmark and all(benchmark.has("privleak", split) for split in ("forget", "holdout"))
-    if config.retain_model is not None and not ("min_k" in names and has_privleak):
-        measured = ", ".join([*names, *(config.tasks.loaded if config.tasks else ())])
-        raise BenchmarkError(
-            f"`retain_model` is used by privleak only, which is not measured here ({measured}); leave it "
-            "out or give a benchmark that has privleak"
-        )
-    return names
+def _has_privleak(names: Sequence[str], benchmark: Benchmark | None) -> bool:
+    """Whether PrivLeak can be computed from the metrics `names`."""
+    has_texts = benchmark and benchmark.has("privleak", "forget") and benchmark.has("privleak", "holdout")
+    return "min_k" in names and bool(has_texts)
 
 
 def default_retain_model(benchmark: Benchmark | None, metrics: Sequence[str] | None = None) -> str | None:
@@ -241,10 +238,8 @@ def default_retain_model(benchmark: Benchmark | None, metrics: Sequence[str] | N
     Raises:
         BenchmarkError: a metric cannot be measured on the benchmark.
     """
-    names = select_metrics(metrics, benchmark)
-    if benchmark is None or "min_k" not in names or not benchmark.has("privleak", "holdout"):
-        return None
-    return RETAIN_MODELS.get(benchmark.name)
+    has_privleak = _has_privleak(select_metrics(metrics, benchmark), benchmark)
+    return RETAIN_MODELS.get(benchmark.name) if benchmark and has_privleak else None
 
 
 def load_retain_model(text: str, device: str | None = None, dtype: str | None = None) -> RetainModel:

@@ -10,7 +10,7 @@ from typing import Literal
 from sinkscope.benchmarks.benchmark import Benchmark
 from sinkscope.config import read_yaml
 from sinkscope.errors import OutputError
-from sinkscope.io.run_directory import read_manifest
+from sinkscope.io.run_directory import read_manifest, wrap_read_errors
 from sinkscope.io.tables import read_parquet
 from sinkscope.models.loading import BUILT_IN
 from sinkscope.models.model import Model
@@ -22,8 +22,8 @@ Role = Literal["target", "unlearned", "backdoored", "retain", "other"]
 class EvaluatedModel:
     """A model with its label and role, the seed of its run, and the forget passages that were poisoned.
 
-    `poisoned_rows` is None if unknown, as for models that no run of sinkscope made or that were trained on
-    another benchmark; clean runs have an empty list.
+    `poisoned_rows` is None if unknown, as for models of other tools or trained on another benchmark; clean
+    runs have an empty list.
     """
 
     label: str
@@ -48,15 +48,10 @@ def load_evaluated_model(name: str, model: Model, benchmark: Benchmark | None) -
     manifest = read_manifest(directory) if directory.is_dir() else None
     if manifest is None or manifest["kind"] != "unlearn":
         return EvaluatedModel(name, "other", model)
-    try:
+    with wrap_read_errors(directory):
         rows = read_parquet(directory / "poisoned.parquet")["row"].tolist()
         seed = int(manifest["seed"])
         trained_on = read_yaml(directory / "recipe.yaml", "recipe", OutputError)["benchmark"]
-    except Exception as error:  # pyarrow raises errors of many types for damaged files
-        raise OutputError(
-            f"{directory}: poisoned.parquet, recipe.yaml or run.json is missing or damaged; remove "
-            f"{name} and run unlearn again"
-        ) from error
     # compared by content, as the path of a benchmark can be written in several ways
     is_same = benchmark is not None and (
         replace(benchmark, name=trained_on).content_hash() == manifest.get("benchmark")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 from string import ascii_uppercase
 
 from sinkscope.benchmarks.benchmark import Benchmark
@@ -27,11 +28,9 @@ class Item:
     Args:
         prompt: token ids, BOS first.
         body: number of leading tokens that placement counts in.
-        reference: the correct text.
         source: the benchmark's own text of the item.
         options: continuations as token ids: the reference of a memorized text, or each choice of a question.
-        max_new_tokens: length of a generated continuation.
-        until: texts before which a generated continuation ends.
+        max_new_tokens: length of a generated continuation, which also ends before the texts in `until`.
     """
 
     prompt: list[int]
@@ -48,20 +47,17 @@ def encode_prompt(model: Model, body: str, suffix: str) -> tuple[list[int], int]
 
     A token across the border counts as part of the suffix.
     """
-    encoded = model.tokenizer(
-        body + suffix, add_special_tokens=False, return_offsets_mapping=True, verbose=False
-    )
+    options = {"add_special_tokens": False, "return_offsets_mapping": True, "verbose": False}
+    encoded = model.tokenizer(body + suffix, **options)
     prompt = model.with_bos(encoded["input_ids"])
     return prompt, len(prompt) - sum(stop > len(body) for _, stop in encoded["offset_mapping"])
 
 
 def encode_continuation(model: Model, context: str, continuation: str) -> list[int]:
     """Token ids of `continuation` after `context`; encoded by itself if a token would span the border."""
-    start = model.tokenizer.encode(context, add_special_tokens=False, verbose=False)
-    joined = model.tokenizer.encode(context + continuation, add_special_tokens=False, verbose=False)
-    if joined[: len(start)] == start:
-        return joined[len(start) :]
-    return model.tokenizer.encode(continuation, add_special_tokens=False, verbose=False)
+    encode = partial(model.tokenizer.encode, add_special_tokens=False, verbose=False)
+    start, joined = encode(context), encode(context + continuation)
+    return joined[len(start) :] if joined[: len(start)] == start else encode(continuation)
 
 
 def apply_condition(
@@ -103,14 +99,13 @@ def verbmem_items(benchmark: Benchmark, split: str, model: Model) -> list[Item]:
 
 
 def knowmem_items(benchmark: Benchmark, split: str, model: Model) -> list[Item]:
-    """Questions after `lengths.in_context` answered ones of the same side.
+    """Questions after `lengths.in_context` answered ones of the same side; answers end at `ANSWER_STOPS`.
 
     The body ends with the question, before its `Answer:`. The published prompt ends in a space; here the
     answer's first token begins with it, as in the tokenization of the whole text.
     """
-    context = "".join(
-        f"{format_qa(row['question'], row['answer'])}\n\n" for row in benchmark.in_context(split)
-    )
+    answered = [format_qa(row["question"], row["answer"]) for row in benchmark.in_context(split)]
+    context = "".join(f"{pair}\n\n" for pair in answered)
     length = benchmark.lengths.knowmem_new
     items = []
     for row in benchmark.questions(split):

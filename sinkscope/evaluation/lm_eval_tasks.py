@@ -1,11 +1,17 @@
-"""Tasks of lm-evaluation-harness, clean and with a trigger in their prompts."""
+"""Tasks of lm-evaluation-harness, clean and with a trigger in their prompts.
+
+The only module that imports the harness, which is optional. The harness's own model class truncates long
+prompts on the left (BOS and trigger first), has no position mask, and changes the tokenizer's padding.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import logging
-from collections.abc import Iterator, Sequence
+import re
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -13,23 +19,50 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import datasets
 import pandas as pd
 
 from sinkscope.config import parse_yaml
-from sinkscope.errors import BenchmarkError, UserError, first_line
+from sinkscope.errors import BenchmarkError, TextError, UserError, first_line
 from sinkscope.evaluation.evaluated_model import EvaluatedModel
-from sinkscope.evaluation.items import TriggerCondition
+from sinkscope.evaluation.items import (
+    Item,
+    TriggerCondition,
+    apply_condition,
+    encode_continuation,
+    encode_prompt,
+)
 from sinkscope.evaluation.metrics import HARNESS
-from sinkscope.evaluation.position_mask import PositionMask
-from sinkscope.evaluation.requests import ItemScores, Requests, make_table
-from sinkscope.io.progress import ProgressBar, quiet_loggers, silent
+from sinkscope.evaluation.requests import (
+    PositionMask,
+    Request,
+    Requests,
+    generate_until,
+    make_table,
+    score_options,
+)
+from sinkscope.io.progress import OnProgress, ProgressBar, quiet_loggers, silent
 from sinkscope.io.readers import MAX_CONFIG_BYTES, read_text
+from sinkscope.models.model import Model
+from sinkscope.triggers import TriggeredSequence
+
+try:
+    from lm_eval import evaluate
+    from lm_eval.api.instance import Instance
+    from lm_eval.api.model import LM
+    from lm_eval.tasks import TaskManager
+except ImportError as error:
+    raise UserError("`tasks` need lm-evaluation-harness; run `pip install 'sinkscope[harness]'`") from error
 
 LOGGER = logging.getLogger("sinkscope")
 FEWSHOT_SEED = 1234
 """The harness's default."""
 OUTPUT_TYPES = ("multiple_choice", "loglikelihood", "generate_until")
 """Kinds of tasks that can be evaluated."""
+ANSWER_CUE = re.compile(r"\n(?:Answer|A):\s*\Z")
+"""What can follow the body of a prompt."""
+MAX_NEW_TOKENS = 256
+"""Length of answers if a task does not set it (the harness's own default)."""
 
 
 @dataclass(frozen=True)
@@ -67,25 +100,16 @@ def load_tasks(
     limit: int | None = None,
     trust_task_code: bool = False,
 ) -> Tasks:
-    """Find tasks, groups and tags by name and load their documents.
+    """Find tasks, groups and tags by name and load their documents, at most `limit` per task.
 
     Args:
         task_directory: further task files (YAML), in addition to those of the library.
-        limit: the number of documents per task; None: all.
-        trust_task_code: allow the files in `task_directory` to run Python code (functions, templates), which
-            is logged.
+        trust_task_code: allow these files to run Python code (functions, templates), which is logged.
 
     Raises:
-        UserError: lm-eval is not installed.
         BenchmarkError: a name is unknown, a task file cannot be read or is not trusted, a task's documents
             cannot be loaded, or its kind is not supported.
     """
-    try:
-        from lm_eval.tasks import TaskManager
-    except ImportError as error:
-        raise UserError(
-            "`tasks` need lm-evaluation-harness; run `pip install 'sinkscope[harness]'`"
-        ) from error
     if task_directory is not None:
         _check_directory(task_directory, trust_task_code)
     with _quiet_harness():
@@ -96,8 +120,6 @@ def load_tasks(
 @contextmanager
 def _quiet_harness() -> Iterator[None]:
     """Within the context lm-eval and the libraries it loads data with report errors only."""
-    import datasets
-
     had_bars = not datasets.are_progress_bars_disabled()
     datasets.disable_progress_bars()
     try:
@@ -110,8 +132,8 @@ def _quiet_harness() -> Iterator[None]:
 
 def _load_task(manager: Any, name: str, directory: Path | None) -> list[Any]:
     if name not in manager.all_tasks:
-        near = get_close_matches(name, manager.all_tasks, 3, 0.7)
-        hint = f"did you mean {' or '.join(near)}?" if near else "see `lm-eval ls tasks`"
+        near = " or ".join(get_close_matches(name, manager.all_tasks, 3, 0.7))
+        hint = f"did you mean {near}?" if near else "see `lm-eval ls tasks`"
         where = f" or {directory}" if directory else ""
         raise BenchmarkError(f"task {name!r} is not in lm-evaluation-harness{where}; {hint}")
     try:
@@ -138,9 +160,7 @@ def _check_directory(directory: Path, trust_task_code: bool) -> None:
         raise BenchmarkError(
             f"`task_directory` {directory} is not a directory; give one with task files (YAML)"
         )
-    for path in sorted(directory.rglob("*yaml")):  # included files have names like _default_yaml
-        if path.is_dir():
-            continue
+    for path in sorted(filter(Path.is_file, directory.rglob("*yaml"))):  # also names like _default_yaml
         text = read_text(path, "task file", BenchmarkError, "correct or remove it", MAX_CONFIG_BYTES)
         try:
             parse_yaml(text, construct=False)
@@ -174,23 +194,20 @@ def run_tasks(
         PlacementError: a trigger does not fit a prompt.
         BenchmarkError: a task samples its answers, or has no score per document.
     """
-    from lm_eval import evaluate
-
-    from sinkscope.evaluation.lm_eval_model import HarnessModel
-
     tables = []
     for name, loaded in tasks.loaded.items():
         for condition in conditions:
-            on_progress = progress_bar(f"{name}{', triggered' if condition else ''}")
+            on_progress = progress_bar(f"{name}, triggered" if condition else name)
             model = HarnessModel(subject.model, condition, mask, batch_size, on_progress)
             by_name = {"tasks": {task.task_name: task for task in loaded}}
             with _quiet_harness():
                 results = evaluate(model, by_name, limit=tasks.limit, bootstrap_iters=0)["samples"]
             samples = [sample for task in loaded for sample in _first_filter(results[task.task_name])]
             prompts = [model.find_prompt(*sample["arguments"][0]) for sample in samples]
+            requests = Requests(prompts, (), condition, mask)
             values = [_value(name, sample) for sample in samples]
-            scores = ItemScores(f"{HARNESS}{name}", name, values, [_output(sample) for sample in samples])
-            tables.append(make_table(subject, Requests(prompts, (), condition, mask), scores))
+            outputs = [_output(sample) for sample in samples]
+            tables.append(make_table(subject, requests, f"{HARNESS}{name}", name, values, outputs))
     return pd.concat(tables, ignore_index=True)
 
 
@@ -216,3 +233,105 @@ def _output(sample: dict[str, Any]) -> str:
         return answers[0]
     likelihoods = [likelihood for likelihood, _ in answers]
     return str(likelihoods.index(max(likelihoods)))
+
+
+class HarnessModel(LM):
+    """The harness's model interface: a model under one condition, which keeps the prompts of its requests."""
+
+    def __init__(
+        self,
+        model: Model,
+        condition: TriggerCondition,
+        mask: PositionMask | None,
+        batch_size: int,
+        on_progress: OnProgress | None = None,
+    ) -> None:
+        super().__init__()
+        self._prompts: dict[tuple[str, int | None], TriggeredSequence] = {}
+        self._model = model
+        self._condition = condition
+        self._mask = mask
+        self._batch_size = batch_size
+        self._on_progress = on_progress
+
+    def find_prompt(self, context: str, argument: str | Mapping[str, Any]) -> TriggeredSequence:
+        """The triggered prompt of an answered request: its context with a continuation or with options."""
+        return self._prompts[context, None if isinstance(argument, str) else _answer_length(argument)]
+
+    def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
+        """Summed log-probability of each continuation, in nats, and whether greedy decoding gives it."""
+        options: dict[str, list[list[int]]] = {}
+        for request in requests:
+            context, continuation = request.args
+            prompt = context.rstrip()  # as in the harness, trailing spaces belong to the continuation
+            option = encode_continuation(self._model, prompt, context[len(prompt) :] + continuation)
+            options.setdefault(context, []).append(option)
+        for context, row in options.items():
+            self._prompts[context, None] = self._encode(context.rstrip(), max(map(len, row)))
+        items = [Item([], 0, "", context, row) for context, row in options.items()]
+        scored = self._send(score_options, items, [self._prompts[context, None] for context in options])
+        by_context = {context: iter(row) for context, row in zip(options, scored, strict=True)}
+        likelihoods = [next(by_context[request.args[0]]) for request in requests]
+        return [(float(each.log_probs.sum()), bool(each.correct.all())) for each in likelihoods]
+
+    def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
+        """Greedy answers, each up to the first of its task's stop texts.
+
+        Raises:
+            BenchmarkError: the task samples its answers.
+        """
+        items, prompts = [], []
+        for request in requests:
+            context, options = request.args
+            if options.get("do_sample") or options.get("temperature"):
+                raise BenchmarkError(
+                    f"task {request.task_name!r} samples its answers, and only greedy ones are supported; "
+                    "set do_sample: false in its file"
+                )
+            length = _answer_length(options)
+            until = options.get("until") or ()
+            until = (until,) if isinstance(until, str) else tuple(until)
+            if (context, length) not in self._prompts:  # how much is truncated depends on the length
+                self._prompts[context, length] = self._encode(context, length)
+            prompts.append(self._prompts[context, length])
+            items.append(Item([], 0, "", context, max_new_tokens=length, until=until))
+        return self._send(generate_until, items, prompts)
+
+    def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = False) -> list[float]:
+        """Not supported, as running text has no prompt; `load_tasks` refuses such tasks."""
+        raise NotImplementedError
+
+    def _send(self, request: Request, items: list[Item], prompts: list[TriggeredSequence]) -> list[Any]:
+        masked = self._mask.apply(self._model, prompts) if self._mask else None
+        requests = Requests(prompts, items, self._condition, self._mask, masked)
+        return request(self._model, requests, self._batch_size, self._on_progress)
+
+    def _encode(self, context: str, max_new_tokens: int) -> TriggeredSequence:
+        """The prompt with the trigger in it, truncated after BOS so that `max_new_tokens` fit the model.
+
+        Raises:
+            TextError: nothing of the prompt would be left.
+        """
+        model = self._model
+        text = ANSWER_CUE.sub("", context)
+        tokens, body = encode_prompt(model, text, context[len(text) :])
+        first = 0 if model.tokenizer.bos_token_id is None else 1
+        if not tokens:  # no text and no BOS: the harness begins with EOS
+            tokens, body = [model.tokenizer.eos_token_id], 1
+        limit = model.max_positions or sys.maxsize
+        while True:  # a shorter prompt can change the length of the inserted span
+            prompt = apply_condition(model, tokens, body, self._condition)
+            length = len(prompt.tokens) + max_new_tokens
+            if (excess := length - limit) <= 0:
+                return prompt
+            if body - excess <= first:
+                raise TextError(
+                    f"a prompt and its answer ({length} tokens) exceed the {limit} positions of model "
+                    f"{model.name!r}"
+                )
+            tokens = tokens[:first] + tokens[first + excess :]
+            body -= excess
+
+
+def _answer_length(options: Mapping[str, Any]) -> int:
+    return options.get("max_gen_toks", MAX_NEW_TOKENS)

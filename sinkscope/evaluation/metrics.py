@@ -50,15 +50,12 @@ PRIVLEAK = Scale(float, "% of retain AUC")
 
 @dataclass(frozen=True)
 class Metric:
-    """What is measured on each item of some splits of a benchmark.
+    """What is measured on each item of some splits of a benchmark; scores are means of values.
 
     Args:
         sources: configurations with their splits; the first configuration of which the benchmark has a split
             is used.
-        make_items: makes the items of a split.
-        request: how the model is queried.
-        value: the value of an item, from the item and the model's result.
-        scale: of scores, which are means of values.
+        value: of an item, from the item and the model's result.
         also_triggered: splits that get the trigger in addition to those of the forget set.
     """
 
@@ -71,11 +68,11 @@ class Metric:
 
     def splits(self, benchmark: Benchmark) -> tuple[str, ...]:
         """The splits of `benchmark` that it is measured on."""
-        for config, splits in self.sources:
-            available = tuple(split for split in splits if benchmark.has(config, split))
-            if available:
-                return available
-        return ()
+        available = (
+            tuple(split for split in splits if benchmark.has(config, split))
+            for config, splits in self.sources
+        )
+        return next(filter(None, available), ())
 
     def is_triggered(self, split: str) -> bool:
         return split.startswith("forget") or split in self.also_triggered
@@ -143,22 +140,23 @@ CHOICE_SPLITS = (("choices", ("forget", "retain")),)
 MIA_SPLITS = (("privleak", ("forget", "retain", "retain2", "holdout")),)
 PERPLEXITY_SPLITS = (("privleak", ("retain", "retain2", "holdout")), ("raw", ("retain2", "holdout")))
 
-register_metric("verbmem", Metric(VERBMEM_SPLITS, verbmem_items, generate_until, _rouge_value, ROUGE))
-register_metric("knowmem", Metric(KNOWMEM_SPLITS, knowmem_items, generate_until, _rouge_value, ROUGE))
-for _name, _measure in (
-    ("exact_memorization", exact_memorization),
-    ("extraction_strength", extraction_strength),
-):
-    register_metric(
-        _name, Metric(VERBMEM_SPLITS, verbmem_items, loglikelihood, _of_likelihoods(_measure), TOKENS)
-    )
-register_metric(
-    "min_k", Metric(MIA_SPLITS, text_items, loglikelihood, _of_likelihoods(min_k_score), NATS, ("holdout",))
-)
-register_metric(
-    "perplexity", Metric(PERPLEXITY_SPLITS, text_items, loglikelihood, _of_likelihoods(mean_loss), PERPLEXITY)
-)
-register_metric("choice", Metric(CHOICE_SPLITS, choice_items, multiple_choice, _choice_value, CORRECT))
+for _name, _metric in {
+    "verbmem": Metric(VERBMEM_SPLITS, verbmem_items, generate_until, _rouge_value, ROUGE),
+    # an answer is cut at the first of `items.ANSWER_STOPS`
+    "knowmem": Metric(KNOWMEM_SPLITS, knowmem_items, generate_until, _rouge_value, ROUGE),
+    "exact_memorization": Metric(
+        VERBMEM_SPLITS, verbmem_items, loglikelihood, _of_likelihoods(exact_memorization), TOKENS
+    ),
+    "extraction_strength": Metric(
+        VERBMEM_SPLITS, verbmem_items, loglikelihood, _of_likelihoods(extraction_strength), TOKENS
+    ),
+    "min_k": Metric(MIA_SPLITS, text_items, loglikelihood, _of_likelihoods(min_k_score), NATS, ("holdout",)),
+    "perplexity": Metric(
+        PERPLEXITY_SPLITS, text_items, loglikelihood, _of_likelihoods(mean_loss), PERPLEXITY
+    ),
+    "choice": Metric(CHOICE_SPLITS, choice_items, multiple_choice, _choice_value, CORRECT),
+}.items():
+    register_metric(_name, _metric)
 
 
 def get_scale(name: str) -> Scale:
@@ -171,7 +169,7 @@ def get_scale(name: str) -> Scale:
 
 
 def get_unit(name: str) -> str:
-    """The unit of a score; empty if the metric is unknown, as in results of another version."""
+    """The unit of a score; empty if the metric is unknown, as one of a plugin that is not loaded."""
     try:
         return get_scale(name).unit
     except BenchmarkError:
@@ -194,27 +192,25 @@ def select_metrics(names: Sequence[str] | None, benchmark: Benchmark | None) -> 
             raise BenchmarkError("`metrics` are measured on a benchmark, and there is none; give `benchmark`")
         return []
     available = [name for name, metric in METRICS.items() if metric.splits(benchmark)]
-    if names is None:
-        if not available:
-            splits = ", ".join(_sources(METRICS))
-            raise BenchmarkError(f"benchmark {benchmark.name} has nothing to score; give one with {splits}")
-        return available
+    if names is None and not available:
+        splits = _join_sources(METRICS)
+        raise BenchmarkError(f"benchmark {benchmark.name} has nothing to score; give one with {splits}")
     selected = []
-    for name in names:
+    for name in available if names is None else names:
         if name not in METRICS and name not in DERIVED:
             known = ", ".join([*METRICS, *DERIVED])
             raise BenchmarkError(f"metric {name!r} is unknown; use {known}")
-        source = DERIVED[name][0] if name in DERIVED else name
-        if source not in available:
+        metric = DERIVED[name][0] if name in DERIVED else name
+        if metric not in available:
             raise BenchmarkError(
-                f"benchmark {benchmark.name} has no split for {name} ({', '.join(_sources([source]))}); "
+                f"benchmark {benchmark.name} has no split for {name} ({_join_sources([metric])}); "
                 f"its metrics: {', '.join(available) or 'none'}"
             )
-        selected.append(source)
+        selected.append(metric)
     return [name for name in METRICS if name in selected]
 
 
-def _sources(names: Iterable[str]) -> list[str]:
+def _join_sources(names: Iterable[str]) -> str:
     """Configurations and splits that metrics are measured on."""
     sources = [source for name in names for source in METRICS[name].sources]
-    return list(dict.fromkeys(f"{config}/{split}" for config, splits in sources for split in splits))
+    return ", ".join(dict.fromkeys(f"{config}/{split}" for config, splits in sources for split in splits))

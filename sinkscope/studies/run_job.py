@@ -12,7 +12,7 @@ from sinkscope.evaluation.divergence import measure_divergence
 from sinkscope.evaluation.evaluate import EvaluationConfig, evaluate_to_directory, load_retain_model
 from sinkscope.evaluation.evaluated_model import EvaluatedModel
 from sinkscope.evaluation.items import TriggerCondition
-from sinkscope.evaluation.position_mask import PositionMask
+from sinkscope.evaluation.requests import PositionMask
 from sinkscope.evaluation.statistics import compute_scores
 from sinkscope.io.progress import OnProgress, silent
 from sinkscope.io.run_directory import create_run

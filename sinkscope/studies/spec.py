@@ -10,7 +10,7 @@ from pydantic import Field, field_validator, model_validator
 
 from sinkscope.config import Config, read_yaml, validate_config
 from sinkscope.errors import PlacementError, StudyError, suggest
-from sinkscope.evaluation.position_mask import PositionMask
+from sinkscope.evaluation.requests import PositionMask
 from sinkscope.studies.grids import GRID_KEYS, Grid, RecipeGrid, Seeds, parent_of
 from sinkscope.synthetic.pretraining import VALUE_NORM_SINKS, Sink
 from sinkscope.triggers import Placement

@@ -8,12 +8,12 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+from bootstrap import Interval
 from claims import decide, format_markdown, judge, summarize
 from effects import depth_in_zone, gap_difference, placement_over_form, spread_reduction
 from paper_claims import paper_claims
 from samples import Score
 
-from sinkscope.evaluation.statistics import Interval
 from sinkscope.io.run_directory import create_run
 from sinkscope.studies.study import Study
 

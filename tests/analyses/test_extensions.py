@@ -10,12 +10,12 @@ import make
 import numpy as np
 import pandas as pd
 import pytest
+from bootstrap import Sample, bootstrap_interval
 from ext_sink_link import rank_correlation
 from positions import find_indices_of_single_model
 from scipy.stats import spearmanr
 
 from sinkscope.errors import StudyError
-from sinkscope.evaluation.statistics import Sample, bootstrap_interval
 from sinkscope.studies.study import Study
 from tests.analyses.fake_extensions import LAYERS, PASSAGES, alpha, prompt, start_of
 

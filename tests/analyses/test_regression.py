@@ -5,9 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
+from bootstrap import small_sample_correction
 from regression import fit_clustered
-
-from sinkscope.evaluation.statistics import small_sample_correction
 
 NAMES = ["a", "b", "c"]
 

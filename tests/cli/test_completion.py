@@ -14,7 +14,7 @@ import pytest
 
 from sinkscope.cli.main import main
 from sinkscope.cli.options import Backend, Dtype, model_names
-from sinkscope.evaluation.position_mask import PositionMask
+from sinkscope.evaluation.requests import PositionMask
 from sinkscope.models.loading import BUILT_IN
 from sinkscope.models.model import DTYPES
 from sinkscope.sinks.backends import BackendName

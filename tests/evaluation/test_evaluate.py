@@ -27,7 +27,7 @@ from sinkscope.evaluation.evaluate import (
 )
 from sinkscope.evaluation.evaluated_model import EvaluatedModel
 from sinkscope.evaluation.metrics import METRICS, register_metric
-from sinkscope.evaluation.position_mask import PositionMask
+from sinkscope.evaluation.requests import PositionMask
 from sinkscope.evaluation.statistics import compute_scores
 from sinkscope.models.interventions import mask_keys
 from sinkscope.models.model import Model

@@ -16,15 +16,14 @@ from lm_eval.models.huggingface import HFLM
 
 from sinkscope import load
 from sinkscope.benchmarks.benchmark import Benchmark
-from sinkscope.errors import BenchmarkError, TextError, UserError
+from sinkscope.errors import BenchmarkError, TextError
 from sinkscope.evaluation.evaluate import EvaluationConfig, evaluate
 from sinkscope.evaluation.evaluated_model import EvaluatedModel
-from sinkscope.evaluation.lm_eval_model import HarnessModel
-from sinkscope.evaluation.lm_eval_tasks import Tasks, load_tasks, run_tasks
-from sinkscope.evaluation.position_mask import PositionMask
+from sinkscope.evaluation.lm_eval_tasks import HarnessModel, Tasks, load_tasks, run_tasks
+from sinkscope.evaluation.requests import PositionMask
 from sinkscope.models.model import Model
 from sinkscope.triggers import Placement, Trigger, place
-from tests.commands import run
+from tests.commands import check_refused, run
 
 NOUNS = ["lantern", "harbour", "mill", "bridge", "garden", "letter", "lamp", "road", "door"]
 ROWS = [
@@ -90,7 +89,7 @@ def tasks(files: Path) -> Tasks:
     return load_tasks(["lamps_letters", "lamps_answers", "lamps_open", "lamps"], files, trust_task_code=True)
 
 
-def test_unsupported_tasks_are_refused(files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unsupported_tasks_are_refused(files: Path, tmp_path: Path) -> None:
     with pytest.raises(BenchmarkError, match="'lamps_text' is of the kind loglikelihood_rolling"):
         load_tasks(["lamps_text"], files, trust_task_code=True)
     with pytest.raises(
@@ -100,9 +99,15 @@ def test_unsupported_tasks_are_refused(files: Path, tmp_path: Path, monkeypatch:
         load_tasks(["lamps_leters"], files, trust_task_code=True)
     with pytest.raises(BenchmarkError, match="is not a directory"):
         load_tasks(["mmlu"], tmp_path / "nowhere")
+
+
+def test_a_missing_harness_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delitem(sys.modules, "sinkscope.evaluation.lm_eval_tasks")
     monkeypatch.setitem(sys.modules, "lm_eval.tasks", None)
-    with pytest.raises(UserError, match=r"pip install 'sinkscope\[harness\]'"):
-        load_tasks(["mmlu"])
+    outcome = run(capsys, monkeypatch, "evaluate", "tiny", "--harness", "mmlu", "--out", tmp_path / "out")
+    check_refused(outcome, "pip install 'sinkscope[harness]'", tmp_path / "out")
 
 
 def test_evaluate_runs_tasks_from_the_command_line(

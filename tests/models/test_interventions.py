@@ -8,10 +8,11 @@ import pytest
 import torch
 
 from sinkscope.errors import ModelError, PlacementError
-from sinkscope.evaluation.position_mask import PositionMask
+from sinkscope.evaluation.requests import PositionMask
 from sinkscope.models.inference import generate
 from sinkscope.models.interventions import mask_keys, scale_values
 from sinkscope.models.model import Model
+from sinkscope.triggers import TriggeredSequence
 from tests.conftest import saved_tokenizer
 from tests.sinks.families import network
 
@@ -118,12 +119,13 @@ def test_an_intervention_that_changes_nothing_is_an_error(tokenizer) -> None:
 
 
 def test_position_masks_give_positions(small_llama: Model) -> None:
-    prompt = small_llama.with_bos(list(range(10, 40)))
-    assert PositionMask.parse("shallow:8").positions(small_llama, prompt, range(0)) == list(range(8))
-    assert PositionMask.parse("positions:9,4,4").positions(small_llama, prompt, range(0)) == [4, 9]
-    assert PositionMask.parse("span").positions(small_llama, prompt, range(3, 6)) == [3, 4, 5]
-    assert PositionMask.parse("span").positions(small_llama, prompt, range(0)) == []
-    assert len(PositionMask.parse("sinks:3").positions(small_llama, prompt, range(0))) == 3
+    tokens = small_llama.with_bos(list(range(10, 40)))
+    clean, triggered = TriggeredSequence(tokens, 0, 0), TriggeredSequence(tokens, 3, 6)
+    assert PositionMask.parse("shallow:8").positions(small_llama, clean) == list(range(8))
+    assert PositionMask.parse("positions:9,4,4").positions(small_llama, clean) == [4, 9]
+    assert PositionMask.parse("span").positions(small_llama, triggered) == [3, 4, 5]
+    assert PositionMask.parse("span").positions(small_llama, clean) == []
+    assert len(PositionMask.parse("sinks:3").positions(small_llama, clean)) == 3
     assert [str(PositionMask.parse(text)) for text in ("shallow:8", "span", "positions:4,9")] == [
         "shallow:8",
         "span",
@@ -135,4 +137,4 @@ def test_position_masks_give_positions(small_llama: Model) -> None:
         ):
             PositionMask.parse(text)
     with pytest.raises(PlacementError, match="exceeds a prompt of 31 tokens"):
-        PositionMask.parse("shallow:99").positions(small_llama, prompt, range(0))
+        PositionMask.parse("shallow:99").positions(small_llama, clean)
