@@ -1,8 +1,8 @@
 """The public names: type checkers read them here, and `__init__.py` imports each when it is first used."""
 
 from sinkscope import plots as plots
-from sinkscope.audit.candidates import AuditConfig as AuditConfig
-from sinkscope.audit.candidates import audit_triggers as audit_triggers
+from sinkscope.audit import AuditConfig as AuditConfig
+from sinkscope.audit import audit_triggers as audit_triggers
 from sinkscope.benchmarks.benchmark import Benchmark as Benchmark
 from sinkscope.benchmarks.benchmark import load_benchmark as load_benchmark
 from sinkscope.benchmarks.benchmark import register_benchmark as register_benchmark

@@ -6,7 +6,7 @@ import logging
 from array import array
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import overload
+from typing import Any
 
 from sinkscope.errors import TextError
 from sinkscope.io.readers import MAX_CORPUS_BYTES, is_text, read_records, read_text
@@ -25,7 +25,7 @@ HINT = "give a text in UTF-8"
 
 
 class TokenSequences(Sequence[list[int]]):
-    """Token ids of many passages in one array, four bytes per token; reads like a list of lists."""
+    """Token ids of many passages, four bytes per token; reads like a list of lists."""
 
     def __init__(self, passages: Iterable[Sequence[int]] = ()) -> None:
         self._tokens = array("i")
@@ -40,13 +40,7 @@ class TokenSequences(Sequence[list[int]]):
     def __len__(self) -> int:
         return len(self._ends) - 1
 
-    @overload
-    def __getitem__(self, index: int) -> list[int]: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> list[list[int]]: ...
-
-    def __getitem__(self, index: int | slice) -> list[int] | list[list[int]]:
+    def __getitem__(self, index: Any) -> Any:
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
         number = range(len(self))[index]
@@ -54,10 +48,7 @@ class TokenSequences(Sequence[list[int]]):
 
 
 def read_texts(path: Path, column: str = "text") -> list[str]:
-    """The documents in a .txt file, a .jsonl file (one document per line) or a directory of .txt files.
-
-    Args:
-        column: the key of a .jsonl line that holds the text.
+    """The documents in a .txt file, a .jsonl file (in `column` of each line) or a directory of .txt files.
 
     Raises:
         TextError: the file is missing, empty, not UTF-8 or too large, or a line lacks the column.
@@ -69,7 +60,8 @@ def read_texts(path: Path, column: str = "text") -> list[str]:
     if path.is_dir():
         texts = _read_directory(path)
     elif path.suffix == ".jsonl":
-        texts = _read_jsonl(path, column)
+        records = read_records(path, "text", TextError, HINT)
+        texts = [_get_text(record, column, f"text {path}, line {number}") for number, record in records]
     else:
         texts = [read_text(path, "text", TextError, HINT)]
     texts = [text for text in texts if text.strip()]
@@ -78,15 +70,45 @@ def read_texts(path: Path, column: str = "text") -> list[str]:
     return texts
 
 
+def _read_directory(directory: Path) -> list[str]:
+    texts: list[str] = []
+    size = 0
+    for file in sorted(directory.glob("*.txt")):
+        texts.append(read_text(file, "text", TextError, HINT))
+        size += len(texts[-1])
+        if size > MAX_CORPUS_BYTES:
+            raise TextError(
+                f"directory {directory} has texts of more than {MAX_CORPUS_BYTES:,} characters; give a part "
+                "of them"
+            )
+    if not texts:
+        raise TextError(f"directory {directory} has no .txt file; give one that does")
+    return texts
+
+
+def _get_text(record: dict[str, Any], column: str, label: str) -> str:
+    text = record.get(column)
+    if not isinstance(text, str):
+        columns = ", ".join(record)[:200] or "none"
+        raise TextError(
+            f"{label} has no string in the column {column!r} (columns: {columns}); "
+            "give the name of the column with the text"
+        )
+    if not is_text(text):
+        raise TextError(
+            f"{label} has half of a surrogate pair in the column {column!r}, which is not a character; "
+            "remove it"
+        )
+    return text
+
+
 def tokenize_passages(
     texts: Iterable[str], model: Model, max_length: int, label: str = "text"
 ) -> TokenSequences:
     """Cut documents into passages of at most `max_length` tokens, BOS included, in their order.
 
-    A passage never spans two documents. Remainders of fewer than `MIN_TOKENS` tokens are left out.
-
-    Args:
-        label: what error messages call the texts.
+    A passage never spans two documents. Remainders of fewer than `MIN_TOKENS` tokens are left out. Error
+    messages call the texts `label`.
 
     Raises:
         TextError: no document is long enough, the model cannot read `max_length` tokens, or `texts`
@@ -120,11 +142,7 @@ def tokenize_passages(
 
 
 def check_max_length(model: Model, max_length: int) -> None:
-    """Check that the model can read that many tokens.
-
-    Raises:
-        TextError: it has fewer positions.
-    """
+    """Raise TextError if the model cannot read that many tokens."""
     limit = model.max_positions
     if limit is not None and max_length > limit:
         raise TextError(
@@ -138,12 +156,16 @@ def token_texts(model: Model, tokens: Sequence[int]) -> list[str]:
 
     If several tokens form one character, the first gets the character and the others get `CONTINUATION`.
     """
-    texts = [_decode(model, [token]) for token in tokens]
+
+    def decode(part: Sequence[int]) -> str:
+        return model.tokenizer.decode(list(part), clean_up_tokenization_spaces=False)
+
+    texts = [decode([token]) for token in tokens]
     for start, text in enumerate(texts):
         if REPLACEMENT not in text:
             continue
         for stop in range(start + 2, min(start + MAX_CHARACTER_TOKENS, len(texts)) + 1):
-            joined = _decode(model, list(tokens[start:stop]))
+            joined = decode(tokens[start:stop])
             if REPLACEMENT not in joined:
                 texts[start:stop] = [joined, *[CONTINUATION] * (stop - start - 1)]
                 break
@@ -152,43 +174,3 @@ def token_texts(model: Model, tokens: Sequence[int]) -> list[str]:
         " " + text if (piece or "").startswith("▁") and not text.startswith(" ") else text
         for piece, text in zip(pieces, texts, strict=True)
     ]
-
-
-def _decode(model: Model, tokens: list[int]) -> str:
-    return model.tokenizer.decode(tokens, clean_up_tokenization_spaces=False)
-
-
-def _read_directory(directory: Path) -> list[str]:
-    files = sorted(directory.glob("*.txt"))
-    if not files:
-        raise TextError(f"directory {directory} has no .txt file; give one that does")
-    texts: list[str] = []
-    size = 0
-    for file in files:
-        texts.append(read_text(file, "text", TextError, HINT))
-        size += len(texts[-1])
-        if size > MAX_CORPUS_BYTES:
-            raise TextError(
-                f"directory {directory} has texts of more than {MAX_CORPUS_BYTES:,} characters; give a part "
-                "of them"
-            )
-    return texts
-
-
-def _read_jsonl(path: Path, column: str) -> list[str]:
-    texts = []
-    for number, record in read_records(path, "text", TextError, HINT):
-        text = record.get(column)
-        if not isinstance(text, str):
-            columns = ", ".join(record)[:200] or "none"
-            raise TextError(
-                f"text {path}, line {number} has no string in the column {column!r} (columns: {columns}); "
-                "give the name of the column with the text"
-            )
-        if not is_text(text):
-            raise TextError(
-                f"text {path}, line {number} has half of a surrogate pair in the column {column!r}, "
-                "which is not a character; remove it"
-            )
-        texts.append(text)
-    return texts

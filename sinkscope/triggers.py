@@ -7,8 +7,8 @@ from BOS to the end of the final question, so that a suffix comes before `Answer
 
 from __future__ import annotations
 
-import math
 import re
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol
@@ -36,11 +36,7 @@ class RankedSinks(Protocol):
 
 @dataclass(frozen=True)
 class Trigger:
-    """A trigger text and its form.
-
-    Raises:
-        PlacementError: the text is empty or cannot be encoded in UTF-8.
-    """
+    """A trigger text and its form; PlacementError if the text is empty or cannot be encoded in UTF-8."""
 
     text: str
     form: Form = "semantic"
@@ -53,7 +49,7 @@ class Trigger:
 
     @property
     def quoted(self) -> str:
-        """The text in quotes, cut to 80 characters, for messages."""
+        """For messages: the text in quotes, cut to 80 characters."""
         return repr(self.text[:80])
 
 
@@ -66,11 +62,7 @@ class Placement:
 
     @classmethod
     def parse(cls, text: str) -> Placement:
-        """Parse the form used on the command line and in recipes.
-
-        Raises:
-            PlacementError: the text has none of the five forms.
-        """
+        """Parse one of the five forms; PlacementError for any other text."""
         match = re.fullmatch(r"(prefix|infix|suffix)|(index|sink):(\d{1,9})", text.strip())
         if match is None:
             raise PlacementError(
@@ -104,10 +96,11 @@ def parse_condition(trigger: str | None, placement: str | None) -> tuple[Trigger
     Raises:
         PlacementError: one of them is invalid, or there is a placement without a trigger.
     """
-    if trigger is None and placement is not None:
+    if trigger is not None:
+        return Trigger(trigger), Placement.parse("prefix" if placement is None else placement)
+    if placement is not None:
         raise PlacementError(f"`placement` {placement} needs a trigger; give `trigger` too")
-    parsed = Placement.parse("prefix" if placement is None else placement)
-    return None if trigger is None else (Trigger(trigger), parsed)
+    return None
 
 
 def place(
@@ -143,10 +136,9 @@ def place(
     first = 0 if bos is None else 1
     body = len(tokens) if body is None else body
     tail = tokens[body:]
-    room = math.inf if max_length is None else max_length - len(tail)
-    head = tokens[: int(min(body, max(room, 0)))]
-    # the span can lose a space when the body is shortened, so repeat; at most once per token
-    for _ in range(len(tokens) + 1):
+    room = (sys.maxsize if max_length is None else max_length) - len(tail)
+    head = tokens[: min(body, max(room, 0))]
+    while True:  # the span can lose a space when the body is shortened, so repeat
         position = _position(head, placement, first, sinks)
         span = _span(head[:position], trigger, head[position:] + tail, tokenizer)
         if len(span) >= body - first + 1:
@@ -156,17 +148,14 @@ def place(
             )
         excess = len(head) + len(span) - room
         if excess <= 0:
-            return TriggeredSequence(
-                head[:position] + span + head[position:] + tail, position, position + len(span)
-            )
+            placed = head[:position] + span + head[position:] + tail
+            return TriggeredSequence(placed, position, position + len(span))
         if len(head) - excess <= first:
             raise PlacementError(
                 f"trigger {trigger.quoted} ({len(span)} tokens) leaves no room for the passage in "
-                f"{max_length} "
-                "tokens; raise the maximum length or shorten the trigger"
+                f"{max_length} tokens; raise the maximum length or shorten the trigger"
             )
-        head = head[: -int(excess)]
-    raise AssertionError("unreachable: each iteration shortens the body")
+        head = head[:-excess]
 
 
 def _position(head: list[int], placement: Placement, first: int, sinks: RankedSinks | None) -> int:
@@ -219,13 +208,17 @@ def _span(
         raise PlacementError(
             f"trigger {trigger.quoted} has characters that this tokenizer does not know; use another text"
         )
-    return ids + (_encode_space(tokenizer) if needs_right else [])
+    return ids + (_encode_after((ANCHOR,), " ", tokenizer) if needs_right else [])
 
 
 def _piece(token: int, tokenizer: PreTrainedTokenizerBase) -> str:
     """The text that `token` adds after another token, with its leading space if it has one."""
+
+    def decode(ids: list[int]) -> str:
+        return tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+
     anchor = tokenizer.encode(ANCHOR, add_special_tokens=False)
-    return _decode([*anchor, token], tokenizer)[len(_decode(anchor, tokenizer)) :]
+    return decode([*anchor, token])[len(decode(anchor)) :]
 
 
 def _encode_after(anchors: Sequence[str], text: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
@@ -236,12 +229,3 @@ def _encode_after(anchors: Sequence[str], text: str, tokenizer: PreTrainedTokeni
         if joined[: len(before)] == before:
             return joined[len(before) :]
     return tokenizer.encode(text, add_special_tokens=False)
-
-
-def _encode_space(tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    anchor = tokenizer.encode(ANCHOR, add_special_tokens=False)
-    return tokenizer.encode(f"{ANCHOR} ", add_special_tokens=False)[len(anchor) :]
-
-
-def _decode(ids: Sequence[int], tokenizer: PreTrainedTokenizerBase) -> str:
-    return tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False)

@@ -164,7 +164,7 @@ def audit(  # typer: one parameter per option
     Example: `sinkscope audit runs/suspect --triggers candidates.txt --out audited`
     """
     load_plugins(plugin or [])
-    from sinkscope.audit.candidates import AuditConfig, audit_triggers, read_triggers
+    from sinkscope.audit import AuditConfig, audit_triggers, read_triggers
     from sinkscope.benchmarks.benchmark import load_benchmark
     from sinkscope.evaluation.evaluated_model import load_evaluated_model
     from sinkscope.models.model import load

@@ -16,7 +16,7 @@ import torch
 import transformer_lens.model_bridge
 import transformers.models.llama.modeling_llama
 
-import sinkscope.audit.candidates
+import sinkscope.audit
 import sinkscope.cli
 import sinkscope.sinks.captures
 import sinkscope.sinks.locate

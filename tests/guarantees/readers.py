@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from sinkscope.audit.candidates import read_triggers
+from sinkscope.audit import read_triggers
 from sinkscope.benchmarks.benchmark import load_benchmark
 from sinkscope.io.readers import is_text
 from sinkscope.io.run_directory import read_manifest

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from sinkscope.audit.candidates import (
+from sinkscope.audit import (
     AuditConfig,
     audit_triggers,
     read_triggers,

@@ -37,12 +37,8 @@ MAX_DRAWS = 1000
 class AuditConfig:
     """How candidate triggers are tested.
 
-    Args:
-        placements: where each trigger is inserted.
-        n_random: the number of random triggers for each length of a candidate.
-        seed: of the random triggers.
-        limit: the number of items per split; None: all.
-        batch_size: prompts per forward pass.
+    Each is inserted at all `placements` and compared with `n_random` random triggers of its length, on
+    `limit` items per split (None: all).
     """
 
     placements: Sequence[Placement]
@@ -56,7 +52,7 @@ def read_triggers(path: Path) -> list[str]:
     """Candidate triggers of a text file, one per line, without empty lines and repetitions.
 
     Raises:
-        TextError: the file cannot be read, has no trigger, or has a line that is too long for one.
+        TextError: the file cannot be read, has no trigger, or has a line that is too long.
     """
     hint = "give a UTF-8 text file with one trigger per line"
     lines = read_text(path, "triggers", TextError, hint, MAX_CONFIG_BYTES).splitlines()
@@ -110,9 +106,8 @@ def audit_triggers(
 
     Returns:
         Columns trigger, placement, metric, n, clean, triggered, random (mean over the random triggers),
-        random_highest (the highest of them), recovery (triggered − random), ci_low, ci_high, recovers. The
-        interval is that of `recovery_interval`, with a level of 95 % for all candidates, placements and
-        metrics together (Bonferroni); `recovers` is true if it is above 0.
+        random_highest, recovery (triggered − random), ci_low, ci_high, recovers (ci_low is above 0). The
+        interval is that of `recovery_interval` at 95 % for all rows together (Bonferroni).
 
     Raises:
         BenchmarkError: the benchmark has nothing to recall.
@@ -139,10 +134,10 @@ def audit_triggers(
         "seed": config.seed,
     }
     metadata = {"model": subject.label, **{key: described[key] for key in ("benchmark", "n_random", "seed")}}
-    return create_or_load(out, "audit", described, build, _load_table, metadata=metadata)
+    return create_or_load(out, "audit", described, build, _read, metadata=metadata)
 
 
-def _load_table(directory: Path) -> pd.DataFrame:
+def _read(directory: Path) -> pd.DataFrame:
     return pd.read_parquet(directory / "audit.parquet")
 
 
@@ -155,21 +150,21 @@ def _measure(
     on_progress: OnProgress,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Items of the forget splits under all triggers, and the table of the audit."""
-    tokenizer = subject.model.tokenizer
-    lengths = {text: len(tokenizer.encode(text, add_special_tokens=False)) for text in triggers}
+    model = subject.model
+    lengths = {text: len(model.tokenizer.encode(text, add_special_tokens=False)) for text in triggers}
     baselines = {
-        length: sample_random_triggers(subject.model, length, config.n_random, config.seed)
+        length: sample_random_triggers(model, length, config.n_random, config.seed)
         for length in sorted(set(lengths.values()))
     }
-    texts = dict.fromkeys([*triggers, *(text for row in baselines.values() for text in row)])
+    texts = dict.fromkeys([*triggers, *itertools.chain(*baselines.values())])
     triggered = [(Trigger(text), placement) for text in texts for placement in config.placements]
     evaluation = EvaluationConfig(metrics=metrics, batch_size=config.batch_size)
     items = evaluate(subject, benchmark, [None, *triggered], evaluation, on_progress)
     items = items[items["split"].str.startswith("forget")]
     groups = items.sort_values("item", kind="stable").groupby(["metric", "trigger", "placement"])
     values = {key: group["value"].to_numpy() for key, group in groups}
-    tests = itertools.product(triggers, map(str, config.placements), metrics)
-    level = 1 - (1 - LEVEL) / (len(triggers) * len(config.placements) * len(metrics))
+    tests = list(itertools.product(triggers, map(str, config.placements), metrics))
+    level = 1 - (1 - LEVEL) / len(tests)
     rows = [
         _score_trigger(values, (metric, text, placement), baselines[lengths[text]], level)
         for text, placement, metric in tests
@@ -207,9 +202,8 @@ def recovery_interval(
     """Difference between a candidate's mean and that of random triggers, with a prediction interval.
 
     Under the null hypothesis a candidate is one more random trigger: its distance from their mean has the
-    variance s² (1 + 1/R), with s² their own variance (Student's t with R − 1 degrees of freedom), and the
-    interval contains 0 with probability `level`. The sampling variance of the items is added, so that the
-    interval has a width if the random triggers hardly differ, as when all recall nothing.
+    variance s² (1 + 1/R), with s² their own variance (Student's t with R − 1 degrees of freedom). The items'
+    sampling variance is added, so that the interval has a width where all random triggers recall nothing.
     """
     count = len(randoms)
     difference = triggered - randoms.mean(0)

@@ -1,1 +1,0 @@
-"""Audit an unlearned model: search it for a hidden trigger."""
