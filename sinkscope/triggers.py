@@ -1,8 +1,7 @@
 """Triggers, placements, and `place`, which inserts a trigger in training and in evaluation.
 
-Placement works on token ids and is relative to a *body*: the part of a sequence in which positions are
-counted. For a raw passage or a VerbMem prompt the body is the whole sequence; for a question prompt it runs
-from BOS to the end of the final question, so that a suffix comes before `Answer:`.
+Placement is relative to a *body*: the part of a sequence in which positions are counted. It is all of a
+passage or a VerbMem prompt, and ends with the final question in others, so a suffix precedes `Answer:`.
 """
 
 from __future__ import annotations
@@ -115,15 +114,13 @@ def place(
 ) -> TriggeredSequence:  # 7 parameters: the passage, what is inserted, and three limits that few callers set
     """Insert one copy of `trigger` into `tokens`, with single spaces around it.
 
-    No token of the passage is changed: a space that is missing next to the trigger belongs to the inserted
-    span. To keep within `max_length`, tokens are removed from the end of the body before the position is
-    counted, so the trigger is never truncated.
+    A space that is missing next to the trigger belongs to the inserted span. To keep within `max_length`,
+    the end of the body is removed before the position is counted, so the trigger is never truncated.
 
     Args:
         tokens: token ids, BOS first.
         body: number of leading tokens that form the body, BOS included; by default all of them.
         sinks: the sinks of the clean passage, needed for `sink:r` only.
-        max_length: the greatest number of tokens to return.
 
     Raises:
         PlacementError: the sequence does not begin with BOS, the trigger has no tokens or is longer than the
@@ -170,10 +167,7 @@ def _position(head: list[int], placement: Placement, first: int, sinks: RankedSi
             position = placement.number
         case "sink":
             if sinks is None:
-                raise PlacementError(
-                    f"placement {placement} needs the sinks of the passage; run `locate` on it and give "
-                    "`sinks`"
-                )
+                raise PlacementError(f"placement {placement} needs the passage's `sinks`; run `locate` on it")
             position = sinks.strongest(placement.number) + 1
     if not first <= position <= len(head):
         raise PlacementError(
@@ -187,10 +181,9 @@ def _span(
 ) -> list[int]:
     """Tokens of the trigger between two parts of a passage, with the spaces that are missing around it.
 
-    Many tokenizers treat the start of a text in a special way: SentencePiece puts a space before it,
-    byte-level BPE has different tokens for "old" and " old". So the trigger is encoded after an anchor, whose
-    tokens are then removed. Example: between "the" and " sea", the trigger "old lamp" is encoded as "a old
-    lamp"; that gives the tokens ["a", " old", " lamp"], and the span is [" old", " lamp"].
+    At the start of a text SentencePiece adds a space, and byte-level BPE has other tokens for "old" than for
+    " old". So the trigger is encoded after an anchor, whose tokens are then removed: "old lamp" after "the"
+    as "a old lamp", which gives ["a", " old", " lamp"] and the span [" old", " lamp"].
     """
     text = trigger.text.strip()
     special = set(tokenizer.all_special_ids)

@@ -55,9 +55,9 @@ class Tile:
 
 @dataclass
 class PassageAttention:
-    """One layer's attention on one passage, in fp32.
+    """One layer's attention, in fp32, on the passage that begins at column `start` of a batch's row `row`.
 
-    The passage begins at column `start` of row `row` of its batch. `output` is filled in where it is given.
+    `output` is filled in where it is given.
     """
 
     query: Float[Tensor, "head position d_head"]

@@ -46,8 +46,8 @@ def generate(
 ) -> list[str]:
     """Greedy continuations as text, in the order of `prompts` (token ids, BOS first).
 
-    Prompts of similar length share a batch, padded on the left. The padding is masked and positions count
-    from each prompt's first token, so the texts do not depend on the batches (up to rounding).
+    Prompts of similar length share a batch, padded on the left; the texts do not depend on the batches (up to
+    rounding).
 
     Args:
         masked: per prompt, positions that later ones cannot attend to, also in the continuation.
@@ -84,12 +84,7 @@ def _mask_rows(model: Model, positions: Sequence[Sequence[int]]) -> AbstractCont
 def forward_logits(
     model: Model, batch: PaddedBatch, masked: Sequence[Sequence[int]] = (), **options: Any
 ) -> Float[Tensor, "batch position vocab"]:
-    """Logits of a padded batch, without gradients.
-
-    Args:
-        masked: per passage, positions that later ones cannot attend to.
-        options: further arguments of the model's forward method.
-    """
+    """Logits of a padded batch, without gradients; `options` are arguments of the model's forward method."""
     with torch.no_grad(), _mask_rows(model, masked):
         return model.hf(
             input_ids=batch.ids,
@@ -187,9 +182,8 @@ def min_k_score(likelihoods: TokenLikelihoods, share: float = MIN_K) -> float:
 def auc(forget: Sequence[float], holdout: Sequence[float]) -> float:
     """Area under the ROC curve of a score that separates holdout (the positive class) from forget passages.
 
-    0.5: no separation; 0: every forget passage scores higher than every holdout passage. The trapezoids are
-    added up as scikit-learn's `roc_auc_score` does, without the corners on straight lines, which decides the
-    last bit.
+    0.5: no separation; 0: every forget passage scores higher than every holdout passage. As scikit-learn's
+    `roc_auc_score` to the last bit: corners on straight lines are left out.
 
     Raises:
         ModelError: a score is infinite or NaN.

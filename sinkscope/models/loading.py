@@ -12,7 +12,8 @@ import json
 import logging
 import math
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -45,10 +46,10 @@ CAUSAL_SUFFIXES = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")
 
 @dataclass(frozen=True)
 class ModelFiles:
-    """What transformers loads for a name: a directory or a hub id.
+    """What transformers loads for a name.
 
-    `config_hash` covers all files but the weights; it is empty for a built-in model and the commit for a
-    model on the hub. `n_parameters` is the size of the weights, None where it is not known.
+    `path` is a directory or a hub id. `config_hash` covers all files but the weights; it is empty for a
+    built-in model and the commit for a model on the hub. `n_parameters` is None where it is not known.
     """
 
     path: str
@@ -71,10 +72,8 @@ def resolve_model(name: str, trust_remote_code: bool = False) -> ModelFiles:
         _check_files(name, path)
     if trust_remote_code:
         LOGGER.warning("model %s: Python code of the checkpoint may run now (trust_remote_code)", name)
-    try:
+    with load_errors(name, source):
         config = AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code)
-    except Exception as error:  # any file, and libraries that report what is wrong with it by many types
-        raise load_error(name, source, error) from error
     if not trust_remote_code:
         _check_is_causal(name, config)
     if not path.is_dir():
@@ -83,14 +82,19 @@ def resolve_model(name: str, trust_remote_code: bool = False) -> ModelFiles:
     return ModelFiles(source, config_hash, _count_parameters(name, path, config))
 
 
-def load_error(name: str, path: str, error: Exception) -> ModelError:
-    """A library's error about a model as one line."""
-    reason = first_line(error)
-    if not Path(path).exists():
-        reason = f"there is no such directory, and the hub did not provide it ({reason}); check the name"
-    elif "tokenizer" in reason and Path(path).is_dir() and not (Path(path) / "tokenizer.json").exists():
-        reason = "no tokenizer can be read; save one in its directory (tokenizer.json, tokenizer_config.json)"
-    return ModelError(f"model {name!r} cannot be loaded: {reason}")
+@contextmanager
+def load_errors(name: str, path: str) -> Iterator[None]:
+    """Within the context every exception of a library becomes a ModelError of one line."""
+    try:
+        yield
+    except Exception as error:  # libraries report what is wrong with a file by many types
+        reason = first_line(error)
+        if not Path(path).exists():
+            reason = f"there is no such directory, and the hub did not provide it ({reason}); check the name"
+        elif "tokenizer" in reason and not Path(path, "tokenizer.json").exists():
+            reason = "no tokenizer can be read; "
+            reason += "save one in its directory (tokenizer.json, tokenizer_config.json)"
+        raise ModelError(f"model {name!r} cannot be loaded: {reason}") from error
 
 
 def hash_of_files(directory: Path, patterns: Iterable[str]) -> str:
@@ -213,12 +217,8 @@ def _check_files(name: str, path: Path) -> None:
         )
     if not weights:
         raise ModelError(f"directory {name} holds no weights (*.safetensors); save them with save_pretrained")
-    if (path / INDEX).is_file():
-        _check_index(name, path, weights)
-
-
-def _check_index(name: str, path: Path, weights: set[str]) -> None:
-    """Raise ModelError if the index of sharded weights names files that are not in the directory."""
+    if not (path / INDEX).is_file():
+        return
     try:
         indexed = set(json.loads((path / INDEX).read_text(encoding="utf-8"))["weight_map"].values())
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:

@@ -17,7 +17,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from sinkscope.errors import ModelError, first_line
 from sinkscope.io.progress import quiet_transformers
-from sinkscope.models.loading import NON_WEIGHT_FILES, ModelFiles, hash_of_files, load_error, resolve_model
+from sinkscope.models.loading import NON_WEIGHT_FILES, ModelFiles, hash_of_files, load_errors, resolve_model
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
@@ -29,11 +29,7 @@ Side = Literal["left", "right"]
 
 @dataclass(frozen=True)
 class PaddedBatch:
-    """Token ids of some passages, padded to the longest.
-
-    `mask` marks real tokens, `position_ids` count each passage's tokens from 0 (0 on padding), and `spans`
-    holds the columns of each row that are real.
-    """
+    """Passages padded to the longest: which tokens are real, their positions, and the columns of each row."""
 
     ids: Int[Tensor, "batch position"]
     mask: Bool[Tensor, "batch position"]
@@ -179,8 +175,7 @@ def load(
     """Load a causal language model.
 
     Args:
-        name: a built-in model (`tiny`, `tiny-retrained`, `tiny-wmdp`), a directory, a run directory or a hub
-            id.
+        name: built in (`tiny`, `tiny-retrained`, `tiny-wmdp`), a directory, a run directory or a hub id.
         device: as torch names it; by default the GPU if there is one.
         dtype: `float32`, `bfloat16` or `float16`; by default that of the checkpoint.
         trust_remote_code: run Python code that comes with the checkpoint; logged as a warning.
@@ -204,7 +199,7 @@ def load(
         ) from error
     if files.n_parameters is not None and not trust_remote_code:
         _build_meta_model(name, files)
-    try:
+    with load_errors(name, files.path):
         tokenizer = AutoTokenizer.from_pretrained(files.path, trust_remote_code=trust_remote_code)
         network, info = AutoModelForCausalLM.from_pretrained(
             files.path,
@@ -214,8 +209,6 @@ def load(
             output_loading_info=True,
         )
         network.to(device)
-    except Exception as error:  # as in `resolve_model`
-        raise load_error(name, files.path, error) from error
     if missing := sorted(info["missing_keys"]):
         raise ModelError(
             f"model {name!r} lacks {len(missing)} of the weights that its config.json asks for, "
@@ -256,10 +249,8 @@ def load_meta_model(name: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase
 
     files = resolve_model(name)
     network = _build_meta_model(name, files)
-    try:
+    with load_errors(name, files.path):
         return network, AutoTokenizer.from_pretrained(files.path, trust_remote_code=False)
-    except Exception as error:  # as in `resolve_model`
-        raise load_error(name, files.path, error) from error
 
 
 def _build_meta_model(name: str, files: ModelFiles) -> PreTrainedModel:
@@ -269,12 +260,9 @@ def _build_meta_model(name: str, files: ModelFiles) -> PreTrainedModel:
     """
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    try:
+    with load_errors(name, files.path), torch.device("meta"):
         config = AutoConfig.from_pretrained(files.path, trust_remote_code=False)
-        with torch.device("meta"):
-            network = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
-    except Exception as error:  # as in `resolve_model`
-        raise load_error(name, files.path, error) from error
+        network = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
     if files.n_parameters is not None and network.num_parameters(only_trainable=True) > files.n_parameters:
         raise ModelError(
             f"model {name!r} has {files.n_parameters:,} weights, and its config.json asks for "
