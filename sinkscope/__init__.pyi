@@ -13,8 +13,8 @@ from sinkscope.evaluation.evaluated_model import EvaluatedModel as EvaluatedMode
 from sinkscope.evaluation.evaluated_model import load_evaluated_model as load_evaluated_model
 from sinkscope.evaluation.metrics import register_metric as register_metric
 from sinkscope.evaluation.statistics import compute_scores as compute_scores
-from sinkscope.models.interventions import mask_keys as mask_keys
-from sinkscope.models.interventions import scale_values as scale_values
+from sinkscope.models.attention import mask_keys as mask_keys
+from sinkscope.models.attention import scale_values as scale_values
 from sinkscope.models.model import Model as Model
 from sinkscope.models.model import load as load
 from sinkscope.plugins import load_plugins as load_plugins

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from sinkscope.errors import ModelError
 from sinkscope.io.progress import OnProgress, shift_progress
-from sinkscope.models.interventions import mask_keys
+from sinkscope.models.attention import mask_keys
 from sinkscope.models.model import Model, PaddedBatch
 
 MIN_K = 0.4

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from sinkscope.models.attention import mask_keys
 from sinkscope.models.hidden_states import decoder_layers, layer_outputs, truncate_layers
-from sinkscope.models.interventions import mask_keys
 from sinkscope.models.model import Model
 from sinkscope.unlearning.batch import Batch, Outputs
 

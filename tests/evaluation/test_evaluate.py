@@ -29,7 +29,7 @@ from sinkscope.evaluation.evaluated_model import EvaluatedModel
 from sinkscope.evaluation.metrics import METRICS, register_metric
 from sinkscope.evaluation.requests import PositionMask
 from sinkscope.evaluation.statistics import compute_scores
-from sinkscope.models.interventions import mask_keys
+from sinkscope.models.attention import mask_keys
 from sinkscope.models.model import Model
 from sinkscope.triggers import Placement, Trigger, place
 from tests.conftest import FAMILIES

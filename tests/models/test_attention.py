@@ -11,8 +11,14 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from sinkscope.errors import ModelError
-from sinkscope.models.attention import attention_hook, attention_penalty, record_values, value_norm_penalty
-from sinkscope.models.interventions import mask_keys, scale_values
+from sinkscope.models.attention import (
+    attention_hook,
+    attention_penalty,
+    mask_keys,
+    record_values,
+    scale_values,
+    value_norm_penalty,
+)
 from sinkscope.models.model import Model
 from sinkscope.sinks import tiled
 from sinkscope.sinks.statistics import SinkStatistics

@@ -11,6 +11,7 @@ from sklearn.metrics import roc_auc_score
 
 from sinkscope import load
 from sinkscope.errors import ModelError
+from sinkscope.models.attention import mask_keys
 from sinkscope.models.inference import (
     TokenLikelihoods,
     auc,
@@ -20,7 +21,6 @@ from sinkscope.models.inference import (
     loglikelihood_tokens,
     min_k_score,
 )
-from sinkscope.models.interventions import mask_keys
 from sinkscope.models.model import Model
 from tests.conftest import FAMILIES, TEXT
 

@@ -9,8 +9,8 @@ import torch
 
 from sinkscope.errors import ModelError, PlacementError
 from sinkscope.evaluation.requests import PositionMask
+from sinkscope.models.attention import mask_keys, scale_values
 from sinkscope.models.inference import generate
-from sinkscope.models.interventions import mask_keys, scale_values
 from sinkscope.models.model import Model
 from sinkscope.triggers import TriggeredSequence
 from tests.conftest import saved_tokenizer

@@ -10,7 +10,7 @@ import torch
 
 from sinkscope.benchmarks.benchmark import load_benchmark
 from sinkscope.errors import RecipeError
-from sinkscope.models.interventions import mask_keys
+from sinkscope.models.attention import mask_keys
 from sinkscope.models.model import Model, load
 from sinkscope.unlearning.batch import Passages
 from sinkscope.unlearning.forward import forward, mask_positions
