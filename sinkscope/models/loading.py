@@ -113,11 +113,7 @@ def is_incomplete_run(path: Path) -> bool:
 
 
 def data_directory(benchmark: str = "tiny") -> Path:
-    """The directory of a built-in benchmark, in the installed package or in the checkout.
-
-    Raises:
-        ModelError: it is in neither of them.
-    """
+    """The directory of a built-in benchmark, in the installed package or in the checkout, else ModelError."""
     package = Path(__file__).resolve().parents[1]
     for parent in (package, package.parent):
         if (parent / "data" / benchmark).is_dir():
@@ -128,11 +124,7 @@ def data_directory(benchmark: str = "tiny") -> Path:
 
 
 def verify_built_in(root: Path, folders: Iterable[str]) -> None:
-    """Compare the files in some subdirectories of a built-in benchmark with its SHA256SUMS.json.
-
-    Raises:
-        ModelError: a file is missing or was changed.
-    """
+    """Raise ModelError if a file in these folders of a built-in benchmark differs from SHA256SUMS.json."""
     sums_file = root / "SHA256SUMS.json"
     try:
         sums = json.loads(sums_file.read_text(encoding="utf-8"))

@@ -63,9 +63,8 @@ def first_real_tokens(mask: Bool[Tensor, "batch position"], n: int) -> Bool[Tens
 class Model:
     """A causal language model with its tokenizer and, on demand, its TransformerLens bridge.
 
-    `hf` stays an ordinary transformers model that can be trained and saved: the bridge has modules of its
-    own. `config_hash` covers configuration and tokenizer as they were loaded; it is empty for a built-in
-    model.
+    `hf` stays an ordinary transformers model that can be trained and saved. `config_hash` covers
+    configuration and tokenizer as they were loaded; it is empty for a built-in model.
     """
 
     name: str
@@ -116,9 +115,9 @@ class Model:
     def bridge(self) -> TransformerBridge:
         """The model with TransformerLens hooks: modules of its own on the same parameter tensors.
 
-        Booting replaces modules and switches to eager attention, so it is done on a copy of the module tree,
-        whose parameters and buffers are those of `hf`. Families with fused projections (GPT-NeoX, Bloom) get
-        separate copies of these, up to a quarter of the weights; call `reset_bridge` after changing them.
+        Booting replaces modules and switches to eager attention, so it is done on a copy of the module tree.
+        Families with fused projections (GPT-NeoX, Bloom) get separate copies of these, up to a quarter of the
+        weights; call `reset_bridge` after changing them.
         """
         from transformer_lens.model_bridge import TransformerBridge
 
@@ -226,11 +225,7 @@ def load(
 
 
 def content_hash(name: str) -> str:
-    """SHA-256 of the files of a model, without loading it; for a model on the hub, its current commit.
-
-    Raises:
-        ModelError: there is no such model, or it cannot be loaded safely.
-    """
+    """SHA-256 of a model's files, without loading it (on the hub: its current commit); raises as `load`."""
     files = resolve_model(name)
     path = Path(files.path)
     if path.is_dir():
@@ -240,11 +235,7 @@ def content_hash(name: str) -> str:
 
 @quiet_transformers()
 def load_meta_model(name: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """The modules of a model without weights (on torch's meta device), and its tokenizer; see `load`.
-
-    Raises:
-        ModelError: there is no such model, or it cannot be loaded safely.
-    """
+    """A model's modules without weights (on torch's meta device), and its tokenizer; raises as `load`."""
     from transformers import AutoTokenizer
 
     files = resolve_model(name)
@@ -254,9 +245,9 @@ def load_meta_model(name: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase
 
 
 def _build_meta_model(name: str, files: ModelFiles) -> PreTrainedModel:
-    """A model without weights that asks for no more of them than its files hold.
+    """A model without weights, after a check that it asks for no more of them than its files hold.
 
-    It is built before a real one because transformers allocates missing weights before it reports them.
+    transformers allocates missing weights before it reports them, so this comes before a real model.
     """
     from transformers import AutoConfig, AutoModelForCausalLM
 
