@@ -32,9 +32,11 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from sinkscope.models.loading import data_directory
 from sinkscope.models.model import Model
 from sinkscope.plots.style import PAGE, create_figure, save_figure, set_caption, styled
-from sinkscope.sinks.backends import HooksBackend, TiledBackend
-from sinkscope.sinks.sampling import SampledSinkStatistics, Sampling
+from sinkscope.sinks.capture import Sampling
+from sinkscope.sinks.hooks import HooksBackend
+from sinkscope.sinks.sampling import SampledSinkStatistics
 from sinkscope.sinks.statistics import SinkStatistics
+from sinkscope.sinks.tiled import TiledBackend
 
 LENGTHS = (512, 1024, 2048, 4096, 8192, 16384, 32768)
 MAX_PATTERN_LENGTH = 4096

@@ -9,9 +9,9 @@ from common import concat_captions, describe_intervals, format_range, read_last_
 from matplotlib.figure import Figure
 
 from sinkscope.plots.lines import draw_lines
-from sinkscope.sinks.captures import select_common_passages
-from sinkscope.sinks.comparison import MIN_RELATIVE_SPREAD, correlation
+from sinkscope.sinks.compare import MIN_RELATIVE_SPREAD, correlation
 from sinkscope.studies.aggregation import mean_over_seeds
+from sinkscope.studies.captures import select_common_passages
 from sinkscope.studies.study import Study
 
 NEEDS = ("target", "unlearned", "position")

@@ -12,8 +12,8 @@ from bootstrap import Sample
 from common import PLACEMENT_AXIS, select_axis, select_grid
 
 from sinkscope.errors import StudyError
-from sinkscope.sinks.captures import select_common_passages
-from sinkscope.sinks.comparison import correlation
+from sinkscope.sinks.compare import correlation
+from sinkscope.studies.captures import select_common_passages
 from sinkscope.studies.graph import TINY
 from sinkscope.studies.study import Study
 

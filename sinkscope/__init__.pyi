@@ -19,9 +19,9 @@ from sinkscope.models.model import Model as Model
 from sinkscope.models.model import load as load
 from sinkscope.plugins import load_plugins as load_plugins
 from sinkscope.sinks.compare import CompareConfig as CompareConfig
+from sinkscope.sinks.compare import Comparison as Comparison
 from sinkscope.sinks.compare import compare as compare
-from sinkscope.sinks.compare import pair_conditions as pair_conditions
-from sinkscope.sinks.comparison import Comparison as Comparison
+from sinkscope.sinks.conditions import pair_conditions as pair_conditions
 from sinkscope.sinks.locate import CaptureConfig as CaptureConfig
 from sinkscope.sinks.locate import head_maps as head_maps
 from sinkscope.sinks.locate import locate as locate

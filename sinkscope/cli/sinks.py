@@ -107,7 +107,8 @@ def compare(  # typer: one parameter per option
     """
     from sinkscope.models.model import load
     from sinkscope.plots.run_figures import draw_comparison
-    from sinkscope.sinks.compare import CompareConfig, pair_conditions, write_comparison
+    from sinkscope.sinks.compare import CompareConfig, write_comparison
+    from sinkscope.sinks.conditions import pair_conditions
     from sinkscope.text import read_texts, tokenize_passages
     from sinkscope.triggers import parse_condition
 

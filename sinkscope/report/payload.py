@@ -12,7 +12,7 @@ import pandas as pd
 import xarray as xr
 from jaxtyping import Float, Int
 
-from sinkscope.sinks.compare import CLEAN, TRIGGERED
+from sinkscope.sinks.conditions import CLEAN, TRIGGERED
 
 CONDITIONS = (CLEAN, TRIGGERED)
 """The two conditions of every comparison: clean and triggered, or model A and model B."""

@@ -12,7 +12,7 @@ import xarray as xr
 
 from sinkscope.errors import StudyError
 from sinkscope.report.payload import CONDITIONS, View, average_views, build_views
-from sinkscope.sinks.captures import trigger_spans
+from sinkscope.sinks.compare import trigger_span
 from sinkscope.studies.aggregation import SCORE_KEYS, mean_over_seeds
 from sinkscope.studies.grids import ModelGrid, parent_of
 from sinkscope.studies.study import Study
@@ -165,7 +165,7 @@ class StudyQuery:
         differences, passage = (self._of_capture(name, job, placement) for name in ("maps", "passage"))
         tokens = passage.drop_duplicates(["condition", "position"])
         return build_views(
-            attention, tokens, maps.sel(placement=placement), (None, trigger_spans(differences)[placement])
+            attention, tokens, maps.sel(placement=placement), (None, trigger_span(differences))
         )
 
     def _of_capture(self, name: str, job: str, placement: str) -> pd.DataFrame:

@@ -1,4 +1,4 @@
-"""Backends that capture attention, and the choice between them.
+"""The choice between the backends that capture attention.
 
 `HooksBackend` reads whole layers through TransformerLens hooks, for short passages; `TiledBackend` reads
 tiles of a few rows inside transformers' attention interface, for passages of any length, and can read a
@@ -8,86 +8,18 @@ sample of the rows.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Literal
 
 from sinkscope.errors import ModelError
-from sinkscope.io.progress import OnProgress
 from sinkscope.models.model import Model
-from sinkscope.sinks import hooks, tiled
-from sinkscope.sinks.sampling import ALWAYS_SAMPLED, Sampling
-from sinkscope.sinks.statistics import Statistic
+from sinkscope.sinks.capture import ALWAYS_SAMPLED, Backend, Sampling
+from sinkscope.sinks.hooks import HooksBackend
+from sinkscope.sinks.tiled import TiledBackend
 
 BackendName = Literal["hooks", "tiled"]
+BACKENDS: dict[BackendName, type[Backend]] = {"hooks": HooksBackend, "tiled": TiledBackend}
 MAX_HOOKS_LENGTH = 1024
 """Up to this many positions the pattern of a whole layer fits into memory, and `hooks` is the default."""
-
-
-@dataclass(frozen=True)
-class Backend:
-    """A way to capture attention.
-
-    `note` says why it is not the one requested, or why it does not sample rows.
-    """
-
-    name: ClassVar[BackendName]
-    sampling: Sampling | None = None
-    """Which rows are read; None for all."""
-    note: str = ""
-
-    def capture(
-        self,
-        model: Model,
-        passages: Sequence[list[int]],
-        statistics: Sequence[Statistic],
-        *,
-        batch_size: int = 8,
-        layers: Sequence[int] | None = None,
-        on_progress: OnProgress | None = None,
-    ) -> None:
-        """Run the model over `passages` (token ids) and update every statistic, for all layers or some.
-
-        Raises:
-            ModelError: the attention of a layer could not be read.
-        """
-        raise NotImplementedError
-
-    @classmethod
-    def unsupported_reason(cls, model: Model, tokens: Sequence[int]) -> str | None:
-        """Why this backend does not support the model, or None if it does; may run it on `tokens`."""
-        raise NotImplementedError
-
-    def __str__(self) -> str:
-        return f"{self.name} ({self.note})" if self.note else self.name
-
-
-class HooksBackend(Backend):
-    """TransformerLens hooks, for the whole pattern of a layer at once."""
-
-    name = "hooks"
-
-    def capture(self, *args: Any, **options: Any) -> None:
-        hooks.capture(*args, **options)
-
-    @classmethod
-    def unsupported_reason(cls, model: Model, tokens: Sequence[int]) -> str | None:  # noqa: ARG003
-        return hooks.unsupported_reason(model)
-
-
-class TiledBackend(Backend):
-    """Tiles inside transformers' attention interface, of all rows or of a sample."""
-
-    name = "tiled"
-
-    def capture(self, *args: Any, **options: Any) -> None:
-        tiled.capture(*args, sampling=self.sampling, **options)
-
-    @classmethod
-    def unsupported_reason(cls, model: Model, tokens: Sequence[int]) -> str | None:
-        return tiled.unsupported_reason(model, tokens)
-
-
-BACKENDS: dict[BackendName, type[Backend]] = {"hooks": HooksBackend, "tiled": TiledBackend}
 
 
 def choose_backend(
@@ -112,15 +44,13 @@ def choose_backend(
             "`backend` hooks reads every row; leave out `query_fraction`, or use `backend` tiled"
         )
     max_length = max(map(len, passages))
-    names: list[BackendName] = (
-        ["tiled", "hooks"] if sampling or max_length > MAX_HOOKS_LENGTH else [*BACKENDS]
-    )
-    preferred, other = names if name in (None, names[0]) else reversed(names)
+    is_long = sampling is not None or max_length > MAX_HOOKS_LENGTH
+    preferred = name or ("tiled" if is_long else "hooks")
     reason = BACKENDS[preferred].unsupported_reason(model, passages[0])
     if reason is None:
-        return (
-            TiledBackend(*_check_sampling(model, max_length, sampling)) if sampling else BACKENDS[preferred]()
-        )
+        note = _every_row_reason(model, max_length) if sampling else ""
+        return BACKENDS[preferred](None if note else sampling, note)
+    other: BackendName = "hooks" if preferred == "tiled" else "tiled"
     if name is not None:
         raise ModelError(
             f"model {model.name!r} cannot be captured with `backend` {name}: {reason}; try `backend` {other}"
@@ -134,9 +64,10 @@ def choose_backend(
     return BACKENDS[other](None, f"{reason}, so every row was read" if sampling else reason)
 
 
-def _check_sampling(model: Model, max_length: int, sampling: Sampling) -> tuple[Sampling | None, str]:
-    """The sampling, or None and why every row is read instead."""
-    reason = tiled.sampling_unsupported_reason(model)
-    if reason is None and max_length <= ALWAYS_SAMPLED:
-        reason = f"no passage has more than {ALWAYS_SAMPLED} tokens"
-    return (sampling, "") if reason is None else (None, f"{reason}, so every row was read")
+def _every_row_reason(model: Model, max_length: int) -> str:
+    """Why rows are not sampled, or "" if they are."""
+    if not model.hf._supports_sdpa:
+        return f"{type(model.hf).__name__} does not attend through sdpa, so every row was read"
+    if max_length <= ALWAYS_SAMPLED:
+        return f"no passage has more than {ALWAYS_SAMPLED} tokens, so every row was read"
+    return ""

@@ -1,43 +1,42 @@
 """Compare two conditions: two models on one text, or one model on clean and triggered text.
 
 `compare` measures two conditions and returns a `Comparison`; `write_comparison` also writes it to a run
-directory, as the command `sinkscope compare` does.
+directory, as the command `sinkscope compare` does. `sinkscope.schema` lists the columns of its tables and of
+those of a study's captures: `condition` is `A` or `B` (two models), or `clean` or `triggered` (one model);
+`first` is the former of the two, and every difference is second − first; a null `head` stands for the mean
+over heads; `pairs` counts numbers.
+
+Arrays: `patterns.nc` has `pattern` over ([placement,] condition, layer, head, query, key), in bins of the
+attribute `bin`; `norms.nc` has `value_norm` over (condition, passage, layer, kv_head, position), where
+captures have the conditions `clean`, each placement and `retain`.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import xarray as xr
+from jaxtyping import Float
 
 from sinkscope.errors import ModelError, TextError
-from sinkscope.io.progress import OnProgress
+from sinkscope.io.progress import OnProgress, shift_progress
 from sinkscope.io.run_directory import create_or_load
-from sinkscope.models.model import Model
+from sinkscope.io.tables import write_netcdf
 from sinkscope.sinks.backends import BackendName
-from sinkscope.sinks.comparison import Comparison
-from sinkscope.sinks.conditions import (
-    Condition,
-    ConditionStatistics,
-    check_comparable,
-    insert_trigger,
-    measure,
-    most_common_span,
-    part_of,
-)
+from sinkscope.sinks.conditions import Condition, ConditionPair, measure, most_common_span
 from sinkscope.sinks.locate import CaptureConfig, hash_passages
-from sinkscope.sinks.maps import bin_size_for
-from sinkscope.text import check_max_length, token_texts
-from sinkscope.triggers import Placement, Trigger
+from sinkscope.sinks.sink_map import SinkMap
+from sinkscope.sinks.statistics import bin_size_for
 
-CLEAN = "clean"
-TRIGGERED = "triggered"
+MIN_RELATIVE_SPREAD = 1e-5
+"""A standard deviation below this share of the mean is rounding: the values are constant."""
 
 DrawComparison = Callable[[Path, Mapping[str, pd.DataFrame], Mapping[str, Any]], None]
 """Draws the figures of `compare`: see `sinkscope.plots.run_figures.draw_comparison`."""
@@ -61,58 +60,113 @@ class CompareConfig:
 
 
 @dataclass(frozen=True)
-class ConditionPair:
-    """Two conditions, and a description of what differs between them."""
+class Comparison:
+    """Two conditions and what differs between them.
 
-    first: Condition
-    second: Condition
-    description: str = ""
-
-
-def pair_conditions(
-    model: Model,
-    other: Model | None,
-    passages: Sequence[list[int]],
-    max_length: int,
-    trigger: tuple[Trigger, Placement] | None,
-) -> ConditionPair:
-    """Two models on one text, with the trigger if one is given, or one model on clean and triggered text.
-
-    Raises:
-        ModelError: neither a second model nor a trigger, or models whose heads or tokens do not correspond.
-        TextError: no passage has `max_length` tokens, or the second model cannot read so many.
-        PlacementError: the trigger does not fit a passage.
+    Attributes:
+        data: over condition: `alpha`, `value_norm` (layer, head, position), `top1` (position), `span_mass`
+            (layer, head) if there is a trigger, `pattern` (layer, head, query, key) and `layer_map` (head,
+            map_query, map_key) over the passages of full length, `first_value_norm` (passage, layer, kv_head,
+            first_position), `text` (position), the tokens of one passage; and without condition, `uniform`
+            (layer, position) and `passages` (position).
+            Attributes: `description`, `difference`, `passages`, `full_length_passages`, `max_length`,
+            `backend`, `layer`, `map_bin`, `bin`, `shifted` (whether positions differ by an inserted trigger),
+            and `trigger_start`, `trigger_stop` if there is a trigger.
     """
-    if other is None and trigger is None:
-        raise ModelError(
-            f"model {model.name!r} has nothing to be compared with; give a second model or a `trigger`"
-        )
-    longest = max(map(len, passages))
-    if longest < max_length:
-        raise TextError(
-            f"no passage has `max_length` {max_length} tokens, which maps need; the longest has {longest}: "
-            "lower it to that or give more text"
-        )
-    if other is not None:
-        check_comparable(model, other)
-        check_max_length(other, max_length)
-    triggered: Sequence[list[int]] = passages
-    spans = None
-    if trigger is not None:
-        triggered, spans = insert_trigger(model, passages, *trigger)
-    trigger_text = f"trigger “{trigger[0].text}” as {trigger[1]}" if trigger else ""
-    if other is None:
-        return ConditionPair(
-            Condition(CLEAN, model, passages, spans),
-            Condition(TRIGGERED, model, triggered, spans),
-            f"{_short_name(model)}, {trigger_text}",
-        )
-    description = f"A = {_short_name(model)}, B = {_short_name(other)}"
-    return ConditionPair(
-        Condition("A", model, triggered, spans),
-        Condition("B", other, triggered, spans),
-        f"{description}, both with {trigger_text}" if trigger else description,
-    )
+
+    data: xr.Dataset
+
+    def sinks(self, index: int) -> SinkMap:
+        """α and value norms of the first (0) or the second (1) condition."""
+        names = ["alpha", "value_norm", "uniform", "passages"]
+        return SinkMap(self.data[names].isel(condition=index, drop=True))
+
+    @cached_property
+    def tables(self) -> dict[str, pd.DataFrame]:
+        """Every table by its name, with the columns of `sinkscope.schema`."""
+        data = self.data
+        norms = data["first_value_norm"].values
+        r = xr.DataArray(correlation(norms[0], norms[1]), dims=("layer", "position"))
+        n_pairs = norms.shape[1] * norms.shape[3]
+        attention = self._paired("alpha") | self._paired("value_norm", with_difference=False)
+        top1 = data["top1"].rename("probability").to_dataframe().reset_index()
+        tables = {
+            "attention": _table(attention | {name: data[name] for name in ("uniform", "passages")}),
+            "maps": self._maps(),
+            "value_norm_correlation": _table({"correlation": r}).assign(pairs=n_pairs),
+            "top1": top1.assign(passages=np.tile(data["passages"].values, 2)),
+            "passage": data["text"].to_dataframe().reset_index().dropna(ignore_index=True),
+        }
+        if "span_mass" in data:
+            tables["span_mass"] = _table(self._paired("span_mass")).assign(passages=data.attrs["passages"])
+        return tables
+
+    def _paired(self, variable: str, *, with_difference: bool = True) -> dict[str, xr.DataArray]:
+        first, second = (self.data[variable].isel(condition=index, drop=True) for index in (0, 1))
+        columns = {f"{variable}_first": first, f"{variable}_second": second}
+        return columns | ({"difference": second - first} if with_difference else {})
+
+    def _maps(self) -> pd.DataFrame:
+        attrs = self.data.attrs
+        first, second = self.data["layer_map"].values
+        heads = [*range(len(first)), pd.NA]
+        differences = np.stack([*(second - first), (second - first).mean(0)])
+        rows, keys = np.tril_indices(differences.shape[-1])
+        columns = {
+            "layer": attrs["layer"],
+            "head": pd.array(heads, "Int64").repeat(len(rows)),
+            "query": np.tile(rows * attrs["map_bin"], len(heads)),
+            "key": np.tile(keys * attrs["map_bin"], len(heads)),
+            "difference": differences[:, rows, keys].ravel(),
+            "trigger_start": attrs.get("trigger_start", pd.NA),
+            "trigger_stop": attrs.get("trigger_stop", pd.NA),
+            "passages": attrs["full_length_passages"],
+        }
+        return pd.DataFrame(columns).astype({"trigger_start": "Int64", "trigger_stop": "Int64"})
+
+    def summary(self) -> dict[str, Any]:
+        """What was compared, and each table in a number or two, as JSON values."""
+        tables = self.tables
+        attrs = self.data.attrs
+        labels = self.data["condition"].values.tolist()
+        sides = dict(zip(labels, ("first", "second"), strict=True))
+        strongest = self.sinks(0).strongest(1)
+        at_sink = tables["attention"][tables["attention"]["position"] == strongest]
+        changed = at_sink.iloc[int(at_sink["difference"].abs().argmax())]
+        r = tables["value_norm_correlation"].groupby("position")["correlation"].mean()
+        top1 = tables["top1"].groupby("condition", sort=False)["probability"].mean()
+        summary = {
+            "compared": f"{attrs['description']}; differences are {attrs['difference']}",
+            "passages": attrs["passages"],
+            "full_length_passages": attrs["full_length_passages"],
+            "backend": attrs["backend"],
+            "strongest_position": strongest,
+            "alpha_at_strongest": {
+                label: round(float(at_sink[f"alpha_{side}"].mean()), 4) for label, side in sides.items()
+            },
+            "most_changed_head": [int(changed["layer"]), int(changed["head"])],
+            "change_of_that_head": round(float(changed["difference"]), 4),
+            "value_norm_correlation": {
+                f"position {k}": _rounded(float(r[k])) for k in dict.fromkeys((0, 1, len(r) - 1))
+            },
+        }
+        if "span_mass" in tables:
+            summary["attention_to_trigger_span"] = {
+                label: _rounded(float(tables["span_mass"][f"span_mass_{side}"].mean()))
+                for label, side in sides.items()
+            }  # null for a suffix: no query comes after it
+        return summary | {"top1": {label: round(float(top1[label]), 4) for label in labels}}
+
+    def save(self, directory: Path) -> None:
+        """Write each table as `NAME.parquet`, `patterns.nc`, `norms.nc` and `summary.json`."""
+        for name, table in self.tables.items():
+            table.to_parquet(directory / f"{name}.parquet", index=False)
+        patterns = self.data[["pattern"]].drop_attrs().assign_attrs(bin=self.data.attrs["bin"])
+        write_netcdf({"/": patterns}, directory / "patterns.nc", {"pattern": {"zlib": True}})
+        norms = self.data[["first_value_norm"]].drop_attrs()
+        norms = norms.rename(first_value_norm="value_norm", first_position="position")
+        write_netcdf({"/": norms}, directory / "norms.nc", {"value_norm": {"zlib": True}})
+        (directory / "summary.json").write_text(json.dumps(self.summary(), indent=1), encoding="utf-8")
 
 
 def compare(
@@ -134,31 +188,39 @@ def compare(
     layer = model.n_layers - 1 if config.layer is None else config.layer
     max_length = _check_compared(first, second, layer, config.bin_size)
     capture = CaptureConfig(backend=config.backend, batch_size=config.batch_size)
+    n_passages = len(first.passages)
     measured = [
         measure(
             condition,
             capture,
             layer=layer,
             bin_size=config.bin_size,
-            on_progress=part_of(on_progress, index, 2),
+            on_progress=shift_progress(on_progress, done, 4 * n_passages),
         )
-        for index, condition in enumerate((first, second))
+        for condition, done in ((first, 0), (second, 2 * n_passages))
     ]
-    attrs = {
+    common = measured[0][["uniform", "passages"]]
+    n_first = min(data.sizes["first_position"] for data in measured)
+    data = xr.concat(
+        [each.drop_vars([*common]).isel(first_position=slice(n_first)) for each in measured], "condition"
+    )
+    data = data.assign_coords(condition=[first.label, second.label]).assign(common)
+    data.attrs = {
         "description": description,
         "difference": f"{second.label} − {first.label}",
-        "passages": len(first.passages),
+        "passages": n_passages,
         "full_length_passages": sum(len(passage) == max_length for passage in first.passages),
         "max_length": max_length,
-        "backend": sorted({str(statistics.sinks.data.attrs["backend"]) for statistics in measured}),
+        "backend": sorted({str(each.attrs["backend"]) for each in measured}),
         "layer": layer,
         "map_bin": config.bin_size,
         "bin": bin_size_for(model.n_layers * model.n_heads, max_length),
         "shifted": first.passages is not second.passages,
     }
     if first.spans:
-        attrs["trigger_start"], attrs["trigger_stop"] = most_common_span(first.spans)
-    return Comparison(_combine(measured, (first, second), max_length).assign_attrs(attrs))
+        span = most_common_span(first.spans)
+        data.attrs |= {"trigger_start": span.start, "trigger_stop": span.stop}
+    return Comparison(data)
 
 
 def _check_compared(first: Condition, second: Condition, layer: int, bin_size: int) -> int:
@@ -225,53 +287,40 @@ def write_comparison(
     return create_or_load(directory, "compare", inputs, build, load, metadata=metadata)
 
 
-def _combine(
-    measured: Sequence[ConditionStatistics], conditions: Sequence[Condition], max_length: int
-) -> xr.Dataset:
-    """The data of a `Comparison`, without attributes."""
-    first = measured[0].sinks.data
-    n_layers, n_heads, _ = first["alpha"].shape
-    spans = conditions[0].spans
-    passage = _common_passage(conditions[0], max_length)
-    n_first = min(statistics.value_norms.shape[-1] for statistics in measured)
-    coarse = np.array([statistics.pattern for statistics in measured], dtype=np.float32)
-    variables: dict[str, tuple[str, Any]] = {
-        "top1": ("position", [statistics.top1 for statistics in measured]),
-        "pattern": ("layer head query key", coarse.reshape(2, n_layers, n_heads, *coarse.shape[2:])),
-        "layer_map": ("head map_query map_key", [statistics.layer_map for statistics in measured]),
-        "first_value_norm": (
-            "passage layer kv_head first_position",
-            [statistics.value_norms[..., :n_first] for statistics in measured],
-        ),
-        "text": ("position", [_padded_texts(condition, passage, max_length) for condition in conditions]),
-    }
-    for name in ("alpha", "value_norm"):
-        variables[name] = ("layer head position", [statistics.sinks.data[name] for statistics in measured])
-    if spans:
-        variables["span_mass"] = ("layer head", [statistics.span_mass for statistics in measured])
-    data = xr.Dataset(
-        {
-            name: (("condition", *dims.split()), np.array(values))
-            for name, (dims, values) in variables.items()
-        },
-        coords={"condition": [condition.label for condition in conditions]},
+def trigger_span(maps: pd.DataFrame) -> tuple[int, int] | None:
+    """The trigger's most common span in the table `maps` of one comparison, if there is a trigger."""
+    start, stop = maps.iloc[0][["trigger_start", "trigger_stop"]]
+    return None if pd.isna(start) else (int(start), int(stop))
+
+
+def correlation(
+    first: Float[np.ndarray, "passage layer kv_head position"],
+    second: Float[np.ndarray, "passage layer kv_head position"],
+) -> Float[np.ndarray, "layer position"]:
+    """Pearson's r of value norms, by layer and position, over passages with key-value heads pooled.
+
+    NaN if either side is constant but for rounding. BOS attends only to itself: at position 0 every passage
+    gives the same numbers, one per head.
+    """
+    x, y = (
+        norms.astype(np.float64).transpose(1, 3, 0, 2).reshape(norms.shape[1], norms.shape[3], -1)
+        for norms in (first, second)
     )
-    return data.assign(uniform=first["uniform"], passages=first["passages"])
+    is_constant = np.zeros(x.shape[:2], dtype=bool)
+    for values in (x, y):
+        is_constant |= values.std(-1) <= MIN_RELATIVE_SPREAD * values.mean(-1)
+    x, y = (values - values.mean(-1, keepdims=True) for values in (x, y))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        r = (x * y).sum(-1) / np.sqrt((x**2).sum(-1) * (y**2).sum(-1))
+    return np.where(is_constant, np.nan, r)
 
 
-def _common_passage(condition: Condition, max_length: int) -> int:
-    """The first full-length passage with the most common span."""
-    full_length = [i for i, passage in enumerate(condition.passages) if len(passage) == max_length]
-    if not condition.spans:
-        return full_length[0]
-    span = range(*most_common_span(condition.spans))
-    return next((i for i in full_length if condition.spans[i] == span), full_length[0])
+def _table(columns: Mapping[str, xr.DataArray]) -> pd.DataFrame:
+    """A row per cell of the first variable, with its dimensions as first columns."""
+    data = xr.Dataset(columns)
+    dims: list[Hashable] = [*next(iter(columns.values())).dims]
+    return data.to_dataframe(dim_order=dims).reset_index()
 
 
-def _padded_texts(condition: Condition, passage: int, length: int) -> list[str | None]:
-    texts = token_texts(condition.model, condition.passages[passage])
-    return [*texts, *[None] * (length - len(texts))]
-
-
-def _short_name(model: Model) -> str:
-    return Path(model.name).name or model.name
+def _rounded(value: float) -> float | None:
+    return round(value, 4) if np.isfinite(value) else None

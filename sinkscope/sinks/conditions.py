@@ -1,4 +1,4 @@
-"""Measure one condition: a model and the passages it reads, with or without a trigger."""
+"""Conditions that are compared: a model and the passages it reads, with or without a trigger."""
 
 from __future__ import annotations
 
@@ -6,22 +6,27 @@ import inspect
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
 
 import numpy as np
 import torch
+import xarray as xr
 from jaxtyping import Float
 from torch import Tensor
 from transformers import DynamicCache
 
-from sinkscope.errors import ModelError
-from sinkscope.io.progress import OnProgress
+from sinkscope.errors import ModelError, TextError
+from sinkscope.io.progress import OnProgress, shift_progress
 from sinkscope.models.model import Model
+from sinkscope.sinks.capture import Statistic
 from sinkscope.sinks.locate import CaptureConfig, locate, locate_passage
-from sinkscope.sinks.maps import BinnedPattern, bin_size_for, heads_of
-from sinkscope.sinks.sink_map import SinkMap
-from sinkscope.sinks.statistics import FirstValueNorms, SpanMass, Statistic
+from sinkscope.sinks.statistics import BinnedPattern, FirstValueNorms, SpanMass, bin_size_for
+from sinkscope.text import check_max_length, token_texts
 from sinkscope.triggers import Placement, Trigger, place
 
+CLEAN = "clean"
+TRIGGERED = "triggered"
 FIRST_POSITIONS = 16
 """Value norms are kept per passage at this many positions."""
 MAX_LOGITS = 1 << 26
@@ -34,8 +39,7 @@ class Condition:
 
     Attributes:
         label: the condition's name in tables and figures.
-        spans: where the trigger is in each passage, or would be in the triggered one; None if there is no
-        trigger.
+        spans: where the trigger is in each passage, or would be in the triggered one; None without a trigger.
     """
 
     label: str
@@ -45,71 +49,78 @@ class Condition:
 
 
 @dataclass(frozen=True)
-class ConditionStatistics:
-    """What is measured of one condition.
+class ConditionPair:
+    """Two conditions, and a description of what differs between them."""
 
-    Attributes:
-        sinks: over all passages.
-        layer_map: mean attention maps of one layer's heads over the full-length passages.
-        pattern: mean attention maps of all heads, layer by layer, in coarse bins.
-        value_norms: of every passage at the first positions.
-        top1: mean top-1 probability of the next token.
-        span_mass: attention to the trigger's span by the queries after it, if there are spans (see
-        `SpanMass`).
+    first: Condition
+    second: Condition
+    description: str = ""
+
+
+def pair_conditions(
+    model: Model,
+    other: Model | None,
+    passages: Sequence[list[int]],
+    max_length: int,
+    trigger: tuple[Trigger, Placement] | None,
+) -> ConditionPair:
+    """Two models on one text, with the trigger if one is given, or one model on clean and triggered text.
+
+    Raises:
+        ModelError: neither a second model nor a trigger, or models whose heads or tokens do not correspond.
+        TextError: no passage has `max_length` tokens, or the second model cannot read so many.
+        PlacementError: the trigger does not fit a passage.
     """
-
-    sinks: SinkMap
-    layer_map: Float[np.ndarray, "head bin bin"]
-    pattern: Float[np.ndarray, "layer_head bin bin"]
-    value_norms: Float[np.ndarray, "passage layer kv_head position"]
-    top1: Float[np.ndarray, " position"]
-    span_mass: Float[np.ndarray, "layer head"] | None
-
-
-def measure(
-    condition: Condition,
-    config: CaptureConfig,
-    *,
-    layer: int,
-    bin_size: int,
-    on_progress: OnProgress | None = None,
-) -> ConditionStatistics:
-    """Measure a condition in one pass for attention and values and one for the next token.
-
-    Args:
-        layer, bin_size: of `layer_map`.
-    """
-    model, passages = condition.model, condition.passages
-    length = max(map(len, passages))
-    all_heads = heads_of(range(model.n_layers), model.n_heads)
-    layer_map = BinnedPattern(heads_of([layer], model.n_heads), length, bin_size, full_length_only=True)
-    coarse = bin_size_for(len(all_heads), length)
-    pattern = BinnedPattern(all_heads, length, coarse, full_length_only=True)
-    norms = FirstValueNorms(model.n_layers, min(FIRST_POSITIONS, *map(len, passages)))
-    accumulators: list[Statistic] = [layer_map, norms, pattern]
-    span_mass = None
-    if condition.spans is not None:
-        span_mass = SpanMass(model.n_layers, model.n_heads, condition.spans)
-        accumulators.append(span_mass)
-    sinks = locate(model, passages, config, accumulators=accumulators, on_progress=part_of(on_progress, 0, 2))
-    top1 = top1_by_position(
-        model, passages, batch_size=config.batch_size, on_progress=part_of(on_progress, 1, 2)
-    )
-    return ConditionStatistics(
-        sinks,
-        layer_map.result()["pattern"].numpy(),
-        pattern.result()["pattern"].numpy(),
-        norms.result()["value_norm"].numpy(),
-        top1.numpy(),
-        span_mass.result()["span_mass"].numpy() if span_mass else None,
+    if other is None and trigger is None:
+        raise ModelError(
+            f"model {model.name!r} has nothing to be compared with; give a second model or a `trigger`"
+        )
+    longest = max(map(len, passages))
+    if longest < max_length:
+        raise TextError(
+            f"no passage has `max_length` {max_length} tokens, which maps need; the longest has {longest}: "
+            "lower it to that or give more text"
+        )
+    if other is not None:
+        check_comparable(model, other)
+        check_max_length(other, max_length)
+    triggered, spans = insert_trigger(model, passages, *trigger) if trigger else (passages, None)
+    names = [Path(each.name).name or each.name for each in (model, other) if each is not None]
+    trigger_text = f"trigger “{trigger[0].text}” as {trigger[1]}" if trigger else ""
+    if other is None:
+        return ConditionPair(
+            Condition(CLEAN, model, passages, spans),
+            Condition(TRIGGERED, model, triggered, spans),
+            f"{names[0]}, {trigger_text}",
+        )
+    description = "A = {}, B = {}".format(*names)
+    return ConditionPair(
+        Condition("A", model, triggered, spans),
+        Condition("B", other, triggered, spans),
+        f"{description}, both with {trigger_text}" if trigger else description,
     )
 
 
-def part_of(on_progress: OnProgress | None, index: int, n_parts: int) -> OnProgress | None:
-    """A callback for one of several parts of equal size of the work that `on_progress` follows."""
-    if on_progress is None:
-        return None
-    return lambda done, total: on_progress(done + index * total, n_parts * total)
+def check_comparable(first: Model, second: Model) -> None:
+    """Check that heads and tokens of two models correspond.
+
+    Raises:
+        ModelError: the models differ in vocabulary, layers or heads.
+    """
+    units = {"n_layers": "layers", "n_heads": "heads", "n_kv_heads": "key-value heads"}
+    for name, unit in units.items():
+        sizes = getattr(first, name), getattr(second, name)
+        if sizes[0] != sizes[1]:
+            raise ModelError(
+                f"models {first.name!r} and {second.name!r} have {sizes[0]} and {sizes[1]} {unit}; "
+                "compare models of one shape"
+            )
+    vocabularies = [(each.tokenizer.get_vocab(), each.tokenizer.bos_token_id) for each in (first, second)]
+    if vocabularies[0] != vocabularies[1]:
+        raise ModelError(
+            f"models {first.name!r} and {second.name!r} have different vocabularies; "
+            "compare models with the same tokenizer"
+        )
 
 
 def insert_trigger(
@@ -137,48 +148,72 @@ def insert_trigger(
     return [sequence.tokens for sequence in triggered], spans
 
 
-def most_common_span(spans: Sequence[range]) -> tuple[int, int]:
-    """The most frequent span, as start and stop."""
-    return Counter((span.start, span.stop) for span in spans).most_common(1)[0][0]
+def most_common_span(spans: Sequence[range]) -> range:
+    return Counter(spans).most_common(1)[0][0]
 
 
-def check_comparable(first: Model, second: Model) -> None:
-    """Check that heads and tokens of two models correspond.
+def measure(
+    condition: Condition,
+    config: CaptureConfig,
+    *,
+    layer: int,
+    bin_size: int,
+    on_progress: OnProgress | None = None,
+) -> xr.Dataset:
+    """The variables of a `Comparison` for one condition: a pass for attention, and one for the next token.
 
-    Raises:
-        ModelError: the models differ in vocabulary, layers or heads.
+    Args:
+        layer, bin_size: of `layer_map`.
     """
-    units = {"n_layers": "layers", "n_heads": "heads", "n_kv_heads": "key-value heads"}
-    for name, unit in units.items():
-        sizes = getattr(first, name), getattr(second, name)
-        if sizes[0] != sizes[1]:
-            raise ModelError(
-                f"models {first.name!r} and {second.name!r} have {sizes[0]} and {sizes[1]} {unit}; "
-                "compare models of one shape"
-            )
-    tokenizers = first.tokenizer, second.tokenizer
-    if (
-        tokenizers[0].get_vocab() != tokenizers[1].get_vocab()
-        or tokenizers[0].bos_token_id != tokenizers[1].bos_token_id
-    ):
-        raise ModelError(
-            f"models {first.name!r} and {second.name!r} have different vocabularies; "
-            "compare models with the same tokenizer"
-        )
+    model, passages, spans = condition.model, condition.passages, condition.spans
+    length = max(map(len, passages))
+    heads = list(product(range(model.n_layers), range(model.n_heads)))
+    layer_heads = [head for head in heads if head[0] == layer]
+    layer_map = BinnedPattern(layer_heads, length, bin_size, full_length_only=True)
+    pattern = BinnedPattern(heads, length, bin_size_for(len(heads), length), full_length_only=True)
+    norms = FirstValueNorms(model.n_layers, min(FIRST_POSITIONS, *map(len, passages)))
+    span_mass = None if spans is None else SpanMass(model.n_layers, model.n_heads, spans)
+    accumulators: list[Statistic] = [layer_map, norms, pattern, *([span_mass] if span_mass else [])]
+    n = len(passages)
+    progress = [shift_progress(on_progress, done, 2 * n) for done in (0, n)]
+    sinks = locate(model, passages, config, accumulators=accumulators, on_progress=progress[0]).data
+    top1 = top1_by_position(model, passages, config.batch_size, progress[1])
+    maps = pattern.result()["pattern"].float().unflatten(0, (model.n_layers, model.n_heads))
+    texts = np.full(length, None)
+    shown = token_texts(model, passages[_typical_passage(condition, length)])
+    texts[: len(shown)] = shown
+    data = sinks[["alpha", "value_norm", "uniform", "passages"]].drop_vars(["head", "position"])
+    data = data.assign(
+        top1=("position", top1.numpy()),
+        pattern=(("layer", "head", "query", "key"), maps.numpy()),
+        layer_map=(("head", "map_query", "map_key"), layer_map.result()["pattern"].numpy()),
+        first_value_norm=(
+            ("passage", "layer", "kv_head", "first_position"),
+            norms.result()["value_norm"].numpy(),
+        ),
+        text=("position", texts),
+    )
+    if span_mass:
+        data["span_mass"] = (("layer", "head"), span_mass.result()["span_mass"].numpy())
+    return data
+
+
+def _typical_passage(condition: Condition, length: int) -> int:
+    """The first passage of this length, if possible with the most common span."""
+    full_length = [i for i, passage in enumerate(condition.passages) if len(passage) == length]
+    if not condition.spans:
+        return full_length[0]
+    span = most_common_span(condition.spans)
+    return next((i for i in full_length if condition.spans[i] == span), full_length[0])
 
 
 def top1_by_position(
-    model: Model,
-    passages: Sequence[list[int]],
-    *,
-    batch_size: int = 8,
-    max_logits: int = MAX_LOGITS,
-    on_progress: OnProgress | None = None,
+    model: Model, passages: Sequence[list[int]], batch_size: int = 8, on_progress: OnProgress | None = None
 ) -> Float[Tensor, " position"]:
     """Top-1 probability max_v p(v | tokens up to each position) in [0, 1], mean over passages.
 
     The mean is over the passages that have the position. Each batch is read in chunks of positions, with a
-    key-value cache between them, so at most `max_logits` numbers of vocabulary × positions × batch are in
+    key-value cache between them, so at most `MAX_LOGITS` numbers of vocabulary × positions × batch are in
     memory. Softmax is in fp32.
     """
     length = max(map(len, passages))
@@ -188,7 +223,7 @@ def top1_by_position(
     done = 0
     for batch in model.batches(passages, batch_size):
         n_rows, width = batch.ids.shape
-        chunk_size = max(1, max_logits // (n_rows * vocab_size))
+        chunk_size = max(1, MAX_LOGITS // (n_rows * vocab_size))
         cache = {}
         if width > chunk_size:
             cache = {_cache_parameter(model): DynamicCache(config=model.hf.config)}

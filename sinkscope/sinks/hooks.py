@@ -1,4 +1,4 @@
-"""Blocks from TransformerLens hooks: all rows of a layer at once, for passages of moderate length."""
+"""The `hooks` backend: TransformerLens hooks read all rows of a layer at once, for moderate lengths."""
 
 from __future__ import annotations
 
@@ -10,87 +10,58 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sinkscope.errors import ModelError
-from sinkscope.io.progress import OnProgress
-from sinkscope.models.model import Model, Side
-from sinkscope.sinks.blocks import AttentionBlock, ValueBlock
-from sinkscope.sinks.statistics import Statistic, residual_blocks
+from sinkscope.models.model import Model, PaddedBatch
+from sinkscope.sinks.capture import AttentionBlock, Backend, Recorder, ValueBlock
 
 
-def capture(
-    model: Model,
-    passages: Sequence[list[int]],
-    statistics: Sequence[Statistic],
-    *,
-    batch_size: int = 8,
-    layers: Sequence[int] | None = None,
-    side: Side = "right",
-    on_progress: OnProgress | None = None,
-) -> None:  # 7 parameters, the same for every backend
-    """Run the model's TransformerLens bridge over `passages` (token ids) and update every statistic.
+class HooksBackend(Backend):
+    """Reads the whole pattern of a layer from the model's TransformerLens bridge."""
 
-    Passages are read in order, padded per batch on `side`. Gradients are off; the model is not changed.
+    name = "hooks"
 
-    Raises:
-        ModelError: a hook for the pattern or the values of a layer was not called.
-    """
-    bridge = model.bridge
-    layers = range(model.n_layers) if layers is None else layers
-    done = 0
-    for batch in model.batches(passages, batch_size, side):
-        recorder = _Recorder(model, statistics, batch.spans, done)
-        with torch.no_grad(), residual_blocks(lambda: bridge.blocks, statistics, batch.spans, done):
+    def _capture_batch(self, model: Model, batch: PaddedBatch, recorder: Recorder) -> None:
+        hooks = _Hooks(model, recorder)
+        bridge = model.bridge
+        with recorder.residual_blocks(lambda: bridge.blocks):
             bridge.run_with_hooks(
                 batch.ids,
                 attention_mask=batch.mask.long(),
                 position_ids=batch.position_ids,
-                fwd_hooks=recorder.hooks(layers),
+                fwd_hooks=hooks.by_name(),
                 return_type=None,
             )
-        recorder.check_complete(layers)
-        done += len(batch.spans)
-        if on_progress:
-            on_progress(done, len(passages))
+        hooks.check_complete()
+
+    @classmethod
+    def unsupported_reason(cls, model: Model, tokens: Sequence[int]) -> str | None:  # noqa: ARG003
+        from transformer_lens.factories.architecture_adapter_factory import SUPPORTED_ARCHITECTURES
+
+        name = type(model.hf).__name__
+        return None if name in SUPPORTED_ARCHITECTURES else f"TransformerLens has no adapter for {name}"
 
 
-def unsupported_reason(model: Model) -> str | None:
-    """Why TransformerLens does not support this model, or None if it does."""
-    from transformer_lens.factories.architecture_adapter_factory import SUPPORTED_ARCHITECTURES
+class _Hooks:
+    """Hooks for one batch, which keep each layer's values until its pattern comes."""
 
-    name = type(model.hf).__name__
-    return None if name in SUPPORTED_ARCHITECTURES else f"TransformerLens has no adapter for {name}"
-
-
-class _Recorder:
-    """Hooks for one batch: keeps each layer's values until its pattern comes, then updates the statistics.
-
-    Args:
-        spans: the positions of each passage in its row of the batch.
-        first: the number of the first passage.
-    """
-
-    def __init__(
-        self, model: Model, statistics: Sequence[Statistic], spans: Sequence[range], first: int
-    ) -> None:
+    def __init__(self, model: Model, recorder: Recorder) -> None:
         self.model = model
-        self.statistics = statistics
-        self.spans = spans
-        self.first = first
+        self.recorder = recorder
         self._values: dict[int, Float[Tensor, "batch kv_head position d_head"]] = {}
         self._layers_with_pattern: set[int] = set()
 
-    def hooks(self, layers: Sequence[int]) -> list[tuple[str, partial[None]]]:
+    def by_name(self) -> list[tuple[str, partial[None]]]:
         return [
             hook
-            for layer in layers
+            for layer in range(self.model.n_layers)
             for hook in (
                 (f"blocks.{layer}.attn.v.hook_out", partial(self._on_value, layer)),
                 (f"blocks.{layer}.attn.hook_pattern", partial(self._on_pattern, layer)),
             )
         ]
 
-    def check_complete(self, layers: Sequence[int]) -> None:
+    def check_complete(self) -> None:
         for name, recorded in (("values", set(self._values)), ("pattern", self._layers_with_pattern)):
-            if missing := set(layers) - recorded:
+            if missing := set(range(self.model.n_layers)) - recorded:
                 raise ModelError(
                     f"model {self.model.name!r}: TransformerLens gave no {name} of layer {min(missing)}; "
                     "use `backend` tiled"
@@ -106,13 +77,8 @@ class _Recorder:
         if layer not in self._values:
             return  # `check_complete` raises the error
         heads = range(pattern.shape[1])
-        for row, span in enumerate(self.spans):
-            positions = slice(span.start, span.stop)
-            rows = range(len(span))
-            passage = self.first + row
-            values = ValueBlock(layer, passage, self._values[layer][row, :, positions])
-            part = pattern[row, :, positions, positions].float()
-            attention = AttentionBlock(layer, passage, len(span), heads, rows, rows, part, last=True)
-            for statistic in self.statistics:
-                statistic.update(values)
-                statistic.update(attention)
+        for row, (passage, length) in enumerate(self.recorder.passages):
+            self.recorder.update(ValueBlock(layer, passage, self._values[layer][row, :, :length]))
+            part = pattern[row, :, :length, :length].float()
+            rows, keys = torch.arange(length), range(length)
+            self.recorder.update(AttentionBlock(layer, passage, length, heads, rows, keys, part, last=True))

@@ -17,6 +17,7 @@ import json
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -28,12 +29,19 @@ from sinkscope.errors import ModelError, TextError
 from sinkscope.io.progress import OnProgress
 from sinkscope.io.run_directory import create_or_load
 from sinkscope.models.model import Model
-from sinkscope.sinks.backends import Backend, BackendName, choose_backend
-from sinkscope.sinks.maps import BinnedPattern, Head, bin_size_for, heads_of
-from sinkscope.sinks.sampling import ALWAYS_SAMPLED, SampledSinkStatistics, Sampling
+from sinkscope.sinks.backends import BackendName, choose_backend
+from sinkscope.sinks.capture import ALWAYS_SAMPLED, Backend, Sampling, Statistic
+from sinkscope.sinks.sampling import SampledSinkStatistics
 from sinkscope.sinks.sink_map import SinkMap, uniform_baseline
 from sinkscope.sinks.sink_tokens import MIN_QUERIES, MassiveActivations, SinkTokens, token_kind
-from sinkscope.sinks.statistics import QUERY_STATISTICS, SinkStatistics, Statistic
+from sinkscope.sinks.statistics import (
+    QUERY_STATISTICS,
+    BinnedPattern,
+    Head,
+    QueryStatistic,
+    SinkStatistics,
+    bin_size_for,
+)
 from sinkscope.text import TokenSequences, token_texts
 
 EPSILON = 0.3
@@ -132,7 +140,7 @@ def locate(
 
 def locate_passage(model: Model, tokens: list[int]) -> SinkMap:
     """The sinks of a single passage, as `sink:r` placements need them."""
-    return locate(model, [tokens], CaptureConfig(batch_size=1))
+    return locate(model, [tokens])
 
 
 def write_locate(
@@ -189,8 +197,7 @@ def head_maps(
 ) -> dict[Head, Float[np.ndarray, "query_bin key_bin"]]:
     """Attention maps of some heads on one passage, in bins of `bin_size` positions (see `BinnedPattern`)."""
     maps = BinnedPattern(heads, len(tokens), bin_size)
-    layers = sorted({layer for layer, _ in heads})
-    choose_backend(model, [tokens], backend).capture(model, [tokens], [maps], layers=layers)
+    choose_backend(model, [tokens], backend).capture(model, [tokens], [maps])
     return dict(zip(heads, maps.result()["pattern"].numpy(), strict=True))
 
 
@@ -233,7 +240,7 @@ def _measure(
         SampledSinkStatistics(*shape, sampling) if sampling else SinkStatistics(*shape, config.epsilon)
     )
     names = [*config.statistics, *(["learned_sink"] if model.has_learned_sinks else [])]
-    by_query = [QUERY_STATISTICS[name](*shape) for name in dict.fromkeys(names)]
+    by_query = [QueryStatistic(name, shape) for name in dict.fromkeys(names)]
     backend.capture(
         model,
         passages,
@@ -275,7 +282,7 @@ def _locate_with_details(
     on_progress: OnProgress | None,
 ) -> SinkMap:
     first = passages[0]
-    heads = heads_of(range(model.n_layers), model.n_heads)
+    heads = list(product(range(model.n_layers), range(model.n_heads)))
     maps = BinnedPattern(heads, len(first), bin_size_for(len(heads), len(first)))
     massive = MassiveActivations(model.n_layers)
     tokens = SinkTokens(passages, _token_kinds(model, passages), model.n_heads, config.epsilon)

@@ -1,61 +1,19 @@
-"""Estimate α from a sample of the queries: which rows are drawn, the estimate and its interval."""
+"""Estimate α from a sample of the queries, with an interval."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
-from sinkscope.sinks.blocks import ResidualBlock, SampledBlock, ValueBlock
-from sinkscope.sinks.statistics import Block, Mean, check_equal, to_query_heads
+from sinkscope.sinks.capture import ALWAYS_SAMPLED, AttentionBlock, Block, Sampling, ValueBlock
+from sinkscope.sinks.statistics import Accumulator, Mean, to_query_heads
 
-ALWAYS_SAMPLED = 128
-"""The first rows of a passage are always read: they are cheap, and α varies most there."""
-MIN_SAMPLED_ROWS = 32
-"""Rows drawn from the later rows of a passage, at least."""
-MIN_EXPECTED_ROWS = 16
-"""A passage does not count at positions with fewer drawn rows than this expected at or after them."""
 Z = 1.959964
 """The 97.5 % quantile of the normal distribution."""
 
 
-@dataclass(frozen=True)
-class Sampling:
-    """A fraction of every passage's queries, drawn for each layer by `seed` without replacement.
-
-    Shards that will be added need different seeds.
-    """
-
-    fraction: float
-    seed: int = 0
-
-    def rows(self, layer: int, passage: int, length: int) -> Int[Tensor, " row"]:
-        """The queries that are read of one layer on one passage, ascending."""
-        n_later = max(0, length - ALWAYS_SAMPLED)
-        rng = np.random.default_rng([self.seed, passage, layer])
-        drawn = np.empty(0, dtype=np.int64)
-        if n_later:
-            drawn = ALWAYS_SAMPLED + np.sort(rng.choice(n_later, self.n_drawn(length), replace=False))
-        return torch.cat([torch.arange(length - n_later), torch.from_numpy(drawn)])
-
-    def n_drawn(self, length: int) -> int:
-        """How many of the rows after the first `ALWAYS_SAMPLED` are drawn."""
-        n_later = max(0, length - ALWAYS_SAMPLED)
-        return min(n_later, max(MIN_SAMPLED_ROWS, round(self.fraction * n_later)))
-
-    def n_estimated(self, length: int) -> int:
-        """At how many of its first positions a passage counts: those with enough rows after them."""
-        n_later = max(0, length - ALWAYS_SAMPLED)
-        n_drawn = self.n_drawn(length)
-        if n_drawn == n_later:
-            return length
-        return max(0, length - int(np.ceil(MIN_EXPECTED_ROWS * n_later / n_drawn)) + 1)
-
-
-class SampledSinkStatistics:
+class SampledSinkStatistics(Accumulator):
     """`SinkStatistics` from a sample of rows: `alpha` with a 95 % interval, `value_norm`, `weighted_norm`.
 
     `alpha_low` and `alpha_high` are the ends of the interval; α is unbiased, value norms are exact. At each
@@ -76,9 +34,13 @@ class SampledSinkStatistics:
     threshold of a noisy mean is biased.
     """
 
+    config = ("shape", "fraction")
+    sums = ("_means", "_sum", "_squares")
+
     def __init__(self, n_layers: int, n_heads: int, length: int, sampling: Sampling) -> None:
         self.shape = (n_layers, n_heads, length)
         self.sampling = sampling
+        self.fraction = sampling.fraction
         self._means = {name: Mean(self.shape) for name in ("alpha", "certain", "value_norm", "weighted_norm")}
         self._means |= {name: Mean((n_layers, 1, length)) for name in ("share", "variance", "degrees")}
         self._sum = torch.zeros(self.shape, dtype=torch.float64)
@@ -94,7 +56,12 @@ class SampledSinkStatistics:
             shape = (self.shape[1], block.value.shape[1])
             self._received = [torch.zeros(shape, device=block.value.device) for _ in range(3)]
             self._drawn_rows = []
-        elif isinstance(block, SampledBlock):
+        elif isinstance(block, AttentionBlock):
+            if not block.is_sample:
+                raise TypeError(
+                    "SampledSinkStatistics was given full attention; capture with the sampling that it was "
+                    "made for"
+                )
             n_certain = int((block.rows < ALWAYS_SAMPLED).sum())
             drawn = block.pattern[:, n_certain:]
             part = (slice(block.heads.start, block.heads.stop), slice(block.keys.start, block.keys.stop))
@@ -105,13 +72,8 @@ class SampledSinkStatistics:
                 self._drawn_rows.append(block.rows[n_certain:])
             if block.last:
                 self._add(block)
-        elif not isinstance(block, ResidualBlock):
-            raise TypeError(
-                "SampledSinkStatistics was given full attention; capture with the sampling that it was made "
-                "for"
-            )
 
-    def _add(self, block: SampledBlock) -> None:
+    def _add(self, block: AttentionBlock) -> None:
         assert self._norms is not None, "a layer's values come before its attention"
         layer, length = block.layer, block.length
         n_estimated = self.sampling.n_estimated(length)
@@ -137,14 +99,6 @@ class SampledSinkStatistics:
         self._means["degrees"].add(layer, torch.where(complete, 0, n_drawn - 1)[None])
         self._sum[layer, :, :n_estimated] += total
         self._squares[layer, :, :n_estimated] += squares
-
-    def __add__(self, other: SampledSinkStatistics) -> SampledSinkStatistics:
-        check_equal("fraction", self.sampling.fraction, other.sampling.fraction)
-        merged = SampledSinkStatistics(*self.shape, self.sampling)
-        merged._means = {name: mean + other._means[name] for name, mean in self._means.items()}
-        merged._sum = self._sum + other._sum
-        merged._squares = self._squares + other._squares
-        return merged
 
     def result(self) -> dict[str, Float[Tensor, "layer head position"]]:
         means = {name: mean.result() for name, mean in self._means.items()}

@@ -15,8 +15,8 @@ from jaxtyping import Float
 
 from sinkscope.errors import PlacementError, TextError
 from sinkscope.io.tables import load_netcdf, write_netcdf
-from sinkscope.sinks.maps import Head
 from sinkscope.sinks.sink_tokens import MIN_QUERIES
+from sinkscope.sinks.statistics import Head
 
 
 def uniform_alpha(length: int, window: int | None = None) -> Float[np.ndarray, " position"]:

@@ -6,13 +6,15 @@ from array import array
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Self
 
 import pandas as pd
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from sinkscope.sinks.blocks import AttentionBlock, ResidualBlock
-from sinkscope.sinks.statistics import AttentionReceived, Block, check_equal
+from sinkscope.sinks.capture import AttentionBlock, Block, ResidualBlock
+from sinkscope.sinks.statistics import Accumulator, AttentionReceived
 
 KINDS = ("first", "newline", "punctuation", "number", "word start", "word part", "other")
 MIN_QUERIES = 8
@@ -45,6 +47,9 @@ class SinkTokens(AttentionReceived):
         passages: the token ids captured, in their order.
         kinds: for each token id that occurs, one of `KINDS` (see `token_kind`); position 0 is always `first`.
     """
+
+    config = ("n_heads", "epsilon")
+    sums = ("_n_strongest", "_n_tokens", "_n_heads_total")
 
     def __init__(
         self, passages: Sequence[Sequence[int]], kinds: dict[int, str], n_heads: int, epsilon: float
@@ -85,15 +90,12 @@ class SinkTokens(AttentionReceived):
     def _kind(self, tokens: Sequence[int], position: int) -> str:
         return "first" if position == 0 else self.token_kinds[tokens[position]]
 
-    def __add__(self, other: SinkTokens) -> SinkTokens:
-        check_equal("heads and epsilon", (self.n_heads, self.epsilon), (other.n_heads, other.epsilon))
-        kinds = self.token_kinds | other.token_kinds
-        merged = SinkTokens([*self.passages, *other.passages], kinds, self.n_heads, self.epsilon)
-        merged._n_heads_total = self._n_heads_total + other._n_heads_total
+    def __add__(self, other: Self) -> Self:
+        merged = super().__add__(other)
+        merged.passages = [*self.passages, *other.passages]
+        merged.token_kinds = self.token_kinds | other.token_kinds
+        merged._sinks = {}
         for shard, shift in ((self, 0), (other, len(self.passages))):
-            for kind in KINDS:
-                merged._n_strongest[kind] += shard._n_strongest[kind]
-                merged._n_tokens[kind] += shard._n_tokens[kind]
             for key, sink in shard._sinks.items():
                 total = merged._sinks.setdefault(key, _SinkToken())
                 total.passages.extend(passage + shift for passage in sink.passages)
@@ -155,17 +157,7 @@ def token_kind(token: str, text: str) -> str:
     return "other"
 
 
-@dataclass
-class _LayerActivations:
-    largest: float = 0.0
-    index: tuple[int, int, int] = (0, 0, 0)
-    """Passage, position and dimension of the largest."""
-    ratio_sum: float = 0.0
-    n_massive: int = 0
-    n_passages: int = 0
-
-
-class MassiveActivations:
+class MassiveActivations(Accumulator):
     """Per layer, the largest |x| of the residual stream, and in how many passages it is massive.
 
     Massive activations exceed 100 and a thousand times the passage's median |x| (Sun et al., arXiv
@@ -173,40 +165,36 @@ class MassiveActivations:
     """
 
     residual = True
+    sums = ("_times_median", "_n_massive", "_n_passages")
 
     def __init__(self, n_layers: int) -> None:
-        self._layers = [_LayerActivations() for _ in range(n_layers)]
+        self._largest = [(0.0, (0, 0, 0))] * n_layers
+        """The largest, and its passage, position and dimension."""
+        self._times_median = torch.zeros(n_layers, dtype=torch.float64)
+        self._n_massive = torch.zeros(n_layers, dtype=torch.float64)
+        self._n_passages = torch.zeros(n_layers, dtype=torch.float64)
 
     def update(self, block: Block) -> None:
         if not isinstance(block, ResidualBlock):
             return
-        layer = self._layers[block.layer]
+        layer = block.layer
         magnitude = block.residual.abs().float()
         argmax = int(magnitude.argmax())
         largest = float(magnitude.flatten()[argmax])
         median = float(magnitude.median())
-        layer.n_passages += 1
-        layer.ratio_sum += largest / median if median > 0 else float("inf")
-        layer.n_massive += largest > MIN_MAGNITUDE and largest >= TIMES_MEDIAN * median
-        if largest > layer.largest:
+        self._n_passages[layer] += 1
+        self._times_median[layer] += largest / median if median > 0 else float("inf")
+        self._n_massive[layer] += largest > MIN_MAGNITUDE and largest >= TIMES_MEDIAN * median
+        if largest > self._largest[layer][0]:
             position, dimension = divmod(argmax, magnitude.shape[1])
-            layer.largest = largest
-            layer.index = (block.passage, position, dimension)
+            self._largest[layer] = (largest, (block.passage, position, dimension))
 
-    def __add__(self, other: MassiveActivations) -> MassiveActivations:
-        """The passages of `other` are numbered after those of this one."""
-        merged = MassiveActivations(len(self._layers))
-        for number, (a, b) in enumerate(zip(self._layers, other._layers, strict=True)):
-            passage, position, dimension = b.index
-            shifted = (passage + a.n_passages, position, dimension)
-            largest, index = max((a.largest, a.index), (b.largest, shifted))
-            merged._layers[number] = _LayerActivations(
-                largest,
-                index,
-                a.ratio_sum + b.ratio_sum,
-                a.n_massive + b.n_massive,
-                a.n_passages + b.n_passages,
-            )
+    def __add__(self, other: Self) -> Self:
+        merged = super().__add__(other)
+        shift = int(self._n_passages[0])
+        shifted = [(largest, (index[0] + shift, *index[1:])) for largest, index in other._largest]
+        pairs = zip(self._largest, shifted, strict=True)
+        merged._largest = [second if second[0] > first[0] else first for first, second in pairs]
         return merged
 
     def table(self) -> pd.DataFrame:
@@ -216,9 +204,8 @@ class MassiveActivations:
         passage over its median, mean over passages; massive, the share of passages that have a massive
         activation in the layer.
         """
-        columns = ["layer", "largest", "passage", "position", "dimension", "times_median", "massive"]
-        rows = []
-        for number, layer in enumerate(self._layers):
-            n = max(1, layer.n_passages)
-            rows.append((number, layer.largest, *layer.index, layer.ratio_sum / n, layer.n_massive / n))
-        return pd.DataFrame(rows, columns=columns)
+        rows = [(layer, largest, *index) for layer, (largest, index) in enumerate(self._largest)]
+        table = pd.DataFrame(rows, columns=["layer", "largest", "passage", "position", "dimension"])
+        n_passages = self._n_passages.clamp(min=1)
+        means = {"times_median": self._times_median / n_passages, "massive": self._n_massive / n_passages}
+        return table.assign(**{name: values.numpy() for name, values in means.items()})

@@ -1,29 +1,55 @@
-"""Statistics: running sums over blocks that do not grow with the number of passages, divided in `result()`.
-
-Statistics of the same configuration add up (`a + b`), so shards of a data set can be captured separately.
-"""
+"""Statistics: sums over blocks that do not grow with the number of passages, divided in `result()`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from typing import Any, Protocol, Self, TypeGuard
+import math
+from collections.abc import Sequence
+from copy import copy
+from typing import Any, ClassVar, Self, TypeGuard
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
-from sinkscope.models.hidden_states import layer_outputs
-from sinkscope.sinks.blocks import AttentionBlock, ResidualBlock, SampledBlock, ValueBlock
+from sinkscope.sinks.capture import AttentionBlock, Block, Statistic, ValueBlock
 
-Block = AttentionBlock | SampledBlock | ValueBlock | ResidualBlock
+Head = tuple[int, int]
+"""Layer and head, from 0."""
+MAX_BINS = 64
+"""Bins per side of the maps of all heads of a model."""
+MAX_CELLS = 2**22
+"""Cells of the maps of all heads together: 64 × 64 for 32 × 32 heads."""
 
 
-class Statistic(Protocol):
-    """Takes blocks and keeps sums of them. One with `residual = True` is given residual blocks too."""
+class Accumulator:
+    """Sums that add up (`a + b`), so shards of a data set can be captured separately.
 
-    def update(self, block: Block) -> None: ...
+    The passages of `b` are numbered after those of `a`.
+    """
+
+    config: ClassVar[tuple[str, ...]] = ()
+    """Attributes that must be the same in both."""
+    sums: ClassVar[tuple[str, ...]]
+    """Attributes that are added."""
+
+    def __add__(self, other: Self) -> Self:
+        for name in self.config:
+            first, second = getattr(self, name), getattr(other, name)
+            if first != second:
+                raise ValueError(
+                    f"statistics of {name} {first} and {second} do not add up; capture both with the same"
+                )
+        merged = copy(self)
+        for name in self.sums:
+            setattr(merged, name, _add(getattr(self, name), getattr(other, name)))
+        return merged
+
+
+def _add(first: Any, second: Any) -> Any:
+    if isinstance(first, dict):
+        return {key: _add(value, second[key]) for key, value in first.items()}
+    return first + second
 
 
 def require_full_attention(block: Block, statistic: Statistic) -> TypeGuard[AttentionBlock]:
@@ -32,7 +58,7 @@ def require_full_attention(block: Block, statistic: Statistic) -> TypeGuard[Atte
     Raises:
         TypeError: it is a sample of rows, for which this statistic would give wrong numbers.
     """
-    if isinstance(block, SampledBlock):
+    if isinstance(block, AttentionBlock) and block.is_sample:
         raise TypeError(
             f"{type(statistic).__name__} needs every row of the attention pattern; "
             "use SampledSinkStatistics for a sample"
@@ -40,20 +66,11 @@ def require_full_attention(block: Block, statistic: Statistic) -> TypeGuard[Atte
     return isinstance(block, AttentionBlock)
 
 
-def check_equal(name: str, first: Any, second: Any) -> None:
-    """Check that two statistics have the same configuration.
-
-    Raises:
-        ValueError: they differ.
-    """
-    if first != second:
-        raise ValueError(
-            f"statistics of {name} {first} and {second} do not add up; capture both with the same"
-        )
-
-
-class Mean:
+class Mean(Accumulator):
     """Mean over passages of an array per layer; a passage counts at the positions that it has."""
+
+    config = ("shape",)
+    sums = ("total", "count")
 
     def __init__(self, shape: tuple[int, int, int]) -> None:
         self.shape = shape
@@ -65,13 +82,6 @@ class Mean:
         self.total[layer, :, :length] += values.double().cpu()
         self.count[layer, :length] += 1
 
-    def __add__(self, other: Mean) -> Mean:
-        check_equal("shape", self.shape, other.shape)
-        merged = Mean(self.shape)
-        merged.total = self.total + other.total
-        merged.count = self.count + other.count
-        return merged
-
     def result(self) -> Float[Tensor, "layer head position"]:
         return self.total / self.count[:, None]  # NaN at positions that no passage has
 
@@ -81,7 +91,7 @@ def to_query_heads(norms: Float[Tensor, "kv_head position"], n_heads: int) -> Fl
     return norms.repeat_interleave(n_heads // len(norms), dim=0)
 
 
-class AttentionReceived:
+class AttentionReceived(Accumulator):
     """Sums the attention that each position of a passage receives; calls `add` when a layer is complete."""
 
     def __init__(self, n_heads: int) -> None:
@@ -118,13 +128,14 @@ class SinkStatistics(AttentionReceived):
     """Attention received by each position, and what is computed from it.
 
     Per passage, α_k = mean over queries i ≥ k of A[i, k] (Gu et al., ICLR 2025). Results, mean over the
-    passages that
-    have position k: `alpha`; `sink_rate`, the share of passages with α_k > epsilon (thresholded per passage,
-    then averaged); `value_norm`, ‖v_k‖₂ of the key-value head that the query head reads; `weighted_norm`,
-    α_k·‖v_k‖₂.
+    passages that have position k: `alpha`; `sink_rate`, the share of passages with α_k > epsilon (thresholded
+    per passage, then averaged); `value_norm`, ‖v_k‖₂ of the key-value head that the query head reads;
+    `weighted_norm`, α_k·‖v_k‖₂.
     """
 
     names = ("alpha", "sink_rate", "value_norm", "weighted_norm")
+    config = ("shape", "epsilon")
+    sums = ("_means",)
 
     def __init__(self, n_layers: int, n_heads: int, length: int, epsilon: float) -> None:
         super().__init__(n_heads)
@@ -138,16 +149,8 @@ class SinkStatistics(AttentionReceived):
         alpha: Float[Tensor, "head position"],
         norms: Float[Tensor, "head position"],
     ) -> None:
-        self._means["alpha"].add(block.layer, alpha)
-        self._means["sink_rate"].add(block.layer, alpha > self.epsilon)
-        self._means["value_norm"].add(block.layer, norms)
-        self._means["weighted_norm"].add(block.layer, alpha * norms)
-
-    def __add__(self, other: SinkStatistics) -> SinkStatistics:
-        check_equal("epsilon", self.epsilon, other.epsilon)
-        merged = SinkStatistics(*self.shape, self.epsilon)
-        merged._means = {name: mean + other._means[name] for name, mean in self._means.items()}
-        return merged
+        for name, values in zip(self.names, (alpha, alpha > self.epsilon, norms, alpha * norms), strict=True):
+            self._means[name].add(block.layer, values)
 
     def result(self) -> dict[str, Float[Tensor, "layer head position"]]:
         return {name: mean.result() for name, mean in self._means.items()}
@@ -158,70 +161,56 @@ class SinkStatistics(AttentionReceived):
         return self._means["alpha"].count[0]
 
 
-class _QueryStatistic:
-    """Mean over passages of a number per layer, head and query."""
+def row_entropy(pattern: Float[Tensor, "head row key"]) -> Float[Tensor, "head row"]:
+    """−Σ_k A[i, k] ln A[i, k] of each query, in nats; without the mass of a learned sink."""
+    return torch.special.entr(pattern).sum(-1)
 
-    name: str
 
-    def __init__(self, n_layers: int, n_heads: int, length: int) -> None:
-        self.shape = (n_layers, n_heads, length)
-        self._mean = Mean(self.shape)
+def learned_sink(pattern: Float[Tensor, "head row key"]) -> Float[Tensor, "head row"]:
+    """1 − Σ_k A[i, k], the attention to a sink that is a parameter (as in gpt-oss)."""
+    return 1 - pattern.sum(-1)
+
+
+QUERY_STATISTICS = {"entropy": row_entropy, "learned_sink": learned_sink}
+STATISTICS = (*SinkStatistics.names, *QUERY_STATISTICS)
+"""Names of all statistics over layer, head and position, in the order of tables."""
+
+
+class QueryStatistic(Accumulator):
+    """One of `QUERY_STATISTICS`, a number per layer, head and query: mean over passages."""
+
+    config = ("name",)
+    sums = ("_mean",)
+
+    def __init__(self, name: str, shape: tuple[int, int, int]) -> None:
+        self.name = name
+        self._mean = Mean(shape)
         self._values: Tensor | None = None
-
-    def compute(self, block: AttentionBlock) -> Float[Tensor, "head row"]:
-        raise NotImplementedError
 
     def update(self, block: Block) -> None:
         if not require_full_attention(block, self):
             return
         if self._values is None:
-            self._values = torch.zeros(self.shape[1], block.length, device=block.pattern.device)
+            n_heads = self._mean.shape[1]
+            self._values = torch.zeros(n_heads, block.length, device=block.pattern.device)
         heads = slice(block.heads.start, block.heads.stop)
-        self._values[heads, block.rows.start : block.rows.stop] = self.compute(block)
+        self._values[heads, block.rows] = QUERY_STATISTICS[self.name](block.pattern)
         if block.last:
             self._mean.add(block.layer, self._values)
             self._values = None
-
-    def __add__(self, other: Self) -> Self:
-        merged = type(self)(*self.shape)
-        merged._mean = self._mean + other._mean
-        return merged
 
     def result(self) -> dict[str, Float[Tensor, "layer head position"]]:
         return {self.name: self._mean.result()}
 
 
-class RowEntropy(_QueryStatistic):
-    """`entropy`: −Σ_k A[i, k] ln A[i, k] of each query, in nats; without the mass of a learned sink."""
-
-    name = "entropy"
-
-    def compute(self, block: AttentionBlock) -> Float[Tensor, "head row"]:
-        return torch.special.entr(block.pattern).sum(-1)
-
-
-class LearnedSink(_QueryStatistic):
-    """`learned_sink`: 1 − Σ_k A[i, k], the attention to a sink that is a parameter (as in gpt-oss)."""
-
-    name = "learned_sink"
-
-    def compute(self, block: AttentionBlock) -> Float[Tensor, "head row"]:
-        return 1 - block.pattern.sum(-1)
-
-
-QUERY_STATISTICS: dict[str, type[_QueryStatistic]] = {
-    statistic.name: statistic for statistic in (RowEntropy, LearnedSink)
-}
-STATISTICS = (*SinkStatistics.names, *QUERY_STATISTICS)
-"""Names of all statistics over layer, head and position, in the order of tables."""
-
-
-class SpanMass:
+class SpanMass(Accumulator):
     """`span_mass`: attention to a span (a sum over its keys), mean over later queries, then over passages.
 
     Args:
         spans: a span for each passage, in their order. A passage with no query after its span does not count.
     """
+
+    sums = ("spans", "_total", "_count")
 
     def __init__(self, n_layers: int, n_heads: int, spans: Sequence[range]) -> None:
         self.spans = list(spans)
@@ -235,7 +224,7 @@ class SpanMass:
         n_queries = block.length - span.stop
         if n_queries <= 0:
             return
-        rows = slice(max(0, span.stop - block.rows.start), None)
+        rows = slice(max(0, span.stop - int(block.rows[0])), None)
         keys = slice(
             max(0, span.start - block.keys.start), max(0, min(span.stop, block.keys.stop) - block.keys.start)
         )
@@ -243,66 +232,80 @@ class SpanMass:
         self._total[block.layer, block.heads.start : block.heads.stop] += mass
         self._count[block.layer] += block.last
 
-    def __add__(self, other: SpanMass) -> SpanMass:
-        """The passages of `other` are numbered after those of this one."""
-        n_layers, n_heads = self._total.shape
-        merged = SpanMass(n_layers, n_heads, [*self.spans, *other.spans])
-        merged._total = self._total + other._total
-        merged._count = self._count + other._count
-        return merged
-
     def result(self) -> dict[str, Float[Tensor, "layer head"]]:
         return {"span_mass": self._total / self._count[:, None]}
 
 
-class FirstValueNorms:
+class FirstValueNorms(Accumulator):
     """`value_norm`: ‖v‖₂ at the first positions of every passage; NaN after a passage's end.
 
     The only statistic that grows with the number of passages.
     """
 
+    config = ("n_positions",)
+    sums = ("_norms",)
+
     def __init__(self, n_layers: int, n_positions: int) -> None:
-        self.shape = (n_layers, n_positions)
-        self._norms: list[list[Tensor]] = [[] for _ in range(n_layers)]
+        self.n_positions = n_positions
+        self._norms: dict[int, list[Tensor]] = {layer: [] for layer in range(n_layers)}
 
     def update(self, block: Block) -> None:
         if isinstance(block, ValueBlock):
-            n_positions = self.shape[1]
-            norms = block.value[:, :n_positions].float().norm(dim=-1).cpu()
-            padding = (0, n_positions - norms.shape[-1])
+            norms = block.value[:, : self.n_positions].float().norm(dim=-1).cpu()
+            padding = (0, self.n_positions - norms.shape[-1])
             self._norms[block.layer].append(functional.pad(norms, padding, value=float("nan")))
 
-    def __add__(self, other: FirstValueNorms) -> FirstValueNorms:
-        check_equal("shape", self.shape, other.shape)
-        merged = FirstValueNorms(*self.shape)
-        merged._norms = [first + second for first, second in zip(self._norms, other._norms, strict=True)]
-        return merged
-
     def result(self) -> dict[str, Float[Tensor, "passage layer kv_head position"]]:
-        return {"value_norm": torch.stack([torch.stack(norms) for norms in self._norms], dim=1)}
+        return {"value_norm": torch.stack([torch.stack(norms) for norms in self._norms.values()], dim=1)}
 
 
-def residual_blocks(
-    layers: Callable[[], Iterable[nn.Module]],
-    statistics: Sequence[Statistic],
-    spans: Sequence[range],
-    first_passage: int,
-) -> AbstractContextManager[None]:
-    """Within the context every layer's output goes to the statistics with `residual = True`.
+def bin_size_for(n_heads: int, length: int) -> int:
+    """The bin size that keeps the maps of `n_heads` heads within `MAX_BINS` and `MAX_CELLS`."""
+    return -(-length // max(1, min(MAX_BINS, math.isqrt(MAX_CELLS // n_heads))))
+
+
+class BinnedPattern(Accumulator):
+    """`pattern`: attention into bins of keys (a sum), mean over bins of queries and over passages.
+
+    A bin has `bin_size` positions, or fewer at the end of `length`, the length of the longest passage. A bin
+    size of 1 gives the attention map itself. Rows that no passage has are NaN.
 
     Args:
-        layers: called only if there is such a statistic.
-        spans: the columns of each row of the batch that hold a passage.
-        first_passage: the number of the batch's first passage.
+        heads: one map each, in this order.
+        full_length_only: leave out passages that are shorter than `length`.
     """
-    receivers = [statistic for statistic in statistics if getattr(statistic, "residual", False)]
-    if not receivers:
-        return nullcontext()
 
-    def receive(layer: int, output: Tensor) -> None:
-        for row, span in enumerate(spans):
-            block = ResidualBlock(layer, first_passage + row, output[row, span.start : span.stop])
-            for statistic in receivers:
-                statistic.update(block)
+    config = ("heads", "length", "bin_size", "full_length_only")
+    sums = ("_total", "_n_queries")
 
-    return layer_outputs(layers(), receive)
+    def __init__(
+        self, heads: Sequence[Head], length: int, bin_size: int, *, full_length_only: bool = False
+    ) -> None:
+        self.heads = tuple(heads)
+        self.length = length
+        self.bin_size = bin_size
+        self.full_length_only = full_length_only
+        self._by_layer: dict[int, list[tuple[int, int]]] = {}
+        for index, (layer, head) in enumerate(heads):
+            self._by_layer.setdefault(layer, []).append((index, head))
+        n_bins = -(-length // bin_size)
+        self._total = torch.zeros(len(heads), n_bins, n_bins, dtype=torch.float64)
+        self._n_queries = torch.zeros(len(heads), n_bins, dtype=torch.float64)
+
+    def update(self, block: Block) -> None:
+        if not require_full_attention(block, self):
+            return
+        if self.full_length_only and block.length != self.length:
+            return
+        for index, head in self._by_layer.get(block.layer, ()):
+            if head not in block.heads:
+                continue
+            pattern = block.pattern[head - block.heads.start].double()
+            rows = block.rows // self.bin_size
+            keys = torch.arange(block.keys.start, block.keys.stop, device=pattern.device) // self.bin_size
+            into_bins = pattern.new_zeros(len(rows), self._total.shape[-1]).index_add_(1, keys, pattern)
+            self._total[index].index_add_(0, rows, into_bins.cpu())
+            self._n_queries[index] += torch.bincount(rows, minlength=self._n_queries.shape[-1])
+
+    def result(self) -> dict[str, Float[Tensor, "head query_bin key_bin"]]:
+        return {"pattern": self._total / self._n_queries[..., None]}

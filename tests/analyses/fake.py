@@ -13,7 +13,7 @@ import pandas as pd
 import yaml
 
 from sinkscope.io.run_directory import create_run
-from sinkscope.sinks.captures import stack_norms, stack_patterns
+from sinkscope.studies.captures import stack_norms, stack_patterns
 from sinkscope.studies.spec import OWN, EvaluationConfig, Spec
 from sinkscope.studies.study import Study
 

@@ -18,7 +18,7 @@ import transformers.models.llama.modeling_llama
 
 import sinkscope.audit
 import sinkscope.cli
-import sinkscope.sinks.captures
+import sinkscope.sinks.compare
 import sinkscope.sinks.locate
 import sinkscope.studies.study
 import sinkscope.unlearning.cost_estimate

@@ -20,8 +20,8 @@ from sinkscope.models.attention import (
     value_norm_penalty,
 )
 from sinkscope.models.model import Model
-from sinkscope.sinks import tiled
 from sinkscope.sinks.statistics import SinkStatistics
+from sinkscope.sinks.tiled import TiledBackend
 from tests.conftest import saved_tokenizer
 from tests.sinks.families import network
 
@@ -50,7 +50,7 @@ def names() -> set[str]:
 
 def alpha(model: Model, passages: list[list[int]]) -> torch.Tensor:
     statistic = SinkStatistics(model.n_layers, model.n_heads, max(map(len, passages)), 0.3)
-    tiled.capture(model, passages, [statistic], batch_size=2)
+    TiledBackend().capture(model, passages, [statistic], batch_size=2)
     return statistic.result()["alpha"]
 
 

@@ -20,8 +20,8 @@ from sinkscope.models.model import Model, load
 from sinkscope.plots.run_figures import draw_locate
 from sinkscope.report import write_report
 from sinkscope.sinks.locate import CaptureConfig, write_locate
-from sinkscope.sinks.maps import MAX_BINS
 from sinkscope.sinks.sink_map import SinkMap, uniform_alpha
+from sinkscope.sinks.statistics import MAX_BINS
 from sinkscope.studies.study import Study
 from sinkscope.text import tokenize_passages
 from tests.analyses.fake import HOSTILE, fake_study

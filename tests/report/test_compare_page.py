@@ -11,7 +11,7 @@ from sinkscope.models.model import load
 from sinkscope.sinks.backends import choose_backend
 from sinkscope.sinks.conditions import insert_trigger
 from sinkscope.sinks.locate import locate
-from sinkscope.sinks.maps import BinnedPattern
+from sinkscope.sinks.statistics import BinnedPattern
 from sinkscope.text import tokenize_passages
 from sinkscope.triggers import Placement, Trigger
 from tests.commands import run

@@ -11,9 +11,17 @@ import torch
 from sinkscope.errors import ModelError
 from sinkscope.models import attention_tiles
 from sinkscope.models.model import Model
-from sinkscope.sinks import backends, hooks, tiled
-from sinkscope.sinks.maps import BinnedPattern
-from sinkscope.sinks.statistics import QUERY_STATISTICS, SinkStatistics, SpanMass
+from sinkscope.sinks import backends
+from sinkscope.sinks.capture import Backend
+from sinkscope.sinks.hooks import HooksBackend
+from sinkscope.sinks.statistics import (
+    QUERY_STATISTICS,
+    BinnedPattern,
+    QueryStatistic,
+    SinkStatistics,
+    SpanMass,
+)
+from sinkscope.sinks.tiled import TiledBackend
 from tests.conftest import saved_tokenizer
 from tests.sinks.families import CONFIGS, TILED, naive, network
 
@@ -42,15 +50,15 @@ def expected(kind: str, dtype: torch.dtype) -> dict[str, np.ndarray]:
     return naive(plain, kind, passages(), EPSILON) | {"span_mass": span_mass}
 
 
-def captured(module, model: Model, **options: object) -> dict[str, np.ndarray]:
+def captured(backend: type[Backend], model: Model, **options: object) -> dict[str, np.ndarray]:
     shape = (model.n_layers, model.n_heads, max(LENGTHS))
     maps = BinnedPattern(
         [(layer, head) for layer in range(model.n_layers) for head in range(model.n_heads)], max(LENGTHS), 1
     )
-    rows = [QUERY_STATISTICS[name](*shape) for name in QUERY_STATISTICS]
+    rows = [QueryStatistic(name, shape) for name in QUERY_STATISTICS]
     mass = SinkStatistics(*shape, EPSILON)
     span_mass = SpanMass(model.n_layers, model.n_heads, SPANS)
-    module.capture(model, passages(), [mass, *rows, maps, span_mass], **options)
+    backend().capture(model, passages(), [mass, *rows, maps, span_mass], **options)
     measured = {name: values for statistic in (mass, *rows) for name, values in statistic.result().items()}
     measured["span_mass"] = span_mass.result()["span_mass"]
     measured["pattern"] = maps.result()["pattern"].unflatten(0, (model.n_layers, model.n_heads))
@@ -62,24 +70,22 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory):
     return saved_tokenizer("neox", tmp_path_factory.mktemp("tokenizer"))
 
 
-@pytest.mark.parametrize("side", ["right", "left"])
 @pytest.mark.parametrize("kind", TILED)
-def test_tiled_equals_the_naive_oracle(kind: str, side: str, tokenizer, monkeypatch) -> None:
+def test_tiled_equals_the_naive_oracle(kind: str, tokenizer, monkeypatch) -> None:
     model = Model(kind, network(kind), tokenizer)
     before = model.hf.config._attn_implementation
     for tile_size in (attention_tiles.TILE_SIZE, 300):  # one tile for all, and many small ones
         monkeypatch.setattr(attention_tiles, "TILE_SIZE", tile_size)
-        measured = captured(tiled, model, batch_size=3, side=side)
+        measured = captured(TiledBackend, model, batch_size=3)
         for name, array in expected(kind, torch.float32).items():
             np.testing.assert_allclose(measured[name], array, atol=1e-5, err_msg=f"{kind} {name}")
     assert model.hf.config._attn_implementation == before
-    assert tiled.unsupported_reason(model, passages()[0]) is None
+    assert TiledBackend.unsupported_reason(model, passages()[0]) is None
 
 
-@pytest.mark.parametrize("side", ["right", "left"])
 @pytest.mark.parametrize("kind", CONFIGS)
-def test_hooks_equals_the_naive_oracle(kind: str, side: str, tokenizer) -> None:
-    measured = captured(hooks, Model(kind, network(kind), tokenizer), batch_size=3, side=side)
+def test_hooks_equals_the_naive_oracle(kind: str, tokenizer) -> None:
+    measured = captured(HooksBackend, Model(kind, network(kind), tokenizer), batch_size=3)
     for name, array in expected(kind, torch.float32).items():
         np.testing.assert_allclose(measured[name], array, atol=1e-5, err_msg=f"{kind} {name}")
 
@@ -87,14 +93,16 @@ def test_hooks_equals_the_naive_oracle(kind: str, side: str, tokenizer) -> None:
 @pytest.mark.parametrize("kind", TILED)
 def test_bf16_is_as_near_as_bf16_allows(kind: str, tokenizer) -> None:
     model = Model(kind, network(kind).to(torch.bfloat16), tokenizer)
-    for module in (tiled, hooks):
-        measured = captured(module, model, batch_size=3)
+    for backend in (TiledBackend, HooksBackend):
+        measured = captured(backend, model, batch_size=3)
         for name in ("alpha", "learned_sink"):
             np.testing.assert_allclose(
                 measured[name], expected(kind, torch.bfloat16)[name], atol=0.05, err_msg=f"{kind} {name}"
             )
             assert np.abs(measured[name] - expected(kind, torch.bfloat16)[name]).mean() < 5e-3
-    rows = captured(tiled, model)["pattern"].sum(-1) + np.nan_to_num(captured(tiled, model)["learned_sink"])
+    rows = captured(TiledBackend, model)["pattern"].sum(-1) + np.nan_to_num(
+        captured(TiledBackend, model)["learned_sink"]
+    )
     np.testing.assert_allclose(rows, 1, atol=1e-5)  # accumulated in fp32, whatever the weights are
 
 
@@ -133,7 +141,7 @@ def test_an_attention_that_adds_something_of_its_own_is_noticed(tokenizer) -> No
         return (out * 3 if model.hf.config._attn_implementation == "sdpa" else out), weights
 
     attention.forward = biased
-    assert "in a way that tiles do not reproduce" in tiled.unsupported_reason(model, passages()[0])
+    assert "in a way that tiles do not reproduce" in TiledBackend.unsupported_reason(model, passages()[0])
 
 
 def test_a_failing_capture_leaves_the_model_as_it_was(tokenizer) -> None:
@@ -144,7 +152,7 @@ def test_a_failing_capture_leaves_the_model_as_it_was(tokenizer) -> None:
             raise RuntimeError("stop")
 
     with pytest.raises(RuntimeError, match="stop"):
-        tiled.capture(model, passages(), [Fails()])
+        TiledBackend().capture(model, passages(), [Fails()])
     assert model.hf.config._attn_implementation == "sdpa"
     with torch.no_grad():
         assert model.hf(torch.tensor([passages()[0]])).logits.isfinite().all()
@@ -156,14 +164,14 @@ def test_shards_add_up_to_one_capture(tokenizer) -> None:
     def statistics() -> list:
         return [
             SinkStatistics(3, 4, 40, EPSILON),
-            *(QUERY_STATISTICS[name](3, 4, 40) for name in QUERY_STATISTICS),
+            *(QueryStatistic(name, (3, 4, 40)) for name in QUERY_STATISTICS),
             BinnedPattern([(2, 0)], 40, 1),
         ]
 
     full, first, second = ([*statistics(), SpanMass(3, 4, some)] for some in (SPANS, SPANS[:1], SPANS[1:]))
-    tiled.capture(model, passages(), full)
-    tiled.capture(model, passages()[:1], first)
-    tiled.capture(model, passages()[1:], second)
+    TiledBackend().capture(model, passages(), full)
+    TiledBackend().capture(model, passages()[:1], first)
+    TiledBackend().capture(model, passages()[1:], second)
     for all_at_once, one, other in zip(full, first, second, strict=True):
         for name, values in (one + other).result().items():
             torch.testing.assert_close(values, all_at_once.result()[name], equal_nan=True)

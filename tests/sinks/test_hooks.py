@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from sinkscope.models.model import Model
-from sinkscope.sinks import hooks
+from sinkscope.sinks.hooks import HooksBackend
 from sinkscope.sinks.locate import CaptureConfig, locate
-from sinkscope.sinks.maps import BinnedPattern
+from sinkscope.sinks.statistics import BinnedPattern
 from tests.conftest import FAMILIES, TEXT
 from tests.sinks.families import naive
 
@@ -54,7 +54,7 @@ def test_grouped_keys_share_value_norms_between_query_heads(small_llama: Model) 
 def test_mean_pattern_rows_sum_to_one_and_are_causal(small_llama: Model) -> None:
     passages = passages_of(small_llama)
     statistic = BinnedPattern([(1, head) for head in range(small_llama.n_heads)], 40, 1)
-    hooks.capture(small_llama, passages, [statistic], layers=[1], batch_size=2)
+    HooksBackend().capture(small_llama, passages, [statistic], batch_size=2)
     pattern = statistic.result()["pattern"].numpy()
     np.testing.assert_allclose(pattern.sum(-1), 1, atol=1e-5)
     assert np.abs(np.triu(pattern[0], 1)).max() == 0

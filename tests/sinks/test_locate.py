@@ -16,9 +16,8 @@ from sinkscope.errors import PlacementError, TextError
 from sinkscope.models.model import Model, load
 from sinkscope.schema import KINDS
 from sinkscope.sinks.backends import BackendName
-from sinkscope.sinks.blocks import AttentionBlock, ValueBlock
+from sinkscope.sinks.capture import AttentionBlock, Sampling, ValueBlock
 from sinkscope.sinks.locate import CaptureConfig, locate, locate_passage, write_locate
-from sinkscope.sinks.sampling import Sampling
 from sinkscope.sinks.sink_map import SinkMap, uniform_alpha
 from sinkscope.sinks.statistics import SinkStatistics
 from sinkscope.text import tokenize_passages
@@ -37,15 +36,12 @@ def accumulate(
         statistic.update(ValueBlock(0, 0, torch.ones(n_heads, size, 4)))
         for row in range(0, size, rows):
             for head in range(0, n_heads, heads):
-                some_rows, some_heads = (
-                    range(row, min(row + rows, size)),
-                    range(head, min(head + heads, n_heads)),
-                )
-                last = some_rows.stop == size and some_heads.stop == n_heads
-                part = pattern[head : some_heads.stop, row : some_rows.stop, : some_rows.stop]
-                statistic.update(
-                    AttentionBlock(0, 0, size, some_heads, some_rows, range(some_rows.stop), part, last)
-                )
+                some_heads = range(head, min(head + heads, n_heads))
+                stop = min(row + rows, size)
+                last = stop == size and some_heads.stop == n_heads
+                part = pattern[head : some_heads.stop, row:stop, :stop]
+                some_rows = torch.arange(row, stop)
+                statistic.update(AttentionBlock(0, 0, size, some_heads, some_rows, range(stop), part, last))
     return statistic.result()
 
 

@@ -8,10 +8,11 @@ import torch
 
 from sinkscope.models import attention_tiles
 from sinkscope.models.model import Model
-from sinkscope.sinks import hooks, tiled
 from sinkscope.sinks.backends import choose_backend
-from sinkscope.sinks.blocks import AttentionBlock
-from sinkscope.sinks.maps import BinnedPattern
+from sinkscope.sinks.capture import AttentionBlock
+from sinkscope.sinks.hooks import HooksBackend
+from sinkscope.sinks.statistics import BinnedPattern
+from sinkscope.sinks.tiled import TiledBackend
 from tests.conftest import saved_tokenizer
 from tests.sinks.families import network
 
@@ -50,14 +51,14 @@ def test_both_backends_give_the_binned_map_of_the_plain_model(
     kind: str, size: int, passages, tmp_path, monkeypatch
 ) -> None:
     model = Model(kind, network(kind), saved_tokenizer("neox", tmp_path))
-    for module, tile_size in (
-        (hooks, attention_tiles.TILE_SIZE),
-        (tiled, attention_tiles.TILE_SIZE),
-        (tiled, 300),
+    for backend, tile_size in (
+        (HooksBackend, attention_tiles.TILE_SIZE),
+        (TiledBackend, attention_tiles.TILE_SIZE),
+        (TiledBackend, 300),
     ):
         monkeypatch.setattr(attention_tiles, "TILE_SIZE", tile_size)
         statistic = BinnedPattern(HEADS, max(LENGTHS), size)
-        module.capture(model, passages, [statistic], layers=[0, 2])
+        backend().capture(model, passages, [statistic])
         np.testing.assert_allclose(
             statistic.result()["pattern"].numpy(), naive(kind, passages, size), atol=1e-5
         )
@@ -67,7 +68,7 @@ def test_rows_of_a_binned_map_sum_to_one_and_are_causal() -> None:
     statistic = BinnedPattern([(0, 0)], 13, 5)
     pattern = torch.rand(1, 13, 13).tril()
     pattern /= pattern.sum(-1, keepdim=True)
-    statistic.update(AttentionBlock(0, 0, 13, range(1), range(13), range(13), pattern, last=True))
+    statistic.update(AttentionBlock(0, 0, 13, range(1), torch.arange(13), range(13), pattern, last=True))
     binned = statistic.result()["pattern"][0]
     assert binned.shape == (3, 3)
     torch.testing.assert_close(binned.sum(-1), torch.ones(3, dtype=torch.float64))
@@ -94,7 +95,9 @@ def test_a_long_passage_costs_no_square() -> None:
             torch.ones(1, len(rows), rows.stop).tril(start) / torch.arange(start + 1, rows.stop + 1)[:, None]
         )
         statistic.update(
-            AttentionBlock(0, 0, 4001, range(1), rows, range(rows.stop), tile, last=rows.stop == 4001)
+            AttentionBlock(
+                0, 0, 4001, range(1), torch.tensor(rows), range(rows.stop), tile, last=rows.stop == 4001
+            )
         )
     binned = statistic.result()["pattern"][0]
     assert binned.shape == (126, 126)

@@ -14,12 +14,12 @@ from sinkscope import load
 from sinkscope.errors import ModelError, TextError
 from sinkscope.models import attention_tiles
 from sinkscope.models.model import Model
-from sinkscope.sinks import sampling, tiled
-from sinkscope.sinks.blocks import AttentionBlock, ResidualBlock, SampledBlock, ValueBlock
+from sinkscope.sinks import capture, sampling
+from sinkscope.sinks.capture import ALWAYS_SAMPLED, AttentionBlock, ResidualBlock, Sampling, ValueBlock
 from sinkscope.sinks.locate import CaptureConfig, locate
-from sinkscope.sinks.maps import BinnedPattern
-from sinkscope.sinks.sampling import ALWAYS_SAMPLED, SampledSinkStatistics, Sampling
-from sinkscope.sinks.statistics import QUERY_STATISTICS, SinkStatistics, SpanMass
+from sinkscope.sinks.sampling import SampledSinkStatistics
+from sinkscope.sinks.statistics import BinnedPattern, QueryStatistic, SinkStatistics, SpanMass
+from sinkscope.sinks.tiled import TiledBackend
 from tests.conftest import TEXT, saved_tokenizer
 from tests.sinks.families import TILED, naive, network
 
@@ -35,7 +35,8 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory):
 def few_always_sampled(monkeypatch: pytest.MonkeyPatch) -> None:
     """Rows are drawn from short passages too."""
     for name, value in {"ALWAYS_SAMPLED": 4, "MIN_SAMPLED_ROWS": 2, "MIN_EXPECTED_ROWS": 1}.items():
-        monkeypatch.setattr(sampling, name, value)
+        monkeypatch.setattr(capture, name, value)
+    monkeypatch.setattr(sampling, "ALWAYS_SAMPLED", capture.ALWAYS_SAMPLED)
 
 
 def passages(lengths: tuple[int, ...]) -> list[list[int]]:
@@ -50,7 +51,9 @@ def estimate_from(
     n_heads, length, _ = pattern.shape
     statistic = SampledSinkStatistics(1, n_heads, length, sampling_config)
     statistic.update(ValueBlock(0, 0, torch.ones(n_heads, length, 4)))
-    statistic.update(SampledBlock(0, 0, length, range(n_heads), rows, range(length), pattern[:, rows], True))
+    statistic.update(
+        AttentionBlock(0, 0, length, range(n_heads), rows, range(length), pattern[:, rows], True, True)
+    )
     return {name: values[0].numpy() for name, values in statistic.result().items()}
 
 
@@ -109,10 +112,9 @@ def test_the_interval_of_attention_that_is_all_or_nothing_is_wilsons() -> None:
     )  # none of the drawn rows attend there, others may
 
 
-@pytest.mark.parametrize("side", ["right", "left"])
 @pytest.mark.parametrize("kind", [kind for kind in TILED if kind not in WITHOUT_SDPA])
 def test_samples_equal_the_naive_oracle_at_their_rows(
-    kind: str, side: str, tokenizer, few_always_sampled, monkeypatch
+    kind: str, tokenizer, few_always_sampled, monkeypatch
 ) -> None:
     model, texts = Model(kind, network(kind), tokenizer), passages((40, 23, 31))
     monkeypatch.setattr(attention_tiles, "TILE_SIZE", 300)
@@ -121,8 +123,8 @@ def test_samples_equal_the_naive_oracle_at_their_rows(
         SampledSinkStatistics(*shape, sampling_config),
         SampledSinkStatistics(*shape, Sampling(1.0)),
     )
-    tiled.capture(model, texts, [statistic], batch_size=2, side=side, sampling=sampling_config)
-    tiled.capture(model, texts, [everything], batch_size=2, side=side, sampling=Sampling(1.0))
+    TiledBackend(sampling_config).capture(model, texts, [statistic], batch_size=2)
+    TiledBackend(Sampling(1.0)).capture(model, texts, [everything], batch_size=2)
     alpha, count = np.zeros(shape), np.zeros(40)
     for number, passage in enumerate(texts):
         pattern, size, reach = (
@@ -206,7 +208,7 @@ def test_the_models_own_output_goes_on(tokenizer) -> None:
             if isinstance(block, ResidualBlock):
                 residuals[block.layer, block.passage] = block.residual
 
-    tiled.capture(model, texts, [Residuals()], sampling=Sampling(0.1))
+    TiledBackend(Sampling(0.1)).capture(model, texts, [Residuals()])
     for number, passage in enumerate(texts):
         with torch.no_grad():
             hidden = model.hf(torch.tensor([passage]), output_hidden_states=True).hidden_states
@@ -251,8 +253,8 @@ def test_attention_that_is_the_same_in_every_row_lies_in_its_interval() -> None:
 def test_a_passage_that_is_read_in_full_is_known_everywhere(length: int, small_llama: Model) -> None:
     texts, sampling_config = passages((length, 100)), Sampling(0.1)
     statistic, exact = SampledSinkStatistics(3, 4, length, sampling_config), SinkStatistics(3, 4, length, 0.3)
-    tiled.capture(small_llama, texts, [statistic], sampling=sampling_config)
-    tiled.capture(small_llama, texts, [exact])
+    TiledBackend(sampling_config).capture(small_llama, texts, [statistic])
+    TiledBackend().capture(small_llama, texts, [exact])
     for name in ("alpha", "alpha_low", "alpha_high"):
         torch.testing.assert_close(statistic.result()[name], exact.result()["alpha"], atol=1e-5, rtol=1e-5)
 
@@ -276,7 +278,7 @@ def test_passages_of_several_lengths_are_averaged_where_they_tell_something(toke
         for seed in range(40):
             seeded = Sampling(0.3, seed)
             statistic = SampledSinkStatistics(3, 4, 128, seeded)
-            tiled.capture(model, texts, [statistic], side="left", sampling=seeded)
+            TiledBackend(seeded).capture(model, texts, [statistic])
             estimate = {name: values.numpy() for name, values in statistic.result().items()}
             np.testing.assert_array_equal(
                 np.isnan(estimate["alpha"]), np.broadcast_to(~known, estimate["alpha"].shape)
@@ -297,19 +299,6 @@ def test_short_passages_are_measured_in_full_and_say_so(small_llama: Model) -> N
     assert "sink_rate" in sinks.data and "query_fraction" not in sinks.data.attrs
 
 
-def test_a_single_layer_has_its_interval(small_llama: Model, few_always_sampled) -> None:
-    texts, sampling_config = passages((40,)), Sampling(0.5)
-    one_layer, all_layers = (
-        SampledSinkStatistics(3, 4, 40, sampling_config),
-        SampledSinkStatistics(3, 4, 40, sampling_config),
-    )
-    tiled.capture(small_llama, texts, [one_layer], layers=[2], sampling=sampling_config)
-    tiled.capture(small_llama, texts, [all_layers], sampling=sampling_config)
-    for name, values in one_layer.result().items():
-        torch.testing.assert_close(values[2], all_layers.result()[name][2], equal_nan=True)
-    assert one_layer.result()["alpha_high"][2, :, :20].isfinite().all()
-
-
 def test_bad_shares_are_refused(small_llama: Model) -> None:
     texts = passages((40,))
     for share in (0, -0.1, 1.5):
@@ -324,17 +313,17 @@ def test_bad_shares_are_refused(small_llama: Model) -> None:
 def test_full_attention_and_samples_are_never_confused(small_llama: Model) -> None:
     sampling_config = Sampling(0.1)
     with pytest.raises(TypeError, match="needs every row"):
-        tiled.capture(small_llama, passages((40,)), [SinkStatistics(3, 4, 40, 0.3)], sampling=sampling_config)
+        TiledBackend(sampling_config).capture(small_llama, passages((40,)), [SinkStatistics(3, 4, 40, 0.3)])
     for statistic in (
-        QUERY_STATISTICS["entropy"](3, 4, 40),
+        QueryStatistic("entropy", (3, 4, 40)),
         BinnedPattern([(0, 0)], 40, 1),
         SpanMass(3, 4, [range(2, 4)]),
     ):
         with pytest.raises(TypeError, match="needs every row"):
-            tiled.capture(small_llama, passages((40,)), [statistic], sampling=sampling_config)
+            TiledBackend(sampling_config).capture(small_llama, passages((40,)), [statistic])
     with pytest.raises(TypeError, match="given full attention"):
         SampledSinkStatistics(1, 1, 4, sampling_config).update(
-            AttentionBlock(0, 0, 4, range(1), range(4), range(4), torch.zeros(1, 4, 4), True)
+            AttentionBlock(0, 0, 4, range(1), torch.arange(4), range(4), torch.zeros(1, 4, 4), True)
         )
 
 
@@ -352,7 +341,7 @@ def test_shards_of_a_sample_add_up(few_always_sampled) -> None:
                 )
             )
             statistic.update(
-                SampledBlock(0, number, length, range(2), rows, range(length), pattern[:, rows], True)
+                AttentionBlock(0, number, length, range(2), rows, range(length), pattern[:, rows], True, True)
             )
     for name, values in (first + second).result().items():
         torch.testing.assert_close(values, full.result()[name], equal_nan=True)

@@ -10,9 +10,10 @@ import torch
 
 from sinkscope.models.hidden_states import decoder_layers
 from sinkscope.models.model import Model
-from sinkscope.sinks import hooks, tiled
-from sinkscope.sinks.blocks import AttentionBlock, ResidualBlock, ValueBlock
+from sinkscope.sinks.capture import AttentionBlock, ResidualBlock, ValueBlock
+from sinkscope.sinks.hooks import HooksBackend
 from sinkscope.sinks.sink_tokens import MassiveActivations, SinkTokens, token_kind
+from sinkscope.sinks.tiled import TiledBackend
 from tests.sinks.families import CONFIGS, network
 
 PASSAGES = [[1, 7, 9, 8, *[5] * 16], [1, 9, 7, 8, *[5] * 16]]
@@ -31,7 +32,7 @@ def feed(statistic: SinkTokens, passages: list[list[int]], sinks: list[int]) -> 
             value[0, [0, sink]] = 0.1
             statistic.update(ValueBlock(layer, number, value))
             statistic.update(
-                AttentionBlock(layer, number, size, range(2), range(size), range(size), pattern, True)
+                AttentionBlock(layer, number, size, range(2), torch.arange(size), range(size), pattern, True)
             )
 
 
@@ -109,9 +110,9 @@ def test_massive_activations_of_both_backends_equal_the_hidden_states(kind: str,
             if layer < 2:  # the last state comes after the final norm
                 torch.testing.assert_close(outputs[layer], states[layer + 1])
             expected[layer] = max(expected[layer], float(outputs[layer].abs().max()))
-    for module in (tiled, hooks) if kind != "bloom" else (hooks,):
+    for backend in (TiledBackend, HooksBackend) if kind != "bloom" else (HooksBackend,):
         statistic = MassiveActivations(3)
-        module.capture(model, passages, [statistic], batch_size=2)
+        backend().capture(model, passages, [statistic], batch_size=2)
         table = statistic.table()
         torch.testing.assert_close(
             torch.tensor(table["largest"]), torch.tensor(expected, dtype=torch.float64), rtol=1e-4, atol=1e-5

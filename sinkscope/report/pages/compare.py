@@ -6,8 +6,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from sinkscope.errors import OutputError
 from sinkscope.io.readers import read_text
 from sinkscope.io.tables import load_array, read_parquet
@@ -22,7 +20,8 @@ from sinkscope.report.comparison_panel import (
     fit_budget,
 )
 from sinkscope.report.page import Page, metadata
-from sinkscope.report.payload import Span, build_views
+from sinkscope.report.payload import build_views
+from sinkscope.sinks.compare import trigger_span
 
 TABLES = {
     "attention": "Attention by head and position",
@@ -48,7 +47,7 @@ def build_page(directory: Path, manifest: dict[str, Any]) -> Page:
     page = Page(f"Comparison: {title}", metadata(manifest, **simple))
     change = f"{conditions[1]} − {conditions[0]} ({', '.join(names)})"
     labels = CONDITION_LABELS if is_trigger else {CLEAN: names[0], TRIGGERED: names[1], "change": change}
-    span = _trigger_span(tables["maps"])
+    span = trigger_span(tables["maps"])
     views = build_views(
         tables["attention"],
         read_parquet(directory / "passage.parquet"),
@@ -60,10 +59,3 @@ def build_page(directory: Path, manifest: dict[str, Any]) -> Page:
     for name, table in tables.items():
         page.add_table("tables", name, TABLES[name], table)
     return page
-
-
-def _trigger_span(maps: pd.DataFrame) -> Span | None:
-    first = maps.iloc[0]
-    if pd.isna(first["trigger_start"]):
-        return None
-    return int(first["trigger_start"]), int(first["trigger_stop"])
