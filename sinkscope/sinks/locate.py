@@ -1,7 +1,6 @@
 """Locate attention sinks: which positions a model's heads attend to, over any passages.
 
-`locate` measures and returns a `SinkMap`; `write_locate` also writes it to a run directory, as the command
-`sinkscope locate` does.
+`write_locate` writes the `SinkMap` that `locate` returns to a run directory, as `sinkscope locate` does.
 
 Example:
     sinks = locate(model, passages)
@@ -17,7 +16,7 @@ import json
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from itertools import product
+from itertools import chain, product
 from pathlib import Path
 
 import numpy as np
@@ -133,13 +132,13 @@ def locate(
     if min(map(len, passages)) < 2:
         raise TextError("a passage has fewer than two tokens; give passages of at least two")
     backend = choose_backend(model, passages, config.backend, config.sampling)
-    if not details:
-        return SinkMap(_measure(model, passages, config, backend, accumulators, on_progress))
-    return _locate_with_details(model, passages, config, backend, accumulators, on_progress)
+    if details:
+        return _locate_with_details(model, passages, config, backend, accumulators, on_progress)
+    return SinkMap(_measure(model, passages, config, backend, accumulators, on_progress))
 
 
 def locate_passage(model: Model, tokens: list[int]) -> SinkMap:
-    """The sinks of a single passage, as `sink:r` placements need them."""
+    """The sinks of one passage, as `sink:r` placements need them."""
     return locate(model, [tokens])
 
 
@@ -216,10 +215,8 @@ def parse_head(text: str) -> Head:
 def hash_passages(passages: Sequence[list[int]]) -> str:
     """SHA-256 of the passages as a JSON list, without holding the list in memory."""
     digest = hashlib.sha256()
-    separator = "["
-    for passage in passages:
-        digest.update((separator + json.dumps(passage)).encode())
-        separator = ", "
+    for index, passage in enumerate(passages):
+        digest.update(f"{', ' if index else '['}{json.dumps(passage)}".encode())
     digest.update(b"]")
     return digest.hexdigest()
 
@@ -236,21 +233,12 @@ def _measure(
     length = max(map(len, passages))
     shape = (model.n_layers, model.n_heads, length)
     sampling = backend.sampling
-    sink_statistics = (
-        SampledSinkStatistics(*shape, sampling) if sampling else SinkStatistics(*shape, config.epsilon)
-    )
+    sinks = SampledSinkStatistics(*shape, sampling) if sampling else SinkStatistics(*shape, config.epsilon)
     names = [*config.statistics, *(["learned_sink"] if model.has_learned_sinks else [])]
-    by_query = [QueryStatistic(name, shape) for name in dict.fromkeys(names)]
-    backend.capture(
-        model,
-        passages,
-        [sink_statistics, *by_query, *accumulators],
-        batch_size=config.batch_size,
-        on_progress=on_progress,
-    )
-    results = sink_statistics.result()
-    for statistic in by_query:
-        results |= statistic.result()
+    measured = [sinks, *(QueryStatistic(name, shape) for name in dict.fromkeys(names))]
+    statistics = [*measured, *accumulators]
+    backend.capture(model, passages, statistics, batch_size=config.batch_size, on_progress=on_progress)
+    results = dict(chain.from_iterable(statistic.result().items() for statistic in measured))
     attrs = {
         "model": model.name,
         "passages": len(passages),
@@ -269,7 +257,7 @@ def _measure(
     n_positions = sampling.n_estimated if sampling else int
     baseline = uniform_baseline(map(len, passages), model.windows, n_positions)
     data["uniform"] = (("layer", "position"), baseline)
-    data["passages"] = ("position", sink_statistics.count.numpy().astype("int64"))
+    data["passages"] = ("position", sinks.count.numpy().astype("int64"))
     return data
 
 
@@ -286,40 +274,31 @@ def _locate_with_details(
     maps = BinnedPattern(heads, len(first), bin_size_for(len(heads), len(first)))
     massive = MassiveActivations(model.n_layers)
     tokens = SinkTokens(passages, _token_kinds(model, passages), model.n_heads, config.epsilon)
-    details: list[Statistic] = [massive]
-    if backend.sampling is None:
-        details.append(tokens)
-    is_one_pass = len(passages) == 1 and backend.sampling is None
-    if is_one_pass:
-        details.append(maps)
-    data = _measure(model, passages, config, backend, [*details, *accumulators], on_progress)
-    first_data = data
+    every_query = backend.sampling is None
+    is_one_pass = every_query and len(passages) == 1
+    details: list[Statistic] = [massive, *([tokens] if every_query else []), *([maps] if is_one_pass else [])]
+    first_data = data = _measure(model, passages, config, backend, [*details, *accumulators], on_progress)
     if not is_one_pass:
         full = CaptureConfig(backend=config.backend)
         first_data = _measure(model, [first], full, choose_backend(model, [first], config.backend), [maps])
     tables = {"massive_activations": massive.table()}
-    if backend.sampling is None:
+    if every_query:
         sink_tokens = tokens.sinks()
-        texts = [model.tokenizer.decode([token]) for token in sink_tokens["token"]]
-        sink_tokens.insert(2, "text", texts)
+        sink_tokens.insert(2, "text", [model.tokenizer.decode([token]) for token in sink_tokens["token"]])
         tables |= {"sink_tokens": sink_tokens, "token_kinds": tokens.kinds()}
-    tables["passage"] = pd.DataFrame(
-        {"position": range(len(first)), "token": first, "text": token_texts(model, first)}
-    )
-    pattern = maps.result()["pattern"].numpy().astype(np.float32)
-    pattern = pattern.reshape(model.n_layers, model.n_heads, *pattern.shape[1:])
+    texts = {"position": range(len(first)), "token": first, "text": token_texts(model, first)}
+    tables["passage"] = pd.DataFrame(texts)
+    pattern = maps.result()["pattern"].float().unflatten(0, (model.n_layers, model.n_heads)).numpy()
     passage = first_data[["alpha", "value_norm"]].assign(pattern=(("layer", "head", "query", "key"), pattern))
     return SinkMap(data, tables, passage.assign_attrs(bin=maps.bin_size))
 
 
 def _token_kinds(model: Model, passages: Sequence[list[int]]) -> dict[int, str]:
     """The kind of every token that occurs."""
-    ids = sorted({token for passage in passages for token in passage})
-    names = model.tokenizer.convert_ids_to_tokens(ids)
-    return {
-        token: token_kind(name, model.tokenizer.decode([token]))
-        for token, name in zip(ids, names, strict=True)
-    }
+    tokenizer = model.tokenizer
+    ids = sorted(set(chain.from_iterable(passages)))
+    names = zip(ids, tokenizer.convert_ids_to_tokens(ids), strict=True)
+    return {token: token_kind(name, tokenizer.decode([token])) for token, name in names}
 
 
 def _figure_data(
@@ -328,7 +307,7 @@ def _figure_data(
     """What `draw_locate` draws: all passages, one passage, and maps of `heads` or of the strongest."""
     assert sinks.passage is not None
     chosen = heads or [sinks.strongest_head()]
-    bin_size = 1 if len(passage) <= MAX_MAP_BINS else -(-len(passage) // MAX_MAP_BINS)
+    bin_size = -(-len(passage) // MAX_MAP_BINS)
     maps = head_maps(model, passage, chosen, bin_size, backend)
     map_data = xr.DataArray(
         np.stack(list(maps.values())),

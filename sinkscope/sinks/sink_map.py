@@ -107,9 +107,8 @@ class SinkMap:
         means = self.data[columns].mean(["layer", "head"], skipna=False).to_dataframe()[columns]
         means["uniform"] = self.uniform.mean("layer").values
         n_ranked = max(1, len(means) - MIN_QUERIES + 1)
-        ranked = (
-            means.iloc[:n_ranked].dropna().sort_values("alpha", ascending=False, kind="stable").reset_index()
-        )
+        ranked = means.iloc[:n_ranked].dropna().sort_values("alpha", ascending=False, kind="stable")
+        ranked = ranked.reset_index()
         ranked.insert(0, "rank", np.arange(1, len(ranked) + 1))
         return ranked
 
@@ -129,9 +128,8 @@ class SinkMap:
 
     def strongest_head(self) -> Head:
         """The head with the greatest α at the strongest position."""
-        layer, head = np.unravel_index(
-            int(self.alpha.sel(position=self.strongest(1)).values.argmax()), self.alpha.shape[:2]
-        )
+        alpha = self.alpha.sel(position=self.strongest(1)).values
+        layer, head = np.unravel_index(int(alpha.argmax()), alpha.shape)
         return int(layer), int(head)
 
     def heads_above(self, threshold: float, position: int = 0) -> float:
@@ -159,8 +157,8 @@ class SinkMap:
 
     def to_frame(self) -> pd.DataFrame:
         """One row per (layer, head, position): these, the statistics in the order of `data`, uniform."""
-        frame = self.data.drop_vars("passages").to_dataframe(dim_order=["layer", "head", "position"])
-        return frame.reset_index()
+        data = self.data.drop_vars("passages")
+        return data.to_dataframe(dim_order=["layer", "head", "position"]).reset_index()
 
     def save(self, directory: Path) -> None:
         """Write `sinks.nc` (HDF5) and `sinks.parquet`; with details each of `tables`, and `passage.nc`."""
