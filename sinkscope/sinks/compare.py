@@ -230,13 +230,13 @@ def _check_compared(first: Condition, second: Condition, layer: int, bin_size: i
             f"`layer` {layer} does not exist in model {first.model.name!r}; "
             f"use 0 to {first.model.n_layers - 1}"
         )
-    n_passages, second_n_passages = len(first.passages), len(second.passages)
-    max_length, second_max_length = (max(map(len, condition.passages)) for condition in (first, second))
-    if (n_passages, max_length) != (second_n_passages, second_max_length):
+    numbers = [len(condition.passages) for condition in (first, second)]
+    lengths = [max(map(len, condition.passages)) for condition in (first, second)]
+    max_length = lengths[0]
+    if numbers[0] != numbers[1] or lengths[0] != lengths[1]:
         raise TextError(
-            f"conditions {first.label!r} and {second.label!r} have {n_passages} and {second_n_passages} "
-            f"passages of up to {max_length} and {second_max_length} tokens; "
-            "compare as many passages of the same length"
+            f"conditions {first.label!r} and {second.label!r} have {numbers[0]} and {numbers[1]} passages "
+            f"of up to {lengths[0]} and {lengths[1]} tokens; compare as many passages of the same length"
         )
     if not 1 <= bin_size <= max_length:
         raise TextError(
@@ -273,17 +273,11 @@ def write_comparison(
     def load(run: Path) -> dict[str, Any]:
         return json.loads((run / "summary.json").read_text(encoding="utf-8"))
 
-    content = [
-        [condition.label, condition.model.fingerprint(), hash_passages(condition.passages)]
-        for condition in conditions
-    ]
+    content = [[each.label, each.model.fingerprint(), hash_passages(each.passages)] for each in conditions]
     spans = [[span.start, span.stop] for span in pair.first.spans or []]
     inputs = asdict(config) | {"conditions": content, "spans": spans, "description": pair.description}
     del inputs["batch_size"]
-    metadata = {
-        "models": [condition.model.name for condition in conditions],
-        "passages": len(pair.first.passages),
-    }
+    metadata = {"models": [each.model.name for each in conditions], "passages": len(pair.first.passages)}
     return create_or_load(directory, "compare", inputs, build, load, metadata=metadata)
 
 

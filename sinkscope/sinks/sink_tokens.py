@@ -10,11 +10,9 @@ from typing import Self
 
 import pandas as pd
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
 from sinkscope.sinks.capture import AttentionBlock, Block, ResidualBlock
-from sinkscope.sinks.statistics import Accumulator, AttentionReceived
+from sinkscope.sinks.statistics import Accumulator, AttentionReceived, PerPosition
 
 KINDS = ("first", "newline", "punctuation", "number", "word start", "word part", "other")
 MIN_QUERIES = 8
@@ -63,12 +61,7 @@ class SinkTokens(AttentionReceived):
         self._n_tokens = dict.fromkeys(KINDS, 0)
         self._n_heads_total = 0
 
-    def add(
-        self,
-        block: AttentionBlock,
-        alpha: Float[Tensor, "head position"],
-        norms: Float[Tensor, "head position"],
-    ) -> None:
+    def add(self, block: AttentionBlock, alpha: PerPosition, norms: PerPosition) -> None:
         tokens = self.passages[block.passage]
         n_ranked = max(1, block.length - MIN_QUERIES + 1)
         alpha = alpha[:, :n_ranked].cpu()
@@ -113,19 +106,12 @@ class SinkTokens(AttentionReceived):
         both mean over those pairs.
         """
         columns = ["position", "token", "kind", "passages", "heads", "layers", "alpha", "value_drain"]
-        rows = [
-            (
-                position,
-                token,
-                "first" if position == 0 else self.token_kinds[token],
-                len(sink.passages),
-                sink.n_heads,
-                ",".join(map(str, sorted(sink.layers))),
-                sink.alpha / sink.n_heads,
-                sink.drain / sink.n_heads,
-            )
-            for (position, token), sink in self._sinks.items()
-        ]
+        rows = []
+        for (position, token), sink in self._sinks.items():
+            kind = "first" if position == 0 else self.token_kinds[token]
+            layers = ",".join(map(str, sorted(sink.layers)))
+            means = sink.alpha / sink.n_heads, sink.drain / sink.n_heads
+            rows.append((position, token, kind, len(sink.passages), sink.n_heads, layers, *means))
         return pd.DataFrame(rows, columns=columns).sort_values(
             ["heads", "position", "token"], ascending=[False, True, True], ignore_index=True
         )

@@ -14,6 +14,7 @@ from torch.nn import functional
 
 from sinkscope.sinks.capture import AttentionBlock, Block, Statistic, ValueBlock
 
+PerPosition = Float[Tensor, "head position"]
 Head = tuple[int, int]
 """Layer and head, from 0."""
 MAX_BINS = 64
@@ -77,7 +78,7 @@ class Mean(Accumulator):
         self.total = torch.zeros(shape, dtype=torch.float64)
         self.count = torch.zeros(shape[0], shape[2], dtype=torch.float64)
 
-    def add(self, layer: int, values: Float[Tensor, "head position"]) -> None:
+    def add(self, layer: int, values: PerPosition) -> None:
         length = values.shape[-1]
         self.total[layer, :, :length] += values.double().cpu()
         self.count[layer, :length] += 1
@@ -86,7 +87,7 @@ class Mean(Accumulator):
         return self.total / self.count[:, None]  # NaN at positions that no passage has
 
 
-def to_query_heads(norms: Float[Tensor, "kv_head position"], n_heads: int) -> Float[Tensor, "head position"]:
+def to_query_heads(norms: Float[Tensor, "kv_head position"], n_heads: int) -> PerPosition:
     """For each query head the row of the key-value head that it reads."""
     return norms.repeat_interleave(n_heads // len(norms), dim=0)
 
@@ -115,12 +116,7 @@ class AttentionReceived(Accumulator):
             n_queries = torch.arange(block.length, 0, -1, device=device)  # at or after each position
             self.add(block, self._received / n_queries, to_query_heads(self._norms, self.n_heads))
 
-    def add(
-        self,
-        block: AttentionBlock,
-        alpha: Float[Tensor, "head position"],
-        norms: Float[Tensor, "head position"],
-    ) -> None:
+    def add(self, block: AttentionBlock, alpha: PerPosition, norms: PerPosition) -> None:
         raise NotImplementedError
 
 
@@ -143,12 +139,7 @@ class SinkStatistics(AttentionReceived):
         self.epsilon = epsilon
         self._means = {name: Mean(self.shape) for name in self.names}
 
-    def add(
-        self,
-        block: AttentionBlock,
-        alpha: Float[Tensor, "head position"],
-        norms: Float[Tensor, "head position"],
-    ) -> None:
+    def add(self, block: AttentionBlock, alpha: PerPosition, norms: PerPosition) -> None:
         for name, values in zip(self.names, (alpha, alpha > self.epsilon, norms, alpha * norms), strict=True):
             self._means[name].add(block.layer, values)
 
