@@ -219,11 +219,12 @@ def evaluate_to_directory(
         compute_scores(items, retain_auc=retain_auc).to_parquet(directory / "scores.parquet", index=False)
         return {"retain_auc": retain_auc}
 
-    def read(directory: Path) -> pd.DataFrame:
-        return pd.read_parquet(directory / "scores.parquet")
-
     metadata = {"model": subject.label, "benchmark": described["benchmark"]}
-    return create_or_load(out, "evaluate", described, build, read, metadata=metadata)
+    return create_or_load(out, "evaluate", described, build, _read_scores, metadata=metadata)
+
+
+def _read_scores(directory: Path) -> pd.DataFrame:
+    return pd.read_parquet(directory / "scores.parquet")
 
 
 def _has_privleak(names: Sequence[str], benchmark: Benchmark | None) -> bool:

@@ -94,7 +94,7 @@ def verbmem_items(benchmark: Benchmark, split: str, model: Model) -> list[Item]:
                 f"benchmark {benchmark.name}, verbmem/{split}, record {number} has an empty gt; remove it"
             )
         text, source = model.tokenizer.decode(reference), row["prompt"] + row["gt"]
-        items.append(Item(prompt, len(prompt), text, source, [option], max_new_tokens=length))
+        items.append(Item(prompt, len(prompt), text, source, [option], length))
     return items
 
 
