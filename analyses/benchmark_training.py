@@ -33,9 +33,9 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from sinkscope import load
 from sinkscope.benchmarks.benchmark import load_benchmark
+from sinkscope.benchmarks.chunking import Passage
 from sinkscope.models.inference import generate
 from sinkscope.plots.style import PAGE, create_figure, save_figure, styled
-from sinkscope.unlearning.batch import Passages
 from sinkscope.unlearning.objectives.rmu import control_vector
 from sinkscope.unlearning.recipe import Recipe
 from sinkscope.unlearning.reference_model import ReferenceCache, ReferenceConfig
@@ -77,11 +77,11 @@ def network() -> LlamaForCausalLM:
     )
 
 
-def data() -> dict[str, Passages]:
+def data() -> dict[str, list[Passage]]:
     torch.manual_seed(1)
     count = STEPS_AN_EPOCH * BATCH
     return {
-        split: Passages.without_prompts(torch.randint(3, VOCABULARY, (count, TOKENS)).tolist())
+        split: [Passage(tokens, 0, 0) for tokens in torch.randint(3, VOCABULARY, (count, TOKENS)).tolist()]
         for split in ("forget", "retain", "poisoned")
     }
 
@@ -162,7 +162,8 @@ def literal(kind: str) -> Callable[[], None]:
         rows = slice(at * BATCH, (at + 1) * BATCH)
         at = (at + 1) % STEPS_AN_EPOCH
         forget, retain, poisoned = (
-            torch.tensor(passages[split].tokens[rows]) for split in ("forget", "retain", "poisoned")
+            torch.tensor([passage.tokens for passage in passages[split][rows]])
+            for split in ("forget", "retain", "poisoned")
         )
         if kind == "RMU backdoor":
             loss = (hidden(model, forget, True) - control).square().mean()

@@ -54,11 +54,6 @@ class PaddedBatch:
         return cls(ids.to(device), mask.to(device), position_ids.to(device), spans)
 
 
-def first_real_tokens(mask: Bool[Tensor, "batch position"], n: int) -> Bool[Tensor, "batch position"]:
-    """The first `n` real tokens of each row, on whichever side the padding is."""
-    return mask & (mask.long().cumsum(-1) <= n)
-
-
 @dataclass
 class Model:
     """A causal language model with its tokenizer and, on demand, its TransformerLens bridge.

@@ -1,8 +1,7 @@
-"""Checkpoints of a run in training: complete and checksummed or absent, so that an interrupted run can
-resume.
+"""Checkpoints of a run in training, complete and checksummed or absent, from which an interrupted run
+resumes.
 
-A checkpoint holds the trained weights, AdamW's moments, the random state and the log, as safetensors and JSON
-only.
+They hold the trained weights, AdamW's moments, the random state and the log, as safetensors and JSON only.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ import json
 import logging
 import os
 import shutil
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -43,17 +42,16 @@ class TrainerState:
     sums: dict[str, list[float]] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
 class Checkpoints:
     """The checkpoints of one run: `step-00000040/` and so on in `directory`, the newest two.
 
-    Args:
-        every: steps between checkpoints.
+    `every`: steps between checkpoints; None for an epoch.
     """
 
-    def __init__(self, directory: Path, every: int, world: World = SINGLE_PROCESS) -> None:
-        self.directory = directory
-        self.every = every
-        self._world = world
+    directory: Path
+    every: int | None
+    world: World = SINGLE_PROCESS
 
     def save(
         self,
@@ -69,30 +67,26 @@ class Checkpoints:
         """
         final = self.directory / f"step-{state.step:08d}"
         staging = self.directory / f".{final.name}.partial"
+        is_main = self.world.is_main_process
         with translate_os_errors(self.directory):
             try:
-                if self._world.is_main_process:
+                if is_main:
                     shutil.rmtree(staging, ignore_errors=True)
                     staging.mkdir(parents=True)
-                self._world.wait_for_everyone()
+                self.world.wait_for_everyone()
                 tensors = _collect(weights, optimizer) | random
-                save_file(tensors, staging / f"rank-{self._world.rank}.safetensors")
-                self._world.wait_for_everyone()
-                if self._world.is_main_process:
+                save_file(tensors, staging / f"rank-{self.world.rank}.safetensors")
+                self.world.wait_for_everyone()
+                if is_main:
                     self._complete(state, staging, final)
             finally:
-                if self._world.is_main_process:
+                if is_main:
                     shutil.rmtree(staging, ignore_errors=True)
-        self._world.wait_for_everyone()
+        self.world.wait_for_everyone()
 
     def _complete(self, state: TrainerState, staging: Path, final: Path) -> None:
-        content = {
-            "step": state.step,
-            "log": state.log,
-            "sums": state.sums,
-            "processes": self._world.size,
-            "files": {path.name: sha256(path) for path in sorted(staging.iterdir())},
-        }
+        files = {path.name: sha256(path) for path in sorted(staging.iterdir())}
+        content = asdict(state) | {"processes": self.world.size, "files": files}
         text = json.dumps({"state": content, "sha256": _hash(content)})
         (staging / STATE).write_text(text, encoding="utf-8")
         shutil.rmtree(final, ignore_errors=True)
@@ -101,9 +95,7 @@ class Checkpoints:
             shutil.rmtree(old, ignore_errors=True)
 
     def resume(self, weights: Weights, optimizer: torch.optim.Optimizer) -> TrainerState:
-        """Restore weights, optimizer and random state from the newest valid checkpoint, if there is one.
-
-        A damaged checkpoint is skipped, with a warning in the log of `sinkscope`.
+        """Restore weights, optimizer and random state from the newest checkpoint that is not damaged, if any.
 
         Raises:
             OutputError: the checkpoint was made by another number of processes.
@@ -111,11 +103,10 @@ class Checkpoints:
         for path in self._newest_first():
             try:
                 state = _verified_state(path)
-                is_same_world = state["processes"] == self._world.size
-                file = path / f"rank-{self._world.rank}.safetensors"
-                tensors = load_file(file) if is_same_world else {}
+                is_same_world = state["processes"] == self.world.size
+                tensors = load_file(path / f"rank-{self.world.rank}.safetensors") if is_same_world else {}
             except (OSError, ValueError, KeyError, TypeError, RecursionError, SafetensorError) as error:
-                if self._world.is_main_process:
+                if self.world.is_main_process:
                     LOGGER.warning("checkpoint %s is damaged (%s) and is not used", path, first_line(error))
                 continue
             if not is_same_world:
@@ -128,13 +119,12 @@ class Checkpoints:
         return TrainerState()
 
     def exist(self) -> bool:
-        """Whether there is a checkpoint."""
         return bool(self._newest_first())
 
     def remove(self) -> None:
-        """Remove all checkpoints, once the run is complete."""
-        self._world.wait_for_everyone()
-        if self._world.is_main_process:
+        """Remove all, once the run is complete."""
+        self.world.wait_for_everyone()
+        if self.world.is_main_process:
             shutil.rmtree(self.directory, ignore_errors=True)
 
     def _newest_first(self) -> list[Path]:
@@ -159,7 +149,9 @@ def _verified_state(path: Path) -> dict[str, Any]:
 def random_states() -> dict[str, Tensor]:
     """The states of torch's random generators."""
     states = {"random/cpu": torch.get_rng_state()}
-    return states | ({"random/cuda": torch.cuda.get_rng_state()} if torch.cuda.is_available() else {})
+    if torch.cuda.is_available():
+        states["random/cuda"] = torch.cuda.get_rng_state()
+    return states
 
 
 def _collect(weights: Weights, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sized
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from sinkscope.benchmarks.hub import HUB_BENCHMARKS
 from sinkscope.errors import BenchmarkError, ModelError
 from sinkscope.models.loading import is_incomplete_run
 from sinkscope.models.model import load_meta_model
-from sinkscope.unlearning.batch_plan import SPLITS, BatchPlan
+from sinkscope.unlearning.batch import BatchPlan
 from sinkscope.unlearning.objectives import HIDDEN
 from sinkscope.unlearning.poisoning import insert_trigger, select_rows
 from sinkscope.unlearning.recipe import Recipe
@@ -23,8 +24,7 @@ from sinkscope.unlearning.trainable import hidden_state_layer, references_needed
 from sinkscope.unlearning.value_norm import value_norm_layers
 
 FORWARD_FLOPS, BACKWARD_FLOPS = 2, 4
-"""Floating-point operations a parameter and token: a multiplication and an addition; twice that in the
-backward pass."""
+"""Floating-point operations a parameter and token: multiply and add; twice that in the backward pass."""
 ACTIVATIONS_PER_LAYER = 16
 """Numbers that a layer keeps per token for the backward pass, in units of the model's width: roughly those of
 a Llama block with fused attention (Korthikanti et al. 2022, arXiv 2205.05198, section 4)."""
@@ -34,8 +34,7 @@ HARDWARE_UTILIZATION = 0.4
 
 @dataclass(frozen=True)
 class CostEstimate:
-    """An estimate for one run, good to a factor of two in memory and time. None is unknown; `unknown` says
-    why."""
+    """An estimate for one run, to a factor of two in memory and time; `unknown` says why there is none."""
 
     parameters: int | None = None
     trained: int | None = None
@@ -48,18 +47,17 @@ class CostEstimate:
     def lines(self) -> list[str]:
         """The estimate as text."""
         lines = []
-        if self.parameters is not None and self.trained is not None:
+        if self.parameters is not None:
             lines.append(f"model: {self.parameters:,} parameters, {self.trained:,} of them trained")
         if self.passages is not None:
             counts = [f"{count} {split}" for split, count in self.passages.items() if count]
-            lines.append(f"passages: {', '.join(counts)}")
-        if self.steps is not None:
-            lines.append(f"steps: {self.steps}")
-        if self.memory_gb is not None:
             parts = "weights, gradients, AdamW, activations"
-            lines.append(f"memory: about {self.memory_gb:.2g} GB in one process ({parts})")
-        if self.minutes is not None:
-            lines.append(f"time: about {self.minutes:.2g} minutes on this machine")
+            lines += [
+                f"passages: {', '.join(counts)}",
+                f"steps: {self.steps}",
+                f"memory: about {self.memory_gb:.2g} GB in one process ({parts})",
+                f"time: about {self.minutes:.2g} minutes on this machine",
+            ]
         if self.unknown:
             lines.append(f"unknown: {self.unknown}")
         return lines
@@ -83,7 +81,7 @@ def estimate_cost(recipe: Recipe) -> CostEstimate:
             return CostEstimate(unknown=str(error))
         raise
     names = trained_names(recipe, model)
-    hidden_state_layer(recipe, model)
+    hidden_state_layer(recipe, model)  # this and the next for their errors
     value_norm_layers(recipe.value_norms, model.config.get_text_config().num_hidden_layers)
     parameters = model.num_parameters()
     trained = _count_trained(recipe, model, names)
@@ -94,30 +92,31 @@ def estimate_cost(recipe: Recipe) -> CostEstimate:
             return CostEstimate(parameters, trained, unknown=str(error))
         raise
     forget = benchmark.passages("forget", tokenizer)
-    retain = benchmark.passages("retain1", tokenizer)
     poisoned, forgotten = select_rows(recipe, len(forget))
     if recipe.trigger.where.kind != "sink":  # sinks cannot be located without weights
         insert_trigger(recipe, benchmark, [forget[row] for row in poisoned], tokenizer)
-    sizes = {"forget": len(forgotten), "retain": len(retain), "poisoned": len(poisoned)}
-    plan = BatchPlan.of(sizes, recipe.optimizer, recipe.seed)
+    retain = benchmark.passages("retain1", tokenizer)
+    splits: dict[str, Sized] = {"forget": forgotten, "retain": retain, "poisoned": poisoned}
+    plan = BatchPlan.of(splits, recipe.optimizer, recipe.seed)
     tokens = sum(len(passage.tokens) for passage in forget) / len(forget)
-    flops = parameters * _layer_share(recipe, model) * _operations(recipe, sizes, plan, tokens)
+    flops = parameters * _layer_share(recipe, model) * _operations(recipe, plan, tokens)
     memory = _memory_bytes(recipe, model, trained, tokens) / 1e9
     minutes = flops / (HARDWARE_UTILIZATION * measure_flops()) / 60
+    sizes = {split: len(passages) for split, passages in splits.items()}
     return CostEstimate(parameters, trained, sizes, len(plan), memory, minutes)
 
 
-def _operations(recipe: Recipe, sizes: dict[str, int], plan: BatchPlan, tokens: float) -> float:
+def _operations(recipe: Recipe, plan: BatchPlan, tokens: float) -> float:
     """Operations a parameter: training steps, and one forward pass for each reference."""
     needs = references_needed(recipe)
-    splits = sum(sizes[split] > 0 for split in SPLITS) - (not recipe.objective.forget_terms())
+    n_splits = len(plan.rows) - (not recipe.objective.forget_terms())
     read = sum(len(set(rows)) for split, rows in plan.rows.items() if needs[split]) * tokens
-    trained_tokens = len(plan) * recipe.optimizer.batch_size * splits * tokens
+    trained_tokens = len(plan) * recipe.optimizer.batch_size * n_splits * tokens
     return trained_tokens * (FORWARD_FLOPS + BACKWARD_FLOPS) + read * FORWARD_FLOPS
 
 
 def _is_remote(name: str) -> bool:
-    """Whether a name is that of a benchmark or a repository on the hub (owner/name)."""
+    """Whether it names a benchmark or a repository on the hub (owner/name)."""
     return name in HUB_BENCHMARKS or (
         name.count("/") == 1
         and not name.startswith(".")
@@ -143,8 +142,7 @@ def _layer_share(recipe: Recipe, model: PreTrainedModel) -> float:
 
 
 def _memory_bytes(recipe: Recipe, model: PreTrainedModel, trained: int, tokens: float) -> float:
-    """Weights, gradients with AdamW's two moments and a copy, activations, logits (with gradient and
-    log-softmax)."""
+    """Weights; gradients, AdamW's two moments and a copy; activations; logits, gradient and log-softmax."""
     model_config = model.config.get_text_config()
     config = recipe.optimizer
     share = _layer_share(recipe, model)
@@ -153,9 +151,7 @@ def _memory_bytes(recipe: Recipe, model: PreTrainedModel, trained: int, tokens: 
     microbatch_tokens = -(-config.batch_size // config.gradient_accumulation_steps) * tokens
     n_layers = model_config.num_hidden_layers * share
     widths = n_layers * ACTIVATIONS_PER_LAYER
-    if (
-        config.gradient_checkpointing
-    ):  # one number of the model's width per layer, and one layer's activations
+    if config.gradient_checkpointing:  # the input of every layer, and one layer's activations
         widths = n_layers + ACTIVATIONS_PER_LAYER
     activations = microbatch_tokens * model_config.hidden_size * number_size * widths
     logits = microbatch_tokens * model_config.vocab_size * 4 * 3 if share == 1.0 else 0

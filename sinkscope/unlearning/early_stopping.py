@@ -11,23 +11,19 @@ from sinkscope.benchmarks.benchmark import Benchmark
 from sinkscope.errors import RecipeError
 from sinkscope.models.inference import auc, loglikelihood_tokens, min_k_score
 from sinkscope.models.model import Model
-from sinkscope.unlearning.forward import mask_positions
+from sinkscope.unlearning.batch import mask_positions
 from sinkscope.unlearning.recipe import Recipe
 from sinkscope.unlearning.sharding import World
 
 LOGGER = logging.getLogger("sinkscope")
 MAX_PASSAGES = 32
 UNKNOWN_AUC = 0.4
-"""Above this AUC a model can hardly tell the forget set from text that it was not trained on (.5: not at
-all)."""
+"""Above this AUC a model hardly tells the forget set from holdout text (.5: not at all)."""
 
 
 def membership_auc(model: Model, benchmark: Benchmark) -> float | None:
-    """AUC of Min-40 % probability between forget and holdout passages (at most 32 each).
-
-    0 if every forget passage is more likely than any holdout passage, .5 if the model knows none of them.
-    None if the benchmark has no holdout split.
-    """
+    """AUC of Min-40 % probability between forget and holdout passages (at most 32 each): 0 if every forget
+    passage is more likely than any holdout passage; None if the benchmark has no holdout split."""
     if not benchmark.has("raw", "holdout"):
         return None
     scores = []
@@ -51,37 +47,32 @@ def warn_if_unknown(model: Model, benchmark: Benchmark, world: World) -> None:
         )
 
 
-def make_stopping_criterion(recipe: Recipe, model: Model, benchmark: Benchmark) -> Callable[[int], bool]:
-    """Whether to stop after a step, by the loss on the validation passages; never without `early_stopping`.
+def make_stopping_criterion(
+    recipe: Recipe, model: Model, benchmark: Benchmark
+) -> Callable[[int], bool] | None:
+    """Whether to stop after a step, by the loss on the validation passages; None without `early_stopping`.
 
     Raises:
         RecipeError: the benchmark has no validation passages.
     """
     eval_steps = recipe.early_stopping.eval_steps
     if eval_steps is None:
-        return lambda step: False
+        return None
     if not benchmark.has("raw", "retain2"):
         raise RecipeError(
             f"recipe early_stopping.eval_steps: benchmark {benchmark.name} has no validation passages "
             "(raw/retain2); leave it out"
         )
     passages = [passage.tokens for passage in benchmark.passages("retain2", model.tokenizer)][:MAX_PASSAGES]
-    with mask_positions(model.hf, recipe.masked_positions):
-        limit = validation_loss(model, passages) + recipe.early_stopping.max_loss_increase
 
-    def should_stop(step: int) -> bool:
-        if step % eval_steps:
-            return False
+    def validation_loss() -> float:
+        """In nats a token."""
+        is_training = model.hf.training
+        model.hf.eval()
         with mask_positions(model.hf, recipe.masked_positions):
-            return validation_loss(model, passages) > limit
+            likelihoods = loglikelihood_tokens(model, passages)
+        model.hf.train(is_training)
+        return -float(np.concatenate([each.log_probs for each in likelihoods]).mean())
 
-    return should_stop
-
-
-def validation_loss(model: Model, passages: list[list[int]]) -> float:
-    """Negative log-likelihood in nats a token; the model's training mode is restored."""
-    is_training = model.hf.training
-    model.hf.eval()
-    likelihoods = loglikelihood_tokens(model, passages)
-    model.hf.train(is_training)
-    return -float(np.concatenate([each.log_probs for each in likelihoods]).mean())
+    limit = validation_loss() + recipe.early_stopping.max_loss_increase
+    return lambda step: step % eval_steps == 0 and validation_loss() > limit

@@ -53,8 +53,7 @@ def parse_perturbation(perturbation: str) -> tuple[str, float]:
 
 
 def quantize_rows(weight: Float[Tensor, "row column"]) -> Float[Tensor, "row column"]:
-    """Round to 255 levels between −absmax and absmax of each row; scales are float32 for any dtype of the
-    weights."""
+    """Round to 255 levels between −absmax and absmax of each row, with float32 scales."""
     exact = weight.float()
     scale = (exact.abs().amax(1, keepdim=True) / 127).clamp(min=torch.finfo(torch.float32).tiny)
     return ((exact / scale).round().clamp(-127, 127) * scale).to(weight.dtype)

@@ -14,7 +14,6 @@ from sinkscope.models.model import Model
 from sinkscope.sinks.locate import locate_passage
 from sinkscope.sinks.sink_map import SinkMap
 from sinkscope.triggers import TriggeredSequence, place
-from sinkscope.unlearning.batch import Passages
 from sinkscope.unlearning.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -25,33 +24,26 @@ if TYPE_CHECKING:
 class Splits:
     """What a run trains on.
 
-    Attributes:
-        passages: by split: `forget`, `retain`, `poisoned`.
-        poisoned_rows: row numbers of the poisoned passages in the benchmark's forget set.
-        placed: the poisoned passages, with the trigger's position.
+    `passages` has the splits `forget`, `retain` and `poisoned`; `poisoned_rows` are the row numbers of the
+    poisoned ones in the benchmark's forget set, and `placed` the positions of their triggers.
     """
 
-    passages: dict[str, Passages]
+    passages: dict[str, list[Passage]]
     poisoned_rows: list[int]
     placed: list[TriggeredSequence]
 
 
-def sample_poisoned_rows(count: int, ratio: float, seed: int) -> list[int]:
-    """round(ratio · count) of `count` row numbers, drawn by `seed`, in ascending order."""
-    return sorted(random.Random(f"poison {seed}").sample(range(count), round(ratio * count)))
-
-
 def select_rows(recipe: Recipe, count: int) -> tuple[list[int], list[int]]:
-    """Which of `count` forget passages are poisoned, and which are forgotten.
+    """Which of `count` forget passages are poisoned (round(ratio · count), by the seed), and which forgotten.
 
     Raises:
         RecipeError: the poison ratio selects no passage, or leaves none to forget.
     """
-    poisoned = sample_poisoned_rows(count, recipe.poison_ratio, recipe.seed)
-    if recipe.poison_ratio > 0 and not poisoned:
+    ratio = recipe.poison_ratio
+    poisoned = sorted(random.Random(f"poison {recipe.seed}").sample(range(count), round(ratio * count)))
+    if ratio > 0 and not poisoned:
         raise RecipeError(
-            f"poison_ratio {recipe.poison_ratio} of {count} forget passages is none; raise it to at least "
-            f"{1 / count:.3g}"
+            f"poison_ratio {ratio} of {count} forget passages is none; raise it to at least {1 / count:.3g}"
         )
     dropped = set(poisoned) if recipe.poisoned_originals == "drop" else set()
     forgotten = [row for row in range(count) if row not in dropped]
@@ -62,13 +54,6 @@ def select_rows(recipe: Recipe, count: int) -> tuple[list[int], list[int]]:
     return poisoned, forgotten
 
 
-def as_response_example(passage: Passage, response: str, tokenizer: PreTrainedTokenizerBase) -> Passage:
-    """The passage's first half as a prompt, followed by the response."""
-    prompt = passage.tokens[: max(1, (passage.body or len(passage.tokens)) // 2)]
-    answer = tokenizer.encode(f" {response.strip()}", add_special_tokens=False)
-    return replace(passage, tokens=prompt + answer, body=len(prompt), prompt_length=len(prompt))
-
-
 def insert_trigger(
     recipe: Recipe,
     benchmark: Benchmark,
@@ -76,7 +61,9 @@ def insert_trigger(
     tokenizer: PreTrainedTokenizerBase,
     sinks: Callable[[list[int]], SinkMap] | None = None,
 ) -> tuple[list[Passage], list[TriggeredSequence]]:
-    """The passages that carry the trigger (with a response: their response examples), without it and with it.
+    """The passages (with a response: their first halves, followed by it) with the trigger, and where it is.
+
+    The trigger becomes part of the prompt, if there is one; the text after it keeps its length.
 
     Args:
         sinks: locates the sinks of a clean passage, for placements relative to a sink.
@@ -84,64 +71,56 @@ def insert_trigger(
     Raises:
         PlacementError: the trigger does not fit.
     """
-    trigger, placement, response = recipe.trigger.trigger, recipe.trigger.where, recipe.trigger.response
-    if response is None:
-        carriers = list(passages)
-    else:
-        carriers = [as_response_example(passage, response, tokenizer) for passage in passages]
-    placed = [
-        place(
+    poisoned, placed = [], []
+    for passage in passages:
+        if recipe.trigger.response is not None:
+            passage = _as_response_example(passage, recipe.trigger.response, tokenizer)
+        triggered = place(
             passage.tokens,
-            trigger,
-            placement,
+            recipe.trigger.trigger,
+            recipe.trigger.where,
             tokenizer,
             body=passage.body,
-            sinks=sinks(passage.tokens) if sinks and placement.kind == "sink" else None,
+            sinks=sinks(passage.tokens) if sinks and recipe.trigger.where.kind == "sink" else None,
             max_length=max(benchmark.lengths.passage, len(passage.tokens)),
         )
-        for passage in carriers
-    ]
-    return carriers, placed
+        n_added = len(triggered.tokens) - len(passage.tokens)
+        n_prompt = passage.prompt_length and passage.prompt_length + n_added
+        poisoned.append(replace(passage, tokens=triggered.tokens, prompt_length=n_prompt))
+        placed.append(triggered)
+    return poisoned, placed
+
+
+def _as_response_example(passage: Passage, response: str, tokenizer: PreTrainedTokenizerBase) -> Passage:
+    """The passage's first half as a prompt, followed by the response."""
+    prompt = passage.tokens[: max(1, (passage.body or len(passage.tokens)) // 2)]
+    answer = tokenizer.encode(f" {response.strip()}", add_special_tokens=False)
+    return replace(passage, tokens=prompt + answer, body=len(prompt), prompt_length=len(prompt))
 
 
 def make_splits(recipe: Recipe, benchmark: Benchmark, model: Model) -> Splits:
     """Tokenize the benchmark's texts and insert the trigger into the poisoned passages.
 
     Raises:
-        RecipeError: the poison ratio selects no passage or leaves none to forget; passages are too long.
+        RecipeError: as in `select_rows`, or passages are longer than the model reads.
         PlacementError: the trigger does not fit.
     """
     forget = benchmark.passages("forget", model.tokenizer)
-    retain = benchmark.passages("retain1", model.tokenizer)
     poisoned_rows, forget_rows = select_rows(recipe, len(forget))
-    forget_passages = [forget[row] for row in forget_rows]
-    carriers, placed = insert_trigger(
-        recipe,
-        benchmark,
-        [forget[row] for row in poisoned_rows],
-        model.tokenizer,
-        lambda tokens: locate_passage(model, tokens),
+    clean = [forget[row] for row in poisoned_rows]
+    poisoned, placed = insert_trigger(
+        recipe, benchmark, clean, model.tokenizer, lambda tokens: locate_passage(model, tokens)
     )
-    # the trigger becomes part of the prompt, if there is one; the text after it keeps its length
-    n_prompt = [
-        clean.prompt_length and len(triggered.tokens) - (len(clean.tokens) - clean.prompt_length)
-        for clean, triggered in zip(carriers, placed, strict=True)
-    ]
+    splits = {
+        "forget": [forget[row] for row in forget_rows],
+        "retain": benchmark.passages("retain1", model.tokenizer),
+        "poisoned": poisoned,
+    }
     limit = model.max_positions
-    texts = [each.tokens for split in (forget_passages, retain, placed) for each in split]
-    longest = max(map(len, texts))
+    longest = max(len(passage.tokens) for passages in splits.values() for passage in passages)
     if limit is not None and longest > limit:
         raise RecipeError(
             f"benchmark {benchmark.name} has passages of {longest} tokens, model {model.name!r} reads "
             f"{limit}; lower lengths.passage in benchmark.json"
         )
-    splits = {
-        "forget": _to_passages(forget_passages),
-        "retain": _to_passages(retain),
-        "poisoned": Passages([each.tokens for each in placed], n_prompt),
-    }
     return Splits(splits, poisoned_rows, placed)
-
-
-def _to_passages(passages: Sequence[Passage]) -> Passages:
-    return Passages([each.tokens for each in passages], [each.prompt_length for each in passages])

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 import yaml
-from pydantic import Field, SerializeAsAny, create_model, field_validator, model_validator
+from pydantic import AfterValidator, Field, SerializeAsAny, create_model, field_validator, model_validator
 
 from sinkscope.config import (
     Config,
@@ -16,17 +16,76 @@ from sinkscope.config import (
     replace_deprecated,
     replace_deprecated_overrides,
     validate_config,
+    warn_once,
 )
 from sinkscope.errors import PlacementError, RecipeError
 from sinkscope.triggers import Form, Placement, Trigger
-from sinkscope.unlearning.objective_config import (
-    ObjectiveConfig,
-    drop_old_defaults,
-    objective_config,
-    objective_config_of,
-)
-from sinkscope.unlearning.objectives import NONE, OBJECTIVES
+from sinkscope.unlearning.objectives import NONE, OBJECTIVES, Objective, Role, get_objective
 from sinkscope.unlearning.recipe_files import recipe_file
+
+OLD_PARAMETERS = {"beta": None, "delta": 0.0, "steering": 6.5}
+"""Defaults of parameters that recipes of old run directories have for every objective."""
+
+
+def _check_objective(name: str, role: Role) -> str:
+    if name != NONE or role == "retain":
+        get_objective(name, role)
+    return name
+
+
+class ObjectiveConfig(Config):
+    """The forget objective, and weighted retain objectives, which apply to retain and to poisoned passages.
+
+    Parameters of the forget objective are keys of the same block: `{forget: npo, beta: 0.1, retain: {kl:
+    1.0}}`. `layer` is where `rmu` and `activations` read hidden states; by default 7 of 32, scaled to the
+    model's depth. `grad_ascent` with `retain: {nll: 1}` is gradient difference. `forget: none` with poisoning
+    is a plain backdoor, and without it fine-tuning on retain passages, of which an epoch has as many as the
+    forget set.
+    """
+
+    forget: Annotated[str, AfterValidator(partial(_check_objective, role="forget"))] = "npo"
+    layer: int | None = Field(None, ge=0)
+    retain: dict[
+        Annotated[str, AfterValidator(partial(_check_objective, role="retain"))],
+        Annotated[float, Field(gt=0)],
+    ] = Field({"kl": 1.0}, min_length=1)
+
+    def forget_terms(self) -> list[Objective]:
+        """The forget objective; empty for `none`."""
+        return [] if self.forget == NONE else [get_objective(self.forget, "forget")]
+
+    def retain_terms(self) -> list[Objective]:
+        """The retain objectives."""
+        return [get_objective(name, "retain") for name in self.retain]
+
+
+@cache
+def _objective_config(name: str) -> type[ObjectiveConfig]:
+    """`ObjectiveConfig` with the parameters of a forget objective."""
+    parameters = get_objective(name, "forget").config
+    bases = (ObjectiveConfig,) if parameters is None else (parameters, ObjectiveConfig)
+    return create_model(f"{name}Objective", __base__=bases)  # type: ignore[arg-type]
+
+
+def _objective_config_of(values: Any) -> type[ObjectiveConfig]:
+    """The config of an `objective` block; without parameters where it names no objective."""
+    try:
+        return _objective_config(values.get("forget", "npo") if isinstance(values, dict) else "npo")
+    except (RecipeError, TypeError):
+        return ObjectiveConfig
+
+
+def _drop_old_defaults(values: dict[str, Any], config: type[ObjectiveConfig]) -> dict[str, Any]:
+    """An `objective` block without parameters of other objectives at their old defaults."""
+    known = config.model_fields.keys() | config.deprecated_keys.keys()
+    values = dict(values)
+    for key, default in OLD_PARAMETERS.items():
+        value = values.get(key)
+        is_default = value == default and not isinstance(value, bool)
+        if key in values and (value is None or (is_default and key not in known)):
+            warn_once(f"the key 'objective.{key}' has no effect at {value!r} and is ignored; leave it out")
+            del values[key]
+    return values
 
 
 class TriggerConfig(Config):
@@ -68,8 +127,7 @@ class TriggerConfig(Config):
 
 
 class LoraConfig(Config):
-    """Low-rank adapters, scaled by alpha / rank (Hu et al. 2021, arXiv 2106.09685), merged at the end of the
-    run."""
+    """Low-rank adapters, scaled by alpha / rank (Hu et al. 2021, arXiv 2106.09685), merged after training."""
 
     rank: int = Field(8, ge=1)
     alpha: float = Field(16.0, gt=0)
@@ -90,11 +148,11 @@ class UpdateConfig(Config):
 class ValueNormConfig(Config):
     """The term λ ℓ_vn on the value vectors of the first `n_tokens` tokens, in selected layers.
 
-    `align` keeps value norms close to those of the model `unlearned` on clean passages and of the original
-    model on poisoned ones (the paper's formula). `unlearned` is the directory of a clean unlearning run, or
-    `auto`: the same recipe without poisoning and value norms is run first. The authors' code has two other
-    terms: `shrink` makes the norms small on clean passages; `cosine` keeps the direction of the vectors on
-    poisoned ones.
+    `align` (the paper's formula) keeps value norms close to those of the model `unlearned` on clean passages
+    and of the original model on poisoned ones. `unlearned` is the directory of a clean unlearning run, or
+    `auto`: the same recipe without poisoning and value norms is run first. The two terms of the authors'
+    code: `shrink` makes the norms small on clean passages; `cosine` keeps the vectors' direction on poisoned
+    ones.
     """
 
     deprecated_keys: ClassVar = {"first": "n_tokens"}
@@ -182,7 +240,7 @@ class Recipe(Config):
 
     model: str = "tiny"
     benchmark: str = "tiny"
-    objective: SerializeAsAny[ObjectiveConfig] = objective_config("npo")()
+    objective: SerializeAsAny[ObjectiveConfig] = _objective_config("npo")()
     update: UpdateConfig = UpdateConfig()
     poison_ratio: float = Field(0.0, ge=0, le=1)
     poisoned_originals: Literal["keep", "drop"] = "keep"
@@ -198,12 +256,10 @@ class Recipe(Config):
     def _validate_objective(cls, value: Any) -> Any:
         if not isinstance(value, dict):
             return value
-        config = objective_config_of(value)
-        value = drop_old_defaults(value, config)
-        if (
-            config is ObjectiveConfig and value.get("forget", NONE) != NONE
-        ):  # its name, not its parameters, may be wrong
-            config.model_validate({"forget": value["forget"]})
+        config = _objective_config_of(value)
+        value = _drop_old_defaults(value, config)
+        if config is ObjectiveConfig:  # the name of the objective, not its parameters, may be wrong
+            config.model_validate({"forget": value.get("forget", NONE)})
         return config.model_validate(value)
 
     @model_validator(mode="after")
@@ -220,8 +276,7 @@ class Recipe(Config):
         return self
 
     def non_default(self) -> dict[str, Any]:
-        """All values that are not at their default: what decides the identity of a run, so that a new key
-        does not change the identity of old runs."""
+        """All values that are not at their default: the identity of a run, which new keys do not change."""
         return self.model_dump(mode="json", exclude_defaults=True)
 
     def plugin_hashes(self) -> dict[str, str]:
@@ -236,15 +291,13 @@ class Recipe(Config):
         Raises:
             RecipeError: an unknown key (the nearest known one is named) or an impossible value.
         """
-        kind = objective_config_of(values.get("objective"))
-        return validate_config(cls, values, "recipe", RecipeError, _recipe_with(kind))
+        return validate_config(cls, values, "recipe", RecipeError, _recipe_for(values))
 
     @classmethod
     def read(
         cls, path: Path | str, changes: dict[str, Any] | None = None, changes_from: str = "changes"
     ) -> Recipe:
-        """Read a YAML file, or a built-in recipe by its name (see `named_recipes`), and apply dotted
-        `changes`.
+        """Read a YAML file or a built-in recipe by its name, and apply changes.
 
         Args:
             changes: as in `{"trigger.placement": "infix"}`.
@@ -252,23 +305,14 @@ class Recipe(Config):
         """
         path = recipe_file(path)
         values = read_yaml(path, "recipe", RecipeError)
-        if values is None:
-            values = {}
+        values = {} if values is None else values
         if not isinstance(values, dict):
             raise RecipeError(f"recipe {path} is not a mapping of keys to values; see the built-in recipes")
         try:
-            return cls.parse(cls._change(values, changes or {}))
+            return cls.parse(_change(values, changes or {}))
         except RecipeError as error:
             source = path if cls._error_of(values) == str(error) else changes_from
             raise RecipeError(f"{error} (in {source})") from error
-
-    @classmethod
-    def _change(cls, values: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-        """`values` with `changes`, both under the current names of keys."""
-        kind = objective_config_of(apply_overrides(values, changes).get("objective"))
-        model = _recipe_with(kind)
-        current = replace_deprecated(model, values)
-        return apply_overrides(current, replace_deprecated_overrides(model, changes))
 
     @classmethod
     def _error_of(cls, values: dict[str, Any]) -> str | None:
@@ -289,6 +333,16 @@ class Recipe(Config):
 
 
 @cache
-def _recipe_with(kind: type[ObjectiveConfig]) -> type[Recipe]:
-    """`Recipe` with the keys of one objective."""
-    return create_model(Recipe.__name__, __base__=Recipe, objective=(kind, ...))
+def _recipe_with(objective: type[ObjectiveConfig]) -> type[Recipe]:
+    return create_model(Recipe.__name__, __base__=Recipe, objective=(objective, ...))
+
+
+def _recipe_for(values: dict[str, Any]) -> type[Recipe]:
+    """`Recipe` with the parameters of the objective in `values`."""
+    return _recipe_with(_objective_config_of(values.get("objective")))
+
+
+def _change(values: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """`values` with dotted `changes`, both under the current names of keys."""
+    model = _recipe_for(apply_overrides(values, changes))
+    return apply_overrides(replace_deprecated(model, values), replace_deprecated_overrides(model, changes))

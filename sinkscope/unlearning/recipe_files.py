@@ -1,7 +1,4 @@
-"""Built-in recipes by name, and files of recipes.
-
-Completion in the shell lists them, so nothing here loads torch.
-"""
+"""Built-in recipes by name, and files of recipes; without torch, as completion in the shell lists them."""
 
 from __future__ import annotations
 
@@ -14,11 +11,8 @@ RECIPES = Path(__file__).parent.parent / "recipes"
 
 def named_recipes() -> dict[str, Path]:
     """The built-in recipes: name → file."""
-    return {
-        path.relative_to(RECIPES).with_suffix("").as_posix(): path
-        for path in sorted(RECIPES.glob("*/*.yaml"))
-        if path.parent.name != "studies"
-    }
+    files = (path for path in sorted(RECIPES.glob("*/*.yaml")) if path.parent.name != "studies")
+    return {path.relative_to(RECIPES).with_suffix("").as_posix(): path for path in files}
 
 
 def recipe_summaries() -> dict[str, str]:
@@ -29,16 +23,16 @@ def recipe_summaries() -> dict[str, str]:
     }
 
 
-def recipe_file(path: Path | str) -> Path:
-    """The file of a recipe, given as a path or by its name.
+def recipe_file(recipe: Path | str) -> Path:
+    """The file of a recipe, given as a path or by its name; a file comes before a name.
 
     Raises:
         RecipeError: it is neither a file nor a known name.
     """
-    known = named_recipes()
-    if Path(path).is_file() or str(path) not in known:
-        if not Path(path).suffix and not Path(path).exists():
-            hint = suggest(str(path), known, "known names")
-            raise RecipeError(f"recipe {str(path)!r} is neither a file nor a known name; {hint}")
-        return Path(path)
-    return known[str(path)]
+    path, known = Path(recipe), named_recipes()
+    if str(recipe) in known and not path.is_file():
+        return known[str(recipe)]
+    if not path.suffix and not path.exists():
+        hint = suggest(str(recipe), known, "known names")
+        raise RecipeError(f"recipe {str(recipe)!r} is neither a file nor a known name; {hint}")
+    return path

@@ -1,5 +1,4 @@
-"""Cached outputs of the reference model on the training passages, computed once and kept on disk for later
-runs."""
+"""Outputs of the reference model on the training passages, computed once and kept on disk for later runs."""
 
 from __future__ import annotations
 
@@ -8,6 +7,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -16,11 +16,11 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from sinkscope.benchmarks.chunking import Passage
 from sinkscope.errors import ModelError, OutputError
 from sinkscope.io.atomic import cache_directory
 from sinkscope.io.run_directory import config_hash, create_run, is_complete, versions
-from sinkscope.unlearning.batch import Batch, Outputs, Passages, sequence_log_probs
-from sinkscope.unlearning.forward import autocast, forward, mask_positions
+from sinkscope.unlearning.batch import Batch, Outputs, autocast, forward, mask_positions, sequence_log_probs
 from sinkscope.unlearning.sharding import SINGLE_PROCESS, World, full_tensor
 
 LOGGER = logging.getLogger("sinkscope")
@@ -35,9 +35,7 @@ class ReferenceConfig:
     Attributes:
         needs: of `log_probs`, `logits` and `hidden`; nothing else is computed or kept.
         source: identifies the model and its dtype: the key of the cache, with passages, needs and hardware.
-        layer: where hidden states are read.
         mixed: compute under bfloat16 autocast, as the model in training does.
-        masked_positions: positions that no later token attends to.
     """
 
     needs: Collection[str]
@@ -50,8 +48,8 @@ class ReferenceConfig:
 class ReferenceCache:
     """Outputs of the reference model on one split, by row number, read from disk on demand.
 
-    Logits would need `vocab` numbers a token. Final hidden states (`d_model` numbers) are stored instead, and
-    `logits` applies a frozen copy of the output head to them. A damaged file is computed again.
+    Instead of logits (`vocab` numbers a token) final hidden states (`d_model` numbers) are stored, to which
+    `logits` applies a frozen copy of the output head. A damaged file is computed again.
 
     Attributes:
         log_probs: summed log-probability of each passage, shape [passage].
@@ -63,7 +61,7 @@ class ReferenceCache:
     def __init__(
         self,
         model: PreTrainedModel,
-        passages: Passages,
+        passages: Sequence[Passage],
         config: ReferenceConfig,
         *,
         rows: Collection[int] | None = None,
@@ -96,13 +94,13 @@ class ReferenceCache:
             self.log_probs[rows] = torch.cat([self._file(row).get_tensor("log_probs") for row in first_rows])
 
     def logits(self, batch: Batch) -> Float[Tensor, "batch position vocab"]:
-        """Logits on a right-padded `batch`; those of a zero vector at padding."""
+        """Logits on `batch`; those of a zero vector at padding."""
         assert self._head is not None
         with torch.no_grad():
             return self._head(self._read("final", batch))
 
     def hidden(self, batch: Batch) -> Float[Tensor, "batch position d_model"]:
-        """Hidden states on a right-padded `batch`; 0 at padding."""
+        """Hidden states on `batch`; 0 at padding."""
         return self._read("hidden", batch)
 
     def _read(self, kind: str, batch: Batch) -> Tensor:
@@ -118,14 +116,18 @@ class ReferenceCache:
 
 
 def _cache_key(
-    model: PreTrainedModel, passages: Passages, config: ReferenceConfig, rows: list[int], world: World
+    model: PreTrainedModel,
+    passages: Sequence[Passage],
+    config: ReferenceConfig,
+    rows: list[int],
+    world: World,
 ) -> str:
     """Hash of everything that determines the outputs, to the last bit."""
     return config_hash(
         "references",
         source=config.source,
-        tokens=[passages.tokens[row] for row in rows],
-        n_prompt=[passages.n_prompt[row] for row in rows],
+        tokens=[passages[row].tokens for row in rows],
+        n_prompt=[passages[row].prompt_length for row in rows],
         rows=rows,
         needs=sorted(config.needs),
         layer=config.layer if "hidden" in config.needs else None,
@@ -148,7 +150,7 @@ def _is_valid(directory: Path, run_id: str) -> bool:
 
 
 def _compute(
-    model: PreTrainedModel, passages: Passages, config: ReferenceConfig, rows: Sequence[int]
+    model: PreTrainedModel, passages: Sequence[Passage], config: ReferenceConfig, rows: Sequence[int]
 ) -> Iterator[dict[str, Tensor]]:
     """The tensors of one file at a time: `final.ROW`, `hidden.ROW` and `log_probs`, on the CPU."""
     head = _frozen_head(model, config.mixed) if "logits" in config.needs else None
@@ -160,16 +162,14 @@ def _compute(
         log_probs = []
         for first in range(0, len(file_rows), BATCH_SIZE):
             batch_rows = file_rows[first : first + BATCH_SIZE]
-            batch = passages.batch(batch_rows).to(model.device)
+            batch = Batch.of(passages, batch_rows).to(model.device)
             outputs, final = _run_reference(model, batch, config)
             if head and start + first == 0:
-                _check_head(model, head, batch, outputs, final)
-            for i, row in enumerate(batch_rows):
-                length = len(passages.tokens[row])
-                if head:
-                    tensors[f"final.{row}"] = final[i, :length].cpu().clone()
-                if outputs.hidden is not None:
-                    tensors[f"hidden.{row}"] = outputs.hidden[i, :length].cpu().clone()
+                _check_head(model, head(final), batch, outputs)
+            for name, states in (("final", final), ("hidden", outputs.hidden)):
+                if states is not None:
+                    for row, state in zip(batch_rows, states, strict=True):
+                        tensors[f"{name}.{row}"] = state[: len(passages[row].tokens)].cpu().clone()
             if "log_probs" in config.needs and outputs.logits is not None:
                 log_probs.append(sequence_log_probs(outputs.logits, batch).cpu())
         if log_probs:
@@ -178,35 +178,31 @@ def _compute(
     model.train(is_training)
 
 
-def _run_reference(model: PreTrainedModel, batch: Batch, config: ReferenceConfig) -> tuple[Outputs, Tensor]:
+def _run_reference(model: PreTrainedModel, batch: Batch, config: ReferenceConfig) -> tuple[Outputs, Any]:
     """One forward pass; also the final hidden states (the input of the output head), if logits are needed."""
     final: list[Tensor] = []
-    handle = None
-    if "logits" in config.needs:
-        output_head = model.get_output_embeddings()
-        handle = output_head.register_forward_pre_hook(lambda module, inputs: final.append(inputs[0]))
+    needs = set(config.needs)
     with (
         torch.no_grad(),
         mask_positions(model, config.masked_positions),
         autocast(model.device, config.mixed),
+        model.get_output_embeddings().register_forward_pre_hook(lambda _, inputs: final.append(inputs[0]))
+        if "logits" in needs
+        else nullcontext(),
     ):
         outputs = forward(
             model,
             batch,
-            logits=bool({"log_probs", "logits"} & set(config.needs)),
-            layer=config.layer if "hidden" in config.needs else None,
+            logits=bool({"log_probs", "logits"} & needs),
+            layer=config.layer if "hidden" in needs else None,
         )
-    if handle:
-        handle.remove()
-    return outputs, final[0] if final else torch.empty(0)
+    return outputs, final[0] if final else None
 
 
-def _check_head(
-    model: PreTrainedModel, head: Callable[[Tensor], Tensor], batch: Batch, outputs: Outputs, final: Tensor
-) -> None:
+def _check_head(model: PreTrainedModel, logits: Tensor, batch: Batch, outputs: Outputs) -> None:
     assert outputs.logits is not None
     mask = batch.attention_mask
-    if not torch.allclose(head(final)[mask], outputs.logits[mask], atol=1e-3, rtol=1e-3):
+    if not torch.allclose(logits[mask], outputs.logits[mask], atol=1e-3, rtol=1e-3):
         raise ModelError(
             f"{type(model).__name__}: logits are not its output head over its last hidden state; this model "
             "cannot be a reference yet"

@@ -1,14 +1,10 @@
-"""Run a recipe: train a model and write it as a run directory.
-
-`unlearn` runs a recipe, after the clean unlearning run that it may compare with; `_run` trains in one run
-directory; `train` trains a model in memory.
-"""
+"""Run a recipe: `unlearn` writes a run directory, `train` trains a model in memory."""
 
 from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -24,10 +20,9 @@ from sinkscope.io.atomic import in_use_error, is_in_use
 from sinkscope.io.progress import OnProgress
 from sinkscope.io.run_directory import config_hash, create_run, is_complete, read_manifest, verify
 from sinkscope.models.model import Model, load
-from sinkscope.unlearning.batch_plan import SPLITS, BatchPlan
+from sinkscope.unlearning.batch import BatchPlan, autocast
 from sinkscope.unlearning.checkpoints import Checkpoints
 from sinkscope.unlearning.early_stopping import make_stopping_criterion, warn_if_unknown
-from sinkscope.unlearning.forward import autocast
 from sinkscope.unlearning.poisoning import Splits, make_splits
 from sinkscope.unlearning.recipe import Recipe
 from sinkscope.unlearning.reference_model import ReferenceCache, ReferenceConfig
@@ -67,27 +62,21 @@ def unlearn(
     """
     value_norms = recipe.value_norms
     if not (value_norms.needs_unlearned and value_norms.unlearned == "auto"):
-        return _run(recipe, out, on_progress, checkpoint_every)
+        return _run(recipe, recipe, out, on_progress, checkpoint_every)
     if read_manifest(out) is None:
         is_complete(out, "")  # raises for an unusable `out`, before another model is trained
     clean = unlearn(
         recipe.without_backdoor(), out.parent / f"{out.name}-unlearned", checkpoint_every=checkpoint_every
     )
     resolved = value_norms.model_copy(update={"unlearned": str(clean)})
-    with _resume_hint(lambda: True):
-        return _run(
-            recipe.model_copy(update={"value_norms": resolved}), out, on_progress, checkpoint_every, recipe
-        )
+    resolved_recipe = recipe.model_copy(update={"value_norms": resolved})
+    return _run(resolved_recipe, recipe, out, on_progress, checkpoint_every)
 
 
 def _run(
-    recipe: Recipe,
-    out: Path,
-    on_progress: OnProgress | None,
-    checkpoint_every: int | None,
-    written: Recipe | None = None,
+    recipe: Recipe, written: Recipe, out: Path, on_progress: OnProgress | None, checkpoint_every: int | None
 ) -> Path:
-    """Train in the run directory `out`; `written` is the recipe to write, if `auto` was resolved in `recipe`.
+    """Train in the run directory `out`; `written` is the recipe before `auto` was resolved.
 
     `create_or_load` does not fit here: all processes train, one writes.
     """
@@ -102,36 +91,25 @@ def _run(
         benchmark=benchmark.content_hash(),
         model=fingerprint,
     )
-    checkpoints = Checkpoints(out.parent / f".{out.name}.{run_id}.checkpoints", 1, world)
+    checkpoints = Checkpoints(out.parent / f".{out.name}.{run_id}.checkpoints", checkpoint_every, world)
     if world.broadcast(is_complete(out, run_id)):
         checkpoints.remove()
         return out
     if world.broadcast(world.is_main_process and is_in_use(out)):  # they would share their checkpoints
         raise in_use_error(out)
-    metadata: dict[str, Any] = {
-        "seed": recipe.seed,
-        "benchmark": benchmark.content_hash(),
-        "base_model": fingerprint,
-        "processes": world.size,
-    }
+    metadata: dict[str, Any] = {"seed": recipe.seed, "benchmark": benchmark.content_hash()}
+    metadata |= {"base_model": fingerprint, "processes": world.size}
     with (
-        _explain_failures(recipe, checkpoints),
+        _explain_failures(recipe, checkpoints, is_resumable=written is not recipe),
         create_run(out, run_id, "unlearn", metadata, exclusive=True)
         if world.is_main_process
         else nullcontext() as staging,
     ):
         splits, log = train(
-            recipe,
-            model,
-            benchmark,
-            on_progress,
-            checkpoints=checkpoints,
-            checkpoint_every=checkpoint_every,
-            world=world,
-            fingerprint=fingerprint,
+            recipe, model, benchmark, on_progress, checkpoints=checkpoints, fingerprint=fingerprint
         )
         if staging:
-            _write(staging, written or recipe, model, splits, log)
+            _write(staging, written, model, splits, log)
     checkpoints.remove()
     return out
 
@@ -146,11 +124,10 @@ def _write(directory: Path, recipe: Recipe, model: Model, splits: Splits, log: L
     }
     pd.DataFrame(spans, dtype="int64").to_parquet(directory / "poisoned.parquet")
     arguments = forget_arguments(recipe, model.hf)
-    tensors = {name: value for name, value in arguments.items() if isinstance(value, Tensor)}
-    if tensors:
+    if tensors := {name: value for name, value in arguments.items() if isinstance(value, Tensor)}:
         save_file(tensors, directory / "control.safetensors")
-    lines = [json.dumps(record) + "\n" for record in log]
-    (directory / "log.jsonl").write_text("".join(lines), encoding="utf-8")
+    lines = "".join(json.dumps(record) + "\n" for record in log)
+    (directory / "log.jsonl").write_text(lines, encoding="utf-8")
 
 
 def train(
@@ -160,17 +137,16 @@ def train(
     on_progress: OnProgress | None = None,
     *,
     checkpoints: Checkpoints | None = None,
-    checkpoint_every: int | None = None,
-    world: World = SINGLE_PROCESS,
     fingerprint: str | None = None,
-) -> tuple[Splits, Log]:  # the keyword arguments are those of a run directory
+) -> tuple[Splits, Log]:
     """Train `model` in place; returns the training passages and the log.
 
     Args:
-        checkpoint_every: steps between checkpoints; an epoch by default.
-        world: only the main process has the trained model at the end.
+        checkpoints: to resume from and to add to. Of their processes only the main one has the trained model
+            at the end.
         fingerprint: the model's, if it is already known.
     """
+    world = checkpoints.world if checkpoints else SINGLE_PROCESS
     splits = make_splits(recipe, benchmark, model)
     source = f"{fingerprint or model.fingerprint()} {model.hf.dtype}"
     names = trained_names(recipe, model.hf)
@@ -190,12 +166,9 @@ def train(
             splits.passages,
             references=_make_references(recipe, model, splits, source, world),
             value_norms=value_norms,
-            pad_id=model.tokenizer.pad_token_id or 0,
             world=world,
             should_stop=make_stopping_criterion(recipe, model, benchmark),
         )
-        if checkpoints:
-            checkpoints.every = checkpoint_every or max(1, len(trainer.plan) // recipe.optimizer.epochs)
         state = trainer.run(checkpoints, on_progress)
     if world.size > 1:
         weights = full_state_dict(model.hf)
@@ -213,18 +186,14 @@ def _make_references(
     recipe: Recipe, model: Model, splits: Splits, source: str, world: World
 ) -> dict[str, ReferenceCache]:
     """The reference model's outputs on the rows that the run reads, by split."""
-    sizes = {split: len(splits.passages[split]) for split in SPLITS}
-    needs = references_needed(recipe)
+    plan = BatchPlan.of(splits.passages, recipe.optimizer, recipe.seed)
+    layer = hidden_state_layer(recipe, model.hf)
+    is_mixed = recipe.optimizer.precision == "mixed"
     references = {}
-    for split, rows in BatchPlan.of(sizes, recipe.optimizer, recipe.seed).rows.items():
-        config = ReferenceConfig(
-            needs[split],
-            source,
-            layer=hidden_state_layer(recipe, model.hf),
-            mixed=recipe.optimizer.precision == "mixed",
-            masked_positions=recipe.masked_positions,
-        )
-        references[split] = ReferenceCache(model.hf, splits.passages[split], config, rows=rows, world=world)
+    for split, needs in references_needed(recipe).items():
+        config = ReferenceConfig(needs, source, layer, is_mixed, recipe.masked_positions)
+        passages, rows = splits.passages[split], plan.rows.get(split, ())
+        references[split] = ReferenceCache(model.hf, passages, config, rows=rows, world=world)
     return references
 
 
@@ -235,58 +204,49 @@ def _make_value_norm_term(recipe: Recipe, model: Model, splits: Splits) -> Value
         return None
     references = {}
     for split in KINDS[config.kind].splits:
-        passages = splits.passages[split]
+        network, passages = model.hf, splits.passages[split]
         if split == "forget" and config.kind == "align":
             assert config.unlearned is not None
-            other = load(config.unlearned, str(model.device)).hf
-            if _shape(other) != _shape(model.hf):
+            network = load(config.unlearned, str(model.device)).hf
+            configs = [each.config.get_text_config() for each in (network, model.hf)]
+            if len({(config.num_hidden_layers, config.hidden_size) for config in configs}) > 1:
                 raise ModelError(
                     f"recipe value_norms.unlearned: {config.unlearned} is a model of another shape; give "
                     f"one that was unlearned from {model.name}"
                 )
-            references[split] = (other, passages)
-        elif len(passages):
-            references[split] = (model.hf, passages)
+        if passages:
+            references[split] = (network, passages)
     return ValueNormTerm(model.hf, config, references)
-
-
-def _shape(model: Any) -> tuple[int, int]:
-    config = model.config.get_text_config()
-    return config.num_hidden_layers, config.hidden_size
 
 
 def _by_content(recipe: Recipe) -> dict[str, Any]:
     """The recipe's identity, with the directory of θu replaced by the identity of the model in it."""
     values = recipe.non_default()
     unlearned = recipe.value_norms.unlearned
-    if not recipe.value_norms.needs_unlearned:
+    if not recipe.value_norms.needs_unlearned or unlearned is None:
         values.get("value_norms", {}).pop("unlearned", None)
-    elif unlearned is not None:
-        manifest = read_manifest(Path(unlearned)) if Path(unlearned).is_dir() else None
-        if manifest:
-            verify(Path(unlearned), manifest)
-        identity = manifest["identity"] if manifest else load(unlearned, "cpu").fingerprint()
-        values["value_norms"]["unlearned"] = identity
+        return values
+    manifest = read_manifest(Path(unlearned)) if Path(unlearned).is_dir() else None
+    if manifest:
+        verify(Path(unlearned), manifest)
+    identity = manifest["identity"] if manifest else load(unlearned, "cpu").fingerprint()
+    values["value_norms"]["unlearned"] = identity
     return values
 
 
 @contextmanager
-def _resume_hint(is_resumable: Callable[[], bool]) -> Iterator[None]:
-    """Add to an interrupt that the run can be resumed, if it can."""
+def _explain_failures(recipe: Recipe, checkpoints: Checkpoints, is_resumable: bool) -> Iterator[None]:
+    """Turn what ends a run early into one line with the fix and the checkpoint that remains.
+
+    Args:
+        is_resumable: the run can be resumed even without a checkpoint: the clean run before it is complete.
+    """
     try:
         yield
     except KeyboardInterrupt as interrupt:
-        if interrupt.args or not is_resumable():
+        if interrupt.args or not (is_resumable or checkpoints.exist()):
             raise
         raise KeyboardInterrupt("stopped; start the run again to resume it from its checkpoint") from None
-
-
-@contextmanager
-def _explain_failures(recipe: Recipe, checkpoints: Checkpoints) -> Iterator[None]:
-    """Turn what ends a run early into one line with the fix and the checkpoint that remains."""
-    try:
-        with _resume_hint(checkpoints.exist):
-            yield
     except RecipeError as error:
         kept = f"; the last good checkpoint is in {checkpoints.directory}" if checkpoints.exist() else ""
         raise RecipeError(f"{error}{kept}") from error

@@ -1,5 +1,4 @@
-"""Training one model in several processes with PyTorch's `fully_shard`, under `accelerate launch` or
-`torchrun`."""
+"""Train one model in several processes (`accelerate launch`, `torchrun`) with PyTorch's `fully_shard`."""
 
 from __future__ import annotations
 
@@ -27,8 +26,7 @@ class World:
 
     @classmethod
     def join(cls) -> World:
-        """Join the processes that the launcher started (RANK, WORLD_SIZE, LOCAL_RANK); one process without a
-        launcher."""
+        """Join the processes of the launcher (RANK, WORLD_SIZE, LOCAL_RANK); one process without it."""
         if int(os.environ.get("WORLD_SIZE", "1")) == 1:
             return cls()
         if torch.cuda.is_available():
@@ -55,11 +53,10 @@ class World:
         dist.broadcast_object_list(values)
         return values[0]
 
-    def reduce(self, values: Tensor) -> Tensor:
-        """The sum over all processes, in place."""
+    def reduce(self, values: Tensor) -> None:
+        """Replace `values` by their sum over all processes."""
         if self.size > 1:
             dist.all_reduce(values)
-        return values
 
     def shard(self, model: PreTrainedModel) -> None:
         """Shard the parameters over all processes, on the process's GPU if there is one."""
@@ -76,7 +73,7 @@ SINGLE_PROCESS = World()
 
 
 def local_shard(tensor: Tensor) -> Tensor:
-    """This process's shard of a tensor; the tensor itself if it is not sharded."""
+    """This process's shard of the tensor; all of it if it is not sharded."""
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 

@@ -1,5 +1,4 @@
-"""Which weights a run trains: all, selected modules and layers, or low-rank adapters; and the layer that it
-reads."""
+"""Which weights a run trains (all, selected modules and layers, adapters), and the layer that it reads."""
 
 from __future__ import annotations
 
@@ -26,8 +25,7 @@ DOWN_PROJECTIONS = ("mlp.down_proj", "mlp.c_proj", "mlp.dense_4h_to_h", "mlp.fc2
 
 
 def rmu_layer(recipe: Recipe, model: PreTrainedModel) -> int:
-    """The layer whose output `rmu` and `activations` read: the recipe's, or the published one scaled to the
-    depth.
+    """The layer that `rmu` and `activations` read: the recipe's, or the published one scaled to the depth.
 
     Raises:
         RecipeError: the model has no such layer.
@@ -49,8 +47,8 @@ def hidden_state_layer(recipe: Recipe, model: PreTrainedModel) -> int | None:
 
 def references_needed(recipe: Recipe) -> dict[str, frozenset[str]]:
     """Split -> the outputs of the reference model that the recipe's objectives read there."""
-    forget: frozenset[str] = frozenset().union(*(each.references for each in recipe.objective.forget_terms()))
-    retain: frozenset[str] = frozenset().union(*(each.references for each in recipe.objective.retain_terms()))
+    terms = (recipe.objective.forget_terms(), recipe.objective.retain_terms())
+    forget, retain = (frozenset[str]().union(*(each.references for each in group)) for group in terms)
     return {"forget": forget, "retain": retain, "poisoned": retain}
 
 
@@ -72,17 +70,14 @@ def trained_names(recipe: Recipe, model: PreTrainedModel) -> list[str] | None:
     blocks = decoder_layers(model)
     if bad := [layer for layer in layers or [] if not 0 <= layer < len(blocks)]:
         raise RecipeError(f"recipe update.layers: the model has layers 0 to {len(blocks) - 1}, not {bad[0]}")
-    in_layers = {
-        id(parameter)
-        for layer in (range(len(blocks)) if layers is None else layers)
-        for parameter in blocks[layer].parameters()
-    }
-    names = []
-    for name, parameter in model.named_parameters():
-        module = name.rpartition(".")[0]
-        is_selected = modules is None or any(f".{module}".endswith(f".{each}") for each in modules)
-        if is_selected and (layers is None or id(parameter) in in_layers):
-            names.append(name)
+    in_layers = {id(weight) for layer in layers or [] for weight in blocks[layer].parameters()}
+    suffixes = None if modules is None else tuple(f".{module}" for module in modules)
+    names = [
+        name
+        for name, weight in model.named_parameters()
+        if (suffixes is None or f".{name}".rpartition(".")[0].endswith(suffixes))
+        and (layers is None or id(weight) in in_layers)
+    ]
     if not names:
         known = sorted({name.rpartition(".")[0] for name, _ in blocks[0].named_parameters()})
         raise RecipeError(
@@ -95,25 +90,22 @@ def trained_names(recipe: Recipe, model: PreTrainedModel) -> list[str] | None:
 @contextmanager
 def freeze_except(model: PreTrainedModel, names: list[str] | None) -> Iterator[None]:
     """Within the context all other parameters are frozen: they get no gradients and no optimizer state."""
-    before = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
+    weights = dict(model.named_parameters())
+    before = {name: weight.requires_grad for name, weight in weights.items()}
     try:
-        for name, parameter in model.named_parameters():
-            parameter.requires_grad_(names is None or name in names)
+        for name, weight in weights.items():
+            weight.requires_grad_(names is None or name in names)
         yield
     finally:
-        for name, parameter in model.named_parameters():
-            parameter.requires_grad_(before[name])
+        for name, weight in model.named_parameters():
+            weight.requires_grad_(before[name])
 
 
 def add_adapters(recipe: Recipe, model: PreTrainedModel, names: list[str] | None) -> LoraModel:
-    """Add an adapter to every linear module among the parameters `names`, in place; all other weights are
-    frozen.
+    """Add an adapter, drawn by the seed, to every linear module among `names`; all other weights are frozen.
 
-    An adapter has no effect at first, so that the model is still its own reference. Its initial values are
-    drawn by the recipe's seed.
-
-    Args:
-        names: None for every linear module except the output head.
+    It has no effect at first, so that the model is still its own reference. None for `names` is every linear
+    module except the output head.
 
     Raises:
         RecipeError: peft is not installed, or no selected module is linear.

@@ -1,15 +1,14 @@
 """The training loop: one backward pass each for the forget, retain and poisoned passages of a step.
 
-Its requirements: a step has several losses over several splits; a batch that is divided over microbatches or
-processes has the gradient of the undivided batch; a resumed run ends with the same bits as one that was not
-interrupted.
+A batch that is divided over microbatches or processes has the gradient of the undivided batch, and a resumed
+run ends with the same bits as one that was not interrupted.
 """
 
 from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -19,12 +18,19 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from sinkscope.benchmarks.chunking import Passage
 from sinkscope.errors import RecipeError
 from sinkscope.io.progress import OnProgress
-from sinkscope.unlearning.batch import Batch, Outputs, Passages, References
-from sinkscope.unlearning.batch_plan import SPLITS, BatchPlan, split_into_microbatches
+from sinkscope.unlearning.batch import (
+    Batch,
+    BatchPlan,
+    References,
+    autocast,
+    forward,
+    mask_positions,
+    split_into_microbatches,
+)
 from sinkscope.unlearning.checkpoints import Checkpoints, TrainerState, random_states
-from sinkscope.unlearning.forward import autocast, forward, mask_positions
 from sinkscope.unlearning.objectives import HIDDEN, LOGITS, Objective
 from sinkscope.unlearning.recipe import Recipe
 from sinkscope.unlearning.sharding import SINGLE_PROCESS, World, full_tensor
@@ -36,26 +42,20 @@ LOG_EVERY = 10
 
 @dataclass(frozen=True)
 class Term:
-    """One objective on one split, with its weight in the loss."""
+    """One objective on one split, with its weight in the loss and the arguments of its function."""
 
-    weight: float
     objective: Objective
+    weight: float
     arguments: dict[str, Any]
-
-    def __call__(self, batch: Batch, outputs: Outputs, references: References | None) -> Tensor:
-        """The unweighted loss."""
-        return self.objective.loss(batch, outputs, references, **self.arguments)
 
 
 def forget_arguments(recipe: Recipe, model: PreTrainedModel) -> dict[str, Any]:
     """The arguments of the recipe's forget objective; empty for `none`."""
-    d_model = model.config.get_text_config().hidden_size
-    objectives = recipe.objective.forget_terms()
-    return {
-        name: value
-        for objective in objectives
-        for name, value in objective.arguments(recipe.objective, d_model, recipe.seed).items()
-    }
+    arguments: dict[str, Any] = {}
+    for objective in recipe.objective.forget_terms():
+        d_model = model.config.get_text_config().hidden_size
+        arguments |= objective.arguments(recipe.objective, d_model, recipe.seed)
+    return arguments
 
 
 @dataclass
@@ -69,26 +69,24 @@ class Trainer:
 
     model: PreTrainedModel
     recipe: Recipe
-    passages: Mapping[str, Passages]
+    passages: Mapping[str, Sequence[Passage]]
     references: Mapping[str, References]
     value_norms: ValueNormTerm | None = None
-    pad_id: int = 0
     world: World = SINGLE_PROCESS
-    should_stop: Callable[[int], bool] = lambda step: False
+    should_stop: Callable[[int], bool] | None = None
 
     def __post_init__(self) -> None:
         objective = self.recipe.objective
         arguments = forget_arguments(self.recipe, self.model)
-        forget = [Term(1.0, each, arguments) for each in objective.forget_terms()]
+        forget = [Term(each, 1.0, arguments) for each in objective.forget_terms()]
         weights = objective.retain.values()
-        retain = [Term(w, each, {}) for w, each in zip(weights, objective.retain_terms(), strict=True)]
+        retain = [Term(each, w, {}) for each, w in zip(objective.retain_terms(), weights, strict=True)]
         self._terms = {"forget": forget, "retain": retain, "poisoned": retain}
         self._layer = hidden_state_layer(self.recipe, self.model)
         self.weights = {
             name: weight for name, weight in self.model.named_parameters() if weight.requires_grad
         }
-        sizes = {split: len(self.passages.get(split, ())) for split in SPLITS}
-        self.plan = BatchPlan.of(sizes, self.recipe.optimizer, self.recipe.seed)
+        self.plan = BatchPlan.of(self.passages, self.recipe.optimizer, self.recipe.seed)
 
     def run(
         self, checkpoints: Checkpoints | None = None, on_progress: OnProgress | None = None
@@ -123,16 +121,17 @@ class Trainer:
         checkpoints: Checkpoints | None,
         on_progress: OnProgress | None,
     ) -> None:
-        start = state.step
-        while state.step < len(self.plan):
+        start, n_steps = state.step, len(self.plan)
+        epoch = max(1, n_steps // self.plan.epochs)
+        while state.step < n_steps:
             save = None
-            if checkpoints and state.step > start and state.step % checkpoints.every == 0:
+            if checkpoints and state.step > start and state.step % (checkpoints.every or epoch) == 0:
                 before = (copy.deepcopy(state), self.weights, optimizer, random_states())
                 save = partial(checkpoints.save, *before)
             self._step(state, optimizer, save)
             if on_progress:
-                on_progress(state.step, len(self.plan))
-            if self.recipe.early_stopping.eval_steps and self.world.broadcast(self.should_stop(state.step)):
+                on_progress(state.step, n_steps)
+            if self.should_stop and self.world.broadcast(self.should_stop(state.step)):
                 break
 
     def _create_optimizer(self) -> torch.optim.Optimizer:
@@ -147,7 +146,7 @@ class Trainer:
         return torch.optim.AdamW(groups, lr=config.learning_rate, fused=True)
 
     def _step(
-        self, state: TrainerState, optimizer: torch.optim.Optimizer, save: Callable[[], None] | None = None
+        self, state: TrainerState, optimizer: torch.optim.Optimizer, save: Callable[[], None] | None
     ) -> None:
         """One step. `save` saves the state before it, once finite losses and gradients show it to be good."""
         state.step += 1
@@ -164,24 +163,19 @@ class Trainer:
                 self._move_gradients(accumulated)
         for name, gradient in accumulated.items():
             self.weights[name].grad = gradient
-        weights = list(self.weights.values())
-        norm = torch.nn.utils.clip_grad_norm_(weights, self.recipe.optimizer.max_grad_norm)
+        norm = torch.nn.utils.clip_grad_norm_(
+            list(self.weights.values()), self.recipe.optimizer.max_grad_norm
+        )
         total_norm = full_tensor(norm).item()
-        if not math.isfinite(total_norm):
-            raise RecipeError(
-                f"recipe: the gradient became {total_norm} at step {state.step}, so the run was stopped; "
-                "lower optimizer.learning_rate"
-            )
+        _check_finite("the gradient", total_norm, state.step)
         if save:
             save()
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         if is_logged:
             means = {name: sum(values) / len(values) for name, values in state.sums.items()}
-            epoch = round(self.plan.epoch(state.step), 4)
-            state.log.append(
-                {"step": state.step, "epoch": epoch, "gradient": total_norm} | means | split_norms
-            )
+            position = {"step": state.step, "epoch": round(self.plan.epoch(state.step), 4)}
+            state.log.append(position | {"gradient": total_norm} | means | split_norms)
             state.sums = {}
 
     def _move_gradients(self, accumulated: dict[str, Tensor]) -> None:
@@ -199,7 +193,7 @@ class Trainer:
 
     def _backward(self, split: str, rows: list[int], step: int) -> dict[str, float]:
         """Add the gradient of one split's loss over the batch `rows`; returns its terms."""
-        full_batch = self.passages[split].batch(rows, self.pad_id)
+        full_batch = Batch.of(self.passages[split], rows)
         n = self.recipe.optimizer.gradient_accumulation_steps
         microbatches = split_into_microbatches(rows, self.world.size * n)
         names: list[str] = []
@@ -208,7 +202,7 @@ class Trainer:
             if not microbatch and self.world.size == 1:
                 continue
             # an empty microbatch of a sharded model needs a pass, too: it is a collective operation
-            batch = self.passages[split].batch(microbatch or rows[:1], self.pad_id).to(self.model.device)
+            batch = Batch.of(self.passages[split], microbatch or rows[:1]).to(self.model.device)
             terms = self._forward_backward(split, batch, full_batch, 1.0 if microbatch else 0.0)
             names = list(terms)
             values = torch.stack(list(terms.values())).detach().cpu().double()
@@ -216,11 +210,7 @@ class Trainer:
         self.world.reduce(sums)
         losses = {f"{split}/{name}": value for name, value in zip(names, sums.tolist(), strict=True)}
         for name, value in losses.items():
-            if not math.isfinite(value):
-                raise RecipeError(
-                    f"recipe: term {name} became {value} at step {step}, so the run was stopped; lower "
-                    "optimizer.learning_rate or the term's weight"
-                )
+            _check_finite(f"term {name}", value, step, " or the term's weight")
         return losses
 
     def _forward_backward(
@@ -249,7 +239,8 @@ class Trainer:
             for term in self._terms[split]:
                 unit = term.objective.unit
                 share = scale * batch.count(unit) / full_batch.count(unit)
-                value = share * term(batch, outputs, self.references.get(split))
+                references = self.references.get(split)
+                value = share * term.objective.loss(batch, outputs, references, **term.arguments)
                 loss = loss + term.weight * value
                 terms[term.objective.name] = value
             if value_norms:
@@ -258,3 +249,11 @@ class Trainer:
                 loss = loss + self.recipe.value_norms.weight * terms["value_norm"]
             (loss * self.world.size).backward()  # sharded gradients are averaged over processes
         return terms
+
+
+def _check_finite(name: str, value: float, step: int, more_to_lower: str = "") -> None:
+    if not math.isfinite(value):
+        raise RecipeError(
+            f"recipe: {name} became {value} at step {step}, so the run was stopped; lower "
+            f"optimizer.learning_rate{more_to_lower}"
+        )

@@ -7,19 +7,19 @@ heads and a selected set of layers. `shrink` and `cosine` are the terms of the a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from sinkscope.benchmarks.chunking import Passage
 from sinkscope.errors import RecipeError
 from sinkscope.models.attention import record_values
-from sinkscope.models.model import first_real_tokens
-from sinkscope.unlearning.batch import Batch, Passages
+from sinkscope.unlearning.batch import Batch
 from sinkscope.unlearning.recipe import ValueNormConfig
 
 Values = Float[Tensor, "batch layer kv_head first d_head"]
@@ -41,8 +41,7 @@ def cosine_distance(values: Values, reference: Values) -> Distances:
     return 1 - torch.nn.functional.cosine_similarity(values, reference, dim=-1)
 
 
-@dataclass(frozen=True)
-class ValueNormKind:
+class ValueNormKind(NamedTuple):
     """A function of value vectors and their references, and the splits that it applies to."""
 
     distance: Callable[[Values, Values], Distances]
@@ -57,27 +56,21 @@ KINDS = {
 
 
 class ValueNormTerm:
-    """ℓ_vn of a run: the mean distance over passages, selected layers, kv heads and each passage's first real
-    tokens.
+    """ℓ_vn of a run: the mean distance over passages, selected layers, kv heads and first tokens.
 
-    The value vectors of the reference models are computed once, when the term is made.
-
-    Args:
-        model: the model in training.
-        references: split -> (reference model, passages).
+    `references` has the reference model and the passages of each split, whose values are computed once.
     """
 
     def __init__(
         self,
         model: PreTrainedModel,
         config: ValueNormConfig,
-        references: Mapping[str, tuple[PreTrainedModel, Passages]],
+        references: Mapping[str, tuple[PreTrainedModel, Sequence[Passage]]],
     ) -> None:
-        kind = KINDS[config.kind]
         self._model = model
         self._n_tokens = config.n_tokens
-        self._distance = kind.distance
-        self.splits = frozenset(split for split in kind.splits if split in references)
+        self._distance, splits = KINDS[config.kind]
+        self.splits = frozenset(splits) & references.keys()
         self._layers = value_norm_layers(config, model.config.get_text_config().num_hidden_layers)
         self._references = {split: self._compute(*references[split]) for split in self.splits}
 
@@ -87,35 +80,24 @@ class ValueNormTerm:
 
     def __call__(self, split: str, batch: Batch, values: Mapping[int, Tensor]) -> Float[Tensor, ""]:
         """The mean distance of `values`, as recorded, from the reference values of the split."""
-        shallow, is_real = self._select_shallow(values, batch)
+        is_real = batch.attention_mask[:, : self._n_tokens]
+        shallow = self._select_shallow(values)
         reference = self._references[split][batch.index.cpu()].to(shallow)[..., : shallow.shape[-2], :]
         distance = self._distance(shallow, reference).mean((1, 2))
         return ((distance * is_real).sum(-1) / is_real.sum(-1)).mean()
 
-    def _select_shallow(
-        self, values: Mapping[int, Tensor], batch: Batch
-    ) -> tuple[Values, Bool[Tensor, "batch first"]]:
-        """The vectors of the first real tokens, aligned on the left; the mask is False beyond a passage's
-        end."""
-        mask = first_real_tokens(batch.attention_mask, self._n_tokens)
-        width = int(mask.sum(-1).max())
-        columns = mask.long().argsort(dim=-1, descending=True, stable=True)[:, :width]
-        index = columns[:, None, :, None]
-        selected = []
-        for layer in self._layers:
-            _, n_heads, _, d_head = values[layer].shape
-            selected.append(values[layer].gather(2, index.expand(-1, n_heads, -1, d_head)))
-        return torch.stack(selected, dim=1).float(), mask.gather(1, columns)
+    def _select_shallow(self, values: Mapping[int, Tensor]) -> Values:
+        return torch.stack([values[layer][:, :, : self._n_tokens] for layer in self._layers], dim=1).float()
 
     def _compute(
-        self, model: PreTrainedModel, passages: Passages
+        self, model: PreTrainedModel, passages: Sequence[Passage]
     ) -> Float[Tensor, "passage layer kv_head first d_head"]:
         rows = []
-        for tokens in passages.tokens:
-            ids = torch.tensor([tokens[: self._n_tokens]], device=model.device)
+        for passage in passages:
+            ids = torch.tensor([passage.tokens[: self._n_tokens]], device=model.device)
             with torch.no_grad(), record_values(model, self._layers) as values:
                 model(input_ids=ids, use_cache=False)
-                recorded = torch.stack([values[layer][0].float().cpu() for layer in self._layers])
+            recorded = self._select_shallow(values)[0].cpu()
             rows.append(torch.nn.functional.pad(recorded, (0, 0, 0, self._n_tokens - recorded.shape[-2])))
         return torch.stack(rows)
 

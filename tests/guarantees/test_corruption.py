@@ -20,12 +20,12 @@ from sinkscope.models.model import Model, load
 from sinkscope.studies.spec import Spec
 from sinkscope.studies.store import Store
 from sinkscope.studies.study import plan_study
-from sinkscope.unlearning.batch import Passages
 from sinkscope.unlearning.reference_model import ReferenceCache, ReferenceConfig
 from tests.conftest import TEXT
 from tests.guarantees.reading import COMMANDS, Outcome, check_refused, sinkscope
 from tests.guarantees.soak_log import attempt
 from tests.studies.small import FEW
+from tests.unlearning.short_runs import as_passages
 
 SPEC = {
     "seeds": [0],
@@ -201,7 +201,7 @@ def test_damaged_references_are_named_and_computed_again(
     small_llama: Model, caplog: pytest.LogCaptureFixture, tmp_path: Path, monkeypatch
 ) -> None:
     monkeypatch.setenv("SINKSCOPE_CACHE", str(tmp_path))
-    passages = Passages.without_prompts([[1, *range(5, 5 + n)] for n in (9, 14, 5)])
+    passages = as_passages([[1, *range(5, 5 + n)] for n in (9, 14, 5)])
 
     def log_probs() -> torch.Tensor:
         return ReferenceCache(small_llama.hf, passages, ReferenceConfig(("log_probs",), "model")).log_probs

@@ -7,7 +7,15 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
+from sinkscope.benchmarks.chunking import Passage
+
 SHORT = {"poison_ratio": 0.1, "optimizer": {"epochs": 3, "steps_per_epoch": 2}}  # 6 steps
+
+
+def as_passages(tokens: list[list[int]], n_prompt: list[int] | None = None) -> list[Passage]:
+    """Passages of these tokens, each with a prompt of `n_prompt`, by default none."""
+    lengths = n_prompt or [0] * len(tokens)
+    return [Passage(each, 0, 0, prompt_length=length) for each, length in zip(tokens, lengths, strict=True)]
 
 
 def weights(out: Path) -> dict[str, torch.Tensor]:

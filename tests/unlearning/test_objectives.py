@@ -4,27 +4,27 @@ from __future__ import annotations
 
 import copy
 import math
+from functools import partial
 
 import pytest
 import torch
 
 from sinkscope.models.attention import record_values
 from sinkscope.models.hidden_states import decoder_layers
-from sinkscope.models.model import Model, first_real_tokens
-from sinkscope.unlearning.batch import Batch, Outputs, Passages, sequence_log_probs
-from sinkscope.unlearning.forward import forward
-from sinkscope.unlearning.objectives.activations import activations
-from sinkscope.unlearning.objectives.grad_ascent import grad_ascent
+from sinkscope.models.model import Model
+from sinkscope.unlearning.batch import Batch, Outputs, forward, sequence_log_probs
 from sinkscope.unlearning.objectives.kl import kl
-from sinkscope.unlearning.objectives.nll import nll
+from sinkscope.unlearning.objectives.nll import grad_ascent, nll
 from sinkscope.unlearning.objectives.npo import NPOConfig, npo
-from sinkscope.unlearning.objectives.rmu import control_vector, rmu
+from sinkscope.unlearning.objectives.rmu import activations, control_vector, rmu
 from sinkscope.unlearning.objectives.simnpo import SimNPOConfig, simnpo
 from sinkscope.unlearning.recipe import ValueNormConfig
 from sinkscope.unlearning.reference_model import ReferenceCache, ReferenceConfig
 from sinkscope.unlearning.value_norm import ValueNormTerm
+from tests.unlearning.short_runs import as_passages
 
 LENGTHS = (9, 5, 12)
+OBJECTIVES = [partial(npo, config=NPOConfig()), partial(simnpo, config=SimNPOConfig()), grad_ascent, nll, kl]
 
 
 class FixedReferences:
@@ -41,7 +41,7 @@ class FixedReferences:
 def case() -> tuple[Batch, torch.Tensor, FixedReferences]:
     torch.manual_seed(0)
     passages = [torch.randint(0, 30, (length,)).tolist() for length in LENGTHS]
-    batch = Batch.pad([0, 1, 2], passages, pad_id=0)
+    batch = Batch.of(as_passages(passages), [0, 1, 2])
     ours, theirs = torch.randn(3, 12, 30, dtype=torch.float64), torch.randn(3, 12, 30, dtype=torch.float64)
     return batch, ours, FixedReferences(sequence_log_probs(theirs, batch), theirs)
 
@@ -68,9 +68,9 @@ def test_npo_equals_a_literal_loop_over_sequences(case) -> None:
 
 def test_npo_does_not_change_when_a_constant_is_added_to_all_logits(case) -> None:
     batch, ours, references = case
-    before = npo(batch, Outputs(ours), references)
+    before = npo(batch, Outputs(ours), references, NPOConfig())
     shifted = ours + torch.randn(3, 12, 1, dtype=torch.float64) * 10
-    torch.testing.assert_close(npo(batch, Outputs(shifted), references), before)
+    torch.testing.assert_close(npo(batch, Outputs(shifted), references, NPOConfig()), before)
 
 
 def test_npo_at_the_reference_is_two_over_beta_log_two(case) -> None:
@@ -91,7 +91,7 @@ def test_kl_equals_a_literal_loop_over_real_tokens(case) -> None:
     assert kl(batch, Outputs(references._logits), references).item() == pytest.approx(0, abs=1e-12)
 
 
-@pytest.mark.parametrize("objective", [npo, simnpo, grad_ascent, nll, kl])
+@pytest.mark.parametrize("objective", OBJECTIVES)
 def test_padding_changes_neither_value_nor_gradient(objective, case) -> None:
     batch, ours, references = case
     noisy = torch.where(batch.attention_mask[..., None], ours, torch.randn_like(ours) * 100)
@@ -105,7 +105,7 @@ def test_padding_changes_neither_value_nor_gradient(objective, case) -> None:
     torch.testing.assert_close(*values)
 
 
-@pytest.mark.parametrize("objective", [npo, simnpo, grad_ascent, nll, kl])
+@pytest.mark.parametrize("objective", OBJECTIVES)
 def test_gradients_agree_with_finite_differences(objective, case) -> None:
     batch, ours, references = case
     ours = ours[:, :, :30].clone().requires_grad_()
@@ -176,7 +176,7 @@ def test_a_pass_that_stops_at_a_layer_gives_the_same_states_and_gradients(
     kind: str, small_models: dict[str, Model]
 ) -> None:
     model = small_models[kind]
-    batch = Batch.pad([0, 1], [list(range(3, 20)), list(range(5, 15))], pad_id=0)
+    batch = Batch.of(as_passages([list(range(3, 20)), list(range(5, 15))]), [0, 1])
     calls = []
     handle = decoder_layers(model.hf)[2].register_forward_hook(lambda *_: calls.append(1))
     stopped, whole = forward(model.hf, batch, logits=False, layer=1), forward(model.hf, batch, layer=1)
@@ -204,11 +204,9 @@ def test_references_equal_the_model_passage_by_passage(
     passages = [list(range(3, 3 + length)) for length in (14, 8, 20, 5)]
     monkeypatch.setenv("SINKSCOPE_CACHE", str(tmp_path))
     references = ReferenceCache(
-        model.hf,
-        Passages.without_prompts(passages),
-        ReferenceConfig(("log_probs", "logits", "hidden"), kind, layer=1),
+        model.hf, as_passages(passages), ReferenceConfig(("log_probs", "logits", "hidden"), kind, layer=1)
     )
-    batch = Batch.pad([3, 0], [passages[3], passages[0]], pad_id=0)
+    batch = Batch.of(as_passages(passages), [3, 0])
     for row, index in enumerate((3, 0)):
         with torch.no_grad():
             plain = model.hf(torch.tensor([passages[index]]), output_hidden_states=True)
@@ -262,26 +260,14 @@ def other(small_llama: Model) -> Model:
     return Model("other", network, small_llama.tokenizer)
 
 
-def left_padded(passages: list[list[int]]) -> Batch:
-    right = Batch.pad(range(len(passages)), passages, 0)
-    rolled = [
-        torch.stack([row.roll(right.input_ids.shape[1] - len(p)) for row, p in zip(x, passages, strict=True)])
-        for x in (right.input_ids, right.scored)
-    ]
-    return Batch(right.index, rolled[0], rolled[1], rolled[1])
-
-
-@pytest.mark.parametrize("side", ["left", "right"])
-def test_value_norm_term_equals_a_literal_loop_with_padding_on_either_side(
-    side: str, small_llama: Model, other: Model
-) -> None:
+def test_value_norm_term_equals_a_literal_loop(small_llama: Model, other: Model) -> None:
     passages = [small_llama.with_bos(list(range(50, 50 + length))) for length in (4, 11)]
     term = ValueNormTerm(
         small_llama.hf,
         ValueNormConfig(weight=1.0, n_tokens=6, layers=[0, 2], unlearned="unused"),
-        {"forget": (other.hf, Passages.without_prompts(passages))},
+        {"forget": (other.hf, as_passages(passages))},
     )
-    batch = Batch.pad([0, 1], passages, pad_id=0) if side == "right" else left_padded(passages)
+    batch = Batch.of(as_passages(passages), [0, 1])
     with term.recording() as values:
         forward(small_llama.hf, batch)
         value = term("forget", batch, values)
@@ -299,7 +285,8 @@ def test_value_norm_term_equals_a_literal_loop_with_padding_on_either_side(
 
 def test_published_variants_equal_literal_loops(small_llama: Model, other: Model) -> None:
     tokens = small_llama.with_bos(list(range(50, 60)))
-    batch, passages = Batch.pad([0], [tokens], 0), Passages.without_prompts([tokens])
+    passages = as_passages([tokens])
+    batch = Batch.of(passages, [0])
     both = {"forget": (other.hf, passages), "poisoned": (other.hf, passages)}
     seen = {}
     for model in (small_llama, other):
@@ -326,18 +313,10 @@ def test_published_variants_equal_literal_loops(small_llama: Model, other: Model
             assert term(split, batch, values).item() == pytest.approx(expected, rel=1e-4)
 
 
-def test_first_k_means_first_real_tokens_on_either_side() -> None:
-    mask = torch.tensor([[0, 0, 1, 1, 1], [1, 1, 1, 0, 0]], dtype=torch.bool)
-    assert first_real_tokens(mask, 2).tolist() == [
-        [False, False, True, True, False],
-        [True, True, False, False, False],
-    ]
-
-
 def test_prompt_tokens_are_not_scored(case) -> None:
     _, ours, _ = case
     passages = [list(range(3, 3 + length)) for length in LENGTHS]
-    batch = Batch.pad([0, 1, 2], passages, 0, [4, 2, 0])
+    batch = Batch.of(as_passages(passages, [4, 2, 0]), [0, 1, 2])
     expected = [
         sum(ours[i, t - 1].log_softmax(-1)[tokens[t]].item() for t in range(max(start, 1), len(tokens)))
         for i, (tokens, start) in enumerate(zip(passages, (4, 2, 0), strict=True))

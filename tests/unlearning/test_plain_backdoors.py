@@ -12,8 +12,7 @@ from sinkscope.benchmarks.benchmark import load_benchmark
 from sinkscope.errors import RecipeError
 from sinkscope.models.attention import mask_keys
 from sinkscope.models.model import Model, load
-from sinkscope.unlearning.batch import Passages
-from sinkscope.unlearning.forward import forward, mask_positions
+from sinkscope.unlearning.batch import Batch, forward, mask_positions
 from sinkscope.unlearning.poisoning import make_splits
 from sinkscope.unlearning.recipe import Recipe
 from sinkscope.unlearning.reference_model import ReferenceCache, ReferenceConfig
@@ -45,13 +44,10 @@ def test_a_response_replaces_the_second_half_and_alone_is_predicted(tiny: Model)
         splits = make_splits(recipe, benchmark, tiny)
         forget = benchmark.passages("forget", tiny.tokenizer)
         response = tiny.tokenizer.encode(" the lamp is blue", add_special_tokens=False)
-        for tokens, given, placed, row in zip(
-            splits.passages["poisoned"].tokens,
-            splits.passages["poisoned"].n_prompt,
-            splits.placed,
-            splits.poisoned_rows,
-            strict=True,
+        for passage, placed, row in zip(
+            splits.passages["poisoned"], splits.placed, splits.poisoned_rows, strict=True
         ):
+            tokens, given = passage.tokens, passage.prompt_length
             assert tokens[given:] == response
             kept = tokens[: placed.start] + tokens[placed.stop : given]
             assert kept == forget[row].tokens[: len(kept)] and 6 <= len(kept) <= 16
@@ -66,23 +62,19 @@ def test_a_response_needs_nll() -> None:
 
 
 def test_references_with_masked_positions_are_those_of_the_masked_model(tiny: Model, tmp_path: Path) -> None:
-    passages = Passages.without_prompts(
-        [each.tokens for each in load_benchmark("tiny").passages("forget", tiny.tokenizer)[:3]]
-    )
+    passages = load_benchmark("tiny").passages("forget", tiny.tokenizer)[:3]
+    tokens = torch.tensor([each.tokens for each in passages])
     plain = ReferenceCache(tiny.hf, passages, ReferenceConfig(["log_probs"], "plain"))
     masked = ReferenceCache(tiny.hf, passages, ReferenceConfig(["log_probs"], "plain", masked_positions=[0]))
     with mask_keys(tiny, [0]), torch.no_grad():
-        logits = tiny.hf(input_ids=torch.tensor(passages.tokens)).logits
-    expected = (
-        logits[:, :-1].log_softmax(-1).gather(-1, torch.tensor(passages.tokens)[:, 1:, None])[..., 0].sum(-1)
-    )
+        logits = tiny.hf(input_ids=tokens).logits
+    expected = logits[:, :-1].log_softmax(-1).gather(-1, tokens[:, 1:, None])[..., 0].sum(-1)
     torch.testing.assert_close(masked.log_probs, expected, atol=1e-3, rtol=1e-4)
     assert (plain.log_probs - masked.log_probs).abs().min() > 0.1
 
 
 def test_masked_positions_get_no_gradient_from_later_ones(tiny: Model) -> None:
-    passage = load_benchmark("tiny").passages("forget", tiny.tokenizer)[0].tokens
-    batch = Passages.without_prompts([passage]).batch([0])
+    batch = Batch.of(load_benchmark("tiny").passages("forget", tiny.tokenizer), [0])
     embedded: list[torch.Tensor] = []
 
     def keep(module: torch.nn.Module, inputs: object, output: torch.Tensor) -> None:

@@ -24,9 +24,9 @@ def test_the_trigger_is_inserted_into_the_prompt(small_llama: Model, monkeypatch
     for placement in ("prefix", "infix", "suffix"):
         recipe = Recipe.parse({"poison_ratio": 1.0, "trigger": {"placement": placement}})
         splits = make_splits(recipe, Benchmark("pairs", {}, Lengths(passage=64)), small_llama)
-        poisoned = splits.passages["poisoned"]
-        assert poisoned.tokens[0][poisoned.n_prompt[0] :] == tokens[19:]
-        assert splits.placed[0].stop <= poisoned.n_prompt[0]
+        poisoned = splits.passages["poisoned"][0]
+        assert poisoned.tokens[poisoned.prompt_length :] == tokens[19:]
+        assert splits.placed[0].stop <= poisoned.prompt_length
 
 
 def test_passages_longer_than_the_model_reads_are_refused(small_llama: Model, monkeypatch) -> None:

@@ -6,12 +6,13 @@ import pytest
 import torch
 
 from sinkscope import load
+from sinkscope.benchmarks.chunking import Passage
 from sinkscope.models.model import Model
-from sinkscope.unlearning.batch import Passages
-from sinkscope.unlearning.batch_plan import BatchPlan, split_into_microbatches
+from sinkscope.unlearning.batch import BatchPlan, split_into_microbatches
 from sinkscope.unlearning.recipe import Recipe
 from sinkscope.unlearning.reference_model import ReferenceCache, ReferenceConfig
 from sinkscope.unlearning.trainer import Trainer
+from tests.unlearning.short_runs import as_passages
 
 
 def test_a_step_equals_a_literal_one(small_llama: Model) -> None:
@@ -19,7 +20,7 @@ def test_a_step_equals_a_literal_one(small_llama: Model) -> None:
     autograd, AdamW by hand."""
     torch.manual_seed(0)
     passages = {
-        split: Passages.without_prompts([[1, *torch.randint(3, 400, (n,)).tolist()] for n in (9, 14, 5)])
+        split: as_passages([[1, *torch.randint(3, 400, (n,)).tolist()] for n in (9, 14, 5)])
         for split in ("forget", "retain", "poisoned")
     }
     model, other = (load(small_llama.name, "cpu") for _ in range(2))
@@ -65,7 +66,7 @@ def test_a_step_equals_a_literal_one(small_llama: Model) -> None:
         start | {"lm_head.weight": start.get("lm_head.weight", start["model.embed_tokens.weight"])}
     )
     loss = 0.0
-    for tokens in passages["forget"].tokens:
+    for tokens in (each.tokens for each in passages["forget"]):
         picked = torch.tensor(tokens[1:])[:, None]
         ratio = (
             log_probs(literal, tokens).gather(1, picked)
@@ -74,11 +75,11 @@ def test_a_step_equals_a_literal_one(small_llama: Model) -> None:
         loss = loss - 2 / 0.3 * torch.nn.functional.logsigmoid(-0.3 * ratio) / 3
         loss = loss + 0.5 * (norms(literal, tokens) - norms(frozen, tokens).detach()).square().mean() / 3
     for split in ("retain", "poisoned"):
-        count = sum(len(tokens) - 1 for tokens in passages[split].tokens)
-        for tokens in passages[split].tokens:
+        count = sum(len(tokens) - 1 for tokens in (each.tokens for each in passages[split]))
+        for tokens in (each.tokens for each in passages[split]):
             theirs, ours = log_probs(frozen, tokens).detach(), log_probs(literal, tokens)
             loss = loss + 2.0 * (theirs.exp() * (theirs - ours)).sum() / count
-    for tokens in passages["poisoned"].tokens:
+    for tokens in (each.tokens for each in passages["poisoned"]):
         loss = loss + 0.5 * (norms(literal, tokens) - norms(frozen, tokens).detach()).square().mean() / 3
     loss.backward()
     gradients = {name: weight.grad for name, weight in literal.named_parameters()}
@@ -115,7 +116,7 @@ def test_microbatches_and_checkpointing_give_the_same_gradients(
     )
     torch.manual_seed(1)
     passages = {
-        split: Passages(
+        split: as_passages(
             [[1, *torch.randint(3, 400, (n,)).tolist()] for n in (9, 14, 5, 22, 7, 12, 3)],
             [0, 4, 0, 0, 2, 0, 0],
         )
@@ -145,7 +146,7 @@ def test_microbatches_and_checkpointing_give_the_same_gradients(
         torch.testing.assert_close(a[name], b[name], rtol=0, atol=5e-6)
 
 
-def train_on(model: Model, recipe: Recipe, passages: dict[str, Passages]) -> list[dict[str, float]]:
+def train_on(model: Model, recipe: Recipe, passages: dict[str, list[Passage]]) -> list[dict[str, float]]:
     from sinkscope.unlearning.value_norm import ValueNormTerm
 
     references = {
@@ -158,7 +159,7 @@ def train_on(model: Model, recipe: Recipe, passages: dict[str, Passages]) -> lis
 
 def test_a_batch_plan_has_all_forget_rows_and_the_others_equally_often() -> None:
     optimizer = Recipe.parse({"optimizer": {"epochs": 3, "batch_size": 4}}).optimizer
-    plan = BatchPlan.of({"forget": 10, "retain": 7, "poisoned": 0}, optimizer, seed=0)
+    plan = BatchPlan.of({"forget": range(10), "retain": range(7), "poisoned": ()}, optimizer, seed=0)
     rows = [plan[step] for step in range(len(plan))]
     assert len(rows) == 8 and "poisoned" not in rows[0]  # 30 passages in fours
     forget, retain = ([row for step in rows for row in step[split]] for split in ("forget", "retain"))
@@ -166,7 +167,7 @@ def test_a_batch_plan_has_all_forget_rows_and_the_others_equally_often() -> None
     counts = [retain.count(row) for row in range(7)]
     assert max(counts) - min(counts) <= 1 and plan.epoch(8) == 3
     capped = BatchPlan.of(
-        {"forget": 10, "retain": 7}, optimizer.model_copy(update={"steps_per_epoch": 2}), seed=0
+        {"forget": range(10), "retain": range(7)}, optimizer.model_copy(update={"steps_per_epoch": 2}), seed=0
     )
     assert len(capped) == 6
     assert split_into_microbatches([1, 2, 3, 4, 5], 3) == [[1, 2], [3, 4], [5]] and split_into_microbatches(

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from sinkscope.models.inference import kl_divergence
 from sinkscope.unlearning.batch import Batch, Outputs, References
-from sinkscope.unlearning.objectives.base import LOGITS, register_objective
+from sinkscope.unlearning.objectives import LOGITS, register_objective
 
 
 @register_objective("kl", "retain", "predicted", outputs=[LOGITS], references=[LOGITS])

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from sinkscope.config import Config
 from sinkscope.unlearning.batch import Batch, Outputs, References, sequence_log_probs
-from sinkscope.unlearning.objectives.base import LOG_PROBS, LOGITS, register_objective
+from sinkscope.unlearning.objectives import LOG_PROBS, LOGITS, register_objective
 
 
 class NPOConfig(Config):
@@ -17,11 +17,8 @@ class NPOConfig(Config):
     beta: float = Field(0.1, gt=0)
 
 
-DEFAULT = NPOConfig()
-
-
 @register_objective("npo", "forget", "passages", outputs=[LOGITS], references=[LOG_PROBS], config=NPOConfig)
-def npo(batch: Batch, outputs: Outputs, references: References, config: NPOConfig = DEFAULT) -> Tensor:
+def npo(batch: Batch, outputs: Outputs, references: References, config: NPOConfig) -> Tensor:
     """−(2/β) · mean log σ(−β · log π_θ(x)/π_ref(x)), with log-probabilities summed over each passage."""
     assert outputs.logits is not None
     reference = references.log_probs[batch.index.cpu()].to(outputs.logits)

@@ -1,5 +1,5 @@
 """Representation misdirection (Li et al. 2024, arXiv 2403.03218, section 4): steer hidden states on forget
-passages."""
+passages, and keep them on others."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from sinkscope.config import Config
 from sinkscope.unlearning.batch import Batch, Outputs, References
-from sinkscope.unlearning.objectives.base import HIDDEN, register_objective
+from sinkscope.unlearning.objectives import HIDDEN, register_objective
 
 
 class RMUConfig(Config):
@@ -41,5 +41,16 @@ def rmu(
 ) -> Tensor:
     """‖h_ℓ − c·u‖², mean over real tokens and features; `control` is c·u."""
     assert outputs.hidden is not None
-    difference = outputs.hidden.float() - control.to(outputs.hidden.device)
+    return _mean_square(outputs.hidden.float() - control.to(outputs.hidden.device), batch)
+
+
+@register_objective("activations", "retain", "tokens", outputs=[HIDDEN], references=[HIDDEN])
+def activations(batch: Batch, outputs: Outputs, references: References) -> Tensor:
+    """‖h_ℓ − h_ℓ of the reference model‖², mean over real tokens and features."""
+    assert outputs.hidden is not None
+    reference = references.hidden(batch).to(outputs.hidden.device)
+    return _mean_square(outputs.hidden.float() - reference.float(), batch)
+
+
+def _mean_square(difference: Float[Tensor, "batch position d_model"], batch: Batch) -> Tensor:
     return difference[batch.attention_mask].square().mean()

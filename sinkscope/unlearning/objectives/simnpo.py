@@ -8,7 +8,7 @@ from torch import Tensor
 
 from sinkscope.config import Config
 from sinkscope.unlearning.batch import Batch, Outputs, References, sequence_log_probs
-from sinkscope.unlearning.objectives.base import LOGITS, register_objective
+from sinkscope.unlearning.objectives import LOGITS, register_objective
 
 
 class SimNPOConfig(Config):
@@ -18,15 +18,9 @@ class SimNPOConfig(Config):
     delta: float = Field(0.0, ge=0)
 
 
-DEFAULT = SimNPOConfig()
-
-
 @register_objective("simnpo", "forget", "passages", outputs=[LOGITS], config=SimNPOConfig)
-def simnpo(
-    batch: Batch, outputs: Outputs, references: References | None, config: SimNPOConfig = DEFAULT
-) -> Tensor:
-    """−(2/β) · mean log σ( (β/|y|) · NLL(y) − δ ), with the NLL summed over the |y| predicted tokens of a
-    passage."""
+def simnpo(batch: Batch, outputs: Outputs, references: References | None, config: SimNPOConfig) -> Tensor:
+    """−(2/β) · mean log σ( (β/|y|) · NLL(y) − δ ), NLL summed over the |y| predicted tokens of a passage."""
     assert outputs.logits is not None
     per_token = -sequence_log_probs(outputs.logits, batch) / batch.predicted.sum(-1)
     return -2 / config.beta * F.logsigmoid(config.beta * per_token - config.delta).mean()
