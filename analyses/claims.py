@@ -18,10 +18,11 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 from bootstrap import Effect, Interval, Sample, bootstrap_interval
+from common import wrap_missing_data
 from samples import Condition, Score
 
 from sinkscope.errors import StudyError
-from sinkscope.studies.study import Study, wrap_missing_data
+from sinkscope.studies.study import Study
 
 Verdict = Literal["reproduced", "not reproduced", "inconclusive"]
 Kind = Literal["above", "within", "at most"]

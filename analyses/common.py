@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 import pandas as pd
 import xarray as xr
 
-from sinkscope.errors import StudyError
+from sinkscope.errors import StudyError, UserError, first_line
 from sinkscope.plots.style import iterate_rows
 from sinkscope.studies.aggregation import SCORE_KEYS
 from sinkscope.studies.study import Study
@@ -20,6 +21,22 @@ SEMANTIC = "semantic"
 MEMORY = {"knowmem": ("forget_qa", "retain_qa"), "verbmem": ("forget", "retain")}
 """Metric -> its forget split and its retain split."""
 UNITS = {"knowmem": "questions", "verbmem": "prompts"}
+
+
+@contextmanager
+def wrap_missing_data(prefix: str) -> Iterator[None]:
+    """Within the context, missing data of a study (other metrics, placements or passage lengths than
+    expected) becomes an error of one line that begins with `prefix`.
+
+    Raises:
+        StudyError: in place of a LookupError, ValueError or TypeError.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except (LookupError, ValueError, TypeError) as error:
+        raise StudyError(f"{prefix}: {first_line(error)}") from error
 
 
 def select_grid(study: Study, table: str, grid: str, form: str | None = SEMANTIC) -> pd.DataFrame:

@@ -20,6 +20,7 @@ from types import ModuleType
 
 import pandas as pd
 from claims import format_markdown, judge, summarize
+from common import wrap_missing_data
 from matplotlib.figure import Figure as Drawing
 from paper_claims import paper_claims
 
@@ -28,7 +29,7 @@ from sinkscope.io.atomic import fill_directory
 from sinkscope.io.run_directory import sha256, wrap_read_errors
 from sinkscope.plots.style import save_figure
 from sinkscope.studies.figure_index import INDEX, FigureEntry, FigureIndex
-from sinkscope.studies.study import Study, wrap_missing_data
+from sinkscope.studies.study import Study
 
 CLAIMS = "claims"
 FORMATS = ("svg", "pdf", "png")

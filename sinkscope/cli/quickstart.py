@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from sinkscope.io.progress import OnProgress
     from sinkscope.sinks.sink_map import SinkMap
-    from sinkscope.studies.store import Store
+    from sinkscope.studies.jobs import Store
     from sinkscope.studies.study import Study, StudyPlan
 
 COLUMNS = {
@@ -49,8 +49,8 @@ def quickstart(out: OutOpt = Path("quickstart"), seed: SeedOpt = 0, json: JsonOp
     from sinkscope.errors import OutputError
     from sinkscope.io.run_directory import MANIFEST
     from sinkscope.report import write_report
+    from sinkscope.studies.jobs import Store
     from sinkscope.studies.spec import Spec, study_file
-    from sinkscope.studies.store import Store
     from sinkscope.studies.study import plan_study, run_study
 
     if (out / MANIFEST).exists():

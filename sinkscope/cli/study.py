@@ -19,8 +19,7 @@ from sinkscope.io.run_directory import read_manifest
 from sinkscope.plugins import load_plugins
 
 if TYPE_CHECKING:
-    from sinkscope.studies.jobs import Job
-    from sinkscope.studies.store import Store
+    from sinkscope.studies.jobs import Job, Store
     from sinkscope.studies.study import StudyPlan
 
 Executor = Literal["local", "ray"]
@@ -60,8 +59,8 @@ def study(  # typer: one parameter per option
     """
     load_plugins(plugin or [])
     from sinkscope.studies.executors import run_locally, run_on_ray
+    from sinkscope.studies.jobs import Store
     from sinkscope.studies.spec import Spec, study_file
-    from sinkscope.studies.store import Store
     from sinkscope.studies.study import check_separate, plan_study, run_study
 
     if plugin and executor == "ray":

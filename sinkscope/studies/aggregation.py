@@ -32,8 +32,7 @@ def mean_over_seeds(rows: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
         if group["seed"].duplicated().any():
             raise StudyError(
                 f"grid {group['grid'].iloc[0]!r} has several runs of one seed for "
-                f"{', '.join(map(str, keys))}; "
-                "give it no other axes"
+                f"{', '.join(map(str, keys))}; give it no other axes"
             )
         value = group["value"].mean()
         low = high = np.nan

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from enum import Enum
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, Protocol
 
 from sinkscope.errors import OutputError, StudyError, UserError, first_line
-from sinkscope.studies.jobs import Job, SilentProgress, StudyProgress
+from sinkscope.io.progress import OnProgress
+from sinkscope.studies.jobs import Job, Store
 from sinkscope.studies.run_job import run_job
-from sinkscope.studies.store import Store
 
 LOGGER = logging.getLogger("sinkscope")
 POLL_SECONDS = 1.0
@@ -23,85 +23,88 @@ MAX_RETRIES = 10
 """How often Ray gives a job to another worker when its own is lost; it resumes from its newest checkpoint."""
 
 
-class Status(Enum):
-    DONE = "done"
-    BUSY = "busy"
-    """Another process is running the job."""
-    FAILED = "failed"
+class StudyProgress(Protocol):
+    """Receives what happens to the jobs of a study."""
+
+    def started(self, job: Job) -> OnProgress | None:
+        """A job starts; returns the callback for its progress."""
+
+    def finished(self, job: Job, is_new: bool) -> None:
+        """The results of a job are in the store: `is_new` of this study, or found there."""
+
+    def failed(self, job: Job, reason: str) -> None: ...
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a job. `is_bug`: it failed by an error that is not the user's."""
+    """What became of a job: run now, `found` in the store, `busy` in another process, or failed.
 
-    status: Status
+    `is_bug`: it failed by an error that is not the user's.
+    """
+
+    status: Literal["new", "found", "busy", "failed"]
     reason: str = ""
     is_bug: bool = False
 
 
-Executor = Callable[[Sequence[Job], Store, StudyProgress], dict[str, Outcome]]
+Executor = Callable[[Sequence[Job], Store, StudyProgress | None], dict[str, Outcome]]
 """Runs all jobs, each after those it needs; returns those that failed, by key."""
 
 
-def run_locally(jobs: Sequence[Job], store: Store, progress: StudyProgress) -> dict[str, Outcome]:
+def run_locally(jobs: Sequence[Job], store: Store, progress: StudyProgress | None) -> dict[str, Outcome]:
     """Run jobs one after another in this process; a job that another process is running is left to it."""
     waiting = {job.key: job for job in jobs}
     failures: dict[str, Outcome] = {}
     while waiting:
-        has_advanced = False
-        for key, job in list(waiting.items()):
+        n_waiting = len(waiting)
+        for job in list(waiting.values()):
             if any(needed.key in waiting for needed in job.needs.values()):
                 continue
             outcome = _failed_need(job, failures) or _try_job(job, store, progress)
-            if outcome.status is Status.BUSY:
-                continue
-            del waiting[key]
-            has_advanced = True
-            if outcome.status is Status.FAILED:
-                failures[key] = outcome
-                progress.failed(job, outcome.reason)
-        if not has_advanced:
+            if outcome.status != "busy":
+                del waiting[job.key]
+                _report(job, outcome, failures, progress)
+        if len(waiting) == n_waiting:
             time.sleep(POLL_SECONDS)
     return failures
 
 
-def complete_job(job: Job, store: Store) -> Outcome:
-    """Run a job unless it is done, or wait for the process that is running it."""
-    while (outcome := _try_job(job, store, SilentProgress())).status is Status.BUSY:
-        time.sleep(POLL_SECONDS)
-    return outcome
-
-
-def _try_job(job: Job, store: Store, progress: StudyProgress) -> Outcome:
+def _try_job(job: Job, store: Store, progress: StudyProgress | None) -> Outcome:
     """Run a job unless it is done or another process is running it."""
     if store.is_done(job):
-        progress.finished(job, is_new=False)
-        return Outcome(Status.DONE)
-    with store.lock_job(job) as is_locked:
+        return Outcome("found")
+    with store.lock(job.key, wait=False) as is_locked:
         if not is_locked:
-            return Outcome(Status.BUSY)
-        is_new = not store.is_done(job)
-        if is_new:
-            try:
-                run_job(job, store, progress.started(job))
-            except OutputError:  # the results of other jobs could not be written either
-                raise
-            except UserError as error:
-                return Outcome(Status.FAILED, str(error))
-            except Exception as error:  # jobs that do not need this one still run
-                if os.environ.get("SINKSCOPE_TRACEBACK"):
-                    LOGGER.exception("%s", job)
-                reason = f"internal error: {type(error).__name__}: {error}"
-                return Outcome(Status.FAILED, reason, is_bug=True)
-    progress.finished(job, is_new)
-    return Outcome(Status.DONE)
+            return Outcome("busy")
+        if store.is_done(job):
+            return Outcome("found")
+        shutil.rmtree(store.path(job), ignore_errors=True)  # incomplete; checkpoints are elsewhere and stay
+        try:
+            run_job(job, store, progress.started(job) if progress else None)
+        except OutputError:  # the results of other jobs could not be written either
+            raise
+        except UserError as error:
+            return Outcome("failed", str(error))
+        except Exception as error:  # jobs that do not need this one still run
+            if os.environ.get("SINKSCOPE_TRACEBACK"):
+                LOGGER.exception("%s", job)
+            reason = f"internal error: {type(error).__name__}: {error}"
+            return Outcome("failed", reason, is_bug=True)
+    return Outcome("new")
 
 
 def _failed_need(job: Job, failures: Mapping[str, Outcome]) -> Outcome | None:
-    for needed in job.needs.values():
-        if needed.key in failures:
-            return Outcome(Status.FAILED, f"{needed} failed")
-    return None
+    failed = [needed for needed in job.needs.values() if needed.key in failures]
+    return Outcome("failed", f"{failed[0]} failed") if failed else None
+
+
+def _report(job: Job, outcome: Outcome, failures: dict[str, Outcome], progress: StudyProgress | None) -> None:
+    if outcome.status == "failed":
+        failures[job.key] = outcome
+    if progress and outcome.status == "failed":
+        progress.failed(job, outcome.reason)
+    elif progress:
+        progress.finished(job, is_new=outcome.status == "new")
 
 
 def run_on_ray(address: str) -> Executor:
@@ -118,9 +121,7 @@ def run_on_ray(address: str) -> Executor:
     except ImportError as error:
         raise StudyError('executor ray needs the package; pip install "sinkscope[ray]"') from error
 
-    def run(jobs: Sequence[Job], store: Store, progress: StudyProgress) -> dict[str, Outcome]:
-        if ray.is_initialized():
-            return _run_on_cluster(ray, jobs, store, progress)
+    def run(jobs: Sequence[Job], store: Store, progress: StudyProgress | None) -> dict[str, Outcome]:
         try:
             ray.init(address=address, log_to_driver=False)
         except (ConnectionError, RuntimeError, ValueError) as error:
@@ -137,43 +138,37 @@ def run_on_ray(address: str) -> Executor:
 
 
 def _run_on_cluster(
-    ray: Any, jobs: Sequence[Job], store: Store, progress: StudyProgress
+    ray: Any, jobs: Sequence[Job], store: Store, progress: StudyProgress | None
 ) -> dict[str, Outcome]:
     n_gpus = 1 if ray.cluster_resources().get("GPU") else 0
-    remote = ray.remote(num_cpus=1, num_gpus=n_gpus, max_retries=MAX_RETRIES)(_complete_remotely)
+    remote = ray.remote(num_cpus=1, num_gpus=n_gpus, max_retries=MAX_RETRIES)(_run_remotely)
     waiting = {job.key: job for job in jobs}
     running: dict[Any, Job] = {}
     failures: dict[str, Outcome] = {}
     while waiting or running:
-        for key, job in list(waiting.items()):
+        for job in list(waiting.values()):
             unfinished = waiting.keys() | {other.key for other in running.values()}
             if any(needed.key in unfinished for needed in job.needs.values()):
                 continue
-            del waiting[key]
-            if outcome := _failed_need(job, failures):
-                failures[key] = outcome
-                progress.failed(job, outcome.reason)
-            elif store.is_done(job):
-                progress.finished(job, is_new=False)
-            else:
+            del waiting[job.key]
+            outcome = _failed_need(job, failures)
+            if outcome or store.is_done(job):
+                _report(job, outcome or Outcome("found"), failures, progress)
+                continue
+            if progress:
                 progress.started(job)
-                running[remote.remote(job, str(store.root), os.getcwd())] = job
-        if not running:
-            continue
-        (ready,), _ = ray.wait(list(running), num_returns=1)
-        job = running.pop(ready)
-        try:
-            outcome = ray.get(ready)
-        except ray.exceptions.RayError as error:
-            outcome = Outcome(Status.FAILED, f"{type(error).__name__}: {str(error).strip().splitlines()[-1]}")
-        if outcome.status is Status.DONE:
-            progress.finished(job, is_new=True)
-        else:
-            failures[job.key] = outcome
-            progress.failed(job, outcome.reason)
+            running[remote.remote(job, str(store.root), os.getcwd())] = job
+        if running:
+            (ready,), _ = ray.wait(list(running), num_returns=1)
+            try:
+                outcome = ray.get(ready)
+            except ray.exceptions.RayError as error:
+                reason = f"{type(error).__name__}: {str(error).strip().splitlines()[-1]}"
+                outcome = Outcome("failed", reason)
+            _report(running.pop(ready), outcome, failures, progress)
     return failures
 
 
-def _complete_remotely(job: Job, store: str, working_directory: str) -> Outcome:
+def _run_remotely(job: Job, store: str, working_directory: str) -> Outcome:
     os.chdir(working_directory)  # models and benchmarks may be named by relative paths
-    return complete_job(job, Store(Path(store)))
+    return run_locally([job], Store(Path(store)), None).get(job.key, Outcome("new"))

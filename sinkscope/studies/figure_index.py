@@ -28,13 +28,9 @@ class FigureEntry(BaseModel):
 
 
 class FigureIndex(BaseModel):
-    """The content of `index.json`.
+    """The content of `index.json`: the identity of a study, its figures in order, and files with SHA-256.
 
-    Attributes:
-        study: the identity of the study that the figures were made from.
-        files: SHA-256 of every file that was made from it, by name.
-        figures: the figures among the files, in order.
-        others: SHA-256 of files in the same directory that were made from other studies.
+    `files` were made from the study, `others` in the same directory from other studies.
     """
 
     model_config = ConfigDict(strict=True)
@@ -54,8 +50,7 @@ class FigureIndex(BaseModel):
         path = directory / INDEX
         if not path.exists() and not path.is_symlink():
             return None
-        check_inside(path, "index", hint)
-        text = read_text(path, "index", OutputError, hint, MAX_CONFIG_BYTES)
+        text = _read_inside(path, "index", hint, MAX_CONFIG_BYTES)
         try:
             return cls.model_validate_json(text)
         except (ValidationError, RecursionError) as error:
@@ -68,18 +63,13 @@ class FigureIndex(BaseModel):
             OutputError: the file is a link, cannot be read or was changed.
         """
         path = directory / name
-        check_inside(path, label, hint)
-        text = read_text(path, label, OutputError, hint, limit)
+        text = _read_inside(path, label, hint, limit)
         if sha256(path) != self.files.get(name):
             raise OutputError(f"{label} {path} is not as {INDEX} describes it; {hint}")
         return text
 
 
-def check_inside(path: Path, label: str, hint: str) -> None:
-    """Check that a file is no link.
-
-    Raises:
-        OutputError: it is one.
-    """
+def _read_inside(path: Path, label: str, hint: str, limit: int) -> str:
     if path.is_symlink():
         raise OutputError(f"{label} {path} is a link; {hint}")
+    return read_text(path, label, OutputError, hint, limit)

@@ -3,27 +3,26 @@
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Iterator
 from typing import Annotated, Any, ClassVar
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag, field_validator
 
 from sinkscope.config import Config
-from sinkscope.schema import ITEMS, SCORES
+from sinkscope.schema import CAPTURE, ITEMS, SCORES
 
 RESERVED = frozenset(
     [
         *(
-            column for column in [*SCORES, *ITEMS] if column != "model"
-        ),  # the tables of a study have `run` instead
+            column
+            for columns in (SCORES, ITEMS, *CAPTURE.values())
+            for column in columns
+            if column != "model"
+        ),
         *"grid run benchmark trigger_placement evaluation capture job perturbation unit".split(),
-        *"layer head position alpha_first alpha_second span_mass_first span_mass_second difference".split(),
-        *"value_norm_first value_norm_second uniform query key trigger_start trigger_stop".split(),
-        *"condition probability passages pairs text".split(),
     ]
 )
-"""Columns of the tables of a study, which no axis may be called."""
+"""Columns of the tables of a study, which no axis may be called; the tables have `run` instead of `model`."""
 Seeds = Annotated[list[Annotated[int, Field(ge=0, lt=2**32)]], Field(min_length=1)]
 Axis = list[Any] | dict[str, dict[str, Any]]
 
@@ -59,18 +58,12 @@ class ModelGrid(GridConfig):
 
     models: Annotated[list[str], Field(min_length=1)]
 
-    def count_runs(self, n_seeds: int, n_parents: int) -> int:
-        return len(self.models)
-
 
 class PerturbationGrid(GridConfig):
     """Runs of the grid `init_from` with perturbed weights (`int8`, `bf16`, `prune:0.3`)."""
 
     init_from: str
     perturbations: Annotated[list[str], Field(min_length=1)]
-
-    def count_runs(self, n_seeds: int, n_parents: int) -> int:
-        return n_parents * len(self.perturbations)
 
 
 class TrainedGrid(GridConfig):
@@ -89,7 +82,7 @@ class TrainedGrid(GridConfig):
     @field_validator("axes", mode="before")
     @classmethod
     def _parse_axes(cls, value: Any) -> Any:
-        """Check the form of each axis; YAML reads a name such as 0.1 as a number, so names become text."""
+        """Check each axis; YAML reads a name such as 0.1 as a number, so names become text."""
         if not isinstance(value, dict):
             return value
         axes = {}
@@ -102,19 +95,8 @@ class TrainedGrid(GridConfig):
                     f"axis {name!r} has the name of a column of the results; rename it, "
                     "and give names with changes"
                 )
-            axes[name] = {str(label): changes for label, changes in axis.items()} if is_named else axis
+            axes[name] = {str(each): check_no_seed(axis[each]) for each in axis} if is_named else axis
         return axes
-
-    @field_validator("axes")
-    @classmethod
-    def _check_changes(cls, value: dict[str, Axis]) -> dict[str, Axis]:
-        for axis in value.values():
-            for changes in axis.values() if isinstance(axis, dict) else ():
-                check_no_seed(changes)
-        return value
-
-    def count_points(self) -> int:
-        return math.prod(len(axis) for axis in self.axes.values())
 
     def points(self) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
         """Every combination of the axes: its label on each axis, and its changes to the recipe."""
@@ -135,9 +117,6 @@ class RecipeGrid(TrainedGrid):
 
     seeds: Seeds | None = None
 
-    def count_runs(self, n_seeds: int, n_parents: int) -> int:
-        return n_seeds * self.count_points()
-
 
 class ContinuedGrid(TrainedGrid):
     """Runs that start from each run of the grid `init_from` instead of the recipe's own model.
@@ -148,35 +127,24 @@ class ContinuedGrid(TrainedGrid):
 
     init_from: str
 
-    def count_runs(self, n_seeds: int, n_parents: int) -> int:
-        return n_parents * self.count_points()
-
 
 def parent_of(grid: GridConfig) -> str | None:
     """Name of the grid whose runs a grid starts from."""
     return grid.init_from if isinstance(grid, ContinuedGrid | PerturbationGrid) else None
 
 
-def _keys(values: Any) -> set[str]:
-    """Keys of a grid by their current names, from a mapping or a validated grid."""
-    if isinstance(values, GridConfig):
-        return set(type(values).model_fields)
-    return (
-        {GridConfig.deprecated_keys.get(key, key) for key in map(str, values)}
-        if isinstance(values, dict)
-        else set()
-    )
-
-
 def _grid_kind(values: Any) -> str:
     """Tag of the kind of grid that has these keys; brackets keep it out of the path in error messages."""
-    keys = _keys(values)
+    keys = values if isinstance(values, dict) else getattr(type(values), "model_fields", ())
     return next((f"[{key}]" for key in ("models", "perturbations", "init_from") if key in keys), "[recipe]")
 
 
 def _check_mixed_kinds(values: Any) -> Any:
-    """Refuse keys of one kind of grid in a grid of another kind."""
-    keys = _keys(values) if isinstance(values, dict) else set()
+    """Refuse keys of one kind of grid in a grid of another kind; deprecated keys are replaced."""
+    if not isinstance(values, dict):
+        return values
+    values = GridConfig.replace_deprecated(values)
+    keys = values.keys()
     if "models" in keys and keys & {"recipe", "init_from", "perturbations", "axes", "set", "seeds"}:
         raise ValueError(
             "`models` are given, not trained; leave out recipe, init_from, perturbations, axes, set and seeds"
@@ -200,10 +168,3 @@ Grid = Annotated[
     BeforeValidator(_check_mixed_kinds),
 ]
 """Any kind of grid; which one, its keys decide."""
-
-GRID_KEYS = frozenset(
-    key
-    for kind in (RecipeGrid, ModelGrid, ContinuedGrid, PerturbationGrid)
-    for key in [*kind.model_fields, *kind.deprecated_keys]
-)
-"""Keys of any kind of grid."""

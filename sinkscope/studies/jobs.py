@@ -1,17 +1,21 @@
-"""Runs and the jobs that they consist of; each job is named by a hash of everything that decides its results.
+"""Runs, the jobs that they consist of, and the store in which each finished job is a directory.
 
 Nothing imported here loads torch, so that the command line starts quickly.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
-from sinkscope.io.progress import OnProgress
-from sinkscope.io.run_directory import config_hash
+from sinkscope.config import warn_once
+from sinkscope.errors import OutputError
+from sinkscope.io.atomic import hold_lock, write_error
+from sinkscope.io.run_directory import MANIFEST, config_hash, read_manifest, verify
 
 if TYPE_CHECKING:
     from sinkscope.evaluation.evaluated_model import Role
@@ -22,11 +26,10 @@ Kind = Literal["pretrain", "unlearn", "perturb", "evaluate", "capture", "diverge
 
 @dataclass(frozen=True)
 class Job:
-    """One unit of work. `content` says what to do; `needs` are the jobs whose results it reads, by their
-    part in it.
+    """One unit of work: what to do (`content`), and the jobs whose results it reads (`needs`, by their part).
 
     `fixed` are hashes of given inputs that `content` only names: the files of a model, the records of a
-    benchmark.
+    benchmark. `label` (for people) and `batch_size` (of evaluations) are not part of the key.
     """
 
     kind: Kind
@@ -34,9 +37,7 @@ class Job:
     needs: dict[str, Job] = field(default_factory=dict)
     fixed: dict[str, str] = field(default_factory=dict)
     label: str = ""
-    """Description for people. Like `batch_size` it is not part of the key."""
     batch_size: int = 128
-    """Batch size of evaluations."""
 
     @cached_property
     def key(self) -> str:
@@ -51,11 +52,10 @@ class Job:
 
 @dataclass(frozen=True)
 class Run:
-    """One model of a study and what is measured on it.
+    """One model of a study and what is measured on it; `labels` are its values on the axes of its grid.
 
-    `labels` are its values on the axes of its grid. `model` is the job that makes it (None: a given model,
-    by `name`). `poisoned_by` is the job that poisoned the training set of the model, or of the model that
-    it was continued from.
+    `model` is the job that makes it (None: a given model, by `name`). `poisoned_by` is the job that poisoned
+    the training set of the model, or of the model that it was continued from.
     """
 
     grid: str
@@ -69,6 +69,10 @@ class Run:
     poisoned_by: Job | None = None
     evaluations: dict[str, Job] = field(default_factory=dict)
     captures: dict[str, Job] = field(default_factory=dict)
+
+    @property
+    def label(self) -> str:
+        return " ".join([self.grid, *map(str, self.labels.values()), f"seed {self.seed}"])
 
     def jobs(self) -> list[Job]:
         return [*([self.model] if self.model else []), *self.evaluations.values(), *self.captures.values()]
@@ -88,27 +92,65 @@ def sort_jobs(jobs: Iterable[Job]) -> list[Job]:
     return list(ordered.values())
 
 
-class StudyProgress(Protocol):
-    """Receives what happens to the jobs of a study."""
+class Store:
+    """A directory with a directory for every finished job, complete or absent, named by its key.
 
-    def started(self, job: Job) -> OnProgress | None:
-        """A job starts; returns the callback for its progress."""
+    Processes exclude one another by file locks, which the operating system releases when a process dies. On
+    a cluster the store must be on a file system that all machines share and that supports them (NFS 4,
+    Lustre with `flock`).
+    """
 
-    def finished(self, job: Job, is_new: bool) -> None:
-        """The results of a job are in the store: `is_new` of this study, or found there."""
+    def __init__(self, root: Path) -> None:
+        self.root = root.absolute()
+        self._verified: set[str] = set()
 
-    def failed(self, job: Job, reason: str) -> None:
-        """A job failed."""
+    def path(self, job: Job) -> Path:
+        return self.root / job.key
 
+    def manifest(self, job: Job) -> dict[str, Any] | None:
+        """Manifest of a finished job; None if it is not finished or its files were changed (a warning).
 
-class SilentProgress:
-    """A `StudyProgress` that reports nothing."""
+        Files are verified once per store object.
+        """
+        if not self.path(job).is_dir():
+            return None
+        try:
+            if job.key not in self._verified:
+                self.verified_path(job)
+                self._verified.add(job.key)
+            return read_manifest(self.path(job))
+        except OutputError as error:
+            warn_once(f"{str(error).split(';')[0]}: it is made again")
+            return None
 
-    def started(self, job: Job) -> OnProgress | None:
-        return None
+    def is_done(self, job: Job) -> bool:
+        return self.manifest(job) is not None
 
-    def finished(self, job: Job, is_new: bool) -> None:
-        pass
+    def verified_path(self, job: Job) -> Path:
+        """Directory of a finished job, whose files are verified now.
 
-    def failed(self, job: Job, reason: str) -> None:
-        pass
+        Raises:
+            OutputError: one of them is missing or was changed.
+        """
+        path = self.path(job)
+        manifest = read_manifest(path)
+        if manifest is None:
+            raise OutputError(f"{path / MANIFEST} is missing; remove {path} and run the study again")
+        verify(path, manifest)
+        return path
+
+    @contextmanager
+    def lock(self, name: str, *, wait: bool) -> Iterator[bool]:
+        """Within the context, this process has the lock `name` if True is yielded, else another one has it.
+
+        Raises:
+            OutputError: the store cannot be written.
+        """
+        path = self.root / ".locks" / name
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+        except OSError as error:
+            raise write_error(self.root, error) from error
+        with hold_lock(path, wait=wait) as is_held:
+            yield is_held

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from pathlib import Path
 
 import pandas as pd
 
@@ -11,15 +11,13 @@ from sinkscope.benchmarks.benchmark import load_benchmark
 from sinkscope.evaluation.divergence import measure_divergence
 from sinkscope.evaluation.evaluate import EvaluationConfig, evaluate_to_directory, load_retain_model
 from sinkscope.evaluation.evaluated_model import EvaluatedModel
-from sinkscope.evaluation.items import TriggerCondition
 from sinkscope.evaluation.requests import PositionMask
 from sinkscope.evaluation.statistics import compute_scores
 from sinkscope.io.progress import OnProgress, silent
 from sinkscope.io.run_directory import create_run
 from sinkscope.models.model import load
 from sinkscope.studies.captures import capture_benchmark
-from sinkscope.studies.jobs import Job, Kind
-from sinkscope.studies.store import Store
+from sinkscope.studies.jobs import Job, Kind, Store
 from sinkscope.synthetic.books import make_corpora
 from sinkscope.synthetic.pretraining import (
     init_model,
@@ -41,32 +39,14 @@ def run_job(job: Job, store: Store, on_progress: OnProgress | None = None) -> No
     Raises:
         UserError: the job does not fit the model or the benchmark.
     """
-    RUNNERS[job.kind](job, store, on_progress or silent(job.label))
-
-
-def _pretrain(job: Job, store: Store, on_progress: OnProgress) -> None:
-    """One stage of pretraining, on the built-in books with their tokenizer; or on the books and domains."""
-    content = job.content
-    stage = stage_from_dict(content["settings"])
-    with create_run(store.path(job), job.key, "pretrain", content) as staging:
-        if content["stage"] == "both":
-            target = load(_model_name(job, store), "cpu")
-            tokenizer = target.tokenizer
-            model, curve = train_on_books(target, stage, content["seed"], on_progress)
-        else:
-            tokenizer = load("tiny", "cpu").tokenizer
-            if content["sink"] == "no-bos":
-                tokenizer = without_bos(tokenizer, staging / "model")
-            if "model" in job.needs:
-                model = load(_model_name(job, store), "cpu").hf
-            else:
-                model = init_model(tokenizer, content["seed"], content["sink"])
-            sides = ("retain",) if content["stage"] == "pretrain" else ("retain", "forget")
-            seed = stream_seed(content["stage"], content["sink"], content["seed"])
-            model, curve = pretrain_stage(model, make_corpora(0), tokenizer, sides, stage, seed, on_progress)
-        model.save_pretrained(staging / "model")
-        tokenizer.save_pretrained(staging / "model")
-        curve.to_parquet(staging / "curve.parquet", index=False)
+    on_progress = on_progress or silent(job.label)
+    if job.kind == "unlearn":
+        _unlearn(job, store, on_progress)
+    elif job.kind == "evaluate":
+        _evaluate(job, store, on_progress)
+    else:
+        with create_run(store.path(job), job.key, job.kind, job.content) as staging:
+            WRITERS[job.kind](job, store, staging, on_progress)
 
 
 def _unlearn(job: Job, store: Store, on_progress: OnProgress) -> None:
@@ -79,14 +59,6 @@ def _unlearn(job: Job, store: Store, on_progress: OnProgress) -> None:
     unlearn(Recipe.parse(values), store.path(job), on_progress)
 
 
-def _perturb(job: Job, store: Store, on_progress: OnProgress) -> None:
-    perturbation = job.content["perturbation"]
-    model = load(_model_name(job, store))
-    with create_run(store.path(job), job.key, "perturb", {"perturbation": perturbation}) as staging:
-        perturb(model.hf, perturbation)
-        model.save(staging / "model")
-
-
 def _evaluate(job: Job, store: Store, on_progress: OnProgress) -> None:
     content = job.content
     config = EvaluationConfig(
@@ -96,53 +68,76 @@ def _evaluate(job: Job, store: Store, on_progress: OnProgress) -> None:
         batch_size=job.batch_size,
         retain_model=load_retain_model(content["retain_model"]) if content["retain_model"] else None,
     )
-    evaluate_to_directory(
-        store.path(job),
-        _evaluated_model(job, store),
+    conditions = [
+        (Trigger(*values[:2]), Placement.parse(values[2])) if values else None
+        for values in content["conditions"]
+    ]
+    benchmark = load_benchmark(content["benchmark"])
+    model = _evaluated_model(job, store)
+    evaluate_to_directory(store.path(job), model, benchmark, conditions, config, lambda text: on_progress)
+
+
+def _pretrain(job: Job, store: Store, staging: Path, on_progress: OnProgress) -> None:
+    """One stage of pretraining, on the built-in books with their tokenizer; or on the books and domains."""
+    content = job.content
+    stage = stage_from_dict(content["settings"])
+    if content["stage"] == "both":
+        target = load(_model_name(job, store), "cpu")
+        tokenizer = target.tokenizer
+        model, curve = train_on_books(target, stage, content["seed"], on_progress)
+    else:
+        tokenizer = load("tiny", "cpu").tokenizer
+        if content["sink"] == "no-bos":
+            tokenizer = without_bos(tokenizer, staging / "model")
+        if "model" in job.needs:
+            model = load(_model_name(job, store), "cpu").hf
+        else:
+            model = init_model(tokenizer, content["seed"], content["sink"])
+        sides = ("retain",) if content["stage"] == "pretrain" else ("retain", "forget")
+        seed = stream_seed(content["stage"], content["sink"], content["seed"])
+        model, curve = pretrain_stage(model, make_corpora(0), tokenizer, sides, stage, seed, on_progress)
+    model.save_pretrained(staging / "model")
+    tokenizer.save_pretrained(staging / "model")
+    curve.to_parquet(staging / "curve.parquet", index=False)
+
+
+def _perturb(job: Job, store: Store, staging: Path, on_progress: OnProgress) -> None:
+    model = load(_model_name(job, store))
+    perturb(model.hf, job.content["perturbation"])
+    model.save(staging / "model")
+
+
+def _capture(job: Job, store: Store, staging: Path, on_progress: OnProgress) -> None:
+    content = job.content
+    capture_benchmark(
+        staging,
+        load(_model_name(job, store)),
         load_benchmark(content["benchmark"]),
-        [_condition(values) for values in content["conditions"]],
-        config,
-        lambda description: on_progress,
+        Trigger(*content["trigger"]),
+        [Placement.parse(placement) for placement in content["placements"]],
+        n_passages=content["passages"],
+        bin_size=content["bin_size"],
+        poisoned=_poisoned_rows(job, store) or (),
+        on_progress=on_progress,
     )
 
 
-def _capture(job: Job, store: Store, on_progress: OnProgress) -> None:
-    content = job.content
-    about = {"model": content.get("model", ""), "benchmark": content["benchmark"]}
-    with create_run(store.path(job), job.key, "capture", about) as staging:
-        capture_benchmark(
-            staging,
-            load(_model_name(job, store)),
-            load_benchmark(content["benchmark"]),
-            Trigger(*content["trigger"]),
-            [Placement.parse(placement) for placement in content["placements"]],
-            n_passages=content["passages"],
-            bin_size=content["bin_size"],
-            poisoned=_poisoned_rows(job, store) or (),
-            on_progress=on_progress,
-        )
-
-
-def _diverge(job: Job, store: Store, on_progress: OnProgress) -> None:
-    name = job.content["benchmark"]
+def _diverge(job: Job, store: Store, staging: Path, on_progress: OnProgress) -> None:
     model = _evaluated_model(job, store)
     other = load(_model_name(job, store, "other"))
-    with create_run(store.path(job), job.key, "diverge", {"benchmark": name}) as staging:
-        items = measure_divergence(
-            model, other, load_benchmark(name), batch_size=job.batch_size, on_progress=on_progress
-        )
-        items.to_parquet(staging / "items.parquet", index=False)
-        compute_scores(items).to_parquet(staging / "scores.parquet", index=False)
+    benchmark = load_benchmark(job.content["benchmark"])
+    items = measure_divergence(model, other, benchmark, batch_size=job.batch_size, on_progress=on_progress)
+    items.to_parquet(staging / "items.parquet", index=False)
+    compute_scores(items).to_parquet(staging / "scores.parquet", index=False)
 
 
-RUNNERS: dict[Kind, Callable[[Job, Store, OnProgress], None]] = {
+WRITERS: dict[Kind, Callable[[Job, Store, Path, OnProgress], None]] = {
     "pretrain": _pretrain,
-    "unlearn": _unlearn,
     "perturb": _perturb,
-    "evaluate": _evaluate,
     "capture": _capture,
     "diverge": _diverge,
 }
+"""Kinds whose files are written to a given staging directory."""
 
 
 def _model_name(job: Job, store: Store, part: str = "model") -> str:
@@ -164,10 +159,3 @@ def _poisoned_rows(job: Job, store: Store) -> list[int] | None:
         return None
     path = store.verified_path(job.needs["poisoned_by"]) / "poisoned.parquet"
     return pd.read_parquet(path)["row"].tolist()
-
-
-def _condition(values: list[Any] | None) -> TriggerCondition:
-    if values is None:
-        return None
-    text, form, placement = values
-    return Trigger(text, form), Placement.parse(placement)

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
 import yaml
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from sinkscope.config import Config, read_yaml, validate_config
-from sinkscope.errors import PlacementError, StudyError, suggest
+from sinkscope.errors import StudyError, suggest
 from sinkscope.evaluation.requests import PositionMask
-from sinkscope.studies.grids import GRID_KEYS, Grid, RecipeGrid, Seeds, parent_of
+from sinkscope.studies.grids import (
+    ContinuedGrid,
+    Grid,
+    ModelGrid,
+    PerturbationGrid,
+    RecipeGrid,
+    Seeds,
+    parent_of,
+)
 from sinkscope.synthetic.pretraining import VALUE_NORM_SINKS, Sink
 from sinkscope.triggers import Placement
 
@@ -44,14 +54,12 @@ def study_file(name: Path | str) -> Path:
     return path
 
 
-def _check_placements(values: list[str]) -> list[str]:
-    for value in values:
-        if value != OWN:
-            try:
-                Placement.parse(value)
-            except PlacementError as error:
-                raise ValueError(str(error)) from error
-    return values
+def _parse_placements(values: list[str]) -> list[str]:
+    return [value if value == OWN else str(Placement.parse(value)) for value in values]
+
+
+Placements = Annotated[list[str], Field(min_length=1), AfterValidator(_parse_placements)]
+Mask = Annotated[str, AfterValidator(lambda value: str(PositionMask.parse(value)))]
 
 
 class EvaluationConfig(Config):
@@ -66,21 +74,11 @@ class EvaluationConfig(Config):
 
     metrics: Annotated[list[str], Field(min_length=1)] | None = None
     triggers: list[str] = Field([OWN], min_length=1)
-    placements: list[str] = Field([OWN], min_length=1)
+    placements: Placements = Field([OWN])
     clean: bool = True
-    mask: str | None = None
+    mask: Mask | None = None
     benchmark: str | None = None
     limit: int | None = Field(None, ge=1)
-
-    _known_placements = field_validator("placements")(_check_placements)
-
-    @field_validator("mask")
-    @classmethod
-    def _parse_mask(cls, value: str | None) -> str | None:
-        try:
-            return None if value is None else str(PositionMask.parse(value))
-        except PlacementError as error:
-            raise ValueError(str(error)) from error
 
 
 class CaptureConfig(Config):
@@ -92,11 +90,9 @@ class CaptureConfig(Config):
 
     deprecated_keys: ClassVar[dict[str, str]] = {"bin": "bin_size"}
 
-    placements: list[str] = Field([OWN], min_length=1)
+    placements: Placements = Field([OWN])
     passages: int = Field(256, ge=1)
     bin_size: int = Field(4, ge=1)
-
-    _known_placements = field_validator("placements")(_check_placements)
 
 
 class PretrainConfig(Config):
@@ -154,35 +150,40 @@ class Spec(Config):
     grids: dict[str, Grid] = Field(min_length=1)
 
     @model_validator(mode="after")
-    def _check_names(self) -> Spec:
+    def _check_grids(self) -> Spec:
         if COMPARISON in self.evaluations:
             raise ValueError(
                 f"evaluation {COMPARISON!r} has the name of the comparison with another grid; rename it"
             )
-        earlier: list[str] = []
-        for name, grid in self.grids.items():
-            _check_measurements(name, "evaluation", grid.evaluations, list(self.evaluations))
-            _check_measurements(name, "capture", grid.captures, list(self.captures))
-            if grid.compare_to is not None and grid.compare_to not in [*earlier, name]:
-                raise ValueError(_unknown_grid(name, "is compared to", grid.compare_to, earlier))
-            if (parent := parent_of(grid)) is not None and parent not in earlier:
-                raise ValueError(_unknown_grid(name, "starts from", parent, earlier))
-            earlier.append(name)
-        return self
-
-    @model_validator(mode="after")
-    def _check_size(self) -> Spec:
         counts: dict[str, int] = {}
         for name, grid in self.grids.items():
-            seeds = (grid.seeds if isinstance(grid, RecipeGrid) else None) or self.seeds
-            n_seeds = max(len(seeds), len(self.quick.seeds) if self.quick else 0)
-            counts[name] = grid.count_runs(n_seeds, counts.get(parent_of(grid) or "", 0))
+            for evaluation in grid.evaluations:
+                _check_known(name, "names evaluation", evaluation, self.evaluations, "in `evaluations`")
+            for capture in grid.captures:
+                _check_known(name, "names capture", capture, self.captures, "in `captures`")
+            if grid.compare_to is not None:
+                _check_known(name, "is compared to", grid.compare_to, [*counts, name], "a grid above it")
+            if (parent := parent_of(grid)) is not None:
+                _check_known(name, "starts from", parent, counts, "a grid above it")
+            counts[name] = self._count_runs(grid, counts)
             if (total := sum(counts.values())) > MAX_RUNS:
                 raise ValueError(
                     f"grid {name!r} brings the study to {total:,} runs, more than {MAX_RUNS:,}; "
                     "give fewer values or seeds"
                 )
         return self
+
+    def _count_runs(self, grid: Grid, counts: Mapping[str, int]) -> int:
+        """The runs of a grid, from the counts of those above it."""
+        if isinstance(grid, ModelGrid):
+            return len(grid.models)
+        if isinstance(grid, PerturbationGrid):
+            return counts[grid.init_from] * len(grid.perturbations)
+        n_points = math.prod(map(len, grid.axes.values()))
+        if isinstance(grid, ContinuedGrid):
+            return counts[grid.init_from] * n_points
+        n_seeds = [len(grid.seeds or self.seeds), len(self.quick.seeds) if self.quick else 0]
+        return max(n_seeds) * n_points
 
     @classmethod
     def read(cls, path: Path, quick: bool = False) -> Spec:
@@ -196,12 +197,14 @@ class Spec(Config):
             raise StudyError(
                 f"study {path} is not a mapping of keys to values; see `sinkscope study --help` for one"
             )
-        for key in values:
-            if key in GRID_KEYS - cls.model_fields.keys():
-                raise StudyError(
-                    f"study key {key!r} belongs in a grid, as in `grids: {{a: {{{key}: …}}}}` (in {path})"
-                )
+        kinds = (RecipeGrid, ModelGrid, ContinuedGrid, PerturbationGrid)
+        grid_keys = {key for kind in kinds for key in [*kind.model_fields, *kind.deprecated_keys]}
         try:
+            for key in values:
+                if key in grid_keys - cls.model_fields.keys():
+                    raise StudyError(
+                        f"study key {key!r} belongs in a grid, as in `grids: {{a: {{{key}: …}}}}`"
+                    )
             spec = validate_config(cls, values, "study", StudyError)
         except StudyError as error:
             raise StudyError(f"{error} (in {path})") from error
@@ -228,15 +231,8 @@ class Spec(Config):
         return yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
 
 
-def _check_measurements(grid: str, kind: str, names: list[str], known: list[str]) -> None:
-    for name in names:
-        if name not in known:
-            raise ValueError(
-                f"grid {grid!r} names {kind} {name!r}, which is not in `{kind}s`; "
-                f"known: {', '.join(known) or 'none'}"
-            )
-
-
-def _unknown_grid(name: str, relation: str, other: str, earlier: list[str]) -> str:
-    known = ", ".join(earlier) or "none"
-    return f"grid {name!r} {relation} {other!r}, which is not a grid above it; known: {known}"
+def _check_known(grid: str, relation: str, name: str, known: Collection[str], place: str) -> None:
+    if name not in known:
+        raise ValueError(
+            f"grid {grid!r} {relation} {name!r}, which is not {place}; known: {', '.join(known) or 'none'}"
+        )

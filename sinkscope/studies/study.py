@@ -1,19 +1,18 @@
-"""A study as a directory: run all jobs of a specification, and gather their results into tables."""
+"""A study as a directory: run all jobs of a specification, gather their results into tables, read them."""
 
 from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import xarray as xr
 
-from sinkscope.errors import OutputError, StudyError, UserError, first_line
+from sinkscope.errors import OutputError, StudyError
 from sinkscope.io.atomic import remove_abandoned
 from sinkscope.io.run_directory import (
     MANIFEST,
@@ -25,38 +24,21 @@ from sinkscope.io.run_directory import (
     wrap_read_errors,
 )
 from sinkscope.io.tables import load_array, load_netcdf, read_parquet, write_netcdf
-from sinkscope.studies.executors import Executor, Outcome, run_locally
+from sinkscope.schema import CAPTURE
+from sinkscope.studies.executors import Executor, Outcome, StudyProgress, run_locally
 from sinkscope.studies.figure_index import INDEX, FigureIndex
 from sinkscope.studies.graph import expand_study
-from sinkscope.studies.jobs import Job, Run, SilentProgress, StudyProgress, sort_jobs
+from sinkscope.studies.jobs import Job, Run, Store, sort_jobs
 from sinkscope.studies.spec import Spec
-from sinkscope.studies.store import Store
 from sinkscope.studies.time_estimate import Estimate
 
 LOGGER = logging.getLogger("sinkscope")
-TABLES = ("attention", "maps", "span_mass", "top1", "passage")
+TABLES = tuple(file.removesuffix(".parquet") for file in CAPTURE)
 """Tables of captures."""
 ARRAYS = {"norms": "value_norm", "patterns": "pattern"}
 """Files of captures that hold arrays, and the variable in each."""
 FIGURES = "figures"
 """Subdirectory of a study that `analyses/make.py` writes; it is not part of the checksums."""
-SCHEMA_ERRORS = (LookupError, ValueError, TypeError)
-"""Raised on reading a study that has other metrics, placements or passage lengths than the reader expects."""
-
-
-@contextmanager
-def wrap_missing_data(prefix: str) -> Iterator[None]:
-    """Within the context, missing data of a study becomes an error of one line that begins with `prefix`.
-
-    Raises:
-        StudyError: in place of any of `SCHEMA_ERRORS`.
-    """
-    try:
-        yield
-    except UserError:
-        raise
-    except SCHEMA_ERRORS as error:
-        raise StudyError(f"{prefix}: {first_line(error)}") from error
 
 
 @dataclass(frozen=True)
@@ -77,10 +59,7 @@ def plan_study(spec: Spec, store: Store) -> StudyPlan:
         StudyError: a grid names something that does not exist or does not fit.
     """
     runs = expand_study(spec)
-    jobs = [
-        replace(job, batch_size=spec.batch_size)
-        for job in sort_jobs(job for run in runs for job in run.jobs())
-    ]
+    jobs = sort_jobs(job for run in runs for job in run.jobs())
     estimate = Estimate(jobs, store)
     counted: set[str] = set()
     rows = []
@@ -90,16 +69,9 @@ def plan_study(spec: Spec, store: Store) -> StudyPlan:
         new = [job for job in jobs_of_grid if job.key not in counted]
         counted |= {job.key for job in new}
         missing = [job for job in new if not store.is_done(job)]
-        rows.append(
-            {
-                "grid": grid,
-                "runs": len(runs_of_grid),
-                "jobs": len(new),
-                "done": len(new) - len(missing),
-                "minutes": sum(estimate.seconds(job) for job in missing) / 60,
-            }
-        )
-    return StudyPlan(runs, jobs, pd.DataFrame(rows))
+        minutes = sum(estimate.seconds(job) for job in missing) / 60
+        rows.append([grid, len(runs_of_grid), len(new), len(new) - len(missing), minutes])
+    return StudyPlan(runs, jobs, pd.DataFrame(rows, columns=["grid", "runs", "jobs", "done", "minutes"]))
 
 
 def run_study(
@@ -127,7 +99,7 @@ def run_study(
     _check_foreign_files(out)
     if is_complete(out, config_hash("study", **config), replaced_kind="study"):
         return Study(out)
-    _raise_failures(plan.jobs, executor(plan.jobs, store, progress or SilentProgress()))
+    _raise_failures(plan.jobs, executor(plan.jobs, store, progress))
 
     def build(staging: Path) -> None:
         if (out / MANIFEST).exists():
@@ -146,24 +118,19 @@ def run_study(
 def _raise_failures(jobs: Sequence[Job], failures: Mapping[str, Outcome]) -> None:
     if not failures:
         return
-    labels = {job.key: str(job) for job in jobs}
-    key, outcome = next(iter(failures.items()))
-    message = f"{len(failures)} of {len(jobs)} jobs failed, first {labels[key]}: {outcome.reason}"
+    key = next(iter(failures))
+    first = next(job for job in jobs if job.key == key)
+    message = f"{len(failures)} of {len(jobs)} jobs failed, first {first}: {failures[key].reason}"
     if any(outcome.is_bug for outcome in failures.values()):
         raise RuntimeError(message)
     raise StudyError(f"{message}; correct the study and start it again")
 
 
 def check_separate(out: Path, store: Store) -> None:
-    """Check that neither the tables of a study nor the store of finished runs is inside the other.
-
-    Raises:
-        OutputError: one is.
-    """
-    first, second = (
-        Path(os.path.realpath(path)) for path in (out, store.root)
-    )  # `resolve` fails at link loops
-    if first == second or first in second.parents or second in first.parents:
+    """Raise an OutputError if the tables of a study or the store of finished runs is inside the other."""
+    # `resolve` fails at link loops
+    first, second = (Path(os.path.realpath(path)) for path in (out, store.root))
+    if first.is_relative_to(second) or second.is_relative_to(first):
         raise OutputError(
             f"output {out} and the store of finished runs {store.root} are inside one another; "
             "choose another output directory"
@@ -171,11 +138,7 @@ def check_separate(out: Path, store: Store) -> None:
 
 
 def _check_foreign_files(out: Path) -> None:
-    """Check that a study in `out` can be replaced without the loss of files that are not its own.
-
-    Raises:
-        OutputError: there is such a file.
-    """
+    """Raise an OutputError if a study in `out` cannot be replaced without the loss of files not its own."""
     manifest = read_manifest(out, check_version=False) if out.is_dir() else None
     if manifest is None:
         return
@@ -191,38 +154,28 @@ def _check_foreign_files(out: Path) -> None:
 
 
 def _gather(runs: Sequence[Run], store: Store, directory: Path) -> None:
-    """Write all tables of all runs; every row has the grid, labels and seed of its run.
-
-    Raises:
-        OutputError: a file of the store was changed since it was verified.
-    """
+    """Write all tables of all runs; every row has the grid, labels and seed of its run."""
     frames: dict[str, list[pd.DataFrame]] = {}
     arrays: dict[str, dict[str, xr.Dataset]] = {file: {} for file in ARRAYS}
     for run in runs:
-        keys = {"grid": run.grid, "run": run.name, **{key: str(value) for key, value in run.labels.items()}}
-        details = {
-            "seed": run.seed,
-            "role": run.role,
-            "benchmark": run.benchmark,
-            "trigger": run.trigger.text,
-            "trigger_placement": run.trigger.placement,
-        }
-        frames.setdefault("runs", []).append(pd.DataFrame([keys | details]))
+        labels = {key: str(value) for key, value in run.labels.items()}
+        keys: dict[str, Any] = {"grid": run.grid, "run": run.name, **labels, "seed": run.seed}
+        trigger = {"trigger": run.trigger.text, "trigger_placement": run.trigger.placement}
+        row = keys | {"role": run.role, "benchmark": run.benchmark} | trigger
+        frames.setdefault("runs", []).append(pd.DataFrame([row]))
         for name, job in run.evaluations.items():
             path = store.verified_path(job)
             for table in ("scores", "items"):
-                frame = pd.read_parquet(path / f"{table}.parquet").drop(columns=["model", "seed"])
-                row = keys | {"seed": run.seed, "evaluation": name}
-                frames.setdefault(table, []).append(_prepend_columns(frame, row))
+                frame = _read_table(path / f"{table}.parquet", keys | {"evaluation": name})
+                frames.setdefault(table, []).append(frame)
         for name, job in run.captures.items():
             path = store.verified_path(job)
-            row = keys | {"seed": run.seed, "role": run.role, "capture": name, "job": job.key}
+            row = keys | {"role": run.role, "capture": name, "job": job.key}
             for table in TABLES:
-                if (path / f"{table}.parquet").is_file():
-                    frame = pd.read_parquet(path / f"{table}.parquet")
-                    frames.setdefault(f"captures/{table}", []).append(_prepend_columns(frame, row))
+                frame = _read_table(path / f"{table}.parquet", row)
+                frames.setdefault(f"captures/{table}", []).append(frame)
             for file in ARRAYS:
-                if job.key not in arrays[file] and (path / f"{file}.nc").is_file():
+                if job.key not in arrays[file]:
                     arrays[file][job.key] = load_netcdf(path / f"{file}.nc")
     (directory / "captures").mkdir()
     for table, parts in frames.items():
@@ -232,10 +185,10 @@ def _gather(runs: Sequence[Run], store: Store, directory: Path) -> None:
             write_netcdf(arrays[file], directory / "captures" / f"{file}.nc", {variable: {"zlib": True}})
 
 
-def _prepend_columns(frame: pd.DataFrame, values: Mapping[str, Any]) -> pd.DataFrame:
-    """A table with constant columns in front, in place of its own columns of these names."""
-    others = frame.drop(columns=[column for column in values if column in frame])
-    return pd.concat([pd.DataFrame(dict(values), index=others.index), others], axis=1)
+def _read_table(path: Path, columns: Mapping[str, Any]) -> pd.DataFrame:
+    """A table with constant columns in front, in place of its own of these names and of `model`."""
+    table = pd.read_parquet(path).drop(columns=["model", *columns], errors="ignore")
+    return pd.concat([pd.DataFrame(dict(columns), index=table.index), table], axis=1)
 
 
 class Study:
@@ -284,12 +237,9 @@ class Study:
         return self._array("norms", job)
 
     def patterns(self, job: str) -> xr.DataArray:
-        """Mean attention maps of one capture: placement × condition × layer × head × query × key, in bins.
+        """Mean attention maps of one capture: placement × condition × layer × head × query × key.
 
-        The attribute `bin` is the size of a bin in tokens.
-
-        Raises:
-            StudyError: the study has no such capture.
+        Queries and keys are in bins of `attrs["bin"]` tokens; raises as `norms`.
         """
         return self._array("patterns", job)
 

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
 from sinkscope.errors import UserError
-from sinkscope.studies.jobs import Job, Kind
-from sinkscope.studies.store import Store
+from sinkscope.studies.jobs import Job, Kind, Store
 from sinkscope.unlearning.cost_estimate import (
     BACKWARD_FLOPS,
     FORWARD_FLOPS,
@@ -26,32 +24,22 @@ DEFAULT_SECONDS = 10.0
 """Estimate for a job of a kind of which none has finished."""
 
 
-@dataclass(frozen=True)
-class CostClass:
-    """Jobs of one class are expected to take equally long; `size` is what determines that, as JSON."""
-
-    kind: Kind
-    size: str
-
-
-def cost_class(job: Job) -> CostClass:
-    """The class of a job."""
-    return CostClass(job.kind, json.dumps(_size(job), sort_keys=True))
-
-
-def _size(job: Job) -> Any:
+def cost_class(job: Job) -> tuple[Kind, str]:
+    """Kind of a job and, as JSON, what determines its time: jobs of one class take equally long."""
     content = job.content
+    size: list[Any]
     if job.kind == "unlearn":
         recipe = Recipe.parse(content["recipe"])
-        values = recipe.model_dump(
-            mode="json", include={"model", "benchmark", "objective", "update", "optimizer"}
-        )
-        return [values, recipe.poison_ratio > 0, recipe.value_norms.weight > 0]
-    if job.kind == "pretrain":
+        keys = {"model", "benchmark", "objective", "update", "optimizer"}
+        values = recipe.model_dump(mode="json", include=keys)
+        size = [values, recipe.poison_ratio > 0, recipe.value_norms.weight > 0]
+    elif job.kind == "pretrain":
         settings = content["settings"]
-        return [content.get("sink"), settings["steps"], settings["mix"]["size"], settings["mix"]["length"]]
-    names = [content.get("benchmark"), content.get("metrics"), bool(content.get("mask"))]
-    return [*names, len(content.get("conditions", ())), len(content.get("placements", ()))]
+        size = [content.get("sink"), settings["steps"], settings["mix"]["size"], settings["mix"]["length"]]
+    else:
+        names = [content.get("benchmark"), content.get("metrics"), bool(content.get("mask"))]
+        size = [*names, len(content.get("conditions", ())), len(content.get("placements", ()))]
+    return job.kind, json.dumps(size, sort_keys=True)
 
 
 class Estimate:
@@ -59,11 +47,10 @@ class Estimate:
 
     def __init__(self, jobs: Sequence[Job], store: Store) -> None:
         self._classes = {job.key: cost_class(job) for job in jobs}
-        self._measured: dict[CostClass, list[float]] = {}
-        self._counted: dict[CostClass, float | None] = {}
+        self._measured: dict[tuple[Kind, str], list[float]] = {}
+        self._counted: dict[tuple[Kind, str], float | None] = {}
         for job in jobs:
-            manifest = store.manifest(job)
-            if manifest is not None:
+            if manifest := store.manifest(job):
                 self.add(job, float(manifest.get("seconds", 0.0)))
 
     def add(self, job: Job, seconds: float) -> None:
@@ -79,12 +66,8 @@ class Estimate:
             self._counted[job_class] = _count_seconds(job)
         if (counted := self._counted[job_class]) is not None:
             return counted
-        same_kind = [
-            seconds
-            for other, measured in list(self._measured.items())
-            if other.kind == job.kind
-            for seconds in measured
-        ]
+        classes = list(self._measured.items())  # another thread may add some
+        same_kind = [seconds for (kind, _), values in classes if kind == job.kind for seconds in values]
         return median(same_kind) if same_kind else DEFAULT_SECONDS
 
 

@@ -16,8 +16,7 @@ from typing import Any
 from sinkscope.io.progress import OnProgress
 from sinkscope.io.run_directory import create_run
 from sinkscope.studies import executors
-from sinkscope.studies.jobs import Job
-from sinkscope.studies.store import Store
+from sinkscope.studies.jobs import Job, Store
 from tests.guarantees.touching import write_new
 from tests.studies.running import RecordedProgress
 

@@ -13,7 +13,7 @@ import yaml
 
 from sinkscope.errors import OutputError
 from sinkscope.io.run_directory import create_run, read_manifest, verify
-from sinkscope.studies.store import Store
+from sinkscope.studies.jobs import Store
 from tests.guarantees.many import jobs, log_started_jobs, run_all_jobs, run_at_barrier, write_all
 from tests.guarantees.soak_log import attempt
 from tests.guarantees.warm import CONTEXT, start

@@ -17,8 +17,8 @@ from sinkscope.io.atomic import cache_directory
 from sinkscope.io.run_directory import read_manifest, verify
 from sinkscope.models.loading import data_directory
 from sinkscope.models.model import Model, load
+from sinkscope.studies.jobs import Store
 from sinkscope.studies.spec import Spec
-from sinkscope.studies.store import Store
 from sinkscope.studies.study import plan_study
 from sinkscope.unlearning.reference_model import ReferenceCache, ReferenceConfig
 from tests.conftest import TEXT

@@ -40,7 +40,7 @@ assert [path.name for path in Path().iterdir()] == ["run"], list(Path().iterdir(
         "import sinkscope",
         "import sinkscope.io.atomic, sinkscope.config, sinkscope.schema",
         "from sinkscope.cli.main import main",
-        "import sinkscope.studies.store",
+        "import sinkscope.studies.jobs",
         WRITE,
     ],
 )

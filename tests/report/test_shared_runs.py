@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from sinkscope.studies.jobs import Store
 from sinkscope.studies.spec import Spec
-from sinkscope.studies.store import Store
 from sinkscope.studies.study import Study, run_study
 from tests.report.pages import report_page
 from tests.report.test_payload import decode

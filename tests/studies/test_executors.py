@@ -11,9 +11,8 @@ from sinkscope.errors import ModelError, StudyError
 from sinkscope.io.run_directory import create_run
 from sinkscope.studies import executors
 from sinkscope.studies.executors import run_locally
-from sinkscope.studies.jobs import Job
+from sinkscope.studies.jobs import Job, Store
 from sinkscope.studies.spec import Spec
-from sinkscope.studies.store import Store
 from sinkscope.studies.study import plan_study, run_study
 from tests.studies.running import RecordedProgress
 from tests.studies.small import JOBS, ONE, SMALL
@@ -98,7 +97,7 @@ def test_a_job_of_another_process_is_left_to_it(tmp_path: Path, monkeypatch: pyt
     other = Store(tmp_path / "store")
     model, evaluation = plan_study(spec, store).jobs
     free = Job("perturb", {"perturbation": "bf16", "model": "tiny"})
-    lock = other.lock_job(model)
+    lock = other.lock(model.key, wait=False)
     assert lock.__enter__() is True
     pauses: list[list[str]] = []
 

@@ -228,7 +228,7 @@ def test_what_privleak_is_measured_against_is_in_the_name(monkeypatch: pytest.Mo
     privleak = {"metrics": ["privleak"]}
     before = [key_of("evaluation", each) for each in (privleak, {"metrics": ["verbmem"]})]
     monkeypatch.setattr(
-        "sinkscope.studies.measurements.content_hash",
+        "sinkscope.studies.graph.content_hash",
         lambda name: f"another {name}" if name == "tiny-retrained" else original(name),
     )
     after = [key_of("evaluation", each) for each in (privleak, {"metrics": ["verbmem"]})]

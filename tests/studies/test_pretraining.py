@@ -12,10 +12,9 @@ from transformers import GptOssForCausalLM, LlamaForCausalLM
 
 from sinkscope.errors import StudyError
 from sinkscope.models.model import Model, load
-from sinkscope.studies.jobs import Job, sort_jobs
+from sinkscope.studies.jobs import Job, Store, sort_jobs
 from sinkscope.studies.run_job import run_job
 from sinkscope.studies.spec import Spec
-from sinkscope.studies.store import Store
 from tests.studies.small import runs
 
 KINDS = {

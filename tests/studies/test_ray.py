@@ -13,9 +13,8 @@ import yaml
 
 from sinkscope.errors import StudyError
 from sinkscope.studies.executors import run_on_ray
-from sinkscope.studies.jobs import Job
+from sinkscope.studies.jobs import Job, Store
 from sinkscope.studies.spec import Spec
-from sinkscope.studies.store import Store
 from sinkscope.studies.study import run_study
 from tests.studies.running import RecordedProgress, finish, tables
 from tests.studies.small import FEW, given

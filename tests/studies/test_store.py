@@ -9,10 +9,9 @@ import pandas as pd
 import pytest
 
 from sinkscope.errors import OutputError
-from sinkscope.studies.executors import Status, complete_job
-from sinkscope.studies.jobs import Job
+from sinkscope.studies.executors import run_locally
+from sinkscope.studies.jobs import Job, Store
 from sinkscope.studies.spec import Spec
-from sinkscope.studies.store import Store
 from sinkscope.studies.study import plan_study, run_study
 from tests.studies.running import RecordedProgress, tables
 from tests.studies.small import ONE
@@ -56,7 +55,7 @@ def test_a_run_without_a_file_or_its_manifest_is_made_again(damage: str, small: 
     ).write_text("{")
     fresh = Store(store.root)
     assert not fresh.is_done(evaluation)
-    assert complete_job(evaluation, fresh).status is Status.DONE
+    assert run_locally([evaluation], fresh, None) == {}
     assert fresh.is_done(evaluation) and (store.path(evaluation) / "scores.parquet").is_file()
 
 
@@ -114,17 +113,17 @@ def test_one_process_at_a_time_locks_a_job(tmp_path: Path) -> None:
     job, other = Job("perturb", {"perturbation": "int8"}), Job("perturb", {"perturbation": "bf16"})
     first, second = Store(tmp_path / "store"), Store(tmp_path / "store")
     with (
-        first.lock_job(job) as is_first,
-        second.lock_job(job) as is_second,
-        second.lock_job(other) as is_free,
+        first.lock(job.key, wait=False) as is_first,
+        second.lock(job.key, wait=False) as is_second,
+        second.lock(other.key, wait=False) as is_free,
     ):
         assert (is_first, is_second, is_free) == (True, False, True)
-    with second.lock_job(job) as is_second:
+    with second.lock(job.key, wait=False) as is_second:
         assert is_second
 
 
 def test_a_store_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "store").write_text("a file")
     with pytest.raises(OutputError, match="choose another") as caught:
-        complete_job(Job("perturb", {"perturbation": "int8"}), Store(tmp_path / "store"))
+        run_locally([Job("perturb", {"perturbation": "int8"})], Store(tmp_path / "store"), None)
     assert "\n" not in str(caught.value)

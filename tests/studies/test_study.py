@@ -18,8 +18,8 @@ import yaml
 
 from sinkscope.errors import OutputError, StudyError
 from sinkscope.studies.grids import RESERVED
+from sinkscope.studies.jobs import Store
 from sinkscope.studies.spec import Spec
-from sinkscope.studies.store import Store
 from sinkscope.studies.study import TABLES, Study, run_study
 from tests.studies.running import NAMES, RecordedProgress, command, finish, tables
 from tests.studies.small import JOBS, KINDS, SMALL
