@@ -267,7 +267,8 @@ def test_passages_of_several_lengths_are_averaged_where_they_tell_something(toke
     covered, errors = [], []
     with pytest.MonkeyPatch.context() as patch:
         for name, value in {"ALWAYS_SAMPLED": 16, "MIN_SAMPLED_ROWS": 8}.items():
-            patch.setattr(sampling, name, value)
+            patch.setattr(capture, name, value)
+        patch.setattr(sampling, "ALWAYS_SAMPLED", capture.ALWAYS_SAMPLED)
         expected, count = np.zeros((3, 4, 128)), np.zeros(128)
         for alpha, length in zip(exact, lengths, strict=True):
             reach = sampling_config.n_estimated(length)
