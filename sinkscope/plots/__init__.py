@@ -9,8 +9,7 @@ from sinkscope.plots.heatmap import draw_heatmaps
 from sinkscope.plots.lines import draw_lines
 from sinkscope.plots.scores import draw_bars, draw_dots, draw_forget_recover_scatter
 from sinkscope.plots.sinks import draw_atlas, draw_attention_received, draw_head_map, draw_value_norms
-from sinkscope.plots.style import save_figure
-from sinkscope.plots.text import show_whitespace
+from sinkscope.plots.style import save_figure, show_whitespace
 from sinkscope.plots.token_heatmap import draw_tokens
 
 __all__ = [

@@ -1,20 +1,29 @@
-"""Figures of a comparison: attention differences, correlation of value norms, top-1 probability."""
+"""Figures of `compare`: attention differences, correlation of value norms, top-1 probability."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import seaborn as sns
 from jaxtyping import Float
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from sinkscope.plots.lines import draw_overlaid_lines
-from sinkscope.plots.sinks import X_AXIS
-from sinkscope.plots.style import COLUMN, DIVERGING, PAGE, create_figure, set_caption, styled
+from sinkscope.plots.heatmap import draw_layers
+from sinkscope.plots.lines import draw_by_position
+from sinkscope.plots.style import (
+    COLUMN,
+    DIVERGING,
+    PAGE,
+    create_figure,
+    create_panels,
+    mark_trigger,
+    save_figure,
+    set_caption,
+    styled,
+)
 
 MAX_ANNOTATED = 16  # write numbers into cells up to this many in a row
 MAPS_IN_A_ROW = 6
@@ -41,22 +50,19 @@ def draw_difference_maps(
     columns = columns or min(len(maps), max(MAPS_IN_A_ROW, int(np.ceil(np.sqrt(len(maps))))))
     n_rows = -(-len(maps) // columns)
     figure = create_figure(PAGE, n_rows * (PAGE - 1.2) / columns + 0.7)
-    grid = figure.subplots(n_rows, columns, squeeze=False, sharex=True, sharey=True)
+    grid = create_panels(figure, len(maps), columns, sharex=True, sharey=True)
     scale: dict[str, Any] = {"cmap": DIVERGING, "vmin": -limit, "vmax": limit, "interpolation": "nearest"}
-    for axes, (label, (values, span)) in zip(grid.flat, maps.items(), strict=False):
+    for axes, (label, (values, span)) in zip(grid, maps.items(), strict=True):
         edge = values.shape[0] * bin_size
         image = axes.imshow(values, extent=(0, edge, edge, 0), **scale)
         if span:
             axes.axvspan(*span, facecolor="none", edgecolor="black", linewidth=0.7)
         axes.set_title(label)
-    for axes in grid.flat[len(maps) :]:
-        axes.set_visible(False)
-    for axes in grid.flat[max(0, len(maps) - columns) : len(maps)]:  # the lowest of each column
+    for axes in grid[-columns:]:  # the lowest of each column
         axes.tick_params(labelbottom=True)
     figure.supxlabel("attended position", fontsize=7)
     figure.supylabel("query position", fontsize=7)
-    shrink = 0.75 if n_rows <= 2 else 0.4
-    figure.colorbar(image, ax=grid.ravel().tolist(), shrink=shrink, label=difference)
+    figure.colorbar(image, ax=figure.axes, shrink=0.75 if n_rows <= 2 else 0.4, label=difference)
     return set_caption(figure, caption)
 
 
@@ -72,15 +78,17 @@ def draw_difference_by_head(
     rows = attention[attention["position"].isin(positions)]
     limit = float(rows["difference"].abs().max()) or 1.0
     n_layers, n_heads = rows["layer"].nunique(), rows["head"].nunique()
-    cell = float(np.clip(0.34, 0, PAGE / len(positions) / (n_heads + 4)))
-    width = min(PAGE, max(COLUMN, len(positions) * (cell * n_heads + 1.2)))
+    is_annotated = max(n_layers, n_heads) <= MAX_ANNOTATED
+    cell = min(0.34, PAGE / len(positions) / (n_heads + 4))
+    width = min(PAGE, max(COLUMN, len(positions) * (cell * n_heads + 0.6) + 0.8))
     figure = create_figure(width, float(np.clip(cell * n_layers + 1.0, 1.8, 9)))
     grid = figure.subplots(1, len(positions), squeeze=False)[0]
     for axes, position in zip(grid, positions, strict=True):
         table = rows[rows["position"] == position].pivot(index="layer", columns="head", values="difference")
-        _draw_heatmap(table, axes, limit, f"Δα, {difference}", max(n_layers, n_heads) <= MAX_ANNOTATED)
-        axes.set(title=f"attention to position {position}", xlabel="head", ylabel="")
+        image = draw_layers(axes, table.to_numpy(), DIVERGING, (-limit, limit), is_annotated=is_annotated)
+        axes.set(title=f"attention to position {position}", xlabel="head")
     grid[0].set_ylabel("layer")
+    figure.colorbar(image, ax=grid.tolist(), label=f"Δα, {difference}")
     return set_caption(figure, caption)
 
 
@@ -95,18 +103,18 @@ def draw_difference_by_position(attention: pd.DataFrame, difference: str, span: 
     figure = create_figure(COLUMN, 2.3)
     axes = figure.subplots()
     by = attention.groupby("position")["difference"]
-    mean = by.mean()
+    mean = by.mean().reset_index().assign(line="mean over layers and heads")
     axes.axhline(0, color="black", linewidth=0.5)
-    _mark_span(axes, span)
+    if span:
+        mark_trigger(axes, *span)
     band: dict[str, Any] = {
         "color": "#999999",
         "alpha": 0.35,
         "linewidth": 0,
         "label": "10th to 90th percentile of heads",
     }
-    axes.fill_between(mean.index, by.quantile(0.1), by.quantile(0.9), **band)
-    axes.plot(mean.index, mean, color="#333333", label="mean over layers and heads")
-    axes.set(xlabel=X_AXIS, ylabel=f"Δα, {difference}")
+    axes.fill_between(mean["position"], by.quantile(0.1), by.quantile(0.9), **band)
+    draw_by_position(axes, mean, "line", "difference", f"Δα, {difference}")
     axes.legend()
     return set_caption(figure, caption)
 
@@ -124,8 +132,9 @@ def draw_norm_correlation(correlations: pd.DataFrame, caption: str) -> Figure:
     figure = create_figure(PAGE * 0.75, float(np.clip(height, 1.7, 9)))
     axes = figure.subplots()
     axes.set_facecolor("#cccccc")
-    _draw_heatmap(table, axes, 1.0, "Pearson's r of ‖v‖₂", is_annotated)
-    axes.set(xlabel=X_AXIS, ylabel="layer")
+    image = draw_layers(axes, table.to_numpy(), DIVERGING, (-1, 1), is_annotated=is_annotated)
+    figure.colorbar(image, label="Pearson's r of ‖v‖₂")
+    axes.set(xlabel="position (0 is the first token)", ylabel="layer")
     return set_caption(figure, caption)
 
 
@@ -139,25 +148,59 @@ def draw_top1(probabilities: pd.DataFrame, span: Span, caption: str) -> Figure:
     """
     figure = create_figure(COLUMN, 2.3)
     axes = figure.subplots()
-    _mark_span(axes, span)
-    draw_overlaid_lines(axes, probabilities, "condition", "position", "probability", (2.2, 1.2))
-    axes.set(xlabel=X_AXIS, ylabel="top-1 probability of the next token", ylim=(0, 1.02))
+    if span:
+        mark_trigger(axes, *span)
+    draw_by_position(axes, probabilities, "condition", "probability", "top-1 probability of the next token")
+    axes.set_ylim(0, 1.02)
     axes.legend()
     return set_caption(figure, caption)
 
 
-def _draw_heatmap(table: pd.DataFrame, axes: Axes, limit: float, label: str, is_annotated: bool) -> None:
-    n_rows, n_columns = table.shape
-    ticks: dict[str, Any] = {"xticklabels": max(1, n_columns // 16), "yticklabels": max(1, n_rows // 16)}
-    numbers: dict[str, Any] = {"annot": is_annotated, "fmt": ".2f", "annot_kws": {"size": 5}}
-    scale: dict[str, Any] = {"vmin": -limit, "vmax": limit, "cmap": DIVERGING, "cbar_kws": {"label": label}}
-    sns.heatmap(table, ax=axes, **scale, **numbers, **ticks)
-    axes.invert_yaxis()
-    axes.tick_params(length=0)
-    axes.tick_params(axis="y", rotation=0)
+def draw_comparison(directory: Path, tables: Mapping[str, pd.DataFrame], attrs: Mapping[str, Any]) -> None:
+    """Draw difference maps, Δα by head and by position, correlation of value norms, top-1 probability.
+
+    Args:
+        tables: as `Comparison.tables`.
+        attrs: the attributes of `Comparison.data`, and `strongest`, the position of the strongest sink.
+    """
+    description, difference = attrs["description"], attrs["difference"]
+    counted = f"{description}, n = {attrs['passages']} passages of ≤ {attrs['max_length']} tokens"
+    span = (attrs["trigger_start"], attrs["trigger_stop"]) if "trigger_start" in attrs else None
+    _draw_maps(directory, tables["maps"], attrs, span)
+    attention = tables["attention"]
+    positions = list(dict.fromkeys((attrs["strongest"], 0)))
+    selected = attention[attention["position"].isin(positions)]
+    figure = draw_difference_by_head(selected, positions, difference, counted)
+    save_figure(figure, selected, directory, "alpha_by_head")
+    figure = draw_difference_by_position(attention, difference, span, counted)
+    save_figure(figure, attention, directory, "alpha_by_position")
+    correlation = tables["value_norm_correlation"]
+    n_kv_heads = correlation["pairs"].iloc[0] // attrs["passages"]
+    caption = (
+        f"{description}: {difference.replace(' − ', ' against ')}, "
+        f"n = {attrs['passages']} passages × {n_kv_heads} key-value heads"
+    )
+    if attrs["shifted"]:
+        caption += "; positions are compared as they are, also after an inserted trigger"
+    save_figure(draw_norm_correlation(correlation, caption), correlation, directory, "value_norm_correlation")
+    save_figure(draw_top1(tables["top1"], span, f"{counted}, mean"), tables["top1"], directory, "top1")
 
 
-def _mark_span(axes: Axes, span: Span) -> None:
-    if span:
-        shade: dict[str, Any] = {"facecolor": "#f0e442", "alpha": 0.5, "linewidth": 0, "label": "trigger"}
-        axes.axvspan(span[0] - 0.5, span[1] - 0.5, **shade)
+def _draw_maps(directory: Path, cells: pd.DataFrame, attrs: Mapping[str, Any], span: Span) -> None:
+    bin_size = attrs["map_bin"]
+    n_bins = int(cells["query"].max()) // bin_size + 1
+    maps = {}
+    for head, rows in cells.groupby("head", dropna=False, sort=False):
+        values = np.full((n_bins, n_bins), np.nan)
+        values[rows["query"] // bin_size, rows["key"] // bin_size] = rows["difference"]
+        maps["mean" if pd.isna(head) else f"head {head!s}"] = (values, span)
+    n_full = attrs["full_length_passages"]
+    n_shorter = attrs["passages"] - n_full
+    omitted = f" ({n_shorter} shorter passages omitted)" if n_shorter else ""
+    frame = "; frame: most common span of the trigger" if span else ""
+    caption = (
+        f"{attrs['description']}: layer {attrs['layer']}, heads and their mean, n = {n_full} passages of "
+        f"{attrs['max_length']} tokens{omitted}, bins of {bin_size} tokens{frame}"
+    )
+    figure = draw_difference_maps(maps, bin_size, attrs["difference"], caption)
+    save_figure(figure, cells, directory, "attention_difference")

@@ -1,16 +1,20 @@
-"""Heatmaps of scores with numbers in their cells, each with an optional row of attention below it."""
+"""Heatmaps: tables of scores with outlined cells and a row of attention, and layers by heads or positions."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import seaborn as sns
+from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize, PowerNorm
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 from matplotlib.patches import Rectangle
 
 from sinkscope.plots.style import (
@@ -47,41 +51,27 @@ def draw_heatmaps(
     ratios = [height] if attention is None else [height, CELL]
     figure = create_figure(PAGE, 0.7 + n_rows * (sum(ratios) + 0.62))
     grid = figure.subplots(n_rows * len(ratios), columns, height_ratios=ratios * n_rows, squeeze=False)
-    for number in range(n_rows * columns):
-        first = number // columns * len(ratios)
-        cells = grid[first : first + len(ratios), number % columns]
-        if number >= len(panels):
-            for axes in cells:
-                axes.set_visible(False)
-            continue
-        scores = data[data["panel"] == panels[number]]
-        xs = list(scores["x"].unique())
-        if attention is not None:
-            strip = attention[attention["panel"] == panels[number]].assign(y=ALPHA, is_outlined=False)
-            xs = list(dict.fromkeys([*strip["x"], *xs]))
-            draw_cells(cells[1], strip, xs, [ALPHA], SHADE, attention_scale(attention["value"]), format_share)
-        draw_cells(cells[0], scores, xs, list(scores["y"].unique()), SEQUENTIAL, SCORES, format_score)
-        cells[0].set(title=panels[number], ylabel=ylabel if number % columns == 0 else "")
-        cells[0].tick_params(labelbottom=attention is None)
-        cells[-1].set_xlabel(scores["xlabel"].iloc[0])
+    blocks = grid.reshape(n_rows, len(ratios), columns).transpose(0, 2, 1).reshape(-1, len(ratios))
     scales = [(SCORES, SEQUENTIAL, "score")]
     if attention is not None:
         scales.append((attention_scale(attention["value"]), SHADE, ALPHA))
+    for number, (panel, cells) in enumerate(zip(panels, blocks, strict=False)):
+        scores = data[data["panel"] == panel]
+        xs = list(scores["x"].unique())
+        if attention is not None:
+            strip = attention[attention["panel"] == panel].assign(y=ALPHA, is_outlined=False)
+            xs = list(dict.fromkeys([*strip["x"], *xs]))
+            draw_cells(cells[1], strip, xs, [ALPHA], SHADE, scales[1][0], format_share)
+        draw_cells(cells[0], scores, xs, list(scores["y"].unique()), SEQUENTIAL, SCORES, "{:.0f}".format)
+        cells[0].set(title=panel, ylabel=ylabel if number % columns == 0 else "")
+        cells[0].tick_params(labelbottom=attention is None)
+        cells[-1].set_xlabel(scores["xlabel"].iloc[0])
+    for axes in blocks[len(panels) :].flat:
+        axes.set_visible(False)
+    bar: dict[str, Any] = {"pad": 0.01, "aspect": 24 / len(scales), "shrink": 0.8}
     for axes, (scale, palette, label) in zip(np.array_split(grid, len(scales)), scales, strict=True):
-        figure.colorbar(
-            ScalarMappable(scale, palette),
-            ax=axes.ravel().tolist(),
-            label=label,
-            pad=0.01,
-            aspect=24 / len(scales),
-            shrink=0.8,
-        )
+        figure.colorbar(ScalarMappable(scale, palette), ax=axes.ravel().tolist(), label=label, **bar)
     return set_caption(figure, caption)
-
-
-def format_score(value: float) -> str:
-    """A score in a cell."""
-    return f"{value:.0f}"
 
 
 def format_share(value: float) -> str:
@@ -103,27 +93,58 @@ def draw_cells(  # a heatmap has two axes, a color scale and a number format
     scale: Normalize,
     text: Callable[[float], str],
 ) -> None:
-    """Draw one heatmap of the columns x, y, value, is_outlined. Missing values stay empty. Cell i is centered
-    at i + ½."""
+    """Draw a table of the columns x, y, value, is_outlined; missing values stay empty.
+
+    Cell i is centered at i + ½.
+    """
     grid = data.pivot(index="y", columns="x", values="value").reindex(index=list(ys), columns=list(xs))
+    numbers = {"annot": grid.map(text), "fmt": "", "annot_kws": {"size": NUMBERS, "va": "center_baseline"}}
     sns.heatmap(
-        grid,
-        ax=axes,
-        cmap=palette,
-        norm=scale,
-        annot=grid.map(text),
-        fmt="",
-        annot_kws={"size": NUMBERS, "va": "center_baseline"},
-        cbar=False,
-        linewidths=0.3,
-        linecolor="white",
+        grid, ax=axes, cmap=palette, norm=scale, cbar=False, linewidths=0.3, linecolor="white", **numbers
     )
     for row in iterate_rows(data[data["is_outlined"]]):
         corner = (xs.index(row.x) + 0.05, ys.index(row.y) + 0.05)
-        axes.add_patch(
-            Rectangle(corner, 0.9, 0.9, facecolor="none", edgecolor=MATCH, linewidth=1.1, zorder=3)
-        )
+        outline = Rectangle(corner, 0.9, 0.9, facecolor="none", edgecolor=MATCH, linewidth=1.1, zorder=3)
+        axes.add_patch(outline)
     axes.set(xlabel="", ylabel="")
     axes.set_xticks(np.arange(len(xs)) + 0.5, xs, rotation=0)
     axes.set_yticks(np.arange(len(ys)) + 0.5, ys, rotation=0)
     axes.tick_params(length=0, labelsize=NUMBERS)
+
+
+def draw_layers(  # a matrix, its color scale, numbers and room
+    axes: Axes,
+    values: Float[np.ndarray, "layer column"],
+    palette: str,
+    limits: tuple[float, float],
+    *,
+    is_annotated: bool,
+    room: tuple[float, float] = (20, 20),
+) -> AxesImage:
+    """Draw a matrix with layer 0 at the bottom; NaN stays empty.
+
+    Args:
+        is_annotated: write numbers into the cells.
+        room: most labels of the x and the y axis; with more columns or layers every second, fourth … is
+            labeled.
+    """
+    low, high = limits
+    image = axes.imshow(
+        values, palette, vmin=low, vmax=high, aspect="auto", origin="lower", interpolation="nearest"
+    )
+    if is_annotated:
+        is_light = image.to_rgba(values)[..., :3].mean(-1) > 0.45
+        for (layer, column), value in np.ndenumerate(values):
+            shade = "black" if is_light[layer, column] else "white"
+            text = "" if np.isnan(value) else f"{value:.2f}"
+            axes.text(column, layer, text, fontsize=5, ha="center", va="center", color=shade)
+    n_layers, n_columns = values.shape
+    axes.set(xticks=_ticks(n_columns, room[0]), yticks=_ticks(n_layers, room[1]))
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    return image
+
+
+def _ticks(n: int, room: float) -> range:
+    """Every first, second, fourth … of n, as many as there is room for."""
+    return range(0, n, 2 ** max(0, math.ceil(math.log2(n / room))))

@@ -1,4 +1,4 @@
-"""Lines over token positions in a grid of panels, with intervals and the trigger's span."""
+"""Lines over token positions or training steps, with intervals and the trigger's span."""
 
 from __future__ import annotations
 
@@ -16,15 +16,23 @@ from sinkscope.plots.style import (
     add_legend,
     color,
     create_figure,
+    create_panels,
     legend_handle,
+    mark_trigger,
     patch_handle,
+    sanitize_glyphs,
     set_caption,
     styled,
 )
-from sinkscope.plots.text import sanitize_glyphs
 
 MAX_LOSS_COLUMNS = 3
 MAX_MARKERS = 16  # mark every position up to this many
+TRAINING_CURVES = {
+    "alpha_max": ("strongest head", "prefix"),
+    "alpha_last_layer": ("mean of last layer", "unlearned"),
+    "share_above": ("share of heads with α > 0.3", "infix"),
+}
+"""Column of a training curve -> its name, and the label that gives it its color."""
 
 
 @styled
@@ -46,8 +54,7 @@ def draw_lines(
     for (row, column), panel in data.groupby(["row", "column"], sort=False):
         axes = grid[rows.index(row)][columns.index(column)]
         if panel["trigger_start"].notna().any():
-            span = (panel["trigger_start"].min() - 0.5, panel["trigger_stop"].max() - 0.5)
-            axes.axvspan(*span, facecolor=SPAN, linewidth=0, zorder=0)
+            mark_trigger(axes, panel["trigger_start"].min(), panel["trigger_stop"].max())
         lines = [line for line in colors if line in set(panel["line"])]
         for rank, line in enumerate(lines):
             width = 0.8 + 0.6 * (len(lines) - 1 - rank)  # thinner over thicker: equal lines stay visible
@@ -61,30 +68,21 @@ def draw_lines(
     for axes in grid[-1]:
         axes.set_xlabel("position (0 is BOS)")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
-    named = [(line, label) for line, label in colors.items() if line in set(data["line"])]
-    handles = [legend_handle(line, color(label)) for line, label in named]
+    known = set(data["line"])
+    handles = [legend_handle(line, color(label)) for line, label in colors.items() if line in known]
     trigger = [patch_handle("trigger", SPAN)] if data["trigger_start"].notna().any() else []
     add_legend(figure, [*handles, *trigger])
     return set_caption(figure, caption)
 
 
 def _draw_line(axes: Axes, points: pd.DataFrame, shade: str, width: float) -> None:
-    axes.plot(points["position"], points["value"], color=shade, linewidth=width)
-    if points["position"].nunique() <= MAX_MARKERS:
+    x, y = points["position"], points["value"]
+    axes.plot(x, y, color=shade, linewidth=width)
+    if x.nunique() <= MAX_MARKERS:
         fill = ["white" if hollow else shade for hollow in points["is_hollow"]]
-        size = 4 + 4 * width
-        axes.scatter(
-            points["position"],
-            points["value"],
-            s=size,
-            color=fill,
-            edgecolor=shade,
-            linewidth=0.7,
-            zorder=2.5,
-        )
+        axes.scatter(x, y, 4 + 4 * width, fill, edgecolor=shade, linewidth=0.7, zorder=2.5)
     if points["ci_low"].notna().any():
-        band = (points["position"], points["ci_low"], points["ci_high"])
-        axes.fill_between(*band, color=shade, alpha=0.2, linewidth=0)
+        axes.fill_between(x, points["ci_low"], points["ci_high"], color=shade, alpha=0.2, linewidth=0)
 
 
 @styled
@@ -94,17 +92,13 @@ def draw_loss_curves(log: pd.DataFrame, terms: Sequence[str]) -> Figure:
     Args:
         log: columns step and all terms; NaN at steps without a term.
     """
-    n_columns = min(MAX_LOSS_COLUMNS, len(terms))
-    n_rows = -(-len(terms) // n_columns)
-    figure = create_figure(PAGE, 0.3 + 1.5 * n_rows)
-    grid = figure.subplots(n_rows, n_columns, sharex=True, squeeze=False)
-    for axes, term in zip(grid.flat, terms, strict=False):
+    columns = min(MAX_LOSS_COLUMNS, len(terms))
+    figure = create_figure(PAGE, 0.3 + 1.5 * -(-len(terms) // columns))
+    for axes, term in zip(create_panels(figure, len(terms), columns, sharex=True), terms, strict=True):
         known = log[log[term].notna()]
         marker = "o" if len(known) <= MAX_MARKERS else ""
         axes.plot(known["step"], known[term], color=color("NPO"), marker=marker, markersize=2.5)
         axes.set(title=sanitize_glyphs(term))
-    for axes in grid.flat[len(terms) :]:
-        axes.set_visible(False)
     figure.supxlabel("step", fontsize=7)
     return figure
 
@@ -118,28 +112,19 @@ def draw_training_curve(curve: pd.DataFrame, caption: str) -> Figure:
     """
     figure = create_figure(COLUMN, 2.3)
     axes = figure.subplots()
-    names = {
-        "alpha_max": ("strongest head", "prefix"),
-        "alpha_last_layer": ("mean of last layer", "unlearned"),
-        "share_above": ("share of heads with α > 0.3", "infix"),
-    }
-    for column, (label, shade) in names.items():
+    for column, (label, shade) in TRAINING_CURVES.items():
         axes.plot(curve["step"], curve[column], color=color(shade), label=label)
     axes.set(xlabel="training step", ylabel="attention to BOS α, or share", ylim=(0, 1), title=caption)
     figure.legend(loc="outside lower center", ncols=3, fontsize=5.5)
     return figure
 
 
-def draw_overlaid_lines(
-    axes: Axes, data: pd.DataFrame, by: str, x: str, y: str, widths: tuple[float, float]
-) -> None:
-    """A line per value of the column `by`.
-
-    Args:
-        widths: of the first line, and by how much each later one is thinner, so that equal lines stay
-        visible.
-    """
+def draw_by_position(axes: Axes, data: pd.DataFrame, by: str, y: str, ylabel: str) -> None:
+    """Draw a line over `position` per value of the column `by`."""
+    width = 1.2 if data[by].nunique() == 1 else 3.2
     for rank, (label, group) in enumerate(data.groupby(by, sort=False)):
-        width = max(0.8, widths[0] - widths[1] * rank)
-        name = sanitize_glyphs(str(label))
-        axes.plot(group[x], group[y], color=color(str(label)), label=name, linewidth=width)
+        name, thinner = str(label), max(0.8, width - 0.8 * rank)  # equal lines stay visible
+        axes.plot(
+            group["position"], group[y], color=color(name), label=sanitize_glyphs(name), linewidth=thinner
+        )
+    axes.set(xlabel="position (0 is the first token)", ylabel=ylabel)

@@ -1,25 +1,37 @@
-"""Figures of sinks: atlas over layers and heads, attention by position, one head's map, value norms."""
+"""Figures of `locate`: atlas over layers and heads, attention and value norms by position, one head's map."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import xarray as xr
 from jaxtyping import Float
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from sinkscope.plots.lines import draw_overlaid_lines
-from sinkscope.plots.style import COLUMN, PAGE, SEQUENTIAL, create_figure, set_caption, styled
-from sinkscope.plots.text import sanitize_glyphs, truncate, wrap_caption
+from sinkscope.plots.heatmap import draw_layers
+from sinkscope.plots.lines import draw_by_position
+from sinkscope.plots.style import (
+    COLUMN,
+    PAGE,
+    SEQUENTIAL,
+    create_figure,
+    sanitize_glyphs,
+    save_figure,
+    set_caption,
+    show_whitespace,
+    styled,
+    truncate,
+)
+from sinkscope.plots.token_heatmap import draw_tokens, tokens_table
 
 MAX_ANNOTATED = 12  # write numbers into cells of atlases up to this many layers and heads
 MAX_LABELED = 72  # label the axes of maps with tokens up to this many
 LABEL = 16  # characters of a token's label
-STEPS = (1, 2, 4, 8, 16, 32, 64)
-X_AXIS = "position (0 is the first token)"
+N_NORM_POSITIONS = 32
+"""`draw_locate` draws value norms at this many positions."""
 
 
 @styled
@@ -44,34 +56,14 @@ def draw_atlas(sinks: pd.DataFrame, position: int, caption: str) -> Figure:
         panels["width of α’s 95 % interval"] = rows["alpha_high"] - rows["alpha_low"]
     figure = create_figure(2 * width + 1.3, height + 0.9)
     grid = figure.subplots(1, 2, sharey=True)
+    room = (width / 0.17, height / 0.11)
     for axes, (title, values) in zip(grid, panels.items(), strict=True):
         cells = rows.assign(value=values).pivot(index="layer", columns="head", values="value").to_numpy()
-        image = axes.imshow(
-            cells, cmap=SEQUENTIAL, vmin=0, vmax=1, aspect="auto", origin="lower", interpolation="nearest"
-        )
-        if is_annotated:
-            _annotate(axes, cells)
-        ticks: dict[str, Any] = {
-            "xticks": _ticks(n_heads, width / 0.17),
-            "yticks": _ticks(n_layers, height / 0.11),
-        }
-        axes.set(title=title, xlabel="head", **ticks)
-        axes.tick_params(length=0)
-        axes.spines[:].set_visible(False)
+        image = draw_layers(axes, cells, SEQUENTIAL, (0, 1), is_annotated=is_annotated, room=room)
+        axes.set(title=title, xlabel="head")
     grid[0].set_ylabel("layer")
     figure.colorbar(image, ax=grid, aspect=height / 0.08, pad=0.03)
     return set_caption(figure, caption)
-
-
-def _annotate(axes: Axes, cells: Float[np.ndarray, "layer head"]) -> None:
-    for (layer, head), value in np.ndenumerate(cells):
-        shade = "black" if value > 0.6 else "white"
-        axes.text(head, layer, f"{value:.2f}", fontsize=5, ha="center", va="center", color=shade)
-
-
-def _ticks(n: int, room: float) -> range:
-    """Every first, second, fourth … of n, as many as there is room for."""
-    return range(0, n, next(step for step in STEPS if n <= step * room or step == STEPS[-1]))
 
 
 @styled
@@ -83,15 +75,29 @@ def draw_attention_received(profile: pd.DataFrame, caption: str) -> Figure:
     """
     figure = create_figure(COLUMN, 2.1)
     axes = figure.subplots()
-    widths = (1.2, 0.0) if profile["model"].nunique() == 1 else (3.2, 0.6)
-    draw_overlaid_lines(axes, profile, "model", "position", "alpha", widths)
+    draw_by_position(axes, profile, "model", "alpha", "attention received α")
     base = profile.drop_duplicates("position")
-    dotted: dict[str, Any] = {"color": "black", "linestyle": ":", "linewidth": 0.8}
-    axes.plot(base["position"], base["uniform"], label="uniform attention", **dotted)
-    title = wrap_caption(caption, COLUMN - 0.5)
-    axes.set(xlabel=X_AXIS, ylabel="attention received α", title=title, ylim=(0, None))
+    axes.plot(base["position"], base["uniform"], "k:", linewidth=0.8, label="uniform attention")
+    axes.set_ylim(0, None)
     axes.legend()
-    return figure
+    return set_caption(figure, caption)
+
+
+@styled
+def draw_value_norms(norms: pd.DataFrame, caption: str) -> Figure:
+    """Value norm by position, mean over heads of a layer, one line per model.
+
+    Args:
+        norms: columns model, position, value_norm.
+    """
+    figure = create_figure(COLUMN, 2.1)
+    axes = figure.subplots()
+    draw_by_position(axes, norms, "model", "value_norm", "value norm ‖v‖₂")
+    for line in axes.lines:
+        line.set(marker="o", markersize=1 + 1.2 * line.get_linewidth())
+    axes.set_ylim(0, 1.06 * float(norms["value_norm"].max()))  # leaves room for the markers
+    axes.legend(ncols=2)
+    return set_caption(figure, caption)
 
 
 @styled
@@ -111,7 +117,7 @@ def draw_head_map(
     edge = len(pattern) * bin_size - 0.5
     causal = np.where(np.tril(np.ones_like(pattern)), pattern, np.nan)
     extent = (-0.5, edge, edge, -0.5)
-    image = axes.imshow(causal, cmap=SEQUENTIAL, vmin=0, vmax=1, interpolation="nearest", extent=extent)
+    image = axes.imshow(causal, SEQUENTIAL, vmin=0, vmax=1, interpolation="nearest", extent=extent)
     if is_labeled:
         size = float(np.clip(190 / n * side / (COLUMN * 1.15), 2.6, 6))
         labels = [sanitize_glyphs(truncate(token, LABEL)) for token in tokens]
@@ -120,29 +126,10 @@ def draw_head_map(
         axes.tick_params(length=0)
     axes.set(xlim=(-0.5, n - 0.5), ylim=(n - 0.5, -0.5))  # the last bin may extend beyond the text
     unit = "token" if is_labeled else "position"
-    axes.set(xlabel=f"attended {unit}", ylabel=f"query {unit}", title=wrap_caption(caption, side))
+    axes.set(xlabel=f"attended {unit}", ylabel=f"query {unit}")
     label = "attention" if bin_size == 1 else f"attention into {bin_size} positions"
     figure.colorbar(image, ax=axes, shrink=0.8, label=label)
-    return figure
-
-
-@styled
-def draw_value_norms(norms: pd.DataFrame, caption: str) -> Figure:
-    """Value norm by position, mean over heads of a layer, one line per model.
-
-    Args:
-        norms: columns model, position, value_norm.
-    """
-    figure = create_figure(COLUMN, 2.1)
-    axes = figure.subplots()
-    draw_overlaid_lines(axes, norms, "model", "position", "value_norm", (3.2, 0.9))
-    for line in axes.lines:
-        line.set(marker="o", markersize=1.6 * line.get_linewidth())
-    top = 1.06 * float(norms["value_norm"].max())  # leaves room for the markers
-    title = wrap_caption(caption, COLUMN - 0.5)
-    axes.set(xlabel=X_AXIS, ylabel="value norm ‖v‖₂", title=title, ylim=(0, top))
-    axes.legend(ncols=2)
-    return figure
+    return set_caption(figure, caption)
 
 
 def head_map_table(
@@ -159,3 +146,56 @@ def head_map_table(
         table["query_token"] = [tokens[int(i)] for i in queries]
         table["key_token"] = [tokens[int(k)] for k in keys]
     return table.assign(attention=pattern[queries, keys])
+
+
+def draw_locate(directory: Path, sinks: xr.Dataset, passage: xr.Dataset, maps: xr.DataArray) -> None:
+    """Draw the atlas, attention by position, value norms, and the tokens and maps of one passage.
+
+    Args:
+        sinks: as `SinkMap.data`, with the attributes `strongest` (a position) and `always_sampled`.
+        passage: as `SinkMap.passage`, with `text` on its positions and the attribute `n_ranked`: at how many
+            of the first positions α is a mean over enough queries to be shaded.
+        maps: (map, query, key) with `layer` and `head` of each map, and the attributes `bin` and `selected`:
+            whether the user chose the heads, which then get a figure of their own each.
+    """
+    _draw_all_passages(directory, sinks)
+    model = sinks.attrs["model"]
+    texts = [str(text) for text in passage["text"].values]
+    n_layers, n_heads, length = passage["alpha"].shape
+    counted = f"n = 1 passage of {length} tokens"
+    mean = passage["alpha"].mean(["layer", "head"]).values
+    strips = {"token_strip": (mean, f"mean over {n_layers} layers × {n_heads} heads")}
+    labels = [show_whitespace(text.strip(" ") or text) for text in texts]
+    bin_size = maps.attrs["bin"]
+    bins = f"; bins of {bin_size} positions: sum over keys, mean over queries" if bin_size > 1 else ""
+    for pattern in maps:
+        layer, head = int(pattern["layer"]), int(pattern["head"])
+        name = f"layer {layer}, head {head}"
+        suffix = f"_{layer}_{head}" if maps.attrs["selected"] else ""
+        figure = draw_head_map(pattern.values, labels, f"{model}: {name}, {counted}{bins}", bin_size)
+        save_figure(figure, head_map_table(pattern.values, labels, bin_size), directory, f"head_map{suffix}")
+        if suffix:
+            strips[f"token_strip{suffix}"] = (passage["alpha"].sel(layer=layer, head=head).values, name)
+    for file, (alpha, name) in strips.items():
+        shaded = np.where(np.arange(length) < passage.attrs["n_ranked"], alpha, np.nan)
+        unshaded = f"the last {int(np.isnan(shaded).sum())} tokens have too few queries and are not shaded"
+        figure = draw_tokens(texts, shaded, f"{model}: {name}, {counted}; {unshaded}")
+        save_figure(figure, tokens_table(texts, alpha), directory, file)
+
+
+def _draw_all_passages(directory: Path, sinks: xr.Dataset) -> None:
+    attrs = sinks.attrs
+    counted = f"{attrs['model']}, n = {attrs['passages']} passages of ≤ {attrs['max_length']} tokens"
+    if "query_fraction" in attrs:
+        fraction = f"{attrs['query_fraction']:g} of the queries after the first {attrs['always_sampled']}"
+        counted += f", {fraction} (seed {attrs['seed']})"
+    frame = sinks.drop_vars("passages").to_dataframe(dim_order=["layer", "head", "position"]).reset_index()
+    position = attrs["strongest"]
+    atlas = draw_atlas(frame, position, f"mean over passages, {counted}")
+    save_figure(atlas, frame[frame["position"] == position], directory, "atlas")
+    profile = frame.groupby("position", as_index=False)[["alpha", "value_norm"]].mean()
+    profile = profile.assign(model=attrs["model"], uniform=sinks["uniform"].mean("layer").values)
+    caption = f"mean over layers and heads, {counted}"
+    save_figure(draw_attention_received(profile, caption), profile, directory, "received_attention")
+    norms = profile[profile["position"] < N_NORM_POSITIONS]
+    save_figure(draw_value_norms(norms, caption), norms, directory, "value_norms")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import textwrap
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, ParamSpec
@@ -14,17 +15,19 @@ from typing import Any, ParamSpec
 import matplotlib
 import pandas as pd
 from matplotlib.artist import Artist
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.font_manager import findfont
+from matplotlib.ft2font import FT2Font
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from sinkscope.io.atomic import fill_directory
-from sinkscope.plots.text import wrap_caption
 
 COLUMN = 3.35  # inches: one column of a two-column paper
 PAGE = 6.9
-
+SANS, MONO = "DejaVu Sans", "DejaVu Sans Mono"
 SETTINGS = {
     "font.size": 7,
     "axes.titlesize": 7,
@@ -33,7 +36,7 @@ SETTINGS = {
     "ytick.labelsize": 6,
     "legend.fontsize": 6,
     "legend.frameon": False,
-    "font.family": "DejaVu Sans",
+    "font.family": SANS,
     "axes.linewidth": 0.6,
     "lines.linewidth": 1.0,
     "xtick.major.width": 0.6,
@@ -51,9 +54,8 @@ METADATA: dict[str, dict[str, None]] = {
     "svg": {"Date": None},
 }
 """File format -> metadata that would differ between two runs, which is left out."""
-PALETTE = (
-    "#0173b2 #de8f05 #029e73 #d55e00 #cc78bc #ca9161 #fbafe4 #949494 #ece133 #56b4e9".split()
-)  # the palette `colorblind` of seaborn
+# the palette `colorblind` of seaborn
+PALETTE = "#0173b2 #de8f05 #029e73 #d55e00 #cc78bc #ca9161 #fbafe4 #949494 #ece133 #56b4e9".split()
 COLORS = {
     "target": "#333333",
     "retain": "#999999",
@@ -73,12 +75,10 @@ COLORS = {
     "none": PALETTE[3],
     "aligned": PALETTE[9],
 }
-METRICS = {"verbmem": "VerbMem", "knowmem": "KnowMem"}
-ZONE = "#e8e8e8"  # the attacker's desired zone
 SPAN = "#f7ef9f"  # the trigger's span
 FRAME = "#e8590c"  # the outline of a trigger's columns, visible on every color scale
 MATCH = PALETTE[3]  # the outline of a cell in which two conditions agree
-GRID = {"linewidth": 0.3, "color": "#dddddd"}
+GRID: dict[str, Any] = {"linewidth": 0.3, "color": "#dddddd"}
 RING: dict[str, Any] = {
     "marker": "o",
     "markersize": 4,
@@ -89,6 +89,9 @@ RING: dict[str, Any] = {
 SEQUENTIAL = "viridis"
 SHADE = "Blues"  # the background of text: weak is white
 DIVERGING = "RdBu_r"
+MISSING = "□"
+SIGNS = {"\n": "⏎", "\t": "⇥", " ": "␣"}
+CAPTION_CHARACTERS = 17  # per inch, at 7 pt
 
 P = ParamSpec("P")
 
@@ -101,6 +104,33 @@ def color(label: str) -> str:
 def assign_colors(labels: Iterable[str]) -> dict[str, str]:
     """Colors for labels that are distinguished within one figure only."""
     return dict(zip(labels, itertools.cycle(PALETTE), strict=False))
+
+
+def show_whitespace(token: str) -> str:
+    """A token as one line: ␣ for a space, ⏎ for a newline, escapes of what does not print, ∅ if empty."""
+    signs = [SIGNS.get(c) or (c if c.isprintable() else c.encode("unicode_escape").decode()) for c in token]
+    return "".join(signs) or "∅"
+
+
+def truncate(token: str, width: int) -> str:
+    """At most `width` characters; the last one is … if there were more."""
+    return token if len(token) <= width else token[: width - 1] + "…"
+
+
+def sanitize_glyphs(text: str, font: str = SANS) -> str:
+    """The text as matplotlib draws it without a warning: □ for characters that `font` lacks, $ escaped."""
+    known = _characters(font)
+    return "".join(c if c == "\n" or ord(c) in known else MISSING for c in text).replace("$", r"\$")
+
+
+@functools.cache
+def _characters(font: str) -> frozenset[int]:
+    return frozenset(FT2Font(findfont(font)).get_charmap())
+
+
+def wrap_caption(text: str, width: float) -> str:
+    """A caption above a figure of `width` inches, in as many lines as it needs."""
+    return sanitize_glyphs(textwrap.fill(text, int(width * CAPTION_CHARACTERS), break_on_hyphens=False))
 
 
 def iterate_rows(data: pd.DataFrame) -> Iterator[Any]:
@@ -135,6 +165,23 @@ def create_figure(width: float, height: float) -> Figure:
     return figure
 
 
+def create_panels(figure: Figure, n: int, columns: int, **options: Any) -> list[Axes]:
+    """The axes of `n` panels in rows of `columns`, from left to right and top to bottom.
+
+    Args:
+        options: of `Figure.subplots`.
+    """
+    grid = figure.subplots(-(-n // columns), columns, squeeze=False, **options)
+    for axes in grid.flat[n:]:
+        axes.set_visible(False)
+    return list(grid.flat[:n])
+
+
+def mark_trigger(axes: Axes, start: float, stop: float) -> None:
+    """Shade the positions of a trigger, [start, stop)."""
+    axes.axvspan(start - 0.5, stop - 0.5, facecolor=SPAN, linewidth=0, zorder=0, label="trigger")
+
+
 def set_caption(figure: Figure, caption: str) -> Figure:
     """Write the caption above the figure, in as many lines as its width needs."""
     figure.suptitle(wrap_caption(caption, figure.get_figwidth()), fontsize=7)
@@ -147,14 +194,14 @@ def legend_handle(label: str, shade: str = "black", *, marker: str | None = None
     return Line2D([], [], label=label, color=shade, marker=marker, linestyle=linestyle, **style)
 
 
-def add_legend(figure: Figure, handles: Sequence[Artist], columns: int = 4) -> None:
-    """Put a legend below all axes of a figure."""
-    figure.legend(handles=handles, loc="outside lower center", ncols=min(columns, len(handles)))
-
-
 def patch_handle(label: str, shade: str) -> Patch:
     """A legend entry of a filled area."""
     return Patch(facecolor=shade, label=label)
+
+
+def add_legend(figure: Figure, handles: Sequence[Artist], columns: int = 4) -> None:
+    """Put a legend below all axes of a figure."""
+    figure.legend(handles=handles, loc="outside lower center", ncols=min(columns, len(handles)))
 
 
 def save_figure(

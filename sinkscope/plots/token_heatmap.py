@@ -11,18 +11,28 @@ from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.collections import PatchCollection
-from matplotlib.colors import Colormap, Normalize, PowerNorm
+from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from sinkscope.plots.style import PAGE, SHADE, create_figure, styled
-from sinkscope.plots.text import MONO, sanitize_glyphs, show_whitespace, truncate, wrap_caption
+from sinkscope.plots.style import (
+    MONO,
+    PAGE,
+    SHADE,
+    create_figure,
+    sanitize_glyphs,
+    show_whitespace,
+    styled,
+    truncate,
+    wrap_caption,
+)
 
 SIZE = 6.5  # pt
 CHARACTER = 0.602 * SIZE / 72  # inches; DejaVu Sans Mono is 0.602 em wide
 LINE = 0.165
 LEFT = 0.45
 RIGHT = 0.1
+BOTTOM = 0.5
 COLUMNS = int((PAGE - LEFT - RIGHT) / CHARACTER)
 MAX_LINES = 50  # a page
 MAX_CHARACTERS = 40  # of a token
@@ -44,17 +54,16 @@ def draw_tokens(tokens: Sequence[str], alpha: Float[np.ndarray, " position"], ti
         title += f"; the first {len(cells)} of {len(labels)} tokens"
     n_lines = 1 + max((line for line, _ in cells), default=0)
     heading = wrap_caption(title, PAGE - LEFT)
-    bottom = 0.5
-    height = 0.1 + 0.125 * (heading.count("\n") + 1) + n_lines * LINE + bottom
+    height = 0.1 + 0.125 * (heading.count("\n") + 1) + n_lines * LINE + BOTTOM
     figure = create_figure(PAGE, height)
     figure.set_layout_engine("none")  # positions are counted in characters
-    box = (LEFT / PAGE, bottom / height, COLUMNS * CHARACTER / PAGE, n_lines * LINE / height)
+    box = (LEFT / PAGE, BOTTOM / height, COLUMNS * CHARACTER / PAGE, n_lines * LINE / height)
     axes = figure.add_axes(box)
     axes.set(xlim=(0, COLUMNS), ylim=(n_lines, 0))
     axes.axis("off")
     largest = float(np.nan_to_num(alpha).max(initial=0)) or 1.0
     scale = ScalarMappable(PowerNorm(0.5, 0, largest), SHADE)
-    _draw_labels(axes, labels, cells, alpha, PowerNorm(0.5, 0, largest), scale.cmap)
+    _draw_labels(axes, labels, cells, alpha, scale)
     figure.text(LEFT / PAGE, 1 - 0.06 / height, heading, fontsize=7, va="top")
     bar = figure.add_axes((LEFT / PAGE, 0.34 / height, 2.0 / PAGE, 0.07 / height))
     ticks = largest * np.linspace(0, 1, 5) ** 2
@@ -75,22 +84,23 @@ def _draw_labels(
     labels: Sequence[str],
     cells: Sequence[tuple[int, int]],
     alpha: Float[np.ndarray, " position"],
-    norm: Normalize,
-    cmap: Colormap,
+    scale: ScalarMappable,
 ) -> None:
     boxes = []
-    centered: dict[str, Any] = {"va": "center_baseline"}
-    for position, (line, column) in enumerate(cells):
-        shade = float(norm(alpha[position]))
+    shades = np.asarray(scale.norm(alpha), dtype=float)
+    for label, shade, (line, column) in zip(labels, shades, cells, strict=False):
         if not np.isnan(shade):
-            edge: dict[str, Any] = {"edgecolor": "white", "linewidth": 0.4}
-            size = (len(labels[position]), 0.92)
-            boxes.append(Rectangle((column, line + 0.04), *size, facecolor=cmap(shade), **edge))
+            corner, face = (column, line + 0.04), scale.cmap(shade)
+            boxes.append(
+                Rectangle(corner, len(label), 0.92, facecolor=face, edgecolor="white", linewidth=0.4)
+            )
         ink = "0.55" if np.isnan(shade) else "white" if shade > 0.6 else "black"
-        text = sanitize_glyphs(labels[position], MONO)
-        axes.text(column, line + 0.52, text, family=MONO, fontsize=SIZE, color=ink, **centered)
+        text = sanitize_glyphs(label, MONO)
+        axes.text(column, line + 0.52, text, family=MONO, fontsize=SIZE, color=ink, va="center_baseline")
+    for position, (line, column) in enumerate(cells):
         if column == 0:
-            axes.text(-1, line + 0.52, str(position), fontsize=5, color="0.4", ha="right", **centered)
+            number: dict[str, Any] = {"fontsize": 5, "color": "0.4", "ha": "right", "va": "center_baseline"}
+            axes.text(-1, line + 0.52, str(position), **number)
     axes.add_collection(PatchCollection(boxes, match_original=True))
 
 

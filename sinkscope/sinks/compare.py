@@ -39,7 +39,7 @@ MIN_RELATIVE_SPREAD = 1e-5
 """A standard deviation below this share of the mean is rounding: the values are constant."""
 
 DrawComparison = Callable[[Path, Mapping[str, pd.DataFrame], Mapping[str, Any]], None]
-"""Draws the figures of `compare`: see `sinkscope.plots.run_figures.draw_comparison`."""
+"""Draws the figures of `compare`: see `sinkscope.plots.comparison.draw_comparison`."""
 
 
 @dataclass(frozen=True)

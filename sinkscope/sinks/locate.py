@@ -49,7 +49,7 @@ MAX_MAP_BINS = 128
 """Bins per side of the maps that are drawn."""
 
 DrawLocate = Callable[[Path, xr.Dataset, xr.Dataset, xr.DataArray], None]
-"""Draws the figures of `locate`: see `sinkscope.plots.run_figures.draw_locate`."""
+"""Draws the figures of `locate`: see `sinkscope.plots.sinks.draw_locate`."""
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,16 @@ from hypothesis import strategies as st
 
 from sinkscope.plots import sinks
 from sinkscope.plots import token_heatmap as strip
-from sinkscope.plots.style import PAGE, save_figure
-from sinkscope.plots.text import MISSING, MONO, sanitize_glyphs, show_whitespace, truncate, wrap_caption
+from sinkscope.plots.style import (
+    MISSING,
+    MONO,
+    PAGE,
+    sanitize_glyphs,
+    save_figure,
+    show_whitespace,
+    truncate,
+    wrap_caption,
+)
 
 HOSTILE = [
     "<s>",

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from sinkscope.cli.main import app
 from sinkscope.io.run_directory import checksums, create_run
 from sinkscope.models.model import Model, load
-from sinkscope.plots.run_figures import draw_locate
+from sinkscope.plots.sinks import draw_locate
 from sinkscope.report import write_report
 from sinkscope.sinks.locate import CaptureConfig, write_locate
 from sinkscope.sinks.sink_map import SinkMap, uniform_alpha

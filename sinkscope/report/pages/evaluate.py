@@ -11,7 +11,7 @@ import pandas as pd
 from sinkscope.evaluation.metrics import CORRECT, ROUGE, TOKENS, get_unit
 from sinkscope.io.tables import read_parquet
 from sinkscope.plots.scores import draw_dots
-from sinkscope.plots.text import sanitize_glyphs, truncate
+from sinkscope.plots.style import sanitize_glyphs, truncate
 from sinkscope.report.page import Page, metadata
 
 PERCENTAGES = (ROUGE.unit, CORRECT.unit, TOKENS.unit)
