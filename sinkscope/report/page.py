@@ -10,14 +10,13 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import matplotlib
 import numpy as np
 import pandas as pd
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment, StrictUndefined
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from plotly.offline import get_plotlyjs
@@ -27,7 +26,8 @@ from sinkscope.report.payload import View
 from sinkscope.sinks.sink_tokens import MIN_QUERIES
 from sinkscope.text import CONTINUATION
 
-ASSETS = Path(__file__).parent / "assets"
+TEMPLATE = Path(__file__).with_name("template.html.j2")
+ASSETS = Path(__file__).with_name("assets")
 MODULES = ("data", "dom", "view", "tables", "charts", "maps", "tokens", "atlas", "compare", "figures", "main")
 """JavaScript modules in the order of their imports."""
 SECTIONS = {
@@ -48,7 +48,6 @@ class Page:
 
     Attributes:
         metadata: names and values of what was run.
-        intro: a short explanation for the reader.
         views: everything that the atlas and the comparison display; both refer to views by number.
         atlas: label and view number, in order.
         comparison: trigger placements, models with their views by placement and condition, scores.
@@ -69,24 +68,18 @@ class Page:
         self.views.append(view)
         return len(self.views) - 1
 
-    def add_table(
-        self,
-        section: str,
-        name: str,
-        title: str,
-        data: pd.DataFrame,
-        note: str = "",
-        *,
-        max_rows: int | None = MAX_TABLE_ROWS,
+    def add_table(  # a table has a section, a name, a title and a note
+        self, section: str, name: str, title: str, data: pd.DataFrame, note: str = "", is_limited: bool = True
     ) -> None:
-        """Add a table to a section: its first `max_rows` rows, nothing if it is empty."""
+        """Add a table to a section, if it has rows; at most `MAX_TABLE_ROWS` if it `is_limited`."""
         if data.empty:
             return
-        if max_rows is not None and len(data) > max_rows:
-            note = f"{note} The first {max_rows} of {len(data)} rows; the result directory has all.".strip()
-            data = data.head(max_rows)
+        if is_limited and len(data) > MAX_TABLE_ROWS:
+            count = f"The first {MAX_TABLE_ROWS} of {len(data)} rows; the result directory has all."
+            note = f"{note} {count}".strip()
+            data = data.head(MAX_TABLE_ROWS)
         table = {"section": section, "name": name, "title": title, "note": note}
-        self.tables.append(table | table_payload(data))
+        self.tables.append(table | _table_payload(data))
 
     def add_figure(
         self, name: str, title: str, figure: Figure, data: pd.DataFrame, caption: str = ""
@@ -99,15 +92,8 @@ class Page:
 
     def add_svg(self, name: str, title: str, svg: bytes, data: pd.DataFrame, caption: str = "") -> None:
         """Add an SVG figure. As the source of an image it runs no script and loads nothing."""
-        self.figures.append(
-            {
-                "name": name,
-                "title": title,
-                "caption": caption,
-                "svg": base64.b64encode(svg).decode(),
-                "data": table_payload(data.head(MAX_TABLE_ROWS)),
-            }
-        )
+        figure = {"name": name, "title": title, "caption": caption, "svg": base64.b64encode(svg).decode()}
+        self.figures.append(figure | {"data": _table_payload(data.head(MAX_TABLE_ROWS))})
 
     def render(self) -> str:
         """The HTML file."""
@@ -115,10 +101,17 @@ class Page:
         scripts = [*plotly, bundle_scripts(MODULES)]
         used = {"overview", *(table["section"] for table in self.tables)}
         used |= {name for name in ("atlas", "comparison", "figures") if getattr(self, name)}
-        return _template().render(
+        environment = Environment(
+            autoescape=True,
+            undefined=StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+            keep_trailing_newline=True,  # a page that does not end with a line break is incomplete
+        )
+        return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
             page=self,
             generator=GENERATOR,
-            policy=content_security_policy(scripts),
+            policy=_content_security_policy(scripts),
             style=(ASSETS / "page.css").read_text(encoding="utf-8"),
             sections={name: title for name, title in SECTIONS.items() if name in used},
             data=self._json(),
@@ -135,7 +128,9 @@ class Page:
             "tables": self.tables,
             "constants": {"minQueries": MIN_QUERIES, "tokenPart": CONTINUATION, "colors": _chart_colors()},
         }
-        text = json.dumps(_replace_nan(data), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        text = json.dumps(
+            _replace_nan(data), ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=str
+        )
         return text.replace("<", "\\u003c")
 
 
@@ -157,10 +152,9 @@ def format_value(value: Any) -> str:
     return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 
 
-def table_payload(data: pd.DataFrame) -> dict[str, Any]:
+def _table_payload(data: pd.DataFrame) -> dict[str, Any]:
     """Columns and rows of a table, null for missing values."""
-    plain = data.astype(object).where(data.notna(), None)
-    rows = [[_json_cell(value) for value in row] for row in plain.itertuples(index=False)]
+    rows = data.astype(object).where(data.notna(), None).to_numpy().tolist()
     return {"columns": [str(column) for column in data.columns], "rows": rows}
 
 
@@ -171,7 +165,7 @@ def bundle_scripts(modules: tuple[str, ...]) -> str:
     return f'(() => {{\n"use strict";\n{code}}})();'
 
 
-def content_security_policy(scripts: list[str]) -> str:
+def _content_security_policy(scripts: list[str]) -> str:
     """A policy that allows `scripts`, by hash, and images in the page; no request and no other script."""
     digests = [base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in scripts]
     allowed = " ".join(f"'sha256-{digest}'" for digest in digests)
@@ -179,20 +173,6 @@ def content_security_policy(scripts: list[str]) -> str:
         f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; img-src data: blob:; "
         "base-uri 'none'; form-action 'none'"
     )
-
-
-@cache
-def _template() -> Any:
-    loader = FileSystemLoader(Path(__file__).parent)
-    environment = Environment(
-        loader=loader,
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,  # a page that does not end with a line break is incomplete
-    )
-    return environment.get_template("template.html.j2")
 
 
 def _chart_colors() -> dict[str, Any]:
@@ -205,12 +185,6 @@ def _chart_colors() -> dict[str, Any]:
         "trigger": FRAME,
         "diverging": [[index / 10, to_hex(step)] for index, step in enumerate(steps)],
     }
-
-
-def _json_cell(value: Any) -> Any:
-    if hasattr(value, "item"):
-        value = value.item()
-    return value if value is None or isinstance(value, str | int | float) else str(value)
 
 
 def _replace_nan(value: Any) -> Any:

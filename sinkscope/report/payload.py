@@ -12,7 +12,8 @@ import pandas as pd
 import xarray as xr
 from jaxtyping import Float, Int
 
-from sinkscope.sinks.conditions import CLEAN, TRIGGERED
+from sinkscope.plots.style import truncate
+from sinkscope.sinks.compare import CLEAN, TRIGGERED
 
 CONDITIONS = (CLEAN, TRIGGERED)
 """The two conditions of every comparison: clean and triggered, or model A and model B."""
@@ -31,7 +32,7 @@ class View:
     """Statistics of a model on a text under one condition.
 
     Attributes:
-        statistics: name -> layer × head × position, `alpha` among them; NaN where nothing was measured.
+        statistics: `alpha` and others by name; NaN where nothing was measured.
         n: number of passages that reach each position.
         uniform: α under uniform attention.
         pattern: attention maps in bins of `pattern_bin` positions.
@@ -71,41 +72,34 @@ class View:
     def payload(self) -> dict[str, Any]:
         """The view as JSON: encoded arrays, binned positions, lower triangles of maps."""
         layers, heads, length = self.statistics["alpha"].shape
-        size = self.bin_size
-        n_by_bin = [self.n[start : start + size] for start in range(0, length, size)]
-        alpha = self.passage_alpha
-        return {
+        size, alpha, exact = self.bin_size, self.passage_alpha, list(self.exact_positions)
+        starts = range(0, length, size)
+        texts = ["".join(self.tokens[start : start + size]) for start in range(0, len(self.tokens), size)]
+        payload: dict[str, Any] = {
             "layers": layers,
             "heads": heads,
             "length": length,
             "bin": size,
-            "n": [[int(n.min()), int(n.max())] for n in n_by_bin],
+            "n": [[int(n.min()), int(n.max())] for n in (self.n[start : start + size] for start in starts)],
             "runs": self.n_runs,
             "span": list(self.span) if self.span else None,
             "uniform": encode_uint16(bin_means(self.uniform[:, None], size)),
-            "statistics": _encode_statistics({k: bin_means(v, size) for k, v in self.statistics.items()}),
-            "tokens": _join_tokens(self.tokens, size),
+            "statistics": {k: encode_uint16(bin_means(v, size)) for k, v in self.statistics.items()},
+            "tokens": [truncate(text, MAX_TOKEN_CHARACTERS) for text in texts],
             "tokenCount": len(self.tokens),
             "passageAlpha": None if alpha is None else encode_uint16(bin_means(alpha, size)),
-            "exact": self._exact_payload() if size > 1 and self.exact_positions else None,
-            "pattern": None if self.pattern is None else self._pattern_payload(self.pattern),
+            "exact": None,
+            "pattern": None,
         }
-
-    def _exact_payload(self) -> dict[str, Any]:
-        positions = list(self.exact_positions)
-        return {
-            "positions": positions,
-            "n": [int(self.n[position]) for position in positions],
-            "statistics": _encode_statistics({k: v[:, :, positions] for k, v in self.statistics.items()}),
-        }
-
-    def _pattern_payload(self, pattern: Float[np.ndarray, "layer head query key"]) -> dict[str, Any]:
-        queries, keys = np.tril_indices(pattern.shape[-1])
-        return {
-            "side": pattern.shape[-1],
-            "bin": self.pattern_bin,
-            "cells": encode_uint16(pattern[:, :, queries, keys]),
-        }
+        if size > 1 and exact:
+            statistics = {k: encode_uint16(v[:, :, exact]) for k, v in self.statistics.items()}
+            payload["exact"] = {"positions": exact, "n": self.n[exact].tolist(), "statistics": statistics}
+        if self.pattern is not None:
+            side = self.pattern.shape[-1]
+            queries, keys = np.tril_indices(side)
+            cells = encode_uint16(self.pattern[:, :, queries, keys])
+            payload["pattern"] = {"side": side, "bin": self.pattern_bin, "cells": cells}
+        return payload
 
 
 def build_views(
@@ -121,18 +115,16 @@ def build_views(
     """
     rows = attention.sort_values(["layer", "head", "position"])
     shape = tuple(rows[column].nunique() for column in ("layer", "head", "position"))
+    arrays = {name: rows[name].to_numpy().reshape(shape) for name in rows.select_dtypes("number")}
     texts = [
         group.sort_values("position")["text"].tolist() for _, group in tokens.groupby("condition", sort=False)
     ]
-    uniform = rows["uniform"].to_numpy().reshape(shape)[:, 0]
-    n = rows["passages"].to_numpy().reshape(shape)[0, 0]
     views = {}
     for index, (condition, suffix) in enumerate(zip(CONDITIONS, ("first", "second"), strict=True)):
-        columns = {name: f"{name}_{suffix}" for name in ("alpha", "value_norm")}
         views[condition] = View(
-            {name: rows[column].to_numpy().reshape(shape) for name, column in columns.items()},
-            n,
-            uniform,
+            {name: arrays[f"{name}_{suffix}"] for name in ("alpha", "value_norm")},
+            arrays["passages"][0, 0],
+            arrays["uniform"][:, 0],
             maps.isel(condition=index).values,
             int(maps.attrs["bin"]),
             texts[index],
@@ -147,14 +139,15 @@ def average_views(views: Sequence[View]) -> View:
     if len(views) == 1:
         return first
     length = min(len(view.n) for view in views)
+    statistics = {
+        name: np.mean([view.statistics[name][..., :length] for view in views], axis=0)
+        for name in first.statistics
+    }
     patterns = [view.pattern for view in views if view.pattern is not None]
     has_patterns = len(patterns) == len(views) and len({pattern.shape for pattern in patterns}) == 1
     return replace(
         first,
-        statistics={
-            name: np.mean([view.statistics[name][..., :length] for view in views], axis=0)
-            for name in first.statistics
-        },
+        statistics=statistics,
         uniform=first.uniform[:, :length],
         n=np.min([view.n[:length] for view in views], axis=0),
         pattern=np.mean(patterns, axis=0) if has_patterns else None,
@@ -170,9 +163,7 @@ def bin_means(
         return values
     padding = ((0, 0), (0, 0), (0, -values.shape[-1] % size))
     bins = np.pad(values, padding, constant_values=np.nan).reshape(*values.shape[:2], -1, size)
-    known = ~np.isnan(bins)
-    counts = known.sum(-1)
-    return np.where(counts, np.where(known, bins, 0).sum(-1) / np.maximum(counts, 1), np.nan)
+    return np.ma.masked_invalid(bins).mean(-1).filled(np.nan)
 
 
 def encode_uint16(values: Float[np.ndarray, ...]) -> dict[str, Any]:
@@ -186,14 +177,3 @@ def encode_uint16(values: Float[np.ndarray, ...]) -> dict[str, Any]:
     ratios = np.sqrt(np.nan_to_num(clipped) / scale) if scale else np.zeros(clipped.shape)
     codes = np.where(np.isnan(values), NAN_CODE, np.round(ratios * MAX_CODE)).astype("<u2")
     return {"shape": list(values.shape), "scale": scale, "data": base64.b64encode(codes.tobytes()).decode()}
-
-
-def _encode_statistics(statistics: Mapping[str, Float[np.ndarray, ...]]) -> dict[str, Any]:
-    return {name: encode_uint16(values) for name, values in statistics.items()}
-
-
-def _join_tokens(tokens: Sequence[str], size: int) -> list[str]:
-    """The text of each bin, shortened."""
-    limit = MAX_TOKEN_CHARACTERS
-    texts = ["".join(tokens[start : start + size]) for start in range(0, len(tokens), size)]
-    return [text if len(text) <= limit else text[: limit - 1] + "…" for text in texts]

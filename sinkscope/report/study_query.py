@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -12,7 +11,7 @@ import xarray as xr
 
 from sinkscope.errors import StudyError
 from sinkscope.report.payload import CONDITIONS, View, average_views, build_views
-from sinkscope.sinks.compare import trigger_span
+from sinkscope.sinks.captures import trigger_spans
 from sinkscope.studies.aggregation import SCORE_KEYS, mean_over_seeds
 from sinkscope.studies.grids import ModelGrid, parent_of
 from sinkscope.studies.study import Study
@@ -30,17 +29,9 @@ class ModelGroup:
     is_given: bool
 
     @property
-    def role(self) -> str:
-        return str(self.runs["role"].iloc[0])
-
-    @property
-    def trigger(self) -> str:
-        return str(self.runs["trigger"].iloc[0])
-
-    @property
-    def placement(self) -> str:
-        """The placement that the models were trained with."""
-        return str(self.runs["trigger_placement"].iloc[0])
+    def first(self) -> dict[str, Any]:
+        """The first run: role, trigger, trigger_placement (of training) and the axes."""
+        return dict(self.runs.iloc[0])
 
 
 class StudyQuery:
@@ -71,27 +62,24 @@ class StudyQuery:
     @cached_property
     def groups(self) -> list[ModelGroup]:
         """The models of the study, in the order of its grids."""
-        return list(self._groups())
-
-    def _groups(self) -> Iterator[ModelGroup]:
+        groups = []
         for _, runs in self.runs.groupby(["grid", *self.axes, "role"], sort=False, dropna=False):
             first = runs.iloc[0]
             values = [str(first[axis]) for axis in self.axes if not pd.isna(first[axis])]
             label = " ".join([str(first["grid"]), *values])
-            if runs["seed"].duplicated().any() or self._has_several_models(str(first["grid"])):
-                for name, each in runs.groupby("run", sort=False):
-                    yield ModelGroup(f"{label} {name}", each, True)
+            if runs["seed"].duplicated().any() or self._has_several_models(first["grid"]):
+                by_run = runs.groupby("run", sort=False)
+                groups += [ModelGroup(f"{label} {name}", each, True) for name, each in by_run]
             else:
-                yield ModelGroup(label, runs, False)
+                groups.append(ModelGroup(label, runs, False))
+        return groups
 
     def _has_several_models(self, grid: str) -> bool:
         """Whether the runs of a grid start from several given models."""
         config = self.study.spec.grids.get(grid)
-        if config is None:
-            return False
         if isinstance(config, ModelGrid):
             return len(config.models) > 1
-        parent = parent_of(config)
+        parent = parent_of(config) if config else None
         return parent is not None and self._has_several_models(parent)
 
     def rows(self, table: pd.DataFrame, group: ModelGroup) -> pd.DataFrame:
@@ -100,38 +88,35 @@ class StudyQuery:
         near = table[table["grid"].isin(group.runs["grid"]) & table["run"].isin(group.runs["run"])]
         return near.merge(group.runs[keys].drop_duplicates(), on=keys)
 
-    def scores(self, group: ModelGroup, scores: pd.DataFrame) -> pd.DataFrame:
-        """The scores of a group without a mask, each once."""
-        rows = self.rows(scores[scores["mask"] == ""], group)
-        return rows.drop_duplicates([*SCORE_KEYS, *self.evaluation_key])
-
     @cached_property
     def mean_scores(self) -> pd.DataFrame:
         """Mean over seeds per model and score: model, metric, split, subset, trigger, placement, value, ...
 
-        `evaluation` is a column where evaluations differ in benchmark or items.
+        `evaluation` is a column where evaluations differ in benchmark or items. Empty without scores.
         """
         scores = self.table("scores")
-        keys = [*self.evaluation_key, "metric", "split", "subset", "trigger", "placement"]
-        frames = []
-        for group in self.groups if len(scores) else ():
-            rows = self.scores(group, scores)
-            if len(rows):
-                frames.append(mean_over_seeds(rows, keys).assign(model=group.label))
-        if not frames:
+        if scores.empty:
             return pd.DataFrame()
-        table = pd.concat(frames, ignore_index=True)
-        return table[["model", *table.columns.drop("model")]]
+        keys = [*self.evaluation_key, "metric", "split", "subset", "trigger", "placement"]
+        unmasked = scores[scores["mask"] == ""]
+        frames = []
+        for group in self.groups:
+            rows = self.rows(unmasked, group).drop_duplicates([*SCORE_KEYS, *self.evaluation_key])
+            if len(rows):
+                means = mean_over_seeds(rows, keys)
+                means.insert(0, "model", group.label)
+                frames.append(means)
+        return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
 
     def panel_scores(self, group: ModelGroup) -> list[dict[str, Any]]:
         """Mean scores of a group, clean and with its own trigger, for its panel."""
         means = self.mean_scores
         if means.empty:
             return []
-        is_own = (means["model"] == group.label) & means["trigger"].isin(["", group.trigger])
+        is_own = (means["model"] == group.label) & means["trigger"].isin(["", group.first["trigger"]])
         rows = means[is_own & (means["subset"] != "poisoned")].drop(columns=["model", "trigger"])
-        rows = rows.assign(triggered=rows["placement"] != "")
-        return [{str(key): value for key, value in row.items()} for row in rows.to_dict("records")]
+        records: list[Any] = rows.assign(triggered=rows["placement"] != "").to_dict("records")
+        return records
 
     def views(self, group: ModelGroup) -> dict[str, dict[str, View]]:
         """Views of a group by placement and condition, mean over runs; {} if nothing was captured.
@@ -143,18 +128,17 @@ class StudyQuery:
             return {}
         rows = self.rows(attention, group)
         rows = rows.drop_duplicates(["run", "job", "placement", "layer", "head", "position"])
-        by_placement: dict[str, list[dict[str, View]]] = {}
-        done: set[tuple[str, str]] = set()
+        by_placement: dict[str, dict[str, dict[str, View]]] = {}
         for (run, job), captured in rows.groupby(["run", "job"], sort=False):
             maps = self.study.patterns(str(job))
-            for placement, attention in captured.groupby("placement", sort=False):
-                if (str(run), str(placement)) not in done:
-                    done.add((str(run), str(placement)))
-                    views = self._capture_views(str(job), str(placement), attention, maps)
-                    by_placement.setdefault(str(placement), []).append(views)
+            for placement, part in captured.groupby("placement", sort=False):
+                runs = by_placement.setdefault(str(placement), {})
+                if str(run) not in runs:
+                    runs[str(run)] = self._capture_views(str(job), str(placement), part, maps)
         return {
             placement: {
-                condition: average_views([each[condition] for each in runs]) for condition in CONDITIONS
+                condition: average_views([views[condition] for views in runs.values()])
+                for condition in CONDITIONS
             }
             for placement, runs in by_placement.items()
         }
@@ -162,12 +146,10 @@ class StudyQuery:
     def _capture_views(
         self, job: str, placement: str, attention: pd.DataFrame, maps: xr.DataArray
     ) -> dict[str, View]:
-        differences, passage = (self._of_capture(name, job, placement) for name in ("maps", "passage"))
-        tokens = passage.drop_duplicates(["condition", "position"])
-        return build_views(
-            attention, tokens, maps.sel(placement=placement), (None, trigger_span(differences))
+        differences, passage = (
+            table[(table["job"] == job) & (table["placement"] == placement)]
+            for table in (self.study.table("maps"), self.study.table("passage"))
         )
-
-    def _of_capture(self, name: str, job: str, placement: str) -> pd.DataFrame:
-        table = self.study.table(name)
-        return table[(table["job"] == job) & (table["placement"] == placement)]
+        tokens = passage.drop_duplicates(["condition", "position"])
+        spans = (None, trigger_spans(differences)[placement])
+        return build_views(attention, tokens, maps.sel(placement=placement), spans)

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from sinkscope.report.comparison_panel import ModelPanel, add_comparison, add_views
 from sinkscope.report.page import Page
+from sinkscope.report.pages.comparison import ModelPanel, add_comparison, add_views
 from sinkscope.report.payload import View
 from tests.report.browsing import NEEDS_CHROMIUM
 

@@ -14,9 +14,9 @@ import pytest
 
 from sinkscope.errors import OutputError
 from sinkscope.io.run_directory import sha256
-from sinkscope.report import comparison_panel
 from sinkscope.report.page import Page
-from sinkscope.report.pages.evaluate import MAX_PANELS, add_dots
+from sinkscope.report.pages import comparison
+from sinkscope.report.pages.runs import MAX_PANELS, add_dots
 from sinkscope.report.pages.study import study_panels
 from sinkscope.report.study_query import StudyQuery
 from sinkscope.studies.study import Study
@@ -252,7 +252,7 @@ def test_maps_are_left_out_before_models_and_omitted_models_are_named(
     assert not omitted
     assert all(view.pattern is not None for view in page.views)
     budget = sum(view.n_values for view in page.views) // 4
-    monkeypatch.setattr(comparison_panel, "MAX_VALUES", budget)
+    monkeypatch.setattr(comparison, "MAX_VALUES", budget)
     page = Page("limited", [])
     panels, omitted = study_panels(page, query)
     kept = [panel for panel in panels if not panel.is_sweep]

@@ -1,4 +1,4 @@
-"""One module per kind of result, each with `build_page(directory, manifest)`."""
+"""How the page of each kind of result is built."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from sinkscope.report.page import Page
-from sinkscope.report.pages import audit, compare, evaluate, locate, study, unlearn
+from sinkscope.report.pages import comparison, locate, runs, study
 
 PAGES: dict[str, Callable[[Path, dict[str, Any]], Page]] = {
     "locate": locate.build_page,
-    "compare": compare.build_page,
-    "unlearn": unlearn.build_page,
-    "evaluate": evaluate.build_page,
-    "audit": audit.build_page,
+    "compare": comparison.build_page,
+    "unlearn": runs.build_unlearn_page,
+    "evaluate": runs.build_evaluate_page,
+    "audit": runs.build_audit_page,
     "study": study.build_page,
 }
-"""Kind of result -> how its page is built."""
+"""Kind of result -> its page, from the directory and the manifest of the results."""

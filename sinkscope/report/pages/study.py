@@ -11,10 +11,10 @@ import numpy as np
 import pandas as pd
 
 from sinkscope.errors import OutputError
-from sinkscope.report import comparison_panel
-from sinkscope.report.comparison_panel import ModelPanel, add_comparison, add_views, count_values, fit_budget
 from sinkscope.report.page import MAX_TABLE_ROWS, Page, metadata
-from sinkscope.report.pages.evaluate import add_dots, with_units
+from sinkscope.report.pages import comparison
+from sinkscope.report.pages.comparison import ModelPanel, add_comparison, add_views, count_values, fit_budget
+from sinkscope.report.pages.runs import add_dots, with_units
 from sinkscope.report.study_query import PLACEMENT_AXIS, ModelGroup, StudyQuery
 from sinkscope.studies.figure_index import FigureIndex
 from sinkscope.studies.study import FIGURES, Study
@@ -108,9 +108,11 @@ def _main_scores(query: StudyQuery) -> pd.DataFrame:
     means = query.mean_scores
     if means.empty:
         return means
-    models = [{"model": each.label, "own": each.trigger, "at": each.placement} for each in query.groups]
-    rows = means[means["metric"].isin(list(SUMMARY))].merge(pd.DataFrame(models), on="model")
-    is_own = (rows["trigger"] == rows["own"]) & (rows["placement"] == rows["at"])
+    firsts = {group.label: group.first for group in query.groups}
+    rows = means[means["metric"].isin(list(SUMMARY))]
+    own = rows["model"].map(lambda label: firsts[label]["trigger"])
+    trained_at = rows["model"].map(lambda label: firsts[label]["trigger_placement"])
+    is_own = (rows["trigger"] == own) & (rows["placement"] == trained_at)
     condition = np.select([rows["placement"] == "", is_own], ["clean", "with trigger"], "")
     kinds = zip(rows["split"].str.removesuffix("_qa"), condition, rows["subset"], strict=True)
     rows = rows.assign(title=[SUMMARY_COLUMNS.get(kind, "") for kind in kinds])
@@ -143,7 +145,7 @@ def study_panels(page: Page, query: StudyQuery) -> tuple[list[ModelPanel], list[
     panels: list[ModelPanel] = []
     sweeps: dict[str, ModelPanel] = {}
     omitted: list[str] = []
-    budget = comparison_panel.MAX_VALUES
+    budget = comparison.MAX_VALUES
     for group in query.groups:
         views = query.views(group)
         if not views:
@@ -153,8 +155,8 @@ def study_panels(page: Page, query: StudyQuery) -> tuple[list[ModelPanel], list[
             omitted.append(group.label)
             continue
         budget -= count_values(fitting)
-        scores = query.panel_scores(group)
-        panel = ModelPanel(group.label, group.role, group.trigger, add_views(page, fitting), scores)
+        role, trigger = group.first["role"], group.first["trigger"]
+        panel = ModelPanel(group.label, role, trigger, add_views(page, fitting), query.panel_scores(group))
         panels.append(panel)
         _add_to_sweep(sweeps, panel, group, query.axes)
     return [*(sweep for sweep in sweeps.values() if len(sweep.views) > 1), *panels], omitted
@@ -164,22 +166,18 @@ def _add_to_sweep(
     sweeps: dict[str, ModelPanel], panel: ModelPanel, group: ModelGroup, axes: list[str]
 ) -> None:
     """Add a model to the sweep of models that differ from it in the placement of the trigger only."""
-    first = group.runs.iloc[0]
-    placement = first.get(PLACEMENT_AXIS)
-    if group.is_given or panel.role not in SWEEPS or placement is None or str(placement) not in panel.views:
+    first = group.first
+    placement = str(first.get(PLACEMENT_AXIS))
+    if group.is_given or panel.role not in SWEEPS or placement not in panel.views:
         return
     others = [str(first[axis]) for axis in axes if axis != PLACEMENT_AXIS and not pd.isna(first[axis])]
     label = " ".join([str(first["grid"]), *others, SWEEPS[panel.role]])
     sweep = ModelPanel(label, panel.role, panel.trigger, is_sweep=True)
-    sweeps.setdefault(label, sweep).add_placement(panel, str(placement))
+    sweeps.setdefault(label, sweep).add_placement(panel, placement)
 
 
 def _read_index(page: Page, study: Study) -> FigureIndex | None:
-    """The index of what the analyses made of this study; None with a note on the page if there is none.
-
-    Raises:
-        OutputError: `index.json` cannot be read.
-    """
+    """The index of what the analyses made of this study; None with a note on the page if there is none."""
     make = MAKE_FIGURES.format(study.directory.name)
     hint = f"delete it and {MAKE_FIGURES.format(study.directory)}"
     index = FigureIndex.read(study.directory / FIGURES, hint)
@@ -192,11 +190,7 @@ def _read_index(page: Page, study: Study) -> FigureIndex | None:
 
 
 def _add_figures(page: Page, directory: Path, index: FigureIndex) -> None:
-    """Add the figures that the analyses made.
-
-    Raises:
-        OutputError: a file of a figure cannot be read or was changed.
-    """
+    """Add the figures that the analyses made; a file that cannot be read or was changed is an OutputError."""
     hint = MAKE_FIGURES.format(directory.parent)
     remaining, max_cells = MAX_FIGURE_BYTES, MAX_CELLS
     for entry in index.figures[:MAX_FIGURES]:
@@ -210,11 +204,7 @@ def _add_figures(page: Page, directory: Path, index: FigureIndex) -> None:
 
 
 def _add_claims(page: Page, directory: Path, index: FigureIndex) -> None:
-    """Add the claims that the study can test.
-
-    Raises:
-        OutputError: the file was changed or is not a table of claims.
-    """
+    """Add the claims that the study can test; a file that is no such table or was changed is an OutputError."""
     path = directory / CLAIMS
     hint = MAKE_FIGURES.format(directory.parent)
     if CLAIMS not in index.files:
@@ -236,11 +226,7 @@ def _add_claims(page: Page, directory: Path, index: FigureIndex) -> None:
 
 
 def _parse_csv(text: str, path: Path, hint: str, max_cells: int = MAX_CELLS) -> pd.DataFrame:
-    """A table of bounded size: its first `MAX_TABLE_ROWS` rows are read.
-
-    Raises:
-        OutputError: the text is no table, or a larger one.
-    """
+    """The first `MAX_TABLE_ROWS` rows of a table; a text that is none, or a larger one, is an OutputError."""
     try:
         _check_size(text, max_cells)
         data = io.StringIO(text)
@@ -256,11 +242,7 @@ def _count_cells(text: str) -> int:
 
 
 def _check_size(text: str, max_cells: int) -> None:
-    """Count rows, columns and characters of the fields of a CSV file.
-
-    Raises:
-        csv.Error: there are too many.
-    """
+    """Raise csv.Error if a CSV file has too many rows, columns or characters of a field."""
     if _count_cells(text) > max_cells:
         raise csv.Error(f"it has {_count_cells(text):,} cells, more than {max_cells:,}")
     for number, row in enumerate(csv.reader(io.StringIO(text, newline=""))):
@@ -296,4 +278,4 @@ def _add_runs(page: Page, query: StudyQuery) -> None:
     page.add_table("runs", "runs", "Runs", table, note)
     has_shared_runs = query.runs.duplicated(["grid", "run", "seed"]).any()
     every = scores if has_shared_runs else scores.drop(columns=query.axes, errors="ignore")
-    page.add_table("tables", "scores", "Scores of all runs", with_units(every), max_rows=None)
+    page.add_table("tables", "scores", "Scores of all runs", with_units(every), is_limited=False)
