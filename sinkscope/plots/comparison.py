@@ -12,7 +12,7 @@ from jaxtyping import Float
 from matplotlib.figure import Figure
 
 from sinkscope.plots.heatmap import draw_layers
-from sinkscope.plots.lines import draw_by_position
+from sinkscope.plots.lines import X_AXIS, draw_by_position
 from sinkscope.plots.style import (
     COLUMN,
     DIVERGING,
@@ -103,7 +103,7 @@ def draw_difference_by_position(attention: pd.DataFrame, difference: str, span: 
     figure = create_figure(COLUMN, 2.3)
     axes = figure.subplots()
     by = attention.groupby("position")["difference"]
-    mean = by.mean().reset_index().assign(line="mean over layers and heads")
+    mean = by.mean()
     axes.axhline(0, color="black", linewidth=0.5)
     if span:
         mark_trigger(axes, *span)
@@ -113,8 +113,9 @@ def draw_difference_by_position(attention: pd.DataFrame, difference: str, span: 
         "linewidth": 0,
         "label": "10th to 90th percentile of heads",
     }
-    axes.fill_between(mean["position"], by.quantile(0.1), by.quantile(0.9), **band)
-    draw_by_position(axes, mean, "line", "difference", f"Δα, {difference}")
+    axes.fill_between(mean.index, by.quantile(0.1), by.quantile(0.9), **band)
+    axes.plot(mean.index, mean, color="#333333", label="mean over layers and heads")
+    axes.set(xlabel=X_AXIS, ylabel=f"Δα, {difference}")
     axes.legend()
     return set_caption(figure, caption)
 
@@ -134,7 +135,7 @@ def draw_norm_correlation(correlations: pd.DataFrame, caption: str) -> Figure:
     axes.set_facecolor("#cccccc")
     image = draw_layers(axes, table.to_numpy(), DIVERGING, (-1, 1), is_annotated=is_annotated)
     figure.colorbar(image, label="Pearson's r of ‖v‖₂")
-    axes.set(xlabel="position (0 is the first token)", ylabel="layer")
+    axes.set(xlabel=X_AXIS, ylabel="layer")
     return set_caption(figure, caption)
 
 

@@ -133,7 +133,7 @@ def draw_layers(  # a matrix, its color scale, numbers and room
         values, palette, vmin=low, vmax=high, aspect="auto", origin="lower", interpolation="nearest"
     )
     if is_annotated:
-        is_light = image.to_rgba(values)[..., :3].mean(-1) > 0.45
+        is_light = image.to_rgba(values)[..., :3].mean(-1) > 0.5
         for (layer, column), value in np.ndenumerate(values):
             shade = "black" if is_light[layer, column] else "white"
             text = "" if np.isnan(value) else f"{value:.2f}"

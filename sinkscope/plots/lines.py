@@ -27,6 +27,7 @@ from sinkscope.plots.style import (
 
 MAX_LOSS_COLUMNS = 3
 MAX_MARKERS = 16  # mark every position up to this many
+X_AXIS = "position (0 is the first token)"
 TRAINING_CURVES = {
     "alpha_max": ("strongest head", "prefix"),
     "alpha_last_layer": ("mean of last layer", "unlearned"),
@@ -121,10 +122,10 @@ def draw_training_curve(curve: pd.DataFrame, caption: str) -> Figure:
 
 def draw_by_position(axes: Axes, data: pd.DataFrame, by: str, y: str, ylabel: str) -> None:
     """Draw a line over `position` per value of the column `by`."""
-    width = 1.2 if data[by].nunique() == 1 else 3.2
+    width = 1.2 if data[by].nunique() == 1 else 2.2
     for rank, (label, group) in enumerate(data.groupby(by, sort=False)):
-        name, thinner = str(label), max(0.8, width - 0.8 * rank)  # equal lines stay visible
+        name, thinner = str(label), max(0.8, width - 0.7 * rank)  # equal lines stay visible
         axes.plot(
             group["position"], group[y], color=color(name), label=sanitize_glyphs(name), linewidth=thinner
         )
-    axes.set(xlabel="position (0 is the first token)", ylabel=ylabel)
+    axes.set(xlabel=X_AXIS, ylabel=ylabel)
