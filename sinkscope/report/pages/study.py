@@ -204,7 +204,7 @@ def _add_figures(page: Page, directory: Path, index: FigureIndex) -> None:
 
 
 def _add_claims(page: Page, directory: Path, index: FigureIndex) -> None:
-    """Add the claims that the study can test; a file that is no such table or was changed is an OutputError."""
+    """Add the claims that the study can test; a file that is none or was changed is an OutputError."""
     path = directory / CLAIMS
     hint = MAKE_FIGURES.format(directory.parent)
     if CLAIMS not in index.files:
