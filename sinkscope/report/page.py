@@ -28,7 +28,7 @@ from sinkscope.text import CONTINUATION
 
 TEMPLATE = Path(__file__).with_name("template.html.j2")
 ASSETS = Path(__file__).with_name("assets")
-MODULES = ("data", "dom", "view", "tables", "charts", "maps", "tokens", "atlas", "compare", "figures", "main")
+MODULES = ("data", "colors", "dom", "view", "tables", "charts", "heatmaps", "tokens", "atlas", "compare", "main")
 """JavaScript modules in the order of their imports."""
 SECTIONS = {
     "overview": "Overview",

@@ -1,9 +1,10 @@
 // The sink atlas: a statistic by layer and head, and of one head its map, its attention by position and its tokens.
 
 import { Chart } from "./charts.js";
+import { colors } from "./colors.js";
 import { constants } from "./data.js";
 import { announce, element, escapeLabel, fileName, formatNumber, labeled, setOptions } from "./dom.js";
-import { EMPTY_FIGURE, EMPTY_TABLE, mapBinNote, mapFigure, mapNumbers } from "./maps.js";
+import { heatmap, mapBinNote, mapFigure, mapNumbers, outline } from "./heatmaps.js";
 import { tokenStrip } from "./tokens.js";
 import { binNote, decodeUint16 } from "./view.js";
 
@@ -160,21 +161,16 @@ export class Atlas {
   }
 
   gridFigure() {
-    const { layers, heads } = this.view;
+    const { layer, head, view: { layers, heads } } = this;
+    const hovertemplate = "layer %{y}, head %{x}: %{z:.4f}<extra></extra>";
+    const title = escapeLabel(statisticLabel(this.statistic));
     return {
-      data: [{
-        type: "heatmap", z: this.cells, colorscale: "Viridis", zmin: 0, zmax: this.maxValue, xgap: 1, ygap: 1,
-        colorbar: { title: { text: escapeLabel(statisticLabel(this.statistic)), side: "right" } },
-        hovertemplate: "layer %{y}, head %{x}: %{z:.4f}<extra></extra>",
-      }],
+      data: [{ ...heatmap(this.cells, this.maxValue, title), xgap: 1, ygap: 1, hovertemplate }],
       layout: {
         height: Math.min(640, Math.max(240, 90 + 22 * layers)), margin: { t: 10, r: 10, b: 45, l: 50 },
         xaxis: { title: { text: "head" }, dtick: tickStep(heads) },
         yaxis: { title: { text: "layer" }, dtick: tickStep(layers) },
-        shapes: [{
-          type: "rect", x0: this.head - 0.5, x1: this.head + 0.5, y0: this.layer - 0.5, y1: this.layer + 0.5,
-          line: { color: constants.colors.selected, width: 3 },
-        }],
+        shapes: [outline(head - 0.5, head + 0.5, layer - 0.5, layer + 0.5, colors.selected, 3)],
       },
     };
   }
@@ -184,8 +180,8 @@ export class Atlas {
       name: "head_map",
       file: () => fileName("head_map", this.label, this.headLabel),
       label: () => `${this.label}: attention map of ${this.headLabel}, ${sourceNote(this.view)}`,
-      build: () => (this.map ? mapFigure(this.map, this.view) : EMPTY_FIGURE),
-      numbers: () => (this.map ? mapNumbers(this.map, this.view) : EMPTY_TABLE),
+      build: () => mapFigure(this.map, this.view),
+      numbers: () => mapNumbers(this.map, this.view),
     });
   }
 
@@ -203,7 +199,6 @@ export class Atlas {
   // Name, values and line of every curve by position.
   profiles(theme = {}) {
     const { view, layer, head } = this;
-    const { colors } = constants;
     const uniform = decodeUint16(view.uniform).subarray(layer * view.bins, (layer + 1) * view.bins);
     const curves = [
       { name: "this head", values: view.profile("alpha", layer, head), line: { color: colors.head } },
@@ -227,7 +222,7 @@ export class Atlas {
       { x: this.binCenters(), y: values, name, yaxis, mode: "lines", line: { width: 1.5, ...line } }));
     if (view.exact) {
       const y = view.exactAlpha(this.layer, this.head);
-      const marker = { color: constants.colors.head, size: 7 };
+      const marker = { color: colors.head, size: 7 };
       data.push({ x: view.exact.positions, y, name: "this head, exact", mode: "markers", marker });
     }
     return {

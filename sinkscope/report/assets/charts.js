@@ -1,10 +1,10 @@
 // Plotly charts: drawn when they scroll into view and again when the theme changes, with SVG, PNG and CSV downloads.
 
-import { csvButton, element, escapeLabel, imageButtons, wrapText } from "./dom.js";
+import { THEMES } from "./colors.js";
+import { element, escapeLabel, figureButtons, wrapText } from "./dom.js";
 import { numbersFold } from "./tables.js";
 
 const CONFIG = { displayModeBar: false, displaylogo: false };
-const THEMES = { light: { text: "#1b1b1b", line: "#999999" }, dark: { text: "#e8e8e8", line: "#666666" } };
 const MIN_WIDTH = 500;
 const DEFAULT_HEIGHT = 400;
 export const TITLE_LINE = 16;
@@ -54,7 +54,7 @@ export class Chart {
     Object.assign(this, { label, file, build, isVisible: isEager });
     this.plot = element("div", { class: "plot", role: "img" });
     this.fold = numbersFold(numbers, name);
-    const buttons = [...imageButtons(name, (format) => this.download(format)), csvButton(file, name, numbers)];
+    const buttons = figureButtons(name, (format) => this.download(format), file, numbers);
     host.append(this.plot, element("div", { class: "tools" }, ...buttons), this.fold.details);
     charts.push(this);
     if (!isEager) this.drawWhenVisible();

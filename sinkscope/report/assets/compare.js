@@ -2,7 +2,7 @@
 
 import { Chart } from "./charts.js";
 import { csvButton, element, fileName, formatNumber, labeled, setOptions } from "./dom.js";
-import { EMPTY_FIGURE, mapBinNote, mapFigure, mapNumbers } from "./maps.js";
+import { mapBinNote, mapFigure, mapNumbers } from "./heatmaps.js";
 import { plainTable } from "./tables.js";
 import { tokenStrip } from "./tokens.js";
 import { binNote } from "./view.js";
@@ -153,19 +153,12 @@ class ComparisonColumn {
       file: () => fileName("compare", ...name()),
       label: () => `Attention of ${comparison.headLabel}, ${comparison.labels[comparison.quantity]}`
         + `${this.model.label ? `: ${this.model.label}` : ""}${comparison.placementNote}`,
-      build: () => {
-        const map = this.map();
-        const { isDifference, limit } = comparison;
-        return map ? mapFigure(map, this.mapView(), { quantity: quantity(), isDifference, limit }) : EMPTY_FIGURE;
-      },
-      numbers: () => {
-        const map = this.map();
-        return map ? mapNumbers(map, this.mapView(), quantity()) : { columns: ["query", "key", quantity()], rows: [] };
-      },
+      build: () => mapFigure(this.map(), this.mapView, quantity(), comparison.isDifference, comparison.limit),
+      numbers: () => mapNumbers(this.map(), this.mapView, quantity()),
     });
   }
 
-  mapView() { return this.conditions[this.comparison.quantity === "clean" ? "clean" : "triggered"]; }
+  get mapView() { return this.conditions?.[this.comparison.quantity === "clean" ? "clean" : "triggered"]; }
 
   // Query × key of the selected quantity; null without a map.
   map() {

@@ -78,11 +78,13 @@ const downloadButton = (title, format, download) => element("button", {
   onclick: () => download(format), text: format.toUpperCase(),
 });
 
-export const imageButtons = (title, download) => ["svg", "png"].map((format) => downloadButton(title, format, download));
-
 // `file` returns the file name, without its extension, when the button is pressed.
 export const csvButton = (file, title, numbers) =>
   downloadButton(title, "csv", () => saveFile(`${file()}.csv`, "text/csv", toCsv(numbers())));
+
+// Of a figure: `download` takes svg or png.
+export const figureButtons = (title, download, file, numbers) =>
+  [...["svg", "png"].map((format) => downloadButton(title, format, download)), csvButton(file, title, numbers)];
 
 export const setOptions = (select, options) => {
   select.replaceChildren(...options.map(([value, text]) => element("option", { value, text })));

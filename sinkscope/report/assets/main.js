@@ -4,9 +4,8 @@ import { Atlas } from "./atlas.js";
 import { followWindow, isDark, setTheme } from "./charts.js";
 import { Comparison } from "./compare.js";
 import { report } from "./data.js";
-import { element, formatNumber } from "./dom.js";
-import { addFigureTools } from "./figures.js";
-import { DataTable } from "./tables.js";
+import { element, figureButtons, formatNumber, saveFile, savePng } from "./dom.js";
+import { DataTable, numbersFold } from "./tables.js";
 import { View } from "./view.js";
 
 const section = (id) => document.querySelector(`#${id} > .body`);
@@ -30,6 +29,16 @@ const addRunTable = (host, table) => {
   const scores = report.tables.find((other) => other.name === "scores");
   new DataTable(host, { ...table, onOpen: (row) => showRun(details, row, table.columns, scores) });
   host.append(details);
+};
+
+const addFigureTools = (figure, { name, data }) => {
+  const image = figure.querySelector("img");
+  const download = (format) => {
+    if (format === "png") savePng(name, image, image.naturalWidth, image.naturalHeight);
+    else saveFile(`${name}.svg`, "image/svg+xml", Uint8Array.from(atob(image.src.split(",")[1]), (text) => text.charCodeAt(0)));
+  };
+  const buttons = figureButtons(name, download, () => name, () => data);
+  figure.append(element("div", { class: "tools" }, ...buttons), numbersFold(() => data, name).details);
 };
 
 const views = report.views.map((payload) => new View(payload));

@@ -1,11 +1,11 @@
 // Tokens shaded by the attention they receive, on the page and as images.
 
 import { FONT, TITLE_LINE } from "./charts.js";
+import { INK } from "./colors.js";
 import { constants } from "./data.js";
-import { csvButton, element, formatNumber, imageButtons, measureContext, saveFile, savePng, wrapText } from "./dom.js";
+import { element, figureButtons, formatNumber, measureContext, saveFile, savePng, wrapText } from "./dom.js";
 import { numbersFold } from "./tables.js";
 
-const INK = { shade: "76, 155, 232", text: "#1b1b1b", mark: "#b54708" }; // as in the light theme of page.css
 const TOKEN_FONT = '13px ui-monospace, "DejaVu Sans Mono", monospace';
 const IMAGE_WIDTH = 760;
 const LINE_HEIGHT = 24;
@@ -105,7 +105,7 @@ export const tokenStrip = (host, label) => {
   const fold = numbersFold(numbers, label);
   const download = (format) =>
     saveTokens(current.tokens, `${current.title}; ${strongestNote(current.tokens)}`, current.name, format);
-  const buttons = [...imageButtons(label, download), csvButton(() => current.name, label, numbers)];
+  const buttons = figureButtons(label, download, () => current.name, numbers);
   host.append(text, element("div", { class: "tools" }, ...buttons, note, fold.details));
   return {
     hide() { host.hidden = true; },
