@@ -25,7 +25,6 @@ from sinkscope.plots.style import (
     styled,
 )
 
-MAX_ANNOTATED = 16  # write numbers into cells up to this many in a row
 MAPS_IN_A_ROW = 6
 
 Span = tuple[int, int] | None
@@ -77,19 +76,13 @@ def draw_difference_by_head(
     """
     rows = attention[attention["position"].isin(positions)]
     limit = float(rows["difference"].abs().max()) or 1.0
-    n_layers, n_heads = rows["layer"].nunique(), rows["head"].nunique()
-    is_annotated = max(n_layers, n_heads) <= MAX_ANNOTATED
-    cell = min(0.34, PAGE / len(positions) / (n_heads + 4))
-    width = min(PAGE, max(COLUMN, len(positions) * (cell * n_heads + 0.6) + 0.8))
-    figure = create_figure(width, float(np.clip(cell * n_layers + 1.0, 1.8, 9)))
-    grid = figure.subplots(1, len(positions), squeeze=False)[0]
-    for axes, position in zip(grid, positions, strict=True):
-        table = rows[rows["position"] == position].pivot(index="layer", columns="head", values="difference")
-        image = draw_layers(axes, table.to_numpy(), DIVERGING, (-limit, limit), is_annotated=is_annotated)
-        axes.set(title=f"attention to position {position}", xlabel="head")
-    grid[0].set_ylabel("layer")
-    figure.colorbar(image, ax=grid.tolist(), label=f"Δα, {difference}")
-    return set_caption(figure, caption)
+    tables = {
+        f"attention to position {position}": rows[rows["position"] == position].pivot(
+            index="layer", columns="head", values="difference"
+        )
+        for position in positions
+    }
+    return set_caption(draw_layers(tables, DIVERGING, (-limit, limit), f"Δα, {difference}"), caption)
 
 
 @styled
@@ -128,15 +121,8 @@ def draw_norm_correlation(correlations: pd.DataFrame, caption: str) -> Figure:
         correlations: columns layer, position, correlation.
     """
     table = correlations.pivot(index="layer", columns="position", values="correlation")
-    is_annotated = len(table) <= MAX_ANNOTATED
-    height = (0.24 if is_annotated else 0.13) * len(table) + 1.0
-    figure = create_figure(PAGE * 0.75, float(np.clip(height, 1.7, 9)))
-    axes = figure.subplots()
-    axes.set_facecolor("#cccccc")
-    image = draw_layers(axes, table.to_numpy(), DIVERGING, (-1, 1), is_annotated=is_annotated)
-    figure.colorbar(image, label="Pearson's r of ‖v‖₂")
-    axes.set(xlabel=X_AXIS, ylabel="layer")
-    return set_caption(figure, caption)
+    panels = {"": table.rename_axis(columns=X_AXIS)}
+    return set_caption(draw_layers(panels, DIVERGING, (-1, 1), "Pearson's r of ‖v‖₂"), caption)
 
 
 @styled

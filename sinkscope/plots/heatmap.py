@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from matplotlib.image import AxesImage
 from matplotlib.patches import Rectangle
 
 from sinkscope.plots.style import (
+    COLUMN,
     MATCH,
     PAGE,
     SEQUENTIAL,
@@ -32,6 +33,7 @@ CELL = 0.21  # inches, the height of a row
 NUMBERS = 5.5  # pt
 SCORES = Normalize(0, 100)
 ALPHA = "α"
+MIN_NUMBERED = 0.22  # inches: cells of layers with numbers are wider
 
 
 @styled
@@ -112,37 +114,39 @@ def draw_cells(  # a heatmap has two axes, a color scale and a number format
     axes.tick_params(length=0, labelsize=NUMBERS)
 
 
-def draw_layers(  # a matrix, its color scale, numbers and room
-    axes: Axes,
-    values: Float[np.ndarray, "layer column"],
-    palette: str,
-    limits: tuple[float, float],
-    *,
-    is_annotated: bool,
-    room: tuple[float, float] = (20, 20),
-) -> AxesImage:
-    """Draw a matrix with layer 0 at the bottom; NaN stays empty.
+def draw_layers(
+    panels: Mapping[str, pd.DataFrame], palette: str, limits: tuple[float, float], label: str = ""
+) -> Figure:
+    """A heatmap per title of a table of layers by heads or positions; undefined cells are gray.
 
-    Args:
-        is_annotated: write numbers into the cells.
-        room: most labels of the x and the y axis; with more columns or layers every second, fourth … is
-            labeled.
+    The figure never exceeds a page: large models get small cells without numbers and a label at every
+    second, fourth … layer and column.
     """
-    low, high = limits
-    image = axes.imshow(
-        values, palette, vmin=low, vmax=high, aspect="auto", origin="lower", interpolation="nearest"
-    )
-    if is_annotated:
-        is_light = image.to_rgba(values)[..., :3].mean(-1) > 0.5
-        for (layer, column), value in np.ndenumerate(values):
-            shade = "black" if is_light[layer, column] else "white"
-            text = "" if np.isnan(value) else f"{value:.2f}"
-            axes.text(column, layer, text, fontsize=5, ha="center", va="center", color=shade)
-    n_layers, n_columns = values.shape
-    axes.set(xticks=_ticks(n_columns, room[0]), yticks=_ticks(n_layers, room[1]))
-    axes.tick_params(length=0)
-    axes.spines[:].set_visible(False)
-    return image
+    n_layers, n_columns = next(iter(panels.values())).shape
+    cell = min(0.34, (PAGE - 1.4) / len(panels) / n_columns, 6.5 / n_layers)
+    width, height = max(1.3, cell * n_columns), max(0.8, cell * n_layers)
+    figure = create_figure(max(COLUMN, len(panels) * width + 1.3), height + 0.9)
+    grid = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+    for axes, (title, table) in zip(grid, panels.items(), strict=True):
+        image = axes.imshow(table, palette, aspect="auto", origin="lower", interpolation="nearest")
+        image.set_clim(*limits)
+        if cell > MIN_NUMBERED:
+            _write_numbers(axes, image, table.to_numpy())
+        axes.set(xticks=_ticks(n_columns, width / 0.17), yticks=_ticks(n_layers, height / 0.11))
+        axes.set(title=title, xlabel=table.columns.name, facecolor="#cccccc")
+        axes.tick_params(length=0)
+        axes.spines[:].set_visible(False)
+    grid[0].set_ylabel("layer")
+    figure.colorbar(image, ax=grid.tolist(), aspect=height / 0.08, pad=0.03, label=label)
+    return figure
+
+
+def _write_numbers(axes: Axes, image: AxesImage, values: Float[np.ndarray, "layer column"]) -> None:
+    is_light = image.to_rgba(values)[..., :3].mean(-1) > 0.5
+    for (layer, column), value in np.ndenumerate(values):
+        shade = "black" if is_light[layer, column] else "white"
+        text = "" if np.isnan(value) else f"{value:.2f}"
+        axes.text(column, layer, text, fontsize=5, ha="center", va="center", color=shade)
 
 
 def _ticks(n: int, room: float) -> range:

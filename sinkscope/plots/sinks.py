@@ -27,7 +27,6 @@ from sinkscope.plots.style import (
 )
 from sinkscope.plots.token_heatmap import draw_tokens, tokens_table
 
-MAX_ANNOTATED = 12  # write numbers into cells of atlases up to this many layers and heads
 MAX_LABELED = 72  # label the axes of maps with tokens up to this many
 LABEL = 16  # characters of a token's label
 N_NORM_POSITIONS = 32
@@ -38,32 +37,20 @@ N_NORM_POSITIONS = 32
 def draw_atlas(sinks: pd.DataFrame, position: int, caption: str) -> Figure:
     """Layer × head heatmaps of α and of the sink rate at one position, or of the width of α's interval.
 
-    The figure never exceeds a page: large models get small cells and a label at every second, fourth …
-    layer and head.
-
     Args:
         sinks: columns of `SinkMap.to_frame()`.
     """
     rows = sinks[sinks["position"] == position]
-    n_layers, n_heads = rows["layer"].nunique(), rows["head"].nunique()
-    is_annotated = max(n_layers, n_heads) <= MAX_ANNOTATED
-    width = float(np.clip((0.32 if is_annotated else 0.12) * n_heads, 1.3, 2.75))
-    height = float(np.clip(width / n_heads * n_layers, 0.8, 6.5))
     panels = {f"attention α to position {position}": rows["alpha"]}
     if "sink_rate" in rows:
         panels["sink rate"] = rows["sink_rate"]
     else:
         panels["width of α’s 95 % interval"] = rows["alpha_high"] - rows["alpha_low"]
-    figure = create_figure(2 * width + 1.3, height + 0.9)
-    grid = figure.subplots(1, 2, sharey=True)
-    room = (width / 0.17, height / 0.11)
-    for axes, (title, values) in zip(grid, panels.items(), strict=True):
-        cells = rows.assign(value=values).pivot(index="layer", columns="head", values="value").to_numpy()
-        image = draw_layers(axes, cells, SEQUENTIAL, (0, 1), is_annotated=is_annotated, room=room)
-        axes.set(title=title, xlabel="head")
-    grid[0].set_ylabel("layer")
-    figure.colorbar(image, ax=grid, aspect=height / 0.08, pad=0.03)
-    return set_caption(figure, caption)
+    tables = {
+        title: rows.assign(value=values).pivot(index="layer", columns="head", values="value")
+        for title, values in panels.items()
+    }
+    return set_caption(draw_layers(tables, SEQUENTIAL, (0, 1)), caption)
 
 
 @styled

@@ -8,7 +8,7 @@ import io
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,19 @@ from sinkscope.text import CONTINUATION
 
 TEMPLATE = Path(__file__).with_name("template.html.j2")
 ASSETS = Path(__file__).with_name("assets")
-MODULES = ("data", "colors", "dom", "view", "tables", "charts", "heatmaps", "tokens", "atlas", "compare", "main")
+MODULES = (
+    "data",
+    "colors",
+    "dom",
+    "view",
+    "tables",
+    "charts",
+    "heatmaps",
+    "tokens",
+    "atlas",
+    "compare",
+    "main",
+)
 """JavaScript modules in the order of their imports."""
 SECTIONS = {
     "overview": "Overview",
@@ -158,7 +170,7 @@ def _table_payload(data: pd.DataFrame) -> dict[str, Any]:
     return {"columns": [str(column) for column in data.columns], "rows": rows}
 
 
-def bundle_scripts(modules: tuple[str, ...]) -> str:
+def bundle_scripts(modules: Sequence[str]) -> str:
     """The modules as one script with a private scope, without their imports and `export` keywords."""
     sources = [(ASSETS / f"{name}.js").read_text(encoding="utf-8") for name in modules]
     code = re.sub(r"^import [^;]*;\n|^export ", "", "\n".join(sources), flags=re.M)
