@@ -28,19 +28,7 @@ from sinkscope.text import CONTINUATION
 
 TEMPLATE = Path(__file__).with_name("template.html.j2")
 ASSETS = Path(__file__).with_name("assets")
-MODULES = (
-    "data",
-    "colors",
-    "dom",
-    "view",
-    "tables",
-    "charts",
-    "heatmaps",
-    "tokens",
-    "atlas",
-    "compare",
-    "main",
-)
+MODULES = "data colors dom view tables charts heatmaps tokens atlas compare main".split()
 """JavaScript modules in the order of their imports."""
 SECTIONS = {
     "overview": "Overview",
@@ -140,9 +128,8 @@ class Page:
             "tables": self.tables,
             "constants": {"minQueries": MIN_QUERIES, "tokenPart": CONTINUATION, "colors": _chart_colors()},
         }
-        text = json.dumps(
-            _replace_nan(data), ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=str
-        )
+        finite = _replace_nan(data)
+        text = json.dumps(finite, ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=str)
         return text.replace("<", "\\u003c")
 
 

@@ -147,12 +147,10 @@ def study_panels(page: Page, query: StudyQuery) -> tuple[list[ModelPanel], list[
     omitted: list[str] = []
     budget = comparison.MAX_VALUES
     for group in query.groups:
-        views = query.views(group)
-        if not views:
-            continue
-        fitting = fit_budget(views, budget)
+        fitting = fit_budget(query.views(group), budget)
         if fitting is None:
             omitted.append(group.label)
+        if not fitting:
             continue
         budget -= count_values(fitting)
         role, trigger = group.first["role"], group.first["trigger"]
