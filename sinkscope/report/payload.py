@@ -13,7 +13,7 @@ import xarray as xr
 from jaxtyping import Float, Int
 
 from sinkscope.plots.style import truncate
-from sinkscope.sinks.compare import CLEAN, TRIGGERED
+from sinkscope.sinks.conditions import CLEAN, TRIGGERED
 
 CONDITIONS = (CLEAN, TRIGGERED)
 """The two conditions of every comparison: clean and triggered, or model A and model B."""

@@ -11,7 +11,7 @@ import xarray as xr
 
 from sinkscope.errors import StudyError
 from sinkscope.report.payload import CONDITIONS, View, average_views, build_views
-from sinkscope.sinks.captures import trigger_spans
+from sinkscope.sinks.compare import trigger_span
 from sinkscope.studies.aggregation import SCORE_KEYS, mean_over_seeds
 from sinkscope.studies.grids import ModelGrid, parent_of
 from sinkscope.studies.study import Study
@@ -151,5 +151,5 @@ class StudyQuery:
             for table in (self.study.table("maps"), self.study.table("passage"))
         )
         tokens = passage.drop_duplicates(["condition", "position"])
-        spans = (None, trigger_spans(differences)[placement])
+        spans = (None, trigger_span(differences))
         return build_views(attention, tokens, maps.sel(placement=placement), spans)

@@ -8,14 +8,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from sinkscope.errors import OutputError
 from sinkscope.evaluation.metrics import get_unit
 from sinkscope.io.readers import read_text
 from sinkscope.io.tables import load_array, read_parquet
 from sinkscope.report.page import Page, metadata
-from sinkscope.report.payload import CONDITIONS, Span, View, build_views
+from sinkscope.report.payload import CONDITIONS, View, build_views
+from sinkscope.sinks.compare import trigger_span
 
 TABLES = {
     "attention": "Attention by head and position",
@@ -134,7 +133,7 @@ def build_page(directory: Path, manifest: dict[str, Any]) -> Page:
     page = Page(f"Comparison: {title}", metadata(manifest, **simple))
     change = f"{conditions[1]} − {conditions[0]} ({', '.join(names)})"
     labels = CONDITION_LABELS if is_trigger else {CLEAN: names[0], TRIGGERED: names[1], "change": change}
-    span = _trigger_span(tables["maps"])
+    span = trigger_span(tables["maps"])
     views = build_views(
         tables["attention"],
         read_parquet(directory / "passage.parquet"),
@@ -147,8 +146,3 @@ def build_page(directory: Path, manifest: dict[str, Any]) -> Page:
     for name, table in tables.items():
         page.add_table("tables", name, TABLES[name], table)
     return page
-
-
-def _trigger_span(maps: pd.DataFrame) -> Span | None:
-    start, stop = maps[["trigger_start", "trigger_stop"]].iloc[0]
-    return None if pd.isna(start) else (int(start), int(stop))
