@@ -45,7 +45,11 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
     claims = (ROOT / "figures" / "claims.md").read_text(encoding="utf-8")
-    return markdown.replace("](../../", "](").replace("<!-- claims -->", claims)
+    return (
+        markdown.replace("](../../", "](")
+        .replace("](../.docs/pages/", "](../")
+        .replace("<!-- claims -->", claims)
+    )
 
 
 def _readme() -> str:
