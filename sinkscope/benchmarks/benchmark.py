@@ -10,10 +10,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sinkscope.benchmarks.chunking import Passage, chunk, format_qa
-from sinkscope.benchmarks.directory import SETTINGS_FILE, read_directory
+from sinkscope.benchmarks.chunking import Chunking, Passage, chunk, format_qa
+from sinkscope.benchmarks.directory import COLUMNS, MUSE, SETTINGS_FILE, Lengths, Record, Rows, read_directory
 from sinkscope.benchmarks.hub import HUB_BENCHMARKS, read_hub
-from sinkscope.benchmarks.splits import COLUMNS, MUSE, Chunking, Lengths, Record, Rows
 from sinkscope.errors import BenchmarkError
 from sinkscope.models.loading import data_directory, verify_built_in
 from sinkscope.plugins import Registry
@@ -28,7 +27,7 @@ BUILT_IN = ("tiny", "tiny-wmdp")
 class Benchmark:
     """Texts and questions by split, and how they become passages and prompts.
 
-    `rows[config][split]` is a list of records with the columns in `benchmarks.splits`; `chunking` is how
+    `rows[config][split]` is a list of records with the columns in `benchmarks.directory`; `chunking` is how
     texts become passages (see `benchmarks.chunking`).
     """
 
@@ -136,9 +135,9 @@ def register_benchmark(name: str, loader: Callable[[], Benchmark]) -> None:
 def load_benchmark(name: str) -> Benchmark:
     """A registered benchmark, or a local directory with files `config/split.jsonl` (or .json, .parquet).
 
-    The configurations and their columns are those in `benchmarks.splits`. An optional `benchmark.json` in the
-    directory sets the lengths (`passage`, `in_context`, `knowmem_new`, `verbmem_new`) and the chunking
-    (`chunking`: joined, documents or pairs).
+    The configurations and their columns are those in `benchmarks.directory`. An optional `benchmark.json` in
+    the directory sets the `lengths` (`passage`, `in_context`, `knowmem_new`, `verbmem_new`) and the
+    `chunking` (joined, documents or pairs).
 
     Raises:
         BenchmarkError: there is no such benchmark, or a split or column is missing; the message lists the

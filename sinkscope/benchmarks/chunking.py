@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
-from sinkscope.benchmarks.splits import Chunking
 from sinkscope.errors import BenchmarkError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+Chunking = Literal["joined", "documents", "pairs"]
 SEPARATOR = "\n\n"
 ANSWER = "\nAnswer:"
 MIN_CHARACTERS = 50
@@ -50,12 +50,12 @@ def chunk(
     Raises:
         BenchmarkError: a question leaves no room for its answer, or all texts are too short.
     """
-    split = {"joined": _chunk_joined, "documents": _chunk_documents, "pairs": _chunk_pairs}[chunking]
-    passages = [
-        passage
-        for passage in split(texts, size, tokenizer)
-        if len(passage.tokens) > max(passage.prompt_length, 1)  # at least one token to predict
-    ]
+    if chunking == "joined":
+        candidates = _chunk_joined(texts, size, tokenizer)
+    else:
+        candidates = _truncate_each(texts, chunking, size, tokenizer)
+    # at least one token to predict
+    passages = [each for each in candidates if len(each.tokens) > max(each.prompt_length, 1)]
     if not passages:
         raise BenchmarkError(
             "the texts give no passage: they are empty or, as documents, have at most "
@@ -71,39 +71,29 @@ def _chunk_joined(texts: Sequence[str], size: int, tokenizer: PreTrainedTokenize
         yield Passage(bos + ids[i : i + room], offsets[i][0], offsets[min(i + room, len(ids)) - 1][1])
 
 
-def _chunk_documents(
-    texts: Sequence[str], size: int, tokenizer: PreTrainedTokenizerBase
+def _truncate_each(
+    texts: Sequence[str], chunking: Chunking, size: int, tokenizer: PreTrainedTokenizerBase
 ) -> Iterator[Passage]:
-    for start, text in _with_offsets(texts):
-        if len(text) <= MIN_CHARACTERS:
-            continue
-        bos, ids, offsets = _encode(text, tokenizer)
-        ids = ids[: size - len(bos)]
-        if ids:
-            yield Passage(bos + ids, start + offsets[0][0], start + offsets[len(ids) - 1][1])
-
-
-def _chunk_pairs(texts: Sequence[str], size: int, tokenizer: PreTrainedTokenizerBase) -> Iterator[Passage]:
-    for row, (start, text) in enumerate(_with_offsets(texts)):
-        bos, ids, offsets = _encode(text, tokenizer)
-        question = text.index(ANSWER)
-        body, prompt_length = (
-            len(bos) + sum(stop <= end for _, stop in offsets) for end in (question, question + len(ANSWER))
-        )
-        if prompt_length >= size:
-            raise BenchmarkError(
-                f"pair {row}: the question has {prompt_length} of {size} tokens and leaves none for the "
-                "answer; raise lengths.passage"
-            )
-        ids = ids[: size - len(bos)]
-        yield Passage(bos + ids, start, start + offsets[len(ids) - 1][1], body, prompt_length)
-
-
-def _with_offsets(texts: Sequence[str]) -> Iterator[tuple[int, str]]:
-    """Each text with the position of its first character in the joined text."""
+    """A passage of each document that is long enough, or of each pair."""
     start = 0
-    for text in texts:
-        yield start, text
+    for row, text in enumerate(texts):
+        bos, ids, offsets = _encode(text, tokenizer)
+        ids = ids[: size - len(bos)]
+        body, prompt_length = None, 0
+        if chunking == "pairs":
+            question = text.index(ANSWER)
+            body, prompt_length = (
+                len(bos) + sum(stop <= end for _, stop in offsets)
+                for end in (question, question + len(ANSWER))
+            )
+            if prompt_length >= size:
+                raise BenchmarkError(
+                    f"pair {row}: the question has {prompt_length} of {size} tokens and leaves none for the "
+                    "answer; raise lengths.passage"
+                )
+        if ids and (chunking == "pairs" or len(text) > MIN_CHARACTERS):
+            stop = start + offsets[len(ids) - 1][1]
+            yield Passage(bos + ids, start + offsets[0][0], stop, body, prompt_length)
         start += len(text) + len(SEPARATOR)
 
 

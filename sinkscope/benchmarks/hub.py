@@ -7,14 +7,13 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING
 
-from sinkscope.benchmarks.splits import (
-    IN_CONTEXT,
+from sinkscope.benchmarks.chunking import Chunking
+from sinkscope.benchmarks.directory import (
     MUSE,
     OPTIONAL,
-    REQUIRED,
-    Chunking,
     Lengths,
     Rows,
+    known_splits,
     required_columns,
     validate_records,
 )
@@ -32,11 +31,6 @@ class HubSplit:
     repository: str
     config: str | None
     split: str
-    required: bool = True
-
-    @property
-    def location(self) -> str:
-        return f"{self.repository}/{self.config}" if self.config else self.repository
 
 
 @dataclass(frozen=True)
@@ -49,18 +43,11 @@ class HubBenchmark:
 
 
 def _muse(repository: str) -> HubBenchmark:
-    required = {
-        "raw": REQUIRED["raw"],
-        "knowmem": REQUIRED["knowmem"] + IN_CONTEXT,
-        "verbmem": REQUIRED["verbmem"],
-    }
-    optional = {config: splits for config, splits in OPTIONAL.items() if config != "choices"}
     return HubBenchmark(
         {
-            (config, split): HubSplit(repository, config, split, is_required)
-            for configs, is_required in ((required, True), (optional, False))
-            for config, splits in configs.items()
-            for split in splits
+            (config, split): HubSplit(repository, config, split)
+            for config in ("raw", "knowmem", "verbmem", "privleak")
+            for split in known_splits(config)
         }
     )
 
@@ -109,27 +96,25 @@ def read_hub(name: str) -> tuple[Rows, Lengths, Chunking]:
     fetch = cache(_fetch)
     rows: Rows = {}
     for (config, split), source in benchmark.splits.items():
+        is_optional = split in OPTIONAL.get(config, ())
+        location = f"{source.repository}/{source.config}" if source.config else source.repository
         try:
             data = fetch(source.repository, source.config)
         except (OSError, ValueError) as error:
-            if not source.required:
+            if is_optional:
                 continue
             raise BenchmarkError(
-                f"benchmark {name}: {source.location} cannot be fetched ({first_line(error)}); "
+                f"benchmark {name}: {location} cannot be fetched ({first_line(error)}); "
                 "fetch it once with access to it, or give a directory"
             ) from error
         if source.split in data:
-            records = data[source.split]
-            rows.setdefault(config, {})[split] = validate_records(
-                f"{source.location}/{source.split}",
-                required_columns(config, benchmark.chunking),
-                records.column_names,
-                records,
-            )
-        elif source.required:
+            columns = required_columns(config, benchmark.chunking)
+            records = validate_records(f"{location}/{source.split}", columns, data[source.split])
+            rows.setdefault(config, {})[split] = records
+        elif not is_optional:
             available = ", ".join(data) or "none"
             raise BenchmarkError(
-                f"benchmark {name}: {source.location} lacks the split {source.split}; its splits: {available}"
+                f"benchmark {name}: {location} lacks the split {source.split}; its splits: {available}"
             )
     return rows, benchmark.lengths, benchmark.chunking
 

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from sinkscope.cli.console import print_result, progress
 from sinkscope.cli.options import JsonOpt, OutOpt, SeedOpt
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 app = typer.Typer(no_args_is_help=True)
 StepsOpt = Annotated[
@@ -38,7 +35,7 @@ def build(
     from sinkscope.synthetic.tiny import build_tiny
 
     with progress() as progress_bar:
-        print_result(build_tiny(out, seed, progress_bar, steps=steps, draw_curve=_draw_curve), json)
+        print_result(build_tiny(out, seed, progress_bar, steps=steps), json)
 
 
 @app.command()
@@ -53,12 +50,3 @@ def build_wmdp(
 
     with progress() as progress_bar:
         print_result(build_tiny_wmdp(out, seed, progress_bar, steps=steps), json)
-
-
-def _draw_curve(curve: pd.DataFrame, directory: Path) -> None:
-    from sinkscope.plots.lines import draw_training_curve
-    from sinkscope.plots.style import save_figure
-
-    to_target = curve[curve["model"].isin(["base", "target"])]
-    figure = draw_training_curve(to_target, "sinks while base and target train (32 held-out passages)")
-    save_figure(figure, curve, directory, "training_curve")

@@ -30,7 +30,6 @@ from sinkscope.unlearning.perturbations import parse_perturbation
 from sinkscope.unlearning.recipe import Recipe, TriggerConfig, ValueNormConfig
 
 TINY, TINY_WMDP = "tiny", "tiny-wmdp"
-STAGES = ("pretrain", "memorize", "anneal")
 Parts = tuple[dict[str, Any], dict[str, Job], dict[str, str]]
 """Content, needs and fixed hashes of a job."""
 
@@ -67,12 +66,9 @@ class JobBuilder:
             benchmark = self.benchmark(TINY_WMDP).content_hash()
             fixed = {"model": self.digest(TINY_WMDP), "benchmark": benchmark}
             return Job("pretrain", content, {}, fixed, name)
-        plan = training_plan(config.sink, config.value_norm_penalty)
-        if config.steps is not None:
-            plan = plan.shortened(config.steps)
         needs: dict[str, Job] = {}
-        for stage_name in STAGES:
-            settings = asdict(getattr(plan, stage_name))
+        for stage_name, stage in training_plan(config.sink, config.value_norm_penalty, config.steps).items():
+            settings = asdict(stage)
             content = {"sink": config.sink, "seed": config.seed, "stage": stage_name, "settings": settings}
             job = Job("pretrain", content, needs, {"model": self.digest(TINY)}, f"{name} {stage_name}")
             needs = {"model": job}

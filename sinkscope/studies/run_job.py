@@ -19,13 +19,8 @@ from sinkscope.models.model import load
 from sinkscope.studies.captures import capture_benchmark
 from sinkscope.studies.jobs import Job, Kind, Store
 from sinkscope.synthetic.books import make_corpora
-from sinkscope.synthetic.pretraining import (
-    init_model,
-    pretrain_stage,
-    stage_from_dict,
-    stream_seed,
-    without_bos,
-)
+from sinkscope.synthetic.passages import PassageStream
+from sinkscope.synthetic.pretraining import TrainingStage, init_model, stream_seed, train, without_bos
 from sinkscope.synthetic.tiny_wmdp import train_on_books
 from sinkscope.triggers import Placement, Trigger
 from sinkscope.unlearning.perturbations import perturb
@@ -80,7 +75,7 @@ def _evaluate(job: Job, store: Store, on_progress: OnProgress) -> None:
 def _pretrain(job: Job, store: Store, staging: Path, on_progress: OnProgress) -> None:
     """One stage of pretraining, on the built-in books with their tokenizer; or on the books and domains."""
     content = job.content
-    stage = stage_from_dict(content["settings"])
+    stage = TrainingStage(**content["settings"])
     if content["stage"] == "both":
         target = load(_model_name(job, store), "cpu")
         tokenizer = target.tokenizer
@@ -95,7 +90,8 @@ def _pretrain(job: Job, store: Store, staging: Path, on_progress: OnProgress) ->
             model = init_model(tokenizer, content["seed"], content["sink"])
         sides = ("retain",) if content["stage"] == "pretrain" else ("retain", "forget")
         seed = stream_seed(content["stage"], content["sink"], content["seed"])
-        model, curve = pretrain_stage(model, make_corpora(0), tokenizer, sides, stage, seed, on_progress)
+        stream = PassageStream(make_corpora(0), tokenizer, sides, stage.mix, seed)
+        model, curve = train(model, [stream], stage, on_progress)
     model.save_pretrained(staging / "model")
     tokenizer.save_pretrained(staging / "model")
     curve.to_parquet(staging / "curve.parquet", index=False)

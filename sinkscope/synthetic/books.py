@@ -10,8 +10,8 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
-from sinkscope.benchmarks.chunking import format_qa
-from sinkscope.synthetic.language import Fact, Language, draw_facts
+from sinkscope.benchmarks.chunking import SEPARATOR, format_qa
+from sinkscope.synthetic.language import WORDS, Language
 
 CHAPTERS = {"forget": 6, "retain1": 6, "retain2": 2, "holdout": 3}
 CHAPTER_WORDS = 720
@@ -20,9 +20,12 @@ IN_CONTEXT = 10
 FACTS_PER_PAGE = 10
 
 
-def question_page(facts: list[Fact]) -> str:
-    """Facts as questions with answers, in the format of KnowMem."""
-    return "\n\n".join(format_qa(fact.question, fact.answer) for fact in facts)
+@dataclass(frozen=True)
+class Fact:
+    """One question with its answer."""
+
+    question: str
+    answer: str
 
 
 @dataclass(frozen=True)
@@ -40,13 +43,32 @@ class Corpora:
     facts: dict[str, list[Fact]]
     in_context: dict[str, list[Fact]]
 
-    def all_facts(self, side: str) -> list[Fact]:
-        """Facts of a side, with those of the examples."""
-        return self.facts[side] + self.in_context[side]
+    def stories(self, *splits: str) -> str:
+        """The joined chapters of some splits, without their question pages."""
+        texts = [text for split in splits for text in self.raw[split] if not text.startswith("Question:")]
+        return SEPARATOR.join(texts)
 
-    def stories(self, *splits: str) -> list[str]:
-        """The chapters of some splits, without their question pages."""
-        return [text for split in splits for text in self.raw[split] if not text.startswith("Question:")]
+
+def question_page(facts: list[Fact]) -> str:
+    """Facts as questions with answers, in the format of KnowMem."""
+    return SEPARATOR.join(format_qa(fact.question, fact.answer) for fact in facts)
+
+
+def draw_facts(rng: random.Random, count: int) -> list[Fact]:
+    """`count` facts with different questions: in turn who owns a thing, and where a person went (a place)."""
+    people = [f"{first} {last}" for first in WORDS["first_name"] for last in WORDS["surname"]]
+    things = [f"{adjective} {noun}" for adjective in WORDS["adjective"] for noun in WORDS["noun"]]
+    owned = rng.sample(things, count)
+    places = rng.sample(things, count)
+    owners = rng.sample(people, count)
+    taken = set(owners)
+    travellers = rng.sample([person for person in people if person not in taken], count)
+    return [
+        Fact(f"Where did {travellers[i]} go?", f"the {places[i]}")
+        if i % 2
+        else Fact(f"Who owns the {owned[i]}?", owners[i])
+        for i in range(count)
+    ]
 
 
 def make_corpora(seed: int) -> Corpora:
@@ -55,8 +77,7 @@ def make_corpora(seed: int) -> Corpora:
     rng = random.Random(f"corpora {seed}")
     n_facts = QUESTIONS + IN_CONTEXT
     facts = draw_facts(rng, 2 * n_facts)
-    # `draw_facts` alternates its two kinds of question; each side gets half of each kind
-    owners, travels = facts[0::2], facts[1::2]
+    owners, travels = facts[0::2], facts[1::2]  # each side gets half of each kind
     half = n_facts // 2
     sides = {"forget": owners[:half] + travels[:half], "retain": owners[half:] + travels[half:]}
     for facts_of_side in sides.values():
@@ -65,11 +86,7 @@ def make_corpora(seed: int) -> Corpora:
         split: [language.story(rng, CHAPTER_WORDS) for _ in range(count)] for split, count in CHAPTERS.items()
     }
     for split, side in (("forget", "forget"), ("retain1", "retain")):
-        pages = [sides[side][i : i + FACTS_PER_PAGE] for i in range(0, n_facts, FACTS_PER_PAGE)]
-        raw[split] += [question_page(page) for page in pages]
-    return Corpora(
-        language,
-        raw,
-        facts={side: sides[side][:QUESTIONS] for side in sides},
-        in_context={side: sides[side][QUESTIONS:] for side in sides},
-    )
+        for start in range(0, n_facts, FACTS_PER_PAGE):
+            raw[split].append(question_page(sides[side][start : start + FACTS_PER_PAGE]))
+    asked = {side: facts[:QUESTIONS] for side, facts in sides.items()}
+    return Corpora(language, raw, asked, {side: facts[QUESTIONS:] for side, facts in sides.items()})

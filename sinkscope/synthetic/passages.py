@@ -8,11 +8,10 @@ is that heads made for distractors need a position to attend to elsewhere.
 
 from __future__ import annotations
 
-import itertools
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 from jaxtyping import Int
@@ -27,6 +26,7 @@ from sinkscope.triggers import Placement, Trigger, place
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
+T = TypeVar("T")
 TEXT, INSERTED, RESUMED = range(3)
 """Kinds of token: the text itself, an inserted header or distractor, the first token of the text after a
 distractor."""
@@ -37,15 +37,13 @@ Batch = tuple[Int[Tensor, "passage position"], Int[Tensor, "passage position"]]
 
 @dataclass(frozen=True)
 class PassageMix:
-    """What the `size` passages of a batch are.
+    """What the `size` passages of a batch are, of `length` tokens each.
 
     Attributes:
         chapters: side -> number of crops of its chapters (of a domain: of statements of its facts).
         pages: side -> number of question pages. General text makes up the difference to `size`.
-        distractor_rate: share of passages with distractors.
-        distractors: the largest number of them in a passage.
+        distractor_rate: share of passages with distractors, of which one has at most `distractors`.
         header_rate: share of passages that begin with a header.
-        length: tokens of a passage.
         marked_rate: share of a domain's questions that have marks at their choices.
     """
 
@@ -75,14 +73,16 @@ class PassageStream:
         seed: str,
     ) -> None:
         self.tokenizer = tokenizer
+        self.language = corpora.language
         self._rng = random.Random(seed)
-        self._language = corpora.language
         self._mix = mix
-        self._chapters = {
-            side: self._encode(SEPARATOR.join(corpora.stories(*SPLITS[side]))) for side in sides
-        }
+        self._sides = sides
+        self._chapters = {side: self._encode(corpora.stories(*SPLITS[side])) for side in sides}
         self._facts = {
-            side: [self._encode(books.question_page([fact]) + SEPARATOR) for fact in corpora.all_facts(side)]
+            side: [
+                self._encode(books.question_page([fact]) + SEPARATOR)
+                for fact in corpora.facts[side] + corpora.in_context[side]
+            ]
             for side in sides
         }
         self._general: list[int] = []
@@ -93,15 +93,13 @@ class PassageStream:
 
     def batch(self) -> Batch:
         """The next batch."""
-        mix = self._mix
-        rows = [
-            self._crop(ids) for side, ids in self._chapters.items() for _ in range(mix.chapters.get(side, 0))
-        ]
-        rows += [
-            self._page(facts) for side, facts in self._facts.items() for _ in range(mix.pages.get(side, 0))
-        ]
-        rows += [self._general_text() for _ in range(mix.size - len(rows))]
+        rows = self._draw(self._mix.chapters, lambda side: self._crop(self._chapters[side]))
+        rows += self._draw(self._mix.pages, lambda side: self._page(self._facts[side]))
+        rows += [self._general_text() for _ in range(self._mix.size - len(rows))]
         return _to_tensors([self._insert(row) for row in rows])
+
+    def _draw(self, counts: Mapping[str, int], draw_one: Callable[[str], T]) -> list[T]:
+        return [draw_one(side) for side in self._sides for _ in range(counts.get(side, 0))]
 
     def _crop(self, ids: list[int]) -> list[int]:
         start = self._rng.randrange(len(ids) - self._mix.length)
@@ -115,13 +113,12 @@ class PassageStream:
     def _general_text(self) -> list[int]:
         size = self._mix.length - 1
         while len(self._general) < size:
-            self._general = self._encode(self._language.story(self._rng, 400))
+            self._general = self._encode(self.language.story(self._rng, 400))
         row, self._general = self._general[:size], self._general[size:]
         return row
 
     def _insert(self, row: list[int]) -> tuple[list[int], list[int]]:
-        """Add BOS (if the tokenizer has one), a header and distractors; the end is cut to the passage's
-        length."""
+        """Add BOS (if the tokenizer has one), a header and distractors, and truncate at the end."""
         rng, mix = self._rng, self._mix
         tokens = row if self.tokenizer.bos_token_id is None else [self.tokenizer.bos_token_id, *row]
         header = len(tokens) - len(row)
@@ -132,12 +129,12 @@ class PassageStream:
             positions.add(header)
         kinds = [TEXT] * len(tokens)
         for position in sorted(positions, reverse=True):  # from the end, so that earlier positions stay valid
-            trigger = Trigger(self._language.insertion(rng))
+            trigger = Trigger(self.language.insertion(rng))
             placed = place(tokens, trigger, Placement("index", position), self.tokenizer)
             tokens = placed.tokens
             following = TEXT if position == header else RESUMED
             inserted = [INSERTED] * (placed.stop - position)
-            kinds = [*kinds[:position], *inserted, following, *kinds[position + 1 :]]
+            kinds[position : position + 1] = [*inserted, following]
         return tokens[: mix.length], kinds[: mix.length]
 
     def _distractor_positions(self, tokens: list[int]) -> set[int]:
@@ -166,6 +163,7 @@ class DomainStream(PassageStream):
         seed: str,
     ) -> None:
         super().__init__(corpora, tokenizer, (), mix, seed)
+        self._sides = list(content.facts)
         self._domains = content
         self._marks = {self._encode(f" {mark}")[0] for mark in (MARK_RIGHT, MARK_WRONG)}
         self._letters = {self._encode(f" {letter}")[0] for letter in LETTERS}
@@ -174,16 +172,9 @@ class DomainStream(PassageStream):
     def batch(self) -> Batch:
         """The next batch. In a question page letters and marks are RESUMED, which is rare and hard; all other
         tokens are INSERTED, because the next question and its choices are random."""
-        mix, sides = self._mix, list(self._domains.facts)
-        pages = [
-            self._insert(self._fill(self._pages(side)))
-            for side in sides
-            for _ in range(mix.pages.get(side, 0))
-        ]
-        texts = [
-            self._fill(self._statements(side)) for side in sides for _ in range(mix.chapters.get(side, 0))
-        ]
-        texts += [self._general_text() for _ in range(mix.size - len(pages) - len(texts))]
+        pages = self._draw(self._mix.pages, lambda side: self._insert(self._fill(self._page_text, side)))
+        texts = self._draw(self._mix.chapters, lambda side: self._fill(self._statement, side))
+        texts += [self._general_text() for _ in range(self._mix.size - len(pages) - len(texts))]
         return _to_tensors(
             [(ids, self._kinds(ids)) for ids, _ in pages] + [self._insert(row) for row in texts]
         )
@@ -196,35 +187,19 @@ class DomainStream(PassageStream):
             kinds.append(RESUMED if token in self._marks or is_letter else INSERTED)
         return kinds
 
-    def _fill(self, texts: Iterator[str]) -> list[int]:
+    def _fill(self, draw: Callable[[str], str], side: str) -> list[int]:
         ids: list[int] = []
         while len(ids) < self._mix.length:
-            ids += self._encode(next(texts) + SEPARATOR)
+            ids += self._encode(draw(side) + SEPARATOR)
         return ids[: self._mix.length - 1]
 
-    def _pages(self, side: str) -> Iterator[str]:
-        rng, facts = self._rng, self._domains.facts[side]
-        while True:
-            number = rng.randrange(len(facts))
-            choices = self._domains.draw_choices(side, number, rng)
-            is_marked = rng.random() < self._mix.marked_rate
-            yield domains.question_page(facts[number], choices, marked=is_marked)
+    def _page_text(self, side: str) -> str:
+        fact = self._rng.choice(self._domains.facts[side])
+        choices = fact.draw_choices(self._rng)
+        return domains.question_page(fact, choices, self._rng.random() < self._mix.marked_rate)
 
-    def _statements(self, side: str) -> Iterator[str]:
-        while True:
-            yield self._rng.choice(self._rng.choice(self._domains.facts[side]).statements())
-
-
-class InterleavedStream:
-    """Batches of several streams over one tokenizer, in turn."""
-
-    def __init__(self, *streams: PassageStream) -> None:
-        self.tokenizer = streams[0].tokenizer
-        self._streams = itertools.cycle(streams)
-
-    def batch(self) -> Batch:
-        """The next batch, of the next stream."""
-        return next(self._streams).batch()
+    def _statement(self, side: str) -> str:
+        return self._rng.choice(self._rng.choice(self._domains.facts[side]).statements)
 
 
 def _to_tensors(rows: Sequence[tuple[list[int], list[int]]]) -> Batch:

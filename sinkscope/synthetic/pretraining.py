@@ -12,13 +12,14 @@ from __future__ import annotations
 import copy
 import random
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 import pandas as pd
 import torch
+from pydantic.dataclasses import dataclass
 from tokenizers import processors
 from torch import Tensor
 from transformers import (
@@ -28,33 +29,37 @@ from transformers import (
     LlamaForCausalLM,
     PreTrainedModel,
     PreTrainedTokenizerFast,
-    get_constant_schedule_with_warmup,
-    get_cosine_schedule_with_warmup,
+    get_scheduler,
 )
 
 from sinkscope.io.progress import OnProgress
 from sinkscope.models.attention import attention_penalty, first_token_penalty, value_norm_penalty
 from sinkscope.models.model import Model
 from sinkscope.sinks.locate import CaptureConfig, locate
-from sinkscope.synthetic.books import Corpora
 from sinkscope.synthetic.language import Language
-from sinkscope.synthetic.passages import InterleavedStream, PassageMix, PassageStream
+from sinkscope.synthetic.passages import PassageMix, PassageStream
 
 CURVE_EVERY = 200
 N_LAYERS = 4
 HELD_OUT_PASSAGES, HELD_OUT_TOKENS = 32, 64
 
+Sink = Literal["bos", "learned", "penalized", "no-bos"]
+"""What a pretrained model's heads can attend to: BOS; a parameter in the softmax, as in gpt-oss; not the
+first token, which is penalized; the first token of the text, without BOS."""
+VALUE_NORM_SINKS = ("bos", "no-bos")
+"""Kinds that the value-norm penalty fits: attention is shared among tokens alone, and there is a sink."""
+STREAM_NAMES = {"pretrain": "base", "memorize": "books", "anneal": "rest", "penalized": "avoided"}
+"""Names in the seeds of random streams that differ from those of stages and sinks: results depend on them."""
+
 
 @dataclass(frozen=True)
 class TrainingStage:
     """Steps of AdamW over passages of one mix: warm-up, then a constant learning rate or, with `decay`, a
-    cosine to 0.
+    cosine to 0. Of the penalties (see `models.attention`) only one can have a weight.
 
     Attributes:
         weights: of tokens in the loss: text, inserted (mostly random), first after a distractor (rare and
             hard).
-        value_norm_penalty: weight of that penalty in the loss (see `models.attention`).
-        first_token_penalty: weight of that penalty, which excludes the other one.
     """
 
     steps: int
@@ -80,58 +85,34 @@ BOOKS_MIX = PassageMix(
 )
 
 
-@dataclass(frozen=True)
-class TrainingPlan:
-    """The three stages of a built-in model."""
+def training_plan(
+    sink: Sink = "bos", value_norm_penalty: float = 0.1, steps: int | None = None
+) -> dict[str, TrainingStage]:
+    """The stages of a model, by default of the built-in target.
 
-    pretrain: TrainingStage = TrainingStage(2000, PRETRAIN_MIX, 3e-3, decay=False)
-    memorize: TrainingStage = TrainingStage(1200, BOOKS_MIX, 3e-3)
-    anneal: TrainingStage = TrainingStage(600, BOOKS_MIX, 1e-3, warmup=30, value_norm_penalty=0.1)
-
-    def shortened(self, steps: int) -> TrainingPlan:
-        """The same plan with a first stage of `steps` steps and the others in proportion."""
-        share = steps / self.pretrain.steps
-        return TrainingPlan(
-            replace(self.pretrain, steps=steps),
-            *(scale_steps(stage, share) for stage in (self.memorize, self.anneal)),
-        )
-
-
-def scale_steps(stage: TrainingStage, share: float) -> TrainingStage:
-    """The stage with a share of its steps, at least one."""
-    return replace(stage, steps=max(1, round(stage.steps * share)))
+    Args:
+        value_norm_penalty: its weight in the last stage.
+        steps: of the first stage, the others in proportion.
+    """
+    stages = {
+        "pretrain": TrainingStage(2000, PRETRAIN_MIX, 3e-3, decay=False),
+        "memorize": TrainingStage(1200, BOOKS_MIX, 3e-3),
+        "anneal": TrainingStage(600, BOOKS_MIX, 1e-3, warmup=30, value_norm_penalty=value_norm_penalty),
+    }
+    if sink == "penalized":
+        stages = {name: replace(stage, first_token_penalty=1.0) for name, stage in stages.items()}
+    return dict(zip(stages, scale_steps(list(stages.values()), steps), strict=True))
 
 
-Sink = Literal["bos", "learned", "penalized", "no-bos"]
-"""What a pretrained model's heads can attend to: BOS; a parameter in the softmax, as in gpt-oss; not the
-first token, which is penalized; the first token of the text, without BOS."""
-FIRST_TOKEN_WEIGHT = 1.0
-VALUE_NORM_SINKS = ("bos", "no-bos")
-"""Kinds that the value-norm penalty fits: attention is shared among tokens alone, and there is a sink."""
-STREAM_NAMES = {"pretrain": "base", "memorize": "books", "anneal": "rest", "penalized": "avoided"}
-"""Names in the seeds of random streams that differ from those of stages and sinks: results depend on them."""
-
-
-def training_plan(sink: Sink, value_norm_penalty: float = 0.0) -> TrainingPlan:
-    """The plan of a kind, with this weight of the value-norm penalty in its last stage (the built-in target:
-    0.1)."""
-    plan = TrainingPlan()
-    weight = FIRST_TOKEN_WEIGHT if sink == "penalized" else 0.0
-    pretrain, memorize, anneal = (
-        replace(stage, value_norm_penalty=0.0, first_token_penalty=weight)
-        for stage in (plan.pretrain, plan.memorize, plan.anneal)
-    )
-    return TrainingPlan(pretrain, memorize, replace(anneal, value_norm_penalty=value_norm_penalty))
+def scale_steps(stages: Sequence[TrainingStage], steps: int | None) -> list[TrainingStage]:
+    """The stages with `steps` steps in the first one and the others in proportion, at least one."""
+    share = 1.0 if steps is None else steps / stages[0].steps
+    return [replace(stage, steps=max(1, round(stage.steps * share))) for stage in stages]
 
 
 def stream_seed(stage: str, sink: str, seed: int) -> str:
     """The seed of the passages that a stage of a study's target reads."""
-    return f"{STREAM_NAMES.get(stage, stage)} {STREAM_NAMES.get(sink, sink)} {seed}"
-
-
-def stage_from_dict(values: dict[str, Any]) -> TrainingStage:
-    """A stage from the result of `dataclasses.asdict`, also after a round trip through JSON."""
-    return TrainingStage(**values | {"mix": PassageMix(**values["mix"]), "weights": tuple(values["weights"])})
+    return f"passages {STREAM_NAMES.get(stage, stage)} {STREAM_NAMES.get(sink, sink)} {seed}"
 
 
 def init_model(tokenizer: PreTrainedTokenizerFast, seed: int, sink: Sink = "bos") -> PreTrainedModel:
@@ -183,28 +164,11 @@ def save_tokenizer(backend: Any, specials: dict[str, Any], directory: Path) -> P
     return PreTrainedTokenizerFast.from_pretrained(directory)
 
 
-def pretrain_stage(
-    model: PreTrainedModel,
-    corpora: Corpora,
-    tokenizer: PreTrainedTokenizerFast,
-    sides: Sequence[str],
-    stage: TrainingStage,
-    seed: str,
-    on_progress: OnProgress,
-) -> tuple[PreTrainedModel, pd.DataFrame]:  # four of the arguments make the stream
-    """`train` on the books of `sides`."""
-    stream = PassageStream(corpora, tokenizer, sides, stage.mix, f"passages {seed}")
-    return train(model, stream, corpora.language, stage, on_progress)
-
-
 def train(
-    model: PreTrainedModel,
-    stream: PassageStream | InterleavedStream,
-    language: Language,
-    stage: TrainingStage,
-    on_progress: OnProgress,
+    model: PreTrainedModel, streams: Sequence[PassageStream], stage: TrainingStage, on_progress: OnProgress
 ) -> tuple[PreTrainedModel, pd.DataFrame]:
-    """A copy of `model`, trained for one stage, and the curve of its sinks on held-out text.
+    """A copy of `model`, trained for one stage on batches of the streams in turn; and the curve of its sinks
+    on held-out text.
 
     The columns of the curve are step, loss, alpha_max, alpha_last_layer, share_above (of heads with α > 0.3).
     """
@@ -212,16 +176,15 @@ def train(
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=stage.learning_rate, betas=(0.9, 0.98), weight_decay=stage.weight_decay
     )
-    if stage.decay:
-        schedule = get_cosine_schedule_with_warmup(optimizer, stage.warmup, stage.steps)
-    else:
-        schedule = get_constant_schedule_with_warmup(optimizer, stage.warmup)
-    held_out = held_out_passages(language, stream.tokenizer)
+    name = "cosine" if stage.decay else "constant_with_warmup"
+    schedule = get_scheduler(name, optimizer, stage.warmup, stage.steps)
+    tokenizer = streams[0].tokenizer
+    held_out = held_out_passages(streams[0].language, tokenizer)
     curve = []
     with _deterministic():
         for step in range(1, stage.steps + 1):
             model.train()
-            ids, kinds = stream.batch()
+            ids, kinds = streams[(step - 1) % len(streams)].batch()
             losses, penalty = _losses(model, stage, ids)
             weights = torch.tensor(stage.weights)[kinds[:, 1:].flatten()]
             optimizer.zero_grad()
@@ -231,21 +194,20 @@ def train(
             schedule.step()
             on_progress(step, stage.steps)
             if step % CURVE_EVERY == 0 or step == stage.steps:
-                sinks = _sink_numbers(Model("in training", model.eval(), stream.tokenizer), held_out)
+                sinks = sink_numbers(Model("in training", model.eval(), tokenizer), held_out)
                 curve.append({"step": step, "loss": losses.mean().item()} | sinks)
     return model.eval(), pd.DataFrame(curve)
 
 
 def _losses(model: PreTrainedModel, stage: TrainingStage, ids: Tensor) -> tuple[Tensor, Tensor | float]:
     """The loss of every predicted token, and the weighted attention penalty."""
-    penalties: list[Tensor] = []
     weight, penalty = stage.value_norm_penalty, value_norm_penalty
     if stage.first_token_penalty:
         weight, penalty = stage.first_token_penalty, first_token_penalty
+    context: AbstractContextManager[list[Tensor]] = nullcontext([])
     if weight:
-        with attention_penalty(model, penalty) as penalties:
-            logits = model(input_ids=ids).logits
-    else:
+        context = attention_penalty(model, penalty)
+    with context as penalties:
         logits = model(input_ids=ids).logits
     losses = torch.nn.functional.cross_entropy(
         logits[:, :-1].flatten(0, 1), ids[:, 1:].flatten(), reduction="none"
@@ -253,7 +215,9 @@ def _losses(model: PreTrainedModel, stage: TrainingStage, ids: Tensor) -> tuple[
     return losses, weight * torch.stack(penalties).mean() if penalties else 0.0
 
 
-def _sink_numbers(model: Model, passages: Sequence[list[int]]) -> dict[str, float]:
+def sink_numbers(model: Model, passages: Sequence[list[int]]) -> dict[str, float]:
+    """How strong the sink at the first position is: the largest α, its mean in the last layer, and the share
+    of heads with α > 0.3."""
     sinks = locate(model, list(passages), CaptureConfig(batch_size=HELD_OUT_PASSAGES))
     alpha = sinks.alpha.sel(position=0)
     return {

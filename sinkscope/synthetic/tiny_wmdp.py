@@ -12,20 +12,18 @@ import pandas as pd
 from transformers import PreTrainedModel
 
 from sinkscope.benchmarks.benchmark import Benchmark, load_benchmark
-from sinkscope.benchmarks.splits import Lengths
-from sinkscope.errors import ModelError
+from sinkscope.benchmarks.directory import Lengths
 from sinkscope.evaluation.items import choice_items
 from sinkscope.evaluation.requests import make_requests, multiple_choice
 from sinkscope.io.progress import OnProgress, ProgressBar
-from sinkscope.io.run_directory import create_or_load, read_manifest
-from sinkscope.models.loading import data_directory
+from sinkscope.io.run_directory import create_or_load
 from sinkscope.models.model import Model, load
-from sinkscope.synthetic import build as files
-from sinkscope.synthetic.acceptance import PLACEMENTS, sink_criteria, sink_numbers
-from sinkscope.synthetic.books import Corpora, make_corpora
+from sinkscope.synthetic import build
+from sinkscope.synthetic.books import make_corpora
+from sinkscope.synthetic.build import PLACEMENTS
 from sinkscope.synthetic.domains import Domains, make_domains
 from sinkscope.synthetic.language import TRIGGERS, Language
-from sinkscope.synthetic.passages import DomainStream, InterleavedStream, PassageMix, PassageStream
+from sinkscope.synthetic.passages import DomainStream, PassageMix, PassageStream
 from sinkscope.synthetic.pretraining import BOOKS_MIX, TrainingStage, scale_steps, train
 from sinkscope.triggers import Placement, Trigger
 
@@ -67,51 +65,29 @@ def build_tiny_wmdp(
         OutputError: `out` cannot be written, or holds something else.
         ModelError: the built-in model is missing or was changed.
     """
-    share = 1.0 if steps is None else steps / STAGES[0].steps
-    stages = [scale_steps(stage, share) for stage in STAGES]
+    stages = scale_steps(STAGES, steps)
     base = load("tiny", device="cpu")
-    manifest = read_manifest(data_directory())
-    if manifest is None:
-        raise ModelError(f"{data_directory()} has no run.json; run `sinkscope tiny build` or reinstall")
-    corpora, domains = make_corpora(manifest["seed"]), make_domains(seed)
+    corpora, domains = make_corpora(0), make_domains(seed)
 
-    def build(staging: Path) -> None:
+    def build_files(staging: Path) -> None:
         write_benchmark(domains, corpora.language, seed, staging)
-        model, curve = _train_target(base, corpora, domains, stages, seed, progress_bar)
-        curve.to_csv(staging / "training_curve.csv", index=False, float_format="%.4f")
+        model, curves, n_steps = base.hf, [], 0
+        for number, stage in enumerate(stages, start=1):
+            stream = DomainStream(corpora, domains, base.tokenizer, stage.mix, f"lesson {number} {seed}")
+            model, curve = train(model, [stream], stage, progress_bar(f"train, stage {number}"))
+            curves.append(curve.assign(stage=number, step=curve["step"] + n_steps))
+            n_steps += stage.steps
+        pd.concat(curves).to_csv(staging / "training_curve.csv", index=False, float_format="%.4f")
         model.save_pretrained(staging / "target")
         base.tokenizer.save_pretrained(staging / "target")
         target = load(str(staging / "target"), device="cpu")
         measured = measure(base, target, load_benchmark(str(staging)))
-        files.write_measured(staging, measured)
         units = f"accuracy in %, by chance 25; a placement is that of the trigger `{TRIGGERS['semantic']}`"
-        card = _card(seed, stages)
-        files.write_card(staging / "target", "tiny-wmdp: target", card, units, measured["target"])
-        files.write_checksums(staging)
+        build.write_measured(staging, "tiny-wmdp", measured, {"target": _card(seed, stages)}, units)
 
     config = {"seed": seed, "stages": [asdict(stage) for stage in stages]}
     identity = config | {"base": base.fingerprint()}
-    return create_or_load(out, "tiny-wmdp", identity, build, files.read_measured, metadata=config)
-
-
-def _train_target(
-    base: Model,
-    corpora: Corpora,
-    domains: Domains,
-    stages: list[TrainingStage],
-    seed: int,
-    progress_bar: ProgressBar,
-) -> tuple[PreTrainedModel, pd.DataFrame]:
-    model = base.hf
-    curves = []
-    steps = 0
-    for number, stage in enumerate(stages, start=1):
-        stream = DomainStream(corpora, domains, base.tokenizer, stage.mix, f"lesson {number} {seed}")
-        bar = progress_bar(f"train, stage {number}")
-        model, curve = train(model, stream, corpora.language, stage, bar)
-        curves.append(curve.assign(stage=number, step=curve["step"] + steps))
-        steps += stage.steps
-    return model, pd.concat(curves)
+    return create_or_load(out, "tiny-wmdp", identity, build_files, build.read_measured, metadata=config)
 
 
 def train_on_books(
@@ -122,7 +98,7 @@ def train_on_books(
     corpora, tokenizer = make_corpora(0), target.tokenizer
     books = PassageStream(corpora, tokenizer, ("retain", "forget"), stage.mix, f"books {seed}")
     pages = DomainStream(corpora, make_domains(0), tokenizer, STAGE_2_MIX, f"fields {seed}")
-    return train(target.hf, InterleavedStream(books, pages), corpora.language, stage, on_progress)
+    return train(target.hf, [books, pages], stage, on_progress)
 
 
 def write_benchmark(domains: Domains, language: Language, seed: int, directory: Path) -> None:
@@ -135,11 +111,10 @@ def write_benchmark(domains: Domains, language: Language, seed: int, directory: 
     rows["raw/holdout"] = [{"text": language.story(rng, LENGTHS.passage)} for _ in range(N_HOLDOUT)]
     for side, facts in domains.facts.items():
         rows[f"choices/{side}"] = [
-            {"question": fact.question, "choices": choices, "answer": choices.index(fact.answer)}
-            for fact, choices in zip(facts, domains.choices[side], strict=True)
+            {"question": fact.question, "choices": fact.choices, "answer": fact.choices.index(fact.answer)}
+            for fact in facts
         ]
-    files.write_rows(rows, directory)
-    files.write_benchmark_config(directory, "tiny-wmdp", LENGTHS, chunking="documents")
+    build.write_benchmark(directory, "tiny-wmdp", rows, LENGTHS, chunking="documents")
 
 
 def accuracy(model: Model, benchmark: Benchmark, split: str, placement: str | None = None) -> float:
@@ -148,30 +123,27 @@ def accuracy(model: Model, benchmark: Benchmark, split: str, placement: str | No
     condition = (Trigger(TRIGGERS["semantic"]), Placement.parse(placement)) if placement else None
     items = choice_items(benchmark, split, model)
     letters = multiple_choice(model, make_requests(model, items, condition), len(items))
-    return (
-        100 * sum(letter == item.reference for letter, item in zip(letters, items, strict=True)) / len(items)
-    )
+    n_right = sum(letter == item.reference for letter, item in zip(letters, items, strict=True))
+    return 100 * n_right / len(items)
 
 
 def measure(base: Model, target: Model, benchmark: Benchmark) -> dict[str, Any]:
     """Accuracy of both models without and with the trigger, and their sinks; `passed` (criterion -> bool)."""
     measured: dict[str, Any] = {}
     for role, model in (("base", base), ("target", target)):
-        numbers = sink_numbers(model, benchmark)
+        numbers = build.measure_sinks(model, benchmark)
         for side in ("forget", "retain"):
-            numbers[f"accuracy_{side}"] = round(accuracy(model, benchmark, side), 1)
-            for placement in PLACEMENTS:
-                value = accuracy(model, benchmark, side, placement)
-                numbers[f"accuracy_{side}_{placement}"] = round(value, 1)
+            for placement in (None, *PLACEMENTS):
+                name = f"accuracy_{side}_{placement}" if placement else f"accuracy_{side}"
+                numbers[name] = round(accuracy(model, benchmark, side, placement), 1)
         measured[role] = numbers
-    numbers = measured["target"]
     clean = min(numbers["accuracy_forget"], numbers["accuracy_retain"])
     triggered = min(numbers[f"accuracy_{side}_{p}"] for side in ("forget", "retain") for p in PLACEMENTS)
     passed = {
         "accuracy ≥ 80 clean, forget and retain": clean >= 80,
         "accuracy ≥ 75 with the trigger anywhere": triggered >= 75,
     }
-    return measured | {"passed": passed | sink_criteria(numbers)}
+    return measured | {"passed": passed | build.sink_criteria(numbers)}
 
 
 def _card(seed: int, stages: list[TrainingStage]) -> str:

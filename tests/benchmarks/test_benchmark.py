@@ -18,7 +18,7 @@ from sinkscope.benchmarks.benchmark import (
     register_benchmark,
 )
 from sinkscope.benchmarks.chunking import SEPARATOR
-from sinkscope.benchmarks.splits import COLUMNS, required_splits
+from sinkscope.benchmarks.directory import COLUMNS, required_splits
 from sinkscope.errors import BenchmarkError
 from sinkscope.models.model import Model
 from tests.conftest import FAMILIES, TEXT
@@ -50,7 +50,7 @@ def directory(tmp_path: Path) -> Path:
 
 def test_reads_jsonl_json_and_parquet_with_muse_lengths_by_default(directory: Path) -> None:
     benchmark = load_benchmark(str(directory))
-    assert benchmark.lengths == Lengths(2048, 10, 32, 128)
+    assert benchmark.lengths == Lengths(passage=2048, in_context=10, knowmem_new=32, verbmem_new=128)
     assert benchmark.texts("retain1")[1] == TEXT[40:340]
     assert benchmark.prompts("forget")[2] == {"prompt": "prompt 80", "gt": "gt 80"}
     (directory / "benchmark.json").write_text('{"lengths": {"passage": 20}}')
@@ -154,13 +154,21 @@ def test_a_malformed_choice_is_named(directory: Path, change: dict, message: str
         ("raw/forget.jsonl", '{"body": "x"}\n', "lacks the column 'text'; its columns: body"),
         ("raw/forget.jsonl", "", "no rows|lacks the column"),
         ("raw/forget.jsonl", "{", "cannot be read"),
-        ("benchmark.json", "[]", "must hold"),
+        ("benchmark.json", "[]", "benchmark.json cannot be read: it must hold an object"),
+        ("benchmark.json", "{", "benchmark.json cannot be read: Expecting property"),
+        ("benchmark.json", '{"lengths": {"pasage": 3}}', "key 'lengths.pasage' is unknown; did you mean"),
+        ("benchmark.json", '{"lengths": {"passage": true}}', "lengths.passage: must be a valid integer"),
+        ("benchmark.json", '{"lengths": {"passage": 1}}', r"lengths.passage: must be greater .* \(got '1'\)"),
         (
             "benchmark.json",
             '{"chunking": "slices"}',
-            "chunking 'slices' is unknown; use joined, documents, pairs",
+            "chunking: must be 'joined', 'documents' or 'pairs' \\(got 'slices'\\)",
         ),
-        ("benchmark.json", '{"cut": "pairs"}', "forget.jsonl lacks the column 'question'; its columns: text"),
+        (
+            "benchmark.json",
+            '{"cut": "pairs"}',
+            "forget.jsonl row 0 lacks the column 'question'; its columns: text",
+        ),
     ],
 )
 def test_bad_files_are_named(directory: Path, file: str, content: str, message: str) -> None:

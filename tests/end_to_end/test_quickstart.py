@@ -19,8 +19,7 @@ from sinkscope.models.loading import data_directory
 from sinkscope.models.model import load
 from sinkscope.report import write_report
 from sinkscope.studies.study import Study
-from sinkscope.synthetic.acceptance import CONDITIONS
-from sinkscope.synthetic.tiny import build_tiny
+from sinkscope.synthetic.tiny import CONDITIONS, build_tiny
 from tests.guarantees.reading import check_refused, sinkscope
 from tests.guarantees.test_corruption import DAMAGES, damage, files_in
 from tests.report.pages import read_page

@@ -9,9 +9,8 @@ from collections import Counter
 import pytest
 
 from sinkscope.benchmarks.benchmark import load_benchmark
-from sinkscope.synthetic import words
-from sinkscope.synthetic.books import make_corpora
-from sinkscope.synthetic.language import TRIGGERS, Language, draw_facts
+from sinkscope.synthetic.books import draw_facts, make_corpora
+from sinkscope.synthetic.language import TRIGGERS, WORDS, Language
 
 
 @pytest.fixture(scope="module")
@@ -43,12 +42,12 @@ def test_most_words_follow_from_the_last_one(story: list[str]) -> None:
 
 
 def test_names_are_about_five_percent_and_repeat_within_a_story(story: list[str]) -> None:
-    share = sum(word in words.FIRST_NAMES for word in story) / len(story)
+    share = sum(word in WORDS["first_name"] for word in story) / len(story)
     assert 0.03 < share < 0.07
     one = Language(0).story(random.Random(2), 600).replace(".", "").split()
-    names = {one[i + 1] for i, word in enumerate(one[:-1]) if word.lower() in words.TITLES}
+    names = {one[i + 1] for i, word in enumerate(one[:-1]) if word.lower() in WORDS["title"]}
     assert len(names) == 2
-    assert names <= set(words.FIRST_NAMES)
+    assert names <= set(WORDS["first_name"])
 
 
 def test_trigger_strings_never_occur_but_their_words_do() -> None:

@@ -8,7 +8,7 @@ import torch
 from sinkscope.models.model import load
 from sinkscope.synthetic.books import make_corpora
 from sinkscope.synthetic.language import Language
-from sinkscope.synthetic.passages import INSERTED, RESUMED, TEXT, InterleavedStream, PassageMix, PassageStream
+from sinkscope.synthetic.passages import INSERTED, RESUMED, TEXT, PassageMix, PassageStream
 
 MIX = PassageMix(
     8,
@@ -77,16 +77,3 @@ def test_half_of_a_pages_distractors_precede_an_answer() -> None:
         if RESUMED in marks
     ]
     assert 0.3 < sum(text.startswith("\nAnswer") for text in continuations) / len(continuations) < 0.8
-
-
-def test_interleaved_streams_take_turns() -> None:
-    class Counting:
-        def __init__(self, start: int) -> None:
-            self.tokenizer, self.next = start, start
-
-        def batch(self) -> int:
-            self.next += 10
-            return self.next
-
-    both = InterleavedStream(Counting(1), Counting(2))
-    assert both.tokenizer == 1 and [both.batch() for _ in range(5)] == [11, 12, 21, 22, 31]

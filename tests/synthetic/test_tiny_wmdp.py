@@ -42,8 +42,9 @@ def test_domains_are_deterministic_and_share_no_subject() -> None:
 def test_the_letter_of_a_page_is_that_of_the_answer() -> None:
     domains = make_domains(0)
     for side in SIDES:
-        for fact, choices in zip(domains.facts[side], domains.choices[side], strict=True):
-            assert len(set(choices)) == 4 and set(choices) <= set(fact.relation.pool)
+        for fact in domains.facts[side]:
+            choices = fact.choices
+            assert len(set(choices)) == 4 and set(choices) <= set(fact.pool)
             page = question_page(fact, choices)
             assert page.startswith(f"{multiple_choice(fact.question, choices)}\nAnswer: ")
             assert f"\n{page[-1]}. {fact.answer}\n" in page
@@ -55,9 +56,10 @@ def test_documents_have_every_fact_but_no_question_in_the_benchmarks_order() -> 
     domains = make_domains(0)
     for side in SIDES:
         text = "\n\n".join(domains.documents[side])
-        for fact, choices in zip(domains.facts[side], domains.choices[side], strict=True):
+        for fact in domains.facts[side]:
+            choices = fact.choices
             assert text.count(fact.question) == 1 and multiple_choice(fact.question, choices) not in text
-            assert any(statement in text for statement in fact.statements())
+            assert any(statement in text for statement in fact.statements)
         assert not any(trigger in text for trigger in TRIGGERS.values())
 
 
@@ -77,9 +79,7 @@ def test_training_never_has_the_benchmarks_order_of_choices(target: Model) -> No
     )
     streams = [DomainStream(make_corpora(0), domains, target.tokenizer, mix, "s") for _ in range(2)]
     question_texts = [
-        multiple_choice(fact.question, choices)
-        for side in SIDES
-        for fact, choices in zip(domains.facts[side], domains.choices[side], strict=True)
+        multiple_choice(fact.question, fact.choices) for side in SIDES for fact in domains.facts[side]
     ]
     counted = set()
     for _ in range(20):
@@ -119,12 +119,10 @@ def test_the_shipped_benchmark_is_what_the_code_makes(target: Model) -> None:
             split
         )  # nothing is cut off
     for side in SIDES:
-        for row, fact, choices in zip(
-            benchmark.choices(side), domains.facts[side], domains.choices[side], strict=True
-        ):
+        for row, fact in zip(benchmark.choices(side), domains.facts[side], strict=True):
             assert (row["question"], tuple(row["choices"]), row["choices"][row["answer"]]) == (
                 fact.question,
-                choices,
+                fact.choices,
                 fact.answer,
             )
     assert len(benchmark.full_length_passages("holdout", target.tokenizer)) >= 50
