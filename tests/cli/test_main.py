@@ -119,3 +119,14 @@ def test_the_traceback_can_be_shown(tmp_path, capsys, monkeypatch) -> None:
 )
 def test_usage_errors_are_one_line(arguments, message, tmp_path, capsys, monkeypatch) -> None:
     check_refused(run(capsys, monkeypatch, *arguments), message, tmp_path / "out")
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["recipes"]])
+def test_a_reader_that_leaves_early_is_no_error(arguments: list[str]) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "sinkscope", *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert process.stdout is not None and process.stderr is not None
+    process.stdout.close()
+    assert process.stderr.read() == b""
+    assert process.wait() in (0, 1)  # the code is rich's
