@@ -82,7 +82,9 @@ def value(source: dict[str, Any] | float) -> float:
         result = float(cells.iloc[0])
     else:
         result = float(getattr(cells, statistic)())
-    return result - value(source["minus"]) if "minus" in source else result
+    if "minus" in source:
+        result -= value(source["minus"])
+    return -result if source.get("negate") else result
 
 
 MEASURED = {page: entries for page, entries in NUMBERS.items() if entries != DEFINITIONS}
