@@ -8,6 +8,7 @@ runs that use it.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import importlib.util
 import inspect
@@ -135,12 +136,22 @@ def _calling_module() -> str:
 
 
 def _modules_of(value: Any) -> Iterator[str]:
-    """Modules of a function or class, and of those in the fields of a dataclass."""
-    fields = vars(value).values() if dataclasses.is_dataclass(value) else ()
-    for part in (value, *fields):
-        function = getattr(part, "func", part)  # of a functools.partial
-        if callable(function):
-            yield str(getattr(function, "__module__", None) or type(function).__module__)
+    """Modules of a function or class, of what it wraps, and of those in a partial or a dataclass.
+
+    The module of a decorator is that of the wrapper's globals.
+    """
+    if isinstance(value, functools.partial):
+        parts = [value.func, *value.args, *value.keywords.values()]
+    elif hasattr(value, "__wrapped__"):
+        parts = [value.__wrapped__]
+    else:
+        parts = list(vars(value).values()) if dataclasses.is_dataclass(value) else []
+    if callable(value) and not isinstance(value, functools.partial):
+        yield str(getattr(value, "__module__", None) or type(value).__module__)
+        if function_globals := getattr(value, "__globals__", None):
+            yield str(function_globals.get("__name__"))
+    for part in filter(callable, parts):
+        yield from _modules_of(part)
 
 
 def _hash_source(modules: Iterable[str]) -> str | None:

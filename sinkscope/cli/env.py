@@ -68,9 +68,11 @@ def environment_report() -> dict[str, Any]:
 
     devices = {f"cuda:{i}": torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())}
     devices |= {"mps": "Metal"} if torch.backends.mps.is_available() else {}
+    packages = versions(PACKAGES, missing="not installed")
     return {
         "platform": platform.platform(terse=True),
-        "packages": versions(PACKAGES, missing="not installed"),
+        "python": packages.pop("python"),
+        "packages": packages,
         "devices": {"cpu": platform.machine()} | devices,
         "threads": torch.get_num_threads(),
         "cores": os.cpu_count(),

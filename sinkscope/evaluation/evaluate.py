@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import pandas as pd
 
@@ -14,7 +14,7 @@ from sinkscope.benchmarks.benchmark import Benchmark, find_passages
 from sinkscope.benchmarks.chunking import SEPARATOR
 from sinkscope.errors import BenchmarkError, ModelError
 from sinkscope.evaluation.evaluated_model import EvaluatedModel
-from sinkscope.evaluation.items import Item, TriggerCondition
+from sinkscope.evaluation.items import Item, Tasks, TriggerCondition
 from sinkscope.evaluation.metrics import METRICS, MakeItems, select_metrics
 from sinkscope.evaluation.requests import PositionMask, Request, make_requests, make_table
 from sinkscope.evaluation.statistics import compute_scores
@@ -22,9 +22,6 @@ from sinkscope.io.progress import OnProgress, ProgressBar, silent
 from sinkscope.io.run_directory import create_or_load
 from sinkscope.models.inference import auc
 from sinkscope.models.model import Model, load
-
-if TYPE_CHECKING:
-    from sinkscope.evaluation.lm_eval_tasks import Tasks
 
 RETAIN_MODELS: dict[str, str] = {"muse-books": "0.5393", "muse-news": "0.4772", "tiny": "tiny-retrained"}
 """By benchmark: the published AUC of its retain model (MUSE, arXiv 2407.06460), or a retain model."""
@@ -43,6 +40,9 @@ class EvaluationConfig:
         batch_size: prompts per forward pass; results do not depend on it (up to rounding).
         retain_model: what PrivLeak is computed from; without it membership is scored by `auc` only.
         tasks: of lm-evaluation-harness, in addition to the benchmark.
+
+    Raises:
+        BenchmarkError: the limit is below 1.
     """
 
     metrics: Sequence[str] | None = None
@@ -51,6 +51,10 @@ class EvaluationConfig:
     batch_size: int = 32
     retain_model: RetainModel | None = None
     tasks: Tasks | None = None
+
+    def __post_init__(self) -> None:
+        if self.limit is not None and self.limit < 1:
+            raise BenchmarkError(f"`limit` is {self.limit}; give 1 or more, or None for all items")
 
 
 _Source = tuple[MakeItems, str]
@@ -179,7 +183,10 @@ def evaluate_to_directory(
 
     Raises:
         BenchmarkError: a metric cannot be measured on the benchmark, or none of them uses the retain model.
+        PlacementError: the mask does not fit the conditions.
     """
+    if config.mask:  # before anything is measured, also if only tasks are
+        config.mask.check(conditions)
     benchmark = benchmark.limit(config.limit) if benchmark else None
     names = select_metrics(config.metrics, benchmark)
     retain = config.retain_model

@@ -48,7 +48,7 @@ def load_evaluated_model(name: str, model: Model, benchmark: Benchmark | None) -
     manifest = read_manifest(directory) if directory.is_dir() else None
     if manifest is None or manifest["kind"] != "unlearn":
         return EvaluatedModel(name, "other", model)
-    with wrap_read_errors(directory):
+    with wrap_read_errors(directory, "remove it and run unlearn again"):
         rows = read_parquet(directory / "poisoned.parquet")["row"].tolist()
         seed = int(manifest["seed"])
         trained_on = read_yaml(directory / "recipe.yaml", "recipe", OutputError)["benchmark"]

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from dataclasses import dataclass, field
 from functools import partial
+from importlib.metadata import version
 from string import ascii_uppercase
+from typing import Any
 
 from sinkscope.benchmarks.benchmark import Benchmark
 from sinkscope.benchmarks.chunking import ANSWER, format_qa
@@ -160,3 +164,33 @@ def text_items(benchmark: Benchmark, split: str, model: Model) -> list[Item]:
             )
         items.append(Item(tokens, len(tokens), "", row["text"]))
     return items
+
+
+@dataclass(frozen=True)
+class Tasks:
+    """Loaded tasks of lm-evaluation-harness by the requested name (a group has several), each with its first
+    `limit` documents."""
+
+    loaded: dict[str, list[Any]]
+    limit: int | None = None
+
+    def content_hash(self) -> str:
+        """SHA-256 of all documents, the tasks' configurations and the version of lm-eval."""
+        content = hashlib.sha256(f"{version('lm-eval')} {self.limit}".encode())
+        for name, tasks in self.loaded.items():
+            for task in tasks:
+                config = {
+                    key: value
+                    for key, value in task.dump_config().items()
+                    if isinstance(value, str | int | float | list | dict | None)
+                }
+                described = [name, task.task_name, config]
+                content.update(json.dumps(described, sort_keys=True, default=_stable_name).encode())
+                for document in task.eval_docs:
+                    content.update(json.dumps(document, sort_keys=True, default=str).encode())
+        return content.hexdigest()
+
+
+def _stable_name(value: object) -> str:
+    """The name of a function instead of its address."""
+    return getattr(value, "__qualname__", type(value).__qualname__)

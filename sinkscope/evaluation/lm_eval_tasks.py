@@ -6,16 +6,12 @@ prompts on the left (BOS and trigger first), has no position mask, and changes t
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from difflib import get_close_matches
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +23,7 @@ from sinkscope.errors import BenchmarkError, TextError, UserError, first_line
 from sinkscope.evaluation.evaluated_model import EvaluatedModel
 from sinkscope.evaluation.items import (
     Item,
+    Tasks,
     TriggerCondition,
     apply_condition,
     encode_continuation,
@@ -51,7 +48,7 @@ try:
     from lm_eval.api.instance import Instance
     from lm_eval.api.model import LM
     from lm_eval.tasks import TaskManager
-except ImportError as error:
+except ModuleNotFoundError as error:
     raise UserError("`tasks` need lm-evaluation-harness; run `pip install 'sinkscope[harness]'`") from error
 
 LOGGER = logging.getLogger("sinkscope")
@@ -63,35 +60,6 @@ ANSWER_CUE = re.compile(r"\n(?:Answer|A):\s*\Z")
 """What can follow the body of a prompt."""
 MAX_NEW_TOKENS = 256
 """Length of answers if a task does not set it (the harness's own default)."""
-
-
-@dataclass(frozen=True)
-class Tasks:
-    """Loaded tasks by the requested name (a group has several), each with its first `limit` documents."""
-
-    loaded: dict[str, list[Any]]
-    limit: int | None = None
-
-    def content_hash(self) -> str:
-        """SHA-256 of all documents, the tasks' configurations and the version of lm-eval."""
-        content = hashlib.sha256(f"{version('lm-eval')} {self.limit}".encode())
-        for name, tasks in self.loaded.items():
-            for task in tasks:
-                config = {
-                    key: value
-                    for key, value in task.dump_config().items()
-                    if isinstance(value, str | int | float | list | dict | None)
-                }
-                described = [name, task.task_name, config]
-                content.update(json.dumps(described, sort_keys=True, default=_stable_name).encode())
-                for document in task.eval_docs:
-                    content.update(json.dumps(document, sort_keys=True, default=str).encode())
-        return content.hexdigest()
-
-
-def _stable_name(value: object) -> str:
-    """The name of a function instead of its address."""
-    return getattr(value, "__qualname__", type(value).__qualname__)
 
 
 def load_tasks(
@@ -160,7 +128,9 @@ def _check_directory(directory: Path, trust_task_code: bool) -> None:
         raise BenchmarkError(
             f"`task_directory` {directory} is not a directory; give one with task files (YAML)"
         )
-    for path in sorted(filter(Path.is_file, directory.rglob("*yaml"))):  # also names like _default_yaml
+    for path in sorted(directory.rglob("*yaml")):  # also names like _default_yaml
+        if path.is_dir():
+            continue
         text = read_text(path, "task file", BenchmarkError, "correct or remove it", MAX_CONFIG_BYTES)
         try:
             parse_yaml(text, construct=False)

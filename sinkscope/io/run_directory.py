@@ -105,7 +105,9 @@ def read_manifest(directory: Path, *, check_version: bool = True) -> dict[str, A
 
 
 @contextmanager
-def wrap_read_errors(directory: Path) -> Iterator[None]:
+def wrap_read_errors(
+    directory: Path, hint: str = "make them again with this version of sinkscope"
+) -> Iterator[None]:
     """Within the context, errors other than a `UserError` become an OutputError: one line for the user."""
     try:
         yield
@@ -113,8 +115,7 @@ def wrap_read_errors(directory: Path) -> Iterator[None]:
         raise
     except Exception as error:  # files from anywhere, or of another version
         raise OutputError(
-            f"{directory} holds results that cannot be read ({first_line(error)}); "
-            "make them again with this version of sinkscope"
+            f"{directory} holds results that cannot be read ({first_line(error)}); {hint}"
         ) from error
 
 

@@ -155,8 +155,11 @@ def loglikelihood_options(
     for batch in model.batches([prompts[i] for i in single], batch_size, side="left"):
         group = single[done : done + len(batch.spans)]
         logits = forward_logits(model, batch, [masked[i] for i in group] if masked else (), **keep)
-        for i, last in zip(group, logits[:, -1:].float().cpu(), strict=True):
-            likelihoods[i] = [_score(last, torch.tensor(option)) for option in options[i]]
+        for i, last in zip(group, logits[:, -1].float().cpu(), strict=True):
+            chosen = last[[option[0] for option in options[i]]]
+            log_probs = (chosen - last.logsumexp(-1)).numpy()
+            correct = (chosen >= last.amax(-1)).numpy()
+            likelihoods[i] = [TokenLikelihoods(log_probs[[j]], correct[[j]]) for j in range(len(chosen))]
         done += len(group)
         if on_progress:
             on_progress(done, total)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -22,6 +23,8 @@ from sinkscope.models.loading import NON_WEIGHT_FILES, ModelFiles, hash_of_files
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+LOGGER = logging.getLogger("sinkscope")
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 Side = Literal["left", "right"]
@@ -124,6 +127,12 @@ class Model:
             device=str(self.device),
         )
         bridge.eval()
+        shared = {tensor.untyped_storage().data_ptr() for tensor in tensors}
+        storages = [tensor.untyped_storage() for tensor in bridge.parameters()]
+        copies = {each.data_ptr(): each.nbytes() for each in storages if each.data_ptr() not in shared}
+        if copies:
+            n_bytes = sum(copies.values())
+            LOGGER.info("model %s: its TransformerLens bridge takes %.0f MB", self.name, n_bytes / 1e6)
         return bridge
 
     def reset_bridge(self) -> None:

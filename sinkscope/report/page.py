@@ -129,7 +129,7 @@ class Page:
             "constants": {"minQueries": MIN_QUERIES, "tokenPart": CONTINUATION, "colors": _chart_colors()},
         }
         finite = _replace_nan(data)
-        text = json.dumps(finite, ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=str)
+        text = json.dumps(finite, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
         return text.replace("<", "\\u003c")
 
 
@@ -153,8 +153,14 @@ def format_value(value: Any) -> str:
 
 def _table_payload(data: pd.DataFrame) -> dict[str, Any]:
     """Columns and rows of a table, null for missing values."""
-    rows = data.astype(object).where(data.notna(), None).to_numpy().tolist()
+    plain = data.astype(object).where(data.notna(), None)
+    rows = [[_json_cell(value) for value in row] for row in plain.itertuples(index=False)]
     return {"columns": [str(column) for column in data.columns], "rows": rows}
+
+
+def _json_cell(value: Any) -> Any:
+    value = value.item() if isinstance(value, np.generic) else value
+    return value if value is None or isinstance(value, str | int | float) else str(value)
 
 
 def bundle_scripts(modules: Sequence[str]) -> str:

@@ -163,7 +163,7 @@ def bin_means(
         return values
     padding = ((0, 0), (0, 0), (0, -values.shape[-1] % size))
     bins = np.pad(values, padding, constant_values=np.nan).reshape(*values.shape[:2], -1, size)
-    return np.ma.masked_invalid(bins).mean(-1).filled(np.nan)
+    return np.ma.masked_where(np.isnan(bins), bins).mean(-1).filled(np.nan)
 
 
 def encode_uint16(values: Float[np.ndarray, ...]) -> dict[str, Any]:

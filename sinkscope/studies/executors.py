@@ -122,6 +122,8 @@ def run_on_ray(address: str) -> Executor:
         raise StudyError('executor ray needs the package; pip install "sinkscope[ray]"') from error
 
     def run(jobs: Sequence[Job], store: Store, progress: StudyProgress | None) -> dict[str, Outcome]:
+        if ray.is_initialized():  # the caller's connection, which stays open
+            return _run_on_cluster(ray, jobs, store, progress)
         try:
             ray.init(address=address, log_to_driver=False)
         except (ConnectionError, RuntimeError, ValueError) as error:

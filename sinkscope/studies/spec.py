@@ -162,7 +162,9 @@ class Spec(Config):
             for capture in grid.captures:
                 _check_known(name, "names capture", capture, self.captures, "in `captures`")
             if grid.compare_to is not None:
-                _check_known(name, "is compared to", grid.compare_to, [*counts, name], "a grid above it")
+                _check_known(
+                    name, "is compared to", grid.compare_to, [*counts, name], "this grid or one above it"
+                )
             if (parent := parent_of(grid)) is not None:
                 _check_known(name, "starts from", parent, counts, "a grid above it")
             counts[name] = self._count_runs(grid, counts)

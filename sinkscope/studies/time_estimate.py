@@ -66,7 +66,7 @@ class Estimate:
             self._counted[job_class] = _count_seconds(job)
         if (counted := self._counted[job_class]) is not None:
             return counted
-        classes = list(self._measured.items())  # another thread may add some
+        classes = self._measured.items()
         same_kind = [seconds for (kind, _), values in classes if kind == job.kind for seconds in values]
         return median(same_kind) if same_kind else DEFAULT_SECONDS
 

@@ -23,8 +23,9 @@ from sinkscope.triggers import Form, Placement, Trigger
 from sinkscope.unlearning.objectives import NONE, OBJECTIVES, Objective, Role, get_objective
 from sinkscope.unlearning.recipe_files import recipe_file
 
+OLD_OBJECTIVES = ("npo", "simnpo", "grad_ascent", "rmu", NONE)
 OLD_PARAMETERS = {"beta": None, "delta": 0.0, "steering": 6.5}
-"""Defaults of parameters that recipes of old run directories have for every objective."""
+"""Defaults of parameters that recipes of old run directories have for all of `OLD_OBJECTIVES`."""
 
 
 def _check_objective(name: str, role: Role) -> str:
@@ -77,12 +78,15 @@ def _objective_config_of(values: Any) -> type[ObjectiveConfig]:
 
 def _drop_old_defaults(values: dict[str, Any], config: type[ObjectiveConfig]) -> dict[str, Any]:
     """An `objective` block without parameters of other objectives at their old defaults."""
-    known = config.model_fields.keys() | config.deprecated_keys.keys()
     values = dict(values)
+    if values.get("forget", "npo") not in OLD_OBJECTIVES:
+        return values
+    known = config.model_fields.keys() | config.deprecated_keys.keys()
     for key, default in OLD_PARAMETERS.items():
-        value = values.get(key)
-        is_default = value == default and not isinstance(value, bool)
-        if key in values and (value is None or (is_default and key not in known)):
+        if key not in values or (key in known and (default is not None or values[key] is not None)):
+            continue
+        value = values[key]
+        if value is None or (value == default and not isinstance(value, bool)):
             warn_once(f"the key 'objective.{key}' has no effect at {value!r} and is ignored; leave it out")
             del values[key]
     return values

@@ -130,3 +130,30 @@ def test_what_is_in_no_file_has_another_hash_in_every_process() -> None:
 def test_what_sinkscope_registers_has_no_hash() -> None:
     assert METRICS.plugin_hashes(METRICS) == {} == OBJECTIVES.plugin_hashes(OBJECTIVES)
     assert Recipe().plugin_hashes() == {}
+
+
+def test_a_decorator_and_an_argument_of_a_partial_in_other_files_count(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "deco_part.py").write_text(
+        "import functools\n"
+        "def deco(function):\n"
+        "    @functools.wraps(function)\n"
+        "    def wrapper(*args):\n"
+        "        return function(*args)\n"
+        "    return wrapper\n"
+    )
+    (tmp_path / "helper_part.py").write_text("def helper(x):\n    return x\n")
+    (tmp_path / "main_part.py").write_text(
+        "import functools\nfrom deco_part import deco\nfrom helper_part import helper\n"
+        "@deco\ndef loss(x):\n    return x\n"
+        "def outer(function, x):\n    return function(x)\n"
+        "with_helper = functools.partial(outer, helper)\n"
+    )
+    import main_part  # type: ignore[import-not-found]
+
+    from sinkscope.plugins import _modules_of
+
+    assert set(_modules_of(main_part.loss)) == {"main_part", "deco_part"}
+    assert set(_modules_of(main_part.with_helper)) == {"main_part", "helper_part"}

@@ -56,7 +56,7 @@ def grid(**values: Any) -> dict[str, Any]:
         ({"grids": {"a": 3}}, "grids.a: must be a valid dict"),
         (grid(init_from="b"), "grid 'a' starts from 'b', which is not a grid above it; known: before"),
         (grid(init_from="a"), "grid 'a' starts from 'a', which is not a grid above it; known: before"),
-        (grid(compare_to="b"), "grid 'a' is compared to 'b', which is not a grid above it; known: before"),
+        (grid(compare_to="b"), "grid 'a' is compared to 'b', which is not this grid or one above it; known"),
         (
             grid(models=["tiny"], seeds=[1]),
             "grids.a: `models` are given, not trained; leave out recipe, init_from, perturbations, "

@@ -100,12 +100,13 @@ def add_dots(  # a figure has a name, a title and a caption
     """
     texts = [sanitize_glyphs(truncate(" ".join(label.split()), MAX_LABEL)) for label in labels]
     data = rows.assign(row=texts, **({} if "column" in rows else {"column": ""}))
-    for key, limit, noun in (("row", MAX_DOTS, "rows"), ("column", MAX_PANELS, "panels")):
-        values = list(data[key].unique())
+    order, columns = list(data["row"].unique()), list(data["column"].unique())
+    for values, limit, noun in ((order, MAX_DOTS, "rows"), (columns, MAX_PANELS, "panels")):
         if len(values) > limit:
             caption = f"{caption} The first {limit} of {len(values)} {noun}."
-            data = data[data[key].isin(values[:limit])]
-    page.add_figure(name, title, draw_dots(data, list(data["row"].unique()), "", "NPO"), rows, caption)
+    order, columns = order[:MAX_DOTS], columns[:MAX_PANELS]
+    data = data[data["row"].isin(order) & data["column"].isin(columns)]
+    page.add_figure(name, title, draw_dots(data, order, "", "NPO"), rows, caption)
 
 
 def _name(directory: Path, manifest: dict[str, Any]) -> str:
