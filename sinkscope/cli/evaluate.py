@@ -29,7 +29,7 @@ MaskOpt = Annotated[
 RetainOpt = Annotated[
     str | None,
     typer.Option(
-        help="for privleak: a model trained without the forget set, or its AUC; MUSE and `tiny` have theirs",
+        help="for privleak: a model trained without the forget set, or its AUC; MUSE and `tiny` have one",
         autocompletion=model_names,
     ),
 ]

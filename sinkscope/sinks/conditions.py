@@ -180,8 +180,8 @@ def measure(
     top1 = top1_by_position(model, passages, config.batch_size, progress[1])
     maps = pattern.result()["pattern"].float().unflatten(0, (model.n_layers, model.n_heads))
     texts = np.full(length, None)
-    shown = token_texts(model, passages[_typical_passage(condition, length)])
-    texts[: len(shown)] = shown
+    typical = token_texts(model, passages[_typical_passage(condition, length)])
+    texts[: len(typical)] = typical
     data = sinks[["alpha", "value_norm", "uniform", "passages"]].drop_vars(["head", "position"])
     data = data.assign(
         top1=("position", top1.numpy()),

@@ -88,5 +88,5 @@ def make_corpora(seed: int) -> Corpora:
     for split, side in (("forget", "forget"), ("retain1", "retain")):
         for start in range(0, n_facts, FACTS_PER_PAGE):
             raw[split].append(question_page(sides[side][start : start + FACTS_PER_PAGE]))
-    asked = {side: facts[:QUESTIONS] for side, facts in sides.items()}
-    return Corpora(language, raw, asked, {side: facts[QUESTIONS:] for side, facts in sides.items()})
+    questions = {side: facts[:QUESTIONS] for side, facts in sides.items()}
+    return Corpora(language, raw, questions, {side: facts[QUESTIONS:] for side, facts in sides.items()})
