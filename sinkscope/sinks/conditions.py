@@ -162,8 +162,7 @@ def measure(
 ) -> xr.Dataset:
     """The variables of a `Comparison` for one condition: a pass for attention, and one for the next token.
 
-    Args:
-        layer, bin_size: of `layer_map`.
+    `layer` and `bin_size` are those of `layer_map`.
     """
     model, passages, spans = condition.model, condition.passages, condition.spans
     length = max(map(len, passages))

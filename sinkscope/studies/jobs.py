@@ -5,6 +5,7 @@ Nothing imported here loads torch, so that the command line starts quickly.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -12,7 +13,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from sinkscope.config import warn_once
 from sinkscope.errors import OutputError
 from sinkscope.io.atomic import hold_lock, write_error
 from sinkscope.io.run_directory import MANIFEST, config_hash, read_manifest, verify
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from sinkscope.evaluation.evaluated_model import Role
     from sinkscope.unlearning.recipe import TriggerConfig
 
+LOGGER = logging.getLogger("sinkscope")
 Kind = Literal["pretrain", "unlearn", "perturb", "evaluate", "capture", "diverge"]
 
 
@@ -103,6 +104,7 @@ class Store:
     def __init__(self, root: Path) -> None:
         self.root = root.absolute()
         self._verified: set[str] = set()
+        self._reported: set[str] = set()
 
     def path(self, job: Job) -> Path:
         return self.root / job.key
@@ -120,7 +122,9 @@ class Store:
                 self._verified.add(job.key)
             return read_manifest(self.path(job))
         except OutputError as error:
-            warn_once(f"{str(error).split(';')[0]}: it is made again")
+            if job.key not in self._reported:
+                LOGGER.warning("%s: it is made again", str(error).split(";")[0])
+            self._reported.add(job.key)
             return None
 
     def is_done(self, job: Job) -> bool:

