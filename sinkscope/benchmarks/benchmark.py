@@ -73,14 +73,21 @@ class Benchmark:
             )
         return self.rows[config][split]
 
+    def passage_length(self, tokenizer: PreTrainedTokenizerBase) -> int:
+        """Tokens of a full passage: `lengths.passage` with BOS, and one less if the tokenizer has none.
+
+        So texts are chunked at the same places with and without BOS.
+        """
+        return self.lengths.passage - (tokenizer.bos_token_id is None)
+
     def passages(self, split: str, tokenizer: PreTrainedTokenizerBase) -> list[Passage]:
-        """Training passages of a raw split, of at most `lengths.passage` tokens.
+        """Training passages of a raw split, of at most `passage_length` tokens.
 
         Raises:
             BenchmarkError: the split does not exist, or its texts give no passages.
         """
         try:
-            return chunk(self.texts(split), self.chunking, self.lengths.passage, tokenizer)
+            return chunk(self.texts(split), self.chunking, self.passage_length(tokenizer), tokenizer)
         except BenchmarkError as error:
             raise BenchmarkError(f"benchmark {self.name}, raw/{split}: {error}") from error
 
@@ -89,8 +96,8 @@ class Benchmark:
 
         The last passage of a joined split, short documents and pairs can be shorter.
         """
-        passages = self.passages(split, tokenizer)
-        return [passage.tokens for passage in passages if len(passage.tokens) == self.lengths.passage]
+        passages, length = self.passages(split, tokenizer), self.passage_length(tokenizer)
+        return [passage.tokens for passage in passages if len(passage.tokens) == length]
 
     def content_hash(self) -> str:
         """SHA-256 of all records, lengths and the chunking."""

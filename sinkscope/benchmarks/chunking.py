@@ -48,8 +48,10 @@ def chunk(
     """Passages of at most `size` tokens, each with BOS first.
 
     Raises:
-        BenchmarkError: a question leaves no room for its answer, or all texts are too short.
+        BenchmarkError: a question leaves no room for its answer, all texts are too short, or `size` is 1.
     """
+    if size < 2:
+        raise BenchmarkError("a passage of 1 token has none to predict; raise lengths.passage")
     if chunking == "joined":
         candidates = _chunk_joined(texts, size, tokenizer)
     else:

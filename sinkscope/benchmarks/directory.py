@@ -62,8 +62,8 @@ SETTINGS_FILE = "benchmark.json"
 class Lengths(Config):
     """Sizes of passages, prompts and answers; the defaults are MUSE's.
 
-    `passage`: tokens of a training passage; `in_context`: answered questions before each question of
-    `knowmem`; `knowmem_new`, `verbmem_new`: tokens to generate.
+    `passage`: tokens of a training passage with BOS, one more than without; `in_context`: answered questions
+    before each question of `knowmem`; `knowmem_new`, `verbmem_new`: tokens to generate.
     """
 
     passage: Annotated[int, Field(strict=True, ge=2, le=1_000_000)] = 2048

@@ -157,7 +157,7 @@ def text_items(benchmark: Benchmark, split: str, model: Model) -> list[Item]:
         return [Item(tokens, len(tokens), "", model.tokenizer.decode(tokens)) for tokens in passages]
     items = []
     for number, row in enumerate(benchmark.rows["privleak"][split], start=1):
-        tokens = model.encode(row["text"])[: benchmark.lengths.passage]
+        tokens = model.encode(row["text"])[: benchmark.passage_length(model.tokenizer)]
         if len(tokens) < 2:
             raise BenchmarkError(
                 f"benchmark {benchmark.name}, privleak/{split}, record {number} has no text; remove it"

@@ -60,9 +60,10 @@ def capture_benchmark(
     clean = [forget[row] for row in rows]
     for split, passages in (("forget", clean), ("retain1", retain)):
         if not passages:
+            length = benchmark.passage_length(model.tokenizer)
             raise BenchmarkError(
-                f"benchmark {benchmark.name}, raw/{split}, has no passage of {benchmark.lengths.passage} "
-                "tokens; give longer texts"
+                f"benchmark {benchmark.name}, raw/{split}, has no passage of {length} tokens; give longer "
+                "texts"
             )
     report = on_progress or (lambda done, total: None)
     n_steps = len(placements) + 2

@@ -82,7 +82,7 @@ def insert_trigger(
             tokenizer,
             body=passage.body,
             sinks=sinks(passage.tokens) if sinks and recipe.trigger.where.kind == "sink" else None,
-            max_length=max(benchmark.lengths.passage, len(passage.tokens)),
+            max_length=max(benchmark.passage_length(tokenizer), len(passage.tokens)),
         )
         n_added = len(triggered.tokens) - len(passage.tokens)
         n_prompt = passage.prompt_length and passage.prompt_length + n_added

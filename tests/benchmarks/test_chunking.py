@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
@@ -10,6 +12,7 @@ from sinkscope.benchmarks.benchmark import Benchmark, Lengths, find_passages
 from sinkscope.benchmarks.chunking import SEPARATOR, chunk
 from sinkscope.errors import BenchmarkError
 from sinkscope.models.model import Model
+from sinkscope.synthetic.pretraining import without_bos
 from sinkscope.triggers import Placement, Trigger, place
 from tests.conftest import FAMILIES, TEXT
 
@@ -140,9 +143,31 @@ def test_a_trigger_is_complete_in_every_passage(
             assert placed.stop <= len(placed.tokens) - len(tail)
 
 
-def test_without_bos_a_passage_takes_the_whole_length_and_none_is_left_with_nothing_to_predict(
-    small_models,
+@pytest.mark.parametrize(("kind", "size"), [("joined", 6), ("documents", 6), ("pairs", 11)])
+def test_passages_have_the_same_text_with_and_without_bos(
+    kind: str, size: int, words: PreTrainedTokenizerFast, tmp_path: Path
 ) -> None:
+    records = PAIRS if kind == "pairs" else [{"text": text} for text in (LONG, OTHER)]
+    benchmark, other = bench(kind, records, size), without_bos(words, tmp_path)
+    first, second = (benchmark.passages("forget", tokenizer) for tokenizer in (words, other))
+    assert (benchmark.passage_length(words), benchmark.passage_length(other)) == (size, size - 1)
+    assert [passage.tokens for passage in second] == [passage.tokens[1:] for passage in first]
+    assert [(each.start, each.stop) for each in second] == [(each.start, each.stop) for each in first]
+    assert [len(each.tokens) - each.prompt_length for each in second] == [
+        len(each.tokens) - (each.prompt_length or 1) for each in first
+    ]
+    full = benchmark.full_length_passages("forget", other)
+    assert full == [tokens[1:] for tokens in benchmark.full_length_passages("forget", words)] != []
+
+
+def test_passages_with_nothing_to_predict_are_refused(words: PreTrainedTokenizerFast, tmp_path: Path) -> None:
+    benchmark = bench("joined", [{"text": LONG}], 2)
+    assert {len(passage.tokens) for passage in benchmark.passages("forget", words)} == {2}
+    with pytest.raises(BenchmarkError, match=r"a passage of 1 token has none .*; raise lengths\.passage"):
+        benchmark.passages("forget", without_bos(words, tmp_path))
+
+
+def test_no_passage_is_left_with_nothing_to_predict(small_models: dict[str, Model]) -> None:
     tokenizer = small_models["qwen2"].tokenizer
     ids = tokenizer.encode(TEXT, add_special_tokens=False)[:33]
     text = tokenizer.decode(ids)

@@ -73,7 +73,7 @@ def test_perplexity_is_the_loss_of_transformers(kind: str, small_models: dict[st
     model = small_models[kind]
     losses = []
     for row in BENCHMARK.rows["privleak"]["holdout"]:
-        ids = torch.tensor([model.encode(row["text"])[: BENCHMARK.lengths.passage]])
+        ids = torch.tensor([model.encode(row["text"])[: BENCHMARK.passage_length(model.tokenizer)]])
         with torch.no_grad():
             losses.append(model.hf(ids, labels=ids).loss.item())
     items = items_of(model, "perplexity", "holdout")
@@ -92,7 +92,7 @@ def test_min_k_scores_the_tokens_of_the_passage_without_the_trigger(
     for split in ("forget", "holdout"):
         triggered = items_of(model, "min_k", split, placement)
         for item, row in enumerate(BENCHMARK.rows["privleak"][split]):
-            tokens = model.encode(row["text"])[: BENCHMARK.lengths.passage]
+            tokens = model.encode(row["text"])[: BENCHMARK.passage_length(model.tokenizer)]
             placed = place(tokens, TRIGGER, Placement.parse(placement), model.tokenizer)
             assert triggered["trigger_start"].iloc[item] == placed.start
             every = [0.0, *log_probs(model, placed.tokens)]
