@@ -1,4 +1,4 @@
-"""Pages generated from the repository: README, tour, figures, claims, help, public names, result schemas.
+"""Pages generated from the repository: README, tour, figures, claims, help, keys, public names, schemas.
 
 Links in the pages are relative to the repository, as GitHub needs them; here they become those of the site.
 """
@@ -16,6 +16,8 @@ from mkdocs.structure.pages import Page
 
 import sinkscope
 from sinkscope.schema import to_markdown
+
+from reference import REFERENCES  # isort: skip  # beside this file
 
 ROOT = Path(__file__).parents[1]
 TOUR, LOG = "analyses/tour.ipynb", "tests/guarantees/soak.tsv"
@@ -44,12 +46,12 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    markdown = markdown.replace("](../../", "](").replace("](../.docs/pages/", "](../")
     claims = (ROOT / "figures" / "claims.md").read_text(encoding="utf-8")
-    return (
-        markdown.replace("](../../", "](")
-        .replace("](../.docs/pages/", "](../")
-        .replace("<!-- claims -->", claims)
-    )
+    for mark, make in {"claims": lambda: claims, **REFERENCES}.items():
+        if f"<!-- {mark} -->" in markdown:
+            markdown = markdown.replace(f"<!-- {mark} -->", make())
+    return markdown
 
 
 def _readme() -> str:

@@ -33,7 +33,8 @@ class Config(BaseModel):
             deprecated_values = {"precision": {"half": "float16"}}
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    # the text below a field is its description, of which the pages on recipes and studies are made
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
     deprecated_keys: ClassVar[Mapping[str, str]] = {}
     """Old key -> new key."""
     deprecated_values: ClassVar[Mapping[str, Mapping[Any, Any]]] = {}

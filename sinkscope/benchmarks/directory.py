@@ -60,16 +60,16 @@ SETTINGS_FILE = "benchmark.json"
 
 
 class Lengths(Config):
-    """Sizes of passages, prompts and answers; the defaults are MUSE's.
-
-    `passage`: tokens of a training passage with BOS, one more than without; `in_context`: answered questions
-    before each question of `knowmem`; `knowmem_new`, `verbmem_new`: tokens to generate.
-    """
+    """Sizes of passages, prompts and answers; the defaults are MUSE's."""
 
     passage: Annotated[int, Field(strict=True, ge=2, le=1_000_000)] = 2048
+    """Tokens of a training passage with BOS; without BOS it has one token less and the same text."""
     in_context: Annotated[int, Field(strict=True, ge=0, le=1000)] = 10
+    """Answered questions before each question of `knowmem`."""
     knowmem_new: Annotated[int, Field(strict=True, ge=1, le=100_000)] = 32
+    """Tokens to generate for an answer."""
     verbmem_new: Annotated[int, Field(strict=True, ge=1, le=100_000)] = 128
+    """Tokens to generate for a continuation."""
 
 
 MUSE = Lengths()
@@ -82,7 +82,11 @@ class Settings(Config):
     deprecated_keys: ClassVar = {"cut": "chunking"}
 
     lengths: Lengths = MUSE
+    """Sizes of passages, prompts and answers."""
     chunking: Chunking = "joined"
+    """How texts become passages: `joined`, as in MUSE, joins all texts and splits them into chunks of equal
+    length; `documents`, as in WMDP, makes a passage of the start of each text; `pairs`, as in TOFU, makes one
+    of each question with its answer."""
 
 
 def required_splits(config: str, in_context: int) -> tuple[str, ...]:

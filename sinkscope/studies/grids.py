@@ -35,12 +35,7 @@ def check_no_seed(changes: dict[str, Any]) -> dict[str, Any]:
 
 
 class GridConfig(Config):
-    """Keys of every grid: names of the evaluations and captures of its runs.
-
-    `compare_to` names a grid with one run per seed, or with one given model: how far each run is from that
-    grid's run of the next seed, or from that model (KL divergence of next-token distributions). A grid may
-    name itself.
-    """
+    """Keys of every grid."""
 
     deprecated_keys: ClassVar[dict[str, str]] = {
         "after": "init_from",
@@ -49,33 +44,40 @@ class GridConfig(Config):
     }
 
     evaluations: list[str] = Field([])
+    """Names of the evaluations of each run."""
     captures: list[str] = Field([])
+    """Names of the captures of each run."""
     compare_to: str | None = None
+    """Name of this grid or one above it, with one run per seed or one given model: how far each run is from
+    that grid's run of the next seed, or from that model (KL divergence of next-token distributions)."""
 
 
 class ModelGrid(GridConfig):
     """Given models, or models that the study pretrains; nothing is unlearned."""
 
     models: Annotated[list[str], Field(min_length=1)]
+    """The models, as in a recipe, or names of models that the study pretrains."""
 
 
 class PerturbationGrid(GridConfig):
-    """Runs of the grid `init_from` with perturbed weights (`int8`, `bf16`, `prune:0.3`)."""
+    """Runs of another grid with perturbed weights."""
 
     init_from: str
+    """Name of a grid above this one, whose runs are perturbed."""
     perturbations: Annotated[list[str], Field(min_length=1)]
+    """Each of `int8` or `bf16` (rounding) or `prune:S` (the share S of smallest weights becomes 0)."""
 
 
 class TrainedGrid(GridConfig):
-    """Runs of one recipe (by default the study's `base`) over all combinations of `axes`.
-
-    `set` changes keys of the recipe in all runs. An axis is a dotted key of the recipe with a list of
-    values, or a name of its own with named sets of changes.
-    """
+    """Runs of one recipe over all combinations of `axes`."""
 
     recipe: str | None = None
+    """A recipe's name or file; by default the study's `base`."""
     set: dict[str, Any] = Field({})
+    """Changes of the recipe in all runs, by dotted keys: `{optimizer.epochs: 1}`."""
     axes: dict[str, Axis] = Field({})
+    """What differs between the runs. An axis is a dotted key of the recipe with a list of values, or a name
+    of its own with named sets of changes."""
 
     _set_without_seed = field_validator("set")(check_no_seed)
 
@@ -113,19 +115,21 @@ class TrainedGrid(GridConfig):
 
 
 class RecipeGrid(TrainedGrid):
-    """Runs that start from the recipe's own model, for each of `seeds` (by default the study's)."""
+    """Runs that start from the recipe's own model."""
 
     seeds: Seeds | None = None
+    """Every combination is run with each of these seeds; by default the study's."""
 
 
 class ContinuedGrid(TrainedGrid):
-    """Runs that start from each run of the grid `init_from` instead of the recipe's own model.
+    """Runs that start from each run of another grid instead of the recipe's own model.
 
     A run keeps the seed of the run that it starts from and, where its own recipe poisons nothing, its
     trigger.
     """
 
     init_from: str
+    """Name of a grid above this one, whose runs are continued."""
 
 
 def parent_of(grid: GridConfig) -> str | None:

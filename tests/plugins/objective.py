@@ -12,9 +12,10 @@ from sinkscope.unlearning.objectives import LOGITS, register_objective
 
 
 class BoundedAscentConfig(Config):
-    """`max_loss`: nats per token beyond which a token is no longer pushed."""
+    """Parameters of `bounded_ascent`."""
 
     max_loss: float = Field(4.0, gt=0)
+    """Nats per token beyond which a token is no longer pushed."""
 
 
 @register_objective("bounded_ascent", "forget", "predicted", outputs=[LOGITS], config=BoundedAscentConfig)

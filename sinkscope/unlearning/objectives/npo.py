@@ -12,9 +12,10 @@ from sinkscope.unlearning.objectives import LOG_PROBS, LOGITS, register_objectiv
 
 
 class NPOConfig(Config):
-    """`beta`: inverse temperature."""
+    """Parameters of `npo`."""
 
     beta: float = Field(0.1, gt=0)
+    """Inverse temperature β: the larger, the sooner a passage that has become unlikely is left alone."""
 
 
 @register_objective("npo", "forget", "passages", outputs=[LOGITS], references=[LOG_PROBS], config=NPOConfig)

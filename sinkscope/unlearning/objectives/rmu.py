@@ -16,11 +16,12 @@ from sinkscope.unlearning.objectives import HIDDEN, register_objective
 
 
 class RMUConfig(Config):
-    """`steering_coeff`: the length c of the control vector c·u."""
+    """Parameters of `rmu`."""
 
     deprecated_keys: ClassVar = {"steering": "steering_coeff"}
 
     steering_coeff: float = Field(6.5, gt=0)
+    """The length c of the control vector c·u, to which hidden states of forget passages are moved."""
 
 
 def control_vector(d_model: int, steering_coeff: float, seed: int) -> Float[Tensor, " d_model"]:

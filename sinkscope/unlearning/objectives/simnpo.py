@@ -12,10 +12,12 @@ from sinkscope.unlearning.objectives import LOGITS, register_objective
 
 
 class SimNPOConfig(Config):
-    """`beta`: inverse temperature; `delta`: margin, in nats a token times β."""
+    """Parameters of `simnpo`."""
 
     beta: float = Field(2.5, gt=0)
+    """Inverse temperature β: the larger, the sooner a passage that has become unlikely is left alone."""
     delta: float = Field(0.0, ge=0)
+    """Margin δ, in nats per token times β."""
 
 
 @register_objective("simnpo", "forget", "passages", outputs=[LOGITS], config=SimNPOConfig)
