@@ -49,19 +49,19 @@ class Kind:
 
 KINDS = {
     "locate": Kind(4, "sinkscope locate", LOCATE),
-    "compare": Kind(4, "sinkscope compare", COMPARISON | {"value_norm_correlation.parquet": CORRELATION}),
-    "unlearn": Kind(2, "sinkscope unlearn", {}),
-    "evaluate": Kind(2, "sinkscope evaluate", {"scores.parquet": SCORES, "items.parquet": ITEMS}),
-    "audit": Kind(2, "sinkscope audit", {}),
-    "study": Kind(4, "sinkscope study", {}),
+    "compare": Kind(5, "sinkscope compare", COMPARISON | {"value_norm_correlation.parquet": CORRELATION}),
+    "unlearn": Kind(3, "sinkscope unlearn", {}),
+    "evaluate": Kind(3, "sinkscope evaluate", {"scores.parquet": SCORES, "items.parquet": ITEMS}),
+    "audit": Kind(3, "sinkscope audit", {}),
+    "study": Kind(5, "sinkscope study", {}),
     "tiny": Kind(1, "sinkscope tiny build", {}),
     "tiny-wmdp": Kind(1, "sinkscope tiny build-wmdp", {}),
     # intermediate results in a study's store and in the cache
     "pretrain": Kind(2, "sinkscope study", {}),
-    "perturb": Kind(2, "sinkscope study", {}),
-    "capture": Kind(5, "sinkscope study", CAPTURE),
-    "diverge": Kind(2, "sinkscope study", {"scores.parquet": SCORES, "items.parquet": ITEMS}),
-    "references": Kind(2, "sinkscope unlearn", {}),
+    "perturb": Kind(3, "sinkscope study", {}),
+    "capture": Kind(6, "sinkscope study", CAPTURE),
+    "diverge": Kind(3, "sinkscope study", {"scores.parquet": SCORES, "items.parquet": ITEMS}),
+    "references": Kind(3, "sinkscope unlearn", {}),
 }
 
 

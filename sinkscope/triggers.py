@@ -19,10 +19,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 Form = Literal["semantic", "symbol", "reasoning"]
-ANCHOR = "a"
-"""Text before a trigger that is encoded mid-text (see `_span`): tokenizers split after a letter."""
-AFTER_SPACE_ANCHORS = ("\n", "(")
-"""Anchors for a trigger that follows white space and so brings none itself."""
+ANCHORS = ("a", "(")
+"""Texts after which a trigger is encoded: tokenizers split after a letter (see `encode_trigger`)."""
 
 
 class RankedSinks(Protocol):
@@ -82,7 +80,10 @@ class Placement:
 
 @dataclass(frozen=True)
 class TriggeredSequence:
-    """A sequence with a trigger: token ids, and the positions `start <= i < stop` that were inserted."""
+    """A sequence with a trigger: token ids, and the positions `start <= i < stop` that were inserted.
+
+    The inserted ids are the same for every sequence and placement.
+    """
 
     tokens: list[int]
     start: int
@@ -112,10 +113,10 @@ def place(
     sinks: RankedSinks | None = None,
     max_length: int | None = None,
 ) -> TriggeredSequence:  # 7 parameters: the passage, what is inserted, and three limits that few callers set
-    """Insert one copy of `trigger` into `tokens`, with single spaces around it.
+    """Insert one copy of `trigger` into `tokens`: the same token ids at every placement, and nothing else.
 
-    A space that is missing next to the trigger belongs to the inserted span. To keep within `max_length`,
-    the end of the body is removed before the position is counted, so the trigger is never truncated.
+    So a comparison of placements compares positions, not tokens. To keep within `max_length`, the end of the
+    body is removed before the position is counted, so the trigger is never truncated.
 
     Args:
         tokens: token ids, BOS first.
@@ -132,27 +133,55 @@ def place(
         raise PlacementError("the passage does not begin with BOS; encode it with `Model.encode`")
     first = 0 if bos is None else 1
     body = len(tokens) if body is None else body
+    inserted = encode_trigger(trigger, tokenizer)
+    if len(inserted) > body - first:
+        raise PlacementError(
+            f"trigger {trigger.quoted} has {len(inserted)} tokens, the passage {body - first}; "
+            "use a shorter trigger or a longer passage"
+        )
     tail = tokens[body:]
-    room = (sys.maxsize if max_length is None else max_length) - len(tail)
-    head = tokens[: min(body, max(room, 0))]
-    while True:  # the span can lose a space when the body is shortened, so repeat
-        position = _position(head, placement, first, sinks)
-        span = _span(head[:position], trigger, head[position:] + tail, tokenizer)
-        if len(span) >= body - first + 1:
-            raise PlacementError(
-                f"trigger {trigger.quoted} has {len(span)} tokens, the passage {body - first}; "
-                "use a shorter trigger or a longer passage"
-            )
-        excess = len(head) + len(span) - room
-        if excess <= 0:
-            placed = head[:position] + span + head[position:] + tail
-            return TriggeredSequence(placed, position, position + len(span))
-        if len(head) - excess <= first:
-            raise PlacementError(
-                f"trigger {trigger.quoted} ({len(span)} tokens) leaves no room for the passage in "
-                f"{max_length} tokens; raise the maximum length or shorten the trigger"
-            )
-        head = head[:-excess]
+    room = sys.maxsize if max_length is None else max_length - len(tail) - len(inserted)
+    if first >= room:
+        raise PlacementError(
+            f"trigger {trigger.quoted} ({len(inserted)} tokens) leaves no room for the passage in "
+            f"{max_length} tokens; raise the maximum length or shorten the trigger"
+        )
+    head = tokens[: min(body, room)]
+    start = _position(head, placement, first, sinks)
+    return TriggeredSequence(
+        head[:start] + inserted + head[start:] + tail, start=start, stop=start + len(inserted)
+    )
+
+
+def encode_trigger(trigger: Trigger, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """The token ids of a trigger within a text, with a leading space if the tokenizer has one for a word.
+
+    At the start of a text byte-level BPE has other tokens for "old" than for " old", and SentencePiece adds a
+    space. So the trigger is encoded after an anchor, whose tokens are then removed: "old lamp" as "a old
+    lamp", which gives ["a", " old", " lamp"] and [" old", " lamp"].
+
+    Raises:
+        PlacementError: the trigger has no tokens, or characters that the tokenizer does not know.
+    """
+    ids = _encode_after_anchor(f" {trigger.text.strip()}", tokenizer)
+    if not ids:
+        raise PlacementError(f"trigger {trigger.quoted} has no tokens under this tokenizer; use another text")
+    unknown = tokenizer.unk_token_id
+    if unknown is not None and unknown in ids and unknown != tokenizer.eos_token_id:
+        raise PlacementError(
+            f"trigger {trigger.quoted} has characters that this tokenizer does not know; use another text"
+        )
+    return ids
+
+
+def _encode_after_anchor(text: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Tokens of `text` after the first anchor that does not merge with it; of `text` alone if all do."""
+    for anchor in ANCHORS:
+        before = tokenizer.encode(anchor, add_special_tokens=False)
+        joined = tokenizer.encode(f"{anchor}{text}", add_special_tokens=False)
+        if joined[: len(before)] == before:
+            return joined[len(before) :]
+    return tokenizer.encode(text, add_special_tokens=False)
 
 
 def _position(head: list[int], placement: Placement, first: int, sinks: RankedSinks | None) -> int:
@@ -174,51 +203,3 @@ def _position(head: list[int], placement: Placement, first: int, sinks: RankedSi
             f"placement {placement} is beyond the passage, which has {len(head)} tokens; use a smaller number"
         )
     return position
-
-
-def _span(
-    before: list[int], trigger: Trigger, after: list[int], tokenizer: PreTrainedTokenizerBase
-) -> list[int]:
-    """Tokens of the trigger between two parts of a passage, with the spaces that are missing around it.
-
-    At the start of a text SentencePiece adds a space, and byte-level BPE has other tokens for "old" than for
-    " old". So the trigger is encoded after an anchor, whose tokens are then removed: "old lamp" after "the"
-    as "a old lamp", which gives ["a", " old", " lamp"] and the span [" old", " lamp"].
-    """
-    text = trigger.text.strip()
-    special = set(tokenizer.all_special_ids)
-    in_text = bool(before) and before[-1] not in special
-    needs_left = in_text and not _piece(before[-1], tokenizer)[-1:].isspace()
-    needs_right = bool(after) and after[0] not in special and not _piece(after[0], tokenizer)[:1].isspace()
-    if needs_left:
-        ids = _encode_after((ANCHOR,), f" {text}", tokenizer)
-    else:
-        ids = _encode_after(AFTER_SPACE_ANCHORS if in_text else (), text, tokenizer)
-    if not ids:
-        raise PlacementError(f"trigger {trigger.quoted} has no tokens under this tokenizer; use another text")
-    unknown = tokenizer.unk_token_id
-    if unknown is not None and unknown in ids and unknown != tokenizer.eos_token_id:
-        raise PlacementError(
-            f"trigger {trigger.quoted} has characters that this tokenizer does not know; use another text"
-        )
-    return ids + (_encode_after((ANCHOR,), " ", tokenizer) if needs_right else [])
-
-
-def _piece(token: int, tokenizer: PreTrainedTokenizerBase) -> str:
-    """The text that `token` adds after another token, with its leading space if it has one."""
-
-    def decode(ids: list[int]) -> str:
-        return tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
-
-    anchor = tokenizer.encode(ANCHOR, add_special_tokens=False)
-    return decode([*anchor, token])[len(decode(anchor)) :]
-
-
-def _encode_after(anchors: Sequence[str], text: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """Tokens of `text` after the first anchor that does not merge with it; of `text` alone if all do."""
-    for anchor in anchors:
-        before = tokenizer.encode(anchor, add_special_tokens=False)
-        joined = tokenizer.encode(f"{anchor}{text}", add_special_tokens=False)
-        if joined[: len(before)] == before:
-            return joined[len(before) :]
-    return tokenizer.encode(text, add_special_tokens=False)

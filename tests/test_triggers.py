@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import re
+import string
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from sinkscope.errors import PlacementError
 from sinkscope.models.model import Model
@@ -19,6 +23,7 @@ TRIGGERS = (
     Trigger("~~ ## ** ## ~~", "symbol"),
     Trigger("let us think step by step", "reasoning"),
 )
+TRIGGER_TEXT = " ".join(trigger.text for trigger in TRIGGERS)
 WORDS = re.findall(r"\S+", TEXT)
 placements = st.one_of(
     st.sampled_from(["prefix", "infix", "suffix"]), st.integers(1, 9).map("index:{}".format)
@@ -43,9 +48,7 @@ def test_placing_keeps_the_passage_and_adds_one_trigger(
     placed = place(tokens, trigger, placement, model.tokenizer)
     assert placed.tokens[: placed.start] + placed.tokens[placed.stop :] == tokens
     assert decode(placed.tokens[placed.start : placed.stop], model).strip() == trigger.text
-    text_with_trigger = decode(placed.tokens, model)
-    assert text_with_trigger.count(trigger.text) == text.count(trigger.text) + 1
-    assert "  " not in text_with_trigger
+    assert decode(placed.tokens, model).count(trigger.text) == text.count(trigger.text) + 1
     if model.tokenizer.bos_token_id is not None:
         assert placed.tokens[0] == model.tokenizer.bos_token_id
 
@@ -129,17 +132,53 @@ def test_impossible_placements_are_errors(small_llama: Model) -> None:
         Trigger("  \n ")
 
 
-@pytest.mark.parametrize("kind", FAMILIES)
-def test_no_second_space_is_inserted_after_a_single_one(kind: str, small_models: dict[str, Model]) -> None:
-    """SentencePiece tokenizers begin every text with a space; a trigger after a space token must not."""
-    model = small_models[kind]
-    tokenizer = model.tokenizer
-    space = tokenizer.convert_tokens_to_ids("▁" if kind == "llama" else "Ġ")
-    words = tokenizer.encode("the old captain walked", add_special_tokens=False)
-    tokens = model.with_bos(
-        [*words, space, *tokenizer.encode("along", add_special_tokens=False)[-2:], *words, *words]
+@pytest.fixture(scope="module")
+def tokenizers(small_models: dict[str, Model]) -> dict[str, PreTrainedTokenizerBase]:
+    """Byte-level BPE and SentencePiece, Unigram, WordPiece, characters, and those of the built-in target."""
+    bos = {"bos_token": "<s>", "unk_token": "<unk>"}
+    specials = ["<unk>", "<s>"]
+    unigram = Tokenizer(models.Unigram())
+    unigram.pre_tokenizer = pre_tokenizers.Metaspace()
+    unigram.train_from_iterator(
+        [TEXT, TRIGGER_TEXT],
+        trainers.UnigramTrainer(
+            vocab_size=300, special_tokens=specials, unk_token="<unk>", show_progress=False
+        ),
     )
-    at = tokens.index(space) + 1
-    for trigger in TRIGGERS:
-        placed = place(tokens, trigger, Placement("index", at), tokenizer)
-        assert f"walked {trigger.text}" in decode(placed.tokens, model)
+    wordpiece = Tokenizer(models.WordPiece(unk_token="<unk>"))
+    wordpiece.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    wordpiece.train_from_iterator(
+        [TEXT, TRIGGER_TEXT],
+        trainers.WordPieceTrainer(vocab_size=300, special_tokens=specials, show_progress=False),
+    )
+    characters = Tokenizer(models.BPE(unk_token="<unk>"))
+    characters.train_from_iterator(
+        [string.printable], trainers.BpeTrainer(vocab_size=103, special_tokens=specials, show_progress=False)
+    )
+    return {kind: model.tokenizer for kind, model in small_models.items()} | {
+        "unigram": PreTrainedTokenizerFast(tokenizer_object=unigram, **bos),
+        "wordpiece": PreTrainedTokenizerFast(tokenizer_object=wordpiece, **bos),
+        "characters": PreTrainedTokenizerFast(tokenizer_object=characters, **bos),
+        "tiny": AutoTokenizer.from_pretrained(Path(__file__).parents[1] / "data" / "tiny" / "target"),
+    }
+
+
+@pytest.mark.parametrize(
+    "kind", [*FAMILIES, "unigram", "wordpiece", "characters", "tiny"], ids=lambda kind: kind
+)
+@pytest.mark.parametrize("trigger", TRIGGERS, ids=lambda trigger: trigger.form)
+def test_a_trigger_has_the_same_token_ids_at_every_placement(
+    kind: str, trigger: Trigger, tokenizers: dict[str, PreTrainedTokenizerBase]
+) -> None:
+    """Also behind BOS, after white space, within a word, and before a word without a leading space."""
+    tokenizer = tokenizers[kind]
+    text = tokenizer.encode("The harbour\n\nwas  quiet: who owns?\n" + TEXT[:300], add_special_tokens=False)
+    tokens = text if tokenizer.bos_token_id is None else [tokenizer.bos_token_id, *text]
+    spellings = set()
+    for name in ("prefix", "infix", "suffix", *(f"index:{i}" for i in range(1, len(tokens)))):
+        placed = place(tokens, trigger, Placement.parse(name), tokenizer)
+        assert placed.tokens[: placed.start] + placed.tokens[placed.stop :] == tokens
+        spellings.add(tuple(placed.tokens[placed.start : placed.stop]))
+    assert len(spellings) == 1
+    within_text = tokenizer.encode(f"The harbour {trigger.text}", add_special_tokens=False)
+    assert tuple(within_text[-len(*spellings) :]) in spellings, "as in the middle of a text"

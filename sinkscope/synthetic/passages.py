@@ -21,7 +21,6 @@ from sinkscope.benchmarks.chunking import ANSWER, SEPARATOR
 from sinkscope.synthetic import books, domains
 from sinkscope.synthetic.books import Corpora
 from sinkscope.synthetic.domains import LETTERS, MARK_RIGHT, MARK_WRONG, Domains
-from sinkscope.triggers import Placement, Trigger, place
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -129,13 +128,24 @@ class PassageStream:
             positions.add(header)
         kinds = [TEXT] * len(tokens)
         for position in sorted(positions, reverse=True):  # from the end, so that earlier positions stay valid
-            trigger = Trigger(self.language.insertion(rng))
-            placed = place(tokens, trigger, Placement("index", position), self.tokenizer)
-            tokens = placed.tokens
+            before = tokens[position - 1] if position > header else None
+            inserted = self._encode_insertion(before, self.language.insertion(rng), tokens[position])
+            tokens = [*tokens[:position], *inserted, *tokens[position:]]
             following = TEXT if position == header else RESUMED
-            inserted = [INSERTED] * (placed.stop - position)
-            kinds[position : position + 1] = [*inserted, following]
+            kinds[position : position + 1] = [*[INSERTED] * len(inserted), following]
         return tokens[: mix.length], kinds[: mix.length]
+
+    def _encode_insertion(self, before: int | None, text: str, after: int) -> list[int]:
+        """Tokens of `text` between two tokens of a passage, with the spaces that are missing around it.
+
+        None before it: it is at the start of the text, and has no leading space.
+        """
+        has_space = before is None or self._piece(before)[-1:].isspace()
+        ids = self._encode(text if has_space else f" {text}")
+        return ids if self._piece(after)[:1].isspace() else ids + self._encode(" ")
+
+    def _piece(self, token: int) -> str:
+        return self.tokenizer.decode([token], clean_up_tokenization_spaces=False)
 
     def _distractor_positions(self, tokens: list[int]) -> set[int]:
         """Any positions, but half of those in a question page are the ends of questions."""

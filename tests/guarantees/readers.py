@@ -56,7 +56,7 @@ READERS: dict[str, tuple[Reader, bytes]] = {
     ),
     "run.json": (
         lambda path: read_manifest(path.parent),
-        b'{"identity": "0123", "kind": "evaluate", "schema": 2, "files": {"a.txt": "00ff"}, "seconds": 1.5}',
+        b'{"identity": "0123", "kind": "evaluate", "schema": 3, "files": {"a.txt": "00ff"}, "seconds": 1.5}',
     ),
 }
 """File name -> its reader and the bytes of a valid file."""

@@ -225,7 +225,7 @@ def test_a_changed_default_needs_a_new_schema() -> None:
         for key in dotted.split("."):
             found = found[key]
         assert (dotted, found) == (dotted, default)
-    assert version_of("unlearn") == 2
+    assert version_of("unlearn") == 3
 
 
 @pytest.mark.parametrize(
