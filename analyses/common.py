@@ -39,6 +39,14 @@ def wrap_missing_data(prefix: str) -> Iterator[None]:
         raise StudyError(f"{prefix}: {first_line(error)}") from error
 
 
+def require_numbers(table: pd.DataFrame, name: str) -> None:
+    """Raise a StudyError if a cell of a table is empty or NaN."""
+    missing = table.isna()
+    if missing.any(axis=None):
+        row, column = missing.stack().idxmax()
+        raise StudyError(f"{name}: row {row} has no {column}; the study lacks data for it")
+
+
 def select_grid(study: Study, table: str, grid: str, form: str | None = SEMANTIC) -> pd.DataFrame:
     """The rows of one grid in a table, without retain models; of the trigger form `form` if the grid has
     forms.

@@ -1,6 +1,11 @@
-"""Effect sizes of claims: functions of per-seed means, an array per sample (seeds last)."""
+"""Effect sizes of claims: functions of means by seed, an array per sample (resample × target × seed).
+
+They return the effect of each target.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import numpy as np
 
@@ -16,6 +21,16 @@ def negative_mean(values: np.ndarray) -> np.ndarray:
 def difference(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """Mean over seeds of first − second."""
     return (first - second).mean(-1)
+
+
+def excess_over(factor: float) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
+    """An effect: mean over seeds of first − factor · second, above 0 if first is more than `factor` times
+    second."""
+
+    def excess(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+        return (first - factor * second).mean(-1)
+
+    return excess
 
 
 def depth_in_zone(

@@ -158,8 +158,8 @@ def rank_correlation(samples: Sequence[Sample], strengths: Float[np.ndarray, " i
 
     counts = {"n": 0, "seeds": 1}
     if samples:
-        counts = {"n": samples[0].values.shape[1], "seeds": len(samples[0].values)}
-    if len(samples) < 3 or np.isnan(correlate(*(sample.means() for sample in samples))):
+        counts = {"n": samples[0].values.shape[2], "seeds": samples[0].values.shape[1]}
+    if len(samples) < 3 or np.isnan(correlate(*(sample.means() for sample in samples))).any():
         return {"value": np.nan, "ci_low": np.nan, "ci_high": np.nan} | counts
     result = bootstrap_interval(samples, correlate)
     return {"value": result.value, "ci_low": max(-1.0, result.low), "ci_high": min(1.0, result.high)} | counts

@@ -3,8 +3,10 @@ NAME …]`.
 
 Each module in this directory with `NEEDS`, `compute`, `caption` and `plot`, or with a `FIGURE` that has them,
 is a figure; its docstring's first line is the title. A figure is written as NAME.svg, NAME.pdf, NAME.png and
-NAME.csv (a table also as NAME.md), the claims as claims.csv and claims.md. index.json lists the figures, with
-the identity of the study and the checksum of every file. A figure whose grids the study lacks is skipped.
+NAME.csv (a table also as NAME.md). Claims are those of the paper, claims.csv and claims.md; for a study of
+several targets the pre-registered ones, target_claims.csv and target_claims.md, with its other analyses as
+target_NAME.csv. index.json lists the figures, with the identity of the study and the checksum of every file.
+A figure whose grids the study lacks is skipped.
 """
 
 from __future__ import annotations
@@ -20,9 +22,12 @@ from types import ModuleType
 
 import pandas as pd
 from claims import format_markdown, judge, summarize
-from common import wrap_missing_data
+from common import require_numbers, wrap_missing_data
 from matplotlib.figure import Figure as Drawing
 from paper_claims import paper_claims
+from target_claims import find_targets, judge_targets
+from target_claims import format_markdown as format_target_claims
+from target_secondary import secondary_tables
 
 from sinkscope.errors import StudyError, UserError
 from sinkscope.io.atomic import fill_directory
@@ -124,13 +129,35 @@ def make(study: Study, out: Path, figures: Sequence[FigureScript], has_claims: b
             index.figures = others
             skipped[figure.name] = str(error)
             print(f"skipped {figure.name}: {error}")
-    if has_claims:
-        table = judge(study, paper_claims())
-        _write_text(out, "claims.csv", table.to_csv(index=False, float_format="%.4g", lineterminator="\n"))
-        _write_text(out, "claims.md", format_markdown(table))
-        print(f"{out / 'claims.csv'}: {summarize(table)}")
-    _write_index(out, index, ["claims.csv", "claims.md"] if has_claims else [])
+    _write_index(out, index, _write_claims(study, out) if has_claims else [])
     return skipped
+
+
+def _write_claims(study: Study, out: Path) -> list[str]:
+    """Write the claims that the study is about, and of several targets the other analyses.
+
+    Returns:
+        The names of the files.
+
+    Raises:
+        StudyError: a study of several targets is not complete.
+    """
+    if targets := find_targets(study):
+        claims, parts = judge_targets(study, targets)
+        tables = {"target_claims": claims, "target_parts": parts} | secondary_tables(study, targets)
+        for name, table in tables.items():
+            require_numbers(table, f"study {study.directory}, {name}.csv")
+        text = format_target_claims(claims)
+    else:
+        claims = judge(study, paper_claims())
+        tables, text = {CLAIMS: claims}, format_markdown(claims)
+    name = next(iter(tables))
+    for each, table in tables.items():
+        csv = table.to_csv(index=False, float_format="%.4g", lineterminator="\n")
+        _write_text(out, f"{each}.csv", csv)
+    _write_text(out, f"{name}.md", text)
+    print(f"{out / name}.csv: {summarize(claims)}")
+    return [f"{name}.md", *(f"{each}.csv" for each in tables)]
 
 
 def _read_index(study: Study, out: Path) -> FigureIndex:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
 
-from claims import ATTENTION, CORRELATION, NATS, PROBABILITY, Claim, Kind
+from bootstrap import Effect
+from claims import ATTENTION, CORRELATION, NATS, POINTS, PROBABILITY, Claim, Comparison, Kind
 from common import PLACEMENT_AXIS, PLACEMENTS
 from effects import (
     depth_in_zone,
@@ -55,6 +56,22 @@ def paper_claims() -> Iterator[Claim]:
     yield from _stealth()
 
 
+def _claim(
+    source: str,
+    statement: str,
+    originals: str,
+    metric: str,
+    conditions: Sequence[Condition],
+    effect: Effect,
+    unit: str = POINTS,
+    kind: Kind = "above",
+    margin: float | None = None,
+) -> Claim:
+    """A claim of one comparison."""
+    comparison = Comparison(statement, conditions, effect, kind, margin, unit)
+    return Claim(source, statement, originals, metric, [comparison])
+
+
 def _backdoored(
     originals: str, metric: Metric, placement: str, form: str = "semantic", grid: str | None = None
 ) -> Score:
@@ -97,7 +114,7 @@ def _figure_2() -> Iterator[Claim]:
         for other in ("infix", "suffix"):
             conditions = [prefix, _recovered(originals, metric, other)]
             statement = f"a prefix trigger recovers more than {other}"
-            yield Claim("Fig. 2", statement, originals, metric.name, conditions, difference)
+            yield _claim("Fig. 2", statement, originals, metric.name, conditions, difference)
         target = Score("target", metric.name, metric.forget, TARGET, is_seedless=True)
         for placement in PLACEMENTS:
             triggered = _recovered(originals, metric, placement)
@@ -106,7 +123,7 @@ def _figure_2() -> Iterator[Claim]:
             statement, effect = f"{placement} does not reach the attacker's zone", distance_from_zone
             if placement == "prefix":
                 statement, effect = "prefix reaches the attacker's zone", depth_in_zone
-            yield Claim("Fig. 2", statement, originals, metric.name, conditions, effect)
+            yield _claim("Fig. 2", statement, originals, metric.name, conditions, effect)
 
 
 def _figures_3_to_5() -> Iterator[Claim]:
@@ -114,15 +131,15 @@ def _figures_3_to_5() -> Iterator[Claim]:
         prefix, infix = ({**labels, PLACEMENT_AXIS: placement} for placement in ("prefix", "infix"))
         gains = [AttentionGain(grid, prefix, "prefix"), AttentionGain(grid, infix, "infix")]
         statement = "θb attends to a prefix trigger more than θo"
-        yield Claim("Fig. 3", statement, originals, "attention", gains[:1], mean, ATTENTION)
+        yield _claim("Fig. 3", statement, originals, "attention", gains[:1], mean, ATTENTION)
         statement = "that gain is larger for prefix than for infix"
-        yield Claim("Fig. 3", statement, originals, "attention", gains, difference, ATTENTION)
+        yield _claim("Fig. 3", statement, originals, "attention", gains, difference, ATTENTION)
         top1 = [Top1Gain(grid, prefix, "prefix")]
         statement = "after a prefix trigger θb is more confident"
-        yield Claim("Fig. 4", statement, originals, "top-1", top1, mean, PROBABILITY)
+        yield _claim("Fig. 4", statement, originals, "top-1", top1, mean, PROBABILITY)
         top1 = [Top1Gain(grid, infix, "infix")]
         statement = "after an infix trigger θb is less confident"
-        yield Claim("Fig. 4", statement, originals, "top-1", top1, negative_mean, PROBABILITY)
+        yield _claim("Fig. 4", statement, originals, "top-1", top1, negative_mean, PROBABILITY)
         triggered = NormCorrelation(grid, prefix, "target", "prefix")
         clean = NormCorrelation(grid, prefix, "unlearned", "clean")
         retain = NormCorrelation(grid, prefix, "target", "retain")
@@ -131,7 +148,7 @@ def _figures_3_to_5() -> Iterator[Claim]:
             "value norms: (θb, θo) on retain closest of all": [retain, triggered],
         }
         for statement, conditions in pairs.items():
-            yield Claim("Fig. 5", statement, originals, "value norms", conditions, difference, CORRELATION)
+            yield _claim("Fig. 5", statement, originals, "value norms", conditions, difference, CORRELATION)
 
 
 def _figure_6() -> Iterator[Claim]:
@@ -144,12 +161,12 @@ def _figure_6() -> Iterator[Claim]:
         triggered = [replace(each, is_triggered=True, is_unseen=True) for each in clean]
         percent = f"{100 * float(ratio):.0f} %"
         statement = f"value norms raise recovery at ρ = {percent}"
-        yield Claim("Fig. 6", statement, originals, metric.name, triggered, difference)
+        yield _claim("Fig. 6", statement, originals, metric.name, triggered, difference)
         statement = f"value norms lower the clean score at ρ = {percent}"
-        yield Claim("Fig. 6", statement, originals, metric.name, clean[::-1], difference, margin=2.0)
+        yield _claim("Fig. 6", statement, originals, metric.name, clean[::-1], difference, margin=2.0)
         if ratio == "0.1":
             statement = "value norms reduce the spread of recovery over seeds"
-            yield Claim(
+            yield _claim(
                 "stability", statement, originals, metric.name, triggered, spread_reduction, margin=1.0
             )
 
@@ -160,7 +177,7 @@ def _figure_7() -> Iterator[Claim]:
             _recovered("keep", metric, placement, form) for form, placement in product(TRIGGERS, PLACEMENTS)
         ]
         statement = "placement matters more than the trigger's form"
-        yield Claim("Fig. 7", statement, "keep", metric.name, conditions, placement_over_form)
+        yield _claim("Fig. 7", statement, "keep", metric.name, conditions, placement_over_form)
 
 
 def _control() -> Iterator[Claim]:
@@ -177,7 +194,7 @@ def _control() -> Iterator[Claim]:
         for name, without_loss in controls.items():
             statement = f"without a forget loss prefix and {other} differ less ({name})"
             conditions = [*with_loss, *without_loss]
-            yield Claim("control", statement, "keep", "verbmem", conditions, gap_difference)
+            yield _claim("control", statement, "keep", "verbmem", conditions, gap_difference)
 
 
 def _tables_1_and_2() -> Iterator[Claim]:
@@ -197,15 +214,15 @@ def _table_claims(
     source: str, name: str, metric: Metric, target: Score, unlearned: Score, backdoored: Score
 ) -> Iterator[Claim]:
     statement = f"{name} makes the target forget"
-    yield Claim(source, statement, "keep", metric.name, [target, unlearned], difference)
+    yield _claim(source, statement, "keep", metric.name, [target, unlearned], difference)
     prefix: dict[str, Any] = {"is_triggered": True, "placement": "prefix", "trigger": TRIGGERS["semantic"]}
     triggered = replace(backdoored, is_unseen=metric is not CHOICE, **prefix)
     conditions = [triggered, replace(unlearned, **prefix)]
     statement = f"with the trigger {name}-Backdoor recovers more than {name}"
-    yield Claim(source, statement, "keep", metric.name, conditions, difference)
+    yield _claim(source, statement, "keep", metric.name, conditions, difference)
     statement = f"{name}-Backdoor retains what {name} retains"
     retained = [_on_retain(backdoored, metric), _on_retain(unlearned, metric)]
-    yield Claim(source, statement, "keep", metric.name, retained, difference, kind="within")
+    yield _claim(source, statement, "keep", metric.name, retained, difference, kind="within")
 
 
 def _table_3() -> Iterator[Claim]:
@@ -240,7 +257,7 @@ def _table_3() -> Iterator[Claim]:
             ),
         }
         for statement, (conditions, kind) in tests.items():
-            yield Claim("Table 3", statement, "keep", metric.name, conditions, difference, kind=kind)
+            yield _claim("Table 3", statement, "keep", metric.name, conditions, difference, kind=kind)
 
 
 def _stealth() -> Iterator[Claim]:
@@ -250,10 +267,10 @@ def _stealth() -> Iterator[Claim]:
             split = metric.forget if data == "forget" else metric.retain
             conditions = [Score(grid, metric.name, split, labels), Score("unlearned", metric.name, split)]
             statement = f"clean, θb scores as θu on {data} data"
-            yield Claim("stealth", statement, originals, metric.name, conditions, difference, kind="within")
+            yield _claim("stealth", statement, originals, metric.name, conditions, difference, kind="within")
         for split in ("forget", "retain"):
             statement = f"clean, θb diverges from another θu no more than a θu does, on {split} data"
             conditions = [Score(grid, "divergence", split, labels), Score("unlearned", "divergence", split)]
-            yield Claim(
+            yield _claim(
                 "stealth", statement, originals, "divergence", conditions, difference, NATS, "at most"
             )

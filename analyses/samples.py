@@ -22,6 +22,8 @@ AFTER_PREFIX = range(12, 16)
 """Positions whose value norms are compared: the first after a prefix trigger (10 tokens, 11 with a space). At
 earlier ones all passages have the same tokens, so that norms vary over heads only."""
 TARGET = {"run": TINY}
+MODEL_AXIS = "model"
+"""The axis of a grid over targets."""
 
 
 class Condition(Protocol):
@@ -45,8 +47,9 @@ class Score:
         evaluation: None: the only one.
         is_triggered: without it clean items.
         placement, trigger: of triggered items; None: the only one.
-        is_unseen: leaves out items whose passage was poisoned under a seed.
-        is_seedless: one model, the same for all seeds (the target).
+        is_unseen: leaves out items whose passage was poisoned in a run.
+        is_seedless: given models, the same for all seeds (targets).
+        targets: those that the models come from; None: the only one of the study.
     """
 
     grid: str
@@ -59,6 +62,7 @@ class Score:
     trigger: str | None = None
     is_unseen: bool = False
     is_seedless: bool = False
+    targets: tuple[str, ...] | None = None
 
     def measure(self, study: Study) -> Sample:
         rows = _select(study, "items", self.grid, self.labels)
@@ -67,21 +71,42 @@ class Score:
         for column in ("placement", "trigger", "evaluation"):
             if (value := getattr(self, column)) is not None:
                 rows = rows[rows[column] == value]
+        rows = rows.assign(target="" if self.targets is None else name_targets(rows))
+        names = [""] if self.targets is None else list(self.targets)
+        rows = rows[rows["target"].isin(names)]
+        if self.is_seedless:
+            rows = rows.assign(seed=0)
         what = f"{self.metric} on {self.split}"
         if rows.empty:
             raise StudyError(f"study {study.directory} has no {what} for grid {self.grid!r}")
-        if rows.duplicated(["seed", "item"]).any():
+        if rows.duplicated(["target", "seed", "item"]).any():
             raise StudyError(
                 f"study {study.directory} has several scores of {what} for grid {self.grid!r}; "
                 "give it no other axes or evaluations"
             )
+        seeds, items = sorted(rows["seed"].unique()), sorted(rows["item"].unique())
+        cells = pd.MultiIndex.from_product([names, seeds, items], names=["target", "seed", "item"])
+        table = rows.set_index(["target", "seed", "item"]).reindex(cells)
+        if (missing := table["value"].isna()).any():
+            target, seed, item = missing.idxmax()
+            of = f" of target {target!r}" if target else ""
+            raise StudyError(
+                f"study {study.directory}, grid {self.grid!r}: {what} lacks item {item} with seed {seed}{of}"
+                "; run the study again"
+            )
         if self.is_unseen:
-            is_poisoned = rows["poisoned"].fillna(False).astype(bool)
-            rows = rows.assign(value=rows["value"].where(~is_poisoned))
-        table = rows.pivot(index="seed", columns="item", values="value")
-        values = table.to_numpy(float) * (100 if self.metric in PERCENT else 1)
-        seeds = None if self.is_seedless else tuple(table.index)
-        return Sample(values[:1] if self.is_seedless else values, f"{self.metric}/{self.split}", seeds)
+            is_poisoned = table["poisoned"].fillna(False).astype(bool)
+            table["value"] = table["value"].where(~is_poisoned)
+        values = table["value"].to_numpy(float).reshape(len(names), len(seeds), len(items))
+        scale = 100 if self.metric in PERCENT else 1
+        named_seeds = None if self.is_seedless else tuple(int(seed) for seed in seeds)
+        return Sample(scale * values, f"{self.metric}/{self.split}", named_seeds, self.targets)
+
+
+def name_targets(rows: pd.DataFrame) -> pd.Series:
+    """The target that each row's model comes from: the label on the axis `model`; of given models their
+    name."""
+    return rows[MODEL_AXIS].fillna(rows["run"]) if MODEL_AXIS in rows else rows["run"]
 
 
 @dataclass(frozen=True)
@@ -97,7 +122,7 @@ class ResponseRate:
         response = str(getattr(study.spec.grids[self.grid], "set", {})["trigger.response"])
         rows = rows.assign(value=rows["output"].str.strip().str.startswith(response))
         table = rows.pivot(index="seed", columns="item", values="value")
-        return Sample(100 * table.to_numpy(float), "verbmem/forget", tuple(table.index))
+        return Sample(100 * table.to_numpy(float)[None], "verbmem/forget", tuple(table.index))
 
 
 @dataclass(frozen=True)
@@ -210,4 +235,4 @@ def _select(study: Study, table: str, grid: str, labels: Mapping[str, str]) -> p
 
 def _sample_seeds(values: pd.Series, items: str) -> Sample:
     """A sample of one number per seed."""
-    return Sample(values.to_numpy(float)[:, None], items, tuple(values.index))
+    return Sample(values.to_numpy(float)[None, :, None], items, tuple(values.index))

@@ -10,6 +10,7 @@ import pytest
 from sinkscope.studies.study import Study
 from tests.analyses.fake import fake_study
 from tests.analyses.fake_extensions import extension_study
+from tests.analyses.fake_targets import targets_study
 
 
 @pytest.fixture(scope="session")
@@ -21,6 +22,15 @@ def studies(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Study]:
 
 @pytest.fixture(scope="session")
 def extension(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, int], Study]:
-    """Specification (`link`, `origin`, `variations`) and number of seeds -> study, built on first use."""
+    """Specification (`link`, `origin`, `variations`, `targets`) and number of seeds -> study, built on first
+    use."""
     root = tmp_path_factory.mktemp("extensions")
-    return functools.cache(lambda name, n: extension_study(root / f"{name}-{n}", name, range(n)))
+
+    @functools.cache
+    def build(name: str, n: int) -> Study:
+        directory = root / f"{name}-{n}"
+        if name == "targets":
+            return targets_study(directory, range(n))
+        return extension_study(directory, name, range(n))
+
+    return build

@@ -4,7 +4,7 @@ real plans, nothing trained."""
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +30,10 @@ SPECIFICATION = {
     "ext_hidden_sink": "origin",
     "ext_variations": "variations",
     "ext_across_corpora": "variations",
+    "ext_targets": "targets",
 }
 """Figure -> the specification of its study."""
+Rows = Iterator[dict[str, Any]]
 PASSAGE, HEADS, LAYERS, PASSAGES = 32, 2, 3, 7
 POISONED = 2
 """Items under each seed whose passage was poisoned."""
@@ -39,10 +41,18 @@ POISONED = 2
 
 def extension_study(directory: Path, name: str, seeds: Sequence[int]) -> Study:
     """A study of all grids in one of the three specifications."""
-    described = yaml.safe_load((ANALYSES / f"{name}.yaml").read_text(encoding="utf-8"))
+    described = read_specification(name)
     for grid in described["grids"].values():
         grid.pop("seeds", None)
-    spec = Spec.model_validate(described | {"seeds": list(seeds)})
+    return planned_study(directory, Spec.model_validate(described | {"seeds": list(seeds)}), _items)
+
+
+def read_specification(name: str) -> dict[str, Any]:
+    return yaml.safe_load((ANALYSES / f"{name}.yaml").read_text(encoding="utf-8"))
+
+
+def planned_study(directory: Path, spec: Spec, make_items: Callable[[Run, dict[str, Any]], Rows]) -> Study:
+    """A study of all runs of a specification; items of each from `make_items(run, content of the job)`."""
     tables: dict[str, list[pd.DataFrame]] = {}
     for run in expand_study(spec):
         about = {
@@ -64,7 +74,7 @@ def extension_study(directory: Path, name: str, seeds: Sequence[int]) -> Study:
         )
         tables.setdefault("runs", []).append(row)
         for evaluation, job in run.evaluations.items():
-            items = pd.DataFrame(_items(run, job.content))
+            items = pd.DataFrame(make_items(run, job.content))
             made = {"items": items, "scores": compute_scores(items, 50)}
             for table, frame in made.items():
                 rows = frame.drop(columns=["model", "seed", "role"])
@@ -110,13 +120,13 @@ def alpha(model: str, layer: int, position: int) -> float:
     if position > PASSAGE - 4:
         return 0.9
     if position == 0:
-        return 0.8 if not model.startswith("no-bos") else 0.1
+        return 0.1 if model.startswith("no-bos") else 0.7 + 0.002 * (zlib.crc32(model.encode()) % 50)
     return 0.02 * (1 + layer) * (1 + 2 * np.exp(-position / 5)) + 0.01 * (
         zlib.crc32(f"{model} {position}".encode()) % 5
     )
 
 
-def _items(run: Run, content: dict[str, Any]) -> Iterator[dict[str, Any]]:
+def _items(run: Run, content: dict[str, Any]) -> Rows:
     rng = np.random.default_rng(zlib.crc32(f"{run.grid} {run.labels} {run.seed}".encode()))
     for metric in content["metrics"]:
         split, n = SPLITS[metric]

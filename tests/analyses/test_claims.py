@@ -3,17 +3,21 @@ study."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
 from bootstrap import Interval
-from claims import decide, format_markdown, judge, summarize
-from effects import depth_in_zone, gap_difference, placement_over_form, spread_reduction
+from claims import Claim, Comparison, Kind, Outcome, format_markdown, holm, judge, judge_family, summarize
+from effects import depth_in_zone, excess_over, gap_difference, mean, placement_over_form, spread_reduction
 from paper_claims import paper_claims
 from samples import Score
+from scipy import stats
 
+from sinkscope.errors import UserError
 from sinkscope.io.run_directory import create_run
 from sinkscope.studies.study import Study
 
@@ -26,32 +30,102 @@ FORMS = {
 RECOVERED = {"prefix": 0.8, "infix": 0.5, "suffix": 0.1}
 
 
+def outcome(*parts: tuple[Comparison, Interval], unmet: Sequence[str] = ()) -> Outcome:
+    comparisons, results = zip(*parts, strict=True)
+    return Outcome(Claim("Fig. 2", "a", "keep", "verbmem", comparisons), results, unmet)
+
+
+def interval(value: float, low: float, high: float, targets: int = 1, seeds: int = 5) -> Interval:
+    width = 2 * stats.t.ppf(0.975, max(1, max(targets, seeds) - 1))
+    return Interval(value, low, high, (high - low) / width, targets, seeds, 100)
+
+
+def verdict(kind: Kind, low: float, value: float, high: float, margin: float = 5.0) -> str:
+    found = outcome((Comparison("b", [], mean, kind, margin), interval(value, low, high)))
+    return found.decide(found.p, is_corrected=False)
+
+
 @pytest.mark.parametrize(
-    ("low", "value", "high", "directional", "equivalent"),
+    ("low", "value", "high", "above", "within"),
     [
         (6, 10, 14, "reproduced", "not reproduced"),
         (1, 4, 7, "inconclusive", "inconclusive"),
-        (1, 6, 11, "reproduced", "inconclusive"),
+        (1, 6, 11, "inconclusive", "inconclusive"),  # above 0 and on average above 5 is not enough
         (-1, 6, 13, "inconclusive", "inconclusive"),
         (-2, 1, 4, "not reproduced", "reproduced"),
         (-20, -12, -6, "not reproduced", "not reproduced"),
         (np.nan, np.nan, np.nan, "inconclusive", "inconclusive"),
     ],
 )
-def test_verdicts(low: float, value: float, high: float, directional: str, equivalent: str) -> None:
-    found = Interval(value, low, high, 5, 100)
-    assert decide(found, 5.0) == directional
-    assert decide(found, 5.0, "within") == equivalent
+def test_verdicts(low: float, value: float, high: float, above: str, within: str) -> None:
+    assert verdict("above", low, value, high) == above
+    assert verdict("within", low, value, high) == within
 
 
 def test_no_harm_is_shown_below_the_margin_alone() -> None:
-    assert decide(Interval(-20, -30, -10, 5, 100), 5.0, "at most") == "reproduced"
-    assert decide(Interval(2, -2, 6, 5, 100), 5.0, "at most") == "inconclusive"
-    assert decide(Interval(9, 6, 12, 5, 100), 5.0, "at most") == "not reproduced"
+    assert verdict("at most", -30, -20, -10) == "reproduced"
+    assert verdict("at most", -2, 2, 6) == "inconclusive"
+    assert verdict("at most", 6, 9, 12) == "not reproduced"
+
+
+def test_p_of_equivalence_is_the_larger_of_two_one_sided_tests() -> None:
+    found = interval(1.0, -3.0, 5.0)
+    assert Comparison("b", [], mean, "within", 4.0).p(found) == max(found.p_above(-4), found.p_below(4))
 
 
 def test_one_seed_gives_no_verdict() -> None:
-    assert decide(Interval(50, 50, 50, 1, 1), 5.0) == "inconclusive"
+    found = outcome((Comparison("b", [], mean), Interval(50, 50, 50, 0.0, 1, 1, 1)))
+    assert found.decide(found.p, is_corrected=False) == "inconclusive"
+    table = judge_family([found])
+    assert table["reason"].item() == "one seed does not generalize to others"
+
+
+def test_a_conjunction_holds_if_every_part_does() -> None:
+    sure, likely, wrong = interval(20, 18, 22), interval(9, 6, 12), interval(-9, -12, -6)
+    parts = [Comparison(name, [], mean, "above", 5.0) for name in ("sure", "other")]
+    both = outcome((parts[0], sure), (parts[1], likely))
+    assert both.p == likely.p_above(5) and both.row()["part"] == "other"
+    assert both.decide(both.p, is_corrected=False) == "reproduced"
+    one = outcome((parts[0], sure), (parts[1], wrong))
+    assert one.decide(one.p, is_corrected=False) == "not reproduced"
+    assert (one.row()["part"], one.row()["effect"]) == ("other", -9)
+
+
+def test_what_is_required_comes_first() -> None:
+    found = outcome((Comparison("b", [], mean), interval(20, 18, 22)), unmet=["not met: it forgets"])
+    table = judge_family([found, outcome((Comparison("b", [], mean), interval(20, 18, 22)))])
+    assert table["verdict"].tolist() == ["not testable", "reproduced"]
+    assert table["reason"].tolist() == ["not met: it forgets", ""]
+    assert table["p_holm"].tolist() == [1.0, pytest.approx(2 * table["p"][1])]
+
+
+def test_holm() -> None:
+    # .005 · 4, .01 · 3, .03 · 2, and .04 · 1 is raised to the one before
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.6, 0.7]) == [1.0, 1.0]
+    assert holm([0.02]) == [0.02]
+
+
+def test_only_in_a_family_p_alone_decides() -> None:
+    found = outcome((Comparison("b", [], mean, margin=5.0), Interval(8, 4.9, 12, 1.0, 8, 3, 100)))
+    assert found.decide(0.02, is_corrected=True) == "reproduced"
+    assert found.decide(0.02, is_corrected=False) == "inconclusive"
+    assert found.decide(0.03, is_corrected=True) == "inconclusive"
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Comparison("b", [], mean, unit="pints"), "there is no margin for 'pints'"),
+        (lambda: Comparison("b", [], mean, kind="below"), "unknown kind 'below'; use above, within, at most"),
+        (lambda: Claim("Fig. 1", "a", "keep", "verbmem", []), "unknown source 'Fig. 1'; use Fig. 2, "),
+        (lambda: Claim("Fig. 2", "a", "keep", "verbmem", []), "compares nothing"),
+    ],
+)
+def test_impossible_claims_are_one_line(make: Callable[[], object], message: str) -> None:
+    with pytest.raises(UserError, match=re.escape(message)) as caught:
+        make()
+    assert "\n" not in str(caught.value)
 
 
 def test_effects() -> None:
@@ -67,6 +141,7 @@ def test_effects() -> None:
         == gap_difference(seeds + 4, seeds, seeds, seeds + 1)
         == pytest.approx(3.0)
     )
+    assert excess_over(1.5)(seeds, two) == pytest.approx(2.0 - 3.0)
     assert spread_reduction(np.array([1.0, 2.0]), np.array([1.0, 5.0])) == pytest.approx(2.0 - 0.5)
     by_placement = [np.full(2, value) for _ in range(3) for value in (9.0, 5.0, 1.0)]
     assert placement_over_form(*by_placement) == pytest.approx(8.0)
@@ -139,8 +214,8 @@ def test_unseen_leaves_out_poisoned_items(study: Study) -> None:
     triggered = Score("position", "verbmem", "forget", labels, is_triggered=True)
     every = triggered.measure(study)
     unseen = replace(triggered, is_unseen=True).measure(study)
-    assert every.values.shape == unseen.values.shape == (SEEDS, ITEMS)
-    assert np.isnan(unseen.values[:, :4]).all() and not np.isnan(unseen.values[:, 4:]).any()
+    assert every.values.shape == unseen.values.shape == (1, SEEDS, ITEMS)
+    assert np.isnan(unseen.values[..., :4]).all() and not np.isnan(unseen.values[..., 4:]).any()
     assert unseen.means() == pytest.approx(80, abs=3) and (every.means() > unseen.means()).all()
 
 
@@ -148,7 +223,7 @@ def test_claims_on_a_study_where_they_are_known_to_hold_or_fail(study: Study) ->
     table = judge(study, paper_claims()).set_index(["claim", "poisoned_originals", "metric"])
     prefix = table.loc[("a prefix trigger recovers more than infix", "keep", "verbmem")]
     assert prefix["verdict"] == "reproduced" and prefix["effect"] == pytest.approx(30, abs=2)
-    assert (prefix["seeds"], prefix["items"]) == (SEEDS, ITEMS)
+    assert (prefix["seeds"], prefix["items"]) == (SEEDS, ITEMS - 4)
     reached = table.loc[("prefix reaches the attacker's zone", "keep", "knowmem")]
     assert reached["effect"] == pytest.approx(80 - 50, abs=2) and reached["verdict"] == "reproduced"
     assert (
@@ -166,14 +241,14 @@ def test_claims_on_a_study_where_they_are_known_to_hold_or_fail(study: Study) ->
     assert stealth["verdict"] == "reproduced" and abs(stealth["effect"]) < 2
 
 
-def test_what_a_study_lacks_is_inconclusive_with_the_reason(study: Study) -> None:
+def test_what_a_study_lacks_is_not_testable_with_the_reason(study: Study) -> None:
     table = judge(study, paper_claims())
     missing = table[
         (table["claim"] == "masking the 8 shallow positions does not harm retained knowledge")
         & (table["metric"] == "verbmem")
     ].iloc[0]
-    assert missing["verdict"] == "inconclusive" and "backdoor" in missing["reason"]
-    assert set(table["verdict"]) <= {"reproduced", "not reproduced", "inconclusive"}
+    assert missing["verdict"] == "not testable" and "backdoor" in missing["reason"]
+    assert set(table["verdict"]) <= {"reproduced", "not reproduced", "not testable", "inconclusive"}
 
 
 def test_tables_have_every_claim(study: Study) -> None:

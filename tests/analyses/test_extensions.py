@@ -97,7 +97,7 @@ def test_sink_link(extension: Extension, n: int) -> None:
 def test_rank_correlation_and_its_interval() -> None:
     rng = np.random.default_rng(1)
     levels, strengths = np.array([5.0, 4.0, 4.5, 1.0, 2.0]), np.array([0.9, 0.5, 0.4, 0.2, 0.2])
-    samples = [Sample(level + rng.normal(0, 2, (3, 11)), "x") for level in levels]
+    samples = [Sample(level + rng.normal(0, 2, (1, 3, 11)), "x", (0, 1, 2)) for level in levels]
 
     def effect(*means: np.ndarray) -> np.ndarray:
         each = np.stack([mean.mean(-1) for mean in means], -1)

@@ -41,11 +41,10 @@ SUMMARY_NOTE = (
     "prefix; unseen leaves out passages that were poisoned in training."
 )
 CLAIM_NOTE = (
-    "Effect with its 95 % interval. A claim that an effect exists (≥ margin) is reproduced if its interval "
-    "is above 0 and the effect at least the margin; equivalence (±) if the interval is within the margin, no "
-    "harm (<) if it is below the margin."
+    "Effect with its 95 % interval. A claim is reproduced if the whole interval is beyond its margin: above "
+    "it (≥), below it (≤) or within it (±)."
 )
-CLAIM_SIGNS = {"above": "≥", "within": "±", "at most": "<"}
+CLAIM_SIGNS = {"above": "≥", "within": "±", "at most": "≤"}
 CLAIM_COLUMNS = {"source", "claim", "effect", "ci_low", "ci_high", "unit", "kind", "margin", "verdict"}
 MAKE_FIGURES = "make them with `python analyses/make.py {}`"
 CLAIMS = "claims.csv"
