@@ -21,6 +21,8 @@ from reference import REFERENCES  # isort: skip  # beside this file
 
 ROOT = Path(__file__).parents[1]
 TOUR, LOG = "analyses/tour.ipynb", "tests/guarantees/soak.tsv"
+EXAMPLE = ROOT / ".docs" / "example" / "index.html"
+"""The page of `sinkscope quickstart`, too large for the repository; on the site if it was made."""
 
 
 @event_priority(100)  # before the plugin looks for notebooks
@@ -32,6 +34,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     )
     for path in (TOUR, LOG, *pictures):
         files.append(File(path, str(ROOT), config.site_dir, config.use_directory_urls))
+    if EXAMPLE.is_file():
+        files.append(File.generated(config, "example/study.html", abs_src_path=str(EXAMPLE)))
     pages = {
         "index.md": _readme(),
         "contributing.md": (ROOT / ".github" / "CONTRIBUTING.md").read_text(encoding="utf-8"),
@@ -48,7 +52,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
     markdown = markdown.replace("](../../", "](").replace("](../.docs/pages/", "](../")
     claims = (ROOT / "figures" / "claims.md").read_text(encoding="utf-8")
-    for mark, make in {"claims": lambda: claims, **REFERENCES}.items():
+    for mark, make in {"claims": lambda: claims, "example": _example, **REFERENCES}.items():
         if f"<!-- {mark} -->" in markdown:
             markdown = markdown.replace(f"<!-- {mark} -->", make())
     return markdown
@@ -58,6 +62,12 @@ def _readme() -> str:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     text = text.replace("](figures/README.md)", "](figures/index.md)").replace("](.docs/pages/", "](")
     return text.replace("](.github/CONTRIBUTING.md)", "](contributing.md)")
+
+
+def _example() -> str:
+    if EXAMPLE.is_file():
+        return "**[Open the page](example/study.html)**"
+    return "This build of the site does not contain the page itself; below is how to make it."
 
 
 def _commands() -> str:

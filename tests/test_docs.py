@@ -12,6 +12,10 @@ from pathlib import Path
 import pytest
 
 import sinkscope
+from sinkscope.benchmarks.directory import Settings
+from sinkscope.config import Config
+from sinkscope.studies.spec import Spec
+from sinkscope.unlearning.recipe import Recipe
 from tests.cli.test_help import COMMANDS
 
 ROOT = Path(__file__).parents[1]
@@ -63,6 +67,19 @@ def test_every_public_name_and_every_command_has_its_entry(site: Path) -> None:
     assert [
         " ".join(path) for path in COMMANDS if f"sinkscope {' '.join(path)}".strip() not in commands
     ] == []
+
+
+@pytest.mark.parametrize(("page", "model"), [("recipe", Recipe), ("study", Spec), ("benchmarks", Settings)])
+def test_every_key_of_a_file_is_on_its_page(site: Path, page: str, model: type[Config]) -> None:
+    text = _page(site, page)
+    assert f"<!-- {page} -->" not in text
+    for name, field in model.model_fields.items():
+        assert f"<code>{name}</code>" in text
+        assert " ".join(str(field.description).split())[:20] in re.sub(r"<[^>]+>", "", text).replace("`", "")
+
+
+def test_the_example_is_there_or_how_to_make_it(site: Path) -> None:
+    assert ("Open the page" in _page(site, "example")) == (site / "example" / "study.html").is_file()
 
 
 def test_the_tour_is_there_with_its_pictures(site: Path) -> None:

@@ -147,7 +147,7 @@ def test_every_file_that_is_linked_is_there(page: str) -> None:
 @pytest.mark.parametrize("page", PAGES)
 def test_every_command_on_a_page_is_one_that_the_program_takes(page: str) -> None:
     blocks = re.findall(r"^```bash\n(.*?)^```", TEXT[page], re.M | re.S)
-    lines = [line.partition(" #")[0].strip() for block in blocks for line in block.splitlines()]
+    lines = [re.split(" [#>] ?", line)[0].strip() for block in blocks for line in block.splitlines()]
     commands = [
         part.strip() for line in lines for part in line.split("&&") if part.strip().startswith("sinkscope ")
     ]

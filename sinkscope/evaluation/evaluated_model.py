@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from sinkscope.io.tables import read_parquet
 from sinkscope.models.loading import BUILT_IN
 from sinkscope.models.model import Model
 
+LOGGER = logging.getLogger("sinkscope")
 Role = Literal["target", "unlearned", "backdoored", "retain", "other"]
 
 
@@ -56,4 +58,9 @@ def load_evaluated_model(name: str, model: Model, benchmark: Benchmark | None) -
     is_same = benchmark is not None and (
         replace(benchmark, name=trained_on).content_hash() == manifest.get("benchmark")
     )
+    if benchmark is not None and not is_same:
+        LOGGER.warning(
+            "run %s was trained on benchmark %s, and is scored on %s; which items were poisoned is unknown",
+            *(name, trained_on, benchmark.name),
+        )
     return EvaluatedModel(name, "backdoored" if rows else "unlearned", model, seed, rows if is_same else None)

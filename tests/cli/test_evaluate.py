@@ -42,7 +42,7 @@ def test_evaluate_writes_items_and_scores_of_a_plain_model(tmp_path, capsys, mon
     assert max(map(len, stdout.splitlines())) < 120
 
 
-def test_rows_poisoned_on_one_benchmark_say_nothing_of_another(tmp_path, capsys, monkeypatch) -> None:
+def test_rows_poisoned_on_one_benchmark_say_nothing_of_another(tmp_path, capsys, monkeypatch, caplog) -> None:
     benchmark, shipped = load_benchmark("tiny"), data_directory("tiny")
     metadata = {"seed": 0, "benchmark": benchmark.content_hash()}
     with create_run(tmp_path / "run", "a", "unlearn", metadata) as directory:
@@ -56,8 +56,10 @@ def test_rows_poisoned_on_one_benchmark_say_nothing_of_another(tmp_path, capsys,
     ):
         out = tmp_path / str(name).replace("/", "-")
         options = ["--benchmark", name, "--metrics", metric, "--limit", 2, "--out", out]
+        caplog.clear()
         code, _, err = run(capsys, monkeypatch, "evaluate", tmp_path / "run", *options)
         assert code == 0, err
+        assert ("was trained on benchmark tiny" in caplog.text) == (name == "tiny-wmdp")
         scores = pd.read_parquet(out / "scores.parquet")
         assert set(scores[scores["split"] == "forget"]["subset"]) - {"poisoned"} == subsets
         assert set(scores["role"]) == {"backdoored"}
