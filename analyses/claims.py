@@ -26,11 +26,11 @@ from sinkscope.studies.study import Study
 Verdict = Literal["reproduced", "not reproduced", "not testable", "inconclusive"]
 Kind = Literal["above", "within", "at most"]
 POINTS = "points"
-ATTENTION = "share of attention"
+ATTENTION = "of θo's attention to the trigger"
 PROBABILITY = "probability"
 CORRELATION = "Pearson's r"
 NATS = "nats a token"
-MARGINS = {POINTS: 5.0, ATTENTION: 0.05, PROBABILITY: 0.02, CORRELATION: 0.02, NATS: 0.1}
+MARGINS = {POINTS: 5.0, ATTENTION: 0.25, PROBABILITY: 0.02, CORRELATION: 0.02, NATS: 0.1}
 """The smallest effect that matters, by its unit: fixed before any claim was judged."""
 SOURCES = [*(f"Fig. {i}" for i in range(2, 8)), *(f"Table {i}" for i in (1, 2, 3))]
 SOURCES += ["control", "stability", "stealth"]
@@ -41,6 +41,7 @@ COLUMNS = [
     *["source", "claim", "poisoned_originals", "metric", "part", "effect", "ci_low", "ci_high", "unit"],
     *["kind", "margin", "p", "p_holm", "targets", "seeds", "items", "verdict", "reason"],
 ]
+UNMET = "not met: "
 SIGNS = {"above": "≥", "within": "±", "at most": "≤"}
 NOTE = (
     "Effect with its 95 % interval (crossed bootstrap, corrected for few seeds). A claim is reproduced if "
@@ -161,7 +162,7 @@ class Outcome:
             value = each.measure(study).value
             if not each.is_beyond(value, value):
                 needed = f"{SIGNS[each.kind]} {each.limit:g}"
-                unmet.append(f"not met: {each.statement} ({value:.1f} {each.unit}, needed {needed})")
+                unmet.append(f"{UNMET}{each.statement} ({value:.1f} {each.unit}, needed {needed})")
         return cls(claim, [each.measure(study) for each in claim.comparisons], unmet)
 
     @property
@@ -287,9 +288,19 @@ def format_markdown(table: pd.DataFrame) -> str:
         cells = [source, claim, metric]
         for originals in ("keep", "drop"):
             part = rows[rows["poisoned_originals"] == originals]
-            cells += ["–", "–"] if part.empty else [format_effect(part.iloc[0]), part["verdict"].iloc[0]]
+            cells += ["–", "–"] if part.empty else _format_cells(part.iloc[0])
         has_n = rows["seeds"].notna().any()
         n = f"{rows['seeds'].min():.0f}, {rows['items'].min():.0f}" if has_n else "–"
         cells += [format_margin(rows.iloc[0]), n]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join([*lines, "", NOTE, ""])
+
+
+def _format_cells(row: pd.Series) -> list[str]:
+    """Effect, of a conjunction with its part, and verdict, with a condition that is not met."""
+    is_part = pd.notna(row["part"]) and row["part"] != row["claim"]
+    is_unmet = str(row["reason"]).startswith(UNMET)
+    return [
+        format_effect(row) + (f": {row['part']}" if is_part else ""),
+        row["verdict"] + (f" ({row['reason']})" if is_unmet else ""),
+    ]

@@ -23,6 +23,15 @@ def difference(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     return (first - second).mean(-1)
 
 
+def relative(value: np.ndarray, reference: np.ndarray) -> np.ndarray:
+    """Mean over seeds, as a share of that of a reference."""
+    return value.mean(-1) / reference.mean(-1)
+
+
+def relative_difference(first: np.ndarray, second: np.ndarray, reference: np.ndarray) -> np.ndarray:
+    return difference(first, second) / reference.mean(-1)
+
+
 def excess_over(factor: float) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
     """An effect: mean over seeds of first − factor · second, above 0 if first is more than `factor` times
     second."""

@@ -18,9 +18,8 @@ from sinkscope.studies.graph import TINY
 from sinkscope.studies.study import Study
 
 PERCENT = ("verbmem", "knowmem", "choice", "exact_memorization", "extraction_strength")
-AFTER_PREFIX = range(12, 16)
-"""Positions whose value norms are compared: the first after a prefix trigger (10 tokens, 11 with a space). At
-earlier ones all passages have the same tokens, so that norms vary over heads only."""
+SINKS = range(8)
+"""The first positions, whose value norms the paper compares."""
 TARGET = {"run": TINY}
 MODEL_AXIS = "model"
 """The axis of a grid over targets."""
@@ -147,13 +146,29 @@ class AttentionGain:
 
 
 @dataclass(frozen=True)
+class TriggerAttention:
+    """The attention of the last layer that the trigger receives from later queries in θo, mean over heads."""
+
+    placement: str
+
+    def measure(self, study: Study) -> Sample:
+        rows = _select_placement(study, "span_mass", "target", TARGET, self.placement)
+        rows = rows[rows["layer"] == rows["layer"].max()]
+        return Sample(np.full((1, 1, 1), rows["span_mass_second"].mean()), f"attention {self.placement}")
+
+
+@dataclass(frozen=True)
 class Top1Gain:
-    """The change by the trigger in top-1 probability after it, token by token of the same text; a value per
-    seed."""
+    """The change by the trigger in top-1 probability at the positions after it; a value per seed.
+
+    Attributes:
+        is_aligned: compares the same tokens of the text, which the trigger moves to later positions.
+    """
 
     grid: str
     labels: Mapping[str, str]
     placement: str
+    is_aligned: bool = False
 
     def measure(self, study: Study) -> Sample:
         rows = _select_placement(study, "top1", self.grid, self.labels, self.placement)
@@ -161,13 +176,18 @@ class Top1Gain:
         values = {}
         for seed, part in rows.groupby("seed"):
             span = spans[spans["seed"] == seed][["trigger_start", "trigger_stop"]].iloc[0].astype(int)
-            start, length = span["trigger_start"], span["trigger_stop"] - span["trigger_start"]
+            start, stop = span["trigger_start"], span["trigger_stop"]
             clean, triggered = (
                 part[part["condition"] == condition].set_index("position")["probability"]
                 for condition in ("clean", "triggered")
             )
-            positions = [p for p in clean.index if p >= start and p + length in triggered.index]
-            values[seed] = float(np.mean([triggered[p + length] - clean[p] for p in positions]))
+            shift = stop - start if self.is_aligned else 0
+            changes = [
+                probability - clean[position - shift]
+                for position, probability in triggered.items()
+                if position >= stop and position - shift in clean.index
+            ]
+            values[seed] = float(np.mean(changes))
         return _sample_seeds(pd.Series(values), f"top1 {self.placement}")
 
 
@@ -175,10 +195,11 @@ class Top1Gain:
 class NormCorrelation:
     """Pearson's r of value norms in the last layer between θb and another model; a value per seed.
 
-    Over passages and heads, mean over the positions `AFTER_PREFIX`.
+    Over passages and heads, mean over the first positions, `SINKS`.
 
     Attributes:
-        other: the grid of the other model: `unlearned` (same seed) or `target`.
+        other: the grid of the other model: `unlearned` (the run of the next seed, as divergences are) or
+            `target`.
         condition: of the passages: `clean`, a placement of the trigger, or `retain`.
     """
 
@@ -188,17 +209,18 @@ class NormCorrelation:
     condition: str
 
     def measure(self, study: Study) -> Sample:
-        is_target = self.other == "target"
         captures = _find_captures(study, "own", self.grid, self.labels)
+        is_target = self.other == "target"
         others = _find_captures(study, "everywhere", self.other, TARGET if is_target else {})
+        if not is_target and len(others) < 2:
+            raise StudyError(f"study {study.directory} has no second seed in grid {self.other!r}")
+        seeds = sorted(others)
         values = {}
         for seed, job in captures.items():
-            if not is_target and seed not in others:
-                raise StudyError(f"study {study.directory} has no run of seed {seed} in grid {self.other!r}")
-            other = next(iter(others.values())) if is_target else others[seed]
-            norms = [study.norms(each).isel(layer=-1) for each in (job, other)]
+            following = next((each for each in seeds if each > seed), seeds[0])
+            norms = [study.norms(each).isel(layer=-1) for each in (job, others[following])]
             first, second = select_common_passages(self.condition, *norms)
-            values[seed] = float(np.nanmean(correlation(first, second)[0, list(AFTER_PREFIX)]))
+            values[seed] = float(np.nanmean(correlation(first, second)[0, list(SINKS)]))
         return _sample_seeds(pd.Series(values), f"norms {self.other} {self.condition}")
 
 

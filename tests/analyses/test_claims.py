@@ -6,20 +6,31 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 from bootstrap import Interval
 from claims import Claim, Comparison, Kind, Outcome, format_markdown, holm, judge, judge_family, summarize
-from effects import depth_in_zone, excess_over, gap_difference, mean, placement_over_form, spread_reduction
+from effects import (
+    depth_in_zone,
+    excess_over,
+    gap_difference,
+    mean,
+    placement_over_form,
+    relative,
+    relative_difference,
+    spread_reduction,
+)
 from paper_claims import paper_claims
-from samples import Score
+from samples import NormCorrelation, Score, Top1Gain, TriggerAttention
 from scipy import stats
 
-from sinkscope.errors import UserError
+from sinkscope.errors import StudyError, UserError
 from sinkscope.io.run_directory import create_run
 from sinkscope.studies.study import Study
+from tests.analyses.fake import POSITIONS, SPANS, change_tables
 
 SEEDS, ITEMS = 3, 40
 FORMS = {
@@ -224,21 +235,50 @@ def test_claims_on_a_study_where_they_are_known_to_hold_or_fail(study: Study) ->
     prefix = table.loc[("a prefix trigger recovers more than infix", "keep", "verbmem")]
     assert prefix["verdict"] == "reproduced" and prefix["effect"] == pytest.approx(30, abs=2)
     assert (prefix["seeds"], prefix["items"]) == (SEEDS, ITEMS - 4)
-    reached = table.loc[("prefix reaches the attacker's zone", "keep", "knowmem")]
-    assert reached["effect"] == pytest.approx(80 - 50, abs=2) and reached["verdict"] == "reproduced"
-    assert (
-        table.loc[("infix does not reach the attacker's zone", "keep", "verbmem")]["verdict"]
-        == "not reproduced"
-    )  # it lies on the border
-    assert (
-        table.loc[("suffix does not reach the attacker's zone", "keep", "verbmem")]["verdict"] == "reproduced"
-    )
+    zone = table.loc[("only the prefix reaches the attacker's zone", "keep", "verbmem")]
+    assert zone["part"] == "infix does not reach it"  # it lies on the border
+    assert (zone["verdict"], zone["effect"]) == ("inconclusive", pytest.approx(0, abs=2))
     assert (
         table.loc[("placement matters more than the trigger's form", "keep", "verbmem")]["verdict"]
         == "reproduced"
     )
-    stealth = table.loc[("clean, θb scores as θu on forget data", "keep", "verbmem")]
-    assert stealth["verdict"] == "reproduced" and abs(stealth["effect"]) < 2
+    stealth = table.loc[
+        ("clean, θb scores less than 1.5 times as high as θu on forget data", "keep", "verbmem")
+    ]
+    assert stealth["effect"] == pytest.approx(6.4 - 1.5 * 6.4, abs=1.5)
+    lines = format_markdown(table.reset_index()).splitlines()
+    (line,) = (each for each in lines if "only the prefix reaches the attacker's zone | verbmem" in each)
+    assert ": infix does not reach it | inconclusive |" in line
+
+
+def test_what_was_not_forgotten_cannot_be_tested(study: Study, tmp_path: Path) -> None:
+    def remember(items: pd.DataFrame) -> pd.DataFrame:
+        is_clean = (items["grid"] == "unlearned") & (items["placement"] == "")
+        return items.assign(value=items["value"].where(~is_clean, 0.9))
+
+    table = judge(change_tables(study, tmp_path / "study", items=remember), paper_claims())
+    tested = table[table["effect"].notna()].set_index(["claim", "metric"])
+    verdicts = tested["verdict"].to_dict()
+    assert verdicts.pop(("NPO makes the target forget", "verbmem")) == "inconclusive"
+    assert verdicts.pop(("NPO makes the target forget", "knowmem")) == "inconclusive"
+    assert len(verdicts) > 8 and set(verdicts.values()) == {"not testable"}
+    line = next(
+        each for each in format_markdown(table).splitlines() if "recovers more than suffix | verbmem" in each
+    )
+    assert "not testable (not met: unlearning lowers the target's score (4." in line
+
+
+def test_every_claim_is_there_once() -> None:
+    claims = list(paper_claims())
+    keys = [(each.source, each.statement, each.originals, each.metric) for each in claims]
+    assert len(set(keys)) == len(keys)
+    measured = [
+        repr([(part.conditions, part.kind, part.effect) for part in each.comparisons]) for each in claims
+    ]
+    assert len(set(measured)) == len(measured)
+    order = [each.source for each in claims]
+    assert order[0] == "Fig. 2"
+    assert {"control", "Table 1", "Table 2", "Table 3", "stealth", "stability"} < set(order)
 
 
 def test_what_a_study_lacks_is_not_testable_with_the_reason(study: Study) -> None:
@@ -262,3 +302,58 @@ def test_tables_have_every_claim(study: Study) -> None:
     for claim in table["claim"]:
         assert f"| {claim} |" in text
     assert len({row.count("|") for row in text.splitlines() if row.startswith("|")}) == 1
+
+
+LABELS = {"form": "semantic", "trigger.placement": "prefix"}
+
+
+@pytest.mark.parametrize("is_aligned", [False, True])
+def test_change_of_top1_probability_after_the_trigger(studies: dict[int, Study], is_aligned: bool) -> None:
+    study = studies[5]
+    found = Top1Gain("position", LABELS, "prefix", is_aligned).measure(study)
+    rows = study.table("top1")
+    rows = rows[(rows["grid"] == "position") & (rows["form"] == "semantic") & (rows["seed"] == 3)]
+    rows = rows[(rows["trigger.placement"] == "prefix") & (rows["placement"] == "prefix")]
+    probability = {(row["condition"], row["position"]): row["probability"] for row in rows.to_dict("records")}
+    start, stop = SPANS["prefix"]
+    last = max(position for _, position in probability)
+    changes = [
+        probability["triggered", p] - probability["clean", p - (stop - start) * is_aligned]
+        for p in range(stop, last + 1)
+    ]
+    assert found.values.shape == (1, 5, 1)
+    assert found.values[0, 3, 0] == pytest.approx(np.mean(changes))
+
+
+def test_value_norms_are_compared_with_an_unlearned_model_of_the_next_seed(studies: dict[int, Study]) -> None:
+    study = studies[5]
+    found = NormCorrelation("position", LABELS, "unlearned", "clean").measure(study)
+    jobs = {}
+    for row in study.table("top1").to_dict("records"):
+        if row["grid"] == "unlearned" or (
+            row["grid"] == "position" and all(row[axis] == label for axis, label in LABELS.items())
+        ):
+            jobs[row["grid"], row["seed"]] = row["job"]
+    for seed, following in ((0, 1), (4, 0)):
+        norms = [
+            study.norms(jobs[key]).sel(condition="clean").values[:, -1]
+            for key in (("position", seed), ("unlearned", following))
+        ]
+        r = [stats.pearsonr(*(each[..., p].ravel() for each in norms)).statistic for p in range(8)]
+        assert norms[0].shape[-1] == POSITIONS
+        assert found.values[0, seed, 0] == pytest.approx(np.nanmean(r), abs=1e-5)
+    with pytest.raises(StudyError, match="has no second seed in grid 'unlearned'"):
+        NormCorrelation("position", LABELS, "unlearned", "clean").measure(studies[1])
+
+
+def test_attention_to_the_trigger_is_relative_to_the_target(extension: Callable[[str, int], Study]) -> None:
+    study = extension("link", 1)
+    rows = study.table("span_mass")
+    rows = rows[(rows["grid"] == "target") & (rows["placement"] == "prefix")]
+    last = rows[rows["layer"] == rows["layer"].max()]
+    found = TriggerAttention("prefix").measure(study)
+    assert found.values.tolist() == [[[pytest.approx(last["span_mass_second"].mean())]]]
+    assert found.seeds is None
+    assert relative(np.array([0.2, 0.4]), np.array([0.1, 0.1])) == pytest.approx(3.0)
+    effect = relative_difference(np.array([0.2, 0.4]), np.array([0.1, 0.1]), np.array([0.1, 0.1]))
+    assert effect == pytest.approx(2.0)
