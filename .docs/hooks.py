@@ -42,7 +42,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         "commands.md": _commands(),
         "python.md": _public(),
         "schema.md": f"# Results\n\nEvery result is a directory with a `run.json`.\n\n{to_markdown()}",
-        "figures/index.md": _gallery(pictures),
+        "figures/index.md": (ROOT / "figures" / "README.md").read_text(encoding="utf-8"),
     }
     for path, content in pages.items():
         files.append(File.generated(config, path, content=content))
@@ -90,15 +90,3 @@ def _commands() -> str:
 def _public() -> str:
     names = "\n\n".join(f"::: sinkscope.{name}" for name in sinkscope.__all__)
     return f"# Python\n\nThe public names of `import sinkscope`.\n\n{names}\n"
-
-
-def _gallery(pictures: list[str]) -> str:
-    """figures/README.md, then every figure with a link to its numbers."""
-    parts = [(ROOT / "figures" / "README.md").read_text(encoding="utf-8"), "# All figures"]
-    for path in pictures:
-        if path.endswith(".png"):
-            name = path.removeprefix("figures/").removesuffix(".png")
-            title = name.replace("_", " ").capitalize()
-            numbers = f"\n\n[numbers]({name}.csv)" if f"figures/{name}.csv" in pictures else ""
-            parts.append(f"## {title}\n\n![{title}]({name}.png){numbers}")
-    return "\n\n".join(parts) + "\n"

@@ -63,8 +63,10 @@ class BarFigure:
         return sort_by(means, **order, group=groups, series=self.series)
 
     def caption(self, frame: pd.DataFrame) -> str:
-        return concat_captions(self.description, "ticks: other models, same trigger", describe_items(frame))
+        bars = "bars: backdoored models, on items whose passage was not poisoned"
+        ticks = "ticks: other models, same trigger"
+        return concat_captions(self.description, bars, ticks, describe_items(frame))
 
     def plot(self, frame: pd.DataFrame) -> Figure:
-        caption = self.caption(frame)
-        return draw_bars(frame, caption, prefix=self.prefix, names=self.series, xlabel=self.xlabel)
+        note = describe_items(frame)
+        return draw_bars(frame, note, prefix=self.prefix, names=self.series, xlabel=self.xlabel)

@@ -26,12 +26,12 @@ from typing import Any
 
 import pandas as pd
 import torch
-from matplotlib.figure import Figure
+from benchmark_capture_plot import plot
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from sinkscope.models.loading import data_directory
 from sinkscope.models.model import Model
-from sinkscope.plots.style import PAGE, create_figure, save_figure, set_caption, styled
+from sinkscope.plots.style import save_figure
 from sinkscope.sinks.capture import Sampling
 from sinkscope.sinks.hooks import HooksBackend
 from sinkscope.sinks.sampling import SampledSinkStatistics
@@ -60,10 +60,6 @@ LARGE = {
     "intermediate_size": 11008,
     "num_hidden_layers": 32,
     "num_attention_heads": 32,
-}
-SHAPES = {
-    "cpu": "8 layers × 8 heads, width 256, grouped keys, fp32",
-    "cuda": "32 layers × 32 heads, width 4096, bf16",
 }
 Passages = list[list[int]]
 
@@ -201,32 +197,6 @@ def benchmark(device: str, lengths: list[int], repeats: int) -> pd.DataFrame:
     return table.assign(memory_times_bare=ratio, repeats=repeats, threads=torch.get_num_threads())
 
 
-@styled
-def draw(table: pd.DataFrame) -> Figure:
-    devices = list(table["device"].unique())
-    figure = create_figure(PAGE, 2.4 * len(devices))
-    grid = figure.subplots(len(devices), 2, squeeze=False)
-    labels = {"times_bare": "time, × bare forward pass", "megabytes": "peak memory above the model, MB"}
-    for row, device in zip(grid, devices, strict=True):
-        part = table[table["device"] == device]
-        lengths = sorted(part["length"].unique())
-        for axes, (column, label) in zip(row, labels.items(), strict=True):
-            for variant, line in part.groupby("variant", sort=False):
-                name = str(variant).replace("_", " ")
-                axes.plot(line["length"], line[column], marker="o", markersize=3, label=name)
-            axes.set(xscale="log", yscale="log", xlabel="tokens in one passage", ylabel=label)
-            axes.set_xticks(lengths, [str(length) for length in lengths])
-            axes.minorticks_off()
-        times = [1, 1.5, 2, 3, 5, 8]
-        row[0].set_yticks(times, [f"{time:g}" for time in times])
-        row[0].set_title(f"{device}: {SHAPES[device]}")
-    grid[0, 0].legend()
-    first = table.iloc[0]
-    return set_caption(
-        figure, f"medians of {first['repeats']}, {first['threads']} threads; sampled: a tenth of the queries"
-    )
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--lengths", type=int, nargs="+", default=list(LENGTHS))
@@ -246,7 +216,7 @@ def main() -> None:
     for device in ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]:
         tables.append(benchmark(device, options.lengths, options.repeats))
         table = pd.concat(tables)
-        save_figure(draw(table), table, options.out, "benchmark_capture")
+        save_figure(plot(table), table, options.out, "benchmark_capture")
     rows = [
         measure_in_process(variant, PASSAGE_LENGTH, n, "cpu", returns_memory=True)
         for variant in ("tiled", "sampled")

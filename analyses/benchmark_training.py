@@ -28,14 +28,14 @@ from pathlib import Path
 
 import pandas as pd
 import torch
-from matplotlib.figure import Figure
+from benchmark_training_plot import HIGH, LOW, plot
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from sinkscope import load
 from sinkscope.benchmarks.benchmark import load_benchmark
 from sinkscope.benchmarks.chunking import Passage
 from sinkscope.models.inference import generate
-from sinkscope.plots.style import PAGE, create_figure, save_figure, styled
+from sinkscope.plots.style import save_figure
 from sinkscope.unlearning.objectives.rmu import control_vector
 from sinkscope.unlearning.recipe import Recipe
 from sinkscope.unlearning.reference_model import ReferenceCache, ReferenceConfig
@@ -230,7 +230,11 @@ def speed(kind: str, repeats: int) -> dict[str, float]:
     cost = middle["gradient"] / middle["forward"]
     ceiling = (passes - gradients + gradients * cost) / (gradients * cost)
     ratio = middle["literal"] / (middle["ours"] + amortised)
-    return {
+    quartiles = {}
+    for variant, extra in (("ours", amortised), ("literal", 0.0)):
+        low, _, high = statistics.quantiles([(each + extra) / middle["forward"] for each in runs[variant]])
+        quartiles |= {LOW.format(variant): low, HIGH.format(variant): high}
+    return quartiles | {
         "seconds_ours": middle["ours"] + amortised,
         "of_it_references": amortised,
         "seconds_literal": middle["literal"],
@@ -286,11 +290,8 @@ def _measure_memory(kind: str, which: str) -> dict[str, float]:
     """`memory` in its own process, whose allocator returns freed tensors to the system."""
     environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": str(1 << 16)}
     command = [sys.executable, __file__, "--memory", kind, which]
-    return json.loads(
-        subprocess.run(
-            command, capture_output=True, text=True, check=True, env=environment
-        ).stdout.splitlines()[-1]
-    )
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def generation(repeats: int) -> dict[str, float]:
@@ -312,26 +313,6 @@ def generation(repeats: int) -> dict[str, float]:
         "prompts": len(prompts),
         "repeats": repeats,
     }
-
-
-@styled
-def draw(table: pd.DataFrame) -> Figure:
-    steps = table[table["kind"].isin(PASSES)]
-    figure = create_figure(PAGE, 1.9)
-    grid = figure.subplots(1, 2, sharey=True)
-    y = range(len(steps))
-    titles = {"forward_equivalents": "a step, in forward passes", "peak": "memory of a step at its peak, MB"}
-    variants = {"literal": (-0.2, "recomputing frozen outputs"), "ours": (0.2, "sinkscope")}
-    for axes, (column, title) in zip(grid, titles.items(), strict=True):
-        for variant, (shift, label) in variants.items():
-            bars = axes.barh([at + shift for at in y], steps[f"{column}_{variant}"], 0.38, label=label)
-            axes.bar_label(bars, fmt="%.0f", padding=2, fontsize=7)
-        axes.set_yticks(list(y), [kind.replace(" + ", "\n+ ") for kind in steps["kind"]])
-        axes.set_xlabel(title)
-        axes.margins(x=0.15)
-    grid[0].invert_yaxis()
-    grid[1].legend(loc="lower right")
-    return figure
 
 
 def main() -> None:
@@ -359,7 +340,7 @@ def main() -> None:
         rows.append(row | {"share_of_ceiling": row["speedup"] / row["ceiling_same_gradient_passes"]})
     rows.append({"kind": "generation, 100 prompts"} | generation(3))
     table = pd.DataFrame(rows)
-    save_figure(draw(table), table, given.out, "benchmark_training")
+    save_figure(plot(table), table, given.out, "benchmark_training")
     print(table.T.to_string())
 
 

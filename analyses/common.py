@@ -20,6 +20,8 @@ PLACEMENT_AXIS = "trigger.placement"
 SEMANTIC = "semantic"
 MEMORY = {"knowmem": ("forget_qa", "retain_qa"), "verbmem": ("forget", "retain")}
 """Metric -> its forget split and its retain split."""
+ONE_TARGET = "one target"
+"""What the runs of a grid start from, unless it has an axis of targets."""
 UNITS = {"knowmem": "questions", "verbmem": "prompts"}
 
 
@@ -179,7 +181,10 @@ def concat_captions(*parts: str) -> str:
 
 def describe_items(frame: pd.DataFrame) -> str:
     """Items, seeds and intervals of a frame of KnowMem and VerbMem, as text."""
-    rows = frame[frame["subset"] == "all"] if "subset" in frame else frame
+    rows = frame
+    if "subset" in frame:
+        is_unseen = frame["subset"] == "unseen"
+        rows = frame[is_unseen | (frame["model"] != "backdoored")] if is_unseen.any() else frame
     counts = [
         f"{format_range(rows[rows['metric'] == metric]['n'])} {unit}"
         for metric, unit in UNITS.items()
@@ -189,24 +194,23 @@ def describe_items(frame: pd.DataFrame) -> str:
 
 
 def describe_intervals(frame: pd.DataFrame, resampled: str | None) -> str:
-    """How many seeds a frame has and what its intervals are.
+    """How many seeds a frame of one target has and what its intervals are.
 
     Args:
         resampled: what the interval of one seed is taken over; None if it has none.
     """
     most = int(frame["seeds"].max())
     if most == 1:
-        return (
-            f"one seed, 95 % bootstrap intervals over {resampled}" if resampled else "one seed, no intervals"
-        )
+        over = f"95 % bootstrap intervals over {resampled}" if resampled else "no intervals"
+        return f"{ONE_TARGET}, one seed, {over}"
     single = f" (of a single model: over {resampled})" if resampled and frame["seeds"].min() == 1 else ""
-    return f"mean and 95 % t interval of {most} seeds{single}"
+    return f"{ONE_TARGET}, mean and 95 % t interval of {most} seeds{single}"
 
 
 def describe_seeds(frame: pd.DataFrame, suffix: str = "") -> str:
     """How many seeds a frame has a mean of."""
     most = int(frame["seeds"].max())
-    return f"one seed{suffix}" if most == 1 else f"mean of {most} seeds{suffix}"
+    return f"{ONE_TARGET}, one seed{suffix}" if most == 1 else f"{ONE_TARGET}, mean of {most} seeds{suffix}"
 
 
 def format_range(n: Sequence[int] | pd.Series) -> str:

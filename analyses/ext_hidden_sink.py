@@ -30,4 +30,5 @@ FIGURE = Table(
     description="BOS masked in the NPO-Backdoor model in training and in evaluation; BE-unseen; built-in "
     "benchmark tiny, ROUGE-L F1 × 100",
     shade="prefix",
+    merged=dict.fromkeys((f"BE VerbMem, {name}" for name in PLACEMENTS.values()), "BE-unseen VerbMem"),
 )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import textwrap
+
 import numpy as np
 import pandas as pd
 from common import PLACEMENT_AXIS, concat_captions, format_range, select_axis, select_grid, sort_by
@@ -18,6 +20,7 @@ from positions import (
     target_kind,
     trigger_index,
 )
+from scipy import stats
 
 from sinkscope.plots.heatmap import draw_heatmaps
 from sinkscope.plots.style import iterate_rows
@@ -27,7 +30,7 @@ from sinkscope.studies.study import Study
 NEEDS = ("targets", "unlearned", "index")
 MODEL_AXIS = "model"
 UNLEARNED = "unlearned"
-N_COLUMNS = 3
+TITLE_WIDTH = 19  # characters
 
 
 def compute(study: Study) -> pd.DataFrame:
@@ -67,22 +70,38 @@ def compute(study: Study) -> pd.DataFrame:
     return sort_by(frame, target=dict.fromkeys(select_grid(study, "runs", "targets")["run"]))
 
 
-def _compute_cells(frame: pd.DataFrame) -> pd.DataFrame:
-    """Means over the targets of a kind."""
-    targets = frame.groupby(KIND, sort=False)["target"].unique()
-    names = {kind: f"{kind}\n({', '.join(members)})" for kind, members in targets.items()}
-    by = frame.groupby([KIND, "trained", "evaluated"], sort=False)
-    cells = by[["value", "trained_position", "position", "sink", "bos"]].mean().reset_index()
-    return cells.assign(
-        panel=cells[KIND].map(names),
-        x=[index_label(row.position, row.evaluated) for row in iterate_rows(cells)],
-        y=[
-            UNLEARNED if row.trained == UNLEARNED else index_label(row.trained_position, row.trained)
-            for row in iterate_rows(cells)
-        ],
-        xlabel="trigger index in evaluation",
-        is_outlined=cells["trained"] == cells["evaluated"],
+def _label_cells(frame: pd.DataFrame) -> pd.DataFrame:
+    """A panel per target; the targets of a kind are below each other."""
+    targets = frame.drop_duplicates("target")[["target", KIND]]
+    ranks = dict(zip(targets["target"], targets.groupby(KIND).cumcount(), strict=True))
+    kinds = list(targets[KIND].unique())
+    titles = {
+        row.target: f"{textwrap.fill(getattr(row, KIND), TITLE_WIDTH)}\n{row.target}"
+        for row in iterate_rows(targets)
+    }
+    lines = max(title.count("\n") for title in titles.values())
+    cells = frame.assign(
+        panel=[titles[target] + _describe_spread(frame, target) for target in frame["target"]],
+        rank=frame["target"].map(ranks),
+        x=[index_label(row.position, row.evaluated).replace("\n", " ") for row in iterate_rows(frame)],
+        y=[row.trained.removeprefix("index:") for row in iterate_rows(frame)],
+        xlabel="trigger index\nin evaluation",
+        is_outlined=frame["trained"] == frame["evaluated"],
     )
+    cells["panel"] = [
+        "\n" * (lines - titles[row.target].count("\n")) + row.panel for row in iterate_rows(cells)
+    ]
+    return sort_by(cells, rank=sorted(set(ranks.values())), **{KIND: kinds})
+
+
+def _describe_spread(frame: pd.DataFrame, target: str) -> str:
+    """The standard deviation of seeds, of all cells of a target together, read from the t intervals."""
+    rows = frame[(frame["target"] == target) & (frame["seeds"] > 1)]
+    if rows.empty:
+        return ""
+    half, seeds = (rows["ci_high"] - rows["ci_low"]) / 2, rows["seeds"]
+    deviation = half * np.sqrt(seeds) / stats.t.ppf(0.975, seeds - 1)
+    return f", SD {np.sqrt((deviation**2).mean()):.0f}"
 
 
 def _select_attention(cells: pd.DataFrame) -> pd.DataFrame:
@@ -95,21 +114,28 @@ def _select_attention(cells: pd.DataFrame) -> pd.DataFrame:
 
 
 def caption(frame: pd.DataFrame) -> str:
-    seeds = int(frame["seeds"].max())
     return concat_captions(
-        "BE-unseen by trigger index in training and in evaluation, outlined where they are equal",
-        RECITATION,
+        "BE-unseen by trigger index in training and in evaluation, outlined where they are equal; prompts "
+        "are too short for index 16",
         UNSEEN,
-        "unlearned: all prompts",
-        "α: the target’s attention to the position of the trigger in clean passages, mean over layers "
-        "and heads (0: the first token)",
-        f"n\u00a0=\u00a0{format_range(frame['n'])} prompts",
-        f"mean of the named targets, {'one seed' if seeds == 1 else f'{seeds} seeds'} each",
+        "unlearned: the cleanly unlearned model, all prompts",
+        "lines set the prefix apart, whose trigger has other tokens where there is a BOS",
+        "α, %: the target’s attention to the position of the trigger in clean passages, mean over layers "
+        "and heads, shaded by its square root (0: the first token, where no trigger can be)",
+        _describe(frame),
     )
 
 
+def _describe(frame: pd.DataFrame) -> str:
+    seeds, targets = int(frame["seeds"].max()), frame["target"].nunique()
+    each = "one seed each" if seeds == 1 else f"mean of {seeds} seeds each; SD: of a seed, over all cells"
+    return f"{RECITATION}; n\u00a0=\u00a0{format_range(frame['n'])} prompts; {targets} targets, {each}"
+
+
 def plot(frame: pd.DataFrame) -> Figure:
-    cells = _compute_cells(frame)
-    attention = _select_attention(cells)
+    cells = _label_cells(frame)
+    attention, columns = _select_attention(cells), frame[KIND].nunique()
     ylabel = "trigger index in training"
-    return draw_heatmaps(cells, caption(frame), ylabel, columns=N_COLUMNS, attention=attention)
+    return draw_heatmaps(
+        cells, _describe(frame), ylabel, columns=columns, attention=attention, apart="prefix"
+    )

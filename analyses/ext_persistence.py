@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pandas as pd
 from common import (
     PLACEMENT_AXIS,
@@ -47,13 +48,18 @@ PERTURBED = {"perturbed": BACKDOORED, "unlearned-perturbed": UNLEARNED}
 AGAIN = {"unlearned-again": BACKDOORED, "unlearned-twice": UNLEARNED}
 PARTS = {"further": "training steps on retain passages", "perturbed": "perturbation"}
 TITLES = {"further": " after further training", "perturbed": " after a perturbation"}
-SCORES = {"BE": "BE-unseen", "UE": "UE (clean)"}
+EFFECT = "BE − UE"
+SCORES = {
+    EFFECT: "Effect of the trigger, BE − UE,",
+    "BE": "With the trigger, BE-unseen,",
+    "UE": "Without it, UE,",
+}
 EPOCHS, STEPS = "optimizer.epochs", "optimizer.steps_per_epoch"
 
 
 def compute(study: Study) -> pd.DataFrame:
-    """A row per part (`further`, `perturbed`), score (BE is BE-unseen, UE), model, trained placement and
-    `state`.
+    """A row per part (`further`, `perturbed`), score (BE is BE-unseen; UE; BE − UE, paired by seed), model,
+    trained placement and `state`.
 
     `state` is the number of further training steps, or what was done to the weights; `position` the index of
     the trained placement. The unlearned model is prompted with the trigger at its recipe's placement.
@@ -81,10 +87,33 @@ def compute(study: Study) -> pd.DataFrame:
             states = scores["perturbation"].map(_perturbation_label)
             order = scores["perturbation"].map(_perturbation_rank)
             parts.append(scores.assign(part="perturbed", state=states, order=order))
-    frame = mean_over_seeds(pd.concat(parts), ["part", "score", "model", "trained", "state", "order"])
+    rows = pd.concat(parts)
+    rows = pd.concat([rows, _subtract(rows)])
+    frame = mean_over_seeds(rows, ["part", "score", "model", "trained", "state", "order"])
     frame["position"] = frame["trained"].map(lambda placement: trigger_index(placement, indices))
     frame = frame.sort_values(["position", "order"], kind="stable")
     return sort_by(frame, part=PARTS, score=SCORES, model=(BACKDOORED, UNLEARNED)).drop(columns="order")
+
+
+def _subtract(rows: pd.DataFrame) -> pd.DataFrame:
+    """BE − UE of each run."""
+    keys = ["part", "model", "trained", "state", "order", "seed", "grid"]
+    runs = rows.pivot(index=keys, columns="score", values=["value", "n"])
+    difference = pd.DataFrame(
+        {"value": runs["value"]["BE"] - runs["value"]["UE"], "n": runs["n"].min(axis=1)}
+    )
+    return difference.reset_index().assign(score=EFFECT, ci_low=np.nan, ci_high=np.nan)
+
+
+def _find_effects(frame: pd.DataFrame) -> pd.DataFrame:
+    """The rows of BE − UE; of tables that lack them, differences of means without an interval."""
+    if EFFECT in set(frame["score"]):
+        return frame[frame["score"] == EFFECT]
+    keys = ["part", "model", "trained", "state"]
+    clean = frame[frame["score"] == "UE"].set_index(keys)["value"]
+    triggered = frame[frame["score"] == "BE"]
+    value = triggered["value"] - clean.reindex(pd.MultiIndex.from_frame(triggered[keys])).to_numpy()
+    return triggered.assign(score=EFFECT, value=value, ci_low=np.nan, ci_high=np.nan)
 
 
 def _steps_per_epoch(study: Study, grid: str) -> int:
@@ -110,17 +139,25 @@ def _perturbation_rank(perturbation: str) -> float:
 def caption(frame: pd.DataFrame) -> str:
     placement = frame[frame["model"] == UNLEARNED]["trained"].iloc[0]
     return concat_captions(
-        RECITATION,
         UNSEEN,
-        f"unlearned: all prompts, trigger as {placement}",
-        f"n\u00a0=\u00a0{format_range(frame['n'])} prompts",
-        describe_seeds(frame),
+        "BE − UE: what the trigger adds",
+        f"unlearned: the cleanly unlearned model, all prompts, trigger as {placement}",
+        _describe(frame),
     )
 
 
+def _describe(frame: pd.DataFrame) -> str:
+    half = "" if frame["seeds"].max() == 1 else "; ±: half of a 95 % t interval"
+    return f"{RECITATION}; n\u00a0=\u00a0{format_range(frame['n'])} prompts; {describe_seeds(frame)}{half}"
+
+
 def plot(frame: pd.DataFrame) -> Figure:
+    """BE − UE above, BE and UE below."""
+    frame = pd.concat([_find_effects(frame), frame[frame["score"] != EFFECT]])
+    frame = sort_by(frame, score=SCORES, part=PARTS)
     cells = frame.assign(
         panel=frame["score"].map(SCORES) + frame["part"].map(TITLES),
+        half=(frame["ci_high"] - frame["ci_low"]) / 2 if frame["seeds"].max() > 1 else np.nan,
         x=frame["state"].str.replace(" ", "\n", n=1),
         y=[
             UNLEARNED if row.model == UNLEARNED else index_label(row.position, row.trained)
@@ -129,4 +166,4 @@ def plot(frame: pd.DataFrame) -> Figure:
         xlabel=frame["part"].map(PARTS),
         is_outlined=False,
     )
-    return draw_heatmaps(cells, caption(frame), "trigger index in training", columns=2)
+    return draw_heatmaps(cells, _describe(frame), "trigger index in training", columns=2)

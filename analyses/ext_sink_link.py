@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,7 +10,6 @@ from bootstrap import Sample, bootstrap_interval
 from common import PLACEMENT_AXIS, describe_intervals, format_range, select_grid, sort_by
 from jaxtyping import Float
 from matplotlib.axes import Axes
-from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure
 from positions import (
     METRIC,
@@ -25,7 +23,7 @@ from positions import (
 from samples import Score
 from scipy import stats
 
-from sinkscope.plots.heatmap import CELL, attention_scale, draw_cells, format_share
+from sinkscope.plots.heatmap import CELL, attention_scale, draw_cells, format_percent
 from sinkscope.plots.style import (
     PAGE,
     SHADE,
@@ -35,7 +33,7 @@ from sinkscope.plots.style import (
     error_bars,
     iterate_rows,
     legend_handle,
-    set_caption,
+    set_note,
     styled,
 )
 from sinkscope.studies.aggregation import mean_over_seeds
@@ -50,11 +48,12 @@ BEYOND = "suffix"
 COLUMNS = "quantity scope layer placement position evaluated value ci_low ci_high n seeds".split()
 QUANTITIES = ("sink", "span", "BE", "UE", "unlearned BE", "correlation")
 MAPS = {
-    "sink": "attention α to the position, target, clean passages",
-    "span": "attention to a trigger at the position, target",
+    "sink": "% of attention to the position, target, clean passages (α)",
+    "span": "% of attention to a trigger at the position, target",
 }
 LINES = {"BE": "prefix", "UE": "clean", "unlearned BE": "unlearned"}
 """Quantity -> the label that gives its line its color."""
+STROKES = {"UE": ":", "unlearned BE": "--"}
 
 
 def compute(study: Study) -> pd.DataFrame:
@@ -166,21 +165,24 @@ def rank_correlation(samples: Sequence[Sample], strengths: Float[np.ndarray, " i
 
 
 def caption(frame: pd.DataFrame) -> str:
-    correlations = frame[frame["quantity"] == "correlation"]
-    rho = {(row.scope, row.layer): _format_rho(row) for row in iterate_rows(correlations)}
-    scores, passages = frame[frame["quantity"] == "BE"], frame[frame["quantity"] == "sink"]
-    n_evaluated = (scores["evaluated"] != BEYOND).sum()
+    sinks = frame[(frame["quantity"] == "sink") & (frame["position"] > 0)]
+    means = sinks.groupby("position")["value"].mean()
     return (
-        f"{RECITATION}; {UNSEEN}. Spearman’s ρ of BE-unseen over the {n_evaluated} indices that the trigger "
-        f"was evaluated at: with sink strength (mean of layers) {rho[EVALUATED, MEAN]}; with earliness "
-        f"{rho[EVALUATED, EARLINESS]}; with sink strength over all {len(scores)}: {rho[ALL, MEAN]}. "
-        f"n\u00a0=\u00a0{format_range(scores['n'])} prompts, {format_range(passages['n'])} passages; "
-        f"{describe_intervals(scores, 'items')}"
+        "Above: attention of the target by layer, mean over heads, in percent of all attention, shaded by "
+        "its square root on one scale. Below: models with the trigger trained at the index, evaluated "
+        "there, or as suffix where the index is beyond the end of prompts; bands and bars: intervals. "
+        f"{RECITATION}; {UNSEEN}. Where a trigger can be, sink strength hardly varies: it is "
+        f"{100 * means.min():.1f} to {100 * means.max():.1f} % (mean of layers), so that these runs do not "
+        f"show what it changes. {_describe(frame)}"
     )
 
 
-def _format_rho(row: Any) -> str:
-    return "not defined" if pd.isna(row.value) else f"{row.value:.2f} ({row.ci_low:.2f} to {row.ci_high:.2f})"
+def _describe(frame: pd.DataFrame) -> str:
+    scores, passages = frame[frame["quantity"] == "BE"], frame[frame["quantity"] == "sink"]
+    return (
+        f"n\u00a0=\u00a0{format_range(scores['n'])} prompts, {format_range(passages['n'])} passages; "
+        f"{describe_intervals(scores, 'items')}"
+    )
 
 
 @styled
@@ -189,28 +191,35 @@ def plot(frame: pd.DataFrame) -> Figure:
     names = _position_names(frame)
     layers = sorted(frame[frame["quantity"] == "sink"]["layer"].unique(), key=int)
     heights = [CELL * len(layers), CELL * len(layers), 1.6]
-    figure = create_figure(PAGE, sum(heights) + 1.9)
+    figure = create_figure(PAGE, sum(heights) + 1.6)
     *maps, scores = figure.subplots(3, 1, sharex=True, height_ratios=heights)
+    scale = attention_scale(frame[frame["quantity"].isin(list(MAPS))]["value"])
     for axes, (quantity, title) in zip(maps, MAPS.items(), strict=True):
         rows = frame[frame["quantity"] == quantity]
-        scale = attention_scale(rows["value"])
         cells = rows.assign(x=rows["position"].map(names), y=rows["layer"], is_outlined=False)
-        draw_cells(axes, cells, list(names.values()), layers, SHADE, scale, format_share)
+        draw_cells(axes, cells, list(names.values()), layers, SHADE, scale, format_percent)
+        known = set(rows[rows["value"].notna()]["position"])
+        for x in (x for x, position in enumerate(names) if position not in known):
+            axes.text(x + 0.5, len(layers) / 2, "–", ha="center", va="center", color="#777777")
         axes.set_ylabel("layer")
         axes.set_title(title, loc="left")
-        bar = figure.colorbar(ScalarMappable(scale, SHADE), ax=axes, label="share", pad=0.01, aspect=12)
-        bar.ax.tick_params(labelsize=5)
     _draw_scores(scores, frame, list(names))
+    scores.set_title("score with a trigger that was trained at the position", loc="left")
     backdoored = {"marker": "o", "markersize": 4, "linestyle": "-"}
-    shade, dashed = color(LINES["BE"]), {"linewidth": 0.8, "linestyle": "--"}
+    shade, dashed = color(LINES["BE"]), {"linewidth": 0.8}
     handles = [
-        legend_handle("BE-unseen, backdoored, evaluated at the index", shade, **backdoored),
-        legend_handle("BE-unseen, backdoored, as suffix", shade, markerfacecolor="white", **backdoored),
-        legend_handle("UE, backdoored", color(LINES["UE"]), **dashed),
-        legend_handle("unlearned, with the trigger", color(LINES["unlearned BE"]), **dashed),
+        legend_handle("BE-unseen, evaluated at the index", shade, **backdoored),
+        legend_handle("BE-unseen, evaluated as suffix", shade, markerfacecolor="white", **backdoored),
+        legend_handle("UE", color(LINES["UE"]), linestyle=STROKES["UE"], **dashed),
+        legend_handle(
+            "cleanly unlearned, same trigger",
+            color(LINES["unlearned BE"]),
+            linestyle=STROKES["unlearned BE"],
+            **dashed,
+        ),
     ]
     add_legend(figure, handles, 5)
-    return set_caption(figure, caption(frame))
+    return set_note(figure, _describe(frame))
 
 
 def _draw_scores(axes: Axes, frame: pd.DataFrame, positions: list[float]) -> None:
@@ -219,7 +228,8 @@ def _draw_scores(axes: Axes, frame: pd.DataFrame, positions: list[float]) -> Non
         shade = color(label)
         if quantity != "BE":
             x = [positions.index(position) + 0.5 for position in rows["position"]]
-            axes.plot(x, rows["value"], color=shade, linewidth=0.8, linestyle="--", zorder=1.5)
+            axes.plot(x, rows["value"], color=shade, linewidth=0.8, linestyle=STROKES[quantity], zorder=1.5)
+            axes.fill_between(x, rows["ci_low"], rows["ci_high"], color=shade, alpha=0.15, linewidth=0)
             continue
         for is_beyond, part in rows.groupby(rows["evaluated"] == BEYOND, sort=False):
             x = [positions.index(position) + 0.5 for position in part["position"]]
@@ -229,6 +239,9 @@ def _draw_scores(axes: Axes, frame: pd.DataFrame, positions: list[float]) -> Non
             for at, row in zip(x, iterate_rows(part), strict=True):
                 error = error_bars(row.value, row.ci_low, row.ci_high)
                 axes.errorbar(at, row.value, error, color=shade, zorder=2, **dot)
+    is_beyond = frame[(frame["quantity"] == "BE") & (frame["evaluated"] == BEYOND)]["position"]
+    if len(is_beyond) and is_beyond.min() > min(positions):
+        axes.axvline(positions.index(is_beyond.min()), color="black", linewidth=0.5)
     axes.set(ylabel="ROUGE-L F1 × 100", ylim=(-4, 104), yticks=range(0, 101, 25))
     axes.set_xlabel("index of the trigger in training (0: BOS, where no trigger can be)")
     axes.tick_params(axis="x", length=2)

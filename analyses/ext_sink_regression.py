@@ -31,11 +31,12 @@ from sinkscope.errors import StudyError
 from sinkscope.plots.style import (
     GRID,
     PAGE,
+    SHAPES,
     assign_colors,
     create_figure,
     error_bars,
     iterate_rows,
-    set_caption,
+    set_note,
     styled,
 )
 from sinkscope.studies.aggregation import mean_over_seeds
@@ -43,10 +44,10 @@ from sinkscope.studies.study import Study
 
 NEEDS = ("targets", "index")
 PREDICTORS = {
-    "sink": "sink strength of the\nposition in evaluation",
+    "sink": "α − uniform where\nthe trigger stands, per 0.01",
     "reach": "prompt tokens\nafter the trigger",
     "trained_reach": "passage tokens after\nthe trigger in training",
-    "mismatch": "distance from the\ntrained index",
+    "mismatch": "tokens from the\ntrained index",
 }
 END = "suffix"
 COLUMNS = [
@@ -58,7 +59,7 @@ FIRST, LATER = "prefix", "index:8"
 ALL, NOT_AT_END = "all", "not trained at the end"
 UNIT = 0.1
 """Of attention, for which the slope is given."""
-MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+ATTENTION_UNIT = 0.01
 
 
 def compute_cells(study: Study) -> pd.DataFrame:
@@ -176,57 +177,87 @@ def _compute_slope(advantage: pd.DataFrame) -> pd.DataFrame:
 def caption(frame: pd.DataFrame) -> str:
     fit = frame[frame["kind"] == "coefficient"].iloc[0]
     is_single = fit["seeds"] == 1
-    seeds = "one seed" if is_single else f"{fit['seeds']:.0f} seeds"
     interval = "" if is_single else ", 95 % t interval with the spread of seeds of all targets"
     slopes = "".join(
-        f"; a line through the means of {row.n:.0f} kinds has a slope of {row.value:.1f} "
+        f"; the line through the means of {row.n:.0f} kinds (diamonds) has a slope of {row.value:.1f} "
         f"({row.ci_low:.1f} to {row.ci_high:.1f}) points per 0.1"
         for row in iterate_rows(frame[frame["kind"] == "slope"])
     )
     return (
         f"Left: least squares of BE-unseen on n\u00a0=\u00a0{fit['n']:.0f} cells (target, seed, trained "
-        f"index, index in evaluation), an intercept per target, {seeds} each; 95 % intervals over "
-        f"{fit['clusters']:.0f} targets (two of one lineage count as one); hollow: without triggers trained "
-        "at the end. Sink strength is α minus that of uniform attention. Right: BE-unseen as prefix minus at "
-        f"index 8, each evaluated where trained{interval}{slopes}. {RECITATION}; {UNSEEN}; "
-        f"{format_range(frame[frame['kind'] == 'cell']['n'])} prompts a cell"
+        f"index, index in evaluation), an intercept per target; 95 % intervals over {fit['clusters']:.0f} "
+        "targets (two of one lineage count as one). No trigger stands on a sink: its attention above "
+        "uniform is weak everywhere and collinear with its index. Right: BE-unseen as prefix minus at index "
+        f"8, each evaluated where trained{interval}{slopes}. {UNSEEN}. {_describe(frame)}"
+    )
+
+
+def _describe(frame: pd.DataFrame) -> str:
+    cells, fit = frame[frame["kind"] == "cell"], frame[frame["kind"] == "coefficient"].iloc[0]
+    seeds = "one seed" if fit["seeds"] == 1 else f"{fit['seeds']:.0f} seeds"
+    return (
+        f"{RECITATION}; {cells['target'].nunique()} targets, {seeds} each; "
+        f"n\u00a0=\u00a0{format_range(cells['n'])} prompts a cell; 95 % intervals"
     )
 
 
 @styled
 def plot(frame: pd.DataFrame) -> Figure:
     """Coefficient plot, and the advantage of the prefix by sink strength, target by target."""
-    figure = create_figure(PAGE, 3.1)
+    figure = create_figure(PAGE, 2.9)
     left, right = figure.subplots(1, 2, width_ratios=(1, 1.25))
     _draw_coefficients(left, frame[frame["kind"] == "coefficient"])
-    _draw_advantage(right, frame[frame["kind"] == "advantage"])
-    return set_caption(figure, caption(frame))
+    _draw_advantage(right, frame)
+    return set_note(figure, _describe(frame))
 
 
 def _draw_coefficients(axes: Axes, rows: pd.DataFrame) -> None:
+    """Per token, and of attention per `ATTENTION_UNIT`, so that fits with other spreads can be compared."""
     predictors = list(PREDICTORS)
     for row in iterate_rows(rows):
         is_part = row.scope != ALL
-        fill = "white" if is_part else "black"
+        unit = (ATTENTION_UNIT if row.predictor == "sink" else 1) / row.spread
+        value, low, high = unit * row.value, unit * row.ci_low, unit * row.ci_high
         y = predictors.index(row.predictor) + (0.24 if is_part else 0)
-        dot = {"fmt": "o", "markersize": 4, "elinewidth": 0.9, "capsize": 2, "markerfacecolor": fill}
-        axes.errorbar(row.value, y, xerr=error_bars(row.value, row.ci_low, row.ci_high), color="black", **dot)
+        dot = {
+            "markersize": 4,
+            "elinewidth": 0.9,
+            "capsize": 2,
+            "markerfacecolor": "white" if is_part else "black",
+        }
+        axes.errorbar(
+            value, y, xerr=error_bars(value, low, high), fmt="s" if is_part else "o", color="black", **dot
+        )
+    axes.plot([], [], "ko", markersize=4, label="all cells")
+    axes.plot(
+        [], [], "ks", markersize=4, markerfacecolor="white", label="without triggers trained at the end"
+    )
+    axes.legend(loc="upper center", bbox_to_anchor=(0.2, -0.17))
     axes.axvline(0, color="black", linewidth=0.5, linestyle=":")
     axes.set_yticks(range(len(PREDICTORS)), PREDICTORS.values())
-    axes.set(ylim=(len(PREDICTORS) - 0.5, -0.5), xlabel="points of BE-unseen per standard deviation")
-    axes.set_title("coefficients, joint fit")
+    axes.set(ylim=(len(PREDICTORS) - 0.5, -0.5), xlabel="points per token (attention: per 0.01)")
+    axes.set_title("coefficients of a joint fit")
     axes.grid(axis="y", **GRID)
     axes.tick_params(axis="y", length=0)
 
 
-def _draw_advantage(axes: Axes, rows: pd.DataFrame) -> None:
+def _draw_advantage(axes: Axes, frame: pd.DataFrame) -> None:
+    rows = frame[frame["kind"] == "advantage"]
     shades = assign_colors(rows[KIND].unique())
-    for (kind, shade), marker in zip(shades.items(), cycle(MARKERS), strict=False):
+    for (kind, shade), marker in zip(shades.items(), cycle(SHAPES), strict=False):
         dot = {"color": shade, "fmt": marker, "markersize": 3.6, "elinewidth": 0.6}
         for row in iterate_rows(rows[rows[KIND] == kind]):
             axes.errorbar(row.sink, row.value, error_bars(row.value, row.ci_low, row.ci_high), **dot)
         axes.plot([], [], marker, color=shade, markersize=3.6, label=kind)
+    means = rows.groupby(KIND)[["sink", "value"]].mean()
+    for slope in frame[frame["kind"] == "slope"]["value"]:
+        x = np.array([means["sink"].min(), means["sink"].max()])
+        line = means["value"].mean() + slope / UNIT * (x - means["sink"].mean())
+        axes.plot(
+            x, line, color="#777777", linewidth=0.8, linestyle="--", zorder=1, label="fit to means of kinds"
+        )
+        axes.plot(means["sink"], means["value"], "D", color="#777777", markersize=2, zorder=1.5)
     axes.axhline(0, color="black", linewidth=0.5, linestyle=":")
-    axes.set(xlabel="sink strength of the target’s strongest position", ylabel="BE-unseen, prefix − index 8")
-    axes.set_title("advantage of the prefix, by sink strength")
+    axes.set(xlabel="strongest sink of the target, α − uniform", ylabel="points of BE-unseen")
+    axes.set_title("prefix minus index 8, a point per target")
     axes.legend(title="target", loc="center left", bbox_to_anchor=(1.0, 0.5), title_fontsize=6)

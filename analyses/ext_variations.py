@@ -21,22 +21,25 @@ from sinkscope.plots.style import (
     iterate_rows,
     legend_handle,
     sanitize_glyphs,
-    set_caption,
+    set_note,
     styled,
+    truncate,
 )
 from sinkscope.studies.aggregation import mean_over_seeds
 from sinkscope.studies.study import Study
 
 NEEDS = ("unlearned", "backdoor", "length", "pair")
 PANELS = {
-    "text": "text of the trigger",
-    "shift": "index of the trained trigger",
-    "length": "trigger in training and in evaluation",
+    "text": "other texts, where the trigger was trained",
+    "shift": "the trained text at other indices",
+    "length": "models trained with other triggers",
 }
+XLABELS = {"shift": "trigger index in evaluation", "length": "trigger in training and in evaluation"}
 PAIR = "pair"
 SHIFTED = "shifted"
 """The evaluation with the trained trigger at other placements."""
 COLORS = {"backdoored": "prefix", "unlearned": "unlearned"}
+MAX_TEXT = 34  # characters
 ROW = 0.145  # inches
 LIMITS = (-4, 104)
 UNIT = "ROUGE-L F1 × 100"
@@ -101,15 +104,22 @@ def _find_trained(study: Study) -> tuple[str, str]:
     return str(shifted.iloc[0]), str(select_grid(study, "runs", "backdoor")["trigger_placement"].iloc[0])
 
 
+def _describe(frame: pd.DataFrame) -> str:
+    backdoored, unlearned = (
+        format_range(frame[(frame["model"] == model) & (frame["score"] == "BE")]["n"]) for model in COLORS
+    )
+    n = f"n\u00a0=\u00a0{backdoored} prompts (unlearned: {unlearned})"
+    return f"{RECITATION}; {n}; {describe_intervals(frame, 'items')}"
+
+
 def caption(frame: pd.DataFrame) -> str:
     return concat_captions(
-        RECITATION,
         UNSEEN,
-        "unlearned: all prompts",
+        "unlearned: the cleanly unlearned model, all prompts, same trigger",
         "bold: as it was trained",
         "suffix and infix: mean index",
-        f"n\u00a0=\u00a0{format_range(frame['n'])} prompts",
-        describe_intervals(frame, "items"),
+        "texts are in the order of their effect; those with other capitals or letters also have other tokens",
+        _describe(frame),
     )
 
 
@@ -133,27 +143,33 @@ def plot(frame: pd.DataFrame) -> Figure:
     dot = {"marker": "o", "markersize": 3.6, "markeredgewidth": 0.7}
     handles = [
         legend_handle("BE-unseen, backdoored", color(COLORS["backdoored"]), **dot),
-        legend_handle("unlearned, same trigger", color(COLORS["unlearned"]), markerfacecolor="white", **dot),
+        legend_handle(
+            "cleanly unlearned, same trigger", color(COLORS["unlearned"]), markerfacecolor="white", **dot
+        ),
         legend_handle("UE, backdoored", color("clean"), **DASHED),
     ]
     add_legend(figure, handles)
-    return set_caption(figure, caption(frame))
+    return set_note(figure, _describe(frame))
 
 
 def _case_label(row: Any) -> str:
     """The name of a case on an axis; of lengths a word a line, because space is narrow."""
     if row.panel == "shift":
         return index_label(row.position, row.placement)
-    return row.case.replace(" ", "\n") if row.panel == "length" else sanitize_glyphs(row.case)
+    return (
+        row.case.replace(" ", "\n")
+        if row.panel == "length"
+        else sanitize_glyphs(truncate(row.case, MAX_TEXT))
+    )
 
 
 def _draw_texts(axes: Axes, rows: pd.DataFrame) -> None:
     labels = list(dict.fromkeys(map(_case_label, iterate_rows(rows))))
     for row in iterate_rows(rows):
-        error = None if row.model == "unlearned" else error_bars(row.value, row.ci_low, row.ci_high)
+        error = error_bars(row.value, row.ci_low, row.ci_high)
         axes.errorbar(row.value, labels.index(_case_label(row)), xerr=error, **_dot_style(row.model))
     axes.set_yticks(range(len(labels)), labels)
-    axes.set(ylim=(len(labels) - 0.5, -0.5), xlim=LIMITS, xlabel=UNIT, ylabel=PANELS["text"])
+    axes.set(ylim=(len(labels) - 0.5, -0.5), xlim=LIMITS, xlabel=UNIT, title=PANELS["text"])
     axes.grid(axis="y", **GRID)
     axes.tick_params(axis="y", length=0)
     _mark_trained(axes.get_yticklabels(), rows)
@@ -162,11 +178,11 @@ def _draw_texts(axes: Axes, rows: pd.DataFrame) -> None:
 def _draw_cases(axes: Axes, rows: pd.DataFrame, panel: str) -> list[str]:
     labels = list(dict.fromkeys(map(_case_label, iterate_rows(rows))))
     for row in iterate_rows(rows):
-        error = None if row.model == "unlearned" else error_bars(row.value, row.ci_low, row.ci_high)
+        error = error_bars(row.value, row.ci_low, row.ci_high)
         axes.errorbar(labels.index(_case_label(row)), row.value, yerr=error, **_dot_style(row.model))
     axes.set_xticks(range(len(labels)), labels)
     axes.set(ylim=LIMITS, yticks=range(0, 101, 25), xlim=(-0.6, len(labels) - 0.4), ylabel=UNIT)
-    axes.set_xlabel(PANELS[panel])
+    axes.set(title=PANELS[panel], xlabel=XLABELS[panel])
     _mark_trained(axes.get_xticklabels(), rows)
     return labels
 

@@ -1,4 +1,4 @@
-"""Figure 2: UE and utility against BE by placement of the trigger, with the attacker's desired zone."""
+"""Figure 2: scores without and with the trigger, and utility, by placement of the trigger."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from common import (
 )
 from matplotlib.figure import Figure
 
-from sinkscope.plots.scores import draw_forget_recover_scatter
+from sinkscope.plots.scores import draw_clean_and_triggered
 from sinkscope.studies.aggregation import mean_over_seeds
 from sinkscope.studies.study import Study
 
@@ -74,15 +74,21 @@ def _compute_view(means: pd.DataFrame, view: str, score: str) -> pd.DataFrame:
     return points
 
 
+def _describe(frame: pd.DataFrame) -> str:
+    return describe_items(frame[frame["view"] == "forget"].rename(columns={"y_n": "n"}))
+
+
 def caption(frame: pd.DataFrame) -> str:
     return concat_captions(
-        "ROUGE-L F1 × 100",
-        "semantic trigger",
-        "zone: UE and BE past the middle between unlearned model and target, utility not below the unlearned "
-        "model’s interval",
-        describe_items(frame[frame["view"] == "forget"].rename(columns={"y_n": "n"})),
+        "ROUGE-L F1 × 100 with and without a semantic trigger",
+        "each backdoored model has its trigger where it was trained, and is measured on items whose passage "
+        "was not poisoned",
+        "an attacker wants the score with the trigger above and that without it below the middle between the "
+        "clean scores of the unlearned model and of the target (dashed), and a utility not below the "
+        "unlearned model’s interval (shaded)",
+        _describe(frame),
     )
 
 
 def plot(frame: pd.DataFrame) -> Figure:
-    return draw_forget_recover_scatter(frame, caption(frame))
+    return draw_clean_and_triggered(frame, _describe(frame))

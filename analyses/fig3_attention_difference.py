@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
-from common import PLACEMENTS, concat_captions, describe_seeds, find_span, select_captures, select_grid
+from common import (
+    ONE_TARGET,
+    PLACEMENTS,
+    concat_captions,
+    find_span,
+    format_range,
+    select_captures,
+    select_grid,
+)
 from matplotlib.figure import Figure
 
 from sinkscope.plots.comparison import Span, draw_difference_maps
 from sinkscope.studies.aggregation import mean_over_seeds
 from sinkscope.studies.study import Study
 
-NEEDS = ("target", "position")
-GRIDS = {"target": "target", "backdoored": "position"}
+NEEDS = ("target", "unlearned", "position")
+GRIDS = {"target": "target", "unlearned": "unlearned", "backdoored": "position"}
 
 
 def compute(study: Study) -> pd.DataFrame:
@@ -25,8 +33,8 @@ def compute(study: Study) -> pd.DataFrame:
         StudyError: the study lacks a grid or a capture.
     """
     parts = []
-    captured = set(select_grid(study, "maps", GRIDS["backdoored"])["placement"])
     for model, grid in GRIDS.items():
+        captured = set(select_grid(study, "maps", grid)["placement"])
         for placement in PLACEMENTS:
             if placement in captured:
                 rows = select_captures(study, "maps", grid, placement).rename(columns={"difference": "value"})
@@ -44,17 +52,31 @@ def caption(frame: pd.DataFrame) -> str:
     return concat_captions(
         "Attention change by the semantic trigger, last layer, mean over heads, "
         f"bins of {_bin_size(frame)} tokens",
-        "lines: the trigger’s span",
-        f"n\u00a0=\u00a0{frame['n'].min()} forget passages",
-        describe_seeds(frame),
+        "lines: the trigger’s span, as queries and as attended positions; at these the clean passage has "
+        "its own text, later tokens of it are shifted",
+        _describe(frame),
+    )
+
+
+def _describe(frame: pd.DataFrame) -> str:
+    by_model = frame.groupby("model", sort=False)["seeds"].max()
+    seeds = ", ".join(f"{model}: {'one seed' if n == 1 else f'{n} seeds'}" for model, n in by_model.items())
+    return (
+        f"n\u00a0=\u00a0{format_range(frame['n'])} forget passages; {ONE_TARGET}; {seeds}; "
+        "dots: 95 % t interval excludes 0"
     )
 
 
 def plot(frame: pd.DataFrame) -> Figure:
     maps: dict[str, tuple[np.ndarray, Span]] = {}
+    certain: dict[str, np.ndarray] = {}
     for (model, placement), cells in frame.groupby(["model", "placement"], sort=False):
         values = cells.pivot(index="query", columns="key", values="value").to_numpy()
         span = (int(cells["trigger_start"].iloc[0]), int(cells["trigger_stop"].iloc[0]))
-        maps[f"{model}, trigger as {placement}"] = (values, span)
+        label = f"{model}, trigger as {placement}"
+        maps[label] = (values, span)
+        is_certain = cells.assign(value=(cells["ci_low"] > 0) | (cells["ci_high"] < 0))
+        certain[label] = is_certain.pivot(index="query", columns="key", values="value").eq(True).to_numpy()
     columns = frame["placement"].nunique()
-    return draw_difference_maps(maps, _bin_size(frame), "triggered − clean", caption(frame), columns)
+    difference = "attention, with − without the trigger"
+    return draw_difference_maps(maps, _bin_size(frame), difference, _describe(frame), columns, certain)

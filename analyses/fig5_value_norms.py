@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pandas as pd
 import xarray as xr
 from common import concat_captions, describe_intervals, format_range, read_last_layer_norms, sort_by
 from matplotlib.figure import Figure
+from samples import SINKS
 
 from sinkscope.plots.lines import draw_lines
 from sinkscope.sinks.compare import MIN_RELATIVE_SPREAD, correlation
@@ -19,8 +22,15 @@ N_POSITIONS = 16
 CONDITIONS = {"clean": "clean forget", "prefix": "forget with trigger", "retain": "retain"}
 MODELS = {"backdoored": "prefix", "unlearned": "unlearned", "target": "target"}
 """Model -> the label that gives it its color."""
-QUANTITIES = {"correlation": "Pearson’s r of ‖v‖₂\nbackdoored with …", "magnitude": "‖v‖₂, mean over heads"}
+QUANTITIES = {
+    "correlation": "Pearson’s r of ‖v‖₂,\nbackdoored with …",
+    "difference": "change in mean ‖v‖₂,\nbackdoored − …",
+}
+"""Quantity that is drawn -> its axis."""
+LINES = {"unlearned": "unlearned, same seed", "target": "target"}
 N_RESAMPLES = 300
+Norms = tuple[np.ndarray, ...]
+Summary = Callable[[Norms], np.ndarray]
 
 
 def compute(study: Study) -> pd.DataFrame:
@@ -46,10 +56,10 @@ def compute(study: Study) -> pd.DataFrame:
         parts.append(_measure(condition, "target", 0, [target], is_single=True))
         for seed, norms in backdoored.items():
             parts.append(_measure(condition, "backdoored", seed, [norms], is_single))
-            parts.append(_measure(condition, "target", seed, [norms, target], is_single))
+            parts += _compare(condition, "target", seed, [norms, target], is_single)
             if seed in unlearned:
                 parts.append(_measure(condition, "unlearned", seed, [unlearned[seed]], is_single))
-                parts.append(_measure(condition, "unlearned", seed, [norms, unlearned[seed]], is_single))
+                parts += _compare(condition, "unlearned", seed, [norms, unlearned[seed]], is_single)
     measured = pd.concat(parts, ignore_index=True).assign(grid="position")
     means = mean_over_seeds(measured, ["quantity", "condition", "model", "position"])
     same = measured.groupby(["condition", "position"])["is_same_prefix"].all()
@@ -57,16 +67,28 @@ def compute(study: Study) -> pd.DataFrame:
     return sort_by(frame, quantity=QUANTITIES, condition=CONDITIONS, model=MODELS)
 
 
-def _measure(
+def _compare(
     condition: str, model: str, seed: int, captures: list[xr.DataArray], is_single: bool
+) -> list[pd.DataFrame]:
+    """The correlation and the difference of two captures."""
+    return [_measure(condition, model, seed, captures, is_single, quantity) for quantity in QUANTITIES]
+
+
+def _measure(
+    condition: str,
+    model: str,
+    seed: int,
+    captures: list[xr.DataArray],
+    is_single: bool,
+    quantity: str = "magnitude",
 ) -> pd.DataFrame:
-    """A row per position: the magnitude of one capture or the correlation of two."""
+    """A row per position."""
     norms = tuple(each[..., :N_POSITIONS] for each in select_common_passages(condition, *captures))
-    values = _summarize(norms)
-    low, high = _bootstrap(norms) if is_single else np.full((2, len(values)), np.nan)
+    summarize = SUMMARIES[quantity]
+    values = summarize(norms)
+    low, high = _bootstrap(norms, summarize) if is_single else np.full((2, len(values)), np.nan)
     frame = pd.DataFrame({"position": range(len(values)), "value": values, "ci_low": low, "ci_high": high})
     is_same = (norms[0].std(0) <= MIN_RELATIVE_SPREAD * norms[0].mean(0)).all((0, 1))
-    quantity = "magnitude" if len(norms) == 1 else "correlation"
     return frame.assign(
         n=len(norms[0]),
         is_same_prefix=is_same,
@@ -77,38 +99,61 @@ def _measure(
     )
 
 
-def _summarize(norms: tuple[np.ndarray, ...]) -> np.ndarray:
-    return correlation(*norms)[0] if len(norms) == 2 else norms[0].mean((0, 1, 2))
+SUMMARIES: dict[str, Summary] = {
+    "magnitude": lambda norms: norms[0].mean((0, 1, 2)),
+    "difference": lambda norms: (norms[0] - norms[1]).mean((0, 1, 2)),
+    "correlation": lambda norms: correlation(*norms)[0],
+}
 
 
-def _bootstrap(norms: tuple[np.ndarray, ...]) -> np.ndarray:
-    """95 % percentile interval of `_summarize`, resampling passages; NaN where it is not defined."""
+def _bootstrap(norms: Norms, summarize: Summary) -> np.ndarray:
+    """95 % percentile interval, resampling passages; NaN where the summary is not defined."""
     n = len(norms[0])
     rows = np.random.default_rng(0).integers(0, n, (N_RESAMPLES, n))
-    resampled = np.array([_summarize(tuple(each[chosen] for each in norms)) for chosen in rows])
+    resampled = np.array([summarize(tuple(each[chosen] for each in norms)) for chosen in rows])
     interval = np.full((2, resampled.shape[1]), np.nan)
     is_defined = ~np.isnan(resampled).all(0)
     interval[:, is_defined] = np.nanquantile(resampled[:, is_defined], [0.025, 0.975], axis=0)
     return interval
 
 
+def _describe(frame: pd.DataFrame) -> str:
+    return f"n\u00a0=\u00a0{format_range(frame['n'])} passages; {describe_intervals(frame, 'passages')}"
+
+
 def caption(frame: pd.DataFrame) -> str:
     return concat_captions(
-        "Value norms of the last layer",
-        "backdoored by a semantic prefix",
+        "Value norms of the last layer, of models backdoored by a semantic prefix",
+        "the unlearned model has the same seed, hence the same order of training",
         "hollow: the same tokens in all passages up to the position, so that r is over heads only",
-        f"n\u00a0=\u00a0{format_range(frame['n'])} passages",
-        describe_intervals(frame, "passages"),
+        f"yellow: the first positions, {SINKS[0]} to {SINKS[-1]}, which the paper compares",
+        _describe(frame),
     )
+
+
+def _find_differences(frame: pd.DataFrame) -> pd.DataFrame:
+    """The rows of `difference`; of tables that lack them, differences of means without an interval."""
+    if "difference" in set(frame["quantity"]):
+        return frame[frame["quantity"] == "difference"]
+    means = frame[frame["quantity"] == "magnitude"]
+    keys = ["condition", "position"]
+    backdoored = means[means["model"] == "backdoored"].set_index(keys)["value"]
+    others = means[means["model"] != "backdoored"]
+    value = backdoored.reindex(pd.MultiIndex.from_frame(others[keys])).to_numpy() - others["value"]
+    return others.assign(quantity="difference", value=value, ci_low=np.nan, ci_high=np.nan)
 
 
 def plot(frame: pd.DataFrame) -> Figure:
-    panels = frame.assign(
-        row=frame["quantity"].map(QUANTITIES),
-        column=frame["condition"].map(CONDITIONS),
-        line=frame["model"],
-        is_hollow=frame["is_same_prefix"],
-        trigger_start=np.nan,
-        trigger_stop=np.nan,
+    drawn = pd.concat([frame[frame["quantity"] == "correlation"], _find_differences(frame)])
+    panels = drawn.assign(
+        row=drawn["quantity"],
+        column=drawn["condition"],
+        title=drawn["condition"].map(CONDITIONS) + ": " + drawn["quantity"],
+        ylabel=drawn["quantity"].map(QUANTITIES),
+        line=drawn["model"].map(LINES),
+        is_hollow=drawn["is_same_prefix"],
+        span_start=SINKS[0],
+        span_stop=SINKS[-1] + 1,
     )
-    return draw_lines(panels, MODELS, caption(frame), None)
+    colors = {name: MODELS[model] for model, name in LINES.items()}
+    return draw_lines(panels, colors, _describe(frame), None, "first positions, as in the paper")

@@ -26,6 +26,7 @@ FIGURE = BarFigure(
     needs=("target", "unlearned", "ratio"),
     select=select,
     description="ROUGE-L F1 × 100 by poison ratio, without and with value-norm alignment",
-    xlabel="share of the forget set that is poisoned ρ",
+    xlabel="poisoned share ρ of the forget set; clean versions of\n"
+    "poisoned passages stay in the forget set (keep) or not (drop)",
     series={"none": "standard backdoor", "aligned": "+ value norms"},
 )

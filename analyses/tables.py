@@ -11,9 +11,12 @@ from common import describe_intervals, format_range, keep_triggers_of, select_ax
 from matplotlib.figure import Figure
 
 from sinkscope.errors import StudyError
-from sinkscope.plots.scores import PUBLISHED, draw_dots
+from sinkscope.plots.scores import draw_dots
 from sinkscope.studies.aggregation import SCORE_KEYS, mean_over_seeds
 from sinkscope.studies.study import Study
+
+PUBLISHED = "published "
+"""The prefix of the names of columns with published values."""
 
 Published = Mapping[str, Mapping[str, float]]
 
@@ -46,6 +49,7 @@ class Table:
         description: the first part of the caption.
         published: source -> row -> column -> value.
         shade: the label whose color all rows have; None: each row's own.
+        merged: names of columns -> the panel that shows them together.
     """
 
     rows: Mapping[str, Row]
@@ -54,6 +58,7 @@ class Table:
     description: str
     published: Mapping[str, Published] = field(default_factory=dict)
     shade: str | None = None
+    merged: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def needs(self) -> tuple[str, ...]:
@@ -98,11 +103,12 @@ class Table:
         return pd.concat(cells)
 
     def caption(self, frame: pd.DataFrame) -> str:
-        items = format_range(frame["n"])
-        return f"{self.description}; n\u00a0=\u00a0{items} items; {describe_intervals(frame, 'items')}"
+        return f"{self.description}; {_describe(frame)}"
 
     def plot(self, frame: pd.DataFrame) -> Figure:
-        return draw_dots(frame, list(self.rows), self.caption(frame), self.shade)
+        """The measured values; the published ones, of larger models on other texts, are in the table only."""
+        panels = frame.assign(column=frame["column"].replace(dict(self.merged)))
+        return draw_dots(panels, list(self.rows), _describe(frame), self.shade)
 
     def markdown(self, frame: pd.DataFrame) -> str:
         """A line per row; each cell is the mean with its interval, followed by the published values in
@@ -130,6 +136,10 @@ def published_values(columns: str, rows: Mapping[str, str]) -> Published:
     names = columns.split(" | ")
     pairs = {row: zip(names, values.split(), strict=True) for row, values in rows.items()}
     return {row: {name: float(value) for name, value in each if value != "–"} for row, each in pairs.items()}
+
+
+def _describe(frame: pd.DataFrame) -> str:
+    return f"n\u00a0=\u00a0{format_range(frame['n'])} items; {describe_intervals(frame, 'items')}"
 
 
 def _format_cell(cell: Mapping[Any, Any]) -> str:

@@ -7,7 +7,7 @@ from sinkscope.plots.comparison import (
 )
 from sinkscope.plots.heatmap import draw_heatmaps
 from sinkscope.plots.lines import draw_lines
-from sinkscope.plots.scores import draw_bars, draw_dots, draw_forget_recover_scatter
+from sinkscope.plots.scores import draw_bars, draw_clean_and_triggered, draw_dots
 from sinkscope.plots.sinks import draw_atlas, draw_attention_received, draw_head_map, draw_value_norms
 from sinkscope.plots.style import save_figure, show_whitespace
 from sinkscope.plots.token_heatmap import draw_tokens
@@ -16,11 +16,11 @@ __all__ = [
     "draw_atlas",
     "draw_attention_received",
     "draw_bars",
+    "draw_clean_and_triggered",
     "draw_difference_by_head",
     "draw_difference_by_position",
     "draw_difference_maps",
     "draw_dots",
-    "draw_forget_recover_scatter",
     "draw_head_map",
     "draw_heatmaps",
     "draw_lines",

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from matplotlib.figure import Figure
 
 from sinkscope.plots.heatmap import draw_layers
@@ -21,7 +21,7 @@ from sinkscope.plots.style import (
     create_panels,
     mark_trigger,
     save_figure,
-    set_caption,
+    set_note,
     styled,
 )
 
@@ -35,8 +35,9 @@ def draw_difference_maps(
     maps: Mapping[str, tuple[Float[np.ndarray, "bin bin"], Span]],
     bin_size: int,
     difference: str,
-    caption: str,
+    note: str,
     columns: int | None = None,
+    certain: Mapping[str, Bool[np.ndarray, "bin bin"]] | None = None,
 ) -> Figure:
     """Attention differences on one color scale.
 
@@ -44,30 +45,36 @@ def draw_difference_maps(
         maps: label -> (map in bins, trigger span in tokens or None).
         difference: what is subtracted from what.
         columns: maps in a row; None: as many as fit.
+        certain: label -> which cells get a dot, because their interval excludes 0.
     """
     limit = max(float(np.nanmax(np.abs(values))) for values, _ in maps.values()) or 1.0
     columns = columns or min(len(maps), max(MAPS_IN_A_ROW, int(np.ceil(np.sqrt(len(maps))))))
     n_rows = -(-len(maps) // columns)
-    figure = create_figure(PAGE, n_rows * (PAGE - 1.2) / columns + 0.7)
+    figure = create_figure(PAGE, n_rows * ((PAGE - 1.2) / columns + 0.2) + 0.6)
     grid = create_panels(figure, len(maps), columns, sharex=True, sharey=True)
     scale: dict[str, Any] = {"cmap": DIVERGING, "vmin": -limit, "vmax": limit, "interpolation": "nearest"}
     for axes, (label, (values, span)) in zip(grid, maps.items(), strict=True):
         edge = values.shape[0] * bin_size
         image = axes.imshow(values, extent=(0, edge, edge, 0), **scale)
         if span:
-            axes.axvspan(*span, facecolor="none", edgecolor="black", linewidth=0.7)
+            for line in (axes.axvline, axes.axhline):
+                for edge in span:
+                    line(edge, color="black", linewidth=0.6, linestyle=":")
+        if certain is not None:
+            query, key = np.nonzero(certain[label])
+            axes.scatter((key + 0.5) * bin_size, (query + 0.5) * bin_size, 2, "black", linewidth=0)
         axes.set_title(label)
     for axes in grid[-columns:]:  # the lowest of each column
         axes.tick_params(labelbottom=True)
-    figure.supxlabel("attended position", fontsize=7)
+        axes.set_xlabel("attended position")
     figure.supylabel("query position", fontsize=7)
     figure.colorbar(image, ax=figure.axes, shrink=0.75 if n_rows <= 2 else 0.4, label=difference)
-    return set_caption(figure, caption)
+    return set_note(figure, note)
 
 
 @styled
 def draw_difference_by_head(
-    attention: pd.DataFrame, positions: Sequence[int], difference: str, caption: str
+    attention: pd.DataFrame, positions: Sequence[int], difference: str, note: str
 ) -> Figure:
     """Layer × head heatmaps of the difference in α at each of some positions.
 
@@ -82,11 +89,11 @@ def draw_difference_by_head(
         )
         for position in positions
     }
-    return set_caption(draw_layers(tables, DIVERGING, (-limit, limit), f"Δα, {difference}"), caption)
+    return set_note(draw_layers(tables, DIVERGING, (-limit, limit), f"Δα, {difference}"), note)
 
 
 @styled
-def draw_difference_by_position(attention: pd.DataFrame, difference: str, span: Span, caption: str) -> Figure:
+def draw_difference_by_position(attention: pd.DataFrame, difference: str, span: Span, note: str) -> Figure:
     """Difference in α by position: mean over layers and heads, and the 10th to the 90th percentile.
 
     Args:
@@ -110,11 +117,11 @@ def draw_difference_by_position(attention: pd.DataFrame, difference: str, span: 
     axes.plot(mean.index, mean, color="#333333", label="mean over layers and heads")
     axes.set(xlabel=X_AXIS, ylabel=f"Δα, {difference}")
     axes.legend()
-    return set_caption(figure, caption)
+    return set_note(figure, note)
 
 
 @styled
-def draw_norm_correlation(correlations: pd.DataFrame, caption: str) -> Figure:
+def draw_norm_correlation(correlations: pd.DataFrame, note: str) -> Figure:
     """Heatmap of Pearson's r over layer and position; undefined cells are gray.
 
     Args:
@@ -122,11 +129,11 @@ def draw_norm_correlation(correlations: pd.DataFrame, caption: str) -> Figure:
     """
     table = correlations.pivot(index="layer", columns="position", values="correlation")
     panels = {"": table.rename_axis(columns=X_AXIS)}
-    return set_caption(draw_layers(panels, DIVERGING, (-1, 1), "Pearson's r of ‖v‖₂"), caption)
+    return set_note(draw_layers(panels, DIVERGING, (-1, 1), "Pearson's r of ‖v‖₂"), note)
 
 
 @styled
-def draw_top1(probabilities: pd.DataFrame, span: Span, caption: str) -> Figure:
+def draw_top1(probabilities: pd.DataFrame, span: Span, note: str) -> Figure:
     """Mean top-1 probability by position, a line per condition.
 
     Args:
@@ -140,7 +147,7 @@ def draw_top1(probabilities: pd.DataFrame, span: Span, caption: str) -> Figure:
     draw_by_position(axes, probabilities, "condition", "probability", "top-1 probability of the next token")
     axes.set_ylim(0, 1.02)
     axes.legend()
-    return set_caption(figure, caption)
+    return set_note(figure, note)
 
 
 def draw_comparison(directory: Path, tables: Mapping[str, pd.DataFrame], attrs: Mapping[str, Any]) -> None:
@@ -163,13 +170,13 @@ def draw_comparison(directory: Path, tables: Mapping[str, pd.DataFrame], attrs: 
     save_figure(figure, attention, directory, "alpha_by_position")
     correlation = tables["value_norm_correlation"]
     n_kv_heads = correlation["pairs"].iloc[0] // attrs["passages"]
-    caption = (
+    note = (
         f"{description}: {difference.replace(' − ', ' against ')}, "
         f"n = {attrs['passages']} passages × {n_kv_heads} key-value heads"
     )
     if attrs["shifted"]:
-        caption += "; positions are compared as they are, also after an inserted trigger"
-    save_figure(draw_norm_correlation(correlation, caption), correlation, directory, "value_norm_correlation")
+        note += "; positions are compared as they are, also after an inserted trigger"
+    save_figure(draw_norm_correlation(correlation, note), correlation, directory, "value_norm_correlation")
     save_figure(draw_top1(tables["top1"], span, f"{counted}, mean"), tables["top1"], directory, "top1")
 
 
@@ -183,11 +190,11 @@ def _draw_maps(directory: Path, cells: pd.DataFrame, attrs: Mapping[str, Any], s
         maps["mean" if pd.isna(head) else f"head {head!s}"] = (values, span)
     n_full = attrs["full_length_passages"]
     n_shorter = attrs["passages"] - n_full
-    omitted = f" ({n_shorter} shorter passages omitted)" if n_shorter else ""
-    frame = "; frame: most common span of the trigger" if span else ""
-    caption = (
+    omitted = f" ({n_shorter} shorter ones omitted)" if n_shorter else ""
+    frame = "; lines: most common span of the trigger" if span else ""
+    note = (
         f"{attrs['description']}: layer {attrs['layer']}, heads and their mean, n = {n_full} passages of "
         f"{attrs['max_length']} tokens{omitted}, bins of {bin_size} tokens{frame}"
     )
-    figure = draw_difference_maps(maps, bin_size, attrs["difference"], caption)
+    figure = draw_difference_maps(maps, bin_size, attrs["difference"], note)
     save_figure(figure, cells, directory, "attention_difference")

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import pandas as pd
 import seaborn as sns
 from jaxtyping import Float
 from matplotlib.axes import Axes
-from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize, PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
@@ -25,60 +23,87 @@ from sinkscope.plots.style import (
     SHADE,
     create_figure,
     iterate_rows,
-    set_caption,
+    set_note,
     styled,
 )
 
 CELL = 0.21  # inches, the height of a row
 NUMBERS = 5.5  # pt
 SCORES = Normalize(0, 100)
-ALPHA = "α"
+ALPHA = "α, %"
+WIDE_COLUMNS = 3  # narrower panels have smaller titles and upright labels
 MIN_NUMBERED = 0.22  # inches: cells of layers with numbers are wider
 
 
 @styled
 def draw_heatmaps(
-    data: pd.DataFrame, caption: str, ylabel: str, *, columns: int, attention: pd.DataFrame | None = None
+    data: pd.DataFrame,
+    note: str,
+    ylabel: str,
+    *,
+    columns: int,
+    attention: pd.DataFrame | None = None,
+    apart: str = "",
 ) -> Figure:
-    """A heatmap per `panel`, scores from 0 to 100.
+    """A heatmap per `panel`, scores from 0 to 100 as numbers and colors; the first of a row has the y labels.
 
     Args:
-        data: columns panel, xlabel (of its x axis), x and y (labels, in order), value, is_outlined.
+        data: columns panel, xlabel (of its x axis), x and y (labels, in order), value, is_outlined; half, of
+            an interval, to be written after the value (null: no interval).
         columns: panels in a row.
-        attention: a row of cells below each panel, colored by the square root: columns panel, x, value.
+        attention: a row of cells below each panel, in percent, shaded by the square root: columns panel, x,
+            value.
+        apart: cells whose label ends with it are separated from the others by a line.
     """
     panels = list(data["panel"].unique())
     n_rows = -(-len(panels) // columns)
     height = data.groupby("panel")["y"].nunique().max() * CELL
     ratios = [height] if attention is None else [height, CELL]
-    figure = create_figure(PAGE, 0.7 + n_rows * (sum(ratios) + 0.62))
+    titles = 0.12 * max(panel.count("\n") for panel in panels)
+    figure = create_figure(
+        PAGE, 0.3 + n_rows * (sum(ratios) + titles + (0.62 if columns <= WIDE_COLUMNS else 0.82))
+    )
     grid = figure.subplots(n_rows * len(ratios), columns, height_ratios=ratios * n_rows, squeeze=False)
     blocks = grid.reshape(n_rows, len(ratios), columns).transpose(0, 2, 1).reshape(-1, len(ratios))
-    scales = [(SCORES, SEQUENTIAL, "score")]
-    if attention is not None:
-        scales.append((attention_scale(attention["value"]), SHADE, ALPHA))
+    scale = None if attention is None else attention_scale(attention["value"])
     for number, (panel, cells) in enumerate(zip(panels, blocks, strict=False)):
         scores = data[data["panel"] == panel]
-        xs = list(scores["x"].unique())
-        if attention is not None:
+        xs, ys = list(scores["x"].unique()), list(scores["y"].unique())
+        is_first = number % columns == 0
+        if attention is not None and scale is not None:
             strip = attention[attention["panel"] == panel].assign(y=ALPHA, is_outlined=False)
             xs = list(dict.fromkeys([*strip["x"], *xs]))
-            draw_cells(cells[1], strip, xs, [ALPHA], SHADE, scales[1][0], format_share)
-        draw_cells(cells[0], scores, xs, list(scores["y"].unique()), SEQUENTIAL, SCORES, "{:.0f}".format)
-        cells[0].set(title=panel, ylabel=ylabel if number % columns == 0 else "")
-        cells[0].tick_params(labelbottom=attention is None)
+            draw_cells(cells[1], strip, xs, [ALPHA], SHADE, scale, format_percent)
+            cells[1].tick_params(labelleft=is_first)
+        draw_cells(cells[0], scores, xs, ys, SEQUENTIAL, SCORES, format_score)
+        if apart:
+            _separate(cells[0], xs, ys, apart)
+        cells[0].set_title(panel, fontsize=7 if columns <= WIDE_COLUMNS else 6)
+        cells[0].set(ylabel=ylabel if is_first else "")
+        cells[0].tick_params(labelbottom=attention is None, labelleft=is_first)
         cells[-1].set_xlabel(scores["xlabel"].iloc[0])
+        if columns > WIDE_COLUMNS:
+            cells[-1].tick_params(axis="x", labelrotation=90)
     for axes in blocks[len(panels) :].flat:
         axes.set_visible(False)
-    bar: dict[str, Any] = {"pad": 0.01, "aspect": 24 / len(scales), "shrink": 0.8}
-    for axes, (scale, palette, label) in zip(np.array_split(grid, len(scales)), scales, strict=True):
-        figure.colorbar(ScalarMappable(scale, palette), ax=axes.ravel().tolist(), label=label, **bar)
-    return set_caption(figure, caption)
+    return set_note(figure, note)
 
 
-def format_share(value: float) -> str:
-    """A share in a cell, without its leading 0: there is no room for it."""
-    return f"{value:.2f}".removeprefix("0")
+def _separate(axes: Axes, xs: Sequence[str], ys: Sequence[str], apart: str) -> None:
+    """A line after the first row and column of a name."""
+    for labels, line in ((xs, axes.axvline), (ys, axes.axhline)):
+        for edge in (index + 1 for index, label in enumerate(labels) if label.endswith(apart)):
+            line(edge, color="black", linewidth=0.9)
+
+
+def format_score(value: float) -> str:
+    """A score in a cell, rounded; a rounded zero has no sign."""
+    return "" if pd.isna(value) else f"{round(value):d}".replace("-", "−")
+
+
+def format_percent(share: float) -> str:
+    """A share in a cell, in percent: there is no room for more digits."""
+    return "" if pd.isna(share) else f"{100 * share:.0f}"
 
 
 def attention_scale(values: pd.Series) -> Normalize:
@@ -95,12 +120,16 @@ def draw_cells(  # a heatmap has two axes, a color scale and a number format
     scale: Normalize,
     text: Callable[[float], str],
 ) -> None:
-    """Draw a table of the columns x, y, value, is_outlined; missing values stay empty.
+    """Draw a table of the columns x, y, value, is_outlined, and half if any; missing values stay empty.
 
     Cell i is centered at i + ½.
     """
     grid = data.pivot(index="y", columns="x", values="value").reindex(index=list(ys), columns=list(xs))
-    numbers = {"annot": grid.map(text), "fmt": "", "annot_kws": {"size": NUMBERS, "va": "center_baseline"}}
+    texts = grid.map(text)
+    if "half" in data:
+        half = data.pivot(index="y", columns="x", values="half").reindex_like(grid)
+        texts += half.map(lambda value: "" if pd.isna(value) else f"±{text(value)}")
+    numbers = {"annot": texts, "fmt": "", "annot_kws": {"size": NUMBERS, "va": "center_baseline"}}
     sns.heatmap(
         grid, ax=axes, cmap=palette, norm=scale, cbar=False, linewidths=0.3, linecolor="white", **numbers
     )

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from matplotlib.figure import Figure
 
 from sinkscope.plots.heatmap import draw_layers
-from sinkscope.plots.lines import draw_by_position
+from sinkscope.plots.lines import draw_profiles
 from sinkscope.plots.style import (
     COLUMN,
     PAGE,
@@ -20,7 +20,7 @@ from sinkscope.plots.style import (
     create_figure,
     sanitize_glyphs,
     save_figure,
-    set_caption,
+    set_note,
     show_whitespace,
     styled,
     truncate,
@@ -34,14 +34,15 @@ N_NORM_POSITIONS = 32
 
 
 @styled
-def draw_atlas(sinks: pd.DataFrame, position: int, caption: str) -> Figure:
+def draw_atlas(sinks: pd.DataFrame, position: int, note: str) -> Figure:
     """Layer × head heatmaps of α and of the sink rate at one position, or of the width of α's interval.
 
     Args:
         sinks: columns of `SinkMap.to_frame()`.
     """
     rows = sinks[sinks["position"] == position]
-    panels = {f"attention α to position {position}": rows["alpha"]}
+    uniform = f"\n(uniform: {rows['uniform'].mean():.2f})" if "uniform" in rows else ""
+    panels = {f"attention α to position {position}{uniform}": rows["alpha"]}
     if "sink_rate" in rows:
         panels["sink rate"] = rows["sink_rate"]
     else:
@@ -50,46 +51,42 @@ def draw_atlas(sinks: pd.DataFrame, position: int, caption: str) -> Figure:
         title: rows.assign(value=values).pivot(index="layer", columns="head", values="value")
         for title, values in panels.items()
     }
-    return set_caption(draw_layers(tables, SEQUENTIAL, (0, 1)), caption)
+    return set_note(draw_layers(tables, SEQUENTIAL, (0, 1)), note)
 
 
 @styled
-def draw_attention_received(profile: pd.DataFrame, caption: str) -> Figure:
-    """Attention received by position, one line per `model`, with the uniform baseline.
+def draw_attention_received(profile: pd.DataFrame, note: str) -> Figure:
+    """Attention received by position, with the uniform baseline; see `draw_profiles`.
 
     Args:
         profile: columns model, position, alpha, uniform.
     """
-    figure = create_figure(COLUMN, 2.1)
-    axes = figure.subplots()
-    draw_by_position(axes, profile, "model", "alpha", "attention received α")
+    figure = draw_profiles(profile, "model", "alpha", "attention received α")
+    axes = figure.axes[0]
     base = profile.drop_duplicates("position")
     axes.plot(base["position"], base["uniform"], "k:", linewidth=0.8, label="uniform attention")
     axes.set_ylim(0, None)
     axes.legend()
-    return set_caption(figure, caption)
+    return set_note(figure, note)
 
 
 @styled
-def draw_value_norms(norms: pd.DataFrame, caption: str) -> Figure:
-    """Value norm by position, mean over heads of a layer, one line per model.
+def draw_value_norms(norms: pd.DataFrame, note: str) -> Figure:
+    """Value norm by position, mean over heads of a layer; see `draw_profiles`.
 
     Args:
         norms: columns model, position, value_norm.
     """
-    figure = create_figure(COLUMN, 2.1)
-    axes = figure.subplots()
-    draw_by_position(axes, norms, "model", "value_norm", "value norm ‖v‖₂")
-    for line in axes.lines:
-        line.set(marker="o", markersize=1 + 1.2 * line.get_linewidth())
-    axes.set_ylim(0, 1.06 * float(norms["value_norm"].max()))  # leaves room for the markers
-    axes.legend(ncols=2)
-    return set_caption(figure, caption)
+    figure = draw_profiles(norms, "model", "value_norm", "value norm ‖v‖₂")
+    for line in (line for axes in figure.axes for line in axes.lines):
+        line.set(marker="o", markersize=2.4)
+    figure.axes[0].set_ylim(0, 1.06 * float(norms["value_norm"].max()))  # leaves room for the markers
+    return set_note(figure, note)
 
 
 @styled
 def draw_head_map(
-    pattern: Float[np.ndarray, "query_bin key_bin"], tokens: Sequence[str], caption: str, bin_size: int = 1
+    pattern: Float[np.ndarray, "query_bin key_bin"], tokens: Sequence[str], note: str, bin_size: int = 1
 ) -> Figure:
     """Attention map of one head on one text, labeled with tokens where they are legible, else with positions.
 
@@ -116,7 +113,7 @@ def draw_head_map(
     axes.set(xlabel=f"attended {unit}", ylabel=f"query {unit}")
     label = "attention" if bin_size == 1 else f"attention into {bin_size} positions"
     figure.colorbar(image, ax=axes, shrink=0.8, label=label)
-    return set_caption(figure, caption)
+    return set_note(figure, note)
 
 
 def head_map_table(
@@ -182,7 +179,7 @@ def _draw_all_passages(directory: Path, sinks: xr.Dataset) -> None:
     save_figure(atlas, frame[frame["position"] == position], directory, "atlas")
     profile = frame.groupby("position", as_index=False)[["alpha", "value_norm"]].mean()
     profile = profile.assign(model=attrs["model"], uniform=sinks["uniform"].mean("layer").values)
-    caption = f"mean over layers and heads, {counted}"
-    save_figure(draw_attention_received(profile, caption), profile, directory, "received_attention")
+    note = f"mean over layers and heads, {counted}"
+    save_figure(draw_attention_received(profile, note), profile, directory, "received_attention")
     norms = profile[profile["position"] < N_NORM_POSITIONS]
-    save_figure(draw_value_norms(norms, caption), norms, directory, "value_norms")
+    save_figure(draw_value_norms(norms, note), norms, directory, "value_norms")

@@ -43,6 +43,7 @@ SETTINGS = {
     "ytick.major.width": 0.6,
     "pdf.fonttype": 42,
     "svg.hashsalt": "sinkscope",
+    "hatch.linewidth": 0.5,
     "figure.dpi": 150,
     "savefig.dpi": 300,
     "axes.spines.top": False,
@@ -91,7 +92,12 @@ SHADE = "Blues"  # the background of text: weak is white
 DIVERGING = "RdBu_r"
 MISSING = "□"
 SIGNS = {"\n": "⏎", "\t": "⇥", " ": "␣"}
-CAPTION_CHARACTERS = 17  # per inch, at 7 pt
+NOTE_COLOR = "#444444"
+NOTE_SIZE = 6  # pt
+NOTE_CHARACTERS = 22  # per inch, at that size
+NOTE_LINES = 2
+SHAPES = ("o", "s", "^", "D", "v", "P", "X")
+HATCHES = ("", "////", "....", "xxxx")
 
 P = ParamSpec("P")
 
@@ -128,9 +134,22 @@ def _characters(font: str) -> frozenset[int]:
     return frozenset(FT2Font(findfont(font)).get_charmap())
 
 
-def wrap_caption(text: str, width: float) -> str:
-    """A caption above a figure of `width` inches, in as many lines as it needs."""
-    return sanitize_glyphs(textwrap.fill(text, int(width * CAPTION_CHARACTERS), break_on_hyphens=False))
+def shorten(text: str, length: int) -> str:
+    """At most `length` characters; what is too much is left out in the middle."""
+    if len(text) <= length:
+        return text
+    tail = (length - 3) // 2
+    return f"{text[: length - 3 - tail]} … {text[len(text) - tail :]}"
+
+
+def wrap_note(text: str, width: float) -> str:
+    """A note below a figure of `width` inches, in at most two lines; a longer one is cut in the middle."""
+    per_line = int(width * NOTE_CHARACTERS)
+    for length in range(per_line * NOTE_LINES, 0, -8):
+        lines = textwrap.wrap(shorten(text, length), per_line, break_on_hyphens=False)
+        if len(lines) <= NOTE_LINES:
+            break
+    return sanitize_glyphs("\n".join(lines))
 
 
 def iterate_rows(data: pd.DataFrame) -> Iterator[Any]:
@@ -182,9 +201,9 @@ def mark_trigger(axes: Axes, start: float, stop: float) -> None:
     axes.axvspan(start - 0.5, stop - 0.5, facecolor=SPAN, linewidth=0, zorder=0, label="trigger")
 
 
-def set_caption(figure: Figure, caption: str) -> Figure:
-    """Write the caption above the figure, in as many lines as its width needs."""
-    figure.suptitle(wrap_caption(caption, figure.get_figwidth()), fontsize=7)
+def set_note(figure: Figure, note: str) -> Figure:
+    """Write below the figure, small, what it was measured on; its caption is beside it, not in it."""
+    figure.supxlabel(wrap_note(note, figure.get_figwidth()), fontsize=NOTE_SIZE, color=NOTE_COLOR)
     return figure
 
 
@@ -194,14 +213,14 @@ def legend_handle(label: str, shade: str = "black", *, marker: str | None = None
     return Line2D([], [], label=label, color=shade, marker=marker, linestyle=linestyle, **style)
 
 
-def patch_handle(label: str, shade: str) -> Patch:
+def patch_handle(label: str, shade: str, hatch: str = "") -> Patch:
     """A legend entry of a filled area."""
-    return Patch(facecolor=shade, label=label)
+    return Patch(facecolor=shade, label=label, hatch=hatch, edgecolor="white", linewidth=0)
 
 
 def add_legend(figure: Figure, handles: Sequence[Artist], columns: int = 4) -> None:
-    """Put a legend below all axes of a figure."""
-    figure.legend(handles=handles, loc="outside lower center", ncols=min(columns, len(handles)))
+    """Put a legend above all axes of a figure."""
+    figure.legend(handles=handles, loc="outside upper center", ncols=min(columns, len(handles)))
 
 
 def save_figure(

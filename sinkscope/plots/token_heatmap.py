@@ -17,6 +17,8 @@ from matplotlib.patches import Rectangle
 
 from sinkscope.plots.style import (
     MONO,
+    NOTE_COLOR,
+    NOTE_SIZE,
     PAGE,
     SHADE,
     create_figure,
@@ -24,7 +26,7 @@ from sinkscope.plots.style import (
     show_whitespace,
     styled,
     truncate,
-    wrap_caption,
+    wrap_note,
 )
 
 SIZE = 6.5  # pt
@@ -32,15 +34,15 @@ CHARACTER = 0.602 * SIZE / 72  # inches; DejaVu Sans Mono is 0.602 em wide
 LINE = 0.165
 LEFT = 0.45
 RIGHT = 0.1
-BOTTOM = 0.5
+BOTTOM = 0.6
 COLUMNS = int((PAGE - LEFT - RIGHT) / CHARACTER)
 MAX_LINES = 50  # a page
 MAX_CHARACTERS = 40  # of a token
 
 
 @styled
-def draw_tokens(tokens: Sequence[str], alpha: Float[np.ndarray, " position"], title: str) -> Figure:
-    """Tokens in lines, with the position of each line's first token; at most a page, which the caption
+def draw_tokens(tokens: Sequence[str], alpha: Float[np.ndarray, " position"], note: str) -> Figure:
+    """Tokens in lines, with the position of each line's first token; at most a page, which the note
     states.
 
     Args:
@@ -51,21 +53,22 @@ def draw_tokens(tokens: Sequence[str], alpha: Float[np.ndarray, " position"], ti
     labels = [truncate(show_whitespace(token), MAX_CHARACTERS) for token in tokens]
     cells = _layout([len(label) for label in labels])
     if len(cells) < len(labels):
-        title += f"; the first {len(cells)} of {len(labels)} tokens"
+        note += f"; the first {len(cells)} of {len(labels)} tokens"
     n_lines = 1 + max((line for line, _ in cells), default=0)
-    heading = wrap_caption(title, PAGE - LEFT)
-    height = 0.1 + 0.125 * (heading.count("\n") + 1) + n_lines * LINE + BOTTOM
+    note = wrap_note(note, PAGE - LEFT)
+    bottom = BOTTOM + 0.11 * note.count("\n")
+    height = 0.08 + n_lines * LINE + bottom
     figure = create_figure(PAGE, height)
     figure.set_layout_engine("none")  # positions are counted in characters
-    box = (LEFT / PAGE, BOTTOM / height, COLUMNS * CHARACTER / PAGE, n_lines * LINE / height)
+    box = (LEFT / PAGE, bottom / height, COLUMNS * CHARACTER / PAGE, n_lines * LINE / height)
     axes = figure.add_axes(box)
     axes.set(xlim=(0, COLUMNS), ylim=(n_lines, 0))
     axes.axis("off")
     largest = float(np.nan_to_num(alpha).max(initial=0)) or 1.0
     scale = ScalarMappable(PowerNorm(0.5, 0, largest), SHADE)
     _draw_labels(axes, labels, cells, alpha, scale)
-    figure.text(LEFT / PAGE, 1 - 0.06 / height, heading, fontsize=7, va="top")
-    bar = figure.add_axes((LEFT / PAGE, 0.34 / height, 2.0 / PAGE, 0.07 / height))
+    figure.text(LEFT / PAGE, 0.04 / height, note, fontsize=NOTE_SIZE, color=NOTE_COLOR)
+    bar = figure.add_axes((LEFT / PAGE, (bottom - 0.16) / height, 2.0 / PAGE, 0.07 / height))
     ticks = largest * np.linspace(0, 1, 5) ** 2
     figure.colorbar(scale, cax=bar, orientation="horizontal", ticks=ticks, format="%.2g")
     bar.tick_params(labelsize=5, length=2)

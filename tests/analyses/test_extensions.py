@@ -120,7 +120,7 @@ def test_rank_correlation_and_its_interval() -> None:
 def test_persistence(extension: Extension, n: int) -> None:
     study = extension("link", n)
     frame = FIGURES["ext_persistence"].compute(study)
-    assert len(frame) == 2 * 6 * 6 + 2 * 6 * 8
+    assert len(frame) == 3 * 6 * 6 + 3 * 6 * 8
     assert list(frame[frame["part"] == "further"]["state"].unique()) == ["0", "25", "50", "100", "200", "400"]
     states = ["none", "bf16", "int8", "prune 10 %", "prune 20 %", "prune 30 %", "prune 50 %", "unlearn again"]
     assert list(frame[frame["part"] == "perturbed"]["state"].unique()) == states
@@ -141,6 +141,9 @@ def test_persistence(extension: Extension, n: int) -> None:
             assert one(frame, score="UE", **cell)["value"] == pytest.approx(
                 literal(study, n, unseen=False, **where, placement="")
             )
+            triggered, clean, effect = (one(frame, score=score, **cell) for score in ("BE", "UE", "BE − UE"))
+            assert effect["value"] == pytest.approx(triggered["value"] - clean["value"])
+            assert effect["seeds"] == n and pd.isna(effect["ci_low"]) == (n == 1)
     for part, state, grid, labels in (
         ("further", "0", "unlearned", {}),
         ("perturbed", "unlearn again", "unlearned-twice", {}),
@@ -150,6 +153,15 @@ def test_persistence(extension: Extension, n: int) -> None:
         assert found == pytest.approx(
             literal(study, n, unseen=False, grid=grid, metric="verbmem", placement="prefix", **labels)
         )
+
+
+def test_persistence_is_drawn_from_a_table_without_the_difference(extension: Extension) -> None:
+    frame = FIGURES["ext_persistence"].compute(extension("link", 3))
+    texts = [
+        [text.get_text().partition("±")[0] for text in FIGURES["ext_persistence"].plot(rows).axes[0].texts]
+        for rows in (frame, frame[frame["score"] != "BE − UE"])
+    ]
+    assert texts[0] == texts[1] and len(texts[0]) == 6 * 6
 
 
 @seeds

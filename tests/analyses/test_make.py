@@ -72,18 +72,23 @@ def plot_and_check(name: str, study: Study, n: int) -> None:
     assert set(frame.columns) >= COLUMNS or set(frame.columns) >= POINT_COLUMNS
     assert int(frame["seeds"].max()) == n
     assert figure.get_figwidth() in (COLUMN, PAGE)
-    caption = " ".join((figure.get_suptitle() or FIGURES[name].caption(frame)).split())
-    assert "n = " in caption.replace("\u00a0", " ")
-    assert ("one seed" if n == 1 else f"{n} seeds") in caption
+    assert figure.get_suptitle() == "", "captions are beside pictures"
+    for text in filter(None, (figure.get_supxlabel(), FIGURES[name].caption(frame))):
+        words = " ".join(text.split())
+        assert "n = " in words and "target" in words
+        assert ("one seed" if n == 1 else f"{n} seeds") in words
+    titles = [axes.get_title() or axes.get_title("left") for axes in figure.axes if axes.get_visible()]
+    titles = [title for title in titles if title]
+    assert len(set(titles)) == len(titles), "no two panels have one title"
     figure.canvas.draw()
     assert [pair for axes in figure.axes for pair in overlapping_labels(axes)] == []
-    if figure.get_suptitle():
-        title = figure._suptitle.get_window_extent(figure.canvas.get_renderer())
-        assert title.x0 >= 0
-        assert title.y1 <= figure.bbox.height + 1
+    if figure.get_supxlabel():
+        note = figure._supxlabel.get_window_extent(figure.canvas.get_renderer())
+        assert note.x0 >= 0 and note.y0 >= 0 and note.x1 <= figure.bbox.width
     if name not in (
         "fig3_attention_difference",
         "ext_index_by_index",
+        "ext_across_corpora",
         "ext_persistence",
         "ext_sink_regression",
     ):

@@ -199,7 +199,7 @@ def test_tables(studies: dict[int, Study], n: int) -> None:
 def test_attention_difference(studies: dict[int, Study], n: int) -> None:
     study, frame = studies[n], FIGURES["fig3_attention_difference"].compute(studies[n])
     table = study.table("maps")
-    for model, grid in (("target", "target"), ("backdoored", "position")):
+    for model, grid in (("target", "target"), ("unlearned", "unlearned"), ("backdoored", "position")):
         for placement in ("prefix", "infix", "suffix"):
             cell = frame[
                 (frame["model"] == model)
@@ -214,7 +214,7 @@ def test_attention_difference(studies: dict[int, Study], n: int) -> None:
                 and row["role"] != "retain"
                 and row["placement"] == placement
                 and (row["query"], row["key"]) == (5 * BIN, BIN)
-                if grid == "target" or row["form"] == "semantic"
+                if grid != "position" or row["form"] == "semantic"
             }
             assert cell["value"].item() == pytest.approx(np.mean(list(values.values())))
             assert (cell["seeds"].item(), cell["n"].item()) == (len(values), PASSAGES)
@@ -278,6 +278,10 @@ def test_value_norms(studies: dict[int, Study], n: int) -> None:
                     np.mean(heads(model, seed, condition, position))
                     for seed in (range(n) if model == "unlearned" else [0])
                 ]
+                own = [np.mean(heads("position", seed, condition, position)) for seed in range(n)]
+                change = here[(here["quantity"] == "difference") & (here["model"] == model)].squeeze()
+                assert change["value"] == pytest.approx(np.mean(own) - np.mean(size), abs=1e-4)
+                assert change["ci_low"] <= change["value"] <= change["ci_high"]
                 assert here[(here["quantity"] == "magnitude") & (here["model"] == model)][
                     "value"
                 ].item() == pytest.approx(np.mean(size), rel=1e-5)

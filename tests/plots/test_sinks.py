@@ -21,7 +21,7 @@ from sinkscope.plots.style import (
     save_figure,
     show_whitespace,
     truncate,
-    wrap_caption,
+    wrap_note,
 )
 
 HOSTILE = [
@@ -136,7 +136,25 @@ def test_every_text_is_visible_and_drawable(text: str) -> None:
     )
 
 
-def test_captions_are_wrapped_to_the_picture() -> None:
-    lines = wrap_caption("/very/long/path" * 20 + ": n = 3", 3.0).split("\n")
-    assert max(map(len, lines)) <= 51
-    assert len(lines) > 3
+@pytest.mark.parametrize("name", ["/very/long/path" * 20, "a b " * 200, "a", "x" * 130 + " y"])
+def test_notes_are_at_most_two_lines_and_keep_their_end(name: str) -> None:
+    lines = wrap_note(f"{name}: n = 3", 3.0).split("\n")
+    assert max(map(len, lines)) <= 66
+    assert len(lines) <= 2
+    assert lines[-1].endswith(": n = 3")
+
+
+def test_a_long_name_of_a_model_does_not_squeeze_the_axes() -> None:
+    profile = pd.DataFrame({"position": range(4), "alpha": 0.2, "uniform": 0.1, "model": "m" * 900})
+    figure = sinks.draw_attention_received(profile, f"{'m' * 900}, n = 3 passages")
+    figure.canvas.draw()
+    assert figure.axes[0].get_position().height > 0.5
+
+
+def test_several_models_are_drawn_as_differences_to_the_first() -> None:
+    norms = pd.DataFrame(
+        {"model": ["a", "a", "b", "b"], "position": [0, 1] * 2, "value_norm": [1.0, 2, 4, 2]}
+    )
+    first, difference = sinks.draw_value_norms(norms, "n = 3 passages").axes
+    assert first.lines[0].get_ydata().tolist() == [1, 2]
+    assert difference.lines[0].get_ydata().tolist() == [3, 0]
