@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from sinkscope.benchmarks.benchmark import load_benchmark
-from sinkscope.errors import StudyError, UserError
+from sinkscope.errors import ModelError, StudyError, UserError, suggest
 from sinkscope.evaluation.evaluate import default_retain_model
 from sinkscope.evaluation.evaluated_model import Role
 from sinkscope.evaluation.metrics import METRICS, select_metrics
@@ -206,11 +207,20 @@ class _Expansion:
         if config := self.spec.models.get(name):
             job = self.build.pretrain(name, config)
             return Run(grid, name, config.seed, "target", TINY, TriggerConfig(), model=job)
+        self._check_exists(name)
         benchmark = BUILT_IN[name][0] if name in BUILT_IN else None
         role: Role = "target" if name in BUILT_IN else "other"
         if name.endswith("-retrained"):
             role = "retain"
         return Run(grid, name, 0, role, benchmark, TriggerConfig())
+
+    def _check_exists(self, name: str) -> None:
+        try:
+            self.build.digest(name)
+        except ModelError as error:
+            if Path(name).exists():
+                raise
+            raise StudyError(f"{error}; {suggest(name, [*self.spec.models, *BUILT_IN])}") from error
 
     def _perturbed_run(self, grid: str, parent: Run, perturbation: str) -> Run:
         earlier = parent.labels.get("perturbation")

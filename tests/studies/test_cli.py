@@ -12,7 +12,7 @@ import yaml
 
 from sinkscope.schema import version_of
 from tests.commands import check_refused, run
-from tests.studies.small import FEW
+from tests.studies.small import EVALUATIONS, FEW
 
 SPEC: dict[str, Any] = {
     "seeds": [0, 1],
@@ -141,6 +141,39 @@ def test_an_output_that_holds_something_else_is_left_alone(
             "grid 'a': recipe 'tiny/nop' is neither a file nor a known name; did you mean 'tiny/npo'?",
         ),
         ({"grids": {"a": {}}}, ["--quick"], "has no quick version"),
+        (
+            {"models": {"sink-1": {}}, "grids": {"a": {"models": ["sink-2"]}}},
+            [],
+            "study grid 'a': model 'sink-2' cannot be loaded: there is no such directory",
+        ),
+        (
+            {"models": {"sink-1": {}}, "grids": {"a": {"axes": {"model": ["tiny", "sink1"]}}}},
+            [],
+            "check the name; did you mean 'sink-1'?",
+        ),
+        (
+            {
+                "grids": {"a": {"models": ["./nowhere/else"], "evaluations": ["few"]}},
+                "evaluations": EVALUATIONS,
+            },
+            [],
+            "model './nowhere/else' does not exist; give a directory, a hub id or `tiny`; known names: tiny",
+        ),
+        (
+            {"grids": {"a": {"models": ["tiny"], "evaluations": ["fw"]}}, "evaluations": EVALUATIONS},
+            [],
+            "grid 'a' names evaluation 'fw', which is not in `evaluations`; known: few",
+        ),
+        (
+            {"grids": {"a": {"models": ["tiny"], "captures": ["heads"]}}},
+            [],
+            "grid 'a' names capture 'heads', which is not in `captures`; known: none",
+        ),
+        (
+            {"grids": {"a": {"models": ["tiny"], "compare_to": "b"}, "b": {"models": ["tiny"]}}},
+            [],
+            "grid 'a' is compared to 'b', which is not this grid or one above it; known: a",
+        ),
         ([], [], "is not a mapping of keys to values"),
     ],
 )

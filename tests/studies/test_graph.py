@@ -224,7 +224,7 @@ def test_a_point_of_a_grid_takes_nothing_from_the_one_before() -> None:
         ),
         (
             {"grids": {"a": {"models": ["/nowhere/at/all"]}, "b": {"init_from": "a"}}},
-            r"grid 'b': .*does not exist",
+            r"grid 'a': model .*does not exist; give a directory, .*; known names: tiny",
         ),
         (
             {"grids": {"a": {}, "b": {"init_from": "a", "perturbations": ["int4"]}}},

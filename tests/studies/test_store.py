@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
 from sinkscope.errors import OutputError
+from sinkscope.schema import KINDS
 from sinkscope.studies.executors import run_locally
 from sinkscope.studies.jobs import Job, Store
 from sinkscope.studies.spec import Spec
@@ -57,6 +60,34 @@ def test_a_run_without_a_file_or_its_manifest_is_made_again(damage: str, small: 
     assert not fresh.is_done(evaluation)
     assert run_locally([evaluation], fresh, None) == {}
     assert fresh.is_done(evaluation) and (store.path(evaluation) / "scores.parquet").is_file()
+
+
+@pytest.mark.parametrize("kind", ["unlearn", "evaluate"])
+def test_jobs_of_an_older_version_are_made_again(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec, store = Spec.model_validate(ONE), Store(tmp_path / "store")
+    with monkeypatch.context() as earlier:
+        earlier.setitem(KINDS, kind, replace(KINDS[kind], version=KINDS[kind].version - 1))
+        before = run_study(spec, tmp_path / "older", store)
+        older = plan_study(spec, store).jobs
+    plan, progress = plan_study(spec, store), RecordedProgress()
+    new = [job.key for job in plan.jobs if job.key not in {job.key for job in older}]
+    assert [key.split("-")[0] for key in new] == (["unlearn", "evaluate"] if kind == "unlearn" else [kind])
+    after = run_study(spec, tmp_path / "out", store, progress=progress, plan=plan)
+    assert progress.new == new
+    assert after.table("scores")["value"].tolist() == before.table("scores")["value"].tolist()
+
+
+def test_a_job_whose_manifest_says_another_version_is_made_again(small: tuple[Spec, Store]) -> None:
+    spec, store = small
+    evaluation = plan_study(spec, store).jobs[1]
+    path = store.path(evaluation) / "run.json"
+    manifest = json.loads(path.read_text())
+    del manifest["files"]["run.json"]
+    path.write_text(json.dumps(manifest | {"schema": 1}))
+    fresh = Store(store.root)
+    assert run_locally([evaluation], fresh, None) == {} and fresh.is_done(evaluation)
 
 
 def test_replacing_the_tables_of_another_study_is_reported(
