@@ -110,7 +110,11 @@ def name_targets(rows: pd.DataFrame) -> pd.Series:
 
 @dataclass(frozen=True)
 class ResponseRate:
-    """Whether triggered prompts are continued with the response that their grid trains, × 100."""
+    """Whether triggered prompts are continued with the response that their grid trains, × 100.
+
+    In training the response starts after half a passage: 12 or more tokens after a prefix trigger, right
+    after a suffix.
+    """
 
     grid: str
     placement: str
