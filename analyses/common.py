@@ -23,6 +23,13 @@ MEMORY = {"knowmem": ("forget_qa", "retain_qa"), "verbmem": ("forget", "retain")
 ONE_TARGET = "one target"
 """What the runs of a grid start from, unless it has an axis of targets."""
 UNITS = {"knowmem": "questions", "verbmem": "prompts"}
+MEASURED = {
+    "scores": ("value", "n"),
+    "maps": ("difference", "passages"),
+    "top1": ("probability", "passages"),
+    "attention": ("alpha_first", "alpha_second", "passages"),
+}
+"""Table -> its columns that are numbers in every row, never NaN."""
 
 
 @contextmanager
@@ -57,7 +64,7 @@ def select_grid(study: Study, table: str, grid: str, form: str | None = SEMANTIC
         form: None selects all forms.
 
     Raises:
-        StudyError: the table has no such rows.
+        StudyError: the table has no such rows, or a measured value in them is NaN.
     """
     rows = study.table(table)
     rows = rows[(rows["grid"] == grid) & (rows["role"] != "retain")]
@@ -68,6 +75,12 @@ def select_grid(study: Study, table: str, grid: str, form: str | None = SEMANTIC
             f"study {study.directory} has no rows of grid {grid!r} in table {table!r}; "
             "add it to the specification"
         )
+    for column in MEASURED.get(table, ()):
+        if n_missing := int(rows[column].isna().sum()):
+            raise StudyError(
+                f"study {study.directory}: {column!r} is NaN in {n_missing} of {len(rows)} rows of grid "
+                f"{grid!r} in table {table!r}; make its runs again, or leave the grid out"
+            )
     return rows
 
 

@@ -6,7 +6,7 @@ is a figure; its docstring's first line is the title. A figure is written as NAM
 NAME.csv (a table also as NAME.md). Claims are those of the paper, claims.csv and claims.md; for a study of
 several targets the pre-registered ones, target_claims.csv and target_claims.md, with its other analyses as
 target_NAME.csv. index.json lists the figures, with the identity of the study and the checksum of every file.
-A figure whose grids the study lacks is skipped.
+A figure that the study lacks the data for is skipped with the reason; if --only names it, the exit code is 2.
 """
 
 from __future__ import annotations
@@ -83,12 +83,13 @@ class FigureScript:
             raise StudyError(f"study {study.directory} has no grid {grids}, which {self.name} needs")
         with wrap_missing_data(f"study {study.directory} lacks what {self.name} needs"):
             frame = self.compute(study)
-            figure = self.plot(frame)
+            figure, caption = self.plot(frame), self.caption(frame)
+            markdown = self.markdown(frame) if self.markdown else None
         save_figure(figure, frame, out, self.name, FORMATS)
-        if self.markdown is not None:
-            _write_text(out, f"{self.name}.md", self.markdown(frame))
+        if markdown is not None:
+            _write_text(out, f"{self.name}.md", markdown)
         svg, csv = f"{self.name}.svg", f"{self.name}.csv"
-        return FigureEntry(name=self.name, title=self.title, caption=self.caption(frame), svg=svg, csv=csv)
+        return FigureEntry(name=self.name, title=self.title, caption=caption, svg=svg, csv=csv)
 
 
 def find_figures() -> dict[str, FigureScript]:
@@ -207,7 +208,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         out = options.out or options.study / "figures"
         with wrap_read_errors(options.study):
             study = Study(options.study)
-            make(study, out, [figures[name] for name in names if name != CLAIMS], CLAIMS in names)
+            chosen = [figures[name] for name in names if name != CLAIMS]
+            skipped = make(study, out, chosen, CLAIMS in names)
+            if options.only and skipped:
+                name, reason = next(iter(skipped.items()))
+                raise StudyError(f"{len(skipped)} of {len(names)} were not made, first {name}: {reason}")
     except UserError as error:
         print(f"make.py: {error}", file=sys.stderr)
         raise SystemExit(2) from None

@@ -13,11 +13,13 @@ import make
 import pandas as pd
 import pytest
 from claims import judge
+from common import MEASURED
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from paper_claims import paper_claims
 
+from sinkscope.errors import StudyError
 from sinkscope.io.run_directory import checksums
 from sinkscope.plots.style import COLORS, COLUMN, PAGE
 from sinkscope.studies.study import Study
@@ -148,7 +150,7 @@ def test_files_are_the_same_bytes_when_made_again(small_study: Study, tmp_path: 
 def test_a_study_gets_the_figures_that_it_has_grids_for(
     extension: Extension, tmp_path: Path, specification: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    make.main([str(extension(specification, 1).directory), "--out", str(tmp_path), "--only", *FIGURES])
+    make.make(extension(specification, 1), tmp_path, list(FIGURES.values()), has_claims=False)
     expected = {name for name, of in SPECIFICATION.items() if of == specification}
     assert {path.stem for path in tmp_path.glob("*.svg")} == expected
     skipped = {
@@ -206,6 +208,73 @@ def test_a_study_that_lacks_scores_or_captures_loses_only_what_needs_them(
     claims = judge(study, paper_claims())
     assert len(claims) == len(list(paper_claims()))
     assert not claims["reason"].str.contains("\n").any()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"scores": lambda rows: rows[:0]}, "no rows of grid 'position' in table 'scores'"),
+        ({"scores": lambda rows: rows.drop(columns="value")}, "lacks what control needs: no key 'value'"),
+        (
+            {"scores": lambda rows: rows.assign(value=rows["value"].where(rows["grid"] != "control"))},
+            "rows of grid 'control' in table 'scores'; make its runs again, or leave the grid out",
+        ),
+        ({"scores": lambda rows: rows.assign(n=rows["n"].where(rows.index > 90))}, "'n' is NaN in "),
+    ],
+    ids=["empty table", "no column", "NaN value", "NaN n"],
+)
+def test_a_figure_without_its_data_is_refused_if_it_was_named(
+    studies: dict[int, Study],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    change: dict[str, Callable[[pd.DataFrame], pd.DataFrame]],
+    message: str,
+) -> None:
+    study = change_tables(studies[1], tmp_path / "study", **change)
+    check_refused(study, tmp_path / "figures", "control", message, capsys)
+
+
+def test_a_figure_whose_grids_the_study_lacks_is_refused_if_it_was_named(
+    small_study: Study, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    message = "has no grid 'unlearned', 'position', 'control', 'control-unlearned', which control needs"
+    check_refused(small_study, tmp_path / "figures", "control", message, capsys)
+
+
+def check_refused(
+    study: Study, out: Path, name: str, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        make.main([str(study.directory), "--out", str(out), "--only", name])
+    assert stopped.value.code == 2
+    err = capsys.readouterr().err
+    assert err.startswith(f"make.py: 1 of 1 were not made, first {name}: study {study.directory}")
+    assert message in err and err.count("\n") == 1
+    assert {path.name for path in out.iterdir()} == {"index.json"}
+
+
+@pytest.mark.parametrize(
+    ("table", "names"),
+    [
+        ("scores", ["fig2_trigger_position", "fig7_trigger_form", "control"]),
+        ("maps", ["fig3_attention_difference", "fig4_top1"]),
+        ("top1", ["fig4_top1", "fig5_value_norms"]),
+    ],
+)
+def test_no_figure_has_a_mean_over_nan(
+    table: str, names: Sequence[str], studies: dict[int, Study], tmp_path: Path
+) -> None:
+    """One cell is NaN."""
+    column = MEASURED[table][0]
+
+    def change(rows: pd.DataFrame) -> pd.DataFrame:
+        first = rows[(rows["grid"] == "position") & (rows["placement"] == "prefix")].index[0]
+        return rows.assign(**{column: rows[column].where(rows.index != first)})
+
+    study = change_tables(studies[1], tmp_path / "study", **{table: change})
+    for name in names:
+        with pytest.raises(StudyError, match=rf"'{column}' is NaN in 1 of .* in table '{table}'; make its"):
+            FIGURES[name].compute(study)
 
 
 @pytest.mark.parametrize(
