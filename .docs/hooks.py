@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 from mkdocs.config.defaults import MkDocsConfig
@@ -51,8 +52,11 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
     markdown = markdown.replace("](../../", "](").replace("](../.docs/pages/", "](../")
-    claims = (ROOT / "figures" / "claims.md").read_text(encoding="utf-8")
-    for mark, make in {"claims": lambda: claims, "example": _example, **REFERENCES}.items():
+    tables = {
+        mark: partial((ROOT / "figures" / f"{mark.replace(' ', '_')}.md").read_text, encoding="utf-8")
+        for mark in ("claims", "target claims")
+    }
+    for mark, make in {**tables, "example": _example, **REFERENCES}.items():
         if f"<!-- {mark} -->" in markdown:
             markdown = markdown.replace(f"<!-- {mark} -->", make())
     return markdown

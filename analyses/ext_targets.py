@@ -122,7 +122,7 @@ def plot(frame: pd.DataFrame) -> Figure:
     panels[0].set_ylim(positions[TINY] + 0.6, -0.6)
     handles = [
         legend_handle(
-            f"trained and asked as {placement}", color(placement), marker=MARKERS[placement], markersize=4
+            f"trained and evaluated as {placement}", color(placement), marker=MARKERS[placement], markersize=4
         )
         for placement in PLACEMENTS
     ]
