@@ -144,7 +144,7 @@ def draw_dots(data: pd.DataFrame, rows: Sequence[str], note: str, shade: str | N
         for row in iterate_rows(panel):
             error = error_bars(row.value, max(bounds[0], row.ci_low), min(bounds[1], row.ci_high))
             axes.errorbar(row.value, rows.index(row.row), xerr=error, color=color(shade or row.row), **dot)
-        for row in set(rows) - set(panel["row"]):
+        for row in (each for each in rows if each not in set(panel["row"])):
             place: dict[str, Any] = {"transform": axes.get_yaxis_transform(), "ha": "center", "va": "center"}
             axes.text(0.5, rows.index(row), "–", color="#777777", **place)
         title = sanitize_glyphs(truncate(column, MAX_TITLE))
