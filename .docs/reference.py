@@ -15,8 +15,9 @@ from sinkscope.benchmarks.directory import Settings
 from sinkscope.config import Config
 from sinkscope.studies.grids import ContinuedGrid, GridConfig, ModelGrid, PerturbationGrid, RecipeGrid
 from sinkscope.studies.spec import Spec
+from sinkscope.unlearning.objective_config import ObjectiveConfig
 from sinkscope.unlearning.objectives import NONE, OBJECTIVES
-from sinkscope.unlearning.recipe import ObjectiveConfig, Recipe
+from sinkscope.unlearning.recipe import Recipe
 
 NAMES = {str: "text", int: "integer", float: "number", bool: "true or false", Any: "any value"}
 BOUNDS = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}

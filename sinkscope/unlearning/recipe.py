@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 import yaml
-from pydantic import AfterValidator, Field, SerializeAsAny, create_model, field_validator, model_validator
+from pydantic import Field, SerializeAsAny, create_model, field_validator, model_validator
 
 from sinkscope.config import (
     Config,
@@ -16,83 +16,17 @@ from sinkscope.config import (
     replace_deprecated,
     replace_deprecated_overrides,
     validate_config,
-    warn_once,
 )
 from sinkscope.errors import PlacementError, RecipeError
 from sinkscope.triggers import Form, Placement, Trigger
-from sinkscope.unlearning.objectives import NONE, OBJECTIVES, Objective, Role, get_objective
+from sinkscope.unlearning.objective_config import (
+    ObjectiveConfig,
+    drop_old_defaults,
+    objective_config,
+    objective_config_of,
+)
+from sinkscope.unlearning.objectives import NONE, OBJECTIVES
 from sinkscope.unlearning.recipe_files import recipe_file
-
-OLD_OBJECTIVES = ("npo", "simnpo", "grad_ascent", "rmu", NONE)
-OLD_PARAMETERS = {"beta": None, "delta": 0.0, "steering": 6.5}
-"""Defaults of parameters that recipes of old run directories have for all of `OLD_OBJECTIVES`."""
-
-
-def _check_objective(name: str, role: Role) -> str:
-    if name != NONE or role == "retain":
-        get_objective(name, role)
-    return name
-
-
-class ObjectiveConfig(Config):
-    """The forget objective, and weighted retain objectives.
-
-    Parameters of the forget objective are keys of the same block: `{forget: npo, beta: 0.1, retain: {kl:
-    1.0}}`. `grad_ascent` with `retain: {nll: 1}` is gradient difference. `forget: none` with poisoning is a
-    plain backdoor, and without it fine-tuning on retain passages, of which an epoch has as many as the forget
-    set.
-    """
-
-    forget: Annotated[str, AfterValidator(partial(_check_objective, role="forget"))] = "npo"
-    """Name of the objective on forget passages; `none` trains on the other passages alone."""
-    layer: int | None = Field(None, ge=0)
-    """Layer after which `rmu` and `activations` read hidden states; by default 7 of 32, scaled to the
-    model's depth."""
-    retain: dict[
-        Annotated[str, AfterValidator(partial(_check_objective, role="retain"))],
-        Annotated[float, Field(gt=0)],
-    ] = Field({"kl": 1.0}, min_length=1)
-    """Names of objectives on retain passages, and on poisoned ones, each with its weight in the loss."""
-
-    def forget_terms(self) -> list[Objective]:
-        """The forget objective; empty for `none`."""
-        return [] if self.forget == NONE else [get_objective(self.forget, "forget")]
-
-    def retain_terms(self) -> list[Objective]:
-        """The retain objectives."""
-        return [get_objective(name, "retain") for name in self.retain]
-
-
-@cache
-def _objective_config(name: str) -> type[ObjectiveConfig]:
-    """`ObjectiveConfig` with the parameters of a forget objective."""
-    parameters = get_objective(name, "forget").config
-    bases = (ObjectiveConfig,) if parameters is None else (parameters, ObjectiveConfig)
-    return create_model(f"{name}Objective", __base__=bases)  # type: ignore[arg-type]
-
-
-def _objective_config_of(values: Any) -> type[ObjectiveConfig]:
-    """The config of an `objective` block; without parameters where it names no objective."""
-    try:
-        return _objective_config(values.get("forget", "npo") if isinstance(values, dict) else "npo")
-    except (RecipeError, TypeError):
-        return ObjectiveConfig
-
-
-def _drop_old_defaults(values: dict[str, Any], config: type[ObjectiveConfig]) -> dict[str, Any]:
-    """An `objective` block without parameters of other objectives at their old defaults."""
-    values = dict(values)
-    if values.get("forget", "npo") not in OLD_OBJECTIVES:
-        return values
-    known = config.model_fields.keys() | config.deprecated_keys.keys()
-    for key, default in OLD_PARAMETERS.items():
-        if key not in values or (key in known and (default is not None or values[key] is not None)):
-            continue
-        value = values[key]
-        if value is None or (value == default and not isinstance(value, bool)):
-            warn_once(f"the key 'objective.{key}' has no effect at {value!r} and is ignored; leave it out")
-            del values[key]
-    return values
 
 
 class TriggerConfig(Config):
@@ -259,7 +193,7 @@ class Recipe(Config):
     """The model that unlearns: a built-in one, a checkpoint directory, a run directory, or a hub id."""
     benchmark: str = "tiny"
     """The source of forget and retain passages: a benchmark's name, or a directory."""
-    objective: SerializeAsAny[ObjectiveConfig] = _objective_config("npo")()
+    objective: SerializeAsAny[ObjectiveConfig] = objective_config("npo")()
     """The losses."""
     update: UpdateConfig = UpdateConfig()
     """The weights that are trained."""
@@ -288,8 +222,8 @@ class Recipe(Config):
     def _validate_objective(cls, value: Any) -> Any:
         if not isinstance(value, dict):
             return value
-        config = _objective_config_of(value)
-        value = _drop_old_defaults(value, config)
+        config = objective_config_of(value)
+        value = drop_old_defaults(value, config)
         if config is ObjectiveConfig:  # the name of the objective, not its parameters, may be wrong
             config.model_validate({"forget": value.get("forget", NONE)})
         return config.model_validate(value)
@@ -371,7 +305,7 @@ def _recipe_with(objective: type[ObjectiveConfig]) -> type[Recipe]:
 
 def _recipe_for(values: dict[str, Any]) -> type[Recipe]:
     """`Recipe` with the parameters of the objective in `values`."""
-    return _recipe_with(_objective_config_of(values.get("objective")))
+    return _recipe_with(objective_config_of(values.get("objective")))
 
 
 def _change(values: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
