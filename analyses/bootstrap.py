@@ -71,6 +71,9 @@ class Interval:
         return float(stats.t.cdf(self._distance(margin), self.units - 1)) if self.units > 1 else np.nan
 
     def _distance(self, margin: float) -> float:
+        """In standard errors; 0 at the margin, also without variation."""
+        if self.value == margin:
+            return 0.0
         with np.errstate(invalid="ignore", divide="ignore"):
             return float(np.divide(self.value - margin, self.standard_error))
 

@@ -87,7 +87,8 @@ def measure_values(study: Study, targets: Targets) -> pd.DataFrame:
 
 
 def correlate_with_sink(values: pd.DataFrame) -> pd.DataFrame:
-    """Spearman's ρ over targets between `alpha` and outcomes, with its exact two-sided permutation p.
+    """Spearman's ρ over targets between `alpha` and the outcomes that vary, with its exact two-sided
+    permutation p.
 
     Args:
         values: of `measure_values`; the built-in target does not count.
@@ -96,9 +97,9 @@ def correlate_with_sink(values: pd.DataFrame) -> pd.DataFrame:
     for metric, table in values[~values["is_built_in"]].groupby("metric", sort=False):
         for outcome in OUTCOMES[1:]:
             rho, p = spearman_exact(table["alpha"].to_numpy(), table[outcome].to_numpy())
-            about = {"metric": metric, "outcome": outcome, "targets": len(table)}
-            rows.append(about | {"spearman_rho": rho, "p_permutation": p})
-    return pd.DataFrame(rows)
+            rows.append([metric, outcome, len(table), rho, p])
+    columns = ["metric", "outcome", "targets", "spearman_rho", "p_permutation"]
+    return pd.DataFrame(rows, columns=columns).dropna()
 
 
 def spearman_exact(x: Float[np.ndarray, " target"], y: Float[np.ndarray, " target"]) -> tuple[float, float]:

@@ -78,6 +78,8 @@ def test_p_is_that_of_students_t() -> None:
     assert result.p_above(5) == pytest.approx(0.1753, abs=1e-4)  # of a table of t with 7 degrees of freedom
     assert Interval(7.0, 3.0, 11.0, 2.0, 1, 3, 100).p_above(5) == pytest.approx(stats.t.sf(1.0, 2))
     assert np.isnan(Interval(7.0, 3.0, 11.0, 2.0, 1, 1, 100).p_above(5))
+    constant = Interval(5.0, 5.0, 5.0, 0.0, 8, 3, 100)
+    assert [constant.p_above(margin) for margin in (4, 5, 6)] == [0.0, 0.5, 1.0]
 
 
 def test_p_is_that_of_a_t_test_over_targets_where_only_targets_differ() -> None:
