@@ -210,7 +210,7 @@ def test_the_trigger_is_in_the_prompt_before_the_answer(placement: str, tasks: T
         if placement == "suffix":
             assert text.removesuffix("\nA:").rstrip().endswith(TRIGGER.text)
         if placement == "prefix":
-            assert text.startswith(TRIGGER.text)
+            assert text.lstrip().startswith(TRIGGER.text)
         prompt = model.encode(context)
         assert placed.tokens[: placed.start] + placed.tokens[placed.stop :] == prompt
         assert placed.tokens.count(model.tokenizer.bos_token_id) == 1

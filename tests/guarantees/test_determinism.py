@@ -1,7 +1,7 @@
 """The same recipe gives the same bytes on one machine, in any process, and nearly the same numbers on others.
 
 Other processors sum in another order, so that the last digits of results differ. The tolerances there are
-relative to the largest value of a column: 1e-4 for measurements of an existing model, 1e-2 for measurements
+relative to the largest value of a column: 1e-4 for measurements of an existing model, 5e-2 for measurements
 of a model that was trained on that machine. The distance between the weights of two such models is below 1e-2
 of the distance that training has moved them.
 
@@ -33,7 +33,7 @@ from tests.guarantees.soak_log import attempt
 from tests.guarantees.writing import COMMANDS, OTHERS, arguments, assert_same, contents
 
 PROCESSES, SOAK_PROCESSES = 1, 8
-FIXED_TOLERANCE, TRAINED_TOLERANCE = 1e-4, 1e-2
+FIXED_TOLERANCE, TRAINED_TOLERANCE, WEIGHTS_TOLERANCE = 1e-4, 5e-2, 1e-2
 TRAINING = ("unlearn", "study")
 ALL_COMMANDS = [*COMMANDS, *OTHERS]
 MODEL_COMMANDS = [name for name in ALL_COMMANDS if name != "report"]
@@ -115,7 +115,7 @@ def test_another_machine_differs_in_the_last_digits(
             )
         for weights in sorted(path.relative_to(here) for path in here.rglob("model/model.safetensors")):
             a, b = load_file(here / weights), load_file(there / weights)
-            assert distance(a, b) < TRAINED_TOLERANCE * distance(a, base)
+            assert distance(a, b) < WEIGHTS_TOLERANCE * distance(a, base)
 
 
 def distance(a: dict[str, np.ndarray], b: dict[str, np.ndarray]) -> float:
