@@ -28,8 +28,11 @@ class RunningCommand:
         """Send a signal after `delay` seconds and wait for the end; whether the process was still running."""
         self.process.join(delay)
         alive = self.process.is_alive()
-        if alive:
-            os.kill(self.process.pid, by)
+        try:
+            if alive:
+                os.kill(self.process.pid, by)
+        except ProcessLookupError:  # it ended between the two lines
+            alive = False
         self.process.join()
         return alive
 
