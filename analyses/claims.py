@@ -16,7 +16,7 @@ from typing import Literal, get_args
 
 import numpy as np
 import pandas as pd
-from bootstrap import Effect, Interval, bootstrap_interval
+from bootstrap import Effect, Interval, Sample, bootstrap_interval, measure_targets
 from common import wrap_missing_data
 from samples import Condition
 
@@ -32,6 +32,10 @@ CORRELATION = "Pearson's r"
 NATS = "nats a token"
 MARGINS = {POINTS: 5.0, ATTENTION: 0.25, PROBABILITY: 0.02, CORRELATION: 0.02, NATS: 0.1}
 """The smallest effect that matters, by its unit: fixed before any claim was judged."""
+FORGOTTEN = 20.0
+"""Points by which unlearning has to lower a target's score, else nothing was forgotten that could return."""
+RATIO = 1.5
+"""A score counts as that of an unlearned model up to this multiple."""
 SOURCES = [*(f"Fig. {i}" for i in range(2, 8)), *(f"Table {i}" for i in (1, 2, 3))]
 SOURCES += ["control", "stability", "stealth"]
 """Figures, tables and other results that claims are about."""
@@ -87,7 +91,19 @@ class Comparison:
             StudyError: the study lacks a condition.
         """
         with wrap_missing_data(f"study {study.directory}"):
-            return bootstrap_interval([each.measure(study) for each in self.conditions], self.effect)
+            return bootstrap_interval(self._samples(study), self.effect)
+
+    def value(self, study: Study) -> float:
+        """The effect without its interval, which takes far longer.
+
+        Raises:
+            StudyError: the study lacks a condition.
+        """
+        with wrap_missing_data(f"study {study.directory}"):
+            return float(measure_targets(self._samples(study), self.effect).mean())
+
+    def _samples(self, study: Study) -> list[Sample]:
+        return [each.measure(study) for each in self.conditions]
 
     def p(self, result: Interval) -> float:
         """One-sided p of an effect beyond the margin; of `within`, the larger one of its two tests."""
@@ -159,7 +175,7 @@ class Outcome:
         """Raises a StudyError if the study lacks a condition."""
         unmet = []
         for each in claim.requires:
-            value = each.measure(study).value
+            value = each.value(study)
             if not each.is_beyond(value, value):
                 needed = f"{SIGNS[each.kind]} {each.limit:g}"
                 unmet.append(f"{UNMET}{each.statement} ({value:.1f} {each.unit}, needed {needed})")

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from bootstrap import Effect
-from claims import POINTS, Claim, Comparison, Kind
+from claims import FORGOTTEN, POINTS, Claim, Comparison, Kind
 from common import PLACEMENT_AXIS
 from effects import difference
 from samples import TARGET, Condition, Score
@@ -17,8 +17,6 @@ POSITION = {"keep": "position", "drop": "published"}
 """`poisoned_originals` -> the grid over placements of the trigger."""
 WITH_FORMS = ("position", "rmu-position")
 """Grids that are also over forms of the trigger."""
-FORGOTTEN = 20.0
-"""Points by which unlearning has to lower a target's score, else nothing was forgotten that could return."""
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,10 @@ from dataclasses import replace
 from itertools import product
 from typing import Any
 
-from claims import NATS, Claim, Comparison, Kind
+from claims import FORGOTTEN, NATS, RATIO, Claim, Comparison, Kind
 from common import PLACEMENT_AXIS, PLACEMENTS
 from effects import difference, excess_over, gap_difference
 from paper_scores import (
-    FORGOTTEN,
     MEMORY,
     POSITION,
     VERBMEM,
@@ -28,8 +27,6 @@ from paper_scores import (
 from samples import Condition, ResponseRate, Score
 
 CHOICE = Metric("choice", "forget", "retain")
-RATIO = 1.5
-"""A score counts as that of an unlearned model up to this multiple."""
 
 
 def table_claims() -> Iterator[Claim]:

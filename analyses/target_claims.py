@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import pandas as pd
-from claims import Claim, Comparison, Outcome, format_effect, format_margin, judge_family
+from claims import FORGOTTEN, RATIO, Claim, Comparison, Outcome, format_effect, format_margin, judge_family
 from common import PLACEMENT_AXIS, PLACEMENTS, format_range
 from effects import depth_in_zone, difference, distance_from_zone, excess_over, placement_over_form
+from paper_scores import MEMORY, trigger
 from samples import MODEL_AXIS, Score
 
 from sinkscope.errors import StudyError
@@ -20,11 +21,7 @@ from sinkscope.synthetic.language import TRIGGERS
 
 Targets = tuple[str, ...]
 GRIDS = ("target", "unlearned", "position", "masked", "form")
-SPLITS = {"verbmem": ("forget", "retain"), "knowmem": ("forget_qa", "retain_qa")}
-FORGOTTEN = 20.0
-"""Points by which NPO has to lower a target's score, else nothing was forgotten that could return."""
-RATIO = 1.5
-"""A score of a backdoored model counts as that of the unlearned one up to this multiple."""
+SPLITS = {metric.name: (metric.forget, metric.retain) for metric in MEMORY}
 HARM = 5.0
 """Points on retain data that count as harm."""
 NOTE = (
@@ -86,7 +83,7 @@ class Measured:
         return Score(grid, self.metric, SPLITS[self.metric][0], targets=self.targets)
 
     def _trigger(self, score: Score, placement: str, form: str = "semantic") -> Score:
-        return replace(score, is_triggered=True, is_unseen=True, placement=placement, trigger=TRIGGERS[form])
+        return replace(trigger(score, placement, form), is_unseen=True)
 
 
 def target_claims(targets: Targets) -> list[Claim]:
@@ -233,12 +230,14 @@ def judge_targets(study: Study, targets: Targets) -> tuple[pd.DataFrame, pd.Data
     """
     require_complete(study)
     outcomes = [Outcome.measure(claim, study) for claim in target_claims(targets)]
-    built_in = [Outcome.measure(claim, study) for claim in target_claims((TINY,))]
+    built_in = [
+        [comparison.value(study) for comparison in claim.comparisons] for claim in target_claims((TINY,))
+    ]
     tables = []
-    for number, (outcome, other) in enumerate(zip(outcomes, built_in, strict=True), 1):
+    for number, (outcome, values) in enumerate(zip(outcomes, built_in, strict=True), 1):
         table = pd.DataFrame(outcome.rows()).drop(columns="poisoned_originals")
         table.insert(0, "number", number)
-        tables.append(table.assign(built_in=[result.value for result in other.results]))
+        tables.append(table.assign(built_in=values))
     parts = pd.concat(tables, ignore_index=True)
     verdicts = judge_family(outcomes).assign(number=range(1, len(outcomes) + 1))
     verdicts["conditions"] = verdicts["reason"].replace("", "met")
