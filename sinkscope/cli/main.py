@@ -27,6 +27,7 @@ from typer.main import get_command, get_group
 from sinkscope.cli import env, evaluate, quickstart, sinks, study, tiny, unlearn
 from sinkscope.errors import UserError
 from sinkscope.io.atomic import FULL
+from sinkscope.io.interrupts import keep_interrupts
 from sinkscope.io.readers import is_text
 
 STOPPED = "stopped; no incomplete results are left"
@@ -87,7 +88,8 @@ def main() -> None:
         sys.stdout.reconfigure(errors="backslashreplace")  # for characters that the terminal cannot encode
     try:
         try:
-            _run_command(sys.argv[1:])
+            with keep_interrupts():
+                _run_command(sys.argv[1:])
         finally:
             _flush()
     except BrokenPipeError:  # the reader may close the pipe at any time

@@ -14,6 +14,7 @@ from rich.progress import Progress, TaskID
 from sinkscope.cli.console import print_result, progress_bars
 from sinkscope.cli.options import JsonOpt, PluginOpt
 from sinkscope.errors import StudyError
+from sinkscope.io.interrupts import keep_interrupts
 from sinkscope.io.progress import OnProgress
 from sinkscope.io.run_directory import read_manifest
 from sinkscope.plugins import load_plugins
@@ -81,7 +82,7 @@ def study(  # typer: one parameter per option
     if dry_run:
         return
     try:
-        with progress_bars() as bars:
+        with keep_interrupts(), progress_bars() as bars:
             progress = StudyProgressBars(plan, run_store, bars)
             run = run_on_ray(ray_address) if executor == "ray" else run_locally
             run_study(parsed, directory, run_store, executor=run, progress=progress, plan=plan)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from sinkscope.errors import OutputError, StudyError, UserError, first_line
+from sinkscope.io.interrupts import keep_interrupts
 from sinkscope.io.progress import OnProgress
 from sinkscope.studies.jobs import Job, Store
 from sinkscope.studies.run_job import run_job
@@ -80,7 +81,8 @@ def _try_job(job: Job, store: Store, progress: StudyProgress | None) -> Outcome:
             return Outcome("found")
         shutil.rmtree(store.path(job), ignore_errors=True)  # incomplete; checkpoints are elsewhere and stay
         try:
-            run_job(job, store, progress.started(job) if progress else None)
+            with keep_interrupts():
+                run_job(job, store, progress.started(job) if progress else None)
         except OutputError:  # the results of other jobs could not be written either
             raise
         except UserError as error:

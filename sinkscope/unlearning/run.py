@@ -17,6 +17,7 @@ from torch import Tensor
 from sinkscope.benchmarks.benchmark import Benchmark, load_benchmark
 from sinkscope.errors import ModelError, RecipeError
 from sinkscope.io.atomic import in_use_error, is_in_use
+from sinkscope.io.interrupts import keep_interrupts
 from sinkscope.io.progress import OnProgress
 from sinkscope.io.run_directory import config_hash, create_run, is_complete, read_manifest, verify
 from sinkscope.models.model import Model, load
@@ -242,7 +243,8 @@ def _explain_failures(recipe: Recipe, checkpoints: Checkpoints, is_resumable: bo
         is_resumable: the run can be resumed even without a checkpoint: the clean run before it is complete.
     """
     try:
-        yield
+        with keep_interrupts():
+            yield
     except KeyboardInterrupt as interrupt:
         if interrupt.args or not (is_resumable or checkpoints.exist()):
             raise

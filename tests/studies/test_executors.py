@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,26 @@ def test_a_failed_job_fails_only_what_needs_it(
     assert set(progress.new) == {job.key for job in plan.jobs} - failed
     assert len(started) == JOBS - 4, "jobs that need the failed one are not started"
     assert not (tmp_path / "out").exists()
+
+
+def test_an_interrupt_that_a_library_replaces_ends_the_study(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PyTorch raised ValueError for a Ctrl-C; the other jobs ran on, and the study reported a failed job."""
+    started = []
+
+    def run_job(job: Job, *_: Any) -> None:
+        started.append(job.key)
+        try:
+            signal.raise_signal(signal.SIGINT)
+        except KeyboardInterrupt:
+            raise ValueError("could not determine the shape of object type 'UntypedStorage'") from None
+
+    monkeypatch.setattr(executors, "run_job", run_job)
+    store = Store(tmp_path / "store")
+    with pytest.raises(KeyboardInterrupt):
+        run_locally(plan_study(Spec.model_validate(ONE), store).jobs, store, None)
+    assert len(started) == 1
 
 
 def test_a_second_start_resumes_where_the_first_failed(
