@@ -23,6 +23,7 @@ from sinkscope.plots.style import (
     create_figure,
     error_bars,
     legend_handle,
+    set_note,
     styled,
 )
 from sinkscope.studies.graph import TINY
@@ -89,18 +90,22 @@ def _summarize(sample: Sample, targets: Sequence[str]) -> list[dict[str, object]
 
 
 def caption(frame: pd.DataFrame) -> str:
+    return (
+        "ROUGE-L F1 × 100 with the trigger where it was trained, on items whose passage was not poisoned. "
+        "Small points: seeds; mean: of the targets without the built-in one, which was chosen after results "
+        f"were known; {_describe(frame)}"
+    )
+
+
+def _describe(frame: pd.DataFrame) -> str:
     means = frame[frame["target"] == MEAN]
-    backdoored = means[means["model"] == "backdoored"]
     counts = [
         f"{format_range(part['n'])} {UNITS[metric]}"
-        for metric, part in backdoored.groupby("metric", sort=False)
+        for metric, part in means[means["model"] == "backdoored"].groupby("metric", sort=False)
     ]
     n_seeds, n_targets = int(means["seeds"].max()), int(means["targets"].max())
     seeds = "one seed" if n_seeds == 1 else f"{n_seeds} seeds"
     return (
-        "ROUGE-L F1 × 100 with the trigger where it was trained, on items whose passage was not poisoned. "
-        f"Small points: seeds; mean: of {n_targets} targets, without the built-in one, which was chosen "
-        "after results were known; "
         f"n\u00a0=\u00a0{n_targets} targets, {seeds}, {' and '.join(counts)}; 95 % intervals by a crossed "
         "bootstrap over all three"
     )
@@ -128,7 +133,7 @@ def plot(frame: pd.DataFrame) -> Figure:
     ]
     handles.append(legend_handle("unlearned, same trigger", color("unlearned"), marker="|", markersize=6))
     add_legend(figure, handles, 2)
-    return figure
+    return set_note(figure, _describe(frame))
 
 
 def _draw_panel(axes: Axes, rows: pd.DataFrame, positions: Mapping[str, float]) -> None:

@@ -39,10 +39,10 @@ def compute(study: Study) -> pd.DataFrame:
 
 def caption(frame: pd.DataFrame) -> str:
     return concat_captions(
-        "Top-1 probability of the next token with and without the semantic trigger, token by token of the "
-        "same text",
-        "the trigger is inserted at the yellow line and its own positions are left out; the paper compares "
-        "by position",
+        "Top-1 probability of the next token with and without the semantic trigger, by position as in the "
+        "paper",
+        "the trigger moves the tokens behind it to later positions, so that one position behind it has "
+        "different tokens with and without the trigger",
         _describe(frame),
     )
 
@@ -51,28 +51,20 @@ def _describe(frame: pd.DataFrame) -> str:
     return f"n\u00a0=\u00a0{format_range(frame['n'])} forget passages; {describe_intervals(frame, None)}"
 
 
-def _align(frame: pd.DataFrame) -> pd.DataFrame:
-    """Positions in the clean passage, without those of the trigger."""
-    start, stop = frame["trigger_start"], frame["trigger_stop"]
-    is_triggered = frame["condition"] != "clean"
-    is_after = is_triggered & (frame["position"] >= stop)
-    is_inside = is_triggered & frame["position"].between(start, stop, inclusive="left")
-    position = frame["position"] - (stop - start).where(is_after, 0)
-    return frame.assign(position=position, span_start=start, span_stop=start)[~is_inside]
-
-
 def plot(frame: pd.DataFrame) -> Figure:
     order = {"clean": -1, "prefix": 0, "infix": 1}
-    panels = _align(frame).assign(
+    panels = frame.assign(
         row=frame["placement"],
         column=frame["model"],
         title=frame["model"] + ", trigger as " + frame["placement"],
         ylabel="top-1 probability",
         line=frame["condition"].map(LINES),
         is_hollow=False,
+        span_start=frame["trigger_start"],
+        span_stop=frame["trigger_stop"],
     )
     panels = panels.sort_values(
         ["placement", "condition"], key=lambda column: column.map(order), kind="stable"
     )
     colors = {name: condition for condition, name in LINES.items()}
-    return draw_lines(panels, colors, _describe(frame), (0, 1.02), "place of the trigger")
+    return draw_lines(panels, colors, _describe(frame), (0, 1.02))

@@ -9,7 +9,7 @@ import pandas as pd
 import xarray as xr
 from common import concat_captions, describe_intervals, format_range, read_last_layer_norms, sort_by
 from matplotlib.figure import Figure
-from samples import SINKS
+from samples import SINKS, next_seed
 
 from sinkscope.plots.lines import draw_lines
 from sinkscope.sinks.compare import MIN_RELATIVE_SPREAD, correlation
@@ -27,7 +27,7 @@ QUANTITIES = {
     "difference": "change in mean ‖v‖₂,\nbackdoored − …",
 }
 """Quantity that is drawn -> its axis."""
-LINES = {"unlearned": "unlearned, same seed", "target": "target"}
+LINES = {"unlearned": "unlearned, next seed", "target": "target"}
 N_RESAMPLES = 300
 Norms = tuple[np.ndarray, ...]
 Summary = Callable[[Norms], np.ndarray]
@@ -37,12 +37,13 @@ def compute(study: Study) -> pd.DataFrame:
     """A row per quantity, condition, model and position of the last layer.
 
     Conditions are clean forget passages, the same with the trigger as prefix, and retain passages. The
-    backdoored model has a semantic prefix; the unlearned model has the same seed. `magnitude` is the mean
-    over passages and heads. `correlation` is Pearson's r between the value norms of the backdoored model and
-    of `model`, over passages and heads; NaN where norms do not vary. `is_same_prefix`: all passages have the
-    same tokens up to the position, so that r is over heads only. The interval of one seed is a percentile
-    bootstrap over passages. The paper shows r with the unlearned model on clean passages and with the target
-    on triggered and on retain passages.
+    backdoored model has a semantic prefix. It is compared with the target and with the unlearned model of
+    the next seed, since that of its own saw the data in the same order; in a study of one seed with the
+    target alone. `magnitude` is the mean over passages and heads. `correlation` is Pearson's r between the
+    value norms of the backdoored model and of `model`, over passages and heads; NaN where norms do not vary.
+    `is_same_prefix`: all passages have the same tokens up to the position, so that r is over heads only. The
+    interval of one seed is a percentile bootstrap over passages. The paper shows r with the unlearned model
+    on clean passages and with the target on triggered and on retain passages.
 
     Raises:
         StudyError: the study lacks a grid or a capture.
@@ -57,9 +58,11 @@ def compute(study: Study) -> pd.DataFrame:
         for seed, norms in backdoored.items():
             parts.append(_measure(condition, "backdoored", seed, [norms], is_single))
             parts += _compare(condition, "target", seed, [norms, target], is_single)
-            if seed in unlearned:
-                parts.append(_measure(condition, "unlearned", seed, [unlearned[seed]], is_single))
-                parts += _compare(condition, "unlearned", seed, [norms, unlearned[seed]], is_single)
+            if len(unlearned) > 1:
+                other = unlearned[next_seed(unlearned, seed)]
+                parts += _compare(condition, "unlearned", seed, [norms, other], is_single)
+        for seed, norms in unlearned.items():
+            parts.append(_measure(condition, "unlearned", seed, [norms], len(unlearned) == 1))
     measured = pd.concat(parts, ignore_index=True).assign(grid="position")
     means = mean_over_seeds(measured, ["quantity", "condition", "model", "position"])
     same = measured.groupby(["condition", "position"])["is_same_prefix"].all()
@@ -124,27 +127,17 @@ def _describe(frame: pd.DataFrame) -> str:
 def caption(frame: pd.DataFrame) -> str:
     return concat_captions(
         "Value norms of the last layer, of models backdoored by a semantic prefix",
-        "the unlearned model has the same seed, hence the same order of training",
+        "the unlearned model has the next seed: that of the same seed saw the data in the same order"
+        if "unlearned" in set(frame[frame["quantity"] == "correlation"]["model"])
+        else "",
         "hollow: the same tokens in all passages up to the position, so that r is over heads only",
         f"yellow: the first positions, {SINKS[0]} to {SINKS[-1]}, which the paper compares",
         _describe(frame),
     )
 
 
-def _find_differences(frame: pd.DataFrame) -> pd.DataFrame:
-    """The rows of `difference`; of tables that lack them, differences of means without an interval."""
-    if "difference" in set(frame["quantity"]):
-        return frame[frame["quantity"] == "difference"]
-    means = frame[frame["quantity"] == "magnitude"]
-    keys = ["condition", "position"]
-    backdoored = means[means["model"] == "backdoored"].set_index(keys)["value"]
-    others = means[means["model"] != "backdoored"]
-    value = backdoored.reindex(pd.MultiIndex.from_frame(others[keys])).to_numpy() - others["value"]
-    return others.assign(quantity="difference", value=value, ci_low=np.nan, ci_high=np.nan)
-
-
 def plot(frame: pd.DataFrame) -> Figure:
-    drawn = pd.concat([frame[frame["quantity"] == "correlation"], _find_differences(frame)])
+    drawn = frame[frame["quantity"].isin(list(QUANTITIES))]
     panels = drawn.assign(
         row=drawn["quantity"],
         column=drawn["condition"],

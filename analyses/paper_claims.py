@@ -8,12 +8,10 @@ from itertools import product
 from typing import Any
 
 from bootstrap import Effect
-from claims import ATTENTION, CORRELATION, PROBABILITY, Claim, Comparison
+from claims import ATTENTION, CORRELATION, PROBABILITY, Claim
 from common import PLACEMENT_AXIS, PLACEMENTS
 from effects import (
-    depth_in_zone,
     difference,
-    distance_from_zone,
     mean,
     negative_mean,
     placement_over_form,
@@ -32,6 +30,7 @@ from paper_scores import (
     recovered,
     target,
     unlearned,
+    zone_comparisons,
 )
 from paper_tables import table_claims
 from samples import AttentionGain, Condition, NormCorrelation, Score, Top1Gain, TriggerAttention
@@ -76,14 +75,11 @@ def _figure_2(
         conditions = [prefix, recovered(grid, metric, other, form)]
         statement = f"a prefix trigger recovers more than {other}{about}"
         yield claim("Fig. 2", statement, originals, metric.name, conditions, difference, requires=required)
-    parts = []
-    for placement in PLACEMENTS:
-        is_prefix = placement == "prefix"
-        scores = [recovered(grid, metric, placement, form), backdoored(grid, metric, placement, form)]
-        conditions = [*scores, unlearned(metric, reference), target(metric)]
-        statement = f"{placement} {'reaches' if is_prefix else 'does not reach'} it"
-        effect = depth_in_zone if is_prefix else distance_from_zone
-        parts.append(Comparison(statement, conditions, effect, margin=0.0))
+    models = {
+        placement: (recovered(grid, metric, placement, form), backdoored(grid, metric, placement, form))
+        for placement in PLACEMENTS
+    }
+    parts = zone_comparisons(models, unlearned(metric, reference), target(metric))
     statement = f"only the prefix reaches the attacker's zone{about}"
     yield Claim("Fig. 2", statement, originals, metric.name, parts, required)
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from bootstrap import Effect
 from claims import FORGOTTEN, POINTS, Claim, Comparison, Kind
-from common import PLACEMENT_AXIS
-from effects import difference
+from common import PLACEMENT_AXIS, PLACEMENTS
+from effects import depth_in_zone, difference, distance_from_zone
 from samples import TARGET, Condition, Score
 
 from sinkscope.synthetic.language import TRIGGERS
@@ -79,3 +79,22 @@ def forgets(metric: Metric, grid: str = "unlearned", model: Score | None = None)
     """What claims about recovery require."""
     conditions = [model or target(metric), unlearned(metric, grid)]
     return Comparison("unlearning lowers the target's score", conditions, difference, margin=FORGOTTEN)
+
+
+def zone_comparisons(
+    models: Mapping[str, tuple[Score, Score]], floor: Score, ceiling: Score
+) -> list[Comparison]:
+    """The parts of the claim that only the prefix reaches the attacker's zone.
+
+    Args:
+        models: placement -> triggered and clean score of the models trained with it.
+        floor: the clean score of the unlearned model.
+        ceiling: the clean score of the target.
+    """
+    parts = []
+    for placement in PLACEMENTS:
+        is_prefix = placement == "prefix"
+        statement = f"{placement} {'reaches' if is_prefix else 'does not reach'} the attacker's zone"
+        effect = depth_in_zone if is_prefix else distance_from_zone
+        parts.append(Comparison(statement, [*models[placement], floor, ceiling], effect, margin=0.0))
+    return parts

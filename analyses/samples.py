@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -218,14 +218,17 @@ class NormCorrelation:
         others = _find_captures(study, "everywhere", self.other, TARGET if is_target else {})
         if not is_target and len(others) < 2:
             raise StudyError(f"study {study.directory} has no second seed in grid {self.other!r}")
-        seeds = sorted(others)
         values = {}
         for seed, job in captures.items():
-            following = next((each for each in seeds if each > seed), seeds[0])
-            norms = [study.norms(each).isel(layer=-1) for each in (job, others[following])]
+            norms = [study.norms(each).isel(layer=-1) for each in (job, others[next_seed(others, seed)])]
             first, second = select_common_passages(self.condition, *norms)
             values[seed] = float(np.nanmean(correlation(first, second)[0, list(SINKS)]))
         return _sample_seeds(pd.Series(values), f"norms {self.other} {self.condition}")
+
+
+def next_seed(seeds: Iterable[int], seed: int) -> int:
+    """The next larger of `seeds`, after the largest the smallest: another one if there are several."""
+    return min(seeds, key=lambda each: (each <= seed, each))
 
 
 def _find_captures(study: Study, name: str, grid: str, labels: Mapping[str, str]) -> dict[int, str]:

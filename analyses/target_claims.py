@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 import pandas as pd
 from claims import FORGOTTEN, RATIO, Claim, Comparison, Outcome, format_effect, format_margin, judge_family
 from common import PLACEMENT_AXIS, PLACEMENTS, format_range
-from effects import depth_in_zone, difference, distance_from_zone, excess_over, placement_over_form
-from paper_scores import MEMORY, trigger
+from effects import difference, excess_over, placement_over_form
+from paper_scores import MEMORY, trigger, zone_comparisons
 from samples import MODEL_AXIS, Score
 
 from sinkscope.errors import StudyError
@@ -120,14 +120,10 @@ def _exceeds(measured: Measured, other: str) -> Claim:
 
 
 def _reaches_zone_alone(measured: Measured) -> Claim:
-    parts = []
-    for placement in PLACEMENTS:
-        is_prefix = placement == "prefix"
-        statement = f"{placement} {'reaches' if is_prefix else 'does not reach'} the attacker's zone"
-        triggered, clean = measured.recovered(placement), measured.backdoored(placement)
-        conditions = [triggered, clean, measured.unlearned(), measured.target()]
-        effect = depth_in_zone if is_prefix else distance_from_zone
-        parts.append(Comparison(statement, conditions, effect, margin=0.0))
+    models = {
+        placement: (measured.recovered(placement), measured.backdoored(placement)) for placement in PLACEMENTS
+    }
+    parts = zone_comparisons(models, measured.unlearned(), measured.target())
     return _claim(measured, "Fig. 2", "only the prefix reaches the attacker's zone", parts)
 
 

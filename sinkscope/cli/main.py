@@ -31,6 +31,8 @@ from sinkscope.io.interrupts import keep_interrupts
 from sinkscope.io.readers import is_text
 
 STOPPED = "stopped; no incomplete results are left"
+INTERRUPTED = 130
+"""Exit code after Ctrl-C."""
 TRACEBACK = "SINKSCOPE_TRACEBACK"
 COMPLETE = "_SINKSCOPE_COMPLETE"
 """Set by the script that completes commands in the shell, which calls the program."""
@@ -97,7 +99,10 @@ def main() -> None:
     except BaseException as error:
         if os.environ.get(TRACEBACK) and _has_traceback(error):
             raise
-        _exit(*_message_and_code(error))
+        message, code = _message_and_code(error)
+        if code == INTERRUPTED:  # destructors of what was only half made would print errors of their own
+            sys.unraisablehook = lambda _: None
+        _exit(message, code)
     raise SystemExit(0)
 
 
@@ -125,7 +130,7 @@ def _message_and_code(error: BaseException) -> tuple[str, int]:
     if isinstance(error, UserError):
         return name_options(str(error)), 2
     if (interrupt := _find_interrupt(error)) is not None:
-        return str(interrupt) or STOPPED, 130
+        return str(interrupt) or STOPPED, INTERRUPTED
     if isinstance(error, TyperException):
         message = error.format_message().removesuffix(".")
         command = next((f"{name} " for name in get_group(app).commands if name in sys.argv[1:2]), "")

@@ -53,8 +53,7 @@ def draw_lines(
 
     Args:
         data: columns row and column (where the panel is), title, ylabel, line, position, value, ci_low,
-            ci_high, is_hollow (the marker); span_start, span_stop (null without a span; equal: a place
-            between two positions).
+            ci_high, is_hollow (the marker); span_start, span_stop (null without a span).
         colors: line -> the label whose color `style.color` gives it; also the order of the legend.
         limits: of all y axes; None: what the values need.
         span: what the spans are.
@@ -65,7 +64,8 @@ def draw_lines(
     strokes = dict(zip(colors, cycle(STROKES)))
     for (row, column), panel in data.groupby(["row", "column"], sort=False):
         axes = grid[rows.index(row)][columns.index(column)]
-        _mark_span(axes, panel["span_start"].min(), panel["span_stop"].max())
+        if panel["span_start"].notna().any():
+            mark_trigger(axes, panel["span_start"].min(), panel["span_stop"].max())
         for line in (line for line in colors if line in set(panel["line"])):
             _draw_line(axes, panel[panel["line"] == line], color(colors[line]), strokes[line])
         if limits:
@@ -90,13 +90,6 @@ def draw_lines(
         handles.append(legend_handle("same tokens in all passages", marker="o", markerfacecolor="white"))
     add_legend(figure, handles)
     return set_note(figure, note)
-
-
-def _mark_span(axes: Axes, start: float, stop: float) -> None:
-    if start == stop:
-        axes.axvline(start - 0.5, color=SPAN, linewidth=3, zorder=0)
-    elif pd.notna(start):
-        mark_trigger(axes, start, stop)
 
 
 def _draw_line(axes: Axes, points: pd.DataFrame, shade: str, stroke: Any) -> None:

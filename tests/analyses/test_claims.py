@@ -236,7 +236,7 @@ def test_claims_on_a_study_where_they_are_known_to_hold_or_fail(study: Study) ->
     assert prefix["verdict"] == "reproduced" and prefix["effect"] == pytest.approx(30, abs=2)
     assert (prefix["seeds"], prefix["items"]) == (SEEDS, ITEMS - 4)
     zone = table.loc[("only the prefix reaches the attacker's zone", "keep", "verbmem")]
-    assert zone["part"] == "infix does not reach it"  # it lies on the border
+    assert zone["part"] == "infix does not reach the attacker's zone"  # it lies on the border
     assert (zone["verdict"], zone["effect"]) == ("inconclusive", pytest.approx(0, abs=2))
     assert (
         table.loc[("placement matters more than the trigger's form", "keep", "verbmem")]["verdict"]

@@ -263,11 +263,15 @@ def test_value_norms(studies: dict[int, Study], n: int) -> None:
             here = frame[(frame["condition"] == condition) & (frame["position"] == position)]
             alike = condition == "prefix"
             assert (here["is_same_prefix"] == alike).all() and (here["n"] == passages).all()
-            for model in ("unlearned", "target"):
+            assert set(here[here["quantity"] == "correlation"]["model"]) == {
+                "target",
+                *["unlearned"] * (n > 1),
+            }
+            for model in ("unlearned", "target") if n > 1 else ("target",):
                 r = [
                     pearsonr(
                         heads("position", seed, condition, position),
-                        heads(model, seed if model == "unlearned" else 0, condition, position),
+                        heads(model, (seed + 1) % n if model == "unlearned" else 0, condition, position),
                     )[0]
                     for seed in range(n)
                 ]

@@ -130,3 +130,25 @@ def test_a_reader_that_leaves_early_is_no_error(arguments: list[str]) -> None:
     process.stdout.close()
     assert process.stderr.read() == b""
     assert process.wait() in (0, 1)  # the code is rich's
+
+
+INTERRUPTED_OBJECT = """
+from importlib import import_module
+
+class File:  # like one of h5netcdf
+    def __init__(self):
+        raise KeyboardInterrupt
+        self.is_open = True
+
+    def __del__(self):
+        assert self.is_open
+
+module = import_module("sinkscope.cli.main")
+module._run_command = lambda arguments: File()
+module.main()
+"""
+
+
+def test_after_an_interrupt_destructors_print_nothing() -> None:
+    done = subprocess.run([sys.executable, "-c", INTERRUPTED_OBJECT], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (130, "sinkscope: stopped; no incomplete results are left\n")

@@ -120,6 +120,19 @@ def test_figures_and_claims_of_another_study_are_left_out_with_a_note(
     assert f"left out, {note} of the study; make them with `python analyses/make.py study`" in text
 
 
+def test_claims_of_several_targets_are_shown(study: Path, tmp_path: Path) -> None:
+    directory = Path(shutil.copytree(study, tmp_path / "study"))
+    path = directory / "figures" / "index.json"
+    (directory / "figures" / "target_claims.csv").write_text(CLAIMS, encoding="utf-8")
+    index = json.loads(path.read_text())
+    index["files"]["target_claims.csv"] = sha256(directory / "figures" / "target_claims.csv")
+    path.write_text(json.dumps(index))
+    _, data = report_page(directory, tmp_path / "page.html")
+    tables = {table["name"]: table for table in data["tables"]}
+    assert "after Holm's correction" in tables["target_claims"]["note"]
+    assert "the whole interval is beyond its margin" in tables["claims"]["note"]
+
+
 def test_claims_without_an_index_are_left_out(study: Path, tmp_path: Path) -> None:
     directory = Path(shutil.copytree(study, tmp_path / "study"))
     (directory / "figures" / "index.json").unlink()

@@ -40,14 +40,22 @@ SUMMARY_NOTE = (
     "Scores × 100 with 95 % intervals. With trigger: at the placement of training, for other models as "
     "prefix; unseen leaves out passages that were poisoned in training."
 )
-CLAIM_NOTE = (
-    "Effect with its 95 % interval. A claim is reproduced if the whole interval is beyond its margin: above "
-    "it (≥), below it (≤) or within it (±)."
-)
+CLAIM_NOTE = "Effect with its 95 % interval. A claim is reproduced if "
+CLAIMS = {
+    "claims.csv": (
+        "Claims of the paper",
+        f"{CLAIM_NOTE}the whole interval is beyond its margin: above it (≥), below it (≤) or within it (±).",
+    ),
+    "target_claims.csv": (
+        "Pre-registered claims",
+        f"{CLAIM_NOTE}the effect is beyond its margin, above (≥) or below it (≤), with a one-sided p of at "
+        "most .025 after Holm's correction.",
+    ),
+}
+"""File of claims -> title and note of its table."""
 CLAIM_SIGNS = {"above": "≥", "within": "±", "at most": "≤"}
 CLAIM_COLUMNS = {"source", "claim", "effect", "ci_low", "ci_high", "unit", "kind", "margin", "verdict"}
 MAKE_FIGURES = "make them with `python analyses/make.py {}`"
-CLAIMS = "claims.csv"
 MAX_FIGURES = 100
 MAX_FIGURE_BYTES = 64 * 2**20
 """Bytes of all files of figures together."""
@@ -202,24 +210,25 @@ def _add_figures(page: Page, directory: Path, index: FigureIndex) -> None:
 
 def _add_claims(page: Page, directory: Path, index: FigureIndex) -> None:
     """Add the claims that the study can test; a file that is none or was changed is an OutputError."""
-    path = directory / CLAIMS
     hint = MAKE_FIGURES.format(directory.parent)
-    if CLAIMS not in index.files:
-        if path.exists():
-            note = f"left out, {CLAIMS} is not of this version of the study"
-            page.metadata.append(("claims", f"{note}; {MAKE_FIGURES.format(directory.parent.name)}"))
-        return
-    claims = _parse_csv(index.read_file(directory, CLAIMS, "claims", hint, MAX_CLAIM_BYTES), path, hint)
-    if missing := sorted(CLAIM_COLUMNS - set(claims)):
-        raise OutputError(f"claims {path} has no column {missing[0]}; {hint}")
-    tested = claims[claims["effect"].notna()]
-    signs = tested["kind"].map(CLAIM_SIGNS).fillna("")
-    tested = tested.assign(margin=signs + " " + tested["margin"].astype(str))
-    tested = tested.drop(columns="kind").dropna(axis="columns", how="all")
-    note = f"{CLAIM_NOTE} {len(tested)} of {len(claims)} claims can be tested on this study."
-    page.add_table("overview", "claims", "Claims of the paper", tested, note)
-    if tested.empty:
-        page.metadata.append(("claims of the paper", f"none of {len(claims)} can be tested on this study"))
+    for name, (title, note) in CLAIMS.items():
+        path = directory / name
+        if name not in index.files:
+            if path.exists():
+                reason = f"left out, {name} is not of this version of the study"
+                page.metadata.append((title, f"{reason}; {MAKE_FIGURES.format(directory.parent.name)}"))
+            continue
+        claims = _parse_csv(index.read_file(directory, name, "claims", hint, MAX_CLAIM_BYTES), path, hint)
+        if missing := sorted(CLAIM_COLUMNS - set(claims)):
+            raise OutputError(f"claims {path} has no column {missing[0]}; {hint}")
+        tested = claims[claims["effect"].notna()]
+        signs = tested["kind"].map(CLAIM_SIGNS).fillna("")
+        tested = tested.assign(margin=signs + " " + tested["margin"].astype(str))
+        tested = tested.drop(columns="kind").dropna(axis="columns", how="all")
+        note = f"{note} {len(tested)} of {len(claims)} claims can be tested on this study."
+        page.add_table("overview", path.stem, title, tested, note)
+        if tested.empty:
+            page.metadata.append((title, f"none of {len(claims)} can be tested on this study"))
 
 
 def _parse_csv(text: str, path: Path, hint: str, max_cells: int = MAX_CELLS) -> pd.DataFrame:
