@@ -1,4 +1,4 @@
-"""Pages generated from the repository: README, tour, figures, claims, help, keys, public names, schemas.
+"""Pages generated from the repository: README, tour, figures, help, public names, schemas.
 
 Links in the pages are relative to the repository, as GitHub needs them; here they become those of the site.
 """
@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from functools import partial
 from pathlib import Path
 
 from mkdocs.config.defaults import MkDocsConfig
@@ -17,8 +16,6 @@ from mkdocs.structure.pages import Page
 
 import sinkscope
 from sinkscope.schema import to_markdown
-
-from reference import REFERENCES  # isort: skip  # beside this file
 
 ROOT = Path(__file__).parents[1]
 TOUR, LOG = "analyses/tour.ipynb", "tests/guarantees/soak.tsv"
@@ -52,14 +49,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
     markdown = markdown.replace("](../../", "](").replace("](../.docs/pages/", "](../")
-    tables = {
-        mark: partial((ROOT / "figures" / f"{mark.replace(' ', '_')}.md").read_text, encoding="utf-8")
-        for mark in ("claims", "target claims")
-    }
-    for mark, make in {**tables, "example": _example, **REFERENCES}.items():
-        if f"<!-- {mark} -->" in markdown:
-            markdown = markdown.replace(f"<!-- {mark} -->", make())
-    return markdown
+    return markdown.replace("<!-- example -->", _example())
 
 
 def _readme() -> str:

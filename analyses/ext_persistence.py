@@ -105,17 +105,6 @@ def _subtract(rows: pd.DataFrame) -> pd.DataFrame:
     return difference.reset_index().assign(score=EFFECT, ci_low=np.nan, ci_high=np.nan)
 
 
-def _find_effects(frame: pd.DataFrame) -> pd.DataFrame:
-    """The rows of BE − UE; of tables that lack them, differences of means without an interval."""
-    if EFFECT in set(frame["score"]):
-        return frame[frame["score"] == EFFECT]
-    keys = ["part", "model", "trained", "state"]
-    clean = frame[frame["score"] == "UE"].set_index(keys)["value"]
-    triggered = frame[frame["score"] == "BE"]
-    value = triggered["value"] - clean.reindex(pd.MultiIndex.from_frame(triggered[keys])).to_numpy()
-    return triggered.assign(score=EFFECT, value=value, ci_low=np.nan, ci_high=np.nan)
-
-
 def _steps_per_epoch(study: Study, grid: str) -> int:
     changes = getattr(study.spec.grids[grid], "set", {})
     if STEPS not in changes:
@@ -153,7 +142,6 @@ def _describe(frame: pd.DataFrame) -> str:
 
 def plot(frame: pd.DataFrame) -> Figure:
     """BE − UE above, BE and UE below."""
-    frame = pd.concat([_find_effects(frame), frame[frame["score"] != EFFECT]])
     frame = sort_by(frame, score=SCORES, part=PARTS)
     cells = frame.assign(
         panel=frame["score"].map(SCORES) + frame["part"].map(TITLES),

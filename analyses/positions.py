@@ -156,6 +156,12 @@ def target_kind(target: str, study: Study) -> str:
     return f"{SINKS[config.sink]}{penalty}{steps}"
 
 
+def has_bos_sink(target: str, study: Study) -> bool:
+    """Whether a target was pretrained such that a sink on BOS could form; False if it is not known."""
+    config = _pretrain_config(target, study)
+    return config is not None and config.sink == "bos"
+
+
 def target_lineage(target: str, study: Study) -> str:
     """Targets with the same first stages of pretraining have one lineage, so that they are dependent."""
     config = _pretrain_config(target, study)

@@ -23,6 +23,8 @@ ROOT = Path(__file__).parents[1]
 PAGES = ROOT / ".docs" / "pages"
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```\n", re.M | re.S)
 NUMBER = re.compile(r"(?<![\w.])-?\d[\d.,]*\b")
+PLUGINS = [path.read_text(encoding="utf-8").strip() for path in (ROOT / "tests" / "plugins").glob("*.py")]
+"""Files that `prepare` copies."""
 ERROR = re.compile(r"^\| (.+?) \| .+ \|$", re.M)
 
 
@@ -82,7 +84,7 @@ def test_the_commands_of_a_guide_print_what_it_shows(
             printed = "".join(run_line(line, capsys, monkeypatch) for line in content.splitlines())
         elif named := re.match(r"# (\w+\.\w+)", content):
             (tmp_path / named[1]).write_text(content, encoding="utf-8")
-        elif language == "python" and not content.startswith("--8<--"):
+        elif language == "python" and content.strip() not in PLUGINS:
             subprocess.run([sys.executable, "-c", content], check=True, capture_output=True)
     assert n_compared > 1 or page == "extending.md"
     if os.environ.get("REFRESH_GUIDE"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import runpy
 import shlex
 from io import StringIO
 from pathlib import Path
@@ -35,6 +36,8 @@ LABEL = re.compile(  # numbers in names: figures, steps, papers, models, columns
 )
 CAPTIONS = re.compile(r"<!-- captions: .*?<!-- end of captions -->", re.S)
 """Made from the tables; tests/analyses/test_captions.py checks that they are."""
+GENERATED = re.compile(r"<!-- generated: .*?<!-- end -->", re.S)
+"""Made by `.docs/generate.py`; checked below."""
 NUMBER = re.compile(r"[−-]?\d[\d,]*(?:\.\d+)?(?:e[−-]?\d+)?")
 DIALECT = set(
     "aside asked told seen shown mine theirs price priced paid honest twin mend attempt idle".split()
@@ -58,9 +61,9 @@ SYMBOLS = {
 
 
 def prose(page: str) -> str:
-    """A page without code, comments and addresses of links; positions of characters stay."""
+    """A page without code, generated parts, comments and addresses of links; positions of characters stay."""
     text = TEXT[page]
-    for pattern in (CODE, LINK):
+    for pattern in (GENERATED, CODE, LINK):
         text = pattern.sub(lambda match: re.sub(r"[^\n]", " ", match[0]), text)
     return text
 
@@ -142,6 +145,14 @@ def test_no_number_is_untraced(page: str) -> None:
     assert untraced == []
 
 
+def test_generated_parts_of_pages_are_up_to_date() -> None:
+    generate = runpy.run_path(str(ROOT / ".docs" / "generate.py"))
+    names = re.findall("<!-- generated: (.+?) -->", "".join(TEXT.values()))
+    assert sorted(names) == sorted(generate["sources"]())
+    stale = [page for page in PAGES if generate["fill"](TEXT[page]) != TEXT[page]]
+    assert stale == [], "run `python .docs/generate.py`"
+
+
 @pytest.mark.parametrize("page", PAGES)
 def test_every_file_that_is_linked_is_there(page: str) -> None:
     links = [link for link in re.findall(r"\]\(([^)#\s]+)", TEXT[page]) if not link.startswith("http")]
@@ -152,12 +163,13 @@ def test_every_file_that_is_linked_is_there(page: str) -> None:
 
 @pytest.mark.parametrize("page", PAGES)
 def test_every_command_on_a_page_is_one_that_the_program_takes(page: str) -> None:
-    blocks = re.findall(r"^```bash\n(.*?)^```", TEXT[page], re.M | re.S)
+    text = GENERATED.sub("", TEXT[page])
+    blocks = re.findall(r"^```bash\n(.*?)^```", text, re.M | re.S)
     lines = [re.split(" [#>] ?", line)[0].strip() for block in blocks for line in block.splitlines()]
     commands = [
         part.strip() for line in lines for part in line.split("&&") if part.strip().startswith("sinkscope ")
     ]
-    commands += [code for code in re.findall(r"`(sinkscope [^`]+)`", TEXT[page]) if "…" not in code]
+    commands += [code for code in re.findall(r"`(sinkscope [^`]+)`", text) if "…" not in code]
     for command in commands:
         _, *words = shlex.split(command)
         path: tuple[str, ...] = ()

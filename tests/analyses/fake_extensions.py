@@ -26,7 +26,7 @@ SPECIFICATION = {
     "ext_sink_link": "link",
     "ext_persistence": "link",
     "ext_index_by_index": "origin",
-    "ext_sink_regression": "origin",
+    "ext_sink_interaction": "origin",
     "ext_hidden_sink": "origin",
     "ext_variations": "variations",
     "ext_across_corpora": "variations",

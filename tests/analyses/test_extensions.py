@@ -13,7 +13,7 @@ import pytest
 from bootstrap import Sample, bootstrap_interval
 from ext_sink_link import rank_correlation
 from positions import find_indices_of_single_model
-from scipy.stats import spearmanr
+from scipy.stats import spearmanr, t
 
 from sinkscope.errors import StudyError
 from sinkscope.studies.study import Study
@@ -155,15 +155,6 @@ def test_persistence(extension: Extension, n: int) -> None:
         )
 
 
-def test_persistence_is_drawn_from_a_table_without_the_difference(extension: Extension) -> None:
-    frame = FIGURES["ext_persistence"].compute(extension("link", 3))
-    texts = [
-        [text.get_text().partition("±")[0] for text in FIGURES["ext_persistence"].plot(rows).axes[0].texts]
-        for rows in (frame, frame[frame["score"] != "BE − UE"])
-    ]
-    assert texts[0] == texts[1] and len(texts[0]) == 6 * 6
-
-
 @seeds
 def test_index_by_index(extension: Extension, n: int) -> None:
     study = extension("origin", n)
@@ -194,85 +185,50 @@ def test_index_by_index(extension: Extension, n: int) -> None:
 
 
 @seeds
-def test_sink_regression(extension: Extension, n: int) -> None:
+def test_sink_interaction(extension: Extension, n: int) -> None:
     study = extension("origin", n)
-    frame = FIGURES["ext_sink_regression"].compute(study)
-    cells = frame[frame["kind"] == "cell"]
-    assert len(cells) == 10 * n * 6 * 8
-    seed = n - 1
-    cell = one(cells, target="bos-1", seed=seed, trained="index:12", evaluated="suffix")
-    items = [item for item in range(12) if (item + seed) % 12 >= 2]
-    assert cell["n"] == len(items)
+    frame = FIGURES["ext_sink_interaction"].compute(study)
+
+    def score(target: str, placement: str, seed: int) -> float:
+        values = [
+            row["value"]
+            for row in study.table("items").to_dict("records")
+            if (row["grid"], row["model"], row["seed"], row["split"]) == ("index", target, seed, "forget")
+            and row["trigger.placement"] == row["placement"] == placement
+            and row["poisoned"] is not True
+        ]
+        return 100 * np.mean(values)
+
     even = [np.mean([1 / (query + 1) for query in range(at, 32)]) for at in range(32)]
-    assert cell["sink"] == pytest.approx(
-        np.mean(
-            [
-                alpha("bos-1", layer, prompt(item)) - even[prompt(item)]
-                for layer in range(LAYERS)
-                for item in items
-            ]
-        )
-    )
-    assert cell["reach"] == 0 and cell["mismatch"] == pytest.approx(
-        np.mean([prompt(item) - 12 for item in items])
-    )
-    inner = one(cells, target="bos-1", seed=seed, trained="index:12", evaluated="index:4")
-    assert (
-        inner["reach"] == pytest.approx(np.mean([prompt(item) - 4 for item in items]))
-        and inner["mismatch"] == 8
-    )
-    assert inner["trained_reach"] == 22 - 12
-    names = ["sink", "reach", "trained_reach", "mismatch"]
-    for scope, used in (("all", cells), ("not trained at the end", cells[cells["trained"] != "suffix"])):
-        around = used[names] - used.groupby("target")[names].transform("mean")
-        x, dummies = (
-            (around / np.sqrt((around**2).mean())).to_numpy(float),
-            pd.get_dummies(used["target"]).to_numpy(float),
-        )
-        expected = np.linalg.lstsq(np.hstack([x, dummies]), used["value"].to_numpy(float), rcond=None)[0][:4]
-        found = (
-            frame[(frame["kind"] == "coefficient") & (frame["scope"] == scope)]
-            .set_index("predictor")
-            .loc[names]
-        )
-        assert found["value"].tolist() == pytest.approx(expected.tolist())
-        assert set(found["clusters"]) == {9} and set(found["seeds"]) == {
-            n
-        }  # norm-penalty-1 and bos-1 were one model
-    gains = frame[frame["kind"] == "advantage"].set_index("target")
-    there = (
-        cells[cells["trained"] == cells["evaluated"]]
-        .set_index(["target", "seed", "trained"])["value"]
-        .unstack()
-    )
-    each = (there["prefix"] - there["index:8"]).unstack()
-    assert gains["value"].to_dict() == pytest.approx(each.mean(axis=1).to_dict())
-    if n == 3:
-        half = 2.086 * np.sqrt(each.var(axis=1, ddof=1).mean() / 3)  # Student's t of 20 degrees of freedom
-        assert (gains["ci_high"] - gains["value"]).tolist() == pytest.approx([half] * 10, rel=1e-3)
-    strongest = {
-        target: max(
-            np.mean([alpha(target, layer, at) for layer in range(LAYERS)]) - even[at] for at in range(25)
-        )
-        for target in gains.index
-    }
-    assert gains["sink"].to_dict() == pytest.approx(strongest)
-    slope, means = (
-        one(frame, kind="slope"),
-        gains.groupby("target_kind")[["sink", "value"]].mean().astype(float),
-    )
-    (x, y), design = means.to_numpy().T, np.column_stack([means["sink"], np.ones(5)])
-    fitted, (squares,), _, _ = np.linalg.lstsq(design, y, rcond=None)
-    half = 3.1824 * np.sqrt(squares / 3 / ((x - x.mean()) ** 2).sum())  # of 3 degrees of freedom
-    assert [slope["value"], slope["ci_low"], slope["ci_high"]] == pytest.approx(
-        [fitted[0] / 10, (fitted[0] - half) / 10, (fitted[0] + half) / 10], rel=1e-3
-    )
-    kinds = cells.drop_duplicates("target").set_index("target")["target_kind"]
-    assert (
-        kinds["tiny"] == kinds["norm-penalty-1"] == "BOS, value-norm penalty 0.1"
-        and kinds["bos-1"] == "BOS"
-        and kinds["no-bos-2"] == "no BOS"
-    )
+    for contrast, first in (("index 4 − index 12", "index:4"), ("prefix − index 12", "prefix")):
+        rows = frame[(frame["contrast"] == contrast) & (frame["kind"] == "target")].set_index("target")
+        gains = {
+            target: [score(target, first, seed) - score(target, "index:12", seed) for seed in range(n)]
+            for target in rows.index
+        }
+        assert len(gains) == 10
+        assert rows["value"].to_dict() == pytest.approx({k: np.mean(v) for k, v in gains.items()})
+        if n == 3:
+            spread = np.mean([np.var(each, ddof=1) for each in gains.values()])
+            half = 2.086 * np.sqrt(spread / 3)  # Student's t of 20 degrees of freedom
+            assert (rows["ci_high"] - rows["value"]).tolist() == pytest.approx([half] * 10, rel=1e-3)
+        strongest = {
+            target: max(
+                np.mean([alpha(target, layer, at) for layer in range(LAYERS)]) - even[at] for at in range(25)
+            )
+            for target in rows.index
+        }
+        assert rows["sink"].to_dict() == pytest.approx(strongest)
+        means = {target: np.mean(each) for target, each in gains.items()}
+        with_sink = [(means["norm-penalty-1"] + means["bos-1"]) / 2, means["bos-2"], means["tiny"]]
+        without = [means[f"{kind}-{i}"] for kind in ("learned", "penalized", "no-bos") for i in (1, 2)]
+        difference = one(frame, kind="BOS sink − none", contrast=contrast)
+        assert difference["value"] == pytest.approx(np.mean(with_sink) - np.mean(without))
+        assert difference["targets"] == 9, "norm-penalty-1 and bos-1 were one model"
+        variances = [np.var(each, ddof=1) / len(each) for each in (with_sink, without)]
+        freedom = sum(variances) ** 2 / (variances[0] ** 2 / 2 + variances[1] ** 2 / 5)
+        half = t.ppf(0.975, freedom) * np.sqrt(sum(variances))
+        assert difference["ci_high"] - difference["value"] == pytest.approx(half)
 
 
 def test_a_figure_of_one_target_refuses_two(extension: Extension) -> None:

@@ -92,7 +92,7 @@ def plot_and_check(name: str, study: Study, n: int) -> None:
         "ext_index_by_index",
         "ext_across_corpora",
         "ext_persistence",
-        "ext_sink_regression",
+        "ext_sink_interaction",
     ):
         assert used_colors(figure) & set(COLORS.values())
 
