@@ -16,9 +16,10 @@ from tests.guarantees import soak_log
 from tests.guarantees.writing import contents, start_command, write_inputs
 
 
-def pytest_sessionfinish() -> None:
-    """Write the counts to the file that SINKSCOPE_SOAK_LOG names."""
-    if path := os.environ.get("SINKSCOPE_SOAK_LOG"):
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Write the counts of `-m soak` to soak.tsv, or to the file that SINKSCOPE_SOAK_LOG names."""
+    default = Path(__file__).with_name("soak.tsv") if session.config.option.markexpr == "soak" else ""
+    if path := os.environ.get("SINKSCOPE_SOAK_LOG", default):
         soak_log.write(Path(path))
 
 
