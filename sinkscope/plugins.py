@@ -14,6 +14,7 @@ import importlib.util
 import inspect
 import secrets
 import sys
+import traceback
 from collections.abc import ItemsView, Iterable, Iterator
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -25,6 +26,8 @@ from sinkscope.errors import PluginError, UserError, first_line, suggest
 T = TypeVar("T")
 UNVERSIONED = sys.stdlib_module_names | {"sinkscope"}
 """Packages whose source is no part of a plugin."""
+FILE_MODULE = "sinkscope_plugin_"
+"""How the names of modules begin that `load_plugins` makes."""
 SESSION = secrets.token_bytes(32)
 """Stands for source that is in no file, as in an interactive session."""
 
@@ -112,7 +115,7 @@ def load_plugins(paths: Iterable[Path]) -> None:
     for path in paths:
         if not path.is_file():
             raise PluginError(f"plugin {path} is not a file; give a Python file that registers something")
-        name = f"sinkscope_plugin_{hashlib.sha256(path.read_bytes()).hexdigest()[:16]}"
+        name = f"{FILE_MODULE}{hashlib.sha256(path.read_bytes()).hexdigest()[:16]}"
         if name in sys.modules:
             continue
         spec = importlib.util.spec_from_file_location(name, path)
@@ -125,6 +128,23 @@ def load_plugins(paths: Iterable[Path]) -> None:
         except Exception as error:
             del sys.modules[name]
             raise PluginError(f"plugin {path} fails: {type(error).__name__}: {error}; correct it") from error
+
+
+def find_plugin_line(error: BaseException) -> str | None:
+    """Where in a file of `load_plugins` an error was raised, or passed through, as `FILE, line N`."""
+    lines = [
+        f"{frame.f_code.co_filename}, line {number}"
+        for frame, number in traceback.walk_tb(error.__traceback__)
+        if str(frame.f_globals.get("__name__")).startswith(FILE_MODULE)
+    ]
+    return lines[-1] if lines else None
+
+
+def describe_bug(error: BaseException) -> str:
+    """One line on an error that no message was written for, with the plugin's line if it is a plugin's."""
+    what = f"{type(error).__name__}: {first_line(error)}"
+    line = find_plugin_line(error)
+    return f"internal error: {what}" if line is None else f"plugin {line}: {what}; correct it"
 
 
 def _calling_module() -> str:

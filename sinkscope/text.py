@@ -92,7 +92,7 @@ def _get_text(record: dict[str, Any], column: str, label: str) -> str:
         columns = ", ".join(record)[:200] or "none"
         raise TextError(
             f"{label} has no string in the column {column!r} (columns: {columns}); "
-            "give the name of the column with the text"
+            "give the column with the text as `column`"
         )
     if not is_text(text):
         raise TextError(

@@ -107,7 +107,7 @@ def evaluate(  # typer: one parameter per option
     if json:
         print_result({"out": str(out), "scores": table.to_dict("records")}, True)
     else:
-        _print_scores(table)
+        _print_scores(table, None if data is None else benchmark or "tiny (built in)")
 
 
 def _parse_names(option: str, text: str) -> list[str]:
@@ -118,13 +118,14 @@ def _parse_names(option: str, text: str) -> list[str]:
     return names
 
 
-def _print_scores(table: pd.DataFrame) -> None:
+def _print_scores(table: pd.DataFrame, benchmark: str | None) -> None:
     """The conditions in the first line, then one line per score in the metric's unit."""
     from sinkscope.evaluation.metrics import get_scale
 
     triggers = [f"trigger “{text}”" for text in table["trigger"].unique() if text]
     masks = [f"mask {text}" for text in table["mask"].unique() if text]
-    print(", ".join([f"model {table['model'].iloc[0]}", *triggers, *masks]))
+    on = [] if benchmark is None else [f"benchmark {benchmark}"]
+    print(", ".join([f"model {table['model'].iloc[0]}", *on, *triggers, *masks]))
     scales = [get_scale(name) for name in table["metric"]]
     printed = table[["metric", "split"]].assign(items=table["subset"])
     if triggers:

@@ -29,6 +29,7 @@ from sinkscope.errors import UserError
 from sinkscope.io.atomic import FULL
 from sinkscope.io.interrupts import keep_interrupts
 from sinkscope.io.readers import is_text
+from sinkscope.plugins import describe_bug, find_plugin_line
 
 STOPPED = "stopped; no incomplete results are left"
 INTERRUPTED = 130
@@ -142,8 +143,8 @@ def _message_and_code(error: BaseException) -> tuple[str, int]:
             return f"standard output cannot be written ({error.strerror}); send it elsewhere", 2
     if isinstance(error, SystemExit):
         raise error
-    name = type(error).__name__
-    return f"internal error: {name}: {error} (set {TRACEBACK}=1 for the traceback)", 1
+    code = 1 if find_plugin_line(error) is None else 2
+    return f"{describe_bug(error)} (set {TRACEBACK}=1 for the traceback)", code
 
 
 def name_options(message: str) -> str:

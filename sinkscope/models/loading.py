@@ -90,10 +90,13 @@ def load_errors(name: str, path: str) -> Iterator[None]:
     except Exception as error:  # libraries report what is wrong with a file by many types
         reason = first_line(error)
         if not Path(path).exists():
-            reason = f"there is no such directory, and the hub did not provide it ({reason}); check the name"
+            reason = f"there is no such directory, and the hub did not provide it ({reason}); check the name "
+            reason += "and the connection"
         elif "tokenizer" in reason and not Path(path, "tokenizer.json").exists():
             reason = "no tokenizer can be read; "
             reason += "save one in its directory (tokenizer.json, tokenizer_config.json)"
+        elif "deserializ" in reason.lower():
+            reason += "; a file of its weights is damaged, copy it again"
         raise ModelError(f"model {name!r} cannot be loaded: {reason}") from error
 
 

@@ -140,8 +140,19 @@ class Model:
         self.__dict__.pop("bridge", None)
 
     def encode(self, text: str) -> list[int]:
-        """Token ids of `text`, BOS first (no BOS if the tokenizer has none)."""
-        return self.with_bos(self.tokenizer.encode(text, add_special_tokens=False))
+        """Token ids of `text`, BOS first (no BOS if the tokenizer has none).
+
+        Raises:
+            ModelError: an id has no embedding.
+        """
+        ids = self.with_bos(self.tokenizer.encode(text, add_special_tokens=False))
+        n_embeddings = self.hf.get_input_embeddings().weight.shape[0]
+        if max(ids, default=0) >= n_embeddings:
+            raise ModelError(
+                f"model {self.name!r}: its tokenizer gives the id {max(ids)}, but there are {n_embeddings} "
+                "embeddings; save the tokenizer that it was trained with"
+            )
+        return ids
 
     def with_bos(self, ids: list[int]) -> list[int]:
         """`ids` with BOS in front, once; unchanged if the tokenizer has none."""

@@ -146,10 +146,10 @@ class SinkMap:
             summary |= {"query_fraction": float(attrs["query_fraction"]), "seed": int(attrs["seed"])}
         else:
             summary["first_position_sink_rate"] = float(first["sink_rate"].mean())
+        columns = [name for name in ("sink_rate", "alpha", "uniform") if name in ranked]
         return summary | {
             "strongest_positions": [int(position) for position in ranked["position"]],
-            "alpha_of_strongest": [round(float(alpha), 4) for alpha in ranked["alpha"]],
-            "uniform_of_strongest": [round(float(alpha), 4) for alpha in ranked["uniform"]],
+            **{f"{name}_of_strongest": [round(float(x), 4) for x in ranked[name]] for name in columns},
             "first_position_alpha": float(first["alpha"].mean()),
             "first_position_alpha_uniform": float(self.uniform.mean("layer")[0]),
             "strongest_head": list(self.strongest_head()),

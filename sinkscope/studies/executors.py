@@ -14,6 +14,7 @@ from typing import Any, Literal, Protocol
 from sinkscope.errors import OutputError, StudyError, UserError, first_line
 from sinkscope.io.interrupts import keep_interrupts
 from sinkscope.io.progress import OnProgress
+from sinkscope.plugins import describe_bug, find_plugin_line
 from sinkscope.studies.jobs import Job, Store
 from sinkscope.studies.run_job import run_job
 
@@ -90,8 +91,7 @@ def _try_job(job: Job, store: Store, progress: StudyProgress | None) -> Outcome:
         except Exception as error:  # jobs that do not need this one still run
             if os.environ.get("SINKSCOPE_TRACEBACK"):
                 LOGGER.exception("%s", job)
-            reason = f"internal error: {type(error).__name__}: {error}"
-            return Outcome("failed", reason, is_bug=True)
+            return Outcome("failed", describe_bug(error), is_bug=find_plugin_line(error) is None)
     return Outcome("new")
 
 

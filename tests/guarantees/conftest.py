@@ -19,7 +19,7 @@ from tests.guarantees.writing import contents, start_command, write_inputs
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Write the counts of `-m soak` to soak.tsv, or to the file that SINKSCOPE_SOAK_LOG names."""
     default = Path(__file__).with_name("soak.tsv") if session.config.option.markexpr == "soak" else ""
-    if path := os.environ.get("SINKSCOPE_SOAK_LOG", default):
+    if soak_log.TALLIES and (path := os.environ.get("SINKSCOPE_SOAK_LOG", default)):
         soak_log.write(Path(path))
 
 

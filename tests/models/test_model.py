@@ -210,3 +210,13 @@ def test_batches_hold_every_passage_once_and_pad_on_either_side(small_models: di
         for (ids, mask, positions), passage in zip(rows, passages, strict=True):
             assert ids[mask].tolist() == passage
             assert positions[mask].tolist() == list(range(len(passage)))
+
+
+def test_a_token_without_an_embedding_is_refused(checkpoints: dict[str, Path], tmp_path: Path) -> None:
+    """A tokenizer of another model: torch would say that an index is out of range."""
+    directory = Path(shutil.copytree(checkpoints["llama"], tmp_path / "model"))
+    model = load(str(directory), device="cpu")
+    model.tokenizer.add_tokens(["unusual"])
+    assert len(model.encode("usual")) > 1
+    with pytest.raises(ModelError, match=r"gives the id \d+, but there are \d+ embeddings; save the tok"):
+        model.encode("unusual")

@@ -113,3 +113,16 @@ def test_a_bad_plugin_is_one_line(content, message, tmp_path, capsys, monkeypatc
         plugin.write_text(content)
     arguments = ["unlearn", "tiny/npo", "--plugin", plugin, "--out", tmp_path / "out"]
     check_refused(run(capsys, monkeypatch, *arguments), message, tmp_path / "out")
+
+
+def test_a_plugin_that_fails_while_it_runs_is_named_with_its_line(tmp_path: Path) -> None:
+    recipe, plugin = tmp_path / "recipe.yaml", tmp_path / "losses.py"
+    recipe.write_text(RECIPE)
+    lines = (HERE / "objective.py").read_text().splitlines()
+    at = next(number for number, line in enumerate(lines) if line.lstrip().startswith("log_probs ="))
+    lines[at] = "    log_probs = outputs.hidden * 2"
+    plugin.write_text("\n".join(lines))
+    done = _sinkscope("unlearn", recipe, *SHORT, "--out", tmp_path / "run", "--plugin", plugin)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1
+    assert f"plugin {plugin}, line {at + 1}: TypeError: unsupported operand" in done.stderr
+    assert not (tmp_path / "run").exists()

@@ -76,7 +76,7 @@ def test_tokens_can_be_downloaded_as_an_image(opened: Open) -> None:
     root = ElementTree.fromstring(read_download(svg.value))
     written = list(root.iter("{http://www.w3.org/2000/svg}text"))
     title = " ".join(node.text for node in written if node.get("class") == "title")
-    assert HOSTILE_NAME in title and "shaded by α in layer" in title and "strongest: α 0." in title, (
+    assert HOSTILE_NAME in title and "shaded by √α in layer" in title and "strongest: α 0." in title, (
         "which model, which head, which scale"
     )
     layer, head = page.input_value("#atlas-layer"), page.input_value("#atlas-head")

@@ -147,6 +147,7 @@ def test_an_unknown_name_is_refused_with_the_nearest(tmp_path: Path) -> None:
         ({"forget": "rmu", "steering_cof": 3}, "did you mean 'objective.steering_coeff'"),
         ({"bta": 3}, "did you mean 'objective.beta'"),
         ({"forget": "kl"}, "objective.forget: .*retain objective; use one of grad_ascent, npo"),
+        ({"forget": "wga"}, "forget objective 'wga' is unknown; use one of: grad_ascent, npo, rmu, simnpo "),
         ({"steering_coeff": 3}, "objective.steering_coeff. is unknown"),
     ],
 )

@@ -17,6 +17,7 @@ const MAX_LABELED_HEADS = 16; // with more layers or heads plotly chooses the ti
 
 const statisticLabel = (name) => STATISTIC_LABELS[name] ?? name;
 const seedNote = (view) => (view.runs > 1 ? ` and ${view.runs} seeds` : "");
+const SHARES = ["alpha", "sink_rate"];
 const clamp = (value, count) => Math.min(count - 1, Math.max(0, Math.round(value) || 0));
 const tickStep = (count) => (count <= MAX_LABELED_HEADS ? 1 : undefined);
 const sourceNote = (view) => (view.passageAlpha ? "of the first passage" : `mean over passages${seedNote(view)}`);
@@ -57,8 +58,9 @@ export class Atlas {
   get cells() { return this.view.grid(this.statistic, this.bin, this.exact); }
   get map() { return this.view.map(this.layer, this.head); }
 
-  // The same colors at all positions and for all models of the page.
+  // The same colors at all positions and for all models of the page; shares of attention reach to 1, so that weak ones look weak.
   get maxValue() {
+    if (SHARES.includes(this.statistic)) return 1;
     const views = this.entries.map((entry) => this.views[entry.view]).filter((view) => view.statistics[this.statistic]);
     return Math.max(...views.map((view) => view.maxValue(this.statistic))) || 1;
   }
@@ -266,7 +268,7 @@ export class Atlas {
     this.mapNote.textContent = view.pattern
       ? `attention map, ${sourceNote(view)}${mapBinNote(view.pattern.bin)}` : "no map was stored";
     const source = view.passageAlpha ? "of this passage" : `mean over all passages${seedNote(view)}`;
-    const shades = `shaded by α in ${this.headLabel}, ${source}${binNote(view)}${view.span ? "; trigger underlined" : ""}`;
+    const shades = `shaded by √α in ${this.headLabel}, ${source}${binNote(view)}${view.span ? "; trigger underlined" : ""}`;
     this.textNote.textContent = view.tokens.length ? `${shades}${this.tokenNotes()}` : "no text was stored";
     const alpha = view.tokenAlpha(this.layer, this.head);
     this.tokens.draw(view, alpha, `${this.label}: tokens, ${shades}`, fileName("tokens", this.label, this.headLabel));

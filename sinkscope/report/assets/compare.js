@@ -194,7 +194,7 @@ class ComparisonColumn {
     }
     const { label } = this.model;
     const prefix = label ? `${label}: ` : "";
-    const title = `${prefix}tokens, ${labels[condition]}${placementNote}, shaded by α of ${headLabel}${binNote(view)}`;
+    const title = `${prefix}tokens, ${labels[condition]}${placementNote}, shaded by √α of ${headLabel}${binNote(view)}`;
     const name = fileName("tokens", label, placement, labels[condition], headLabel);
     strip.draw(view, view.profile("alpha", layer, head), title, name);
   }

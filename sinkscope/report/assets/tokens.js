@@ -15,14 +15,13 @@ const PADDING = 10;
 const shadedTokens = (view, alpha) => {
   const end = Math.max(0, Math.floor((view.tokenCount - constants.minQueries + 1) / view.bin));
   const isShaded = (bin) => bin < end && !Number.isNaN(alpha[bin]);
-  const maxValue = Math.max(1e-9, ...view.tokens.map((_, bin) => (isShaded(bin) ? alpha[bin] : 0)));
   const inTrigger = (bin) => view.span && bin * view.bin < view.span[1] && (bin + 1) * view.bin > view.span[0];
   return view.tokens.map((token, bin) => ({
     position: view.positionLabel(bin),
     token,
     text: token.replace(/\n/g, "⏎").replace(/\t/g, "⇥") || "∅",
     alpha: bin < end ? alpha[bin] : NaN,
-    shade: isShaded(bin) ? (0.85 * Math.sqrt(Math.min(1, alpha[bin] / maxValue))).toFixed(3) : null,
+    shade: isShaded(bin) ? (0.85 * Math.sqrt(alpha[bin])).toFixed(3) : null,
     isTrigger: Boolean(inTrigger(bin)),
   }));
 };

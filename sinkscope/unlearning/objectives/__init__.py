@@ -22,7 +22,7 @@ from typing import Any, Final, Literal, TypeVar
 from torch import Tensor
 
 from sinkscope.config import Config
-from sinkscope.errors import RecipeError
+from sinkscope.errors import RecipeError, suggest
 from sinkscope.plugins import Registry
 from sinkscope.unlearning.batch import Unit
 
@@ -97,10 +97,15 @@ def get_objective(name: str, role: Role) -> Objective:
     Raises:
         RecipeError: the name is unknown, or is that of an objective of the other role.
     """
+    known = [each for each, objective in OBJECTIVES.items() if objective.role == role]
+    if name not in OBJECTIVES:
+        hint = suggest(name, known, "use one of")
+        raise RecipeError(
+            f"{role} objective {name!r} is unknown; {hint} (of your own: give its file as `plugin`)"
+        )
     objective = OBJECTIVES[name]
     if objective.role != role:
-        known = ", ".join(known for known, other in OBJECTIVES.items() if other.role == role)
-        raise RecipeError(f"{name!r} is a {objective.role} objective; use one of {known}")
+        raise RecipeError(f"{name!r} is a {objective.role} objective; use one of {', '.join(known)}")
     return objective
 
 
