@@ -216,7 +216,8 @@ def test_a_token_without_an_embedding_is_refused(checkpoints: dict[str, Path], t
     """A tokenizer of another model: torch would say that an index is out of range."""
     directory = Path(shutil.copytree(checkpoints["llama"], tmp_path / "model"))
     model = load(str(directory), device="cpu")
-    model.tokenizer.add_tokens(["unusual"])
+    n_embeddings = model.hf.get_input_embeddings().weight.shape[0]
+    model.tokenizer.add_tokens([f"unusual{number}" for number in range(n_embeddings)])
     assert len(model.encode("usual")) > 1
     with pytest.raises(ModelError, match=r"gives the id \d+, but there are \d+ embeddings; save the tok"):
-        model.encode("unusual")
+        model.encode(f"unusual{n_embeddings - 1}")
