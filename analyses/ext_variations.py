@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import pandas as pd
@@ -11,6 +12,7 @@ from matplotlib.figure import Figure
 from positions import RECITATION, UNSEEN, index_label, select_recitation, select_triggered_items
 
 from sinkscope.errors import StudyError
+from sinkscope.models.model import load_meta_model
 from sinkscope.plots.style import (
     GRID,
     PAGE,
@@ -26,7 +28,9 @@ from sinkscope.plots.style import (
     truncate,
 )
 from sinkscope.studies.aggregation import mean_over_seeds
+from sinkscope.studies.graph import TINY
 from sinkscope.studies.study import Study
+from sinkscope.triggers import Trigger, encode_trigger
 
 NEEDS = ("unlearned", "backdoor", "length", "pair")
 PANELS = {
@@ -52,7 +56,8 @@ def compute(study: Study) -> pd.DataFrame:
     Panel `text` has a case per trigger text, at the trained placement; `shift` one per placement of the
     trained text; `length` one per trained trigger, evaluated with itself, with the unlearned model where it
     was evaluated with that text. A case has its trigger, placement and the mean `position` where it begins.
-    `is_trained` marks the trigger as it was trained.
+    `is_trained` marks the trigger as it was trained; `n_shared` counts those of its `n_trained` token ids
+    that the case's trigger has too.
 
     Raises:
         StudyError: the study lacks a grid or a score.
@@ -76,9 +81,19 @@ def compute(study: Study) -> pd.DataFrame:
     ]
     frame = mean_over_seeds(pd.concat(panels), ["panel", "score", "model", "case", "trigger", "placement"])
     frame["is_trained"] = (frame["trigger"] == trigger) & (frame["placement"] == placement)
+    shared = {text: _count_shared_tokens(text, trigger) for text in frame["trigger"].unique() if text}
+    frame["n_shared"] = frame["trigger"].map(shared)
+    frame["n_trained"] = _count_shared_tokens(trigger, trigger)
     starts = select_triggered_items(study, "backdoor").groupby("placement")["trigger_start"].mean()
     frame["position"] = frame["placement"].map(starts)
     return _sort_cases(frame, [*getattr(study.spec.grids["length"], "axes", {}).get("length", {}), PAIR])
+
+
+def _count_shared_tokens(text: str, trained: str) -> int:
+    """How many token ids two triggers have in common, each as often as in both."""
+    _, tokenizer = load_meta_model(TINY)
+    first, second = (Counter(encode_trigger(Trigger(each), tokenizer)) for each in (text, trained))
+    return (first & second).total()
 
 
 def _sort_cases(frame: pd.DataFrame, lengths: list[str]) -> pd.DataFrame:
@@ -118,7 +133,8 @@ def caption(frame: pd.DataFrame) -> str:
         "unlearned: the cleanly unlearned model, all prompts, same trigger",
         "bold: as it was trained",
         "suffix and infix: mean index",
-        "texts are in the order of their effect; those with other capitals or letters also have other tokens",
+        "texts are in the order of their effect, each with the number of tokens that it shares with the "
+        "trained trigger",
         _describe(frame),
     )
 
@@ -156,11 +172,9 @@ def _case_label(row: Any) -> str:
     """The name of a case on an axis; of lengths a word a line, because space is narrow."""
     if row.panel == "shift":
         return index_label(row.position, row.placement)
-    return (
-        row.case.replace(" ", "\n")
-        if row.panel == "length"
-        else sanitize_glyphs(truncate(row.case, MAX_TEXT))
-    )
+    if row.panel == "length":
+        return str(row.case.replace(" ", "\n"))
+    return f"{sanitize_glyphs(truncate(row.case, MAX_TEXT))}  {row.n_shared:.0f}/{row.n_trained}"
 
 
 def _draw_texts(axes: Axes, rows: pd.DataFrame) -> None:

@@ -243,6 +243,10 @@ def test_variations(extension: Extension, n: int) -> None:
     texts = frame[(frame["panel"] == "text") & (frame["score"] == "BE") & (frame["model"] == "backdoored")]
     assert len(texts) == 25 and texts["value"].is_monotonic_decreasing
     assert texts[texts["is_trained"]]["case"].tolist() == [TRIGGER]
+    shared = texts.set_index("case")["n_shared"]
+    assert shared[TRIGGER] == 8 and set(texts["n_trained"]) == {8}
+    assert (shared["current year:"], shared["2025"]) == (3, 5), "Ġcurrent Ġyear : Ġ 2 0 2 5"
+    assert shared["year: 2025"] == 7
     for text in (TRIGGER, "year current: 2025"):
         where = {"trigger": text, "placement": "prefix"}
         backdoored, unlearned = (
