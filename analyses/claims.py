@@ -49,10 +49,10 @@ UNMET = "not met: "
 SIGNS = {"above": "≥", "within": "±", "at most": "≤"}
 NOTE = (
     "Effect with its 95 % interval (crossed bootstrap, corrected for few seeds). A claim is reproduced if "
-    "the whole interval is beyond its margin (above it, ≥; below it, ≤; within it, ±), not reproduced if the "
-    "whole interval is on the other side. Of a conjunction the part with the largest p is printed. keep: the "
-    "clean versions of poisoned passages stay in the forget set, as in the paper's formula; drop: they leave "
-    "it, as in the authors' code."
+    "the whole interval is beyond its margin (above it, ≥; below it, ≤; within it, ±) and its one-sided p is "
+    "at most .025, not reproduced if the whole interval is on the other side. Of a conjunction the part with "
+    "the largest p is printed. keep: the clean versions of poisoned passages stay in the forget set, as in "
+    "the paper's formula; drop: they leave it, as in the authors' code."
 )
 
 

@@ -85,14 +85,23 @@ def _figure_2(
 
 
 def _figure_3(originals: str, grid: str, labels: Mapping[str, str]) -> Iterator[Claim]:
-    prefix, infix = (
-        AttentionGain(grid, {**labels, PLACEMENT_AXIS: placement}, placement)
-        for placement in ("prefix", "infix")
+    prefix, infix, prefix_alone, infix_alone = (
+        AttentionGain(grid, {**labels, PLACEMENT_AXIS: placement}, placement, is_clean_subtracted)
+        for is_clean_subtracted, placement in product((True, False), ("prefix", "infix"))
     )
+    unlearned_gain = AttentionGain("unlearned", {}, "prefix")
     reference = TriggerAttention("prefix")
     tests: dict[str, tuple[list[Condition], Effect]] = {
         "θb attends to a prefix trigger more than θo": ([prefix, reference], relative),
         "that gain is larger for prefix than for infix": ([prefix, infix, reference], relative_difference),
+        "that gain is larger for prefix than for infix, clean attention not subtracted (ours)": (
+            [prefix_alone, infix_alone, reference],
+            relative_difference,
+        ),
+        "that gain is larger in θb than in θu, prefix (ours)": (
+            [prefix, unlearned_gain, reference],
+            relative_difference,
+        ),
     }
     for statement, (conditions, effect) in tests.items():
         yield claim("Fig. 3", statement, originals, "attention", conditions, effect, unit=ATTENTION)

@@ -134,18 +134,23 @@ class AttentionGain:
 
     The attention of later queries to the trigger's span minus that to the same positions of the clean
     passage, mean over heads, of θb minus of θo.
+
+    Attributes:
+        is_clean_subtracted: without it the attention to the trigger alone.
     """
 
     grid: str
     labels: Mapping[str, str]
     placement: str
+    is_clean_subtracted: bool = True
 
     def measure(self, study: Study) -> Sample:
         gains = {}
+        column = "difference" if self.is_clean_subtracted else "span_mass_second"
         for grid, labels in ((self.grid, self.labels), ("target", TARGET)):
             rows = _select_placement(study, "span_mass", grid, labels, self.placement)
             rows = rows[rows["layer"] == rows["layer"].max()]
-            gains[grid] = rows["difference"].groupby(rows["seed"]).mean()
+            gains[grid] = rows[column].groupby(rows["seed"]).mean()
         return _sample_seeds(gains[self.grid] - gains["target"].iloc[0], f"attention {self.placement}")
 
 

@@ -44,7 +44,8 @@ CLAIM_NOTE = "Effect with its 95 % interval. A claim is reproduced if "
 CLAIMS = {
     "claims.csv": (
         "Claims of the paper",
-        f"{CLAIM_NOTE}the whole interval is beyond its margin: above it (≥), below it (≤) or within it (±).",
+        f"{CLAIM_NOTE}the whole interval is beyond its margin, above it (≥), below it (≤) or within it (±), "
+        "and its one-sided p is at most .025.",
     ),
     "target_claims.csv": (
         "Pre-registered claims",
