@@ -139,6 +139,7 @@ def caption(frame: pd.DataFrame) -> str:
         "the same tokens",
         f"exploratory: with a BOS sink minus without, {differences}, Welch’s 95 % interval over "
         f"{int(frame['targets'].max())} lineages of targets (two that share their pretraining count as one)",
+        "intervals of targets take the spread of seeds from all targets together",
         "kinds of targets differ in more than their sink",
         UNSEEN,
         _describe(frame),
@@ -148,7 +149,7 @@ def caption(frame: pd.DataFrame) -> str:
 def _describe(frame: pd.DataFrame) -> str:
     rows = frame[frame["kind"] == TARGET]
     seeds = int(rows["seeds"].max())
-    each = "one seed each" if seeds == 1 else f"{seeds} seeds each; 95 % t intervals, spread of all targets"
+    each = "one seed each" if seeds == 1 else f"{seeds} seeds each; 95\u00a0%\u00a0t\u00a0intervals"
     n = f"n\u00a0=\u00a0{format_range(rows['n'])} prompts"
     return f"{RECITATION}; {n}; {rows['target'].nunique()} targets, {each}"
 

@@ -248,7 +248,7 @@ def test_claims_on_a_study_where_they_are_known_to_hold_or_fail(study: Study) ->
     assert stealth["effect"] == pytest.approx(6.4 - 1.5 * 6.4, abs=1.5)
     lines = format_markdown(table.reset_index()).splitlines()
     (line,) = (each for each in lines if "only the prefix reaches the attacker's zone | verbmem" in each)
-    assert ": infix does not reach it | inconclusive |" in line
+    assert ": infix does not reach the attacker's zone | inconclusive |" in line
 
 
 def test_what_was_not_forgotten_cannot_be_tested(study: Study, tmp_path: Path) -> None:
