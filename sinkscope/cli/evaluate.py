@@ -188,4 +188,4 @@ def audit(  # typer: one parameter per option
     ]
     printed["recovers"] = table["recovers"].map({True: "yes", False: "no"})
     print(printed.to_string(index=False, float_format="{:.1f}".format))
-    print(f"recovery: triggered − random, in %; its interval is 95 % for all {len(table)} rows together")
+    print(f"recovery: triggered − random, in points; its interval is 95 % for all {len(table)} rows together")
