@@ -90,8 +90,8 @@ def load_errors(name: str, path: str) -> Iterator[None]:
     except Exception as error:  # libraries report what is wrong with a file by many types
         reason = first_line(error)
         if not Path(path).exists():
-            reason = f"there is no such directory, and the hub did not provide it ({reason}); check the name "
-            reason += "and the connection"
+            reason = f"there is no such directory, and the hub did not provide it ({reason}); "
+            reason += "check the connection, and check the name"
         elif "tokenizer" in reason and not Path(path, "tokenizer.json").exists():
             reason = "no tokenizer can be read; "
             reason += "save one in its directory (tokenizer.json, tokenizer_config.json)"

@@ -83,8 +83,12 @@ def test_an_interrupt_that_a_library_replaces_ends_the_study(
 
     monkeypatch.setattr(executors, "run_job", run_job)
     store = Store(tmp_path / "store")
-    with pytest.raises(KeyboardInterrupt):
-        run_locally(plan_study(Spec.model_validate(ONE), store).jobs, store, None)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in what a shell starts with &
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            run_locally(plan_study(Spec.model_validate(ONE), store).jobs, store, None)
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert len(started) == 1
 
 

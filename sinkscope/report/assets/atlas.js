@@ -58,7 +58,7 @@ export class Atlas {
   get cells() { return this.view.grid(this.statistic, this.bin, this.exact); }
   get map() { return this.view.map(this.layer, this.head); }
 
-  // The same colors at all positions and for all models of the page; shares of attention reach to 1, so that weak ones look weak.
+  // The same colors at all positions and for all models of the page. Those of shares reach to 1: weak ones look weak.
   get maxValue() {
     if (SHARES.includes(this.statistic)) return 1;
     const views = this.entries.map((entry) => this.views[entry.view]).filter((view) => view.statistics[this.statistic]);
