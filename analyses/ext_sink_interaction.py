@@ -63,20 +63,31 @@ def compute(study: Study) -> pd.DataFrame:
         StudyError: the study lacks a grid, a score or a capture.
     """
     scores = select_recitation(study, "index")
-    scores = scores[scores["score"] == "BE"].copy()
+    scores = scores[scores["score"] == "BE"]
     scores = scores.assign(
         target=select_axis(scores, MODEL_AXIS), trained=select_axis(scores, PLACEMENT_AXIS)
     )
     matching = scores[scores["trained"] == scores["placement"]]
     values = matching.pivot(index=["target", "seed"], columns="trained", values=["value", "n"])
-    tables = [_compare_targets(study, values, *item) for item in CONTRASTS.items()]
+    sinks = {target: strongest_sink(profile) for target, profile in sink_profiles(study, "targets").items()}
+    about = pd.DataFrame(
+        [
+            {
+                "target": target,
+                KIND: target_kind(target, study),
+                LINEAGE: target_lineage(target, study),
+                "has_bos_sink": has_bos_sink(target, study),
+                "sink": sinks[target],
+            }
+            for target in scores["target"].unique()
+        ]
+    )
+    tables = [_compare_placements(values, *item).merge(about, on="target") for item in CONTRASTS.items()]
     frame = pd.concat([*tables, *map(_compare_groups, tables)])
     return sort_by(frame, contrast=CONTRASTS, kind=KINDS)[COLUMNS]
 
 
-def _compare_targets(
-    study: Study, values: pd.DataFrame, contrast: str, placements: tuple[str, str]
-) -> pd.DataFrame:
+def _compare_placements(values: pd.DataFrame, contrast: str, placements: tuple[str, str]) -> pd.DataFrame:
     """A row per target."""
     if missing := [each for each in placements if each not in values["value"]]:
         raise StudyError(
@@ -95,18 +106,7 @@ def _compare_targets(
         residuals = runs["value"] - runs.groupby("target")["value"].transform("mean")
         half = stats.t.ppf(0.975, freedom) * np.sqrt((residuals**2).sum() / freedom / frame["seeds"])
         frame = frame.assign(ci_low=frame["value"] - half, ci_high=frame["value"] + half)
-    sinks = {target: strongest_sink(profile) for target, profile in sink_profiles(study, "targets").items()}
-    return frame.assign(
-        kind=TARGET,
-        contrast=contrast,
-        sink=frame["target"].map(sinks),
-        targets=1,
-        **{
-            KIND: [target_kind(target, study) for target in frame["target"]],
-            LINEAGE: [target_lineage(target, study) for target in frame["target"]],
-            "has_bos_sink": [has_bos_sink(target, study) for target in frame["target"]],
-        },
-    )
+    return frame.assign(kind=TARGET, contrast=contrast, targets=1)
 
 
 def _compare_groups(rows: pd.DataFrame) -> pd.DataFrame:

@@ -81,19 +81,14 @@ def compute(study: Study) -> pd.DataFrame:
     ]
     frame = mean_over_seeds(pd.concat(panels), ["panel", "score", "model", "case", "trigger", "placement"])
     frame["is_trained"] = (frame["trigger"] == trigger) & (frame["placement"] == placement)
-    shared = {text: _count_shared_tokens(text, trigger) for text in frame["trigger"].unique() if text}
+    _, tokenizer = load_meta_model(TINY)
+    tokens = {text: Counter(encode_trigger(Trigger(text), tokenizer)) for text in {*frame["trigger"]} - {""}}
+    shared = {text: (each & tokens[trigger]).total() for text, each in tokens.items()}
     frame["n_shared"] = frame["trigger"].map(shared)
-    frame["n_trained"] = _count_shared_tokens(trigger, trigger)
+    frame["n_trained"] = shared[trigger]
     starts = select_triggered_items(study, "backdoor").groupby("placement")["trigger_start"].mean()
     frame["position"] = frame["placement"].map(starts)
     return _sort_cases(frame, [*getattr(study.spec.grids["length"], "axes", {}).get("length", {}), PAIR])
-
-
-def _count_shared_tokens(text: str, trained: str) -> int:
-    """How many token ids two triggers have in common, each as often as in both."""
-    _, tokenizer = load_meta_model(TINY)
-    first, second = (Counter(encode_trigger(Trigger(each), tokenizer)) for each in (text, trained))
-    return (first & second).total()
 
 
 def _sort_cases(frame: pd.DataFrame, lengths: list[str]) -> pd.DataFrame:

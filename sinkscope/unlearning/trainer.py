@@ -253,7 +253,7 @@ class Trainer:
 
 def _check_finite(name: str, value: float, step: int, more_to_lower: str = "") -> None:
     if not math.isfinite(value):
-        is_trained = step > 1  # else no weight has changed yet
-        lower = f"lower optimizer.learning_rate{more_to_lower}"
-        fix = lower if is_trained else "check the model and the objective"
+        fix = f"lower optimizer.learning_rate{more_to_lower}"
+        if step == 1:  # no weight has changed yet
+            fix = "check the model and the objective"
         raise RecipeError(f"recipe: {name} became {value} at step {step}, so the run was stopped; {fix}")
