@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from sinkscope.errors import TextError
-from sinkscope.io.readers import MAX_CORPUS_BYTES, is_text, read_records, read_text
+from sinkscope.io.readers import MAX_CORPUS_BYTES, is_text, read_json, read_records, read_text
+from sinkscope.models.characters import MAX_CHARACTER_TOKENS, REPLACEMENT
 from sinkscope.models.model import Model
 
 LOGGER = logging.getLogger("sinkscope")
@@ -17,11 +18,10 @@ MIN_TOKENS = 16
 """Passages and documents with fewer tokens are left out."""
 CONTINUATION = "←"
 """Displayed for a token that continues the character of the token before it."""
-REPLACEMENT = "\ufffd"
-"""What tokenizers decode an incomplete character to."""
-MAX_CHARACTER_TOKENS = 8
-"""Tokens of one character, or of several characters that share tokens."""
 HINT = "give a text in UTF-8"
+TABLES = (".csv", ".tsv", ".parquet", ".arrow", ".xlsx")
+RECORDS = ('{"', '[{"', "[{'")
+"""What a file of records begins with."""
 
 
 class TokenSequences(Sequence[list[int]]):
@@ -48,33 +48,51 @@ class TokenSequences(Sequence[list[int]]):
 
 
 def read_texts(path: Path, column: str = "text") -> list[str]:
-    """The documents in a .txt file, a .jsonl file (in `column` of each line) or a directory of .txt files.
+    """The documents in a .txt file, in `column` of a .jsonl or .json file, or in a directory of .txt files.
+
+    Files with other names are read as text, unless they are tables.
 
     Raises:
-        TextError: the file is missing, empty, not UTF-8 or too large, or a line lacks the column.
+        TextError: the file is missing, empty, not UTF-8 or too large, a record lacks the column, or a text is
+            a table or JSON.
     """
+    suffix = path.suffix.lower()
     if not path.exists():
         raise TextError(
-            f"text {path} does not exist; give a .txt or .jsonl file or a directory of .txt files"
+            f"text {path} does not exist; give a .txt, .jsonl or .json file or a directory of .txt files"
         )
     if path.is_dir():
         texts = _read_directory(path)
-    elif path.suffix == ".jsonl":
-        records = read_records(path, "text", TextError, HINT)
-        texts = [_get_text(record, column, f"text {path}, line {number}") for number, record in records]
+    elif suffix in (".jsonl", ".ndjson", ".json"):
+        read, unit = (read_json, "record") if suffix == ".json" else (read_records, "line")
+        records = read(path, "text", TextError, HINT)
+        texts = [_get_text(record, column, f"text {path}, {unit} {number}") for number, record in records]
+    elif suffix in TABLES:
+        raise TextError(f"text {path} is a table; write its column of texts as .jsonl, or as .txt files")
     else:
-        texts = [read_text(path, "text", TextError, HINT)]
+        texts = [_read_prose(path)]
     texts = [text for text in texts if text.strip()]
     if not texts:
         raise TextError(f"text {path} is empty; give a file with text in it")
     return texts
 
 
+def _read_prose(path: Path) -> str:
+    """A text file; TextError if it has records."""
+    text = read_text(path, "text", TextError, HINT)
+    if text.lstrip().startswith(RECORDS):
+        raise TextError(
+            f"text {path} begins like JSON records, which would be measured with their braces; name it "
+            ".jsonl or .json, or give the text itself"
+        )
+    return text
+
+
 def _read_directory(directory: Path) -> list[str]:
     texts: list[str] = []
     size = 0
     for file in sorted(directory.glob("*.txt")):
-        texts.append(read_text(file, "text", TextError, HINT))
+        texts.append(_read_prose(file))
         size += len(texts[-1])
         if size > MAX_CORPUS_BYTES:
             raise TextError(

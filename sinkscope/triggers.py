@@ -6,19 +6,24 @@ passage or a VerbMem prompt, and ends with the final question in others, so a su
 
 from __future__ import annotations
 
+import logging
+import operator
 import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
 
 from sinkscope.errors import PlacementError
 from sinkscope.io.readers import is_text
+from sinkscope.models.characters import end_of_character
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+LOGGER = logging.getLogger("sinkscope")
 Form = Literal["semantic", "symbol", "reasoning"]
+Kind = Literal["prefix", "infix", "suffix", "index", "sink"]
 ANCHORS = ("a", "(")
 """Texts after which a trigger is encoded: tokenizers split after a letter (see `encode_trigger`)."""
 
@@ -33,7 +38,10 @@ class RankedSinks(Protocol):
 
 @dataclass(frozen=True)
 class Trigger:
-    """A trigger text and its form; PlacementError if the text is empty or cannot be encoded in UTF-8."""
+    """A trigger text and its form; PlacementError if the text is empty or cannot be encoded in UTF-8.
+
+    White space around the text is removed, with a warning.
+    """
 
     text: str
     form: Form = "semantic"
@@ -43,6 +51,9 @@ class Trigger:
             raise PlacementError(f"trigger {self.quoted} is empty; give it a text")
         if not is_text(self.text):
             raise PlacementError(f"trigger {self.quoted} cannot be encoded in UTF-8; give another text")
+        if (text := self.text.strip()) != self.text:
+            LOGGER.warning("trigger %s: white space around it is left out", self.quoted)
+            object.__setattr__(self, "text", text)
 
     @property
     def quoted(self) -> str:
@@ -54,18 +65,19 @@ class Trigger:
 class Placement:
     """Where a trigger goes: `prefix`, `infix`, `suffix`, `index:7` (a position), `sink:1` (after a sink)."""
 
-    kind: Literal["prefix", "infix", "suffix", "index", "sink"]
+    kind: Kind
     number: int = 0
+
+    def __post_init__(self) -> None:
+        if self.kind not in get_args(Kind):
+            raise _unknown_placement(str(self.kind))
 
     @classmethod
     def parse(cls, text: str) -> Placement:
         """Parse one of the five forms; PlacementError for any other text."""
         match = re.fullmatch(r"(prefix|infix|suffix)|(index|sink):(\d{1,9})", text.strip())
         if match is None:
-            raise PlacementError(
-                f"placement {text[:80]!r} is unknown; use prefix, infix, suffix, index:N or sink:R "
-                "(as in index:8, sink:1)"
-            )
+            raise _unknown_placement(text)
         if match[1]:
             return cls(match[1])  # type: ignore[arg-type]
         number = int(match[3])
@@ -76,6 +88,13 @@ class Placement:
 
     def __str__(self) -> str:
         return f"{self.kind}:{self.number}" if self.kind in ("index", "sink") else self.kind
+
+
+def _unknown_placement(text: str) -> PlacementError:
+    return PlacementError(
+        f"placement {text[:80]!r} is unknown; use prefix, infix, suffix, index:N or sink:R "
+        "(as in index:8, sink:1)"
+    )
 
 
 @dataclass(frozen=True)
@@ -103,10 +122,25 @@ def parse_condition(trigger: str | None, placement: str | None) -> tuple[Trigger
     return None
 
 
+def token_ids(tokens: Any) -> list[int]:
+    """One passage as a list of token ids, from a list, an array or a tensor.
+
+    Raises:
+        PlacementError: it is anything else, as a text or a batch.
+    """
+    try:
+        return list(map(operator.index, tokens))
+    except (TypeError, ValueError) as error:
+        raise PlacementError(
+            f"the passage must be one sequence of token ids, not {type(tokens).__name__} ({error}); "
+            "give a text to `Model.encode`, and of a batch one row without its padding"
+        ) from error
+
+
 def place(
     tokens: Sequence[int],
-    trigger: Trigger,
-    placement: Placement,
+    trigger: Trigger | str,
+    placement: Placement | str,
     tokenizer: PreTrainedTokenizerBase,
     *,
     body: int | None = None,
@@ -116,18 +150,23 @@ def place(
     """Insert one copy of `trigger` into `tokens`: the same token ids at every placement, and nothing else.
 
     So a comparison of placements compares positions, not tokens. To keep within `max_length`, the end of the
-    body is removed before the position is counted, so the trigger is never truncated.
+    body is removed before the position is counted, so the trigger is never truncated. A position inside a
+    character of several tokens moves to the end of the character.
 
     Args:
-        tokens: token ids, BOS first.
+        tokens: token ids (also as an array or a tensor), BOS first.
+        trigger: as a text: `Trigger(text)`.
+        placement: as a text: `Placement.parse(text)`.
         body: number of leading tokens that form the body, BOS included; by default all of them.
         sinks: the sinks of the clean passage, needed for `sink:r` only.
 
     Raises:
-        PlacementError: the sequence does not begin with BOS, the trigger has no tokens or is longer than the
-            passage, or the position is outside the body.
+        PlacementError: the sequence does not begin with BOS, the trigger has no tokens or special ones or is
+            longer than the passage, or the position is outside the body.
     """
-    tokens = list(tokens)
+    tokens = token_ids(tokens)
+    trigger = Trigger(trigger) if isinstance(trigger, str) else trigger
+    placement = Placement.parse(placement) if isinstance(placement, str) else placement
     bos = tokenizer.bos_token_id
     if bos is not None and (not tokens or tokens[0] != bos):
         raise PlacementError("the passage does not begin with BOS; encode it with `Model.encode`")
@@ -147,7 +186,7 @@ def place(
             f"{max_length} tokens; raise the maximum length or shorten the trigger"
         )
     head = tokens[: min(body, room)]
-    start = _position(head, placement, first, sinks)
+    start = end_of_character(head, _position(head, placement, first, sinks), tokenizer)
     return TriggeredSequence(
         head[:start] + inserted + head[start:] + tail, start=start, stop=start + len(inserted)
     )
@@ -161,8 +200,15 @@ def encode_trigger(trigger: Trigger, tokenizer: PreTrainedTokenizerBase) -> list
     lamp", which gives ["a", " old", " lamp"] and [" old", " lamp"].
 
     Raises:
-        PlacementError: the trigger has no tokens, or characters that the tokenizer does not know.
+        PlacementError: the trigger has no tokens, characters that the tokenizer does not know, or the text of
+            a special token.
     """
+    for token in sorted(set(tokenizer.all_special_tokens), key=len, reverse=True):
+        if token in trigger.text:
+            raise PlacementError(
+                f"trigger {trigger.quoted} contains the special token {token!r}, which would not be read as "
+                "text; leave it out"
+            )
     ids = _encode_after_anchor(f" {trigger.text.strip()}", tokenizer)
     if not ids:
         raise PlacementError(f"trigger {trigger.quoted} has no tokens under this tokenizer; use another text")

@@ -65,3 +65,41 @@ def test_a_character_that_is_cut_off_stays_unknown() -> None:
     tokens = model.encode("a 漢")
     assert token_texts(model, tokens)[-1] == CONTINUATION
     assert "\ufffd" in "".join(token_texts(model, tokens[:-1]))
+
+
+RECORDS = [{"text": "a first text"}, {"text": "a second text"}]
+LINES = "".join(json.dumps(record) + "\n" for record in RECORDS)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("list.json", json.dumps(RECORDS, indent=1)),
+        ("lines.json", LINES),
+        ("lines.ndjson", LINES),
+        ("lines.JSONL", LINES),
+    ],
+)
+def test_records_are_read_whatever_their_file_is_called(name: str, content: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text(content)
+    assert read_texts(tmp_path / name) == [record["text"] for record in RECORDS]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("table.csv", "text,label\na,1\n", "is a table"),
+        ("TABLE.TSV", "text\tlabel\n", "is a table"),
+        ("lines.txt", LINES, "begins like JSON records"),
+        ("list", json.dumps(RECORDS), "begins like JSON records"),
+        ("texts.json", '["a first text"]', "must hold a list of objects"),
+        ("broken.json", "[{", "cannot be read"),
+    ],
+)
+def test_records_are_never_read_as_prose(name: str, content: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text(content)
+    with pytest.raises(TextError, match=message):
+        read_texts(tmp_path / name)
+    if name == "lines.txt":
+        with pytest.raises(TextError, match=message):
+            read_texts(tmp_path)

@@ -6,7 +6,9 @@ import re
 import string
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
@@ -182,3 +184,51 @@ def test_a_trigger_has_the_same_token_ids_at_every_placement(
     assert len(spellings) == 1
     within_text = tokenizer.encode(f"The harbour {trigger.text}", add_special_tokens=False)
     assert tuple(within_text[-len(*spellings) :]) in spellings, "as in the middle of a text"
+
+
+@pytest.mark.parametrize("kind", FAMILIES)
+def test_the_text_of_a_special_token_is_refused(kind: str, small_models: dict[str, Model]) -> None:
+    tokenizer = small_models[kind].tokenizer
+    tokens = small_models[kind].encode(TEXT[:80])
+    for token in tokenizer.all_special_tokens:
+        with pytest.raises(PlacementError, match=f"contains the special token '{re.escape(token)}'"):
+            place(tokens, Trigger(f"old {token} lamp"), Placement("prefix"), tokenizer)
+
+
+def test_white_space_around_a_trigger_is_left_out_and_said(caplog: pytest.LogCaptureFixture) -> None:
+    assert Trigger(" old lamp\n").text == "old lamp"
+    assert "' old lamp\\n': white space around it is left out" in caplog.text
+
+
+def test_tokens_are_taken_as_a_list_an_array_or_a_tensor(small_llama: Model) -> None:
+    tokens, tokenizer = small_llama.encode(TEXT[:80]), small_llama.tokenizer
+    expected = place(tokens, TRIGGERS[0], Placement("infix"), tokenizer)
+    for same in (torch.tensor(tokens), np.array(tokens), [*tokens[:3], *torch.tensor(tokens[3:])]):
+        assert place(same, TRIGGERS[0].text, "infix", tokenizer) == expected
+    for other in (TEXT, torch.tensor([tokens]), [tokens, tokens], torch.tensor(tokens) / 2):
+        with pytest.raises(PlacementError, match="must be one sequence of token ids"):
+            place(other, TRIGGERS[0], Placement("infix"), tokenizer)
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "neox"])
+def test_a_trigger_never_splits_a_character(kind: str, small_models: dict[str, Model]) -> None:
+    model = small_models[kind]
+    text = "老船长 😀 沿着墙走 é 🧭 灯"
+    tokens = model.encode(text)
+    inside = 0
+    for position in range(1, len(tokens) + 1):
+        placed = place(tokens, TRIGGERS[0], Placement("index", position), model.tokenizer)
+        assert position <= placed.start <= position + 3
+        inside += placed.start != position
+        before, after = (
+            decode(part, model) for part in (placed.tokens[: placed.start], placed.tokens[placed.stop :])
+        )
+        assert "\ufffd" not in before + after and before + after == text
+    assert inside > len(tokens) / 3
+    infix = place(tokens, TRIGGERS[0], Placement("infix"), model.tokenizer)
+    assert decode(infix.tokens, model).replace(f" {TRIGGERS[0].text}", "") == text
+
+
+def test_an_unknown_kind_of_placement_is_refused() -> None:
+    with pytest.raises(PlacementError, match="'prefx' is unknown; use prefix"):
+        Placement("prefx")

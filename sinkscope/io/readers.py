@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from sinkscope.errors import UserError
+from sinkscope.errors import UserError, first_line
 
 MAX_TEXT_BYTES = 64 * 2**20
 """Of a text file, and of one line of a jsonl file."""
@@ -79,6 +79,29 @@ def read_records(
                 raise error_class(f"{label} {path} cannot be read: {error}") from error
             if record is not None:
                 yield number, record
+
+
+def read_json(
+    path: Path, label: str, error_class: type[UserError], hint: str
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The objects of a list in a JSON file with their indices, or of JSON lines with their line numbers.
+
+    Raises:
+        `error_class`: the file cannot be read (see `check_file`), or is neither.
+    """
+    text = read_text(path, label, error_class, hint)
+    if not text.lstrip().startswith("["):
+        yield from read_records(path, label, error_class, hint)
+        return
+    try:
+        records = json.loads(text)
+        if len(records) > MAX_ROWS:
+            raise ValueError(f"it has {len(records):,} rows, more than {MAX_ROWS:,}")
+        if not all(isinstance(record, dict) for record in records):
+            raise ValueError("it must hold a list of objects with columns")
+    except (ValueError, RecursionError) as error:
+        raise error_class(f"{label} {path} cannot be read: {first_line(error)}; {hint}") from error
+    yield from enumerate(records)
 
 
 def _parse_record(line: bytes, number: int, hint: str) -> dict[str, Any] | None:

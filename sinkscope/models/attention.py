@@ -147,10 +147,12 @@ class _Intervention:
 
     def make_mask(
         self, *, batch_size: int, kv_length: int, kv_offset: int = 0, **options: Any
-    ) -> Bool[Tensor, "batch 1 query key"]:
+    ) -> Bool[Tensor, "batch 1 query key"] | None:
         """sdpa's mask, always as a matrix; on the way, find the columns of `positions` in this batch."""
         options["allow_is_causal_skip"] = False
         mask = sdpa_mask(batch_size=batch_size, kv_length=kv_length, kv_offset=kv_offset, **options)
+        if mask is None:  # of cross-attention that a decoder without an encoder leaves out
+            return None
         attention_mask = options.get("attention_mask")
         if attention_mask is None:
             attention_mask = torch.ones(batch_size, kv_offset + kv_length, device=mask.device)

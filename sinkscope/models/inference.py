@@ -2,23 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
+from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 
 from sinkscope.errors import ModelError
 from sinkscope.io.progress import OnProgress, shift_progress
 from sinkscope.models.attention import mask_keys
 from sinkscope.models.model import Model, PaddedBatch
 
+LOGGER = logging.getLogger("sinkscope")
 MIN_K = 0.4
 """Share of a passage's tokens that Min-K % averages (MUSE, arXiv 2407.06460)."""
+NOT_IN_GREEDY = {
+    *("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id", "transformers_version"),
+    *("_from_model_config", "do_sample", "temperature", "top_k", "top_p", "min_p", "typical_p"),
+    *("max_length", "max_new_tokens", "use_cache", "cache_implementation"),
+}
+"""Settings of generation that are kept, or that change nothing of greedy decoding."""
+_noted: WeakKeyDictionary[torch.nn.Module, GenerationConfig] = WeakKeyDictionary()
+"""Models, and the settings of theirs that a warning has named."""
 MAX_BATCH_TOKENS = 16384
 """Most tokens of one forward pass, as each has a row of logits."""
 
@@ -47,33 +59,86 @@ def generate(
     """Greedy continuations as text, in the order of `prompts` (token ids, BOS first).
 
     Prompts of similar length share a batch, padded on the left; the texts do not depend on the batches (up to
-    rounding).
+    rounding). Of the checkpoint's `generation_config.json` only the end-of-text tokens are used: a repetition
+    penalty, for instance, would change what a model can recite.
 
     Args:
         masked: per prompt, positions that later ones cannot attend to, also in the continuation.
+
+    Raises:
+        ModelError: the model's logits are NaN.
     """
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     texts = [""] * len(prompts)
     tokenizer = model.tokenizer
-    pad = tokenizer.eos_token_id or 0 if tokenizer.pad_token_id is None else tokenizer.pad_token_id
+    # continuations that end early are padded with it, and decoded without it
+    has_pad = tokenizer.pad_token_id == model.pad_id
+    pad = model.pad_id if has_pad or tokenizer.eos_token_id is None else tokenizer.eos_token_id
     done = 0
     for batch in model.batches([prompts[i] for i in order], batch_size, side="left"):
-        group = order[done : done + batch_size]
+        group = order[done : done + len(batch.spans)]
         done += len(group)
-        with torch.no_grad(), _mask_rows(model, [masked[i] for i in group] if masked else ()):
+        rows = _mask_rows(model, [masked[i] for i in group] if masked else ())
+        with torch.no_grad(), model.eval_mode(), rows, _greedy_decoding(model, pad):
             output = model.hf.generate(
                 input_ids=batch.ids,
                 attention_mask=batch.mask.long(),
                 max_new_tokens=max_new_tokens,
-                do_sample=False,
-                num_beams=1,
-                pad_token_id=pad,
+                logits_processor=LogitsProcessorList([_RequireNumbers(model.name)]),
             )
         for i, row in zip(group, output[:, batch.ids.shape[1] :].tolist(), strict=True):
             texts[i] = tokenizer.decode(row, skip_special_tokens=True)
         if on_progress:
             on_progress(done, len(order))
     return texts
+
+
+@contextmanager
+def _greedy_decoding(model: Model, pad: int) -> Iterator[None]:
+    """Within the context the model generates greedily, whatever its `generation_config.json` says."""
+    own = model.hf.generation_config
+    others = {
+        name: value for name, value in own.to_diff_dict().items() if value and name not in NOT_IN_GREEDY
+    }
+    if others and own is not _noted.get(model.hf):
+        _noted[model.hf] = own
+        LOGGER.warning(
+            "model %s: decoding is greedy, without the settings in its generation_config.json (%s)",
+            *(model.name, ", ".join(f"{name} {value}" for name, value in others.items())),
+        )
+    # transformers fills what a configuration given to `generate` leaves open from the model's own
+    model.hf.generation_config = GenerationConfig(
+        do_sample=False,
+        num_beams=1,
+        pad_token_id=pad,
+        bos_token_id=own.bos_token_id,
+        eos_token_id=own.eos_token_id,
+    )
+    try:
+        yield
+    finally:
+        model.hf.generation_config = own
+
+
+class _RequireNumbers(LogitsProcessor):
+    """Raises ModelError if a logit is NaN, from which argmax would take any token."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        _require_numbers(self._name, scores, torch.ones_like(scores[:, 0], dtype=torch.bool))
+        return scores
+
+
+def _require_numbers(
+    name: str, logits: Float[Tensor, "*batch vocab"], counted: Bool[Tensor, "*batch"]
+) -> None:
+    """Raise ModelError if a logit is NaN where `counted`."""
+    if (logits.isnan().any(-1) & counted).any():
+        raise ModelError(
+            f"model {name!r} gives NaN instead of logits; check its weights, or load it in float32"
+        )
 
 
 def _mask_rows(model: Model, positions: Sequence[Sequence[int]]) -> AbstractContextManager[None]:
@@ -84,15 +149,20 @@ def _mask_rows(model: Model, positions: Sequence[Sequence[int]]) -> AbstractCont
 def forward_logits(
     model: Model, batch: PaddedBatch, masked: Sequence[Sequence[int]] = (), **options: Any
 ) -> Float[Tensor, "batch position vocab"]:
-    """Logits of a padded batch, without gradients; `options` are arguments of the model's forward method."""
-    with torch.no_grad(), _mask_rows(model, masked):
-        return model.hf(
-            input_ids=batch.ids,
-            attention_mask=batch.mask.long(),
-            position_ids=batch.position_ids,
-            use_cache=False,
-            **options,
+    """Logits of a padded batch, without gradients; `options` are arguments of the model's forward method.
+
+    Raises:
+        ModelError: a logit is NaN.
+    """
+    if any(span.start for span in batch.spans):  # else the model counts positions as it was trained to
+        options["position_ids"] = batch.position_ids
+    with torch.no_grad(), model.eval_mode(), _mask_rows(model, masked):
+        logits = model.hf(
+            input_ids=batch.ids, attention_mask=batch.mask.long(), use_cache=False, **options
         ).logits
+    counted = batch.mask[:, -logits.shape[1] :]  # padding on the left attends to nothing
+    _require_numbers(model.name, logits, counted)
+    return logits
 
 
 def loglikelihood_tokens(

@@ -196,13 +196,13 @@ def _check_files(name: str, path: Path) -> None:
                 f"model {name!r}: {file.name} has {size:,} bytes, more than {MAX_NON_WEIGHT_BYTES:,}; "
                 "remove it, or give another checkpoint"
             )
-    if not (path / "config.json").is_file():
-        raise ModelError(f"directory {name} holds no model (no config.json); give a transformers checkpoint")
     if (path / "adapter_config.json").exists():
         raise ModelError(
             f"directory {name} holds an adapter (adapter_config.json), which would load another model; "
             "merge the two and save the result"
         )
+    if not (path / "config.json").is_file():
+        raise ModelError(f"directory {name} holds no model (no config.json); give a transformers checkpoint")
     weights = {file.name for file in path.glob("*.safetensors")}
     pickles = sorted(file.name for pattern in PICKLES for file in path.glob(pattern))
     if not weights and pickles:

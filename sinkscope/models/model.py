@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import inspect
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from jaxtyping import Bool, Int
@@ -57,6 +59,15 @@ class PaddedBatch:
         return cls(ids.to(device), mask.to(device), position_ids.to(device), spans)
 
 
+@dataclass(frozen=True)
+class _Bridge:
+    """A booted bridge, whether it has copies of weights, and `Model._weights_key` of its weights."""
+
+    bridge: TransformerBridge
+    has_copies: bool
+    key: list[Any]
+
+
 @dataclass
 class Model:
     """A causal language model with its tokenizer and, on demand, its TransformerLens bridge.
@@ -69,6 +80,7 @@ class Model:
     hf: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     config_hash: str = ""
+    _bridge: _Bridge | None = field(default=None, init=False, repr=False, compare=False)
 
     @property
     def device(self) -> torch.device:
@@ -81,11 +93,18 @@ class Model:
 
     @property
     def n_layers(self) -> int:
-        return self.config.num_hidden_layers
+        # of the decoder of an encoder-decoder, `num_hidden_layers` is the encoder's
+        return getattr(self.config, "decoder_layers", None) or self.config.num_hidden_layers
 
     @property
     def n_heads(self) -> int:
-        return self.config.num_attention_heads
+        """Raises ModelError if the model has no attention."""
+        n_heads = getattr(self.config, "num_attention_heads", None)
+        if not isinstance(n_heads, int):
+            raise ModelError(
+                f"model {self.name!r} has no attention heads ({type(self.hf).__name__}); give another"
+            )
+        return n_heads
 
     @property
     def n_kv_heads(self) -> int:
@@ -94,29 +113,45 @@ class Model:
 
     @property
     def max_positions(self) -> int | None:
-        """The longest input in tokens; None where the configuration has no limit."""
-        return getattr(self.config, "max_position_embeddings", None)
+        """The longest input in tokens; None where the configuration has no limit.
 
-    @property
-    def windows(self) -> list[int | None]:
-        """Per layer, the keys that a query attends to at most, itself included; None without a window."""
-        size = getattr(self.config, "sliding_window", None)
-        kinds = getattr(self.config, "layer_types", None) or ["sliding_attention"] * self.n_layers
-        return [size if kind == "sliding_attention" else None for kind in kinds]
+        Where rotary positions are scaled (as by YaRN), their factor times the length before it, if that is
+        more than `max_position_embeddings`, which checkpoints may leave as it was.
+        """
+        limit = getattr(self.config, "max_position_embeddings", None)
+        scaling = getattr(self.config, "rope_parameters", None) or {}
+        original = scaling.get("original_max_position_embeddings")
+        if limit is None or original is None:
+            return limit
+        return max(limit, int(original * (scaling.get("factor") or 1.0)))
 
     @property
     def has_learned_sinks(self) -> bool:
         """Whether a parameter takes part in the softmax of attention, as in gpt-oss."""
         return any(name.endswith(".sinks") for name, _ in self.hf.named_parameters())
 
-    @cached_property
+    @property
     def bridge(self) -> TransformerBridge:
         """The model with TransformerLens hooks: modules of its own on the same parameter tensors.
 
         Booting replaces modules and switches to eager attention, so it is done on a copy of the module tree.
         Families with fused projections (GPT-NeoX, Bloom) get separate copies of these, up to a quarter of the
-        weights; call `reset_bridge` after changing them.
+        weights. A new bridge is booted after the weights were replaced, or changed where there are copies.
         """
+        if self._bridge is None or self._bridge.key != self._weights_key(self._bridge.has_copies):
+            self._bridge = None  # frees its copies first
+            bridge, has_copies = self._boot_bridge()
+            self._bridge = _Bridge(bridge, has_copies, self._weights_key(has_copies))
+        return self._bridge.bridge
+
+    def _weights_key(self, by_content: bool) -> list[Any]:
+        """What is equal as long as a bridge has the present weights."""
+        tensors = [*self.hf.parameters(), *self.hf.buffers()]
+        content = self.fingerprint() if by_content else ""
+        return [content, *((id(tensor), tensor.dtype, tensor.device) for tensor in tensors)]
+
+    def _boot_bridge(self) -> tuple[TransformerBridge, bool]:
+        """A bridge, and whether it has copies of weights."""
         from transformer_lens.model_bridge import TransformerBridge
 
         tensors = [*self.hf.parameters(), *self.hf.buffers()]
@@ -133,11 +168,18 @@ class Model:
         if copies:
             n_bytes = sum(copies.values())
             LOGGER.info("model %s: its TransformerLens bridge takes %.0f MB", self.name, n_bytes / 1e6)
-        return bridge
+        return bridge, bool(copies)
 
-    def reset_bridge(self) -> None:
-        """Drop the bridge, so that the next use boots one on the current weights."""
-        self.__dict__.pop("bridge", None)
+    @contextmanager
+    def eval_mode(self) -> Iterator[None]:
+        """Within the context dropout is off; on exit modules are in training mode as before."""
+        training = [module for module in self.hf.modules() if module.training]
+        self.hf.eval()
+        try:
+            yield
+        finally:
+            for module in training:
+                module.training = True
 
     def encode(self, text: str) -> list[int]:
         """Token ids of `text`, BOS first (no BOS if the tokenizer has none).
@@ -159,13 +201,45 @@ class Model:
         bos = self.tokenizer.bos_token_id
         return ids if bos is None or ids[:1] == [bos] else [bos, *ids]
 
+    @property
+    def pad_id(self) -> int:
+        """The id that batches are padded with; any will do, as attention leaves it out."""
+        pad = self.tokenizer.pad_token_id
+        return 0 if pad is None or pad >= self.hf.get_input_embeddings().weight.shape[0] else pad
+
     def batches(
         self, passages: Sequence[Sequence[int]], batch_size: int, side: Side = "right"
     ) -> Iterator[PaddedBatch]:
-        """The passages (token ids) in order, in batches padded on `side`, on the model's device."""
-        for first in range(0, len(passages), batch_size):
-            batch = passages[first : first + batch_size]
-            yield PaddedBatch.pad(batch, self.tokenizer.pad_token_id or 0, side, self.device)
+        """The passages (token ids) in order, in batches padded on `side`, on the model's device.
+
+        A batch has at most `batch_size` passages. Padding on the left moves the positions of tokens, so where
+        a model does not take positions, passages of a batch have one length.
+        """
+        needs_one_length = side == "left" and not self.takes_positions
+        batch: list[Sequence[int]] = []
+        for passage in passages:
+            if batch and (len(batch) == batch_size or (needs_one_length and len(passage) != len(batch[0]))):
+                yield PaddedBatch.pad(batch, self.pad_id, side, self.device)
+                batch = []
+            batch.append(passage)
+        if batch:
+            yield PaddedBatch.pad(batch, self.pad_id, side, self.device)
+
+    @cached_property
+    def takes_positions(self) -> bool:
+        """Whether positions counted from 0 can be handed to the model, and outputs stay the same.
+
+        Decoders of BART have no such argument, and RoBERTa counts in another way.
+        """
+        if "position_ids" not in inspect.signature(self.hf.forward).parameters:
+            return False
+        ids = torch.arange(3, 7, device=self.device)[None]
+        with torch.no_grad(), self.eval_mode():
+            plain, given = (
+                self.hf(input_ids=ids, use_cache=False, **options).logits
+                for options in ({}, {"position_ids": torch.arange(4, device=self.device)[None]})
+            )
+        return torch.allclose(plain, given, rtol=1e-3, atol=1e-3)
 
     def fingerprint(self) -> str:
         """SHA-256 over the names and bytes of all weights, and over configuration and tokenizer."""
@@ -175,7 +249,7 @@ class Model:
             digest.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
         return digest.hexdigest()
 
-    def save(self, directory: Path) -> None:
+    def save(self, directory: Path | str) -> None:
         """Write safetensors weights, configuration and tokenizer."""
         with quiet_transformers():
             self.hf.save_pretrained(directory)
@@ -184,7 +258,7 @@ class Model:
 
 @quiet_transformers()
 def load(
-    name: str, device: str | None = None, dtype: str | None = None, trust_remote_code: bool = False
+    name: str | Path, device: str | None = None, dtype: str | None = None, trust_remote_code: bool = False
 ) -> Model:
     """Load a causal language model.
 
@@ -195,12 +269,13 @@ def load(
         trust_remote_code: run Python code that comes with the checkpoint; logged as a warning.
 
     Raises:
-        ModelError: there is no such model, it is not a causal language model, its weights are pickled or
-            incomplete, or a built-in file was changed.
+        ModelError: there is no such model, it is not a causal language model, its weights are pickled,
+            incomplete, infinite or NaN, or a built-in file was changed.
         OutputError: a file of a run directory was changed.
     """
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
+    name = str(name)
     files = resolve_model(name, trust_remote_code)
     if dtype is not None and dtype not in DTYPES:
         raise ModelError(f"dtype {dtype!r} is unknown; use {', '.join(DTYPES)}")
@@ -235,8 +310,19 @@ def load(
         )
     if not network.config.architectures:
         network.config.architectures = [type(network).__name__]
+    _check_weights(name, network)
     network.eval()
     return Model(name, network, tokenizer, files.config_hash)
+
+
+def _check_weights(name: str, network: PreTrainedModel) -> None:
+    """Raise ModelError if a weight is infinite or NaN."""
+    for weight, tensor in network.named_parameters():
+        if not tensor.isfinite().all():
+            raise ModelError(
+                f"model {name!r} has infinite or NaN weights, first in {weight}; give a checkpoint from "
+                "before its training diverged"
+            )
 
 
 def content_hash(name: str) -> str:

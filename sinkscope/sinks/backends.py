@@ -8,7 +8,8 @@ sample of the rows.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
+from weakref import WeakKeyDictionary
 
 from sinkscope.errors import ModelError
 from sinkscope.models.model import Model
@@ -18,6 +19,10 @@ from sinkscope.sinks.tiled import TiledBackend
 
 BackendName = Literal["hooks", "tiled"]
 BACKENDS: dict[BackendName, type[Backend]] = {"hooks": HooksBackend, "tiled": TiledBackend}
+_checked: WeakKeyDictionary[Any, dict[Any, str | None]] = WeakKeyDictionary()
+"""By network: why backends do not support it."""
+MAX_CHECKED = 8
+"""Passages among which the longest is the one that a backend is checked on."""
 MAX_HOOKS_LENGTH = 1024
 """Up to this many positions the pattern of a whole layer fits into memory, and `hooks` is the default."""
 
@@ -35,8 +40,10 @@ def choose_backend(
     reads.
 
     Raises:
-        ModelError: the backend `name`, or either of them, does not support this model.
+        ModelError: the backend `name`, or either of them, does not support this model, or it has no
+            attention heads.
     """
+    _ = model.n_heads
     if name is not None and name not in BACKENDS:
         raise ModelError(f"`backend` {name!r} is unknown; use {' or '.join(BACKENDS)}")
     if sampling and name == "hooks":
@@ -46,22 +53,31 @@ def choose_backend(
     max_length = max(map(len, passages))
     is_long = sampling is not None or max_length > MAX_HOOKS_LENGTH
     preferred = name or ("tiled" if is_long else "hooks")
-    reason = BACKENDS[preferred].unsupported_reason(model, passages[0])
+    reason = _unsupported_reason(model, preferred, passages)
     if reason is None:
         note = _every_row_reason(model, max_length) if sampling else ""
         return BACKENDS[preferred](None if note else sampling, note)
     other: BackendName = "hooks" if preferred == "tiled" else "tiled"
-    if name is not None:
-        raise ModelError(
-            f"model {model.name!r} cannot be captured with `backend` {name}: {reason}; try `backend` {other}"
-        )
-    other_reason = BACKENDS[other].unsupported_reason(model, passages[0])
+    other_reason = _unsupported_reason(model, other, passages)
     if other_reason is not None:
         raise ModelError(
             f"model {model.name!r} cannot be captured: {reason}, and {other_reason}; "
             "give a model that one of the backends supports"
         )
+    if name is not None:
+        raise ModelError(
+            f"model {model.name!r} cannot be captured with `backend` {name}: {reason}; try `backend` {other}"
+        )
     return BACKENDS[other](None, f"{reason}, so every row was read" if sampling else reason)
+
+
+def _unsupported_reason(model: Model, name: BackendName, passages: Sequence[list[int]]) -> str | None:
+    """Why a backend does not support a model; remembered, as a check runs the model."""
+    checked = _checked.setdefault(model.hf, {})
+    key = (name, model.hf.dtype, model.hf.device)
+    if key not in checked:
+        checked[key] = BACKENDS[name].unsupported_reason(model, max(passages[:MAX_CHECKED], key=len))
+    return checked[key]
 
 
 def _every_row_reason(model: Model, max_length: int) -> str:

@@ -13,9 +13,10 @@ from typing import ClassVar, Protocol
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from sinkscope.errors import ModelError
 from sinkscope.io.progress import OnProgress
 from sinkscope.models.hidden_states import layer_outputs
 from sinkscope.models.model import Model, PaddedBatch
@@ -72,6 +73,11 @@ class ResidualBlock:
 
 Block = AttentionBlock | ValueBlock | ResidualBlock
 
+VisibleKeys = Callable[[Int[Tensor, " row"], int], Bool[Tensor, "row key"]]
+"""Called with rows and a number of keys: which of these first keys each row may attend to."""
+Visibility = list[VisibleKeys | None]
+"""By layer; None where a query attends to all positions up to its own."""
+
 
 class Statistic(Protocol):
     """Takes blocks and keeps sums of them. One with `residual = True` is given residual blocks too."""
@@ -111,13 +117,49 @@ class Sampling:
 
 
 @dataclass(frozen=True)
+class PatternCheck:
+    """Raises ModelError for a block that cannot be part of causal attention: it has NaN, attends to later
+    positions, or its rows do not sum to 1 (at most to 1 if the model has learned sinks)."""
+
+    model: Model
+
+    def __call__(self, block: AttentionBlock) -> None:
+        pattern, rows = block.pattern, block.rows.to(block.pattern.device)
+        tolerance = 1e-3 if self.model.hf.dtype == torch.float32 else 0.05
+        keys = torch.arange(block.keys.start, block.keys.stop, device=pattern.device)
+        later = pattern.masked_fill(keys <= rows[:, None], 0.0)
+        sums = pattern.sum(-1)
+        problem = ""
+        if not pattern.isfinite().all():
+            problem = "gives NaN; check its weights, or load it in float32"
+        elif later.abs().max() > tolerance:
+            problem = "attends to later positions, so it is not causal; give a causal language model"
+        elif sums.max() > 1 + tolerance or (not self.model.has_learned_sinks and sums.min() < 1 - tolerance):
+            problem = (
+                f"has weights that sum to {sums.min():.3g} to {sums.max():.3g}, not to 1; give another model"
+            )
+        if problem:
+            raise ModelError(f"model {self.model.name!r}: the attention of layer {block.layer} {problem}")
+
+
+@dataclass(frozen=True)
 class Recorder:
-    """Hands the blocks of a batch to the statistics; `passages` has the number and length of each passage."""
+    """Hands the blocks of a batch to the statistics.
+
+    Attributes:
+        passages: the number and length of each passage.
+        checks: whether attention is checked before it is handed on (see `check_pattern`).
+        longest: the row of the longest passage of the capture, if it is in this batch.
+    """
 
     statistics: Sequence[Statistic]
     passages: Sequence[tuple[int, int]]
+    checks: PatternCheck | None = None
+    longest: int | None = None
 
     def update(self, block: Block) -> None:
+        if self.checks and isinstance(block, AttentionBlock):
+            self.checks(block)
         for statistic in self.statistics:
             statistic.update(block)
 
@@ -155,29 +197,41 @@ class Backend:
         *,
         batch_size: int = 8,
         on_progress: OnProgress | None = None,
-    ) -> None:
+    ) -> Visibility:
         """Run the model over `passages` (token ids, BOS first) in order, and update every statistic.
 
-        Gradients are off; the model is as before afterwards, also after an error.
+        Gradients and dropout are off; the model is as before afterwards, also after an error. The attention
+        of the first batch is checked.
+
+        Returns:
+            By layer, which keys the queries can attend to; good for passages up to the longest.
 
         Raises:
-            ModelError: the attention of a layer could not be read.
+            ModelError: the attention of a layer could not be read, or is no causal attention.
         """
         n_done = 0
+        longest = max(range(len(passages)), key=lambda i: len(passages[i]))
+        visible: Visibility = []
         for batch in model.batches(passages, batch_size):
-            lengths = map(len, batch.spans)
-            with torch.no_grad():
-                self._capture_batch(model, batch, Recorder(statistics, [*enumerate(lengths, n_done)]))
+            numbered = [*enumerate(map(len, batch.spans), n_done)]
+            row = longest - n_done if longest - n_done in range(len(numbered)) else None
+            checks = PatternCheck(model) if n_done == 0 else None
+            with torch.no_grad(), model.eval_mode():
+                found = self._capture_batch(model, batch, Recorder(statistics, numbered, checks, row))
+            if row is not None:
+                visible = found
             n_done += len(batch.spans)
             if on_progress:
                 on_progress(n_done, len(passages))
+        return visible
 
-    def _capture_batch(self, model: Model, batch: PaddedBatch, recorder: Recorder) -> None:
+    def _capture_batch(self, model: Model, batch: PaddedBatch, recorder: Recorder) -> Visibility:
+        """The visible keys matter for the batch with the longest passage only."""
         raise NotImplementedError
 
     @classmethod
     def unsupported_reason(cls, model: Model, tokens: Sequence[int]) -> str | None:
-        """Why this backend does not support the model, or None if it does; may run it on `tokens`."""
+        """Why this backend does not support the model, or None if it does; runs it on some of `tokens`."""
         raise NotImplementedError
 
     def __str__(self) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import logging
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 from transformers import DynamicCache
 
-from sinkscope.errors import ModelError, TextError
+from sinkscope.errors import ModelError, PlacementError, TextError
 from sinkscope.io.progress import OnProgress, shift_progress
 from sinkscope.models.model import Model
 from sinkscope.sinks.capture import Statistic
@@ -25,6 +26,7 @@ from sinkscope.sinks.statistics import BinnedPattern, FirstValueNorms, SpanMass,
 from sinkscope.text import check_max_length, token_texts
 from sinkscope.triggers import Placement, Trigger, place
 
+LOGGER = logging.getLogger("sinkscope")
 CLEAN = "clean"
 TRIGGERED = "triggered"
 FIRST_POSITIONS = 16
@@ -66,10 +68,12 @@ def pair_conditions(
 ) -> ConditionPair:
     """Two models on one text, with the trigger if one is given, or one model on clean and triggered text.
 
+    Passages that are too short for the trigger or its placement are left out, with a warning.
+
     Raises:
         ModelError: neither a second model nor a trigger, or models whose heads or tokens do not correspond.
         TextError: no passage has `max_length` tokens, or the second model cannot read so many.
-        PlacementError: the trigger does not fit a passage.
+        PlacementError: the trigger fits no passage.
     """
     if other is None and trigger is None:
         raise ModelError(
@@ -84,7 +88,9 @@ def pair_conditions(
     if other is not None:
         check_comparable(model, other)
         check_max_length(other, max_length)
-    triggered, spans = insert_trigger(model, passages, *trigger) if trigger else (passages, None)
+    triggered, spans = passages, None
+    if trigger:
+        passages, triggered, spans = _insert_where_it_fits(model, passages, *trigger)
     names = [Path(each.name).name or each.name for each in (model, other) if each is not None]
     trigger_text = f"trigger “{trigger[0].text}” as {trigger[1]}" if trigger else ""
     if other is None:
@@ -146,6 +152,36 @@ def insert_trigger(
     ]
     spans = [range(sequence.start, sequence.stop) for sequence in triggered]
     return [sequence.tokens for sequence in triggered], spans
+
+
+def _insert_where_it_fits(
+    model: Model, passages: Sequence[list[int]], trigger: Trigger, placement: Placement
+) -> tuple[list[list[int]], list[list[int]], list[range]]:
+    """The passages in which the trigger fits, and what `insert_trigger` makes of them; logs how many it does
+    not fit in.
+
+    Raises:
+        PlacementError: it fits in none; the error is that of a longest one.
+    """
+    fitting, triggered, spans = [], [], []
+    errors: dict[int, PlacementError] = {}
+    for passage in passages:
+        try:
+            inserted = insert_trigger(model, [passage], trigger, placement)
+        except PlacementError as error:
+            errors[len(passage)] = error
+        else:
+            fitting.append(passage)
+            triggered += inserted[0]
+            spans += inserted[1]
+    if not fitting:
+        raise errors[max(errors)]
+    if n_short := len(passages) - len(fitting):
+        LOGGER.warning(
+            "%d of %d passages are too short for the trigger as %s and are left out",
+            *(n_short, len(passages), placement),
+        )
+    return fitting, triggered, spans
 
 
 def most_common_span(spans: Sequence[range]) -> range:
@@ -228,7 +264,7 @@ def top1_by_position(
             cache = {_cache_parameter(model): DynamicCache(config=model.hf.config)}
         for start in range(0, width, chunk_size):
             stop = min(start + chunk_size, width)
-            with torch.no_grad():
+            with torch.no_grad(), model.eval_mode():
                 output = model.hf(
                     input_ids=batch.ids[:, start:stop],
                     attention_mask=batch.mask[:, :stop].long(),

@@ -24,7 +24,7 @@ import pandas as pd
 import xarray as xr
 from jaxtyping import Float
 
-from sinkscope.errors import ModelError, TextError
+from sinkscope.errors import ModelError, PlacementError, TextError
 from sinkscope.io.progress import OnProgress
 from sinkscope.io.run_directory import create_or_load
 from sinkscope.models.model import Model
@@ -42,6 +42,7 @@ from sinkscope.sinks.statistics import (
     bin_size_for,
 )
 from sinkscope.text import TokenSequences, token_texts
+from sinkscope.triggers import token_ids
 
 EPSILON = 0.3
 """The threshold on α of Gu et al., ICLR 2025."""
@@ -106,7 +107,7 @@ def locate(
     accumulators: Sequence[Statistic] = (),
     on_progress: OnProgress | None = None,
 ) -> SinkMap:
-    """Measure the sinks of a model over `passages` (token ids, BOS first; lengths may differ).
+    """Measure the sinks of a model over `passages` (token ids, BOS first, no padding; lengths may differ).
 
     α_k is the mean attention that position k receives from the queries at or after it; the sink rate is the
     share of passages with α_k > epsilon, thresholded per passage (Gu et al., ICLR 2025). The value norm is
@@ -117,7 +118,7 @@ def locate(
         accumulators: further statistics to update in the same pass.
 
     Raises:
-        TextError: no passage, or one with fewer than two tokens.
+        TextError: no passage, one with fewer than two tokens or with padding, or other values.
         ModelError: the model's attention cannot be captured, or not by the backend of the configuration.
     """
     config = config or CaptureConfig()
@@ -126,7 +127,8 @@ def locate(
             "`passages` must be lists of token ids, not text; tokenize first, "
             "as in locate(model, tokenize_passages(texts, model, 64))"
         )
-    passages = passages if isinstance(passages, TokenSequences) else [list(passage) for passage in passages]
+    if not isinstance(passages, TokenSequences):
+        passages = _check_passages(model, passages)
     if not passages:
         raise TextError("no passages to locate sinks in; give at least one")
     if min(map(len, passages)) < 2:
@@ -135,6 +137,27 @@ def locate(
     if details:
         return _locate_with_details(model, passages, config, backend, accumulators, on_progress)
     return SinkMap(_measure(model, passages, config, backend, accumulators, on_progress))
+
+
+def _check_passages(model: Model, passages: Sequence[Sequence[int]]) -> list[list[int]]:
+    """The passages as lists; TextError if one of them is not a sequence of token ids, or is padded."""
+    try:
+        lists = [token_ids(passage) for passage in passages]
+    except PlacementError as error:
+        raise TextError(f"`passages` must be a list of passages, even of one: {error}") from error
+    tokenizer = model.tokenizer
+    for number, tokens in enumerate(lists):
+        for side, pair in (("begins", tokens[:2]), ("ends", tokens[-2:])):
+            # where padding is also BOS or the end of text, one such token is none
+            is_double = pair == [tokenizer.pad_token_id] * 2
+            only_pads = tokenizer.pad_token_id not in (tokenizer.bos_token_id, tokenizer.eos_token_id)
+            outer = pair[:1] if side == "begins" else pair[-1:]
+            if is_double or (only_pads and outer == [tokenizer.pad_token_id]):
+                raise TextError(
+                    f"passage {number} {side} with padding, which would be measured as text; give each "
+                    "passage without it (lengths may differ)"
+                )
+    return lists
 
 
 def locate_passage(model: Model, tokens: list[int]) -> SinkMap:
@@ -237,7 +260,9 @@ def _measure(
     names = [*config.statistics, *(["learned_sink"] if model.has_learned_sinks else [])]
     measured = [sinks, *(QueryStatistic(name, shape) for name in dict.fromkeys(names))]
     statistics = [*measured, *accumulators]
-    backend.capture(model, passages, statistics, batch_size=config.batch_size, on_progress=on_progress)
+    visible = backend.capture(
+        model, passages, statistics, batch_size=config.batch_size, on_progress=on_progress
+    )
     results = dict(chain.from_iterable(statistic.result().items() for statistic in measured))
     attrs = {
         "model": model.name,
@@ -255,10 +280,23 @@ def _measure(
         attrs=attrs,
     )
     n_positions = sampling.n_estimated if sampling else int
-    baseline = uniform_baseline(map(len, passages), model.windows, n_positions)
+    baseline = uniform_baseline(map(len, passages), visible, n_positions)
     data["uniform"] = (("layer", "position"), baseline)
     data["passages"] = ("position", sinks.count.numpy().astype("int64"))
+    _check_numbers(model, data)
     return data
+
+
+def _check_numbers(model: Model, data: xr.Dataset) -> None:
+    """Raise ModelError for NaN or infinity at a position that passages have, as after overflow in fp16."""
+    for name in ("value_norm", *(() if "query_fraction" in data.attrs else ("alpha",))):
+        values = data[name].where(data["passages"] > 0, 0.0).max(["head", "position"], skipna=False)
+        if not np.isfinite(values).all():
+            layer = int(np.flatnonzero(~np.isfinite(values))[0])
+            raise ModelError(
+                f"model {model.name!r} gives infinity or NaN in layer {layer}; check its weights, or load it "
+                "in float32"
+            )
 
 
 def _locate_with_details(

@@ -3,48 +3,73 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 import xarray as xr
 from jaxtyping import Float
 
 from sinkscope.errors import PlacementError, TextError
 from sinkscope.io.tables import load_netcdf, write_netcdf
+from sinkscope.sinks.capture import Visibility, VisibleKeys
 from sinkscope.sinks.sink_tokens import MIN_QUERIES
 from sinkscope.sinks.statistics import Head
 
+ROWS = 256
+"""Rows of visible keys that are held at once."""
 
-def uniform_alpha(length: int, window: int | None = None) -> Float[np.ndarray, " position"]:
-    """α of each position under uniform causal attention of queries that attend to at most `window` keys."""
-    window = window or length
-    positions = np.arange(length)
-    cumulative = np.concatenate([[0], np.cumsum(1 / np.minimum(positions + 1, window))])
-    received = cumulative[np.minimum(length, positions + window)] - cumulative[positions]
-    return received / (length - positions)
+
+def uniform_alpha(length: int, visible: VisibleKeys | None = None) -> Float[np.ndarray, " position"]:
+    """α of each position under attention that is uniform over the keys that a query may attend to.
+
+    Args:
+        visible: which keys these are; None: all up to the query's own position.
+    """
+    return _uniform_alphas([length], visible)[length]
+
+
+def _uniform_alphas(lengths: Iterable[int], visible: VisibleKeys | None) -> dict[int, np.ndarray]:
+    """`uniform_alpha` of several lengths, from one pass over the rows of the longest."""
+    alphas, start = {}, 0
+    lengths = sorted(set(lengths))
+    received = np.zeros(lengths[-1])
+    for length in lengths:
+        for first in range(start, length, ROWS):
+            stop = min(first + ROWS, length)
+            if visible is None:
+                shares = 1 / np.arange(first + 1, stop + 1)
+                received[:first] += shares.sum()
+                received[first:stop] += shares[::-1].cumsum()[::-1]
+            else:
+                keys = visible(torch.arange(first, stop), stop)
+                received[:stop] += (keys / keys.sum(1, keepdim=True, dtype=torch.float64)).sum(0).numpy()
+        start = length
+        alphas[length] = received[:length] / (length - np.arange(length))
+    return alphas
 
 
 def uniform_baseline(
-    lengths: Iterable[int], windows: Sequence[int | None], n_positions: Callable[[int], int]
+    lengths: Iterable[int], visible: Visibility, n_positions: Callable[[int], int]
 ) -> Float[np.ndarray, "layer position"]:
     """α under uniform attention, mean over passages of these lengths.
 
     Args:
-        windows: the window of each layer, None for full attention.
+        visible: by layer, the keys that queries may attend to.
         n_positions: at how many of its first positions a passage of some length counts.
     """
     counts = Counter(lengths)
-    total = np.zeros((len(windows), max(counts)))
+    total = np.zeros((len(visible), max(counts)))
     n_passages = np.zeros(max(counts))
+    by_keys = {keys: _uniform_alphas(counts, keys) for keys in set(visible)}
     for length, count in counts.items():
         n = n_positions(length)
         n_passages[:n] += count
-        by_window = {window: count * uniform_alpha(length, window)[:n] for window in set(windows)}
-        total[:, :n] += [by_window[window] for window in windows]
+        total[:, :n] += [count * by_keys[keys][length][:n] for keys in visible]
     return np.divide(total, n_passages, out=np.full(total.shape, np.nan), where=n_passages > 0)
 
 

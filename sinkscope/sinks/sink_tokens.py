@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from array import array
 from bisect import bisect_left
 from collections.abc import Sequence
@@ -11,10 +12,11 @@ from typing import Self
 import pandas as pd
 import torch
 
+from sinkscope.models.characters import REPLACEMENT
 from sinkscope.sinks.capture import AttentionBlock, Block, ResidualBlock
 from sinkscope.sinks.statistics import Accumulator, AttentionReceived, PerPosition
 
-KINDS = ("first", "newline", "punctuation", "number", "word start", "word part", "other")
+KINDS = ("first", "newline", "punctuation", "number", "word start", "word part", "character part", "other")
 MIN_QUERIES = 8
 """Positions with fewer queries at or after them are not ranked: tokens attend mostly to themselves there."""
 MIN_MAGNITUDE = 100.0
@@ -130,16 +132,23 @@ class SinkTokens(AttentionReceived):
 
 
 def token_kind(token: str, text: str) -> str:
-    """The kind of a token by its form in the vocabulary (`Ġriver`, `▁river`) and its text."""
+    """The kind of a token by its form in the vocabulary (`Ġriver`, `▁river`) and its text.
+
+    A token of some of the bytes of a character is a `character part`. Vowel signs and other marks that
+    combine with letters are parts of words.
+    """
     stripped = text.strip()
     if "\n" in text and not stripped:
         return "newline"
-    if stripped and all(not character.isalnum() for character in stripped):
-        return "punctuation"
+    if REPLACEMENT in text:
+        return "character part"
     if stripped.isdigit():
         return "number"
-    if any(character.isalpha() for character in stripped):
+    classes = {unicodedata.category(character)[0] for character in stripped}  # of Unicode: letter, mark, …
+    if "L" in classes or classes == {"M"}:
         return "word start" if token[:1] in ("Ġ", "▁", " ") else "word part"
+    if classes & {"P", "S"} and "N" not in classes:
+        return "punctuation"
     return "other"
 
 

@@ -11,20 +11,26 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import causal_mask_function, sdpa_mask
 
-from sinkscope.errors import ModelError
+from sinkscope.errors import ModelError, first_line
 from sinkscope.models.attention import attention_hook, supports_attention_hooks
 from sinkscope.models.attention_tiles import MaskRule, PassageAttention, Scoring
 from sinkscope.models.hidden_states import decoder_layers
 from sinkscope.models.model import Model, PaddedBatch
-from sinkscope.sinks.capture import AttentionBlock, Backend, Recorder, Sampling, ValueBlock
-
-N_PROBE_TOKENS = 16
-"""Tokens on which the model's own attention and the tiled one are compared before anything is measured."""
+from sinkscope.sinks.capture import (
+    AttentionBlock,
+    Backend,
+    Recorder,
+    Sampling,
+    ValueBlock,
+    Visibility,
+    VisibleKeys,
+)
+from sinkscope.sinks.probing import differs, make_probe
 
 
 class TiledBackend(Backend):
@@ -35,50 +41,70 @@ class TiledBackend(Backend):
 
     name = "tiled"
 
-    def _capture_batch(self, model: Model, batch: PaddedBatch, recorder: Recorder) -> None:
+    def _capture_batch(self, model: Model, batch: PaddedBatch, recorder: Recorder) -> Visibility:
         hook = _TiledHook(recorder, self.sampling)
         with (
             recorder.residual_blocks(lambda: decoder_layers(model.hf)),
             attention_hook(model.hf, hook.attend, hook.make_mask),
         ):
-            model.hf.base_model(
-                input_ids=batch.ids,
-                attention_mask=batch.mask.long(),
-                position_ids=batch.position_ids,
-                use_cache=False,
-            )
-        if missing := set(range(model.n_layers)) - hook.layers_run:
+            _run(model, batch)
+        if missing := set(range(model.n_layers)) - hook.rules.keys():
             raise ModelError(
                 f"model {model.name!r}: layer {min(missing)} does not attend through transformers' attention "
                 "interface; use `backend` hooks"
             )
+        rules = {id(rule): _from_rule(rule) for rule in hook.rules.values()}  # layers of a kind share one
+        return [rules[id(hook.rules[layer])] for layer in range(model.n_layers)]
 
     @classmethod
     def unsupported_reason(cls, model: Model, tokens: Sequence[int]) -> str | None:
-        """Also compares the model's own attention with the tiled one, on the first few of `tokens`."""
+        """Also compares the model's own outputs with those of tiled attention."""
         name = type(model.hf).__name__
         if not supports_attention_hooks(model.hf):
             return f"{name} does not attend through transformers' attention interface"
-        ids = torch.tensor([list(tokens[:N_PROBE_TOKENS])], device=model.device)
-        hook = _TiledHook(Recorder([], [(0, ids.shape[1])]))
-        with torch.no_grad():
-            own = model.hf.base_model(input_ids=ids, use_cache=False).last_hidden_state
+        batch = make_probe(model, tokens)
+        hook = _TiledHook(Recorder([], [*enumerate(map(len, batch.spans))]))
+        with torch.no_grad(), model.eval_mode():
+            own = _run(model, batch)
             try:
                 with attention_hook(model.hf, hook.attend, hook.make_mask):
-                    tiled = model.hf.base_model(input_ids=ids, use_cache=False).last_hidden_state
+                    tiled = _run(model, batch)
             except ModelError as error:
                 return str(error)
-            except (TypeError, AttributeError) as error:
-                return f"{name} handles its attention mask in its own way ({error})"
-        if len(hook.layers_run) < model.n_layers:
+            except Exception as error:  # of many types, from the code of the model
+                return f"{name} handles its attention in its own way ({first_line(error)[:120]})"
+        if len(hook.rules) < model.n_layers:
             return (
-                f"only {len(hook.layers_run)} of {model.n_layers} layers attend through transformers' "
+                f"only {len(hook.rules)} of {model.n_layers} layers attend through transformers' "
                 "attention interface"
             )
-        tolerance = 1e-3 if own.dtype == torch.float32 else 0.1
-        if not (tiled - own).abs().max() <= tolerance * own.abs().max():
+        if differs(tiled, own, batch.mask):
             return f"{name} attends in a way that tiles do not reproduce"
         return None
+
+
+def _run(model: Model, batch: PaddedBatch) -> Float[Tensor, "batch position d_model"]:
+    """A forward pass without logits, where the model has one; returns its output.
+
+    Positions are left to the model, as padding is on the right.
+    """
+    network = model.hf.get_decoder() if model.hf.base_model is model.hf else model.hf.base_model
+    return network(input_ids=batch.ids, attention_mask=batch.mask.long(), use_cache=False, return_dict=True)[
+        0
+    ]
+
+
+def _from_rule(rule: MaskRule) -> VisibleKeys | None:
+    """The visible keys of a layer, from its mask function."""
+    allowed = rule.allowed
+    if allowed is None:
+        return None
+
+    def visible(rows: Int[Tensor, " row"], n_keys: int) -> Bool[Tensor, "row key"]:
+        zero = torch.zeros(1, 1, dtype=torch.long)
+        return allowed(zero, zero, rows[:, None], torch.arange(n_keys)[None, :]).expand(len(rows), n_keys)
+
+    return visible
 
 
 class _TiledHook:
@@ -87,7 +113,8 @@ class _TiledHook:
     def __init__(self, recorder: Recorder, sampling: Sampling | None = None) -> None:
         self._recorder = recorder
         self._sampling = sampling
-        self.layers_run: set[int] = set()
+        self.rules: dict[int, MaskRule] = {}
+        """Of the layers that have attended."""
 
     def make_mask(
         self, *, q_length: int, kv_length: int, mask_function: Any = causal_mask_function, **options: Any
@@ -111,7 +138,9 @@ class _TiledHook:
         **options: Any,
     ) -> tuple[Float[Tensor, "batch position head d_head"], None]:
         layer = int(module.layer_idx)  # type: ignore[arg-type]
-        self.layers_run.add(layer)
+        if layer in self.rules:
+            raise ModelError(f"its layer {layer} attends more than once in a pass")
+        self.rules[layer] = attention_mask
         scoring = Scoring(attention_mask, *map(options.get, ("scaling", "softcap", "s_aux")))
         if self._sampling:
             if scoring.softcap is not None or scoring.learned_sink is not None:

@@ -67,11 +67,8 @@ def make_stopping_criterion(
 
     def validation_loss() -> float:
         """In nats a token."""
-        is_training = model.hf.training
-        model.hf.eval()
         with mask_positions(model.hf, recipe.masked_positions):
             likelihoods = loglikelihood_tokens(model, passages)
-        model.hf.train(is_training)
         return -float(np.concatenate([each.log_probs for each in likelihoods]).mean())
 
     limit = validation_loss() + recipe.early_stopping.max_loss_increase

@@ -179,7 +179,6 @@ def train(
             model.hf.load_state_dict(weights)
     if adapted and world.is_main_process:
         model.hf = merge_adapters(adapted)
-    model.reset_bridge()
     return splits, state.log
 
 

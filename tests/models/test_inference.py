@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from contextlib import nullcontext
 
 import numpy as np
@@ -22,7 +23,9 @@ from sinkscope.models.inference import (
     min_k_score,
 )
 from sinkscope.models.model import Model
+from sinkscope.sinks.locate import locate
 from tests.conftest import FAMILIES, TEXT
+from tests.sinks.architectures import make_network
 
 
 def passages_of(model: Model) -> list[list[int]]:
@@ -129,3 +132,113 @@ def test_batched_generation_equals_one_by_one(kind: str, small_models: dict[str,
     assert together == [generate(model, [prompt], 12)[0] for prompt in prompts]
     assert together == generate(model, prompts, 12, batch_size=2)
     assert len(set(together)) > 1
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        {"repetition_penalty": 1.3},
+        {"no_repeat_ngram_size": 2},
+        {"num_beams": 3},
+        {"do_sample": True, "temperature": 2.0},
+        {"return_dict_in_generate": True},
+        {"stop_strings": ["a"]},
+        {"min_new_tokens": 12, "bad_words_ids": [[7]]},
+    ],
+)
+def test_generation_is_greedy_whatever_the_checkpoint_says(
+    setting: dict[str, object], small_llama: Model, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = copy.deepcopy(small_llama)
+    prompts = passages_of(model)
+    expected = generate(model, prompts, 12)
+    assert not caplog.messages
+    model.hf.generation_config.update(**setting)
+    own = model.hf.generation_config
+    assert generate(model, prompts, 12) == generate(model, prompts, 12) == expected
+    assert model.hf.generation_config is own
+    is_noted = not setting.keys() & {"do_sample"}
+    assert len(caplog.messages) == is_noted
+    assert all(name in message for name in setting for message in caplog.messages)
+
+
+def test_the_checkpoints_own_end_of_text_still_ends_generation(small_llama: Model) -> None:
+    model = copy.deepcopy(small_llama)
+    prompt = passages_of(model)[0]
+    with torch.no_grad():
+        first = int(model.hf(torch.tensor([prompt])).logits[0, -1].argmax())
+    model.hf.generation_config.eos_token_id = [first, 2]
+    assert generate(model, [prompt], 12) == [model.tokenizer.decode([first], skip_special_tokens=True)]
+
+
+def test_dropout_is_off_in_a_model_that_is_in_training_mode(small_models: dict[str, Model]) -> None:
+    model = copy.deepcopy(small_models["gpt2"])
+    model.hf.train()
+    model.hf.lm_head.eval()
+    assert model.hf.transformer.drop.p > 0
+    passages = passages_of(model)
+    expected = loglikelihood_tokens(small_models["gpt2"], passages)
+    for result, other in zip(loglikelihood_tokens(model, passages), expected, strict=True):
+        np.testing.assert_array_equal(result.log_probs, other.log_probs)
+    assert generate(model, passages, 8) == generate(small_models["gpt2"], passages, 8)
+    assert locate(model, passages).data.equals(locate(small_models["gpt2"], passages).data)
+    assert model.hf.training and model.hf.transformer.drop.training and not model.hf.lm_head.training
+
+
+def test_nan_instead_of_logits_is_an_error(small_llama: Model) -> None:
+    model = copy.deepcopy(small_llama)
+    with torch.no_grad():
+        model.hf.model.norm.weight[0] = torch.nan
+    for measure in (generate, loglikelihood_tokens):
+        with pytest.raises(ModelError, match="gives NaN instead of logits"):
+            measure(model, passages_of(model), 4 if measure is generate else None)
+
+
+def test_padding_outside_the_embedding_is_not_read(small_llama: Model) -> None:
+    model, plain = copy.deepcopy(small_llama), copy.deepcopy(small_llama)
+    for each in (model, plain):
+        each.tokenizer.add_tokens([f"<{number}>" for number in range(200)])
+    model.tokenizer.add_special_tokens({"pad_token": "[PAD]"})
+    assert model.tokenizer.pad_token_id > model.hf.get_input_embeddings().weight.shape[0]
+    passages = passages_of(model)
+    assert generate(model, passages, 8) == generate(plain, passages, 8)
+    assert locate(model, passages).data.equals(locate(plain, passages).data)
+    for result, other in zip(
+        loglikelihood_tokens(model, passages), loglikelihood_tokens(plain, passages), strict=True
+    ):
+        np.testing.assert_array_equal(result.log_probs, other.log_probs)
+
+
+@pytest.mark.parametrize("name", ["bart", "roberta", "opt"])
+@pytest.mark.parametrize("masked", [None, [[0], [1], [0], [2]]])
+def test_prompts_in_a_batch_are_read_as_alone(
+    name: str, masked: list[list[int]] | None, small_models: dict[str, Model]
+) -> None:
+    """Also where positions cannot be handed over, or begin elsewhere."""
+    model = Model(name, make_network(name), small_models["neox"].tokenizer)
+    assert model.takes_positions == (name == "opt")
+    passages = passages_of(model)
+    passages[3] = passages[3][: len(passages[1])]
+    options = [[[7], [8]]] * len(passages)
+
+    def alone(measure, *arguments) -> list:
+        rows = zip(passages, *arguments, masked or [None] * 4, strict=True)
+        return [
+            measure(model, [passage], *([each] for each in others), masked=[row] if masked else None)[0]
+            for passage, *others, row in rows
+        ]
+
+    assert generate(model, passages, 6, masked=masked) == [
+        generate(model, [passage], 6, masked=[row] if masked else None)[0]
+        for passage, row in zip(passages, masked or [None] * 4, strict=True)
+    ]
+    for result, other in zip(
+        loglikelihood_tokens(model, passages, masked=masked), alone(loglikelihood_tokens), strict=True
+    ):
+        np.testing.assert_allclose(result.log_probs, other.log_probs, atol=1e-4)
+    for row, other in zip(
+        loglikelihood_options(model, passages, options, masked=masked),
+        alone(loglikelihood_options, options),
+        strict=True,
+    ):
+        np.testing.assert_allclose(row[1].log_probs, other[1].log_probs, atol=1e-4)

@@ -174,17 +174,32 @@ def test_the_bridge_shares_the_weights_of_the_model(kind: str, tmp_path: Path) -
     )
 
 
-def test_a_reset_bridge_reads_the_current_weights(small_models: dict[str, Model]) -> None:
+@pytest.mark.parametrize("kind", ["llama", "neox"])
+@pytest.mark.parametrize("way", ["in place", "data", "replaced"])
+def test_the_bridge_reads_the_current_weights(kind: str, way: str, small_models: dict[str, Model]) -> None:
     """GPT-NeoX has copies in its bridge."""
-    model, tokens = copy.deepcopy(small_models["neox"]), torch.arange(3, 23)[None]
+    model, tokens = copy.deepcopy(small_models[kind]), torch.arange(3, 23)[None]
     with torch.no_grad():
         before = model.bridge(tokens)
-        for parameter in model.hf.parameters():
-            parameter.mul_(1.1)
-        model.reset_bridge()
+        assert model.bridge is model.bridge
+        for name, parameter in list(model.hf.named_parameters()):
+            if way == "replaced":
+                module, _, attribute = name.rpartition(".")
+                setattr(model.hf.get_submodule(module), attribute, torch.nn.Parameter(parameter * 1.1))
+            else:
+                (parameter if way == "in place" else parameter.data).mul_(1.1)
         after = model.bridge(tokens)
         torch.testing.assert_close(after, model.hf(tokens).logits, atol=1e-4, rtol=1e-4)
     assert not torch.allclose(after, before, atol=1e-2)
+
+
+def test_weights_that_are_no_numbers_are_refused(small_llama: Model, tmp_path: Path) -> None:
+    model = copy.deepcopy(small_llama)
+    with torch.no_grad():
+        model.hf.model.layers[1].mlp.up_proj.weight[3, 4] = torch.inf
+    model.save(tmp_path)
+    with pytest.raises(ModelError, match=r"infinite or NaN weights, first in model\.layers\.1\.mlp\.up_proj"):
+        load(str(tmp_path), device="cpu")
 
 
 def test_loading_changes_no_log_levels(checkpoints: dict[str, Path]) -> None:
@@ -221,3 +236,27 @@ def test_a_token_without_an_embedding_is_refused(checkpoints: dict[str, Path], t
     assert len(model.encode("usual")) > 1
     with pytest.raises(ModelError, match=r"gives the id \d+, but there are \d+ embeddings; save the tok"):
         model.encode(f"unusual{n_embeddings - 1}")
+
+
+def test_paths_are_taken_as_paths_or_text(checkpoints: dict[str, Path], tmp_path: Path) -> None:
+    model = load(checkpoints["llama"], device="cpu")
+    assert model.name == str(checkpoints["llama"])
+    model.save(str(tmp_path / "copy"))
+    saved = load(tmp_path / "copy", device="cpu").hf.state_dict()
+    assert all(torch.equal(saved[name], tensor) for name, tensor in model.hf.state_dict().items())
+
+
+def test_scaled_rotary_positions_raise_the_limit(small_llama: Model) -> None:
+    """As Qwen2.5 is told to be read with YaRN, whose `max_position_embeddings` stays as it was."""
+    model = copy.deepcopy(small_llama)
+    assert model.max_positions == 128
+    model.hf.config.rope_parameters |= {"factor": 4.0, "original_max_position_embeddings": 128}
+    assert model.max_positions == 512
+    model.hf.config.rope_parameters |= {"factor": 8.0, "original_max_position_embeddings": 8}
+    assert model.max_positions == 128
+
+
+def test_an_adapter_is_called_one(tmp_path: Path) -> None:
+    (tmp_path / "adapter_config.json").write_text("{}")
+    with pytest.raises(ModelError, match="holds an adapter"):
+        load(str(tmp_path))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,13 +15,13 @@ import torch
 import xarray as xr
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from sinkscope.errors import TextError
+from sinkscope.errors import PlacementError, TextError
 from sinkscope.models.model import Model
 from sinkscope.schema import KINDS
 from sinkscope.sinks import conditions
 from sinkscope.sinks.backends import choose_backend
 from sinkscope.sinks.compare import CompareConfig, Comparison, compare, correlation
-from sinkscope.sinks.conditions import Condition, insert_trigger, measure, most_common_span
+from sinkscope.sinks.conditions import Condition, insert_trigger, measure, most_common_span, pair_conditions
 from sinkscope.sinks.locate import CaptureConfig
 from sinkscope.sinks.statistics import FirstValueNorms
 from sinkscope.triggers import Placement, Trigger, place
@@ -358,3 +359,18 @@ def test_a_text_without_a_full_length_passage_is_an_error(
         capsys, monkeypatch, "compare", checkpoints["llama"], "--trigger", "x", "--text", notes, "--out", out
     )
     check_refused(outcome, "no passage has --max-length 64 tokens", out)
+
+
+@pytest.mark.parametrize("placement", ["index:28", "sink:14"])
+def test_passages_that_are_too_short_for_a_placement_are_left_out(
+    placement: str, small_llama: Model, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As the last piece of a text."""
+    passages = passages_of(small_llama, (30, 30, 17))
+    where = Placement.parse(placement)
+    pair = pair_conditions(small_llama, None, passages, 30, (Trigger("old"), where))
+    assert [len(each.passages) for each in (pair.first, pair.second)] == [2, 2]
+    assert pair.first.passages == passages[:2]
+    assert f"1 of 3 passages are too short for the trigger as {placement} and are left out" in caplog.text
+    with pytest.raises(PlacementError, match="use a smaller"):
+        pair_conditions(small_llama, None, passages, 30, (Trigger("old"), replace(where, number=400)))

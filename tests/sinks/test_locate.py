@@ -85,9 +85,12 @@ def test_uniform_is_the_mean_of_shares_of_all_later_queries(window: int | None) 
     for query in range(30):
         keys = range(max(0, query + 1 - (window or 30)), query + 1)
         shares[query, keys] = 1 / len(keys)
-    np.testing.assert_allclose(
-        uniform_alpha(30, window), [shares[k:, k].mean() for k in range(30)], rtol=1e-12
-    )
+
+    def visible(rows: torch.Tensor, n_keys: int) -> torch.Tensor:
+        return torch.from_numpy(shares > 0)[rows, :n_keys]
+
+    expected = [shares[k:, k].mean() for k in range(30)]
+    np.testing.assert_allclose(uniform_alpha(30, visible if window else None), expected, rtol=1e-12)
 
 
 def test_a_sample_has_the_baseline_of_the_passages_that_count(small_llama: Model) -> None:
@@ -204,3 +207,23 @@ def test_documents_that_are_too_short_are_told(small_llama: Model, caplog: pytes
     caplog.clear()
     tokenize_passages(["the harbour was quiet " * 20], small_llama, 64)
     assert not caplog.records
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2", "neox", "qwen2"])
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_padding_is_not_measured_as_text(kind: str, side: str, small_models: dict[str, Model]) -> None:
+    model = small_models[kind]
+    pad = model.tokenizer.pad_token_id
+    if pad is None:
+        pytest.skip("its tokenizer has no padding")
+    passages = [model.with_bos([*range(20, 40)]), model.with_bos([*range(30, 44)])]
+    batch = torch.full((2, len(passages[0])), pad)
+    batch[0] = torch.tensor(passages[0])
+    columns = slice(None, len(passages[1])) if side == "right" else slice(-len(passages[1]), None)
+    batch[1, columns] = torch.tensor(passages[1])
+    with pytest.raises(TextError, match=r"passage 1 (begins|ends) with padding"):
+        locate(model, batch)
+    for same in (list(map(torch.tensor, passages)), [*map(np.array, passages)]):
+        assert locate(model, same).data.equals(locate(model, passages).data)
+    with pytest.raises(TextError, match="must be a list of passages, even of one"):
+        locate(model, passages[0])

@@ -81,7 +81,12 @@ def test_shards_of_sink_tokens_add_up() -> None:
         ("bed", "bed", "word part"),
         ("Ġ", " ", "other"),
         ("x2", "x2", "word part"),
-        ("Ã", "�", "punctuation"),
+        ("Ã", "�", "character part"),
+        ("Ġà¤¨", " न", "word start"),
+        ("à¤¿", "\N{DEVANAGARI VOWEL SIGN I}", "word part"),
+        ("ãĢĤ", "。", "punctuation"),
+        ("½", "½", "other"),
+        ("<s>", "<s>", "word part"),
     ],
 )
 def test_kinds_of_tokens(token: str, text: str, kind: str) -> None:

@@ -1,0 +1,59 @@
+"""Both backends on every architecture that transformers builds: as eager attention, or refused in a line."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from sinkscope.errors import ModelError
+from sinkscope.models.model import Model
+from sinkscope.sinks.locate import CaptureConfig, locate
+from tests.conftest import saved_tokenizer
+from tests.sinks.architectures import EPSILON, EQUAL, NotBuiltError, build, examine, expected, names, passages
+
+SAMPLE = (
+    "llama qwen2_moe qwen3_moe gemma2 olmo olmoe phi3 stablelm starcoder2 cohere2 exaone4 granite gptj "
+    "mixtral biogpt bitnet codegen llama4_text gpt_neo deepseek_v3 roberta bert openai-gpt diffllama mamba "
+    "mpt"
+).split()
+REFUSED = ("openai-gpt", "diffllama", "mamba")
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory: pytest.TempPathFactory):
+    return saved_tokenizer("neox", tmp_path_factory.mktemp("tokenizer"))
+
+
+@pytest.mark.parametrize("name", SAMPLE)
+def test_a_sample_of_architectures_is_right_or_refused(name: str, tokenizer) -> None:
+    outcomes = examine(name, tokenizer)
+    assert outcomes["tiled"] == EQUAL or outcomes["hooks"] == EQUAL or name in REFUSED
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(set(names()) - set(SAMPLE)))
+def test_every_other_architecture_is_right_or_refused(name: str, tokenizer) -> None:
+    try:
+        examine(name, tokenizer)
+    except NotBuiltError as error:
+        pytest.skip(str(error))
+
+
+def test_a_layer_that_attends_twice_is_refused(tokenizer) -> None:
+    with pytest.raises(ModelError, match="its layer 0 attends more than once in a pass"):
+        locate(Model("diffllama", build("diffllama"), tokenizer), passages())
+
+
+def test_values_that_change_behind_their_projection_are_read_where_attention_uses_them(tokenizer) -> None:
+    network = build("olmo")
+    network.config.clip_qkv = 0.3
+    model = Model("olmo", network, tokenizer)
+    sinks = locate(model, passages())
+    assert "tiled (OlmoForCausalLM changes its values after TransformerLens reads them" in sinks.data.backend
+    np.testing.assert_allclose(
+        sinks.value_norm, expected(network, passages(), EPSILON)["value_norm"], atol=1e-5
+    )
+    with pytest.raises(
+        ModelError, match="changes its values after TransformerLens reads them; try `backend` tiled"
+    ):
+        locate(model, passages(), CaptureConfig(backend="hooks"))
