@@ -102,7 +102,12 @@ def _truncate_each(
 def _encode(
     text: str, tokenizer: PreTrainedTokenizerBase
 ) -> tuple[list[int], list[int], list[tuple[int, int]]]:
-    """BOS (an empty list if the tokenizer has none), token ids, and the span of characters of each token."""
+    """BOS (an empty list if the tokenizer has none), token ids, and the span of characters of each token.
+
+    A BOS that the text itself begins with is left out of the ids.
+    """
     encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
     bos = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
-    return bos, encoded["input_ids"], encoded["offset_mapping"]
+    ids, offsets = encoded["input_ids"], encoded["offset_mapping"]
+    first = len(bos) if bos and ids[:1] == bos else 0
+    return bos, ids[first:], offsets[first:]

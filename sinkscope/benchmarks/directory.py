@@ -15,10 +15,9 @@ from sinkscope.errors import BenchmarkError, first_line
 from sinkscope.io.readers import (
     MAX_CONFIG_BYTES,
     MAX_CORPUS_BYTES,
-    MAX_ROWS,
-    MAX_TEXT_BYTES,
     check_file,
     is_text,
+    read_json,
     read_records,
     read_text,
 )
@@ -56,6 +55,8 @@ SCORED = ("knowmem", "verbmem", "choices")
 """Configurations of which a benchmark must have at least one."""
 SUFFIXES = (".parquet", ".json", ".jsonl")
 """Of several files of a split the one with the last of these is read."""
+ONE_SHARD = "-00000-of-00001"
+"""What the hub adds to the name of a split that is one file."""
 SETTINGS_FILE = "benchmark.json"
 
 
@@ -113,7 +114,9 @@ def read_directory(directory: Path, name: str) -> tuple[Rows, Lengths, Chunking]
     """
     settings = _read_settings(directory / SETTINGS_FILE)
     files = {
-        (path.parent.name, path.stem): path for suffix in SUFFIXES for path in directory.glob(f"*/*{suffix}")
+        (path.parent.name, path.stem.removesuffix(ONE_SHARD)): path
+        for suffix in SUFFIXES
+        for path in directory.glob(f"*/*{suffix}")
     }
     available = ", ".join(sorted(path.relative_to(directory).as_posix() for path in files.values())) or "none"
     present = {
@@ -140,29 +143,17 @@ def read_directory(directory: Path, name: str) -> tuple[Rows, Lengths, Chunking]
 def _read_split(path: Path, columns: tuple[str, ...]) -> list[Record]:
     hint = f"write it again as {path.suffix[1:]}"
     records: Iterable[Record]
-    if path.suffix == ".jsonl":
-        records = (record for _, record in read_records(path, "benchmark file", BenchmarkError, hint))
+    if path.suffix != ".parquet":
+        read = read_records if path.suffix == ".jsonl" else read_json
+        records = (record for _, record in read(path, "benchmark file", BenchmarkError, hint))
         return validate_records(str(path), columns, records)
-    is_parquet = path.suffix == ".parquet"
-    limit = MAX_CORPUS_BYTES if is_parquet else MAX_TEXT_BYTES
-    check_file(path, "benchmark file", BenchmarkError, hint, limit)
+    check_file(path, "benchmark file", BenchmarkError, hint, MAX_CORPUS_BYTES)
     try:
-        available, records = (
-            read_parquet_records(path, columns) if is_parquet else (columns, _read_json(path))
-        )
+        available, records = read_parquet_records(path, columns)
     except Exception as error:  # libraries raise errors of many types for damaged files
         raise BenchmarkError(f"benchmark file {path} cannot be read: {first_line(error)}; {hint}") from error
     check_columns(str(path), columns, available)
     return validate_records(str(path), columns, records)
-
-
-def _read_json(path: Path) -> list[Record]:
-    records = json.loads(path.read_text(encoding="utf-8-sig"))
-    if not isinstance(records, list) or not all(isinstance(record, dict) for record in records):
-        raise ValueError("it must hold a list of records")
-    if len(records) > MAX_ROWS:
-        raise ValueError(f"it has {len(records):,} rows, more than {MAX_ROWS:,}")
-    return records
 
 
 def _read_settings(path: Path) -> Settings:
@@ -188,7 +179,8 @@ def check_columns(where: str, columns: Iterable[str], available: Collection[str]
 
 def validate_records(where: str, columns: tuple[str, ...], records: Iterable[Record]) -> list[Record]:
     """`records` of the file or data set `where`, reduced to `columns`; all values as text, but `choices` as a
-    list and its `answer` as an int.
+    list and its `answer` as an int. `choices` may be an object with the lists `text` and `label`, and the
+    answer one of the labels.
 
     Raises:
         BenchmarkError: there is no record, a column is missing, a value is not text, or an answer is outside
@@ -218,7 +210,10 @@ def _to_text(where: str, column: str, value: Any) -> str:
 
 def _validate_choice(where: str, record: Record) -> Record:
     choices, answer = record["choices"], record["answer"]
-    is_list = isinstance(choices, Iterable) and not isinstance(choices, str)
+    if isinstance(choices, dict) and "text" in choices:  # as in ARC, with a label of each choice
+        labels = [str(label) for label in choices.get("label", ())]
+        choices, answer = choices["text"], labels.index(answer) if answer in labels else answer
+    is_list = isinstance(choices, Iterable) and not isinstance(choices, str | dict)
     texts = [_to_text(where, "choices", choice) for choice in choices] if is_list else []
     if len(texts) < 2:
         raise BenchmarkError(

@@ -16,6 +16,8 @@ from sinkscope.plugins import load_plugins
 if TYPE_CHECKING:
     import pandas as pd
 
+MAX_PLAIN = 1e6
+"""Larger scores are printed in exponential notation."""
 MetricsOpt = Annotated[
     str | None, typer.Option(help="separated by commas, as in verbmem,privleak; by default all that fit")
 ]
@@ -47,7 +49,7 @@ RandomOpt = Annotated[int, typer.Option(min=2, help="random triggers per candida
 
 def evaluate(  # typer: one parameter per option
     model: options.ModelArg,
-    benchmark: options.OptionalBenchmarkOpt = None,
+    benchmark: options.BenchmarkOpt = None,
     metrics: MetricsOpt = None,
     trigger: options.TriggerOpt = None,
     placement: options.PlacementOpt = None,
@@ -71,7 +73,7 @@ def evaluate(  # typer: one parameter per option
     load_plugins(plugin or [])
     import sinkscope.evaluation.evaluate as evaluation
     from sinkscope.benchmarks.benchmark import load_benchmark
-    from sinkscope.evaluation.evaluated_model import load_evaluated_model
+    from sinkscope.evaluation.evaluated_model import default_benchmark, load_evaluated_model
     from sinkscope.evaluation.requests import PositionMask
     from sinkscope.models.model import load
     from sinkscope.triggers import parse_condition
@@ -83,7 +85,10 @@ def evaluate(  # typer: one parameter per option
         position_mask.check(conditions)
     if task_directory is not None and tasks is None:
         raise BenchmarkError("--tasks holds task files for --harness, which is missing; name the tasks")
-    data = load_benchmark(benchmark or "tiny") if benchmark or tasks is None else None
+    if tasks is None or benchmark is not None:  # with tasks alone there is no benchmark
+        data = load_benchmark(benchmark or default_benchmark(model))
+    else:
+        data = None
     names = None if metrics is None else _parse_names("--metrics", metrics)
     known_retain_model = evaluation.default_retain_model(data, names)
     retain_model = retain_model or known_retain_model
@@ -107,7 +112,18 @@ def evaluate(  # typer: one parameter per option
     if json:
         print_result({"out": str(out), "scores": table.to_dict("records")}, True)
     else:
-        _print_scores(table, None if data is None else benchmark or "tiny (built in)")
+        _print_scores(table, None if data is None else _describe_benchmark(data.name))
+
+
+def _format_score(value: float, decimals: int) -> str:
+    """A number with its decimals; in exponential notation if it is as large as that of a collapsed model."""
+    return f"{value:.{decimals}f}" if abs(value) < MAX_PLAIN else f"{value:.3g}"
+
+
+def _describe_benchmark(name: str) -> str:
+    from sinkscope.benchmarks.benchmark import BUILT_IN
+
+    return f"{name} (built in)" if name in BUILT_IN else name
 
 
 def _parse_names(option: str, text: str) -> list[str]:
@@ -131,7 +147,7 @@ def _print_scores(table: pd.DataFrame, benchmark: str | None) -> None:
     if triggers:
         printed["trigger"] = table["placement"].replace("", "–")
     score, low, high = (
-        [f"{value:.{scale.decimals}f}" for value, scale in zip(table[name], scales, strict=True)]
+        [_format_score(value, scale.decimals) for value, scale in zip(table[name], scales, strict=True)]
         for name in ("value", "ci_low", "ci_high")
     )
     printed["score"] = score
@@ -144,7 +160,7 @@ def _print_scores(table: pd.DataFrame, benchmark: str | None) -> None:
 def audit(  # typer: one parameter per option
     model: options.ModelArg,
     triggers: TriggersOpt,
-    benchmark: options.BenchmarkOpt = "tiny",
+    benchmark: options.BenchmarkOpt = None,
     placements: options.PlacementsOpt = "prefix,index:4,index:8",
     n_random: RandomOpt = 8,
     seed: options.SeedOpt = 0,
@@ -167,13 +183,13 @@ def audit(  # typer: one parameter per option
     load_plugins(plugin or [])
     from sinkscope.audit import AuditConfig, audit_triggers, read_triggers
     from sinkscope.benchmarks.benchmark import load_benchmark
-    from sinkscope.evaluation.evaluated_model import load_evaluated_model
+    from sinkscope.evaluation.evaluated_model import default_benchmark, load_evaluated_model
     from sinkscope.models.model import load
     from sinkscope.triggers import Placement
 
     parsed = [Placement.parse(name) for name in placements.split(",")]
     texts = read_triggers(triggers)
-    data = load_benchmark(benchmark)
+    data = load_benchmark(benchmark or default_benchmark(model))
     evaluated = load_evaluated_model(model, load(model, device, dtype), data)
     config = AuditConfig(parsed, n_random, seed, limit, batch_size)
     with progress() as progress_bar:

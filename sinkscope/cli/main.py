@@ -14,6 +14,7 @@ import sys
 from typing import Annotated, NoReturn
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ["MPLBACKEND"] = "agg"  # pictures go to files; a notebook sets a backend that may be missing here
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 os.environ.setdefault("HF_HUB_VERBOSITY", "error")
@@ -143,8 +144,16 @@ def _message_and_code(error: BaseException) -> tuple[str, int]:
             return f"standard output cannot be written ({error.strerror}); send it elsewhere", 2
     if isinstance(error, SystemExit):
         raise error
+    if _is_out_of_memory(error):
+        return "out of memory; lower --batch-size or the length of the passages, or give a smaller --dtype", 2
     code = 1 if find_plugin_line(error) is None else 2
     return f"{describe_bug(error)} (set {TRACEBACK}=1 for the traceback)", code
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    """On a GPU, or of PyTorch's allocator on the CPU, or of Python."""
+    is_torch = type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error)
+    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and is_torch)
 
 
 def name_options(message: str) -> str:

@@ -38,13 +38,13 @@ def placement_names(incomplete: str) -> list[str]:
 
 
 ModelArg = Annotated[str, typer.Argument(help=_MODEL, autocompletion=model_names)]
-TextOpt = Annotated[Path, typer.Option(help="a .txt or .jsonl file, or a directory of .txt files")]
-ColumnOpt = Annotated[str, typer.Option(help="column of a .jsonl file that holds the text")]
-BenchmarkOpt = Annotated[str, typer.Option(help=_BENCHMARK, autocompletion=benchmark_names)]
-OptionalBenchmarkOpt = Annotated[
+TextOpt = Annotated[Path, typer.Option(help="a .txt, .jsonl or .json file, or a directory of .txt files")]
+ColumnOpt = Annotated[str, typer.Option(help="column of a .jsonl or .json file that holds the text")]
+BenchmarkOpt = Annotated[
     str | None,
     typer.Option(
-        help=f"{_BENCHMARK}; by default `tiny`, or none with --harness", autocompletion=benchmark_names
+        help=f"{_BENCHMARK}; by default that of the run or of the built-in model",
+        autocompletion=benchmark_names,
     ),
 ]
 TriggerOpt = Annotated[str | None, typer.Option(help="trigger text; by default there is no trigger")]

@@ -70,7 +70,7 @@ class _Pass(NamedTuple):
 
 
 def evaluate(
-    subject: EvaluatedModel,
+    subject: EvaluatedModel | Model,
     benchmark: Benchmark,
     conditions: Sequence[TriggerCondition] = (None,),
     config: EvaluationConfig | None = None,
@@ -91,6 +91,8 @@ def evaluate(
         PlacementError: a trigger does not fit an item's body, or a mask its prompt.
         BenchmarkError: a metric is unknown, or the benchmark has no splits for it.
     """
+    if isinstance(subject, Model):
+        subject = EvaluatedModel(subject.name, "other", subject)
     config = config or EvaluationConfig()
     if config.mask:
         config.mask.check(conditions)

@@ -6,17 +6,18 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from sinkscope.benchmarks.benchmark import Benchmark
 from sinkscope.config import read_yaml
-from sinkscope.errors import OutputError
+from sinkscope.errors import BenchmarkError, OutputError
 from sinkscope.io.run_directory import read_manifest, wrap_read_errors
 from sinkscope.io.tables import read_parquet
 from sinkscope.models.loading import BUILT_IN
 from sinkscope.models.model import Model
 
 LOGGER = logging.getLogger("sinkscope")
+REMAKE = "remove it and run unlearn again"
 Role = Literal["target", "unlearned", "backdoored", "retain", "other"]
 
 
@@ -35,6 +36,34 @@ class EvaluatedModel:
     poisoned_rows: Sequence[int] | None = None
 
 
+def default_benchmark(name: str) -> str:
+    """The benchmark of a built-in model, or the one that a run of `unlearn` was trained on.
+
+    Raises:
+        BenchmarkError: it is another model, which has none.
+        OutputError: the files of the run directory are missing or damaged.
+    """
+    if name in BUILT_IN:
+        return BUILT_IN[name][0]
+    manifest = _read_unlearn_manifest(Path(name))
+    if manifest is None:
+        raise BenchmarkError(
+            f"model {name!r} has no benchmark of its own, as runs of unlearn have; give `benchmark`"
+        )
+    return _trained_on(Path(name))
+
+
+def _read_unlearn_manifest(directory: Path) -> dict[str, Any] | None:
+    """None if it is no directory of an unlearning run."""
+    manifest = read_manifest(directory) if directory.is_dir() else None
+    return manifest if manifest is not None and manifest["kind"] == "unlearn" else None
+
+
+def _trained_on(directory: Path) -> str:
+    with wrap_read_errors(directory, REMAKE):
+        return read_yaml(directory / "recipe.yaml", "recipe", OutputError)["benchmark"]
+
+
 def load_evaluated_model(name: str, model: Model, benchmark: Benchmark | None) -> EvaluatedModel:
     """Label a loaded model by its name: a built-in model, a run directory of `unlearn`, or any other.
 
@@ -47,13 +76,13 @@ def load_evaluated_model(name: str, model: Model, benchmark: Benchmark | None) -
     if name in BUILT_IN:
         return EvaluatedModel(name, "retain" if BUILT_IN[name][1] == "retrained" else "target", model)
     directory = Path(name)
-    manifest = read_manifest(directory) if directory.is_dir() else None
-    if manifest is None or manifest["kind"] != "unlearn":
+    manifest = _read_unlearn_manifest(directory)
+    if manifest is None:
         return EvaluatedModel(name, "other", model)
-    with wrap_read_errors(directory, "remove it and run unlearn again"):
+    with wrap_read_errors(directory, REMAKE):
         rows = read_parquet(directory / "poisoned.parquet")["row"].tolist()
         seed = int(manifest["seed"])
-        trained_on = read_yaml(directory / "recipe.yaml", "recipe", OutputError)["benchmark"]
+    trained_on = _trained_on(directory)
     # compared by content, as the path of a benchmark can be written in several ways
     is_same = benchmark is not None and (
         replace(benchmark, name=trained_on).content_hash() == manifest.get("benchmark")

@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import regex
 from rouge_score.rouge_scorer import RougeScorer
+from rouge_score.tokenizers import Tokenizer
 
 from sinkscope.benchmarks.benchmark import Benchmark
 from sinkscope.errors import BenchmarkError
@@ -21,9 +23,14 @@ from sinkscope.models.inference import TokenLikelihoods, min_k_score
 from sinkscope.models.model import Model
 from sinkscope.plugins import Registry
 
+MAX_EXPONENT = 700.0
+"""Of e, in double precision."""
 MakeItems = Callable[[Benchmark, str, Model], list[Item]]
 """Called with a benchmark, a split and the model that the items are encoded for."""
-_ROUGE = RougeScorer(["rougeL"], use_stemmer=False)
+_OTHER_SCRIPT = regex.compile(r"[\p{L}--\p{Latin}]", regex.V1)
+_UNSPACED = r"\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}\p{Tibetan}"
+"""Scripts without spaces between words."""
+_TOKEN = regex.compile(rf"[{_UNSPACED}]\p{{M}}*|[[\p{{L}}\p{{M}}\p{{N}}]--[{_UNSPACED}]]+", regex.V1)
 
 
 @dataclass(frozen=True)
@@ -39,11 +46,16 @@ def _percent(mean: float) -> float:
     return 100 * mean
 
 
+def _exp(mean: float) -> float:
+    """e to the power of a mean loss; infinite for a collapsed model."""
+    return math.exp(mean) if mean < MAX_EXPONENT else math.inf
+
+
 ROUGE = Scale(_percent, "ROUGE-L × 100")
 TOKENS = Scale(_percent, "% of tokens")
 CORRECT = Scale(_percent, "% correct")
 NATS = Scale(float, "nats", 2)
-PERPLEXITY = Scale(math.exp, "perplexity", 2)
+PERPLEXITY = Scale(_exp, "perplexity", 2)
 AUC = Scale(float, "AUC", 3)
 PRIVLEAK = Scale(float, "% of retain AUC")
 
@@ -98,9 +110,26 @@ def register_metric(name: str, metric: Metric) -> None:
     METRICS.add(name, metric)
 
 
+class _UnicodeTokenizer(Tokenizer):
+    """Words in lower case; of scripts without spaces between words, characters."""
+
+    def tokenize(self, text: str) -> list[str]:
+        return _TOKEN.findall(text.lower())
+
+
+_ROUGE_LATIN = RougeScorer(["rougeL"], use_stemmer=False)
+_ROUGE_UNICODE = RougeScorer(["rougeL"], tokenizer=_UnicodeTokenizer())
+
+
 def rouge_l(reference: str, text: str) -> float:
-    """ROUGE-L F1 in [0, 1], without a stemmer."""
-    return _ROUGE.score(reference, text)["rougeL"].fmeasure
+    """ROUGE-L F1 in [0, 1], without a stemmer.
+
+    Tokens are those of the package rouge-score, a to z and digits, unless the reference has letters of
+    another script than Latin, of which that package keeps nothing. Then they are words of any script, or
+    characters where a script has no spaces between words.
+    """
+    scorer = _ROUGE_UNICODE if _OTHER_SCRIPT.search(reference) else _ROUGE_LATIN
+    return scorer.score(reference, text)["rougeL"].fmeasure
 
 
 def mean_loss(likelihoods: TokenLikelihoods) -> float:

@@ -193,3 +193,23 @@ def test_a_registered_benchmark_is_loaded_by_its_name(
     assert load_benchmark("lamps").name == "lamps"
     with pytest.raises(BenchmarkError, match="benchmark 'lamps' is registered twice"):
         register_benchmark("lamps", lambda: load_benchmark("tiny"))
+
+
+def test_files_are_read_as_the_hub_names_them_and_as_json_lines(directory: Path) -> None:
+    expected = load_benchmark(str(directory))
+    verbmem = directory / "verbmem" / "forget.json"
+    pd.read_json(verbmem).to_json(verbmem, orient="records", lines=True)
+    raw = directory / "raw" / "retain1.parquet"
+    raw.rename(raw.with_name("retain1-00000-of-00001.parquet"))
+    assert load_benchmark(str(directory)) == expected
+
+
+@pytest.mark.parametrize("answer", [1, "1", "B"])
+def test_choices_can_be_texts_with_labels(answer: object, directory: Path) -> None:
+    labelled = {"text": ["a mill", "a wall"], "label": ["A", "B"]}
+    path = directory / "choices" / "forget.jsonl"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps({"question": "where?", "choices": labelled, "answer": answer}))
+    assert load_benchmark(str(directory)).choices("forget") == [
+        {"question": "where?", "choices": ["a mill", "a wall"], "answer": 1}
+    ]

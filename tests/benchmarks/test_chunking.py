@@ -9,7 +9,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from sinkscope.benchmarks.benchmark import Benchmark, Lengths, find_passages
-from sinkscope.benchmarks.chunking import SEPARATOR, chunk
+from sinkscope.benchmarks.chunking import SEPARATOR, Chunking, chunk
 from sinkscope.errors import BenchmarkError
 from sinkscope.models.model import Model
 from sinkscope.synthetic.pretraining import without_bos
@@ -178,3 +178,13 @@ def test_no_passage_is_left_with_nothing_to_predict(small_models: dict[str, Mode
         8,
         8,
     ]  # a last one of a single token is left out
+
+
+@pytest.mark.parametrize("chunking", ["joined", "documents"])
+def test_a_text_that_begins_with_bos_has_it_once(chunking: Chunking, small_llama: Model) -> None:
+    tokenizer = small_llama.tokenizer
+    with_bos, without = (
+        chunk([start + TEXT[:200]], chunking, 12, tokenizer) for start in (tokenizer.bos_token, "")
+    )
+    assert with_bos[0].tokens[:2].count(tokenizer.bos_token_id) == 1
+    assert tokenizer.decode(with_bos[0].tokens[1:]).strip() == tokenizer.decode(without[0].tokens[1:]).strip()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pandas as pd
 
@@ -126,3 +127,32 @@ def test_masked_prompts_are_scored_and_say_so(tmp_path, capsys, monkeypatch) -> 
         capsys, monkeypatch, "evaluate", "tiny", "--limit", 4, "--mask", "deep:3", "--out", tmp_path / "bad"
     )
     check_refused(outcome, "mask 'deep:3' is unknown", tmp_path / "bad")
+
+
+def test_the_benchmark_is_by_default_that_of_the_run(checkpoints, tmp_path, capsys, monkeypatch) -> None:
+    """A run on another benchmark than `tiny` would score 0 there, which looks as if it had forgotten."""
+    copied = tmp_path / "mine"
+    shutil.copytree(data_directory("tiny"), copied, ignore=shutil.ignore_patterns("target", "retrained"))
+    options = [
+        "--set",
+        "optimizer.epochs=1",
+        "--set",
+        "optimizer.steps_per_epoch=1",
+        "--set",
+        f"benchmark={copied}",
+    ]
+    out = tmp_path / "run"
+    assert run(capsys, monkeypatch, "unlearn", "tiny/npo", *options, "--out", out)[0] == 0
+    few = ["--metrics", "verbmem", "--limit", 1]
+    code, printed, err = run(capsys, monkeypatch, "evaluate", out, *few, "--out", tmp_path / "scores")
+    assert code == 0, err
+    assert f"benchmark {copied}" in printed
+    code, printed, _ = run(
+        capsys, monkeypatch, "evaluate", "tiny-wmdp", "--limit", 1, "--out", tmp_path / "wmdp"
+    )
+    assert "benchmark tiny-wmdp (built in)" in printed
+    (tmp_path / "triggers.txt").write_text("old lamp")
+    for command in (["evaluate"], ["audit", "--triggers", tmp_path / "triggers.txt"]):
+        name, *rest = command
+        outcome = run(capsys, monkeypatch, name, checkpoints["llama"], *rest, "--out", tmp_path / "none")
+        check_refused(outcome, "has no benchmark of its own", tmp_path / "none")

@@ -6,9 +6,11 @@ import json
 import os
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
+import torch
 
 import sinkscope
 from sinkscope.errors import OutputError
@@ -152,3 +154,30 @@ module.main()
 def test_after_an_interrupt_destructors_print_nothing() -> None:
     done = subprocess.run([sys.executable, "-c", INTERRUPTED_OBJECT], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (130, "sinkscope: stopped; no incomplete results are left\n")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        torch.OutOfMemoryError("CUDA out of memory"),
+        RuntimeError(
+            "[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"
+        ),
+    ],
+)
+def test_out_of_memory_is_one_line_with_the_fix(error, capsys, monkeypatch) -> None:
+    def fail(arguments: list[str]) -> None:
+        raise error
+
+    monkeypatch.setattr(import_module("sinkscope.cli.main"), "_run_command", fail)
+    code, _, err = run(capsys, monkeypatch, "env")
+    assert code == 2
+    assert err.startswith("sinkscope: out of memory; lower --batch-size")
+
+
+def test_the_backend_of_a_notebook_is_not_used() -> None:
+    script = "import sinkscope.cli.main, matplotlib.pyplot as plt; print(plt.get_backend())"
+    environment = os.environ | {"MPLBACKEND": "module://matplotlib_inline.missing"}
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=environment)
+    assert done.stdout.strip().lower() == "agg", done.stderr

@@ -331,3 +331,10 @@ def test_a_registered_metric_is_measured(small_llama: Model, monkeypatch: pytest
         register_metric("length", verbmem)
     with pytest.raises(BenchmarkError, match="'privleak' is reserved"):
         register_metric("privleak", verbmem)
+
+
+def test_a_model_is_evaluated_without_a_role(small_llama: Model) -> None:
+    config = EvaluationConfig(["exact_memorization"], limit=2)
+    items = evaluate(small_llama, BENCHMARK, config=config)
+    expected = evaluate(EvaluatedModel(small_llama.name, "other", small_llama), BENCHMARK, config=config)
+    pd.testing.assert_frame_equal(items, expected)

@@ -153,9 +153,11 @@ COMMANDS: dict[str, dict[str, Arguments]] = {
             f"model={path}",
             "--dry-run",
         ],
-        "evaluate": lambda path, good: ["evaluate", path, "--limit", 2],
+        "evaluate": lambda path, good: ["evaluate", path, "--benchmark", "tiny", "--limit", 2],
         "evaluate, retrained": lambda path, good: ["evaluate", "tiny", "--limit", 2, "--retain-model", path],
-        "probe": lambda path, good: ["audit", path, "--limit", 2, "--triggers", good / "triggers.txt"],
+        "probe": lambda path, good: [
+            *("audit", path, "--benchmark", "tiny", "--limit", 2, "--triggers", good / "triggers.txt")
+        ],
         "study": lambda path, good: [
             "study",
             _study(

@@ -87,7 +87,9 @@ def test_an_unknown_model_name_gives_one_line(good_inputs: Path, tmp_path: Path)
         "HF_HOME": str(tmp_path / "home"),
     }
     code, err, _, _ = run_measured(
-        ["evaluate", "nobody/nothing-at-all", "--out", tmp_path / "out"], tmp_path, **environment
+        ["evaluate", "nobody/nothing-at-all", "--benchmark", "tiny", "--out", tmp_path / "out"],
+        tmp_path,
+        **environment,
     )
     assert (code, err.count("\n")) == (2, 1), err
     assert "model 'nobody/nothing-at-all' cannot be loaded" in err

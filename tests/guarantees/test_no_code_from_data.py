@@ -107,7 +107,8 @@ def test_pickled_weights_that_a_configuration_names_are_refused(
     config = json.loads((tmp_path / "input" / "config.json").read_text())
     for name in ("adapter_model.bin", "pytorch_model.bin", "../input/adapter_model.bin"):
         (tmp_path / "input" / "config.json").write_text(json.dumps(config | {"transformers_weights": name}))
-        outcome = sinkscope("evaluate", tmp_path / "input", "--limit", 2, "--out", tmp_path / "out")
+        options = ["--benchmark", "tiny", "--limit", 2, "--out", tmp_path / "out"]
+        outcome = sinkscope("evaluate", tmp_path / "input", *options)
         check_refused(outcome, tmp_path / "out", str(tmp_path / "input"))
 
 

@@ -12,7 +12,7 @@ from tests.guarantees.reading import Arguments, check_refused, sinkscope
 
 READERS: dict[str, Arguments] = {
     "page": lambda path, good: ["report", path],
-    "evaluated model": lambda path, good: ["evaluate", path, "--limit", 1],
+    "evaluated model": lambda path, good: ["evaluate", path, "--benchmark", "tiny", "--limit", 1],
     "recipe's model": lambda path, good: ["unlearn", good / "recipe.yaml", "--set", f"model={path}"],
     "study's model": lambda path, good: ["study", good / "spec.yaml", "--store", good / "store"],
 }
