@@ -10,6 +10,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 import shutil
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -122,10 +123,16 @@ class Checkpoints:
         return bool(self._newest_first())
 
     def remove(self) -> None:
-        """Remove all, once the run is complete."""
+        """Remove all, once the run is complete, and those of other settings that began in its place.
+
+        These could not be resumed without removing this run.
+        """
         self.world.wait_for_everyone()
         if self.world.is_main_process:
-            shutil.rmtree(self.directory, ignore_errors=True)
+            name, _, suffix = self.directory.name.rsplit(".", 2)
+            pattern = re.compile(rf"{re.escape(name)}\.[0-9a-f]+\.{suffix}")
+            for other in filter(lambda path: pattern.fullmatch(path.name), self.directory.parent.iterdir()):
+                shutil.rmtree(other, ignore_errors=True)
 
     def _newest_first(self) -> list[Path]:
         return sorted(self.directory.glob("step-*"), reverse=True)

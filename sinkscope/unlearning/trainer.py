@@ -38,6 +38,7 @@ from sinkscope.unlearning.trainable import hidden_state_layer
 from sinkscope.unlearning.value_norm import ValueNormTerm
 
 LOG_EVERY = 10
+WEIGHTS = "the norm of the weights"
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,7 @@ class Trainer:
         """Train to the end, from the newest checkpoint if there is one; logs the first and every tenth step.
 
         Raises:
-            RecipeError: a term or the gradient became infinite or NaN.
+            RecipeError: a term, the gradient or a weight became infinite or NaN.
         """
         optimizer = self._create_optimizer()
         uses_checkpointing = self.recipe.optimizer.gradient_checkpointing
@@ -133,6 +134,8 @@ class Trainer:
                 on_progress(state.step, n_steps)
             if self.should_stop and self.world.broadcast(self.should_stop(state.step)):
                 break
+        norm = torch.nn.utils.get_total_norm(list(self.weights.values()))
+        _check_finite(WEIGHTS, full_tensor(norm).item(), state.step)
 
     def _create_optimizer(self) -> torch.optim.Optimizer:
         config = self.recipe.optimizer
@@ -254,6 +257,6 @@ class Trainer:
 def _check_finite(name: str, value: float, step: int, more_to_lower: str = "") -> None:
     if not math.isfinite(value):
         fix = f"lower optimizer.learning_rate{more_to_lower}"
-        if step == 1:  # no weight has changed yet
+        if step == 1 and name != WEIGHTS:  # no weight has changed yet
             fix = "check the model and the objective"
         raise RecipeError(f"recipe: {name} became {value} at step {step}, so the run was stopped; {fix}")

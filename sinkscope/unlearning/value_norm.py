@@ -87,6 +87,12 @@ class ValueNormTerm:
         return ((distance * is_real).sum(-1) / is_real.sum(-1)).mean()
 
     def _select_shallow(self, values: Mapping[int, Tensor]) -> Values:
+        if missing := [layer for layer in self._layers if layer not in values]:
+            raise RecipeError(
+                f"recipe value_norms: layer {missing[0]} of {type(self._model).__name__} does not attend "
+                "through transformers' attention interface, so its values cannot be recorded; set "
+                "value_norms.weight to 0"
+            )
         return torch.stack([values[layer][:, :, : self._n_tokens] for layer in self._layers], dim=1).float()
 
     def _compute(

@@ -9,6 +9,8 @@ from functools import partial
 import pytest
 import torch
 
+from sinkscope.benchmarks.chunking import Passage
+from sinkscope.errors import RecipeError
 from sinkscope.models.attention import record_values
 from sinkscope.models.hidden_states import decoder_layers
 from sinkscope.models.model import Model
@@ -21,6 +23,7 @@ from sinkscope.unlearning.objectives.simnpo import SimNPOConfig, simnpo
 from sinkscope.unlearning.recipe import ValueNormConfig
 from sinkscope.unlearning.reference_model import ReferenceCache, ReferenceConfig
 from sinkscope.unlearning.value_norm import ValueNormTerm
+from tests.sinks.architectures import make_network
 from tests.unlearning.short_runs import as_passages
 
 LENGTHS = (9, 5, 12)
@@ -323,3 +326,13 @@ def test_prompt_tokens_are_not_scored(case) -> None:
     ]
     torch.testing.assert_close(sequence_log_probs(ours, batch).float(), torch.tensor(expected))
     assert batch.count("predicted") == sum(LENGTHS) - 4 - 2 - 1 and batch.count("tokens") == sum(LENGTHS)
+
+
+def test_value_norms_of_a_layer_that_does_not_attend_are_refused() -> None:
+    network = make_network("lfm3")
+    passages = [Passage([3, 4, 5, 6, 7, 8], 0, 1)]
+    config = ValueNormConfig(weight=1.0, kind="shrink", layers="all")
+    with pytest.raises(
+        RecipeError, match=r"layer \d of Lfm3ForCausalLM does not attend .*set value_norms.wei"
+    ):
+        ValueNormTerm(network, config, {"forget": (network, passages)})

@@ -105,3 +105,12 @@ def test_a_checkpoint_of_another_number_of_processes_is_refused(tmp_path: Path) 
     state.write_text(json.dumps(content))
     with pytest.raises(OutputError, match="made by 2 processes; start as many"):
         checkpoints.resume({"w": weight}, optimizer)
+
+
+def test_checkpoints_of_other_settings_go_with_the_run_that_is_done(tmp_path: Path) -> None:
+    left, other = (tmp_path / f".run.{name}.checkpoints" for name in ("00abc", "longer.00abc"))
+    for directory in (left, other):
+        directory.mkdir()
+    unlearn(Recipe.parse(SHORT), tmp_path / "run")
+    assert not left.exists()
+    assert other.exists(), "of the run `run.longer`"

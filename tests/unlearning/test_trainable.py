@@ -109,3 +109,11 @@ def test_nan_stops_the_run_and_names_the_term(tmp_path) -> None:
     ):
         unlearn(recipe, tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_a_run_whose_last_step_diverges_is_not_saved(tmp_path) -> None:
+    optimizer = {"learning_rate": 1e30, "epochs": 1, "steps_per_epoch": 1}
+    recipe = Recipe.parse({"objective": {"forget": "npo"}, "optimizer": optimizer})
+    with pytest.raises(RecipeError, match=r"the norm of the weights became (nan|inf) at step 1.*; lower opt"):
+        unlearn(recipe, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
