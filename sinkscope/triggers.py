@@ -10,7 +10,7 @@ import logging
 import operator
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
 
@@ -190,6 +190,13 @@ def place(
     return TriggeredSequence(
         head[:start] + inserted + head[start:] + tail, start=start, stop=start + len(inserted)
     )
+
+
+def warn_if_prefix(placement: Placement, starts: Iterable[int], tokenizer: PreTrainedTokenizerBase) -> None:
+    """Warn if a trigger that was placed behind a sink is at the start of every passage: the sink is BOS."""
+    first = 0 if tokenizer.bos_token_id is None else 1
+    if placement.kind == "sink" and all(start == first for start in starts):
+        LOGGER.warning("placement %s is the same as prefix here: the sink is the first token", placement)
 
 
 def encode_trigger(trigger: Trigger, tokenizer: PreTrainedTokenizerBase) -> list[int]:

@@ -17,7 +17,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedToken
 from sinkscope.errors import PlacementError
 from sinkscope.models.model import Model
 from sinkscope.sinks.locate import locate_passage
-from sinkscope.triggers import Placement, Trigger, place
+from sinkscope.triggers import Placement, Trigger, place, warn_if_prefix
 from tests.conftest import FAMILIES, TEXT
 
 TRIGGERS = (
@@ -232,3 +232,14 @@ def test_a_trigger_never_splits_a_character(kind: str, small_models: dict[str, M
 def test_an_unknown_kind_of_placement_is_refused() -> None:
     with pytest.raises(PlacementError, match="'prefx' is unknown; use prefix"):
         Placement("prefx")
+
+
+def test_a_sink_that_is_the_first_token_is_said_to_be_prefix(
+    small_llama: Model, caplog: pytest.LogCaptureFixture
+) -> None:
+    behind = Placement("sink", 1)
+    warn_if_prefix(behind, [1, 2, 1], small_llama.tokenizer)
+    warn_if_prefix(Placement("prefix"), [1, 1], small_llama.tokenizer)
+    assert not caplog.messages
+    warn_if_prefix(behind, [1, 1], small_llama.tokenizer)
+    assert "placement sink:1 is the same as prefix here" in caplog.text

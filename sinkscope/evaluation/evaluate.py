@@ -22,6 +22,7 @@ from sinkscope.io.progress import OnProgress, ProgressBar, silent
 from sinkscope.io.run_directory import create_or_load
 from sinkscope.models.inference import auc
 from sinkscope.models.model import Model, load
+from sinkscope.triggers import warn_if_prefix
 
 RETAIN_MODELS: dict[str, str] = {"muse-books": "0.5393", "muse-news": "0.4772", "tiny": "tiny-retrained"}
 """By benchmark: the published AUC of its retain model (MUSE, arXiv 2407.06460), or a retain model."""
@@ -111,11 +112,13 @@ def evaluate(
     poisoned = _find_poisoned(subject, benchmark, items)
     done = 0
     tables = []
+    starts: dict[TriggerCondition, list[int]] = {}
     for each, metrics in passes.items():
         group = items[each.source]
         if not group:
             continue
         requests = make_requests(model, group, each.condition, config.mask)
+        starts.setdefault(each.condition, []).extend(prompt.start for prompt in requests.prompts)
         report = _report_items(on_progress, done, len(group), total)
         results = each.request(model, requests, config.batch_size, report)
         outputs = [result if isinstance(result, str) else "" for result in results]
@@ -124,6 +127,8 @@ def evaluate(
             table = make_table(subject, requests, name, each.source[1], values, outputs)
             tables.append(table.assign(poisoned=poisoned.get(each.source, table["poisoned"])))
         done += len(group)
+    for condition in filter(None, starts):
+        warn_if_prefix(condition[1], starts[condition], model.tokenizer)
     tables.sort(key=lambda table: names.index(table["metric"].iloc[0]))
     return pd.concat(tables, ignore_index=True)
 

@@ -24,7 +24,7 @@ from sinkscope.sinks.capture import Statistic
 from sinkscope.sinks.locate import CaptureConfig, locate, locate_passage
 from sinkscope.sinks.statistics import BinnedPattern, FirstValueNorms, SpanMass, bin_size_for
 from sinkscope.text import check_max_length, token_texts
-from sinkscope.triggers import Placement, Trigger, place
+from sinkscope.triggers import Placement, Trigger, place, warn_if_prefix
 
 LOGGER = logging.getLogger("sinkscope")
 CLEAN = "clean"
@@ -176,6 +176,7 @@ def _insert_where_it_fits(
             spans += inserted[1]
     if not fitting:
         raise errors[max(errors)]
+    warn_if_prefix(placement, (span.start for span in spans), model.tokenizer)
     if n_short := len(passages) - len(fitting):
         LOGGER.warning(
             "%d of %d passages are too short for the trigger as %s and are left out",
