@@ -253,6 +253,7 @@ def _position(head: list[int], placement: Placement, first: int, sinks: RankedSi
             position = sinks.strongest(placement.number) + 1
     if not first <= position <= len(head):
         raise PlacementError(
-            f"placement {placement} is beyond the passage, which has {len(head)} tokens; use a smaller number"
+            f"placement {placement} is beyond the passage, which has {len(head)} tokens without the trigger; "
+            "use a smaller number, or longer passages"
         )
     return position

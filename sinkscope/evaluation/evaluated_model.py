@@ -48,7 +48,8 @@ def default_benchmark(name: str) -> str:
     manifest = _read_unlearn_manifest(Path(name))
     if manifest is None:
         raise BenchmarkError(
-            f"model {name!r} has no benchmark of its own, as runs of unlearn have; give `benchmark`"
+            f"model {name!r} has no benchmark of its own (only a run of unlearn has); give `benchmark`: a "
+            "name, as tiny, or a directory"
         )
     return _trained_on(Path(name))
 
