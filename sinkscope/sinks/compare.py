@@ -133,6 +133,9 @@ class Comparison:
         strongest = self.sinks(0).strongest(1)
         at_sink = tables["attention"][tables["attention"]["position"] == strongest]
         changed = at_sink.iloc[int(at_sink["difference"].abs().argmax())]
+        # later positions have few queries, so that α there is mostly a token's attention to itself
+        early = tables["attention"][tables["attention"]["position"] <= self.data.sizes["position"] // 2]
+        largest = early.iloc[int(early["difference"].abs().argmax())]
         r = tables["value_norm_correlation"].groupby("position")["correlation"].mean()
         top1 = tables["top1"].groupby("condition", sort=False)["probability"].mean()
         summary = {
@@ -146,6 +149,11 @@ class Comparison:
             },
             "most_changed_head": [int(changed["layer"]), int(changed["head"])],
             "change_of_that_head": round(float(changed["difference"]), 4),
+            "largest_change": {
+                "head": [int(largest["layer"]), int(largest["head"])],
+                "position": int(largest["position"]),
+                "change": round(float(largest["difference"]), 4),
+            },
             "value_norm_correlation": {
                 f"position {k}": _rounded(float(r[k])) for k in dict.fromkeys((0, 1, len(r) - 1))
             },

@@ -374,3 +374,16 @@ def test_passages_that_are_too_short_for_a_placement_are_left_out(
     assert f"1 of 3 passages are too short for the trigger as {placement} and are left out" in caplog.text
     with pytest.raises(PlacementError, match="use a smaller"):
         pair_conditions(small_llama, None, passages, 30, (Trigger("old"), replace(where, number=400)))
+
+
+def test_the_largest_change_is_that_of_any_position_in_the_first_half(small_llama: Model) -> None:
+    passages = passages_of(small_llama)
+    pair = pair_conditions(small_llama, None, passages, 30, (TRIGGER, Placement("index", 5)))
+    comparison = compare(pair.first, pair.second)
+    largest = comparison.summary()["largest_change"]
+    table = comparison.tables["attention"]
+    rows = table[table["position"] <= 15]
+    expected = rows.loc[rows["difference"].abs().idxmax()]
+    assert largest["head"] == [expected["layer"], expected["head"]]
+    assert largest["position"] == expected["position"]
+    assert largest["change"] == pytest.approx(expected["difference"], abs=1e-4)
