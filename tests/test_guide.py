@@ -13,12 +13,14 @@ import shlex
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from sinkscope.benchmarks.benchmark import BENCHMARKS
 from sinkscope.evaluation.metrics import METRICS
+from sinkscope.plugins import FILE_MODULE
 from sinkscope.unlearning.objectives import OBJECTIVES
 from tests.commands import run
 
@@ -65,6 +67,19 @@ def run_line(line: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.
     return subprocess.run(line, shell=True, check=True, capture_output=True, text=True, env=env).stdout
 
 
+@pytest.fixture(autouse=True)
+def no_plugins_are_left(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Plugins of a guide are not left to other tests in this process."""
+    before = set(sys.modules)
+    for registry in (OBJECTIVES, METRICS, BENCHMARKS):
+        monkeypatch.setattr(registry, "_values", dict(registry.items()))
+        monkeypatch.setattr(registry, "_hashes", dict(registry._hashes))
+    yield
+    for name in set(sys.modules) - before:
+        if name.startswith(FILE_MODULE):
+            del sys.modules[name]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("page", ["guide.md", "own.md", "extending.md"])
 def test_the_commands_of_a_guide_print_what_it_shows(
@@ -72,9 +87,6 @@ def test_the_commands_of_a_guide_print_what_it_shows(
 ) -> None:
     text = (PAGES / page).read_text(encoding="utf-8")
     monkeypatch.chdir(tmp_path)
-    for registry in (OBJECTIVES, METRICS, BENCHMARKS):  # plugins of the guide are not left to other tests
-        monkeypatch.setattr(registry, "_values", dict(registry.items()))
-        monkeypatch.setattr(registry, "_hashes", dict(registry._hashes))
     if page != "guide.md":
         prepare(tmp_path)
     printed, n_compared, refreshed = "", 0, text
