@@ -48,6 +48,12 @@ def first_line(error: BaseException) -> str:
     return next((line.strip()[:200] for line in text.splitlines() if line.strip()), type(error).__name__)
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """On a GPU, or of PyTorch's allocator on the CPU, or of Python; PyTorch need not be loaded."""
+    is_torch = type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error)
+    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and is_torch)
+
+
 def suggest(name: str, known: Iterable[str], label: str = "known names", prefix: str = "") -> str:
     """The hint for an unknown name: the nearest known one (after `prefix`), or all of them."""
     known = list(known)

@@ -216,7 +216,7 @@ def encode_trigger(trigger: Trigger, tokenizer: PreTrainedTokenizerBase) -> list
                 f"trigger {trigger.quoted} contains the special token {token!r}, which would not be read as "
                 "text; leave it out"
             )
-    ids = _encode_after_anchor(f" {trigger.text.strip()}", tokenizer)
+    ids = _encode_after_anchor(f" {trigger.text}", tokenizer)
     if not ids:
         raise PlacementError(f"trigger {trigger.quoted} has no tokens under this tokenizer; use another text")
     unknown = tokenizer.unk_token_id

@@ -26,7 +26,7 @@ from typer.exceptions import TyperException
 from typer.main import get_command, get_group
 
 from sinkscope.cli import env, evaluate, quickstart, sinks, study, tiny, unlearn
-from sinkscope.errors import UserError
+from sinkscope.errors import UserError, is_out_of_memory
 from sinkscope.io.atomic import FULL
 from sinkscope.io.interrupts import keep_interrupts
 from sinkscope.io.readers import is_text
@@ -144,16 +144,10 @@ def _message_and_code(error: BaseException) -> tuple[str, int]:
             return f"standard output cannot be written ({error.strerror}); send it elsewhere", 2
     if isinstance(error, SystemExit):
         raise error
-    if _is_out_of_memory(error):
+    if is_out_of_memory(error):
         return "out of memory; lower --batch-size or the length of the passages, or give a smaller --dtype", 2
     code = 1 if find_plugin_line(error) is None else 2
     return f"{describe_bug(error)} (set {TRACEBACK}=1 for the traceback)", code
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    """On a GPU, or of PyTorch's allocator on the CPU, or of Python."""
-    is_torch = type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error)
-    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and is_torch)
 
 
 def name_options(message: str) -> str:

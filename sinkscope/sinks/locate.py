@@ -146,13 +146,11 @@ def _check_passages(model: Model, passages: Sequence[Sequence[int]]) -> list[lis
     except PlacementError as error:
         raise TextError(f"`passages` must be a list of passages, even of one: {error}") from error
     tokenizer = model.tokenizer
+    has_meaning = tokenizer.pad_token_id in (tokenizer.bos_token_id, tokenizer.eos_token_id)
+    padding = [tokenizer.pad_token_id] * (2 if has_meaning else 1)  # one can be BOS or the end of text
     for number, tokens in enumerate(lists):
-        for side, pair in (("begins", tokens[:2]), ("ends", tokens[-2:])):
-            # where padding is also BOS or the end of text, one such token is none
-            is_double = pair == [tokenizer.pad_token_id] * 2
-            only_pads = tokenizer.pad_token_id not in (tokenizer.bos_token_id, tokenizer.eos_token_id)
-            outer = pair[:1] if side == "begins" else pair[-1:]
-            if is_double or (only_pads and outer == [tokenizer.pad_token_id]):
+        for side, outer in (("begins", tokens[: len(padding)]), ("ends", tokens[-len(padding) :])):
+            if outer == padding:
                 raise TextError(
                     f"passage {number} {side} with padding, which would be measured as text; give each "
                     "passage without it (lengths may differ)"

@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
 from sinkscope.benchmarks.benchmark import Benchmark, load_benchmark
-from sinkscope.errors import ModelError, RecipeError
+from sinkscope.errors import ModelError, RecipeError, is_out_of_memory
 from sinkscope.io.atomic import in_use_error, is_in_use
 from sinkscope.io.interrupts import keep_interrupts
 from sinkscope.io.progress import OnProgress
@@ -252,7 +251,7 @@ def _explain_failures(recipe: Recipe, checkpoints: Checkpoints, is_resumable: bo
         kept = f"; the last good checkpoint is in {checkpoints.directory}" if checkpoints.exist() else ""
         raise RecipeError(f"{error}{kept}") from error
     except RuntimeError as error:
-        if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
+        if not is_out_of_memory(error):
             raise
         config = recipe.optimizer
         raise RecipeError(

@@ -247,7 +247,7 @@ def test_paths_are_taken_as_paths_or_text(checkpoints: dict[str, Path], tmp_path
 
 
 def test_scaled_rotary_positions_raise_the_limit(small_llama: Model) -> None:
-    """As Qwen2.5 is told to be read with YaRN, whose `max_position_embeddings` stays as it was."""
+    """As by YaRN in Qwen2.5, whose `max_position_embeddings` stays as it was."""
     model = copy.deepcopy(small_llama)
     assert model.max_positions == 128
     model.hf.config.rope_parameters |= {"factor": 4.0, "original_max_position_embeddings": 128}
