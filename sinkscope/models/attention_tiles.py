@@ -40,6 +40,8 @@ class Scoring:
     scaling: float | None = None
     softcap: float | None = None
     learned_sink: Float[Tensor, " head"] | None = None
+    position_bias: Float[Tensor, "batch head query key"] | None = None
+    """Added to the scores."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +97,8 @@ class PassageAttention:
                 query = query.view(stop - start, -1, d_head) * scaling
                 key = keys_transposed[start:stop, :, keys.start : keys.stop]
                 scores = memory[: len(heads) * len(chunk) * width].view(stop - start, -1, width)
-                self._softmax(scores, query, key, hidden, heads)
+                bias = self._position_bias(heads, chunk, keys)
+                self._softmax(scores, query, key, bias, hidden, heads)
                 if self.output is not None:
                     values = self.value[start:stop, keys.start : keys.stop]
                     attended = torch.bmm(scores[..., : len(keys)], values)
@@ -109,6 +112,7 @@ class PassageAttention:
         scores: Float[Tensor, "kv_head group*row width"],
         query: Float[Tensor, "kv_head group*row d_head"],
         key: Float[Tensor, "kv_head d_head key"],
+        bias: Float[Tensor, "head row key"] | None,
         hidden: Bool[Tensor, "row key"],
         heads: range,
     ) -> None:
@@ -118,10 +122,22 @@ class PassageAttention:
         if self.scoring.softcap is not None:
             scores.div_(self.scoring.softcap).tanh_().mul_(self.scoring.softcap)
         by_head = scores.view(len(heads), len(hidden), -1)
+        if bias is not None:
+            by_head[..., :n_keys].add_(bias)
         by_head[..., n_keys - hidden.shape[-1] : n_keys].masked_fill_(hidden, float("-inf"))
         if self.scoring.learned_sink is not None:
             by_head[..., -1] = self.scoring.learned_sink[heads.start : heads.stop, None].float()
         torch.softmax(scores, -1, out=scores)
+
+    def _position_bias(
+        self, heads: range, rows: Int[Tensor, " row"], keys: range
+    ) -> Float[Tensor, "head row key"] | None:
+        bias = self.scoring.position_bias
+        if bias is None:
+            return None
+        queries = (rows + self.start).to(bias.device)
+        columns = slice(self.start + keys.start, self.start + keys.stop)
+        return bias[self.row, heads.start : heads.stop, queries, columns].float()
 
     def _visible_keys(self, rows: Int[Tensor, " row"]) -> tuple[range, Bool[Tensor, "row key"]]:
         """The keys that some of `rows` attend to, and which of the last of them are hidden from each row."""

@@ -30,6 +30,8 @@ LOGGER = logging.getLogger("sinkscope")
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 Side = Literal["left", "right"]
+WITHOUT_ATTENTION = {"linear_attention", "mamba", "recurrent", "conv", "mlp", "moe"}
+"""Types of layers in transformers' configurations that have no attention pattern."""
 
 
 @dataclass(frozen=True)
@@ -95,6 +97,35 @@ class Model:
     def n_layers(self) -> int:
         # of the decoder of an encoder-decoder, `num_hidden_layers` is the encoder's
         return getattr(self.config, "decoder_layers", None) or self.config.num_hidden_layers
+
+    @property
+    def attention_layers(self) -> list[int]:
+        """The layers that attend, ascending; in hybrids others are recurrent or convolutions.
+
+        Raises:
+            ModelError: there is none.
+        """
+        types = getattr(self.config, "layer_types", None) or getattr(self.config, "layers_block_type", None)
+        if types is None or len(types) < self.n_layers:
+            return list(range(self.n_layers))
+        layers = [layer for layer in range(self.n_layers) if types[layer] not in WITHOUT_ATTENTION]
+        if not layers:
+            raise ModelError(
+                f"model {self.name!r} has no attention layers ({type(self.hf).__name__}); give another"
+            )
+        return layers
+
+    def check_layer(self, layer: int, argument: str) -> None:
+        """Raise ModelError, with the name of the argument, if there is no such layer or it does not attend."""
+        if not 0 <= layer < self.n_layers:
+            raise ModelError(
+                f"`{argument}` {layer} does not exist in model {self.name!r}; use 0 to {self.n_layers - 1}"
+            )
+        if layer not in self.attention_layers:
+            attending = ", ".join(map(str, self.attention_layers))
+            raise ModelError(
+                f"`{argument}`: layer {layer} of model {self.name!r} does not attend; use one of {attending}"
+            )
 
     @property
     def n_heads(self) -> int:

@@ -137,7 +137,7 @@ def draw_locate(directory: Path, sinks: xr.Dataset, passage: xr.Dataset, maps: x
 
     Args:
         sinks: as `SinkMap.data`, with the attributes `strongest` (a position) and `always_sampled`.
-        passage: as `SinkMap.passage`, with `text` on its positions and the attribute `n_ranked`: at how many
+        passage: as `SinkMap.passage`, with `text` on its positions and the attribute `n_shaded`: at how many
             of the first positions α is a mean over enough queries to be shaded.
         maps: (map, query, key) with `layer` and `head` of each map, and the attributes `bin` and `selected`:
             whether the user chose the heads, which then get a figure of their own each.
@@ -145,7 +145,8 @@ def draw_locate(directory: Path, sinks: xr.Dataset, passage: xr.Dataset, maps: x
     _draw_all_passages(directory, sinks)
     model = sinks.attrs["model"]
     texts = [str(text) for text in passage["text"].values]
-    n_layers, n_heads, length = passage["alpha"].shape
+    _, n_heads, length = passage["alpha"].shape
+    n_layers = int(passage["alpha"].isel(head=0, position=0).notnull().sum())  # that attend
     counted = f"n = 1 passage of {length} tokens"
     mean = passage["alpha"].mean(["layer", "head"]).values
     strips = {"token_strip": (mean, f"mean over {n_layers} layers × {n_heads} heads")}
@@ -161,7 +162,7 @@ def draw_locate(directory: Path, sinks: xr.Dataset, passage: xr.Dataset, maps: x
         if suffix:
             strips[f"token_strip{suffix}"] = (passage["alpha"].sel(layer=layer, head=head).values, name)
     for file, (alpha, name) in strips.items():
-        shaded = np.where(np.arange(length) < passage.attrs["n_ranked"], alpha, np.nan)
+        shaded = np.where(np.arange(length) < passage.attrs["n_shaded"], alpha, np.nan)
         unshaded = f"the last {int(np.isnan(shaded).sum())} tokens have too few queries and are not shaded"
         figure = draw_tokens(texts, shaded, f"{model}: {name}, {counted}; {unshaded}")
         save_figure(figure, tokens_table(texts, alpha), directory, file)
@@ -175,8 +176,10 @@ def _draw_all_passages(directory: Path, sinks: xr.Dataset) -> None:
         counted += f", {fraction} (seed {attrs['seed']})"
     frame = sinks.drop_vars("passages").to_dataframe(dim_order=["layer", "head", "position"]).reset_index()
     position = attrs["strongest"]
-    atlas = draw_atlas(frame, position, f"mean over passages, {counted}")
-    save_figure(atlas, frame[frame["position"] == position], directory, "atlas")
+    at_strongest = frame[frame["position"] == position]
+    gray = "; gray: layers that do not attend" if at_strongest["alpha"].isna().any() else ""
+    atlas = draw_atlas(frame, position, f"mean over passages, {counted}{gray}")
+    save_figure(atlas, at_strongest, directory, "atlas")
     profile = frame.groupby("position", as_index=False)[["alpha", "value_norm"]].mean()
     profile = profile.assign(model=attrs["model"], uniform=sinks["uniform"].mean("layer").values)
     note = f"mean over layers and heads, {counted}"

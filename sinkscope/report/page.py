@@ -23,7 +23,7 @@ from plotly.offline import get_plotlyjs
 
 from sinkscope.plots.style import DIVERGING, FRAME, METADATA, SETTINGS, color
 from sinkscope.report.payload import View
-from sinkscope.sinks.sink_tokens import MIN_QUERIES
+from sinkscope.sinks.sink_map import MIN_QUERIES
 from sinkscope.text import CONTINUATION
 
 TEMPLATE = Path(__file__).with_name("template.html.j2")

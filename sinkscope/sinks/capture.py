@@ -75,8 +75,8 @@ Block = AttentionBlock | ValueBlock | ResidualBlock
 
 VisibleKeys = Callable[[Int[Tensor, " row"], int], Bool[Tensor, "row key"]]
 """Called with rows and a number of keys: which of these first keys each row may attend to."""
-Visibility = list[VisibleKeys | None]
-"""By layer; None where a query attends to all positions up to its own."""
+Visibility = dict[int, VisibleKeys | None]
+"""By layer that attends; None where a query attends to all positions up to its own."""
 
 
 class Statistic(Protocol):
@@ -211,7 +211,7 @@ class Backend:
         """
         n_done = 0
         longest = max(range(len(passages)), key=lambda i: len(passages[i]))
-        visible: Visibility = []
+        visible: Visibility = {}
         for batch in model.batches(passages, batch_size):
             numbered = [*enumerate(map(len, batch.spans), n_done)]
             row = longest - n_done if longest - n_done in range(len(numbered)) else None

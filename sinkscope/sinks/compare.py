@@ -33,7 +33,7 @@ from sinkscope.sinks.backends import BackendName
 from sinkscope.sinks.conditions import Condition, ConditionPair, measure, most_common_span
 from sinkscope.sinks.locate import CaptureConfig, hash_passages
 from sinkscope.sinks.sink_map import SinkMap
-from sinkscope.sinks.statistics import bin_size_for
+from sinkscope.sinks.statistics import bin_size_for, n_comparable
 
 MIN_RELATIVE_SPREAD = 1e-5
 """A standard deviation below this share of the mean is rounding: the values are constant."""
@@ -133,8 +133,8 @@ class Comparison:
         strongest = self.sinks(0).strongest(1)
         at_sink = tables["attention"][tables["attention"]["position"] == strongest]
         changed = at_sink.iloc[int(at_sink["difference"].abs().argmax())]
-        # later positions have few queries, so that α there is mostly a token's attention to itself
-        early = tables["attention"][tables["attention"]["position"] <= self.data.sizes["position"] // 2]
+        n_compared = n_comparable(self.data.sizes["position"])
+        early = tables["attention"][tables["attention"]["position"] < n_compared]
         largest = early.iloc[int(early["difference"].abs().argmax())]
         r = tables["value_norm_correlation"].groupby("position")["correlation"].mean()
         top1 = tables["top1"].groupby("condition", sort=False)["probability"].mean()
@@ -188,12 +188,12 @@ def compare(
     """Measure two conditions whose models correspond and whose passages have the same lengths.
 
     Raises:
-        ModelError: the model has no such layer, or its attention cannot be captured.
+        ModelError: the model has no such layer, or it does not attend, or the model's attention cannot be captured.
         TextError: bins do not fit the passages, or their number or greatest length differs.
     """
     config = config or CompareConfig()
     model = first.model
-    layer = model.n_layers - 1 if config.layer is None else config.layer
+    layer = model.attention_layers[-1] if config.layer is None else config.layer
     max_length = _check_compared(first, second, layer, config.bin_size)
     capture = CaptureConfig(backend=config.backend, batch_size=config.batch_size)
     n_passages = len(first.passages)
@@ -233,11 +233,7 @@ def compare(
 
 def _check_compared(first: Condition, second: Condition, layer: int, bin_size: int) -> int:
     """Check what `compare` is given, and return the length of the longest passages."""
-    if not 0 <= layer < first.model.n_layers:
-        raise ModelError(
-            f"`layer` {layer} does not exist in model {first.model.name!r}; "
-            f"use 0 to {first.model.n_layers - 1}"
-        )
+    first.model.check_layer(layer, "layer")
     numbers = [len(condition.passages) for condition in (first, second)]
     lengths = [max(map(len, condition.passages)) for condition in (first, second)]
     max_length = lengths[0]

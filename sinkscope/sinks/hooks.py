@@ -38,7 +38,7 @@ class HooksBackend(Backend):
         with recorder.residual_blocks(lambda: model.bridge.blocks):
             _run(model, batch, hooks.by_name())
         hooks.check_complete()
-        return [] if recorder.longest is None else _visible_keys(model, batch, hooks.attended)
+        return {} if recorder.longest is None else _visible_keys(model, batch, hooks.attended)
 
     @classmethod
     def unsupported_reason(cls, model: Model, tokens: Sequence[int]) -> str | None:
@@ -79,7 +79,7 @@ def _check_bridge(model: Model, batch: PaddedBatch) -> str | None:
     found: dict[str, Tensor] = {}
     hooks = [
         (_name(layer, hook), lambda tensor, hook: found.__setitem__(hook.name, tensor.detach().float()))
-        for layer in range(model.n_layers)
+        for layer in model.attention_layers
         for hook in (VALUE, PATTERN, OUTPUT)
     ]
     if missing := [hook for hook, _ in hooks if hook not in model.bridge.hook_dict]:
@@ -91,7 +91,7 @@ def _check_bridge(model: Model, batch: PaddedBatch) -> str | None:
     if missing := [hook for hook, _ in hooks if hook not in found]:
         return f"TransformerLens does not read {missing[0]} of {name}"
     check = PatternCheck(model)
-    for layer in range(model.n_layers):
+    for layer in model.attention_layers:
         pattern = found[_name(layer, PATTERN)]
         values = _by_head(found[_name(layer, VALUE)], model.n_kv_heads).transpose(1, 2)
         for row, length in enumerate(map(len, batch.spans)):
@@ -126,15 +126,15 @@ def _visible_keys(
             hooks.append((_name(layer, PATTERN), partial(_keep_attended, attended, layer)))
         _run(model, alone, [hook for hook in hooks if hook[0] in model.bridge.hook_dict])
     distinct: list[Tensor] = []
-    visible: Visibility = []
-    for layer in range(model.n_layers):
-        if torch.equal(attended[layer], causal):
-            visible.append(None)
+    visible: Visibility = {}
+    for layer, matrix in attended.items():
+        if torch.equal(matrix, causal):
+            visible[layer] = None
             continue
-        same = next((matrix for matrix in distinct if torch.equal(matrix, attended[layer])), None)
+        same = next((each for each in distinct if torch.equal(each, matrix)), None)
         if same is None:
-            distinct.append(same := attended[layer])
-        visible.append(_from_matrix(same))
+            distinct.append(same := matrix)
+        visible[layer] = _from_matrix(same)
     return visible
 
 
@@ -162,7 +162,7 @@ class _Hooks:
     def by_name(self) -> list[tuple[str, Hook]]:
         return [
             hook
-            for layer in range(self.model.n_layers)
+            for layer in self.model.attention_layers
             for hook in (
                 (_name(layer, VALUE), partial(self._on_value, layer)),
                 (_name(layer, PATTERN), partial(self._on_pattern, layer)),
@@ -171,7 +171,7 @@ class _Hooks:
 
     def check_complete(self) -> None:
         for name, recorded in (("values", set(self._values)), ("pattern", self._layers_with_pattern)):
-            if missing := set(range(self.model.n_layers)) - recorded:
+            if missing := set(self.model.attention_layers) - recorded:
                 raise ModelError(
                     f"model {self.model.name!r}: TransformerLens gave no {name} of layer {min(missing)}; "
                     "use `backend` tiled"

@@ -31,8 +31,8 @@ from sinkscope.models.model import Model
 from sinkscope.sinks.backends import BackendName, choose_backend
 from sinkscope.sinks.capture import ALWAYS_SAMPLED, Backend, Sampling, Statistic
 from sinkscope.sinks.sampling import SampledSinkStatistics
-from sinkscope.sinks.sink_map import SinkMap, uniform_baseline
-from sinkscope.sinks.sink_tokens import MIN_QUERIES, MassiveActivations, SinkTokens, token_kind
+from sinkscope.sinks.sink_map import MIN_QUERIES, SinkMap, uniform_baseline
+from sinkscope.sinks.sink_tokens import MassiveActivations, SinkTokens, token_kind
 from sinkscope.sinks.statistics import (
     QUERY_STATISTICS,
     BinnedPattern,
@@ -190,6 +190,7 @@ def write_locate(
                 f"`heads` {layer}:{head} does not exist: model {model.name!r} has layers 0 to "
                 f"{model.n_layers - 1} with heads 0 to {model.n_heads - 1}; choose among these"
             )
+        model.check_layer(layer, "heads")
 
     def build(staging: Path) -> None:
         sinks = locate(model, passages, config, details=True, on_progress=on_progress)
@@ -278,7 +279,7 @@ def _measure(
         attrs=attrs,
     )
     n_positions = sampling.n_estimated if sampling else int
-    baseline = uniform_baseline(map(len, passages), visible, n_positions)
+    baseline = uniform_baseline(map(len, passages), visible, model.n_layers, n_positions)
     data["uniform"] = (("layer", "position"), baseline)
     data["passages"] = ("position", sinks.count.numpy().astype("int64"))
     _check_numbers(model, data)
@@ -287,10 +288,12 @@ def _measure(
 
 def _check_numbers(model: Model, data: xr.Dataset) -> None:
     """Raise ModelError for NaN or infinity at a position that passages have, as after overflow in fp16."""
+    layers = model.attention_layers
     for name in ("value_norm", *(() if "query_fraction" in data.attrs else ("alpha",))):
-        values = data[name].where(data["passages"] > 0, 0.0).max(["head", "position"], skipna=False)
+        values = data[name].isel(layer=layers).where(data["passages"] > 0, 0.0)
+        values = values.max(["head", "position"], skipna=False)
         if not np.isfinite(values).all():
-            layer = int(np.flatnonzero(~np.isfinite(values))[0])
+            layer = layers[int(np.flatnonzero(~np.isfinite(values))[0])]
             raise ModelError(
                 f"model {model.name!r} gives infinity or NaN in layer {layer}; check its weights, or load it "
                 "in float32"
@@ -353,5 +356,5 @@ def _figure_data(
     )
     attrs = {"strongest": sinks.strongest(1), "always_sampled": ALWAYS_SAMPLED}
     texts = sinks.passage.assign_coords(text=("position", sinks.tables["passage"]["text"].to_numpy()))
-    n_ranked = max(0, len(passage) - MIN_QUERIES + 1)
-    return sinks.data.assign_attrs(attrs), texts.assign_attrs(n_ranked=n_ranked), map_data
+    n_shaded = max(0, len(passage) - MIN_QUERIES + 1)
+    return sinks.data.assign_attrs(attrs), texts.assign_attrs(n_shaded=n_shaded), map_data

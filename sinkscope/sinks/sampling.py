@@ -129,4 +129,4 @@ class SampledSinkStatistics(Accumulator):
     @property
     def count(self) -> Float[Tensor, " position"]:
         """How many passages count at each position."""
-        return self._means["alpha"].count[0]
+        return self._means["alpha"].count.amax(0)  # some layers may not attend

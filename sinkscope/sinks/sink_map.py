@@ -12,16 +12,17 @@ import numpy as np
 import pandas as pd
 import torch
 import xarray as xr
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from sinkscope.errors import PlacementError, TextError
 from sinkscope.io.tables import load_netcdf, write_netcdf
 from sinkscope.sinks.capture import Visibility, VisibleKeys
-from sinkscope.sinks.sink_tokens import MIN_QUERIES
 from sinkscope.sinks.statistics import Head
 
 ROWS = 256
 """Rows of visible keys that are held at once."""
+MIN_QUERIES = 8
+"""Tokens are not shaded by α where it is a mean over fewer queries."""
 
 
 def uniform_alpha(length: int, visible: VisibleKeys | None = None) -> Float[np.ndarray, " position"]:
@@ -54,22 +55,23 @@ def _uniform_alphas(lengths: Iterable[int], visible: VisibleKeys | None) -> dict
 
 
 def uniform_baseline(
-    lengths: Iterable[int], visible: Visibility, n_positions: Callable[[int], int]
+    lengths: Iterable[int], visible: Visibility, n_layers: int, n_positions: Callable[[int], int]
 ) -> Float[np.ndarray, "layer position"]:
-    """α under uniform attention, mean over passages of these lengths.
+    """α under uniform attention, mean over passages of these lengths; NaN for layers that do not attend.
 
     Args:
         visible: by layer, the keys that queries may attend to.
         n_positions: at how many of its first positions a passage of some length counts.
     """
     counts = Counter(lengths)
-    total = np.zeros((len(visible), max(counts)))
+    total = np.full((n_layers, max(counts)), np.nan)
+    total[list(visible)] = 0
     n_passages = np.zeros(max(counts))
-    by_keys = {keys: _uniform_alphas(counts, keys) for keys in set(visible)}
+    by_keys = {keys: _uniform_alphas(counts, keys) for keys in set(visible.values())}
     for length, count in counts.items():
         n = n_positions(length)
         n_passages[:n] += count
-        total[:, :n] += [count * by_keys[keys][length][:n] for keys in visible]
+        total[list(visible), :n] += [count * by_keys[keys][length][:n] for keys in visible.values()]
     return np.divide(total, n_passages, out=np.full(total.shape, np.nan), where=n_passages > 0)
 
 
@@ -81,7 +83,7 @@ class SinkMap:
         data: `alpha`, `sink_rate`, `value_norm`, `weighted_norm` and the statistics of the configuration,
             with dims (layer, head, position); `uniform` (layer, position), α of uniform attention over the
             same passages, within the layer's window if it has one; `passages` (position), how many passages
-            have the position. If queries were sampled, `alpha_low` and `alpha_high` (a 95 % interval) replace
+            have the position. Layers that do not attend are NaN. If queries were sampled, `alpha_low` and `alpha_high` (a 95 % interval) replace
             `sink_rate`, `passages` counts those with enough queries at or after the position, and α is NaN
             where there are none. Attributes: `model`, `passages`, `epsilon`, `max_length`, `backend`;
             `query_fraction` and `seed` of a sample.
@@ -119,23 +121,35 @@ class SinkMap:
         return self.data["uniform"]
 
     @property
+    def attention_layers(self) -> list[int]:
+        """The layers that attend, ascending; in the others everything is NaN."""
+        return np.flatnonzero(self.value_norm.isel(head=0, position=0).notnull()).tolist()
+
+    @property
     def is_sampled(self) -> bool:
         return "query_fraction" in self.data.attrs
 
     def ranked(self) -> pd.DataFrame:
-        """Positions by α, mean over layers and heads, strongest first.
+        """Positions by α, mean over heads and the layers that attend, strongest first.
 
-        Columns: rank, position, alpha, sink_rate (not of a sample), uniform. The last positions are left out:
-        α there is a mean over fewer than eight queries, mostly of a token's attention to itself.
+        Columns: rank, position, alpha, sink_rate (not of a sample), uniform. Only positions are ranked that,
+        in at least half of the passages that have them, are comparable (see `n_comparable`).
         """
         columns = [name for name in ("alpha", "sink_rate") if name in self.data]
-        means = self.data[columns].mean(["layer", "head"], skipna=False).to_dataframe()[columns]
-        means["uniform"] = self.uniform.mean("layer").values
-        n_ranked = max(1, len(means) - MIN_QUERIES + 1)
-        ranked = means.iloc[:n_ranked].dropna().sort_values("alpha", ascending=False, kind="stable")
+        attending = self.data.isel(layer=self.attention_layers)
+        means = attending[columns].mean(["layer", "head"], skipna=False).to_dataframe()[columns]
+        means["uniform"] = attending["uniform"].mean("layer").values
+        ranked = means[self._are_comparable()].dropna().sort_values("alpha", ascending=False, kind="stable")
         ranked = ranked.reset_index()
         ranked.insert(0, "rank", np.arange(1, len(ranked) + 1))
         return ranked
+
+    def _are_comparable(self) -> Bool[np.ndarray, " position"]:
+        """Position k is comparable in a passage of at least 2k tokens: one that has position 2k − 1."""
+        n_passages = self.data["passages"].values
+        twice = np.maximum(2 * np.arange(len(n_passages)) - 1, 0)
+        long_enough = np.append(n_passages, 0)[np.minimum(twice, len(n_passages))]
+        return 2 * long_enough >= n_passages
 
     def strongest(self, rank: int) -> int:
         """The position of the `rank`-th strongest sink; ranks count from 1.
@@ -154,19 +168,22 @@ class SinkMap:
     def strongest_head(self) -> Head:
         """The head with the greatest α at the strongest position."""
         alpha = self.alpha.sel(position=self.strongest(1)).values
-        layer, head = np.unravel_index(int(alpha.argmax()), alpha.shape)
+        layer, head = np.unravel_index(int(np.nanargmax(alpha)), alpha.shape)
         return int(layer), int(head)
 
     def heads_above(self, threshold: float, position: int = 0) -> float:
         """Share of heads whose α at `position` exceeds `threshold`."""
-        return float((self.alpha.sel(position=position) > threshold).mean())
+        attending = self.alpha.isel(layer=self.attention_layers)
+        return float((attending.sel(position=position) > threshold).mean())
 
     def summary(self) -> dict[str, Any]:
         """The strongest positions and what the first position receives, as JSON values."""
         attrs = self.data.attrs
         ranked = self.ranked().head(3)
         first = self.data.sel(position=0)
-        summary = {"passages": int(attrs["passages"]), "backend": attrs["backend"]}
+        summary: dict[str, Any] = {"passages": int(attrs["passages"]), "backend": attrs["backend"]}
+        if len(self.attention_layers) < self.data.sizes["layer"]:
+            summary["layers_that_attend"] = self.attention_layers
         if self.is_sampled:
             summary |= {"query_fraction": float(attrs["query_fraction"]), "seed": int(attrs["seed"])}
         else:

@@ -14,11 +14,9 @@ import torch
 
 from sinkscope.models.characters import REPLACEMENT
 from sinkscope.sinks.capture import AttentionBlock, Block, ResidualBlock
-from sinkscope.sinks.statistics import Accumulator, AttentionReceived, PerPosition
+from sinkscope.sinks.statistics import Accumulator, AttentionReceived, PerPosition, n_comparable
 
 KINDS = ("first", "newline", "punctuation", "number", "word start", "word part", "character part", "other")
-MIN_QUERIES = 8
-"""Positions with fewer queries at or after them are not ranked: tokens attend mostly to themselves there."""
 MIN_MAGNITUDE = 100.0
 TIMES_MEDIAN = 1000.0
 """A massive activation exceeds both: this magnitude, and this multiple of the median of its passage."""
@@ -43,6 +41,8 @@ class _SinkToken:
 class SinkTokens(AttentionReceived):
     """Positions with α > epsilon, and the strongest position of each head, by token and kind of token.
 
+    Only the positions of a passage that are comparable count (see `n_comparable`).
+
     Args:
         passages: the token ids captured, in their order.
         kinds: for each token id that occurs, one of `KINDS` (see `token_kind`); position 0 is always `first`.
@@ -62,17 +62,20 @@ class SinkTokens(AttentionReceived):
         self._n_strongest = dict.fromkeys(KINDS, 0)
         self._n_tokens = dict.fromkeys(KINDS, 0)
         self._n_heads_total = 0
+        self._n_counted = 0
+        """Passages whose tokens were counted; they come in order, once for each layer."""
 
     def add(self, block: AttentionBlock, alpha: PerPosition, norms: PerPosition) -> None:
         tokens = self.passages[block.passage]
-        n_ranked = max(1, block.length - MIN_QUERIES + 1)
-        alpha = alpha[:, :n_ranked].cpu()
-        drain = (norms / norms.median(-1, keepdim=True).values)[:, :n_ranked].cpu()
+        n_compared = n_comparable(block.length)
+        alpha = alpha[:, :n_compared].cpu()
+        drain = (norms / norms.median(-1, keepdim=True).values)[:, :n_compared].cpu()
         self._n_heads_total += self.n_heads
         for position in alpha.argmax(-1).tolist():
             self._n_strongest[self._kind(tokens, position)] += 1
-        if block.layer == 0:
-            for position in range(n_ranked):
+        if block.passage == self._n_counted:
+            self._n_counted += 1
+            for position in range(n_compared):
                 self._n_tokens[self._kind(tokens, position)] += 1
         for head, position in (alpha > self.epsilon).nonzero().tolist():
             sink = self._sinks.setdefault((position, tokens[position]), _SinkToken())
@@ -89,6 +92,7 @@ class SinkTokens(AttentionReceived):
         merged = super().__add__(other)
         merged.passages = [*self.passages, *other.passages]
         merged.token_kinds = self.token_kinds | other.token_kinds
+        merged._n_counted = self._n_counted + other._n_counted
         merged._sinks = {}
         for shard, shift in ((self, 0), (other, len(self.passages))):
             for key, sink in shard._sinks.items():

@@ -23,6 +23,15 @@ MAX_CELLS = 2**22
 """Cells of the maps of all heads together: 64 × 64 for 32 × 32 heads."""
 
 
+def n_comparable(length: int) -> int:
+    """How many of the first positions of a passage are seen by at least half of its queries.
+
+    α of a later position is a mean over fewer queries, which attend to themselves and their neighbors, so
+    that the last positions of a passage would be among its strongest.
+    """
+    return length // 2 + 1 if length > 1 else length
+
+
 class Accumulator:
     """Sums that add up (`a + b`), so shards of a data set can be captured separately.
 
@@ -149,7 +158,7 @@ class SinkStatistics(AttentionReceived):
     @property
     def count(self) -> Float[Tensor, " position"]:
         """How many passages have each position."""
-        return self._means["alpha"].count[0]
+        return self._means["alpha"].count.amax(0)  # some layers may not attend
 
 
 def row_entropy(pattern: Float[Tensor, "head row key"]) -> Float[Tensor, "head row"]:
@@ -228,7 +237,7 @@ class SpanMass(Accumulator):
 
 
 class FirstValueNorms(Accumulator):
-    """`value_norm`: ‖v‖₂ at the first positions of every passage; NaN after a passage's end.
+    """`value_norm`: ‖v‖₂ at the first positions of every passage; NaN after its end, and in other layers.
 
     The only statistic that grows with the number of passages.
     """
@@ -247,7 +256,9 @@ class FirstValueNorms(Accumulator):
             self._norms[block.layer].append(functional.pad(norms, padding, value=float("nan")))
 
     def result(self) -> dict[str, Float[Tensor, "passage layer kv_head position"]]:
-        return {"value_norm": torch.stack([torch.stack(norms) for norms in self._norms.values()], dim=1)}
+        missing = [torch.full_like(norms, float("nan")) for norms in max(self._norms.values(), key=len)]
+        layers = [torch.stack(norms or missing) for norms in self._norms.values()]
+        return {"value_norm": torch.stack(layers, dim=1)}
 
 
 def bin_size_for(n_heads: int, length: int) -> int:

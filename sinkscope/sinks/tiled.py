@@ -42,19 +42,19 @@ class TiledBackend(Backend):
     name = "tiled"
 
     def _capture_batch(self, model: Model, batch: PaddedBatch, recorder: Recorder) -> Visibility:
-        hook = _TiledHook(recorder, self.sampling)
+        hook = _TiledHook(model, recorder, self.sampling)
         with (
             recorder.residual_blocks(lambda: decoder_layers(model.hf)),
             attention_hook(model.hf, hook.attend, hook.make_mask),
         ):
             _run(model, batch)
-        if missing := set(range(model.n_layers)) - hook.rules.keys():
+        if missing := set(model.attention_layers) - hook.rules.keys():
             raise ModelError(
                 f"model {model.name!r}: layer {min(missing)} does not attend through transformers' attention "
                 "interface; use `backend` hooks"
             )
         rules = {id(rule): _from_rule(rule) for rule in hook.rules.values()}  # layers of a kind share one
-        return [rules[id(hook.rules[layer])] for layer in range(model.n_layers)]
+        return {layer: rules[id(hook.rules[layer])] for layer in model.attention_layers}
 
     @classmethod
     def unsupported_reason(cls, model: Model, tokens: Sequence[int]) -> str | None:
@@ -63,7 +63,7 @@ class TiledBackend(Backend):
         if not supports_attention_hooks(model.hf):
             return f"{name} does not attend through transformers' attention interface"
         batch = make_probe(model, tokens)
-        hook = _TiledHook(Recorder([], [*enumerate(map(len, batch.spans))]))
+        hook = _TiledHook(model, Recorder([], [*enumerate(map(len, batch.spans))]))
         with torch.no_grad(), model.eval_mode():
             own = _run(model, batch)
             try:
@@ -73,11 +73,8 @@ class TiledBackend(Backend):
                 return str(error)
             except Exception as error:  # of many types, from the code of the model
                 return f"{name} handles its attention in its own way ({first_line(error)[:120]})"
-        if len(hook.rules) < model.n_layers:
-            return (
-                f"only {len(hook.rules)} of {model.n_layers} layers attend through transformers' "
-                "attention interface"
-            )
+        if missing := set(model.attention_layers) - hook.rules.keys():
+            return f"layer {min(missing)} of {name} does not attend through transformers' attention interface"
         if differs(tiled, own, batch.mask):
             return f"{name} attends in a way that tiles do not reproduce"
         return None
@@ -110,7 +107,9 @@ def _from_rule(rule: MaskRule) -> VisibleKeys | None:
 class _TiledHook:
     """Attention of one batch, padded on the right, which hands its values and its pattern to a recorder."""
 
-    def __init__(self, recorder: Recorder, sampling: Sampling | None = None) -> None:
+    def __init__(self, model: Model, recorder: Recorder, sampling: Sampling | None = None) -> None:
+        self._layers = model.attention_layers
+        self._n_heads = model.n_heads
         self._recorder = recorder
         self._sampling = sampling
         self.rules: dict[int, MaskRule] = {}
@@ -137,19 +136,23 @@ class _TiledHook:
         attention_mask: MaskRule,
         **options: Any,
     ) -> tuple[Float[Tensor, "batch position head d_head"], None]:
-        layer = int(module.layer_idx)  # type: ignore[arg-type]
+        layer: int | None = getattr(module, "layer_idx", None)
+        if layer is None:
+            raise ModelError(f"its {type(module).__name__} attends outside of a layer")
+        if query.shape[1] != self._n_heads:
+            raise ModelError(f"its layer {layer} has {query.shape[1]} heads, and others {self._n_heads}")
+        if layer < 0 and len(self.rules) < len(self._layers):  # a module that several layers share
+            layer = self._layers[len(self.rules)]
         if layer in self.rules:
             raise ModelError(f"its layer {layer} attends more than once in a pass")
         self.rules[layer] = attention_mask
-        scoring = Scoring(attention_mask, *map(options.get, ("scaling", "softcap", "s_aux")))
+        scoring = Scoring(attention_mask, *map(options.get, ("scaling", "softcap", "s_aux", "position_bias")))
         if self._sampling:
             if scoring.softcap is not None or scoring.learned_sink is not None:
                 raise ModelError("its softcap or learned sinks are not computed by sdpa")
             output, _ = sdpa_attention_forward(module, query, key, value, attention_mask.matrix, **options)
             self._record(layer, (query, key, value), scoring, None)
             return output, None
-        if options.get("position_bias") is not None:
-            raise ModelError("it adds a bias to its attention scores")
         # in the order of the result, so that nothing is copied
         output = torch.zeros(*query.transpose(1, 2).shape[:3], value.shape[-1], device=query.device)
         self._record(layer, (query, key, value), scoring, output)

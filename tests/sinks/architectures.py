@@ -86,11 +86,15 @@ OWN: dict[str, dict[str, Any]] = {
     "gemma4_text": PER_LAYER,
     "gpt_neo": {"attention_types": [[["global", "local"], 2]], "num_layers": 4},
     "granitemoehybrid": MAMBA | {"layer_types": ["mamba", "attention", "mamba"]},
+    **dict.fromkeys(
+        ("inkling_text", "inkling2_text", "inkling2_loop_text"),
+        {"swa_num_attention_heads": N_HEADS, "swa_num_key_value_heads": 2, "swa_head_dim": 8},
+    ),
     "jamba": {"attn_layer_period": 2, "attn_layer_offset": 1},
     "lfm2_moe": {"layer_types": ["conv", "full_attention", "conv"]},
     "minimax": {"layer_types": ["full_attention"] * N_LAYERS},
     "reformer": {"axial_pos_embds_dim": [8, 24], "axial_pos_shape": [8, 16]},
-    "zamba2": {"layers_block_type": ["mamba", "hybrid", "mamba"], "layer_types": None},
+    "zamba2": {"layers_block_type": ["hybrid", "mamba", "hybrid"], "layer_types": None},
 }
 """What an architecture needs besides."""
 
@@ -120,8 +124,14 @@ def make_network(name: str) -> transformers.PreTrainedModel:
 
 @contextmanager
 def recorded_values(network: transformers.PreTrainedModel) -> Iterator[dict[int, torch.Tensor]]:
-    """Within the context: layer -> the values that its eager attention was called with last."""
+    """Within the context: layer -> the values that its eager attention was called with last.
+
+    A module that several layers share has no number of a layer; its calls are those of the hybrid layers.
+    """
     values: dict[int, torch.Tensor] = {}
+    hybrid = [
+        i for i, kind in enumerate(getattr(network.config, "layer_types", None) or []) if kind == "hybrid"
+    ]
     modules = {sys.modules[type(module).__module__] for module in network.modules()}
     patched = [
         (each, each.eager_attention_forward) for each in modules if hasattr(each, "eager_attention_forward")
@@ -129,7 +139,8 @@ def recorded_values(network: transformers.PreTrainedModel) -> Iterator[dict[int,
 
     def record(original):
         def attend(module, query, key, value, *args, **options):
-            values[module.layer_idx] = value.detach()
+            layer = module.layer_idx if module.layer_idx >= 0 else hybrid[len(values)]
+            values[layer] = value.detach()
             return original(module, query, key, value, *args, **options)
 
         return attend
@@ -145,16 +156,17 @@ def recorded_values(network: transformers.PreTrainedModel) -> Iterator[dict[int,
 
 @torch.no_grad()
 def _pattern(network: PreTrainedModel, passage: list[int]) -> torch.Tensor:
-    """[layer, head, query, key]"""
+    """[layer, head, query, key], of the layers that attend"""
     attentions = network(torch.tensor([passage]), output_attentions=True).attentions
-    return torch.stack([each[0, :, :, : len(passage)].double() for each in attentions])
+    return torch.stack([each[0, :, :, : len(passage)].double() for each in attentions if each is not None])
 
 
 def expected(
     network: transformers.PreTrainedModel, passages: list[list[int]], epsilon: float
 ) -> dict[str, np.ndarray]:
     """alpha and sink_rate (layer, head, position), uniform (layer, position), and value_norm where values are
-    recorded; mean over passages. The sink rate is NaN where some α is too near to the threshold."""
+    recorded; mean over passages. The sink rate is NaN where some α is too near to the threshold, everything
+    in layers that do not call eager attention."""
     plain = copy.deepcopy(network)
     plain.set_attn_implementation("eager")
     flat = copy.deepcopy(plain)  # attends to all keys that it can, where sharp attention can be 0 in fp32
@@ -180,11 +192,17 @@ def expected(
             found["value_norm"] = torch.stack(
                 [each.repeat_interleave(heads // len(each), 0) for each in norms]
             )
+        n_layers = len(pattern)
+        layers = list(range(n_layers))
+        if len(values) == n_layers:
+            layers, n_layers = sorted(values), network.config.get_text_config().num_hidden_layers
         for name, array in found.items():
-            padded = np.full((*array.shape[:-1], max(map(len, passages))), np.nan)
-            padded[..., :size] = array.numpy()
+            padded = np.full((n_layers, *array.shape[1:-1], max(map(len, passages))), np.nan)
+            padded[layers, ..., :size] = array.numpy()
             rows.setdefault(name, []).append(padded)
-    means = {name: np.nanmean(arrays, axis=0) for name, arrays in rows.items()}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # means of nothing
+        means = {name: np.nanmean(arrays, axis=0) for name, arrays in rows.items()}
     means["sink_rate"][means.pop("is_near") > 0] = np.nan
     return means
 
@@ -236,6 +254,11 @@ def examine(name: str, tokenizer: PreTrainedTokenizerFast) -> dict[str, str]:
         except ModelError as error:
             outcomes[backend] = str(error)
             continue
+        if oracle:
+            measured = np.isfinite(sinks["alpha"][:, 0, 0])
+            np.testing.assert_array_equal(
+                measured, np.isfinite(oracle["alpha"][:, 0, 0]), "layers that attend"
+            )
         for statistic, array in oracle.items():
             tolerance = TOLERANCE * max(1.0, np.nanmax(np.abs(array)))
             array = np.where(np.isnan(array), sinks[statistic], array)

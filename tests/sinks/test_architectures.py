@@ -14,7 +14,7 @@ from tests.sinks.architectures import EPSILON, EQUAL, NotBuiltError, build, exam
 SAMPLE = (
     "llama qwen2_moe qwen3_moe gemma2 olmo olmoe phi3 stablelm starcoder2 cohere2 exaone4 granite gptj "
     "mixtral biogpt bitnet codegen llama4_text gpt_neo deepseek_v3 roberta bert openai-gpt diffllama mamba "
-    "mpt"
+    "mpt inkling_text jamba qwen3_next zamba2 recurrent_gemma lfm2_moe"
 ).split()
 REFUSED = ("openai-gpt", "diffllama", "mamba")
 

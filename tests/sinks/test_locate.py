@@ -133,9 +133,23 @@ def test_ranked_sinks_start_with_the_strongest_and_leave_out_the_last_positions(
     means = sinks.alpha.mean(["layer", "head"]).values
     assert ranked["rank"].tolist() == list(range(1, len(ranked) + 1))
     assert sinks.strongest(1) == int(np.argmax(means[: len(ranked)]))
-    assert ranked["position"].max() < len(means) - 6
+    assert ranked["position"].max() == len(means) // 2, "which half of the queries see"
     with pytest.raises(PlacementError, match="rank 999"):
         sinks.strongest(999)
+
+
+@pytest.mark.parametrize("lengths", [(9, 40, 40), (40, 9, 9, 9), (8, 9, 12, 33, 2), (2, 2)])
+def test_positions_are_ranked_that_are_comparable_in_half_of_the_passages_that_have_them(
+    small_llama: Model, lengths: tuple[int, ...]
+) -> None:
+    sinks = locate(small_llama, [list(range(20, 20 + length)) for length in lengths])
+    expected = []
+    for position in range(max(lengths)):
+        having = [length for length in lengths if length > position]
+        n_comparable = sum(2 * (length - position) >= length for length in having)
+        if 2 * n_comparable >= len(having):
+            expected.append(position)
+    assert sorted(sinks.ranked()["position"]) == expected
 
 
 def test_frame_and_files_keep_every_number(small_llama: Model, tmp_path) -> None:

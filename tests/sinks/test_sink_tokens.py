@@ -56,6 +56,13 @@ def test_secondary_sinks_have_token_layers_and_drained_values() -> None:
     assert kinds.loc["punctuation", "tokens"] == 2
 
 
+def test_the_end_of_a_passage_is_no_sink() -> None:
+    statistic = SinkTokens(PASSAGES, KINDS, 2, 0.3)
+    feed(statistic, PASSAGES, [11, 10])  # of 20 tokens, whose first 11 are seen by half of the queries
+    assert statistic.sinks()["position"].tolist() == [0, 10]
+    assert statistic.kinds()["tokens"].sum() == 2 * 11
+
+
 def test_shards_of_sink_tokens_add_up() -> None:
     full, first, second = (
         SinkTokens(passages, KINDS, 2, 0.3) for passages in (PASSAGES, PASSAGES[:1], PASSAGES[1:])

@@ -1,7 +1,5 @@
 // Statistics of a model on a text. A layer or head of null is the mean over all; positions may be in bins.
 
-import { constants } from "./data.js";
-
 const decoded = new WeakMap();
 
 // The values of an array that `encode_uint16` in payload.py encoded.
@@ -69,13 +67,19 @@ export class View {
   mean(values, width, layer, head) {
     const [layers, heads] = [selected(this.layers, layer), selected(this.heads, head)];
     const total = new Array(width).fill(0);
+    const count = new Array(width).fill(0);
     for (const l of layers) {
       for (const h of heads) {
         const start = (l * this.heads + h) * width;
-        for (let i = 0; i < width; i += 1) total[i] += values[start + i];
+        for (let i = 0; i < width; i += 1) {
+          // layers that do not attend have no numbers
+          if (Number.isNaN(values[start + i])) continue;
+          total[i] += values[start + i];
+          count[i] += 1;
+        }
       }
     }
-    return total.map((sum) => sum / (layers.length * heads.length));
+    return total.map((sum, i) => (count[i] ? sum / count[i] : NaN));
   }
 
   hasHead(layer, head) {
@@ -91,13 +95,13 @@ export class View {
     return Array.from({ length: side }, (_, query) => Array.from({ length: side }, (__, key) => cell(query, key)));
   }
 
-  // The exact position or bin with the highest mean α, without the last positions, which have few queries.
+  // The exact position or bin with the highest mean α, of the positions that half of the queries see.
   strongest() {
     if (this.exact) {
       const alpha = this.exactAlpha(null, null);
       return alpha.indexOf(Math.max(...alpha));
     }
-    const end = Math.max(1, Math.floor((this.length - constants.minQueries + 1) / this.bin));
+    const end = Math.max(1, Math.floor((Math.floor(this.length / 2) + 1) / this.bin));
     const alpha = this.profile("alpha", null, null).slice(0, end);
     return alpha.reduce((best, value, bin) => (value > alpha[best] ? bin : best), 0);
   }

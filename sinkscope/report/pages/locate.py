@@ -39,6 +39,8 @@ def build_page(directory: Path, manifest: dict[str, Any]) -> Page:
     more: dict[str, Any] = {"max_length": attributes["max_length"], "backend": attributes["backend"]}
     if "query_fraction" in attributes:
         more["queries"] = f"{attributes['query_fraction']:g} of all, sampled with seed {attributes['seed']}"
+    if len(sinks.attention_layers) < sinks.data.sizes["layer"]:
+        more["layers that attend"] = sinks.attention_layers
     more["strongest positions"] = ", ".join(
         f"{row.position} (α {row.alpha:.3f}, uniform {row.uniform:.3f})"
         for row in ranked.head(3).itertuples()
@@ -46,7 +48,7 @@ def build_page(directory: Path, manifest: dict[str, Any]) -> Page:
     model = str(attributes["model"])
     page = Page(f"Attention sinks of {model}", metadata(manifest, **more))
     page.atlas.append((model, page.add_view(_view(directory, sinks, ranked))))
-    note = "Mean over layers and heads; the last seven positions are excluded."
+    note = "Mean over layers and heads; only positions that at least half of a passage's queries see."
     page.add_table("tables", "positions", "Positions by attention received", ranked, note)
     strongest = _heads_at(sinks, int(ranked["position"].iloc[0]))
     page.add_table("tables", "heads", "Heads at the strongest position", strongest)
@@ -73,5 +75,5 @@ def _view(directory: Path, sinks: SinkMap, ranked: pd.DataFrame) -> View:
 
 
 def _heads_at(sinks: SinkMap, position: int) -> pd.DataFrame:
-    data = sinks.data.sel(position=position).drop_vars("passages")
+    data = sinks.data.isel(layer=sinks.attention_layers).sel(position=position).drop_vars("passages")
     return data.to_dataframe().reset_index().sort_values("alpha", ascending=False, kind="stable")
