@@ -18,7 +18,8 @@ from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 from sinkscope.errors import ModelError
 from sinkscope.io.progress import OnProgress, shift_progress
 from sinkscope.models.attention import mask_keys
-from sinkscope.models.model import Model, PaddedBatch
+from sinkscope.models.model import Model
+from sinkscope.models.padding import PaddedBatch
 
 LOGGER = logging.getLogger("sinkscope")
 MIN_K = 0.4

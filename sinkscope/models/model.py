@@ -2,72 +2,30 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import inspect
-import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING
 
 import torch
-from jaxtyping import Bool, Int
-from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 
 from sinkscope.errors import ModelError, first_line
 from sinkscope.io.progress import quiet_transformers
+from sinkscope.models.bridge import BootedBridge
 from sinkscope.models.loading import NON_WEIGHT_FILES, ModelFiles, hash_of_files, load_errors, resolve_model
+from sinkscope.models.padding import PaddedBatch, Side
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-LOGGER = logging.getLogger("sinkscope")
-
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-Side = Literal["left", "right"]
 WITHOUT_ATTENTION = {"linear_attention", "mamba", "recurrent", "conv", "mlp", "moe"}
 """Types of layers in transformers' configurations that have no attention pattern."""
-
-
-@dataclass(frozen=True)
-class PaddedBatch:
-    """Passages padded to the longest: which tokens are real, their positions, and the columns of each row."""
-
-    ids: Int[Tensor, "batch position"]
-    mask: Bool[Tensor, "batch position"]
-    position_ids: Int[Tensor, "batch position"]
-    spans: list[range]
-
-    @classmethod
-    def pad(
-        cls,
-        passages: Sequence[Sequence[int]],
-        pad_id: int,
-        side: Side = "right",
-        device: torch.device | str = "cpu",
-    ) -> PaddedBatch:
-        """Pad passages (token ids) on `side`."""
-        rows = [torch.tensor(tokens, dtype=torch.long) for tokens in passages]
-        ids = pad_sequence(rows, True, pad_id, side)
-        mask = pad_sequence([torch.ones_like(row, dtype=torch.bool) for row in rows], True, False, side)
-        position_ids = (mask.long().cumsum(-1) - 1).clamp(min=0)
-        starts = [0 if side == "right" else ids.shape[1] - len(row) for row in rows]
-        spans = [range(start, start + len(row)) for start, row in zip(starts, rows, strict=True)]
-        return cls(ids.to(device), mask.to(device), position_ids.to(device), spans)
-
-
-@dataclass(frozen=True)
-class _Bridge:
-    """A booted bridge, whether it has copies of weights, and `Model._weights_key` of its weights."""
-
-    bridge: TransformerBridge
-    has_copies: bool
-    key: list[Any]
 
 
 @dataclass
@@ -82,7 +40,7 @@ class Model:
     hf: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     config_hash: str = ""
-    _bridge: _Bridge | None = field(default=None, init=False, repr=False, compare=False)
+    _bridge: BootedBridge | None = field(default=None, init=False, repr=False, compare=False)
 
     @property
     def device(self) -> torch.device:
@@ -116,7 +74,7 @@ class Model:
         return layers
 
     def check_layer(self, layer: int, argument: str) -> None:
-        """Raise ModelError, with the name of the argument, if there is no such layer or it does not attend."""
+        """Raise ModelError, which names the argument, if there is no such layer or it does not attend."""
         if not 0 <= layer < self.n_layers:
             raise ModelError(
                 f"`{argument}` {layer} does not exist in model {self.name!r}; use 0 to {self.n_layers - 1}"
@@ -169,37 +127,10 @@ class Model:
         Families with fused projections (GPT-NeoX, Bloom) get separate copies of these, up to a quarter of the
         weights. A new bridge is booted after the weights were replaced, or changed where there are copies.
         """
-        if self._bridge is None or self._bridge.key != self._weights_key(self._bridge.has_copies):
+        if self._bridge is None or not self._bridge.is_current(self.hf, self.fingerprint):
             self._bridge = None  # frees its copies first
-            bridge, has_copies = self._boot_bridge()
-            self._bridge = _Bridge(bridge, has_copies, self._weights_key(has_copies))
+            self._bridge = BootedBridge.boot(self.name, self.hf, self.tokenizer, self.fingerprint)
         return self._bridge.bridge
-
-    def _weights_key(self, by_content: bool) -> list[Any]:
-        """What is equal as long as a bridge has the present weights."""
-        tensors = [*self.hf.parameters(), *self.hf.buffers()]
-        content = self.fingerprint() if by_content else ""
-        return [content, *((id(tensor), tensor.dtype, tensor.device) for tensor in tensors)]
-
-    def _boot_bridge(self) -> tuple[TransformerBridge, bool]:
-        """A bridge, and whether it has copies of weights."""
-        from transformer_lens.model_bridge import TransformerBridge
-
-        tensors = [*self.hf.parameters(), *self.hf.buffers()]
-        bridge = TransformerBridge.boot_transformers(
-            self.name,
-            hf_model=copy.deepcopy(self.hf, memo={id(tensor): tensor for tensor in tensors}),
-            tokenizer=copy.deepcopy(self.tokenizer),
-            device=str(self.device),
-        )
-        bridge.eval()
-        shared = {tensor.untyped_storage().data_ptr() for tensor in tensors}
-        storages = [tensor.untyped_storage() for tensor in bridge.parameters()]
-        copies = {each.data_ptr(): each.nbytes() for each in storages if each.data_ptr() not in shared}
-        if copies:
-            n_bytes = sum(copies.values())
-            LOGGER.info("model %s: its TransformerLens bridge takes %.0f MB", self.name, n_bytes / 1e6)
-        return bridge, bool(copies)
 
     @contextmanager
     def eval_mode(self) -> Iterator[None]:

@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from sinkscope.errors import ModelError
 from sinkscope.io.progress import OnProgress
 from sinkscope.models.hidden_states import layer_outputs
-from sinkscope.models.model import Model, PaddedBatch
+from sinkscope.models.model import Model
+from sinkscope.models.padding import PaddedBatch
 
 ALWAYS_SAMPLED = 128
 """The first rows of a passage are always read: they are cheap, and α varies most there."""

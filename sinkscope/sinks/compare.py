@@ -25,7 +25,7 @@ import pandas as pd
 import xarray as xr
 from jaxtyping import Float
 
-from sinkscope.errors import ModelError, TextError
+from sinkscope.errors import TextError
 from sinkscope.io.progress import OnProgress, shift_progress
 from sinkscope.io.run_directory import create_or_load
 from sinkscope.io.tables import write_netcdf
@@ -188,7 +188,7 @@ def compare(
     """Measure two conditions whose models correspond and whose passages have the same lengths.
 
     Raises:
-        ModelError: the model has no such layer, or it does not attend, or the model's attention cannot be captured.
+        ModelError: the model has no such layer, or it does not attend, or attention cannot be captured.
         TextError: bins do not fit the passages, or their number or greatest length differs.
     """
     config = config or CompareConfig()

@@ -10,7 +10,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from sinkscope.errors import ModelError, first_line
-from sinkscope.models.model import Model, PaddedBatch
+from sinkscope.models.model import Model
+from sinkscope.models.padding import PaddedBatch
 from sinkscope.sinks.capture import (
     AttentionBlock,
     Backend,

@@ -8,7 +8,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from sinkscope.models.model import Model, PaddedBatch
+from sinkscope.models.model import Model
+from sinkscope.models.padding import PaddedBatch
 
 N_PROBE_TOKENS = 24
 """Tokens of the longer of two passages, of which the shorter is padded."""

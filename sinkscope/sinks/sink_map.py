@@ -83,10 +83,10 @@ class SinkMap:
         data: `alpha`, `sink_rate`, `value_norm`, `weighted_norm` and the statistics of the configuration,
             with dims (layer, head, position); `uniform` (layer, position), α of uniform attention over the
             same passages, within the layer's window if it has one; `passages` (position), how many passages
-            have the position. Layers that do not attend are NaN. If queries were sampled, `alpha_low` and `alpha_high` (a 95 % interval) replace
-            `sink_rate`, `passages` counts those with enough queries at or after the position, and α is NaN
-            where there are none. Attributes: `model`, `passages`, `epsilon`, `max_length`, `backend`;
-            `query_fraction` and `seed` of a sample.
+            have the position. Layers that do not attend are NaN. If queries were sampled, `alpha_low` and
+            `alpha_high` (a 95 % interval) replace `sink_rate`, `passages` counts those with enough queries at
+            or after the position, and α is NaN where there are none. Attributes: `model`, `passages`,
+            `epsilon`, `max_length`, `backend`; `query_fraction` and `seed` of a sample.
         tables: with details, `massive_activations`, `sink_tokens` and `token_kinds` (see their classes; the
             last two need every query), and `passage`: position, token, text of the first passage.
         passage: with details, `alpha` and `value_norm` of the first passage by itself, and `pattern` (layer,

@@ -20,7 +20,8 @@ from sinkscope.errors import ModelError, first_line
 from sinkscope.models.attention import attention_hook, supports_attention_hooks
 from sinkscope.models.attention_tiles import MaskRule, PassageAttention, Scoring
 from sinkscope.models.hidden_states import decoder_layers
-from sinkscope.models.model import Model, PaddedBatch
+from sinkscope.models.model import Model
+from sinkscope.models.padding import PaddedBatch
 from sinkscope.sinks.capture import (
     AttentionBlock,
     Backend,

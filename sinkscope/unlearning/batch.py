@@ -17,7 +17,8 @@ from transformers import PreTrainedModel
 from sinkscope.benchmarks.chunking import Passage
 from sinkscope.models.attention import mask_keys
 from sinkscope.models.hidden_states import decoder_layers, layer_outputs, truncate_layers
-from sinkscope.models.model import Model, PaddedBatch
+from sinkscope.models.model import Model
+from sinkscope.models.padding import PaddedBatch
 
 if TYPE_CHECKING:
     from sinkscope.unlearning.recipe import OptimizerConfig

@@ -72,6 +72,7 @@ LATENT = {
 HYBRID = {"layer_types": ["linear_attention", "full_attention", "linear_attention"]}
 WINDOWED = {"layer_types": ["sliding_attention", "full_attention", "sliding_attention"]}
 PER_LAYER = {"vocab_size_per_layer_input": 400, "hidden_size_per_layer_input": 8}
+WINDOW_HEADS = {"swa_num_attention_heads": N_HEADS, "swa_num_key_value_heads": 2, "swa_head_dim": 8}
 MAMBA = {"mamba_n_heads": 4, "mamba_d_head": 16}
 WITH_LATENT = (
     "deepseek_v2 deepseek_v3 deepseek_v32 glm4_moe_lite glm_moe_dsa minicpm3 sarvam_mla youtu axk1 axk2"
@@ -86,10 +87,7 @@ OWN: dict[str, dict[str, Any]] = {
     "gemma4_text": PER_LAYER,
     "gpt_neo": {"attention_types": [[["global", "local"], 2]], "num_layers": 4},
     "granitemoehybrid": MAMBA | {"layer_types": ["mamba", "attention", "mamba"]},
-    **dict.fromkeys(
-        ("inkling_text", "inkling2_text", "inkling2_loop_text"),
-        {"swa_num_attention_heads": N_HEADS, "swa_num_key_value_heads": 2, "swa_head_dim": 8},
-    ),
+    **dict.fromkeys("inkling_text inkling2_text inkling2_loop_text".split(), WINDOW_HEADS),
     "jamba": {"attn_layer_period": 2, "attn_layer_offset": 1},
     "lfm2_moe": {"layer_types": ["conv", "full_attention", "conv"]},
     "minimax": {"layer_types": ["full_attention"] * N_LAYERS},
