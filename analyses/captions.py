@@ -17,6 +17,7 @@ from make import find_figures
 BEGIN, END = "<!-- captions: made by analyses/captions.py -->", "<!-- end of captions -->"
 BENCHMARKS = {
     "benchmark_capture": "Time and memory of attention capture",
+    "benchmark_locate": "Time of locate on a real model",
     "benchmark_training": "Time and memory of a training step",
 }
 WIDTH = 110

@@ -1,8 +1,8 @@
 """The choice between the backends that capture attention.
 
-`HooksBackend` reads whole layers through TransformerLens hooks, for short passages; `TiledBackend` reads
-tiles of a few rows inside transformers' attention interface, for passages of any length, and can read a
-sample of the rows.
+`HooksBackend` reads whole layers through TransformerLens hooks, where that takes seconds; `TiledBackend`
+reads tiles of a few rows inside transformers' attention interface, for models and texts of any size, and can
+read a sample of the rows.
 """
 
 from __future__ import annotations
@@ -24,7 +24,9 @@ _checked: WeakKeyDictionary[Any, dict[Any, str | None]] = WeakKeyDictionary()
 MAX_CHECKED = 8
 """Passages among which the longest is the one that a backend is checked on."""
 MAX_HOOKS_LENGTH = 1024
-"""Up to this many positions the pattern of a whole layer fits into memory, and `hooks` is the default."""
+"""`hooks` is the default up to this many positions, where the pattern of a whole layer fits into memory."""
+MAX_HOOKS_COST = 1e11
+"""`hooks` is the default up to this many parameters × tokens, which two cores read in seconds."""
 
 
 def choose_backend(
@@ -50,12 +52,13 @@ def choose_backend(
         raise ModelError(
             "`backend` hooks reads every row; leave out `query_fraction`, or use `backend` tiled"
         )
-    max_length = max(map(len, passages))
-    is_long = sampling is not None or max_length > MAX_HOOKS_LENGTH
-    preferred = name or ("tiled" if is_long else "hooks")
+    default, why = _default(model, passages) if sampling is None else ("tiled", "")
+    preferred = name or default
     reason = _unsupported_reason(model, preferred, passages)
     if reason is None:
-        note = _every_row_reason(model, max_length) if sampling else ""
+        if sampling is None:
+            return BACKENDS[preferred](None, "" if name else why)
+        note = _every_row_reason(model, passages)
         return BACKENDS[preferred](None if note else sampling, note)
     other: BackendName = "hooks" if preferred == "tiled" else "tiled"
     other_reason = _unsupported_reason(model, other, passages)
@@ -71,6 +74,16 @@ def choose_backend(
     return BACKENDS[other](None, f"{reason}, so every row was read" if sampling else reason)
 
 
+def _default(model: Model, passages: Sequence[list[int]]) -> tuple[BackendName, str]:
+    """The backend that suits the sizes of the model and the passages, and why it is not `hooks`."""
+    if max(map(len, passages)) > MAX_HOOKS_LENGTH:
+        return "tiled", f"passages have more than {MAX_HOOKS_LENGTH} tokens"
+    n_parameters = sum(weight.numel() for weight in model.hf.parameters())
+    if n_parameters * sum(map(len, passages)) > MAX_HOOKS_COST:
+        return "tiled", "hooks would take longer"
+    return "hooks", ""
+
+
 def _unsupported_reason(model: Model, name: BackendName, passages: Sequence[list[int]]) -> str | None:
     """Why a backend does not support a model; remembered, as a check runs the model."""
     checked = _checked.setdefault(model.hf, {})
@@ -80,10 +93,10 @@ def _unsupported_reason(model: Model, name: BackendName, passages: Sequence[list
     return checked[key]
 
 
-def _every_row_reason(model: Model, max_length: int) -> str:
+def _every_row_reason(model: Model, passages: Sequence[list[int]]) -> str:
     """Why rows are not sampled, or "" if they are."""
     if not model.hf._supports_sdpa:
         return f"{type(model.hf).__name__} does not attend through sdpa, so every row was read"
-    if max_length <= ALWAYS_SAMPLED:
+    if max(map(len, passages)) <= ALWAYS_SAMPLED:
         return f"no passage has more than {ALWAYS_SAMPLED} tokens, so every row was read"
     return ""

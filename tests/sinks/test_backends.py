@@ -124,10 +124,16 @@ def test_a_family_without_tiles_is_captured_by_hooks_and_noted(tokenizer) -> Non
         backends.choose_backend(model, long, "magic")  # type: ignore[arg-type]
 
 
-def test_length_decides_between_the_backends(tokenizer) -> None:
+def test_length_and_cost_decide_between_the_backends(tokenizer, monkeypatch) -> None:
     model = Model("llama", network("llama"), tokenizer)
     assert str(backends.choose_backend(model, [[5] * 1024])) == "hooks"
-    assert str(backends.choose_backend(model, [[5] * 8, [5] * 1025])) == "tiled"
+    long = backends.choose_backend(model, [[5] * 8, [5] * 1025])
+    assert str(long) == "tiled (passages have more than 1024 tokens)"
+    monkeypatch.setattr(backends, "MAX_HOOKS_COST", model.hf.num_parameters() * 64)
+    assert str(backends.choose_backend(model, [[5] * 32] * 2)) == "hooks"
+    assert str(backends.choose_backend(model, [[5] * 32] * 3)) == "tiled (hooks would take longer)"
+    assert str(backends.choose_backend(model, [[5] * 32] * 3, "tiled")) == "tiled"
+    assert str(backends.choose_backend(model, [[5] * 32] * 3, "hooks")) == "hooks"
 
 
 def test_an_attention_that_adds_something_of_its_own_is_noticed(tokenizer) -> None:

