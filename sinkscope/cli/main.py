@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import io
+import logging
 import os
 import re
 import sys
@@ -32,6 +33,7 @@ from sinkscope.io.interrupts import keep_interrupts
 from sinkscope.io.readers import is_text
 from sinkscope.plugins import describe_bug, find_plugin_line
 
+logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)  # a font of another weight will do
 STOPPED = "stopped; no incomplete results are left"
 INTERRUPTED = 130
 """Exit code after Ctrl-C."""

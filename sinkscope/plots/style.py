@@ -11,6 +11,7 @@ import textwrap
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, ParamSpec
+from unicodedata import category
 
 import matplotlib
 import pandas as pd
@@ -18,7 +19,7 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.font_manager import findfont
+from matplotlib.font_manager import findfont, fontManager
 from matplotlib.ft2font import FT2Font
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
@@ -28,7 +29,28 @@ from sinkscope.io.atomic import fill_directory
 COLUMN = 3.35  # inches: one column of a two-column paper
 PAGE = 6.9
 SANS, MONO = "DejaVu Sans", "DejaVu Sans Mono"
-SETTINGS = {
+OTHER_SCRIPTS = (
+    "Noto Sans CJK SC",
+    "Noto Sans CJK JP",
+    "Microsoft YaHei",
+    "PingFang SC",
+    "Hiragino Sans GB",
+    "WenQuanYi Zen Hei",
+    "Droid Sans Fallback",
+    "Malgun Gothic",
+    "Noto Sans Devanagari",
+    "Lohit Devanagari",
+    "Nirmala UI",
+    "Noto Sans Hebrew",
+    "Noto Sans Arabic",
+    "Noto Sans Thai",
+    "Arial Unicode MS",
+    "Unifont",
+)
+"""Common fonts with characters that DejaVu lacks."""
+FALLBACKS = [font for font in OTHER_SCRIPTS if font in {each.name for each in fontManager.ttflist}]
+"""Those that are installed."""
+SETTINGS: dict[str, Any] = {
     "font.size": 7,
     "axes.titlesize": 7,
     "axes.labelsize": 7,
@@ -36,7 +58,7 @@ SETTINGS = {
     "ytick.labelsize": 6,
     "legend.fontsize": 6,
     "legend.frameon": False,
-    "font.family": SANS,
+    "font.family": [SANS, *FALLBACKS],
     "axes.linewidth": 0.6,
     "lines.linewidth": 1.0,
     "xtick.major.width": 0.6,
@@ -124,9 +146,22 @@ def truncate(token: str, width: int) -> str:
 
 
 def sanitize_glyphs(text: str, font: str = SANS) -> str:
-    """The text as matplotlib draws it without a warning: □ for characters that `font` lacks, $ escaped."""
-    known = _characters(font)
-    return "".join(c if c == "\n" or ord(c) in known else MISSING for c in text).replace("$", r"\$")
+    """The text as matplotlib draws it without a warning, with $ escaped.
+
+    □ stands for characters that neither `font` has nor one of the installed `FALLBACKS`.
+    """
+    fonts = [font, *FALLBACKS]
+    drawn = (c if c == "\n" or any(ord(c) in _characters(each) for each in fonts) else MISSING for c in text)
+    return "".join(drawn).replace("$", r"\$")
+
+
+def count_columns(text: str) -> int:
+    """How many columns of the monospaced font a text takes: two for characters that it lacks.
+
+    A mark that combines with the character before it takes none.
+    """
+    marks = {i for i, c in enumerate(text) if i > 0 and category(c) in ("Mn", "Me")}
+    return sum(1 if ord(c) in _characters(MONO) else 2 for i, c in enumerate(text) if i not in marks)
 
 
 @functools.cache

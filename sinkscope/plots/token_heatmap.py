@@ -16,11 +16,13 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from sinkscope.plots.style import (
+    FALLBACKS,
     MONO,
     NOTE_COLOR,
     NOTE_SIZE,
     PAGE,
     SHADE,
+    count_columns,
     create_figure,
     sanitize_glyphs,
     show_whitespace,
@@ -51,7 +53,8 @@ def draw_tokens(tokens: Sequence[str], alpha: Float[np.ndarray, " position"], no
             so that weak attention is visible next to a sink.
     """
     labels = [truncate(show_whitespace(token), MAX_CHARACTERS) for token in tokens]
-    cells = _layout([len(label) for label in labels])
+    widths = [count_columns(_as_drawn(label)) for label in labels]
+    cells = _layout(widths)
     if len(cells) < len(labels):
         note += f"; the first {len(cells)} of {len(labels)} tokens"
     n_lines = 1 + max((line for line, _ in cells), default=0)
@@ -66,7 +69,7 @@ def draw_tokens(tokens: Sequence[str], alpha: Float[np.ndarray, " position"], no
     axes.axis("off")
     largest = float(np.nan_to_num(alpha).max(initial=0)) or 1.0
     scale = ScalarMappable(PowerNorm(0.5, 0, largest), SHADE)
-    _draw_labels(axes, labels, cells, alpha, scale)
+    _draw_labels(axes, labels, widths, cells, alpha, scale)
     figure.text(LEFT / PAGE, 0.04 / height, note, fontsize=NOTE_SIZE, color=NOTE_COLOR)
     bar = figure.add_axes((LEFT / PAGE, (bottom - 0.16) / height, 2.0 / PAGE, 0.07 / height))
     ticks = largest * np.linspace(0, 1, 5) ** 2
@@ -85,26 +88,31 @@ def tokens_table(tokens: Sequence[str], alpha: Float[np.ndarray, " position"]) -
 def _draw_labels(
     axes: Axes,
     labels: Sequence[str],
+    widths: Sequence[int],
     cells: Sequence[tuple[int, int]],
     alpha: Float[np.ndarray, " position"],
     scale: ScalarMappable,
 ) -> None:
     boxes = []
     shades = np.asarray(scale.norm(alpha), dtype=float)
-    for label, shade, (line, column) in zip(labels, shades, cells, strict=False):
+    for label, width, shade, (line, column) in zip(labels, widths, shades, cells, strict=False):
         if not np.isnan(shade):
             corner, face = (column, line + 0.04), scale.cmap(shade)
-            boxes.append(
-                Rectangle(corner, len(label), 0.92, facecolor=face, edgecolor="white", linewidth=0.4)
-            )
+            boxes.append(Rectangle(corner, width, 0.92, facecolor=face, edgecolor="white", linewidth=0.4))
         ink = "0.55" if np.isnan(shade) else "white" if shade > 0.6 else "black"
         text = sanitize_glyphs(label, MONO)
-        axes.text(column, line + 0.52, text, family=MONO, fontsize=SIZE, color=ink, va="center_baseline")
+        style: dict[str, Any] = {"family": [MONO, *FALLBACKS], "fontsize": SIZE, "va": "center_baseline"}
+        axes.text(column, line + 0.52, text, color=ink, **style)
     for position, (line, column) in enumerate(cells):
         if column == 0:
             number: dict[str, Any] = {"fontsize": 5, "color": "0.4", "ha": "right", "va": "center_baseline"}
             axes.text(-1, line + 0.52, str(position), **number)
     axes.add_collection(PatchCollection(boxes, match_original=True))
+
+
+def _as_drawn(label: str) -> str:
+    """The label as it looks, where escapes are not."""
+    return sanitize_glyphs(label, MONO).replace(r"\$", "$")
 
 
 def _layout(widths: Sequence[int]) -> list[tuple[int, int]]:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sinkscope.plots import sinks
+from sinkscope.plots import sinks, style
 from sinkscope.plots import token_heatmap as strip
 from sinkscope.plots.style import (
     MISSING,
@@ -134,6 +134,27 @@ def test_every_text_is_visible_and_drawable(text: str) -> None:
     assert sanitize_glyphs(label, MONO).replace(r"\$", "$") == "".join(
         c if sanitize_glyphs(c, MONO) != MISSING else MISSING for c in label
     )
+
+
+def test_a_character_is_drawn_by_a_fallback_that_has_it(monkeypatch, strict_plots) -> None:
+    only_serif = "\u2900"  # in DejaVu Serif and neither in Sans nor in Sans Mono
+    assert sanitize_glyphs(only_serif, MONO) == MISSING
+    monkeypatch.setattr(style, "FALLBACKS", ["DejaVu Serif"])
+    monkeypatch.setattr(strip, "FALLBACKS", ["DejaVu Serif"])
+    assert sanitize_glyphs(only_serif, MONO) == only_serif
+    figure = strip.draw_tokens([only_serif], np.array([0.5]), "a model")
+    figure.canvas.draw()
+
+
+def test_wide_characters_take_two_columns_and_marks_none() -> None:
+    assert [style.count_columns(text) for text in ("ab", "水槽", "e\u0301", "के", "े", "")] == [
+        2,
+        4,
+        1,
+        2,
+        2,
+        0,
+    ]
 
 
 @pytest.mark.parametrize("name", ["/very/long/path" * 20, "a b " * 200, "a", "x" * 130 + " y"])
