@@ -105,6 +105,11 @@ class Benchmark:
         text = json.dumps(content, sort_keys=True, ensure_ascii=False)
         return hashlib.sha256(text.encode()).hexdigest()
 
+    def describe(self) -> str:
+        """Its name and the first digits of its hash."""
+        built_in = "built in, " if self.name in BUILT_IN else ""
+        return f"{self.name} ({built_in}hash {self.content_hash()[:12]})"
+
     def limit(self, count: int | None) -> Benchmark:
         """The benchmark with at most `count` (None: all) questions and prompts per split, and all texts."""
         rows = {

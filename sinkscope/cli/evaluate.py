@@ -110,20 +110,15 @@ def evaluate(  # typer: one parameter per option
     with progress() as progress_bar:
         table = evaluation.evaluate_to_directory(out, evaluated, data, conditions, config, progress_bar)
     if json:
-        print_result({"out": str(out), "scores": table.to_dict("records")}, True)
+        on = {} if data is None else {"benchmark": data.describe()}
+        print_result({"out": str(out), **on, "scores": table.to_dict("records")}, True)
     else:
-        _print_scores(table, None if data is None else _describe_benchmark(data.name))
+        _print_scores(table, None if data is None else data.describe())
 
 
 def _format_score(value: float, decimals: int) -> str:
     """A number with its decimals; in exponential notation if it is as large as that of a collapsed model."""
     return f"{value:.{decimals}f}" if abs(value) < MAX_PLAIN else f"{value:.3g}"
-
-
-def _describe_benchmark(name: str) -> str:
-    from sinkscope.benchmarks.benchmark import BUILT_IN
-
-    return f"{name} (built in)" if name in BUILT_IN else name
 
 
 def _parse_names(option: str, text: str) -> list[str]:
@@ -195,8 +190,10 @@ def audit(  # typer: one parameter per option
     with progress() as progress_bar:
         table = audit_triggers(out, evaluated, data, texts, config, progress_bar)
     if json:
-        print_result({"out": str(out), "audit": table.to_dict("records")}, True)
+        result = {"out": str(out), "benchmark": data.describe(), "audit": table.to_dict("records")}
+        print_result(result, True)
         return
+    print(f"model {evaluated.label}, benchmark {data.describe()}")
     columns = ["trigger", "placement", "metric", "n", "clean", "triggered", "random", "recovery"]
     printed = table[columns].copy()
     printed["interval"] = [

@@ -194,6 +194,7 @@ def evaluate_to_directory(
     """
     if config.mask:  # before anything is measured, also if only tasks are
         config.mask.check(conditions)
+    metadata = {"model": subject.label, "benchmark": benchmark.describe() if benchmark else ""}
     benchmark = benchmark.limit(config.limit) if benchmark else None
     names = select_metrics(config.metrics, benchmark)
     retain = config.retain_model
@@ -233,7 +234,6 @@ def evaluate_to_directory(
         compute_scores(items, retain_auc=retain_auc).to_parquet(directory / "scores.parquet", index=False)
         return {"retain_auc": retain_auc}
 
-    metadata = {"model": subject.label, "benchmark": described["benchmark"]}
     return create_or_load(out, "evaluate", described, build, _read_scores, metadata=metadata)
 
 

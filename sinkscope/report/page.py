@@ -136,7 +136,7 @@ class Page:
 def metadata(manifest: Mapping[str, Any], **more: Any) -> list[tuple[str, str]]:
     """What was run, from the manifest of a result directory; versions and content hash come last."""
     entries = {"command": f"sinkscope {manifest['kind']}", **more}
-    for key in ("model", "models", "passages", "epsilon", "seed", "randoms", "n_random", "jobs"):
+    for key in ("model", "models", "benchmark", "passages", "epsilon", "seed", "randoms", "n_random", "jobs"):
         if manifest.get(key) not in (None, ""):
             entries.setdefault(key, manifest[key])
     entries["versions"] = ", ".join(f"{name} {number}" for name, number in manifest["versions"].items())

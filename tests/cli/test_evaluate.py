@@ -150,7 +150,11 @@ def test_the_benchmark_is_by_default_that_of_the_run(checkpoints, tmp_path, caps
     code, printed, _ = run(
         capsys, monkeypatch, "evaluate", "tiny-wmdp", "--limit", 1, "--out", tmp_path / "wmdp"
     )
-    assert "benchmark tiny-wmdp (built in)" in printed
+    name = f"tiny-wmdp (built in, hash {load_benchmark('tiny-wmdp').content_hash()[:12]})"
+    assert f"benchmark {name}" in printed
+    page = tmp_path / "page.html"
+    assert run(capsys, monkeypatch, "report", tmp_path / "wmdp", "--out", page)[0] == 0
+    assert name in page.read_text(encoding="utf-8")
     (tmp_path / "triggers.txt").write_text("old lamp")
     for command in (["evaluate"], ["audit", "--triggers", tmp_path / "triggers.txt"]):
         name, *rest = command
