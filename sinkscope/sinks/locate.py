@@ -59,8 +59,9 @@ class CaptureConfig:
 
     Args:
         epsilon: a position is a sink of a head on a passage if its α exceeds this.
-        statistics: further statistics of each query: `entropy` of its attention in nats; `learned_sink`, the
-            attention to a sink that is a parameter (always measured if the model has one).
+        statistics: further statistics of each query: `entropy` of its attention in nats;
+            `attention_distance`, the mean number of tokens between it and what it attends to; `learned_sink`,
+            the attention to a sink that is a parameter (always measured if the model has one).
         backend: `hooks` or `tiled`; by default the one that suits the model and the lengths (see
             `choose_backend`).
         query_fraction: read only this fraction of the queries, for an estimate of α with an interval (see

@@ -161,17 +161,29 @@ class SinkStatistics(AttentionReceived):
         return self._means["alpha"].count.amax(0)  # some layers may not attend
 
 
-def row_entropy(pattern: Float[Tensor, "head row key"]) -> Float[Tensor, "head row"]:
+def row_entropy(block: AttentionBlock) -> Float[Tensor, "head row"]:
     """−Σ_k A[i, k] ln A[i, k] of each query, in nats; without the mass of a learned sink."""
-    return torch.special.entr(pattern).sum(-1)
+    return torch.special.entr(block.pattern).sum(-1)
 
 
-def learned_sink(pattern: Float[Tensor, "head row key"]) -> Float[Tensor, "head row"]:
+def learned_sink(block: AttentionBlock) -> Float[Tensor, "head row"]:
     """1 − Σ_k A[i, k], the attention to a sink that is a parameter (as in gpt-oss)."""
-    return 1 - pattern.sum(-1)
+    return 1 - block.pattern.sum(-1)
 
 
-QUERY_STATISTICS = {"entropy": row_entropy, "learned_sink": learned_sink}
+def attention_distance(block: AttentionBlock) -> Float[Tensor, "head row"]:
+    """Σ_k A[i, k]·(i − k) / Σ_k A[i, k] of each query, in tokens (Vig & Belinkov, BlackboxNLP 2019)."""
+    rows = block.rows.to(block.pattern.device)
+    keys = torch.arange(block.keys.start, block.keys.stop, device=rows.device)
+    attended = block.pattern @ keys.float() / block.pattern.sum(-1).clamp(min=1e-12)
+    return rows - attended
+
+
+QUERY_STATISTICS = {
+    "entropy": row_entropy,
+    "learned_sink": learned_sink,
+    "attention_distance": attention_distance,
+}
 STATISTICS = (*SinkStatistics.names, *QUERY_STATISTICS)
 """Names of all statistics over layer, head and position, in the order of tables."""
 
@@ -194,7 +206,7 @@ class QueryStatistic(Accumulator):
             n_heads = self._mean.shape[1]
             self._values = torch.zeros(n_heads, block.length, device=block.pattern.device)
         heads = slice(block.heads.start, block.heads.stop)
-        self._values[heads, block.rows] = QUERY_STATISTICS[self.name](block.pattern)
+        self._values[heads, block.rows] = QUERY_STATISTICS[self.name](block)
         if block.last:
             self._mean.add(block.layer, self._values)
             self._values = None

@@ -87,7 +87,10 @@ def naive(
     shape = (3, 4, length)
     sums = {
         name: np.zeros(shape)
-        for name in ("alpha", "sink_rate", "value_norm", "weighted_norm", "entropy", "learned_sink")
+        for name in (
+            *("alpha", "sink_rate", "value_norm", "weighted_norm"),
+            *("entropy", "learned_sink", "attention_distance"),
+        )
     }
     maps = np.zeros((*shape, length))
     count = np.zeros(length)
@@ -110,6 +113,8 @@ def naive(
                     sums["weighted_norm"][layer, head, k] += alpha * norm
                     sums["entropy"][layer, head, k] -= sum(x * np.log(x) for x in row)
                     sums["learned_sink"][layer, head, k] += 1 - sum(row)
+                    distance = sum(pattern[k, j] * (k - j) for j in range(k))
+                    sums["attention_distance"][layer, head, k] += distance / sum(row)
     return {name: total / count for name, total in sums.items()} | {"pattern": maps / count[:, None]}
 
 

@@ -78,7 +78,7 @@ def test_tiled_equals_the_naive_oracle(kind: str, tokenizer, monkeypatch) -> Non
         monkeypatch.setattr(attention_tiles, "TILE_SIZE", tile_size)
         measured = captured(TiledBackend, model, batch_size=3)
         for name, array in expected(kind, torch.float32).items():
-            np.testing.assert_allclose(measured[name], array, atol=1e-5, err_msg=f"{kind} {name}")
+            np.testing.assert_allclose(measured[name], array, 1e-5, 1e-5, err_msg=f"{kind} {name}")
     assert model.hf.config._attn_implementation == before
     assert TiledBackend.unsupported_reason(model, passages()[0]) is None
 
@@ -87,7 +87,7 @@ def test_tiled_equals_the_naive_oracle(kind: str, tokenizer, monkeypatch) -> Non
 def test_hooks_equals_the_naive_oracle(kind: str, tokenizer) -> None:
     measured = captured(HooksBackend, Model(kind, network(kind), tokenizer), batch_size=3)
     for name, array in expected(kind, torch.float32).items():
-        np.testing.assert_allclose(measured[name], array, atol=1e-5, err_msg=f"{kind} {name}")
+        np.testing.assert_allclose(measured[name], array, 1e-5, 1e-5, err_msg=f"{kind} {name}")
 
 
 @pytest.mark.parametrize("kind", TILED)
