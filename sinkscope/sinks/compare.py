@@ -14,6 +14,7 @@ captures have the conditions `clean`, each placement and `retain`.
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -35,6 +36,7 @@ from sinkscope.sinks.locate import CaptureConfig, hash_passages
 from sinkscope.sinks.sink_map import SinkMap
 from sinkscope.sinks.statistics import bin_size_for, n_comparable
 
+LOGGER = logging.getLogger("sinkscope")
 MIN_RELATIVE_SPREAD = 1e-5
 """A standard deviation below this share of the mean is rounding: the values are constant."""
 
@@ -277,7 +279,10 @@ def write_comparison(
     def load(run: Path) -> dict[str, Any]:
         return json.loads((run / "summary.json").read_text(encoding="utf-8"))
 
+    names = [each.label for each in conditions]
     content = [[each.label, each.model.fingerprint(), hash_passages(each.passages)] for each in conditions]
+    if content[0][1:] == content[1][1:]:
+        LOGGER.warning("%s and %s are the same model and text, so all differences are 0", *names)
     spans = [[span.start, span.stop] for span in pair.first.spans or []]
     inputs = asdict(config) | {"conditions": content, "spans": spans, "description": pair.description}
     del inputs["batch_size"]

@@ -121,6 +121,10 @@ def check_comparable(first: Model, second: Model) -> None:
                 f"models {first.name!r} and {second.name!r} have {sizes[0]} and {sizes[1]} {unit}; "
                 "compare models of one shape"
             )
+    if first.attention_layers != second.attention_layers:
+        raise ModelError(
+            f"models {first.name!r} and {second.name!r} attend in other layers; compare models of one shape"
+        )
     vocabularies = [(each.tokenizer.get_vocab(), each.tokenizer.bos_token_id) for each in (first, second)]
     if vocabularies[0] != vocabularies[1]:
         raise ModelError(

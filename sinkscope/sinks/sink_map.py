@@ -187,6 +187,7 @@ class SinkMap:
         if self.is_sampled:
             summary |= {"query_fraction": float(attrs["query_fraction"]), "seed": int(attrs["seed"])}
         else:
+            summary["epsilon"] = float(attrs["epsilon"])
             summary["first_position_sink_rate"] = float(first["sink_rate"].mean())
         columns = [name for name in ("sink_rate", "alpha", "uniform") if name in ranked]
         return summary | {

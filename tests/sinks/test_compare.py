@@ -15,7 +15,7 @@ import torch
 import xarray as xr
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from sinkscope.errors import PlacementError, TextError
+from sinkscope.errors import ModelError, PlacementError, TextError
 from sinkscope.models.model import Model
 from sinkscope.schema import KINDS
 from sinkscope.sinks import conditions
@@ -387,3 +387,26 @@ def test_the_largest_change_is_that_of_any_position_in_the_first_half(small_llam
     assert largest["head"] == [expected["layer"], expected["head"]]
     assert largest["position"] == expected["position"]
     assert largest["change"] == pytest.approx(expected["difference"], abs=1e-4)
+
+
+def test_a_model_and_itself_are_compared_with_a_warning(
+    checkpoints, notes, tmp_path: Path, capsys, monkeypatch, caplog
+) -> None:
+    text = ("--text", notes, "--max-length", 24)
+    same = [checkpoints["llama"]] * 2
+    assert run(capsys, monkeypatch, "compare", *same, *text, "--out", tmp_path / "same")[0] == 0
+    assert "A and B are the same model and text, so all differences are 0" in caplog.text
+    caplog.clear()
+    trigger = ("--trigger", "old")
+    assert run(capsys, monkeypatch, "compare", same[0], *trigger, *text, "--out", tmp_path / "other")[0] == 0
+    assert "same model" not in caplog.text
+
+
+def test_models_that_attend_in_other_layers_are_not_compared(small_llama: Model) -> None:
+    hybrid = SimpleNamespace(
+        **{name: getattr(small_llama, name) for name in ("n_layers", "n_heads", "n_kv_heads", "tokenizer")},
+        name="hybrid",
+        attention_layers=[1],
+    )
+    with pytest.raises(ModelError, match="'hybrid' attend in other layers"):
+        conditions.check_comparable(small_llama, hybrid)  # type: ignore[arg-type]
