@@ -160,12 +160,19 @@ class Comparison:
                 f"position {k}": _rounded(float(r[k])) for k in dict.fromkeys((0, 1, len(r) - 1))
             },
         }
+        missing = {}
+        if any(value is None for value in summary["value_norm_correlation"].values()):
+            missing["value_norm_correlation"] = "value norms at such a position do not vary"
         if "span_mass" in tables:
-            summary["attention_to_trigger_span"] = {
+            span_mass = {
                 label: _rounded(float(tables["span_mass"][f"span_mass_{side}"].mean()))
                 for label, side in sides.items()
-            }  # null for a suffix: no query comes after it
-        return summary | {"top1": {label: round(float(top1[label]), 4) for label in labels}}
+            }
+            summary["attention_to_trigger_span"] = span_mass
+            if None in span_mass.values():
+                missing["attention_to_trigger_span"] = "no token comes after the trigger"
+        summary["top1"] = {label: round(float(top1[label]), 4) for label in labels}
+        return summary | ({"missing": missing} if missing else {})
 
     def save(self, directory: Path) -> None:
         """Write each table as `NAME.parquet`, `patterns.nc`, `norms.nc` and `summary.json`."""

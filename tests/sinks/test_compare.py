@@ -269,7 +269,8 @@ def test_compare_writes_tables_and_figures(arguments, labels, notes, tmp_path, c
     tables = {path.stem: pd.read_parquet(path) for path in out.glob("*.parquet")}
     assert set(tables) - {"span_mass"} == {"attention", "maps", "value_norm_correlation", "top1", "passage"}
     if "suffix" in arguments:
-        assert summary["attention_to_trigger_span"]["triggered"] is None  # no query comes after it
+        assert summary["attention_to_trigger_span"]["triggered"] is None
+        assert summary["missing"] == {"attention_to_trigger_span": "no token comes after the trigger"}
     assert ("span_mass" in tables) == ("attention_to_trigger_span" in summary) == ("--trigger" in arguments)
     assert len(tables["attention"]) == 4 * 4 * 40
     assert (tables["maps"]["layer"] == 2).all()
