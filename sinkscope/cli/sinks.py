@@ -17,8 +17,8 @@ StatsOpt = Annotated[
     list[str] | None,
     typer.Option(
         "--stats",
-        help="further statistics of each query: entropy, learned_sink, attention_distance; may be repeated",
-        autocompletion=lambda: ["entropy", "learned_sink", "attention_distance"],
+        help="further statistics: entropy, learned_sink, attention_distance, key_norm; may be repeated",
+        autocompletion=lambda: ["entropy", "learned_sink", "attention_distance", "key_norm"],
     ),
 ]
 HeadOpt = Annotated[

@@ -55,12 +55,14 @@ class AttentionBlock:
 class ValueBlock:
     """One layer's value vectors on one passage, which come before its attention blocks.
 
-    Query head h reads key-value head h // (n_heads // n_kv_heads).
+    Query head h reads key-value head h // (n_heads // n_kv_heads). `tiled` gives the key vectors too, as they
+    are when queries are multiplied with them.
     """
 
     layer: int
     passage: int
-    value: Float[Tensor, "kv_head position d_head"]
+    value: Float[Tensor, "kv_head position d_value"]
+    key: Float[Tensor, "kv_head position d_head"] | None = None
 
 
 @dataclass(frozen=True)

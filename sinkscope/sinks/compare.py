@@ -32,7 +32,8 @@ from sinkscope.io.run_directory import create_or_load
 from sinkscope.io.tables import write_netcdf
 from sinkscope.sinks.backends import BackendName
 from sinkscope.sinks.conditions import Condition, ConditionPair, measure, most_common_span
-from sinkscope.sinks.locate import CaptureConfig, hash_passages
+from sinkscope.sinks.locate import CaptureConfig
+from sinkscope.sinks.passages import hash_passages
 from sinkscope.sinks.sink_map import SinkMap
 from sinkscope.sinks.statistics import bin_size_for, n_comparable
 

@@ -11,8 +11,6 @@ Example:
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -24,25 +22,27 @@ import pandas as pd
 import xarray as xr
 from jaxtyping import Float
 
-from sinkscope.errors import ModelError, PlacementError, TextError
+from sinkscope.errors import ModelError, TextError
 from sinkscope.io.progress import OnProgress
 from sinkscope.io.run_directory import create_or_load
 from sinkscope.models.model import Model
 from sinkscope.sinks.backends import BackendName, choose_backend
 from sinkscope.sinks.capture import ALWAYS_SAMPLED, Backend, Sampling, Statistic
+from sinkscope.sinks.passages import check_passages, hash_passages
 from sinkscope.sinks.sampling import SampledSinkStatistics
 from sinkscope.sinks.sink_map import MIN_QUERIES, SinkMap, uniform_baseline
 from sinkscope.sinks.sink_tokens import MassiveActivations, SinkTokens, token_kind
 from sinkscope.sinks.statistics import (
+    KEY_NORM,
     QUERY_STATISTICS,
     BinnedPattern,
     Head,
+    KeyNorms,
     QueryStatistic,
     SinkStatistics,
     bin_size_for,
 )
-from sinkscope.text import TokenSequences, token_texts
-from sinkscope.triggers import token_ids
+from sinkscope.text import token_texts
 
 EPSILON = 0.3
 """The threshold on α of Gu et al., ICLR 2025."""
@@ -59,9 +59,10 @@ class CaptureConfig:
 
     Args:
         epsilon: a position is a sink of a head on a passage if its α exceeds this.
-        statistics: further statistics of each query: `entropy` of its attention in nats;
+        statistics: further statistics. Of each query: `entropy` of its attention in nats;
             `attention_distance`, the mean number of tokens between it and what it attends to; `learned_sink`,
-            the attention to a sink that is a parameter (always measured if the model has one).
+            the attention to a sink that is a parameter (always measured if the model has one). Of each
+            position: `key_norm`, ‖k‖₂ of the key that a query head reads (by `tiled`).
         backend: `hooks` or `tiled`; by default the one that suits the model and the lengths (see
             `choose_backend`).
         query_fraction: read only this fraction of the queries, for an estimate of α with an interval (see
@@ -91,8 +92,13 @@ class CaptureConfig:
             raise TextError(f"`epsilon` {self.epsilon:g} is out of range; use a number from 0 to 1")
         if self.query_fraction is not None and self.statistics:
             raise TextError(f"statistic {self.statistics[0]!r} needs every query; leave out `query_fraction`")
-        if unknown := [name for name in self.statistics if name not in QUERY_STATISTICS]:
-            raise TextError(f"statistic {unknown[0]!r} is unknown; use {' or '.join(QUERY_STATISTICS)}")
+        optional = (*QUERY_STATISTICS, KEY_NORM)
+        if unknown := [name for name in self.statistics if name not in optional]:
+            raise TextError(f"statistic {unknown[0]!r} is unknown; use {' or '.join(optional)}")
+        if KEY_NORM in self.statistics and self.backend == "hooks":
+            raise TextError(
+                f"statistic {KEY_NORM!r} is not read by `backend` hooks; leave out one of the two"
+            )
 
     @property
     def sampling(self) -> Sampling | None:
@@ -123,40 +129,12 @@ def locate(
         ModelError: the model's attention cannot be captured, or not by the backend of the configuration.
     """
     config = config or CaptureConfig()
-    if len(passages) and isinstance(passages[0], str):
-        raise TextError(
-            "`passages` must be lists of token ids, not text; tokenize first, "
-            "as in locate(model, tokenize_passages(texts, model, 64))"
-        )
-    if not isinstance(passages, TokenSequences):
-        passages = _check_passages(model, passages)
-    if not passages:
-        raise TextError("no passages to locate sinks in; give at least one")
-    if min(map(len, passages)) < 2:
-        raise TextError("a passage has fewer than two tokens; give passages of at least two")
-    backend = choose_backend(model, passages, config.backend, config.sampling)
+    passages = check_passages(model, passages)
+    name = "tiled" if KEY_NORM in config.statistics else config.backend
+    backend = choose_backend(model, passages, name, config.sampling)
     if details:
         return _locate_with_details(model, passages, config, backend, accumulators, on_progress)
     return SinkMap(_measure(model, passages, config, backend, accumulators, on_progress))
-
-
-def _check_passages(model: Model, passages: Sequence[Sequence[int]]) -> list[list[int]]:
-    """The passages as lists; TextError if one of them is not a sequence of token ids, or is padded."""
-    try:
-        lists = [token_ids(passage) for passage in passages]
-    except PlacementError as error:
-        raise TextError(f"`passages` must be a list of passages, even of one: {error}") from error
-    tokenizer = model.tokenizer
-    has_meaning = tokenizer.pad_token_id in (tokenizer.bos_token_id, tokenizer.eos_token_id)
-    padding = [tokenizer.pad_token_id] * (2 if has_meaning else 1)  # one can be BOS or the end of text
-    for number, tokens in enumerate(lists):
-        for side, outer in (("begins", tokens[: len(padding)]), ("ends", tokens[-len(padding) :])):
-            if outer == padding:
-                raise TextError(
-                    f"passage {number} {side} with padding, which would be measured as text; give each "
-                    "passage without it (lengths may differ)"
-                )
-    return lists
 
 
 def locate_passage(model: Model, tokens: list[int]) -> SinkMap:
@@ -235,15 +213,6 @@ def parse_head(text: str) -> Head:
     return int(match[1]), int(match[2])
 
 
-def hash_passages(passages: Sequence[list[int]]) -> str:
-    """SHA-256 of the passages as a JSON list, without holding the list in memory."""
-    digest = hashlib.sha256()
-    for index, passage in enumerate(passages):
-        digest.update(f"{', ' if index else '['}{json.dumps(passage)}".encode())
-    digest.update(b"]")
-    return digest.hexdigest()
-
-
 def _measure(
     model: Model,
     passages: Sequence[list[int]],
@@ -258,7 +227,9 @@ def _measure(
     sampling = backend.sampling
     sinks = SampledSinkStatistics(*shape, sampling) if sampling else SinkStatistics(*shape, config.epsilon)
     names = [*config.statistics, *(["learned_sink"] if model.has_learned_sinks else [])]
-    measured = [sinks, *(QueryStatistic(name, shape) for name in dict.fromkeys(names))]
+    keys = [KeyNorms(shape)] if KEY_NORM in names else []
+    of_queries = [QueryStatistic(name, shape) for name in dict.fromkeys(names) if name in QUERY_STATISTICS]
+    measured = [sinks, *of_queries, *keys]
     statistics = [*measured, *accumulators]
     visible = backend.capture(
         model, passages, statistics, batch_size=config.batch_size, on_progress=on_progress

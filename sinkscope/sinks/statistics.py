@@ -184,7 +184,8 @@ QUERY_STATISTICS = {
     "learned_sink": learned_sink,
     "attention_distance": attention_distance,
 }
-STATISTICS = (*SinkStatistics.names, *QUERY_STATISTICS)
+KEY_NORM = "key_norm"
+STATISTICS = (*SinkStatistics.names, *QUERY_STATISTICS, KEY_NORM)
 """Names of all statistics over layer, head and position, in the order of tables."""
 
 
@@ -213,6 +214,23 @@ class QueryStatistic(Accumulator):
 
     def result(self) -> dict[str, Float[Tensor, "layer head position"]]:
         return {self.name: self._mean.result()}
+
+
+class KeyNorms(Accumulator):
+    """`key_norm`, ‖k‖₂ of the key that each query head reads: mean over passages. Only `tiled` gives keys."""
+
+    sums = ("_mean",)
+
+    def __init__(self, shape: tuple[int, int, int]) -> None:
+        self._mean = Mean(shape)
+
+    def update(self, block: Block) -> None:
+        if isinstance(block, ValueBlock) and block.key is not None:
+            norms = block.key.float().norm(dim=-1)
+            self._mean.add(block.layer, to_query_heads(norms, self._mean.shape[1]))
+
+    def result(self) -> dict[str, Float[Tensor, "layer head position"]]:
+        return {KEY_NORM: self._mean.result()}
 
 
 class SpanMass(Accumulator):

@@ -165,7 +165,7 @@ class _TiledHook:
         """Compute the pattern of each passage, fill `output` if it is given, and record the blocks."""
         for row, (passage, length) in enumerate(self._recorder.passages):
             query, key, value = (tensor[row, :, :length].float() for tensor in tensors)
-            self._recorder.update(ValueBlock(layer, passage, value))
+            self._recorder.update(ValueBlock(layer, passage, value, key))
             filled = None if output is None else output[row, :length].transpose(0, 1)
             attention = PassageAttention(query, key, value, scoring, row, output=filled)
             rows = self._sampling.rows(layer, passage, length) if self._sampling else None

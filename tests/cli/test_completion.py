@@ -86,7 +86,7 @@ def test_the_library_accepts_all_offered_values(complete: Complete) -> None:
     assert model_names() == list(BUILT_IN)
     assert get_args(Backend) == get_args(BackendName)
     assert get_args(Dtype) == tuple(DTYPES)
-    assert complete("bash", "sinkscope locate tiny --stats ").split() == list(QUERY_STATISTICS)
+    assert complete("bash", "sinkscope locate tiny --stats ").split() == [*QUERY_STATISTICS, "key_norm"]
     placements = complete("bash", "sinkscope evaluate tiny --placement ").split()
     kinds = {Placement.parse(placement).kind for placement in placements}
     assert kinds == {"prefix", "infix", "suffix", "index", "sink"}

@@ -121,8 +121,10 @@ def make_network(name: str) -> transformers.PreTrainedModel:
 
 
 @contextmanager
-def recorded_values(network: transformers.PreTrainedModel) -> Iterator[dict[int, torch.Tensor]]:
-    """Within the context: layer -> the values that its eager attention was called with last.
+def recorded_values(
+    network: transformers.PreTrainedModel, records_keys: bool = False
+) -> Iterator[dict[int, torch.Tensor]]:
+    """Within the context: layer -> the values (or keys) that its eager attention was called with last.
 
     A module that several layers share has no number of a layer; its calls are those of the hybrid layers.
     """
@@ -138,7 +140,7 @@ def recorded_values(network: transformers.PreTrainedModel) -> Iterator[dict[int,
     def record(original):
         def attend(module, query, key, value, *args, **options):
             layer = module.layer_idx if module.layer_idx >= 0 else hybrid[len(values)]
-            values[layer] = value.detach()
+            values[layer] = (key if records_keys else value).detach()
             return original(module, query, key, value, *args, **options)
 
         return attend

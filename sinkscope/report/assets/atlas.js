@@ -10,7 +10,8 @@ import { binNote, decodeUint16 } from "./view.js";
 
 const STATISTIC_LABELS = {
   alpha: "attention received α", sink_rate: "sink rate", value_norm: "value norm ‖v‖", weighted_norm: "α · ‖v‖",
-  entropy: "entropy (nats)", learned_sink: "mass on the learned sink", attention_distance: "attention distance (tokens)",
+  entropy: "entropy (nats)", learned_sink: "mass on the learned sink",
+  attention_distance: "attention distance (tokens)", key_norm: "key norm ‖k‖",
 };
 const NORM = "‖v‖";
 const MAX_LABELED_HEADS = 16; // with more layers or heads plotly chooses the ticks
