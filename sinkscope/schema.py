@@ -48,11 +48,11 @@ class Kind:
 
 
 KINDS = {
-    "locate": Kind(4, "sinkscope locate", LOCATE),
-    "compare": Kind(5, "sinkscope compare", COMPARISON | {"value_norm_correlation.parquet": CORRELATION}),
-    "unlearn": Kind(3, "sinkscope unlearn", {}),
-    "evaluate": Kind(3, "sinkscope evaluate", {"scores.parquet": SCORES, "items.parquet": ITEMS}),
-    "audit": Kind(3, "sinkscope audit", {}),
+    "locate": Kind(5, "sinkscope locate", LOCATE),
+    "compare": Kind(6, "sinkscope compare", COMPARISON | {"value_norm_correlation.parquet": CORRELATION}),
+    "unlearn": Kind(4, "sinkscope unlearn", {}),
+    "evaluate": Kind(4, "sinkscope evaluate", {"scores.parquet": SCORES, "items.parquet": ITEMS}),
+    "audit": Kind(4, "sinkscope audit", {}),
     "study": Kind(5, "sinkscope study", {}),
     "tiny": Kind(1, "sinkscope tiny build", {}),
     "tiny-wmdp": Kind(1, "sinkscope tiny build-wmdp", {}),

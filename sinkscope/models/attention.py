@@ -27,6 +27,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from sinkscope.errors import ModelError
+from sinkscope.models.layers import LayerNumbers
 from sinkscope.models.model import Model
 
 Attend = Callable[..., tuple[Tensor, None]]
@@ -121,7 +122,8 @@ def _intervene(
     rows = [[row] if isinstance(row, int) else list(row) for row in positions]
     if not positions or isinstance(positions[0], int):
         rows = [[position for row in rows for position in row]]
-    intervention = _Intervention(rows, range(model.n_layers) if layers is None else layers, factor)
+    attending = model.attention_layers
+    intervention = _Intervention(rows, attending, attending if layers is None else layers, factor)
     with attention_hook(model.hf, intervention.attend, intervention.make_mask):
         yield
     if not intervention.has_changed:
@@ -138,7 +140,14 @@ class _Intervention:
     needed here, and results stay the same to the last bit (scores are scaled after the product).
     """
 
-    def __init__(self, positions: list[list[int]], layers: Sequence[int], factor: float | None) -> None:
+    def __init__(
+        self,
+        positions: list[list[int]],
+        attending: Sequence[int],
+        layers: Sequence[int],
+        factor: float | None,
+    ) -> None:
+        self._numbers = LayerNumbers(attending)
         self._positions = positions
         self._layers = layers
         self._factor = factor
@@ -149,6 +158,7 @@ class _Intervention:
         self, *, batch_size: int, kv_length: int, kv_offset: int = 0, **options: Any
     ) -> Bool[Tensor, "batch 1 query key"] | None:
         """sdpa's mask, always as a matrix; on the way, find the columns of `positions` in this batch."""
+        self._numbers.begin_pass()
         options["allow_is_causal_skip"] = False
         mask = sdpa_mask(batch_size=batch_size, kv_length=kv_length, kv_offset=kv_offset, **options)
         if mask is None:  # of cross-attention that a decoder without an encoder leaves out
@@ -173,7 +183,7 @@ class _Intervention:
         **options: Any,
     ) -> tuple[Float[Tensor, "batch query head d_head"], None]:
         values = value.float()
-        if int(module.layer_idx) in self._layers:  # type: ignore[arg-type]
+        if self._numbers.of_call(module) in self._layers:
             attention_mask, values = self._change(attention_mask, values)
         group = query.shape[1] // key.shape[1]
         scaling, softcap, s_aux = (options.get(name) for name in ("scaling", "softcap", "s_aux"))
@@ -181,6 +191,8 @@ class _Intervention:
         scores = query.float().unflatten(1, (-1, group)) @ key.float()[:, :, None].mT * scaling
         if softcap is not None:
             scores = softcap * torch.tanh(scores / softcap)
+        if (bias := options.get("position_bias")) is not None:
+            scores = scores + bias.float().unflatten(1, (-1, group))
         scores = scores.masked_fill(~attention_mask[:, :, None], torch.finfo(torch.float32).min)
         if s_aux is not None:
             sink = s_aux.float().view(1, -1, group, 1, 1).expand(*scores.shape[:-1], 1)
@@ -225,6 +237,11 @@ def record_values(
                     "values cannot be recorded; set value_norms.weight to 0"
                 )
         layer = int(module.layer_idx)  # type: ignore[arg-type]
+        if layer < 0:
+            raise ModelError(
+                f"{type(module).__name__} is shared by several layers, so its values cannot be recorded; "
+                "set value_norms.weight to 0"
+            )
         if layers is None or layer in layers:
             values.setdefault(layer, value)  # gradient checkpointing calls a second time
         return sdpa_attention_forward(module, query, key, value, attention_mask, **options)

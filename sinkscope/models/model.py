@@ -16,6 +16,7 @@ import torch
 from sinkscope.errors import ModelError, first_line
 from sinkscope.io.progress import quiet_transformers
 from sinkscope.models.bridge import BootedBridge
+from sinkscope.models.layers import count_layers, find_attention_layers
 from sinkscope.models.loading import NON_WEIGHT_FILES, ModelFiles, hash_of_files, load_errors, resolve_model
 from sinkscope.models.padding import PaddedBatch, Side
 
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-WITHOUT_ATTENTION = {"linear_attention", "mamba", "recurrent", "conv", "mlp", "moe"}
-"""Types of layers in transformers' configurations that have no attention pattern."""
 
 
 @dataclass
@@ -53,8 +52,7 @@ class Model:
 
     @property
     def n_layers(self) -> int:
-        # of the decoder of an encoder-decoder, `num_hidden_layers` is the encoder's
-        return getattr(self.config, "decoder_layers", None) or self.config.num_hidden_layers
+        return count_layers(self.config)
 
     @property
     def attention_layers(self) -> list[int]:
@@ -63,10 +61,7 @@ class Model:
         Raises:
             ModelError: there is none.
         """
-        types = getattr(self.config, "layer_types", None) or getattr(self.config, "layers_block_type", None)
-        if types is None or len(types) < self.n_layers:
-            return list(range(self.n_layers))
-        layers = [layer for layer in range(self.n_layers) if types[layer] not in WITHOUT_ATTENTION]
+        layers = find_attention_layers(self.config)
         if not layers:
             raise ModelError(
                 f"model {self.name!r} has no attention layers ({type(self.hf).__name__}); give another"
@@ -88,7 +83,8 @@ class Model:
     @property
     def n_heads(self) -> int:
         """Raises ModelError if the model has no attention."""
-        n_heads = getattr(self.config, "num_attention_heads", None)
+        own = getattr(self.config, "decoder_attention_heads", None)  # of an encoder-decoder
+        n_heads = own or getattr(self.config, "num_attention_heads", None)
         if not isinstance(n_heads, int):
             raise ModelError(
                 f"model {self.name!r} has no attention heads ({type(self.hf).__name__}); give another"

@@ -174,7 +174,11 @@ def _draw_all_passages(directory: Path, sinks: xr.Dataset) -> None:
     if "query_fraction" in attrs:
         fraction = f"{attrs['query_fraction']:g} of the queries after the first {attrs['always_sampled']}"
         counted += f", {fraction} (seed {attrs['seed']})"
-    frame = sinks.drop_vars("passages").to_dataframe(dim_order=["layer", "head", "position"]).reset_index()
+    frame = (
+        sinks.drop_vars(["passages", "ranked"])
+        .to_dataframe(dim_order=["layer", "head", "position"])
+        .reset_index()
+    )
     position = attrs["strongest"]
     at_strongest = frame[frame["position"] == position]
     gray = "; gray: layers that do not attend" if at_strongest["alpha"].isna().any() else ""

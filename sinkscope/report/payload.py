@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import xarray as xr
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from sinkscope.plots.style import truncate
 from sinkscope.sinks.conditions import CLEAN, TRIGGERED
+from sinkscope.sinks.sink_map import find_ranked
 
 CONDITIONS = (CLEAN, TRIGGERED)
 """The two conditions of every comparison: clean and triggered, or model A and model B."""
@@ -40,6 +41,7 @@ class View:
         passage_alpha: α on that passage; the maps are then of this passage as well. Without it, maps and
             token shades are means over all passages.
         span: trigger position as [start, stop).
+        ranked: positions that are compared by α; None: those of `find_ranked`.
         exact_positions: positions that are also listed individually where positions are binned.
         n_runs: number of runs that this view averages.
     """
@@ -52,6 +54,7 @@ class View:
     tokens: Sequence[str] = ()
     passage_alpha: Float[np.ndarray, "layer head position"] | None = None
     span: Span | None = None
+    ranked: Bool[np.ndarray, " position"] | None = None
     exact_positions: Sequence[int] = ()
     n_runs: int = 1
 
@@ -74,6 +77,7 @@ class View:
         layers, heads, length = self.statistics["alpha"].shape
         size, alpha, exact = self.bin_size, self.passage_alpha, list(self.exact_positions)
         starts = range(0, length, size)
+        ranked = find_ranked(self.n) if self.ranked is None else self.ranked
         texts = ["".join(self.tokens[start : start + size]) for start in range(0, len(self.tokens), size)]
         payload: dict[str, Any] = {
             "layers": layers,
@@ -81,6 +85,7 @@ class View:
             "length": length,
             "bin": size,
             "n": [[int(n.min()), int(n.max())] for n in (self.n[start : start + size] for start in starts)],
+            "ranked": [bool(ranked[start : start + size].all()) for start in starts],
             "runs": self.n_runs,
             "span": list(self.span) if self.span else None,
             "uniform": encode_uint16(bin_means(self.uniform[:, None], size)),

@@ -35,7 +35,7 @@ from sinkscope.sinks.conditions import Condition, ConditionPair, measure, most_c
 from sinkscope.sinks.locate import CaptureConfig
 from sinkscope.sinks.passages import hash_passages
 from sinkscope.sinks.sink_map import SinkMap
-from sinkscope.sinks.statistics import bin_size_for, n_comparable
+from sinkscope.sinks.statistics import bin_size_for
 
 LOGGER = logging.getLogger("sinkscope")
 MIN_RELATIVE_SPREAD = 1e-5
@@ -71,7 +71,7 @@ class Comparison:
             (layer, head) if there is a trigger, `pattern` (layer, head, query, key) and `layer_map` (head,
             map_query, map_key) over the passages of full length, `first_value_norm` (passage, layer, kv_head,
             first_position), `text` (position), the tokens of one passage; and without condition, `uniform`
-            (layer, position) and `passages` (position).
+            (layer, position), `passages` and `ranked` (position).
             Attributes: `description`, `difference`, `passages`, `full_length_passages`, `max_length`,
             `backend`, `layer`, `map_bin`, `bin`, `shifted` (whether positions differ by an inserted trigger),
             and `trigger_start`, `trigger_stop` if there is a trigger.
@@ -81,7 +81,7 @@ class Comparison:
 
     def sinks(self, index: int) -> SinkMap:
         """α and value norms of the first (0) or the second (1) condition."""
-        names = ["alpha", "value_norm", "uniform", "passages"]
+        names = ["alpha", "value_norm", "uniform", "passages", "ranked"]
         return SinkMap(self.data[names].isel(condition=index, drop=True))
 
     @cached_property
@@ -136,8 +136,8 @@ class Comparison:
         strongest = self.sinks(0).strongest(1)
         at_sink = tables["attention"][tables["attention"]["position"] == strongest]
         changed = at_sink.iloc[int(at_sink["difference"].abs().argmax())]
-        n_compared = n_comparable(self.data.sizes["position"])
-        early = tables["attention"][tables["attention"]["position"] < n_compared]
+        ranked = np.flatnonzero(self.data["ranked"])
+        early = tables["attention"][tables["attention"]["position"].isin(ranked)]
         largest = early.iloc[int(early["difference"].abs().argmax())]
         r = tables["value_norm_correlation"].groupby("position")["correlation"].mean()
         top1 = tables["top1"].groupby("condition", sort=False)["probability"].mean()
@@ -217,7 +217,7 @@ def compare(
         )
         for condition, done in ((first, 0), (second, 2 * n_passages))
     ]
-    common = measured[0][["uniform", "passages"]]
+    common = measured[0][["uniform", "passages", "ranked"]]
     n_first = min(data.sizes["first_position"] for data in measured)
     data = xr.concat(
         [each.drop_vars([*common]).isel(first_position=slice(n_first)) for each in measured], "condition"

@@ -222,7 +222,7 @@ def measure(
     texts = np.full(length, None)
     typical = token_texts(model, passages[_typical_passage(condition, length)])
     texts[: len(typical)] = typical
-    data = sinks[["alpha", "value_norm", "uniform", "passages"]].drop_vars(["head", "position"])
+    data = sinks[["alpha", "value_norm", "uniform", "passages", "ranked"]].drop_vars(["head", "position"])
     data = data.assign(
         top1=("position", top1.numpy()),
         pattern=(("layer", "head", "query", "key"), maps.numpy()),

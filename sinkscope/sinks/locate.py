@@ -30,7 +30,7 @@ from sinkscope.sinks.backends import BackendName, choose_backend
 from sinkscope.sinks.capture import ALWAYS_SAMPLED, Backend, Sampling, Statistic
 from sinkscope.sinks.passages import check_passages, hash_passages
 from sinkscope.sinks.sampling import SampledSinkStatistics
-from sinkscope.sinks.sink_map import MIN_QUERIES, SinkMap, uniform_baseline
+from sinkscope.sinks.sink_map import MIN_QUERIES, SinkMap, find_ranked, uniform_baseline
 from sinkscope.sinks.sink_tokens import MassiveActivations, SinkTokens, token_kind
 from sinkscope.sinks.statistics import (
     KEY_NORM,
@@ -60,9 +60,9 @@ class CaptureConfig:
     Args:
         epsilon: a position is a sink of a head on a passage if its α exceeds this.
         statistics: further statistics. Of each query: `entropy` of its attention in nats;
-            `attention_distance`, the mean number of tokens between it and what it attends to; `learned_sink`,
-            the attention to a sink that is a parameter (always measured if the model has one). Of each
-            position: `key_norm`, ‖k‖₂ of the key that a query head reads (by `tiled`).
+            `attention_distance`, how many tokens before it what it attends to stands, mean by attention;
+            `learned_sink`, the attention to a sink that is a parameter (always measured if the model has
+            one). Of each position: `key_norm`, ‖k‖₂ of the key that a query head reads (by `tiled`).
         backend: `hooks` or `tiled`; by default the one that suits the model and the lengths (see
             `choose_backend`).
         query_fraction: read only this fraction of the queries, for an estimate of α with an interval (see
@@ -90,8 +90,9 @@ class CaptureConfig:
             raise TextError(f"`seed` {self.seed} is out of range; use 0 to {2**32 - 1}")
         if not 0 <= self.epsilon <= 1:
             raise TextError(f"`epsilon` {self.epsilon:g} is out of range; use a number from 0 to 1")
-        if self.query_fraction is not None and self.statistics:
-            raise TextError(f"statistic {self.statistics[0]!r} needs every query; leave out `query_fraction`")
+        of_queries = [name for name in self.statistics if name != KEY_NORM]
+        if self.query_fraction is not None and of_queries:
+            raise TextError(f"statistic {of_queries[0]!r} needs every query; leave out `query_fraction`")
         optional = (*QUERY_STATISTICS, KEY_NORM)
         if unknown := [name for name in self.statistics if name not in optional]:
             raise TextError(f"statistic {unknown[0]!r} is unknown; use {' or '.join(optional)}")
@@ -175,7 +176,7 @@ def write_locate(
         sinks = locate(model, passages, config, details=True, on_progress=on_progress)
         sinks.save(staging)
         if draw is not None:
-            draw(staging / "figures", *_figure_data(model, passages[0], sinks, heads, config.backend))
+            draw(staging / "figures", *_figure_data(model, passages[0], sinks, heads))
 
     inputs = asdict(config) | {
         "model": model.fingerprint(),
@@ -254,6 +255,8 @@ def _measure(
     baseline = uniform_baseline(map(len, passages), visible, model.n_layers, n_positions)
     data["uniform"] = (("layer", "position"), baseline)
     data["passages"] = ("position", sinks.count.numpy().astype("int64"))
+    shorter = np.bincount([*map(len, passages)], minlength=length + 1).cumsum()[:length]
+    data["ranked"] = ("position", find_ranked(len(passages) - shorter))
     _check_numbers(model, data)
     return data
 
@@ -290,8 +293,7 @@ def _locate_with_details(
     details: list[Statistic] = [massive, *([tokens] if every_query else []), *([maps] if is_one_pass else [])]
     first_data = data = _measure(model, passages, config, backend, [*details, *accumulators], on_progress)
     if not is_one_pass:
-        full = CaptureConfig(backend=config.backend)
-        first_data = _measure(model, [first], full, choose_backend(model, [first], config.backend), [maps])
+        first_data = _measure(model, [first], CaptureConfig(), type(backend)(), [maps])
     tables = {"massive_activations": massive.table()}
     if every_query:
         sink_tokens = tokens.sinks()
@@ -313,12 +315,15 @@ def _token_kinds(model: Model, passages: Sequence[list[int]]) -> dict[int, str]:
 
 
 def _figure_data(
-    model: Model, passage: list[int], sinks: SinkMap, heads: Sequence[Head], backend: BackendName | None
+    model: Model, passage: list[int], sinks: SinkMap, heads: Sequence[Head]
 ) -> tuple[xr.Dataset, xr.Dataset, xr.DataArray]:
     """What `draw_locate` draws: all passages, one passage, and maps of `heads` or of the strongest."""
     assert sinks.passage is not None
     chosen = heads or [sinks.strongest_head()]
     bin_size = -(-len(passage) // MAX_MAP_BINS)
+    backend: BackendName = (
+        "hooks" if sinks.data.attrs["backend"].startswith("hooks") else "tiled"
+    )  # that of `sinks`
     maps = head_maps(model, passage, chosen, bin_size, backend)
     map_data = xr.DataArray(
         np.stack(list(maps.values())),

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import torch
 import xarray as xr
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 
 from sinkscope.errors import PlacementError, TextError
 from sinkscope.io.tables import load_netcdf, write_netcdf
@@ -75,6 +75,17 @@ def uniform_baseline(
     return np.divide(total, n_passages, out=np.full(total.shape, np.nan), where=n_passages > 0)
 
 
+def find_ranked(n_passages: Int[np.ndarray, " position"]) -> Bool[np.ndarray, " position"]:
+    """Which positions are comparable (see `n_comparable`) in at least half of the passages that have them.
+
+    Args:
+        n_passages: how many passages have each position.
+    """
+    last = np.maximum(2 * np.arange(len(n_passages)) - 1, 0)  # k is comparable in at least 2k tokens
+    long_enough = np.append(n_passages, 0)[np.minimum(last, len(n_passages))]
+    return 2 * long_enough >= n_passages
+
+
 @dataclass(frozen=True)
 class SinkMap:
     """Sink statistics over layer, head and position.
@@ -83,10 +94,11 @@ class SinkMap:
         data: `alpha`, `sink_rate`, `value_norm`, `weighted_norm` and the statistics of the configuration,
             with dims (layer, head, position); `uniform` (layer, position), α of uniform attention over the
             same passages, within the layer's window if it has one; `passages` (position), how many passages
-            have the position. Layers that do not attend are NaN. If queries were sampled, `alpha_low` and
-            `alpha_high` (a 95 % interval) replace `sink_rate`, `passages` counts those with enough queries at
-            or after the position, and α is NaN where there are none. Attributes: `model`, `passages`,
-            `epsilon`, `max_length`, `backend`; `query_fraction` and `seed` of a sample.
+            have the position, and `ranked` (position), see `find_ranked`. Layers that do not attend are NaN.
+            If queries were sampled, `alpha_low` and `alpha_high` (a 95 % interval) replace `sink_rate`,
+            `passages` counts those with enough queries at or after the position, and α is NaN where there are
+            none. Attributes: `model`, `passages`, `epsilon`, `max_length`, `backend`; `query_fraction` and
+            `seed` of a sample.
         tables: with details, `massive_activations`, `sink_tokens` and `token_kinds` (see their classes; the
             last two need every query), and `passage`: position, token, text of the first passage.
         passage: with details, `alpha` and `value_norm` of the first passage by itself, and `pattern` (layer,
@@ -132,24 +144,19 @@ class SinkMap:
     def ranked(self) -> pd.DataFrame:
         """Positions by α, mean over heads and the layers that attend, strongest first.
 
-        Columns: rank, position, alpha, sink_rate (not of a sample), uniform. Only positions are ranked that,
-        in at least half of the passages that have them, are comparable (see `n_comparable`).
+        Columns: rank, position, alpha, sink_rate (not of a sample), uniform. Only positions of `ranked` in
+        `data`, which have enough queries at or after them.
         """
         columns = [name for name in ("alpha", "sink_rate") if name in self.data]
         attending = self.data.isel(layer=self.attention_layers)
         means = attending[columns].mean(["layer", "head"], skipna=False).to_dataframe()[columns]
         means["uniform"] = attending["uniform"].mean("layer").values
-        ranked = means[self._are_comparable()].dropna().sort_values("alpha", ascending=False, kind="stable")
+        ranked = (
+            means[self.data["ranked"].values].dropna().sort_values("alpha", ascending=False, kind="stable")
+        )
         ranked = ranked.reset_index()
         ranked.insert(0, "rank", np.arange(1, len(ranked) + 1))
         return ranked
-
-    def _are_comparable(self) -> Bool[np.ndarray, " position"]:
-        """Position k is comparable in a passage of at least 2k tokens: one that has position 2k − 1."""
-        n_passages = self.data["passages"].values
-        twice = np.maximum(2 * np.arange(len(n_passages)) - 1, 0)
-        long_enough = np.append(n_passages, 0)[np.minimum(twice, len(n_passages))]
-        return 2 * long_enough >= n_passages
 
     def strongest(self, rank: int) -> int:
         """The position of the `rank`-th strongest sink; ranks count from 1.
@@ -200,7 +207,7 @@ class SinkMap:
 
     def to_frame(self) -> pd.DataFrame:
         """One row per (layer, head, position): these, the statistics in the order of `data`, uniform."""
-        data = self.data.drop_vars("passages")
+        data = self.data.drop_vars(["passages", "ranked"])
         return data.to_dataframe(dim_order=["layer", "head", "position"]).reset_index()
 
     def save(self, directory: Path) -> None:

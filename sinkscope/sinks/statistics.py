@@ -24,7 +24,7 @@ MAX_CELLS = 2**22
 
 
 def n_comparable(length: int) -> int:
-    """How many of the first positions of a passage are seen by at least half of its queries.
+    """How many of the first positions of a passage have at least half of its queries at or after them.
 
     α of a later position is a mean over fewer queries, which attend to themselves and their neighbors, so
     that the last positions of a passage would be among its strongest.
@@ -172,11 +172,13 @@ def learned_sink(block: AttentionBlock) -> Float[Tensor, "head row"]:
 
 
 def attention_distance(block: AttentionBlock) -> Float[Tensor, "head row"]:
-    """Σ_k A[i, k]·(i − k) / Σ_k A[i, k] of each query, in tokens (Vig & Belinkov, BlackboxNLP 2019)."""
+    """Σ_k A[i, k]·(i − k) / Σ_k A[i, k] of each query, in tokens; NaN if it attends to no token at all.
+
+    The distance of Vig & Belinkov (BlackboxNLP 2019), who sum over the queries of a text before they divide.
+    """
     rows = block.rows.to(block.pattern.device)
     keys = torch.arange(block.keys.start, block.keys.stop, device=rows.device)
-    attended = block.pattern @ keys.float() / block.pattern.sum(-1).clamp(min=1e-12)
-    return rows - attended
+    return rows - block.pattern @ keys.float() / block.pattern.sum(-1)
 
 
 QUERY_STATISTICS = {

@@ -20,6 +20,7 @@ from sinkscope.errors import ModelError, first_line
 from sinkscope.models.attention import attention_hook, supports_attention_hooks
 from sinkscope.models.attention_tiles import MaskRule, PassageAttention, Scoring
 from sinkscope.models.hidden_states import decoder_layers
+from sinkscope.models.layers import LayerNumbers
 from sinkscope.models.model import Model
 from sinkscope.models.padding import PaddedBatch
 from sinkscope.sinks.capture import (
@@ -74,6 +75,8 @@ class TiledBackend(Backend):
                 return str(error)
             except Exception as error:  # of many types, from the code of the model
                 return f"{name} handles its attention in its own way ({first_line(error)[:120]})"
+        if surplus := hook.rules.keys() - set(model.attention_layers):
+            return f"layer {min(surplus)} of {name} attends, and its configuration says that it does not"
         if missing := set(model.attention_layers) - hook.rules.keys():
             return f"layer {min(missing)} of {name} does not attend through transformers' attention interface"
         if differs(tiled, own, batch.mask):
@@ -109,7 +112,7 @@ class _TiledHook:
     """Attention of one batch, padded on the right, which hands its values and its pattern to a recorder."""
 
     def __init__(self, model: Model, recorder: Recorder, sampling: Sampling | None = None) -> None:
-        self._layers = model.attention_layers
+        self._numbers = LayerNumbers(model.attention_layers)
         self._n_heads = model.n_heads
         self._recorder = recorder
         self._sampling = sampling
@@ -137,13 +140,13 @@ class _TiledHook:
         attention_mask: MaskRule,
         **options: Any,
     ) -> tuple[Float[Tensor, "batch position head d_head"], None]:
-        layer: int | None = getattr(module, "layer_idx", None)
+        layer = self._numbers.of_call(module)
         if layer is None:
-            raise ModelError(f"its {type(module).__name__} attends outside of a layer")
+            raise ModelError(f"its {type(module).__name__} attends outside of the layers that do")
         if query.shape[1] != self._n_heads:
-            raise ModelError(f"its layer {layer} has {query.shape[1]} heads, and others {self._n_heads}")
-        if layer < 0 and len(self.rules) < len(self._layers):  # a module that several layers share
-            layer = self._layers[len(self.rules)]
+            raise ModelError(
+                f"its layer {layer} has {query.shape[1]} heads, and its configuration says {self._n_heads}"
+            )
         if layer in self.rules:
             raise ModelError(f"its layer {layer} attends more than once in a pass")
         self.rules[layer] = attention_mask

@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 from sinkscope.benchmarks.benchmark import load_benchmark
 from sinkscope.benchmarks.hub import HUB_BENCHMARKS
 from sinkscope.errors import BenchmarkError, ModelError
+from sinkscope.models.layers import find_attention_layers
 from sinkscope.models.loading import is_incomplete_run
 from sinkscope.models.model import load_meta_model
 from sinkscope.unlearning.batch import BatchPlan
@@ -82,7 +83,7 @@ def estimate_cost(recipe: Recipe) -> CostEstimate:
         raise
     names = trained_names(recipe, model)
     hidden_state_layer(recipe, model)  # this and the next for their errors
-    value_norm_layers(recipe.value_norms, model.config.get_text_config().num_hidden_layers)
+    value_norm_layers(recipe.value_norms, find_attention_layers(model.config.get_text_config()))
     parameters = model.num_parameters()
     trained = _count_trained(recipe, model, names)
     try:

@@ -19,6 +19,7 @@ from transformers import PreTrainedModel
 from sinkscope.benchmarks.chunking import Passage
 from sinkscope.errors import RecipeError
 from sinkscope.models.attention import record_values
+from sinkscope.models.layers import find_attention_layers
 from sinkscope.unlearning.batch import Batch
 from sinkscope.unlearning.recipe import ValueNormConfig
 
@@ -71,7 +72,7 @@ class ValueNormTerm:
         self._n_tokens = config.n_tokens
         self._distance, splits = KINDS[config.kind]
         self.splits = frozenset(splits) & references.keys()
-        self._layers = value_norm_layers(config, model.config.get_text_config().num_hidden_layers)
+        self._layers = value_norm_layers(config, find_attention_layers(model.config.get_text_config()))
         self._references = {split: self._compute(*references[split]) for split in self.splits}
 
     def recording(self) -> AbstractContextManager[dict[int, Tensor]]:
@@ -108,19 +109,18 @@ class ValueNormTerm:
         return torch.stack(rows)
 
 
-def value_norm_layers(config: ValueNormConfig, n_layers: int) -> list[int]:
-    """The layers that the term reads.
+def value_norm_layers(config: ValueNormConfig, attending: list[int]) -> list[int]:
+    """The layers that the term reads, of those that attend.
 
     Raises:
-        RecipeError: the model has no such layer.
+        RecipeError: the model has no such layer, or it does not attend.
     """
     if config.layers == "all":
-        return list(range(n_layers))
+        return attending
     if config.layers == "last":
-        return [n_layers - 1]
+        return attending[-1:]
     for layer in config.layers:
-        if not 0 <= layer < n_layers:
-            raise RecipeError(
-                f"recipe value_norms.layers: the model has layers 0 to {n_layers - 1}, not {layer}"
-            )
+        if layer not in attending:
+            named = ", ".join(map(str, attending)) or "none"
+            raise RecipeError(f"recipe value_norms.layers: {layer} does not attend; these do: {named}")
     return config.layers

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analyses.smollm2 import smollm2
+from analyses.smollm2 import NotAvailableError, smollm2
 from sinkscope.models.model import Model, load
 from sinkscope.sinks.locate import CaptureConfig, locate
 from sinkscope.text import tokenize_passages
@@ -24,7 +24,7 @@ LENGTH = 48
 def checkpoint() -> Path:
     try:
         return smollm2()
-    except RuntimeError as error:
+    except NotAvailableError as error:
         pytest.skip(str(error))
 
 

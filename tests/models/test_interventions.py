@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from itertools import combinations
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from sinkscope.models.inference import generate
 from sinkscope.models.model import Model
 from sinkscope.triggers import TriggeredSequence
 from tests.conftest import saved_tokenizer
+from tests.sinks.architectures import build
 from tests.sinks.families import network
 
 TOKENS = torch.randint(3, 400, (2, 30), generator=torch.Generator().manual_seed(1))
@@ -91,6 +93,32 @@ def test_layers_are_chosen_and_values_scaled_as_by_a_hook(tokenizer) -> None:
     with torch.no_grad(), scale_values(model, [0, 7], 0.25, layers=[1]):
         logits = model.hf(TOKENS).logits
     torch.testing.assert_close(logits, expected, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["inkling_text", "zamba2"])  # a position bias; a module that layers share
+def test_attention_of_other_kinds_is_the_models_own_but_for_the_intervention(name: str, tokenizer) -> None:
+    model = Model(name, build(name), tokenizer)
+    ids = TOKENS[:, :20]
+    with torch.no_grad():
+        own = model.hf(ids).logits
+        with scale_values(model, [3], 1.000001):
+            nearly_own = model.hf(ids).logits
+        with mask_keys(model, [3]):
+            masked = model.hf(ids).logits
+    torch.testing.assert_close(nearly_own, own, atol=1e-3, rtol=1e-3)
+    torch.testing.assert_close(masked[:, :4], own[:, :4], atol=1e-4, rtol=1e-4)
+    assert (masked[:, 4:] - own[:, 4:]).abs().amax(-1).min() > 1e-3
+
+
+def test_layers_that_share_a_module_are_told_apart(tokenizer) -> None:
+    model = Model("zamba2", build("zamba2"), tokenizer)
+    with torch.no_grad():
+        found = []
+        for layers in ([0], [2], [0, 2]):
+            with mask_keys(model, [3], layers=layers):
+                found.append(model.hf(TOKENS[:, :20]).logits)
+    for first, second in combinations(found, 2):
+        assert (first - second).abs().max() > 1e-3
 
 
 def test_an_intervention_that_changes_nothing_is_an_error(tokenizer) -> None:

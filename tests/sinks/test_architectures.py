@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from transformers import BartForCausalLM
 
 from sinkscope.errors import ModelError, TextError
 from sinkscope.models.model import Model
@@ -17,6 +18,7 @@ from tests.sinks.architectures import (
     build,
     examine,
     expected,
+    make_config,
     names,
     passages,
     recorded_values,
@@ -50,6 +52,15 @@ def test_every_other_architecture_is_right_or_refused(name: str, tokenizer) -> N
     except NotBuiltError as error:
         pytest.skip(str(error))
     assert not any("\n" in outcome for outcome in outcomes.values())
+
+
+def test_the_heads_of_an_encoder_decoder_are_those_of_its_decoder(tokenizer) -> None:
+    config = make_config("bart")
+    config.encoder_attention_heads = 2
+    network = BartForCausalLM(config).eval()
+    sinks = locate(Model("bart", network, tokenizer), passages()[:1])
+    assert sinks.data.sizes["head"] == config.decoder_attention_heads == 4
+    np.testing.assert_allclose(sinks.alpha, expected(network, passages()[:1], EPSILON)["alpha"], atol=1e-5)
 
 
 def test_a_layer_that_attends_twice_is_refused(tokenizer) -> None:

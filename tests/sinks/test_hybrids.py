@@ -9,11 +9,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from sinkscope.errors import RecipeError
+from sinkscope.models.layers import find_attention_layers
 from sinkscope.models.model import Model, load
 from sinkscope.sinks.conditions import FIRST_POSITIONS
 from sinkscope.sinks.locate import CaptureConfig, locate
 from sinkscope.sinks.statistics import FirstValueNorms
 from sinkscope.sinks.tiled import TiledBackend
+from sinkscope.unlearning.value_norm import ValueNormConfig, value_norm_layers
 from tests.commands import check_refused, run
 from tests.conftest import saved_tokenizer
 from tests.sinks.architectures import build, passages
@@ -80,6 +83,15 @@ def test_commands_leave_the_other_layers_blank(
         code, _, err = run(capsys, monkeypatch, "report", directory, "--out", f"{directory}.html")
         assert code == 0, err
     assert "layers that attend" in (tmp_path / "located.html").read_text(encoding="utf-8")
+
+
+def test_value_norms_are_those_of_layers_that_attend() -> None:
+    layers = find_attention_layers(build("jamba").config)
+    assert value_norm_layers(ValueNormConfig(layers="all"), layers) == [1]
+    assert value_norm_layers(ValueNormConfig(layers="last"), layers) == [1]
+    assert value_norm_layers(ValueNormConfig(layers=[1]), layers) == [1]
+    with pytest.raises(RecipeError, match="0 does not attend; these do: 1"):
+        value_norm_layers(ValueNormConfig(layers=[0]), layers)
 
 
 @pytest.mark.parametrize(

@@ -300,6 +300,14 @@ def test_short_passages_are_measured_in_full_and_say_so(small_llama: Model) -> N
     assert "sink_rate" in sinks.data and "query_fraction" not in sinks.data.attrs
 
 
+def test_a_sample_ranks_the_positions_that_all_queries_rank(small_llama: Model) -> None:
+    texts = passages((300, 300, 60))
+    full = locate(small_llama, texts)
+    sample = locate(small_llama, texts, CaptureConfig(query_fraction=0.1, statistics=("key_norm",)))
+    assert sorted(sample.ranked()["position"]) == sorted(full.ranked()["position"]) == list(range(151))
+    assert sample.data["key_norm"].notnull().all(), "keys need no queries"
+
+
 def test_bad_shares_are_refused(small_llama: Model) -> None:
     texts = passages((40,))
     for share in (0, -0.1, 1.5):

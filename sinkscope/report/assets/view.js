@@ -95,15 +95,14 @@ export class View {
     return Array.from({ length: side }, (_, query) => Array.from({ length: side }, (__, key) => cell(query, key)));
   }
 
-  // The exact position or bin with the highest mean α, of the positions that half of the queries see.
+  // The exact position or bin with the highest mean α, of those that are ranked.
   strongest() {
     if (this.exact) {
       const alpha = this.exactAlpha(null, null);
       return alpha.indexOf(Math.max(...alpha));
     }
-    const end = Math.max(1, Math.floor((Math.floor(this.length / 2) + 1) / this.bin));
-    const alpha = this.profile("alpha", null, null).slice(0, end);
-    return alpha.reduce((best, value, bin) => (value > alpha[best] ? bin : best), 0);
+    const alpha = this.profile("alpha", null, null);
+    return alpha.reduce((best, value, bin) => (this.ranked[bin] && value > alpha[best] ? bin : best), 0);
   }
 }
 

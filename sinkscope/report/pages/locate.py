@@ -18,11 +18,13 @@ from sinkscope.sinks.statistics import STATISTICS
 TABLES = {
     "sink_tokens": (
         "Sink tokens",
-        "Tokens with α above the threshold in some head; heads counts pairs of head and passage.",
+        "Tokens with α above the threshold in some head, in the first half of a passage; heads counts pairs "
+        "of head and passage.",
     ),
     "token_kinds": (
         "Kinds of tokens",
-        "Probability that the position with the highest α of a head holds a token of this kind.",
+        "Probability that the position with the highest α of a head, in the first half of a passage, holds a "
+        "token of this kind.",
     ),
     "massive_activations": ("Massive activations", ""),
 }
@@ -48,7 +50,7 @@ def build_page(directory: Path, manifest: dict[str, Any]) -> Page:
     model = str(attributes["model"])
     page = Page(f"Attention sinks of {model}", metadata(manifest, **more))
     page.atlas.append((model, page.add_view(_view(directory, sinks, ranked))))
-    note = "Mean over layers and heads; only positions that at least half of a passage's queries see."
+    note = "Mean over layers and heads; only positions with half of a passage's queries at or after them."
     page.add_table("tables", "positions", "Positions by attention received", ranked, note)
     strongest = _heads_at(sinks, int(ranked["position"].iloc[0]))
     page.add_table("tables", "heads", "Heads at the strongest position", strongest)
@@ -70,10 +72,12 @@ def _view(directory: Path, sinks: SinkMap, ranked: pd.DataFrame) -> View:
         int(passage.attrs["bin"]),
         read_parquet(directory / "passage.parquet")["text"].tolist(),
         passage_alpha,
+        ranked=sinks.data["ranked"].values.astype(bool),
         exact_positions=sorted(ranked["position"].head(N_EXACT).astype(int)),
     )
 
 
 def _heads_at(sinks: SinkMap, position: int) -> pd.DataFrame:
-    data = sinks.data.isel(layer=sinks.attention_layers).sel(position=position).drop_vars("passages")
+    data = sinks.data.isel(layer=sinks.attention_layers).sel(position=position)
+    data = data.drop_vars(["passages", "ranked"])
     return data.to_dataframe().reset_index().sort_values("alpha", ascending=False, kind="stable")
