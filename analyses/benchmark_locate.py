@@ -2,13 +2,13 @@
 
     python analyses/benchmark_locate.py
 
-Every measurement is a process of its own, and variants alternate within a repeat, so that other load affects
-all of them equally. `bare` loads the model by transformers and runs the passes that the command runs, in the
-same batches; the tools compute α of every position and head as their users would. `seconds` are wall time and
-`megabytes` the peak of the process; start-up is the command with `--backend tiled` on one short passage
-(imports, model, pictures, files). Medians over repeats; `times_bare` is (seconds − start-up) / seconds of the
-passes of `bare`, and `times_needed` is seconds / (start-up + those passes), each within a repeat. nnsight is
-measured if it is installed. Writes benchmark_locate.{csv,png,pdf}.
+Every measurement is a process of its own; variants take turns within a repeat, each time in another order, so
+that other load affects all of them equally. `bare` runs the decoder on the same passages in the same batches,
+without logits, as the command does, after a warm-up; the tools compute α of every position and head as their
+users would. `seconds` are wall time and `megabytes` the peak of the process; start-up is the same command on
+one short passage (imports, model, pictures, files), for each backend. Medians over repeats; `times_bare` is
+(seconds − start-up) / seconds of the passes of `bare`, and `times_needed` is seconds / (start-up + those
+passes), each within a repeat. nnsight is measured if it is installed. Writes benchmark_locate.{csv,png,pdf}.
 """
 
 from __future__ import annotations
@@ -41,8 +41,11 @@ COMMANDS: dict[str, list[str]] = {
     "locate tiled": ["--backend", "tiled"],
     "locate sampled": ["--query-fraction", "0.1"],
 }
+START_UP = {name: f"start-up of {name}" for name in COMMANDS}
 NOT_SAMPLED = 128
 """Passages up to this length are read in full anyway."""
+Passages = list[list[int]]
+Run = Callable[[Passages], None]
 
 
 def write_text(path: Path, model: str, n_passages: int, length: int) -> None:
@@ -56,30 +59,34 @@ def write_text(path: Path, model: str, n_passages: int, length: int) -> None:
     path.write_text(tokenizer.decode(tokenizer.encode(" ".join(words))[:n_tokens]), encoding="utf-8")
 
 
-def read_passages(model: str, text: Path, length: int) -> list[list[int]]:
+def read_passages(model: str, text: Path, length: int, n_passages: int) -> Passages:
+    """What the command cuts the text into."""
     from sinkscope.models.model import load
     from sinkscope.text import read_texts, tokenize_passages
 
-    return list(tokenize_passages(read_texts(text), load(model), length))
+    passages = list(tokenize_passages(read_texts(text), load(model), length))
+    if [len(each) for each in passages] != [length] * n_passages:
+        raise ValueError(f"{text} gives passages of {[*map(len, passages)]} tokens")
+    return passages
 
 
-def bare(model: str, passages: list[list[int]]) -> Callable[[], None]:
-    """The passes alone."""
-    network = _network(model)
+def bare(model: str) -> Run:
+    """The passes alone, without logits."""
+    network = _network(model).base_model
 
-    def run() -> None:
+    def run(passages: Passages) -> None:
         for ids, mask in _batches(passages):
             network(input_ids=ids, attention_mask=mask, use_cache=False)
 
     return run
 
 
-def output_attentions(model: str, passages: list[list[int]]) -> Callable[[], None]:
+def output_attentions(model: str) -> Run:
     import torch
 
-    network = _network(model, attn_implementation="eager")
+    network = _network(model, attn_implementation="eager").base_model
 
-    def run() -> None:
+    def run(passages: Passages) -> None:
         for ids, mask in _batches(passages):
             output = network(input_ids=ids, attention_mask=mask, use_cache=False, output_attentions=True)
             for pattern in output.attentions:
@@ -88,13 +95,13 @@ def output_attentions(model: str, passages: list[list[int]]) -> Callable[[], Non
     return run
 
 
-def run_with_cache(model: str, passages: list[list[int]]) -> Callable[[], None]:
+def run_with_cache(model: str) -> Run:
     import torch
     from transformer_lens.model_bridge import TransformerBridge
 
     bridge = TransformerBridge.boot_transformers(model, hf_model=_network(model), device="cpu")
 
-    def run() -> None:
+    def run(passages: Passages) -> None:
         names = lambda name: name.endswith("attn.hook_pattern")  # noqa: E731
         for ids, mask in _batches(passages):
             _, cache = bridge.run_with_cache(ids, attention_mask=mask, names_filter=names, return_type=None)
@@ -104,13 +111,13 @@ def run_with_cache(model: str, passages: list[list[int]]) -> Callable[[], None]:
     return run
 
 
-def nnsight(model: str, passages: list[list[int]]) -> Callable[[], None]:
+def nnsight(model: str) -> Run:
     import torch
     from nnsight import LanguageModel
 
     network = LanguageModel(model, attn_implementation="eager", dispatch=True)
 
-    def run() -> None:
+    def run(passages: Passages) -> None:
         for ids, _ in _batches(passages):
             with network.trace(ids.tolist(), output_attentions=True):
                 alphas = [
@@ -131,24 +138,23 @@ def _network(model: str, **options: Any) -> Any:
     return AutoModelForCausalLM.from_pretrained(model, **options).eval()
 
 
-def _batches(passages: list[list[int]]) -> list[tuple[Any, Any]]:
-    """Token ids and masks; passages of one length, as these are."""
+def _batches(passages: Passages) -> list[tuple[Any, Any]]:
+    """Token ids and masks, of passages of one length."""
     import torch
 
-    rows = [passages[start : start + BATCH_SIZE] for start in range(0, len(passages), BATCH_SIZE)]
-    tensors = [torch.tensor([row for row in batch if len(row) == len(batch[0])]) for batch in rows]
-    return [(ids, torch.ones_like(ids)) for ids in tensors]
+    batches = [passages[start : start + BATCH_SIZE] for start in range(0, len(passages), BATCH_SIZE)]
+    return [(ids, torch.ones_like(ids)) for ids in map(torch.tensor, batches)]
 
 
-def work(tool: str, model: str, text: Path, length: int) -> None:
-    """Print the seconds of the passes of a tool."""
+def work(tool: str, model: str, passages: Passages) -> None:
+    """Print the seconds of the passes of a tool, after those of one batch."""
     import torch
 
-    passages = read_passages(model, text, length)
     with torch.no_grad():
-        run = TOOLS[tool](model, passages)
+        run = TOOLS[tool](model)
+        run(passages[:BATCH_SIZE])
         start = time.perf_counter()
-        run()
+        run(passages)
     print(json.dumps({"passes": time.perf_counter() - start}))
 
 
@@ -163,48 +169,58 @@ def measure(command: list[str]) -> dict[str, float]:
         stdout.seek(0)
         stderr.seek(0)
         if process.returncode:
-            print(stderr.read().decode()[-2000:], file=sys.stderr)
-            return {}
+            raise RuntimeError(f"{' '.join(command)}: {stderr.read().decode()[-2000:]}")
         lines = stdout.read().decode().splitlines()
     row = {"seconds": seconds, "megabytes": usage.ru_maxrss / 1024}
     return row | (json.loads(lines[-1]) if lines[-1:] and lines[-1].startswith("{") else {})
 
 
+def find_variants(model: str, directory: Path, n_passages: int, length: int) -> dict[str, list[str]]:
+    """The command of each variant of a workload, whose text is written to `directory`."""
+    text, short, ids = (directory / f"{name}-{length}" for name in ("text.txt", "short.txt", "ids.json"))
+    write_text(text, model, n_passages, length)
+    write_text(short, model, 1, 64)
+    ids.write_text(json.dumps(read_passages(model, text, length, n_passages)), encoding="utf-8")
+    variants = {
+        tool: [sys.executable, __file__, "--worker", tool, model, str(ids)]
+        for tool in TOOLS
+        if tool != "nnsight" or find_spec("nnsight")
+    }
+    sinkscope = [sys.executable, "-m", "sinkscope", "locate", model, "--max-length", str(length)]
+    for name, options in COMMANDS.items():
+        if name == "locate sampled" and length <= NOT_SAMPLED:
+            continue
+        variants[name] = [*sinkscope, *options, "--text", str(text)]
+        backend = options or ["--backend", "tiled"]  # which is the default for such texts
+        variants[START_UP[name]] = [*sinkscope, *backend, "--text", str(short)]
+    return variants
+
+
 def benchmark(model: str, repeats: int, directory: Path) -> pd.DataFrame:
     """A row per workload and variant."""
     rows = []
-    short = directory / "short.txt"
-    write_text(short, model, 1, 64)
-    sinkscope = [sys.executable, "-m", "sinkscope", "locate", model]
     for n_passages, length in WORKLOADS:
-        text = directory / f"{length}.txt"
-        write_text(text, model, n_passages, length)
-        variants: dict[str, list[str]] = {
-            tool: [sys.executable, __file__, "--worker", tool, model, str(text), str(length)]
-            for tool in TOOLS
-            if tool != "nnsight" or find_spec("nnsight")
-        }
-        for name, options in COMMANDS.items():
-            if name != "locate sampled" or length > NOT_SAMPLED:
-                variants[name] = [*sinkscope, "--text", str(text), "--max-length", str(length), *options]
-        variants["start-up"] = [*sinkscope, "--text", str(short), *COMMANDS["locate tiled"]]
+        variants = find_variants(model, directory, n_passages, length)
         for repeat in range(repeats):
-            for name, command in variants.items():
-                out = directory / f"{length}-{repeat}-{name}"
-                found = measure([*command, *(["--out", str(out)] if "locate" in command else [])])
+            for name in random.Random(repeat).sample([*variants], len(variants)):
+                out = ["--out", str(directory / f"{length}-{repeat}-{name}")]
+                found = measure([*variants[name], *(out if "locate" in variants[name] else [])])
                 row = {"passages": n_passages, "length": length, "variant": name, "repeat": repeat, **found}
                 print(row, file=sys.stderr, flush=True)
                 rows.append(row)
     frame = pd.DataFrame(rows)
-    keys = ["passages", "length", "repeat"]
-    index = pd.MultiIndex.from_frame(frame[keys])
-    passes = frame[frame["variant"] == "bare"].set_index(keys)["passes"].reindex(index).to_numpy()
-    start_up = frame[frame["variant"] == "start-up"].set_index(keys)["seconds"].reindex(index).to_numpy()
-    is_command = frame["variant"].isin(COMMANDS)
-    own = (frame["seconds"] - start_up).where(is_command, frame["passes"])
-    frame["times_bare"] = own / passes
-    frame["times_needed"] = (frame["seconds"] / (start_up + passes)).where(is_command)
-    medians = frame.groupby(["passages", "length", "variant"], sort=False).median(numeric_only=True)
+    seconds = frame.set_index(["length", "repeat", "variant"])["seconds"]
+    passes = frame[frame["variant"] == "bare"].set_index(["length", "repeat"])["passes"]
+    for index, row in frame.iterrows():
+        at = (row["length"], row["repeat"])
+        if row["variant"] in COMMANDS:
+            start_up = seconds[(*at, START_UP[row["variant"]])]
+            frame.loc[index, "start_up"] = start_up
+            frame.loc[index, "times_bare"] = (row["seconds"] - start_up) / passes[at]
+            frame.loc[index, "times_needed"] = row["seconds"] / (start_up + passes[at])
+        elif row["variant"] in TOOLS:
+            frame.loc[index, "times_bare"] = row["passes"] / passes[at]
+    medians = frame.groupby(["passages", "length", "variant"]).median(numeric_only=True)
     return medians.drop(columns="repeat").reset_index().assign(repeats=repeats)
 
 
@@ -214,11 +230,11 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--out", type=Path, default=Path("figures"))
-    parser.add_argument("--worker", nargs=4, help=argparse.SUPPRESS)
+    parser.add_argument("--worker", nargs=3, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.worker:
-        tool, model, text, length = options.worker
-        work(tool, model, Path(text), int(length))
+        tool, model, ids = options.worker
+        work(tool, model, json.loads(Path(ids).read_text(encoding="utf-8")))
         return
     threads = str(options.threads)
     os.environ |= {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, "HF_HUB_OFFLINE": "1"}

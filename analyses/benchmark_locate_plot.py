@@ -29,7 +29,7 @@ def _describe(table: pd.DataFrame) -> str:
 
 
 def caption(table: pd.DataFrame) -> str:
-    start_up = table[table["variant"] == "start-up"]["seconds"]
+    start_up = table[table["variant"] == "locate"]["start_up"]
     return (
         "Time relative to bare forward passes over the same passages in the same batches. "
         f"Start-up is left out of the commands; it takes {start_up.min():.1f} to {start_up.max():.1f} "
