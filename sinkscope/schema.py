@@ -22,6 +22,7 @@ LOCATE = {
     "token_kinds.parquet": "kind tokens share_of_tokens probability".split(),
     "massive_activations.parquet": ("layer largest passage position dimension times_median massive".split()),
     "passage.parquet": "position token text".split(),
+    "experts.parquet": "layer expert share share_elsewhere".split(),
 }
 COMPARISON = {
     "attention.parquet": (

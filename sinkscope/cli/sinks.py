@@ -17,8 +17,8 @@ StatsOpt = Annotated[
     list[str] | None,
     typer.Option(
         "--stats",
-        help="further statistics: entropy, learned_sink, attention_distance, key_norm; may be repeated",
-        autocompletion=lambda: ["entropy", "learned_sink", "attention_distance", "key_norm"],
+        help="further statistics: entropy, learned_sink, attention_distance, key_norm, experts; repeatable",
+        autocompletion=lambda: ["entropy", "learned_sink", "attention_distance", "key_norm", "experts"],
     ),
 ]
 HeadOpt = Annotated[

@@ -28,6 +28,7 @@ from sinkscope.io.run_directory import create_or_load
 from sinkscope.models.model import Model
 from sinkscope.sinks.backends import BackendName, choose_backend
 from sinkscope.sinks.capture import ALWAYS_SAMPLED, Backend, Sampling, Statistic
+from sinkscope.sinks.experts import find_experts, measure_experts
 from sinkscope.sinks.passages import check_passages, hash_passages
 from sinkscope.sinks.sampling import SampledSinkStatistics
 from sinkscope.sinks.sink_map import MIN_QUERIES, SinkMap, find_ranked, uniform_baseline
@@ -44,6 +45,7 @@ from sinkscope.sinks.statistics import (
 )
 from sinkscope.text import token_texts
 
+EXPERTS = "experts"
 EPSILON = 0.3
 """The threshold on α of Gu et al., ICLR 2025."""
 MAX_MAP_BINS = 128
@@ -62,7 +64,8 @@ class CaptureConfig:
         statistics: further statistics. Of each query: `entropy` of its attention in nats;
             `attention_distance`, how many tokens before it what it attends to stands, mean by attention;
             `learned_sink`, the attention to a sink that is a parameter (always measured if the model has
-            one). Of each position: `key_norm`, ‖k‖₂ of the key that a query head reads (by `tiled`).
+            one). Of each position: `key_norm`, ‖k‖₂ of the key that a query head reads (by `tiled`). Of a
+            mixture of experts: `experts`, a table of `measure_experts` at the strongest position.
         backend: `hooks` or `tiled`; by default the one that suits the model and the lengths (see
             `choose_backend`).
         query_fraction: read only this fraction of the queries, for an estimate of α with an interval (see
@@ -90,10 +93,10 @@ class CaptureConfig:
             raise TextError(f"`seed` {self.seed} is out of range; use 0 to {2**32 - 1}")
         if not 0 <= self.epsilon <= 1:
             raise TextError(f"`epsilon` {self.epsilon:g} is out of range; use a number from 0 to 1")
-        of_queries = [name for name in self.statistics if name != KEY_NORM]
+        of_queries = [name for name in self.statistics if name in QUERY_STATISTICS]
         if self.query_fraction is not None and of_queries:
             raise TextError(f"statistic {of_queries[0]!r} needs every query; leave out `query_fraction`")
-        optional = (*QUERY_STATISTICS, KEY_NORM)
+        optional = (*QUERY_STATISTICS, KEY_NORM, EXPERTS)
         if unknown := [name for name in self.statistics if name not in optional]:
             raise TextError(f"statistic {unknown[0]!r} is unknown; use {' or '.join(optional)}")
         if KEY_NORM in self.statistics and self.backend == "hooks":
@@ -131,11 +134,18 @@ def locate(
     """
     config = config or CaptureConfig()
     passages = check_passages(model, passages)
+    if EXPERTS in config.statistics:
+        find_experts(model)  # for its error, before anything is measured
     name = "tiled" if KEY_NORM in config.statistics else config.backend
     backend = choose_backend(model, passages, name, config.sampling)
     if details:
-        return _locate_with_details(model, passages, config, backend, accumulators, on_progress)
-    return SinkMap(_measure(model, passages, config, backend, accumulators, on_progress))
+        sinks = _locate_with_details(model, passages, config, backend, accumulators, on_progress)
+    else:
+        sinks = SinkMap(_measure(model, passages, config, backend, accumulators, on_progress))
+    if EXPERTS in config.statistics:
+        strongest = sinks.strongest(1)
+        sinks.tables[EXPERTS] = measure_experts(model, passages, strongest, config.batch_size)
+    return sinks
 
 
 def locate_passage(model: Model, tokens: list[int]) -> SinkMap:

@@ -100,7 +100,8 @@ class SinkMap:
             none. Attributes: `model`, `passages`, `epsilon`, `max_length`, `backend`; `query_fraction` and
             `seed` of a sample.
         tables: with details, `massive_activations`, `sink_tokens` and `token_kinds` (see their classes; the
-            last two need every query), and `passage`: position, token, text of the first passage.
+            last two need every query), and `passage`: position, token, text of the first passage;
+            `experts` if the configuration has it (see `measure_experts`).
         passage: with details, `alpha` and `value_norm` of the first passage by itself, and `pattern` (layer,
             head, query, key), its attention maps in bins of the attribute `bin`.
     """

@@ -57,7 +57,7 @@ def complete(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
         ("sinkscope locate ti", ["tiny", "tiny-retrained", "tiny-wmdp"]),
         ("sinkscope compare tiny tiny-r", ["tiny-retrained"]),
         ("sinkscope evaluate tiny --retain-model tiny-r", ["tiny-retrained"]),
-        ("sinkscope locate tiny --stats e", ["entropy"]),
+        ("sinkscope locate tiny --stats e", ["entropy", "experts"]),
         ("sinkscope locate tiny --backend t", ["tiled"]),
         ("sinkscope locate tiny --dtype b", ["bfloat16"]),
         ("sinkscope evaluate tiny --benchmark muse", ["muse-books", "muse-news"]),
@@ -86,7 +86,11 @@ def test_the_library_accepts_all_offered_values(complete: Complete) -> None:
     assert model_names() == list(BUILT_IN)
     assert get_args(Backend) == get_args(BackendName)
     assert get_args(Dtype) == tuple(DTYPES)
-    assert complete("bash", "sinkscope locate tiny --stats ").split() == [*QUERY_STATISTICS, "key_norm"]
+    assert complete("bash", "sinkscope locate tiny --stats ").split() == [
+        *QUERY_STATISTICS,
+        "key_norm",
+        "experts",
+    ]
     placements = complete("bash", "sinkscope evaluate tiny --placement ").split()
     kinds = {Placement.parse(placement).kind for placement in placements}
     assert kinds == {"prefix", "infix", "suffix", "index", "sink"}
@@ -127,7 +131,7 @@ def test_the_installed_command_completes_in_bash_without_loading_torch(tmp_path:
         "muse-books muse-news",
         "infix index:8",
         "positions:4,9",
-        "entropy",
+        "entropy experts",
         "tiled",
         "bfloat16",
     ]

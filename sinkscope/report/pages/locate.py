@@ -27,6 +27,10 @@ TABLES = {
         "token of this kind.",
     ),
     "massive_activations": ("Massive activations", ""),
+    "experts": (
+        "Experts",
+        "Share of tokens for which an expert is chosen, at the strongest position and elsewhere.",
+    ),
 }
 """Further tables: title and note."""
 N_EXACT = 8
