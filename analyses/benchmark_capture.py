@@ -200,6 +200,7 @@ def benchmark(device: str, lengths: list[int], repeats: int) -> pd.DataFrame:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--lengths", type=int, nargs="+", default=list(LENGTHS))
+    parser.add_argument("--devices", nargs="+", choices=["cpu", "cuda"], help="by default all there are")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--out", type=Path, default=Path("figures"))
@@ -213,10 +214,13 @@ def main() -> None:
     os.environ |= {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, "HF_HUB_OFFLINE": "1"}
     torch.set_num_threads(options.threads)
     tables: list[pd.DataFrame] = []
-    for device in ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]:
+    devices = options.devices or (["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"])
+    for device in devices:
         tables.append(benchmark(device, options.lengths, options.repeats))
         table = pd.concat(tables)
         save_figure(plot(table), table, options.out, "benchmark_capture")
+    if "cpu" not in devices:
+        return
     rows = [
         measure_in_process(variant, PASSAGE_LENGTH, n, "cpu", returns_memory=True)
         for variant in ("tiled", "sampled")
