@@ -20,7 +20,7 @@ from sinkscope.models.model import Model, load
 from sinkscope.plots.sinks import draw_locate
 from sinkscope.report import write_report
 from sinkscope.sinks.locate import CaptureConfig, write_locate
-from sinkscope.sinks.sink_map import SinkMap, uniform_alpha
+from sinkscope.sinks.sink_map import SinkMap, find_ranked, uniform_alpha
 from sinkscope.sinks.statistics import MAX_BINS
 from sinkscope.studies.study import Study
 from sinkscope.text import tokenize_passages
@@ -118,6 +118,7 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
         {"model": "large", "passages": 7, "epsilon": 0.3, "max_length": length, "backend": "tiled"},
     )
     data["passages"] = ("position", np.full(length, 7))
+    data["ranked"] = ("position", find_ranked(data["passages"].values))
     data["uniform"] = (("layer", "position"), np.tile(uniform_alpha(length), (32, 1)))
     maps = np.tril(rng.uniform(0, 1, (*shape, MAX_BINS, MAX_BINS))).astype(np.float32)
     out = tmp_path_factory.mktemp("large") / "sinks"
