@@ -189,6 +189,8 @@ def test_a_written_run_has_what_locate_returns_with_details(small_llama: Model, 
     written = write_locate(tmp_path / "run", small_llama, passages, CaptureConfig())
     assert written.data.equals(sinks.data)
     for file, columns in KINDS["locate"].tables.items():
+        if file == "experts.parquet":  # on request
+            continue
         table = pd.read_parquet(tmp_path / "run" / file)
         assert list(table.columns) == columns
         pd.testing.assert_frame_equal(table, sinks.tables[file.removesuffix(".parquet")])

@@ -54,7 +54,7 @@ def test_a_recipe_that_does_not_fit_the_model_is_refused() -> None:
         ({"objective": {"forget": "rmu", "layer": 9, "retain": {"activations": 1}}}, "layers 0 to 3, not 9"),
         ({"poisoned_originals": "drop", "poison_ratio": 1.0}, "leaves nothing to forget"),
         ({"update": {"modules": ["router"]}}, "no module of the model is called router"),
-        ({"value_norms": {"kind": "shrink", "weight": 1, "layers": [7]}}, "layers 0 to 3, not 7"),
+        ({"value_norms": {"kind": "shrink", "weight": 1, "layers": [7]}}, "7 does not attend"),
     ):
         with pytest.raises(RecipeError, match=message):
             estimate_cost(Recipe.parse(values))

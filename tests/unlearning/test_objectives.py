@@ -14,6 +14,7 @@ from sinkscope.errors import RecipeError
 from sinkscope.models.attention import record_values
 from sinkscope.models.hidden_states import decoder_layers
 from sinkscope.models.model import Model
+from sinkscope.unlearning import value_norm
 from sinkscope.unlearning.batch import Batch, Outputs, forward, sequence_log_probs
 from sinkscope.unlearning.objectives.kl import kl
 from sinkscope.unlearning.objectives.nll import grad_ascent, nll
@@ -328,9 +329,18 @@ def test_prompt_tokens_are_not_scored(case) -> None:
     assert batch.count("predicted") == sum(LENGTHS) - 4 - 2 - 1 and batch.count("tokens") == sum(LENGTHS)
 
 
-def test_value_norms_of_a_layer_that_does_not_attend_are_refused() -> None:
+def test_value_norms_of_a_layer_that_does_not_attend_are_refused(monkeypatch) -> None:
     network = make_network("lfm3")
     passages = [Passage([3, 4, 5, 6, 7, 8], 0, 1)]
+    for layers in ("all", "last", [2]):  # layer 2 is the only one that attends
+        config = ValueNormConfig(weight=1.0, kind="shrink", layers=layers)
+        ValueNormTerm(network, config, {"forget": (network, passages)})
+    with pytest.raises(RecipeError, match="0 does not attend; these do: 2"):
+        ValueNormTerm(
+            network, ValueNormConfig(weight=1.0, kind="shrink", layers=[0]), {"forget": (network, passages)}
+        )
+    # as of a model that does not say which layers attend
+    monkeypatch.setattr(value_norm, "find_attention_layers", lambda config: [0, 1, 2])
     config = ValueNormConfig(weight=1.0, kind="shrink", layers="all")
     with pytest.raises(
         RecipeError, match=r"layer \d of Lfm3ForCausalLM does not attend .*set value_norms.wei"

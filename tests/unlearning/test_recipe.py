@@ -226,7 +226,7 @@ def test_a_changed_default_needs_a_new_schema() -> None:
         for key in dotted.split("."):
             found = found[key]
         assert (dotted, found) == (dotted, default)
-    assert version_of("unlearn") == 3
+    assert version_of("unlearn") == 4
 
 
 @pytest.mark.parametrize(
