@@ -80,7 +80,7 @@ def _default(model: Model, passages: Sequence[list[int]]) -> tuple[BackendName, 
         return "tiled", f"passages have more than {MAX_HOOKS_LENGTH} tokens"
     n_parameters = sum(weight.numel() for weight in model.hf.parameters())
     if n_parameters * sum(map(len, passages)) > MAX_HOOKS_COST:
-        return "tiled", "hooks would take longer"
+        return "tiled", "model and text are large"
     return "hooks", ""
 
 

@@ -131,7 +131,7 @@ def test_length_and_cost_decide_between_the_backends(tokenizer, monkeypatch) -> 
     assert str(long) == "tiled (passages have more than 1024 tokens)"
     monkeypatch.setattr(backends, "MAX_HOOKS_COST", model.hf.num_parameters() * 64)
     assert str(backends.choose_backend(model, [[5] * 32] * 2)) == "hooks"
-    assert str(backends.choose_backend(model, [[5] * 32] * 3)) == "tiled (hooks would take longer)"
+    assert str(backends.choose_backend(model, [[5] * 32] * 3)) == "tiled (model and text are large)"
     assert str(backends.choose_backend(model, [[5] * 32] * 3, "tiled")) == "tiled"
     assert str(backends.choose_backend(model, [[5] * 32] * 3, "hooks")) == "hooks"
 
