@@ -30,7 +30,9 @@ import pandas as pd
 from benchmark_locate_plot import plot
 from smollm2 import smollm2
 
+from sinkscope.models.model import Model, load
 from sinkscope.plots.style import save_figure
+from sinkscope.text import read_texts, tokenize_passages
 
 WORKLOADS = ((100, 64), (10, 1024), (5, 2048))
 """Passages, and tokens in each."""
@@ -48,23 +50,19 @@ Passages = list[list[int]]
 Run = Callable[[Passages], None]
 
 
-def write_text(path: Path, model: str, n_passages: int, length: int) -> None:
+def write_text(path: Path, model: Model, n_passages: int, length: int) -> None:
     """Random words, as many as give so many passages."""
-    from transformers import AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(model)
+    tokenizer = model.tokenizer
     words = "the of and a in is it that was for on are with as his they at be this from have or by one had"
     words = random.Random(0).choices(words.split(), k=n_passages * length)  # a token each
     n_tokens = n_passages * (length - 1)  # a passage begins with BOS
-    path.write_text(tokenizer.decode(tokenizer.encode(" ".join(words))[:n_tokens]), encoding="utf-8")
+    ids = tokenizer.encode(" ".join(words), add_special_tokens=False)[:n_tokens]
+    path.write_text(tokenizer.decode(ids), encoding="utf-8")
 
 
-def read_passages(model: str, text: Path, length: int, n_passages: int) -> Passages:
+def read_passages(model: Model, text: Path, length: int, n_passages: int) -> Passages:
     """What the command cuts the text into."""
-    from sinkscope.models.model import load
-    from sinkscope.text import read_texts, tokenize_passages
-
-    passages = list(tokenize_passages(read_texts(text), load(model), length))
+    passages = list(tokenize_passages(read_texts(text), model, length))
     if [len(each) for each in passages] != [length] * n_passages:
         raise ValueError(f"{text} gives passages of {[*map(len, passages)]} tokens")
     return passages
@@ -175,18 +173,18 @@ def measure(command: list[str]) -> dict[str, float]:
     return row | (json.loads(lines[-1]) if lines[-1:] and lines[-1].startswith("{") else {})
 
 
-def find_variants(model: str, directory: Path, n_passages: int, length: int) -> dict[str, list[str]]:
+def find_variants(model: Model, directory: Path, n_passages: int, length: int) -> dict[str, list[str]]:
     """The command of each variant of a workload, whose text is written to `directory`."""
     text, short, ids = (directory / f"{name}-{length}" for name in ("text.txt", "short.txt", "ids.json"))
     write_text(text, model, n_passages, length)
     write_text(short, model, 1, 64)
     ids.write_text(json.dumps(read_passages(model, text, length, n_passages)), encoding="utf-8")
     variants = {
-        tool: [sys.executable, __file__, "--worker", tool, model, str(ids)]
+        tool: [sys.executable, __file__, "--worker", tool, model.name, str(ids)]
         for tool in TOOLS
         if tool != "nnsight" or find_spec("nnsight")
     }
-    sinkscope = [sys.executable, "-m", "sinkscope", "locate", model, "--max-length", str(length)]
+    sinkscope = [sys.executable, "-m", "sinkscope", "locate", model.name, "--max-length", str(length)]
     for name, options in COMMANDS.items():
         if name == "locate sampled" and length <= NOT_SAMPLED:
             continue
@@ -196,7 +194,7 @@ def find_variants(model: str, directory: Path, n_passages: int, length: int) -> 
     return variants
 
 
-def benchmark(model: str, repeats: int, directory: Path) -> pd.DataFrame:
+def benchmark(model: Model, repeats: int, directory: Path) -> pd.DataFrame:
     """A row per workload and variant."""
     rows = []
     for n_passages, length in WORKLOADS:
@@ -239,7 +237,7 @@ def main() -> None:
     threads = str(options.threads)
     os.environ |= {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, "HF_HUB_OFFLINE": "1"}
     with tempfile.TemporaryDirectory() as directory:
-        table = benchmark(options.model or str(smollm2()), options.repeats, Path(directory))
+        table = benchmark(load(options.model or smollm2()), options.repeats, Path(directory))
     table = table.assign(threads=options.threads)
     save_figure(plot(table), table, options.out, "benchmark_locate")
 

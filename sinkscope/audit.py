@@ -113,7 +113,12 @@ def audit_triggers(
         BenchmarkError: the benchmark has nothing to recall.
         PlacementError: a trigger does not fit a prompt.
     """
-    name = benchmark.describe()
+    metadata = {
+        "model": subject.label,
+        "benchmark": benchmark.describe(),
+        "n_random": config.n_random,
+        "seed": config.seed,
+    }
     benchmark = benchmark.limit(config.limit) if config.limit else benchmark
     metrics = [name for name in RECALL_METRICS if METRICS[name].splits(benchmark)]
     if not metrics:
@@ -134,8 +139,6 @@ def audit_triggers(
         "n_random": config.n_random,
         "seed": config.seed,
     }
-    metadata = {"model": subject.label, "benchmark": name, "n_random": config.n_random}
-    metadata["seed"] = config.seed
     return create_or_load(out, "audit", described, build, _read, metadata=metadata)
 
 
