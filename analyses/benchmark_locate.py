@@ -133,7 +133,7 @@ TOOLS = {function.__name__: function for function in (bare, output_attentions, r
 def _network(model: str, **options: Any) -> Any:
     from transformers import AutoModelForCausalLM
 
-    return AutoModelForCausalLM.from_pretrained(model, **options).eval()
+    return AutoModelForCausalLM.from_pretrained(model, trust_remote_code=False, **options).eval()
 
 
 def _batches(passages: Passages) -> list[tuple[Any, Any]]:

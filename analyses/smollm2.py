@@ -61,13 +61,13 @@ def _download(directory: Path) -> None:
 def _dequantize(source: Path, directory: Path) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    dequantized = AutoModelForCausalLM.from_pretrained(source, gguf_file=FILE)
+    dequantized = AutoModelForCausalLM.from_pretrained(source, gguf_file=FILE, trust_remote_code=False)
     config = dequantized.config
     del config.quantization_config  # transformers does not save a model that has one
     network = type(dequantized)(config)
     network.load_state_dict(dequantized.state_dict())
     network.save_pretrained(directory)
-    AutoTokenizer.from_pretrained(source, gguf_file=FILE).save_pretrained(directory)
+    AutoTokenizer.from_pretrained(source, gguf_file=FILE, trust_remote_code=False).save_pretrained(directory)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from sinkscope.benchmarks.benchmark import load_benchmark
 from sinkscope.io.readers import is_text
 from sinkscope.io.run_directory import read_manifest
 from sinkscope.models.loading import data_directory
+from sinkscope.schema import version_of
 from sinkscope.studies.spec import Spec
 from sinkscope.text import read_texts
 from sinkscope.unlearning.recipe import Recipe
@@ -56,7 +57,8 @@ READERS: dict[str, tuple[Reader, bytes]] = {
     ),
     "run.json": (
         lambda path: read_manifest(path.parent),
-        b'{"identity": "0123", "kind": "evaluate", "schema": 3, "files": {"a.txt": "00ff"}, "seconds": 1.5}',
+        b'{"identity": "0123", "kind": "evaluate", "schema": %d, "files": {"a.txt": "00ff"}, "seconds": 1.5}'
+        % version_of("evaluate"),
     ),
 }
 """File name -> its reader and the bytes of a valid file."""
