@@ -13,12 +13,13 @@ from sinkscope.cli.options import model_names
 
 LengthOpt = Annotated[int, typer.Option(help="tokens per passage, BOS included")]
 EpsilonOpt = Annotated[float, typer.Option(help="threshold on α for the sink rate")]
+STATISTICS = ["entropy", "learned_sink", "attention_distance", "key_norm", "scores", "experts"]
 StatsOpt = Annotated[
     list[str] | None,
     typer.Option(
         "--stats",
-        help="further statistics: entropy, learned_sink, attention_distance, key_norm, experts; repeatable",
-        autocompletion=lambda: ["entropy", "learned_sink", "attention_distance", "key_norm", "experts"],
+        help=f"further statistics: {', '.join(STATISTICS)}; repeatable",
+        autocompletion=lambda: STATISTICS,
     ),
 ]
 HeadOpt = Annotated[

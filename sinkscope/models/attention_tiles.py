@@ -46,20 +46,24 @@ class Scoring:
 
 @dataclass(frozen=True)
 class Tile:
-    """Rows of one passage's attention pattern, 0 outside `keys`. The next tile reuses the memory."""
+    """Rows of one passage's attention pattern, 0 outside `keys`. The next tile reuses the memory.
+
+    `scores` are those before the softmax, if they are kept; −∞ where a key is hidden.
+    """
 
     heads: range
     rows: Int[Tensor, " row"]
     keys: range
     pattern: Float[Tensor, "head row key"]
     is_last: bool
+    scores: Float[Tensor, "head row key"] | None = None
 
 
 @dataclass
 class PassageAttention:
     """One layer's attention, in fp32, on the passage that begins at column `start` of a batch's row `row`.
 
-    `output` is filled in where it is given.
+    `output` is filled in where it is given. With `keep_scores` tiles have scores.
     """
 
     query: Float[Tensor, "head position d_head"]
@@ -69,6 +73,7 @@ class PassageAttention:
     row: int = 0
     start: int = 0
     output: Float[Tensor, "head position d_head"] | None = None
+    keep_scores: bool = False
 
     def tiles(self, rows: Int[Tensor, " row"] | None = None) -> Iterator[Tile]:
         """The pattern of all query rows, or of the ascending `rows`, as tiles: by row, then by head.
@@ -98,16 +103,18 @@ class PassageAttention:
                 key = keys_transposed[start:stop, :, keys.start : keys.stop]
                 scores = memory[: len(heads) * len(chunk) * width].view(stop - start, -1, width)
                 bias = self._position_bias(heads, chunk, keys)
-                self._softmax(scores, query, key, bias, hidden, heads)
+                self._score(scores, query, key, bias, hidden, heads)
+                by_head = scores.view(len(heads), len(chunk), width)[..., : len(keys)]
+                kept = by_head.clone() if self.keep_scores else None
+                torch.softmax(scores, -1, out=scores)
                 if self.output is not None:
                     values = self.value[start:stop, keys.start : keys.stop]
                     attended = torch.bmm(scores[..., : len(keys)], values)
                     attended = attended.view(len(heads), len(chunk), -1)
                     self.output[heads.start : heads.stop, chunk[0] : chunk[-1] + 1] = attended
-                pattern = scores.view(len(heads), len(chunk), width)[..., : len(keys)]
-                yield Tile(heads, chunk, keys, pattern, chunk is chunks[-1] and stop == n_kv)
+                yield Tile(heads, chunk, keys, by_head, chunk is chunks[-1] and stop == n_kv, kept)
 
-    def _softmax(
+    def _score(
         self,
         scores: Float[Tensor, "kv_head group*row width"],
         query: Float[Tensor, "kv_head group*row d_head"],
@@ -116,7 +123,7 @@ class PassageAttention:
         hidden: Bool[Tensor, "row key"],
         heads: range,
     ) -> None:
-        """Fill `scores` with the pattern; a learned sink takes the last column."""
+        """Fill `scores`; a learned sink takes the last column."""
         n_keys = key.shape[-1]
         torch.bmm(query, key, out=scores[..., :n_keys])
         if self.scoring.softcap is not None:
@@ -127,7 +134,6 @@ class PassageAttention:
         by_head[..., n_keys - hidden.shape[-1] : n_keys].masked_fill_(hidden, float("-inf"))
         if self.scoring.learned_sink is not None:
             by_head[..., -1] = self.scoring.learned_sink[heads.start : heads.stop, None].float()
-        torch.softmax(scores, -1, out=scores)
 
     def _position_bias(
         self, heads: range, rows: Int[Tensor, " row"], keys: range

@@ -110,7 +110,7 @@ class Model:
             return limit
         return max(limit, int(original * (scaling.get("factor") or 1.0)))
 
-    @property
+    @cached_property
     def has_learned_sinks(self) -> bool:
         """Whether a parameter takes part in the softmax of attention, as in gpt-oss."""
         return any(name.endswith(".sinks") for name, _ in self.hf.named_parameters())

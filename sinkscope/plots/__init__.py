@@ -8,7 +8,13 @@ from sinkscope.plots.comparison import (
 from sinkscope.plots.heatmap import draw_heatmaps
 from sinkscope.plots.lines import draw_lines
 from sinkscope.plots.scores import draw_bars, draw_clean_and_triggered, draw_dots
-from sinkscope.plots.sinks import draw_atlas, draw_attention_received, draw_head_map, draw_value_norms
+from sinkscope.plots.sinks import (
+    draw_atlas,
+    draw_attention_received,
+    draw_head_map,
+    draw_score_map,
+    draw_value_norms,
+)
 from sinkscope.plots.style import save_figure, show_whitespace
 from sinkscope.plots.token_heatmap import draw_tokens
 
@@ -24,6 +30,7 @@ __all__ = [
     "draw_head_map",
     "draw_heatmaps",
     "draw_lines",
+    "draw_score_map",
     "draw_tokens",
     "draw_value_norms",
     "save_figure",

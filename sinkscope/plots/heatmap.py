@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
-import seaborn as sns
 from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.colors import Normalize, PowerNorm
@@ -124,6 +123,8 @@ def draw_cells(  # a heatmap has two axes, a color scale and a number format
 
     Cell i is centered at i + ½.
     """
+    import seaborn as sns  # it imports scipy.stats, which takes seconds
+
     grid = data.pivot(index="y", columns="x", values="value").reindex(index=list(ys), columns=list(xs))
     texts = grid.map(text)
     if "half" in data:

@@ -15,6 +15,7 @@ from sinkscope.plots.heatmap import draw_layers
 from sinkscope.plots.lines import draw_profiles
 from sinkscope.plots.style import (
     COLUMN,
+    DIVERGING,
     PAGE,
     SEQUENTIAL,
     create_figure,
@@ -93,15 +94,37 @@ def draw_head_map(
     Args:
         bin_size: positions per cell.
     """
+    label = "attention" if bin_size == 1 else f"attention into {bin_size} positions"
+    return set_note(_draw_map(pattern, tokens, bin_size, SEQUENTIAL, (0, 1), label), note)
+
+
+@styled
+def draw_score_map(
+    scores: Float[np.ndarray, "query_bin key_bin"], tokens: Sequence[str], note: str, bin_size: int = 1
+) -> Figure:
+    """Attention scores before the softmax of one head on one text; as `draw_head_map`, white at 0."""
+    limit = float(np.nanmax(np.abs(scores))) or 1.0
+    return set_note(_draw_map(scores, tokens, bin_size, DIVERGING, (-limit, limit), "score"), note)
+
+
+def _draw_map(
+    values: Float[np.ndarray, "query_bin key_bin"],
+    tokens: Sequence[str],
+    bin_size: int,
+    palette: str,
+    limits: tuple[float, float],
+    label: str,
+) -> Figure:
     n = len(tokens)
     is_labeled = bin_size == 1 and n <= MAX_LABELED
     side = float(np.clip(0.08 * n, COLUMN * 1.15, PAGE * 0.85)) if is_labeled else COLUMN * 1.15
     figure = create_figure(side * 1.09, side)
     axes = figure.subplots()
-    edge = len(pattern) * bin_size - 0.5
-    causal = np.where(np.tril(np.ones_like(pattern)), pattern, np.nan)
+    edge = len(values) * bin_size - 0.5
+    causal = np.where(np.tril(np.ones_like(values)), values, np.nan)
     extent = (-0.5, edge, edge, -0.5)
-    image = axes.imshow(causal, SEQUENTIAL, vmin=0, vmax=1, interpolation="nearest", extent=extent)
+    image = axes.imshow(causal, palette, interpolation="nearest", extent=extent)
+    image.set_clim(*limits)
     if is_labeled:
         size = float(np.clip(190 / n * side / (COLUMN * 1.15), 2.6, 6))
         labels = [sanitize_glyphs(truncate(token, LABEL)) for token in tokens]
@@ -111,36 +134,39 @@ def draw_head_map(
     axes.set(xlim=(-0.5, n - 0.5), ylim=(n - 0.5, -0.5))  # the last bin may extend beyond the text
     unit = "token" if is_labeled else "position"
     axes.set(xlabel=f"attended {unit}", ylabel=f"query {unit}")
-    label = "attention" if bin_size == 1 else f"attention into {bin_size} positions"
     figure.colorbar(image, ax=axes, shrink=0.8, label=label)
-    return set_note(figure, note)
+    return figure
 
 
 def head_map_table(
-    pattern: Float[np.ndarray, "query_bin key_bin"], tokens: Sequence[str], bin_size: int = 1
+    pattern: Float[np.ndarray, "query_bin key_bin"],
+    tokens: Sequence[str],
+    bin_size: int = 1,
+    name: str = "attention",
 ) -> pd.DataFrame:
     """The values of a causal map, a row per cell.
 
     Returns:
-        Columns query, key (first positions of the bins), query_token, key_token (without bins), attention.
+        Columns query, key (first positions of the bins), query_token, key_token (without bins), and `name`.
     """
     queries, keys = np.tril_indices(len(pattern))
     table = pd.DataFrame({"query": queries * bin_size, "key": keys * bin_size})
     if bin_size == 1:
         table["query_token"] = [tokens[int(i)] for i in queries]
         table["key_token"] = [tokens[int(k)] for k in keys]
-    return table.assign(attention=pattern[queries, keys])
+    return table.assign(**{name: pattern[queries, keys]})
 
 
-def draw_locate(directory: Path, sinks: xr.Dataset, passage: xr.Dataset, maps: xr.DataArray) -> None:
+def draw_locate(directory: Path, sinks: xr.Dataset, passage: xr.Dataset, maps: xr.Dataset) -> None:
     """Draw the atlas, attention by position, value norms, and the tokens and maps of one passage.
 
     Args:
         sinks: as `SinkMap.data`, with the attributes `strongest` (a position) and `always_sampled`.
         passage: as `SinkMap.passage`, with `text` on its positions and the attribute `n_shaded`: at how many
             of the first positions α is a mean over enough queries to be shaded.
-        maps: (map, query, key) with `layer` and `head` of each map, and the attributes `bin` and `selected`:
-            whether the user chose the heads, which then get a figure of their own each.
+        maps: `pattern` and maybe `scores` (map, query, key), with `layer` and `head` of each map, and the
+            attributes `bin` and `selected`: whether the user chose the heads, which then get figures of their
+            own each.
     """
     _draw_all_passages(directory, sinks)
     model = sinks.attrs["model"]
@@ -153,12 +179,21 @@ def draw_locate(directory: Path, sinks: xr.Dataset, passage: xr.Dataset, maps: x
     labels = [show_whitespace(text.strip(" ") or text) for text in texts]
     bin_size = maps.attrs["bin"]
     bins = f"; bins of {bin_size} positions: sum over keys, mean over queries" if bin_size > 1 else ""
-    for pattern in maps:
-        layer, head = int(pattern["layer"]), int(pattern["head"])
+    for number in range(maps.sizes["map"]):
+        layer, head = int(maps["layer"][number]), int(maps["head"][number])
         name = f"layer {layer}, head {head}"
         suffix = f"_{layer}_{head}" if maps.attrs["selected"] else ""
-        figure = draw_head_map(pattern.values, labels, f"{model}: {name}, {counted}{bins}", bin_size)
-        save_figure(figure, head_map_table(pattern.values, labels, bin_size), directory, f"head_map{suffix}")
+        pattern = maps["pattern"].values[number]
+        figure = draw_head_map(pattern, labels, f"{model}: {name}, {counted}{bins}", bin_size)
+        save_figure(figure, head_map_table(pattern, labels, bin_size), directory, f"head_map{suffix}")
+        if "scores" in maps:
+            scores = maps["scores"].values[number]
+            means = f"; means over bins of {bin_size} positions" if bin_size > 1 else ""
+            figure = draw_score_map(
+                scores, labels, f"{model}: {name}, before the softmax, {counted}{means}", bin_size
+            )
+            table = head_map_table(scores, labels, bin_size, "score").dropna(subset="score")
+            save_figure(figure, table, directory, f"score_map{suffix}")
         if suffix:
             strips[f"token_strip{suffix}"] = (passage["alpha"].sel(layer=layer, head=head).values, name)
     for file, (alpha, name) in strips.items():

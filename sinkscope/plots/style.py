@@ -267,6 +267,11 @@ def save_figure(
         OutputError: the directory cannot be written.
     """
     with matplotlib.rc_context(SETTINGS), fill_directory(directory) as staging:
-        for kind in formats:
-            figure.savefig(staging / f"{name}.{kind}", metadata=METADATA[kind])
+        layout = figure.get_layout_engine()
+        try:
+            for kind in formats:
+                figure.savefig(staging / f"{name}.{kind}", metadata=METADATA[kind])
+                figure.set_layout_engine(None)  # the next format has the same layout
+        finally:
+            figure.set_layout_engine(layout)
         data.to_csv(staging / f"{name}.csv", index=False, float_format="%.6g", lineterminator="\n")

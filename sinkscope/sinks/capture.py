@@ -37,7 +37,8 @@ class AttentionBlock:
     `heads`, `rows` (queries, ascending) and `keys` give the part of the pattern in the block; outside `keys`
     these rows have no attention. Rows sum to one, or to less if the layer has a learned sink. All blocks of a
     layer on a passage follow each other; `last` marks the last of them. With `is_sample` they have a sample
-    of the rows (see `Sampling`).
+    of the rows (see `Sampling`). `scores` are those before the softmax, which `tiled` gives if a statistic
+    asks for them; −∞ where a key is hidden.
     """
 
     layer: int
@@ -49,6 +50,7 @@ class AttentionBlock:
     pattern: Float[Tensor, "head row key"]
     last: bool
     is_sample: bool = False
+    scores: Float[Tensor, "head row key"] | None = None
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,10 @@ Visibility = dict[int, VisibleKeys | None]
 
 
 class Statistic(Protocol):
-    """Takes blocks and keeps sums of them. One with `residual = True` is given residual blocks too."""
+    """Takes blocks and keeps sums of them.
+
+    One with `residual = True` is given residual blocks too, one with `scores = True` blocks with scores.
+    """
 
     def update(self, block: Block) -> None: ...
 
@@ -159,6 +164,11 @@ class Recorder:
     passages: Sequence[tuple[int, int]]
     checks: PatternCheck | None = None
     longest: int | None = None
+
+    @property
+    def keeps_scores(self) -> bool:
+        """Whether some statistic needs the scores before the softmax."""
+        return any(getattr(statistic, "scores", False) for statistic in self.statistics)
 
     def update(self, block: Block) -> None:
         if self.checks and isinstance(block, AttentionBlock):

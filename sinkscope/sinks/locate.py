@@ -36,9 +36,12 @@ from sinkscope.sinks.sink_tokens import MassiveActivations, SinkTokens, token_ki
 from sinkscope.sinks.statistics import (
     KEY_NORM,
     QUERY_STATISTICS,
+    SCORES,
     BinnedPattern,
+    BinnedScores,
     Head,
     KeyNorms,
+    OfPassage,
     QueryStatistic,
     SinkStatistics,
     bin_size_for,
@@ -51,7 +54,7 @@ EPSILON = 0.3
 MAX_MAP_BINS = 128
 """Bins per side of the maps that are drawn."""
 
-DrawLocate = Callable[[Path, xr.Dataset, xr.Dataset, xr.DataArray], None]
+DrawLocate = Callable[[Path, xr.Dataset, xr.Dataset, xr.Dataset], None]
 """Draws the figures of `locate`: see `sinkscope.plots.sinks.draw_locate`."""
 
 
@@ -65,7 +68,8 @@ class CaptureConfig:
             `attention_distance`, how many tokens before it what it attends to stands, mean by attention;
             `learned_sink`, the attention to a sink that is a parameter (always measured if the model has
             one). Of each position: `key_norm`, ‖k‖₂ of the key that a query head reads (by `tiled`). Of a
-            mixture of experts: `experts`, a table of `measure_experts` at the strongest position.
+            mixture of experts: `experts`, a table of `measure_experts` at the strongest position. With
+            details, of the first passage: `scores` before the softmax (by `tiled`; see `BinnedScores`).
         backend: `hooks` or `tiled`; by default the one that suits the model and the lengths (see
             `choose_backend`).
         query_fraction: read only this fraction of the queries, for an estimate of α with an interval (see
@@ -96,13 +100,18 @@ class CaptureConfig:
         of_queries = [name for name in self.statistics if name in QUERY_STATISTICS]
         if self.query_fraction is not None and of_queries:
             raise TextError(f"statistic {of_queries[0]!r} needs every query; leave out `query_fraction`")
-        optional = (*QUERY_STATISTICS, KEY_NORM, EXPERTS)
+        optional = (*QUERY_STATISTICS, KEY_NORM, SCORES, EXPERTS)
         if unknown := [name for name in self.statistics if name not in optional]:
             raise TextError(f"statistic {unknown[0]!r} is unknown; use {' or '.join(optional)}")
-        if KEY_NORM in self.statistics and self.backend == "hooks":
+        if self.of_tiled and self.backend == "hooks":
             raise TextError(
-                f"statistic {KEY_NORM!r} is not read by `backend` hooks; leave out one of the two"
+                f"statistic {self.of_tiled[0]!r} is not read by `backend` hooks; leave out one of the two"
             )
+
+    @property
+    def of_tiled(self) -> list[str]:
+        """The statistics that only the backend `tiled` reads."""
+        return [name for name in self.statistics if name in (KEY_NORM, SCORES)]
 
     @property
     def sampling(self) -> Sampling | None:
@@ -136,7 +145,7 @@ def locate(
     passages = check_passages(model, passages)
     if EXPERTS in config.statistics:
         find_experts(model)  # for its error, before anything is measured
-    name = "tiled" if KEY_NORM in config.statistics else config.backend
+    name = "tiled" if config.of_tiled else config.backend
     backend = choose_backend(model, passages, name, config.sampling)
     if details:
         sinks = _locate_with_details(model, passages, config, backend, accumulators, on_progress)
@@ -210,6 +219,15 @@ def head_maps(
     maps = BinnedPattern(heads, len(tokens), bin_size)
     choose_backend(model, [tokens], backend).capture(model, [tokens], [maps])
     return dict(zip(heads, maps.result()["pattern"].numpy(), strict=True))
+
+
+def score_maps(
+    model: Model, tokens: list[int], heads: Sequence[Head], bin_size: int = 1
+) -> dict[Head, Float[np.ndarray, "query_bin key_bin"]]:
+    """Attention scores before the softmax of some heads on one passage, in bins (see `BinnedScores`)."""
+    maps = BinnedScores(heads, len(tokens), bin_size)
+    choose_backend(model, [tokens], "tiled").capture(model, [tokens], [maps])
+    return dict(zip(heads, maps.result()[SCORES].numpy(), strict=True))
 
 
 def parse_head(text: str) -> Head:
@@ -294,16 +312,22 @@ def _locate_with_details(
     on_progress: OnProgress | None,
 ) -> SinkMap:
     first = passages[0]
+    shape = (model.n_layers, model.n_heads, len(first))
     heads = list(product(range(model.n_layers), range(model.n_heads)))
     maps = BinnedPattern(heads, len(first), bin_size_for(len(heads), len(first)))
+    own = SinkStatistics(*shape, config.epsilon)
+    of_first: list[SinkStatistics | BinnedPattern | BinnedScores] = [own, maps]
+    if SCORES in config.statistics:
+        of_first.append(BinnedScores(heads, len(first), maps.bin_size))
     massive = MassiveActivations(model.n_layers)
     tokens = SinkTokens(passages, _token_kinds(model, passages), model.n_heads, config.epsilon)
     every_query = backend.sampling is None
-    is_one_pass = every_query and len(passages) == 1
-    details: list[Statistic] = [massive, *([tokens] if every_query else []), *([maps] if is_one_pass else [])]
-    first_data = data = _measure(model, passages, config, backend, [*details, *accumulators], on_progress)
-    if not is_one_pass:
-        first_data = _measure(model, [first], CaptureConfig(), type(backend)(), [maps])
+    details: list[Statistic] = [massive]
+    if every_query:
+        details += [tokens, OfPassage(0, of_first)]
+    data = _measure(model, passages, config, backend, [*details, *accumulators], on_progress)
+    if not every_query:
+        type(backend)().capture(model, [first], of_first)
     tables = {"massive_activations": massive.table()}
     if every_query:
         sink_tokens = tokens.sinks()
@@ -311,9 +335,18 @@ def _locate_with_details(
         tables |= {"sink_tokens": sink_tokens, "token_kinds": tokens.kinds()}
     texts = {"position": range(len(first)), "token": first, "text": token_texts(model, first)}
     tables["passage"] = pd.DataFrame(texts)
-    pattern = maps.result()["pattern"].float().unflatten(0, (model.n_layers, model.n_heads)).numpy()
-    passage = first_data[["alpha", "value_norm"]].assign(pattern=(("layer", "head", "query", "key"), pattern))
-    return SinkMap(data, tables, passage.assign_attrs(bin=maps.bin_size))
+    results = dict(chain.from_iterable(statistic.result().items() for statistic in of_first))
+    dims = ("layer", "head", "position")
+    passage = xr.Dataset(
+        {name: (dims, results[name].numpy()) for name in ("alpha", "value_norm")},
+        coords={dim: np.arange(size) for dim, size in zip(dims, shape, strict=True)},
+        attrs={"bin": maps.bin_size},
+    )
+    for name in ("pattern", SCORES):
+        if name in results:
+            by_head = results[name].float().unflatten(0, shape[:2]).numpy()
+            passage[name] = (("layer", "head", "query", "key"), by_head)
+    return SinkMap(data, tables, passage)
 
 
 def _token_kinds(model: Model, passages: Sequence[list[int]]) -> dict[int, str]:
@@ -326,7 +359,7 @@ def _token_kinds(model: Model, passages: Sequence[list[int]]) -> dict[int, str]:
 
 def _figure_data(
     model: Model, passage: list[int], sinks: SinkMap, heads: Sequence[Head]
-) -> tuple[xr.Dataset, xr.Dataset, xr.DataArray]:
+) -> tuple[xr.Dataset, xr.Dataset, xr.Dataset]:
     """What `draw_locate` draws: all passages, one passage, and maps of `heads` or of the strongest."""
     assert sinks.passage is not None
     chosen = heads or [sinks.strongest_head()]
@@ -334,11 +367,15 @@ def _figure_data(
     backend: BackendName = (
         "hooks" if sinks.data.attrs["backend"].startswith("hooks") else "tiled"
     )  # that of `sinks`
-    maps = head_maps(model, passage, chosen, bin_size, backend)
-    map_data = xr.DataArray(
-        np.stack(list(maps.values())),
-        dims=("map", "query", "key"),
-        coords={"layer": ("map", [layer for layer, _ in maps]), "head": ("map", [head for _, head in maps])},
+    found = {"pattern": head_maps(model, passage, chosen, bin_size, backend)}
+    if SCORES in sinks.passage:
+        found[SCORES] = score_maps(model, passage, chosen, bin_size)
+    map_data = xr.Dataset(
+        {name: (("map", "query", "key"), np.stack([*maps.values()])) for name, maps in found.items()},
+        coords={
+            "layer": ("map", [layer for layer, _ in chosen]),
+            "head": ("map", [head for _, head in chosen]),
+        },
         attrs={"bin": bin_size, "selected": bool(heads)},
     )
     attrs = {"strongest": sinks.strongest(1), "always_sampled": ALWAYS_SAMPLED}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from copy import copy
+from dataclasses import dataclass
 from typing import Any, ClassVar, Self, TypeGuard
 
 import torch
@@ -187,6 +188,7 @@ QUERY_STATISTICS = {
     "attention_distance": attention_distance,
 }
 KEY_NORM = "key_norm"
+SCORES = "scores"
 STATISTICS = (*SinkStatistics.names, *QUERY_STATISTICS, KEY_NORM)
 """Names of all statistics over layer, head and position, in the order of tables."""
 
@@ -233,6 +235,23 @@ class KeyNorms(Accumulator):
 
     def result(self) -> dict[str, Float[Tensor, "layer head position"]]:
         return {KEY_NORM: self._mean.result()}
+
+
+@dataclass(frozen=True)
+class OfPassage:
+    """Hands the blocks of one passage to `statistics`."""
+
+    passage: int
+    statistics: Sequence[Statistic]
+
+    @property
+    def scores(self) -> bool:
+        return any(getattr(statistic, "scores", False) for statistic in self.statistics)
+
+    def update(self, block: Block) -> None:
+        if block.passage == self.passage:
+            for statistic in self.statistics:
+                statistic.update(block)
 
 
 class SpanMass(Accumulator):
@@ -331,15 +350,59 @@ class BinnedPattern(Accumulator):
             return
         if self.full_length_only and block.length != self.length:
             return
-        for index, head in self._by_layer.get(block.layer, ()):
-            if head not in block.heads:
-                continue
-            pattern = block.pattern[head - block.heads.start].double()
-            rows = block.rows // self.bin_size
-            keys = torch.arange(block.keys.start, block.keys.stop, device=pattern.device) // self.bin_size
-            into_bins = pattern.new_zeros(len(rows), self._total.shape[-1]).index_add_(1, keys, pattern)
-            self._total[index].index_add_(0, rows, into_bins.cpu())
-            self._n_queries[index] += torch.bincount(rows, minlength=self._n_queries.shape[-1])
+        wanted = [pair for pair in self._by_layer.get(block.layer, ()) if pair[1] in block.heads]
+        if not wanted:
+            return
+        indices = [index for index, _ in wanted]
+        pattern = block.pattern[[head - block.heads.start for _, head in wanted]].double()
+        n_bins = self._total.shape[-1]
+        rows = block.rows // self.bin_size
+        keys = torch.arange(block.keys.start, block.keys.stop, device=pattern.device) // self.bin_size
+        into_bins = pattern.new_zeros(*pattern.shape[:2], n_bins).index_add_(2, keys, pattern).cpu()
+        for index, of_head in zip(indices, into_bins, strict=True):
+            self._total[index].index_add_(0, rows, of_head)
+        self._n_queries[indices] += torch.bincount(rows, minlength=n_bins)
 
     def result(self) -> dict[str, Float[Tensor, "head query_bin key_bin"]]:
         return {"pattern": self._total / self._n_queries[..., None]}
+
+
+class BinnedScores:
+    """`scores`: attention scores before the softmax, mean over bins of queries and of the keys they can see.
+
+    With the layer's scaling, softcap and position bias. NaN where no query of a bin sees a key of the other.
+    For one passage, through the backend `tiled`.
+
+    Args:
+        heads, length, bin_size: as of `BinnedPattern`.
+    """
+
+    scores = True
+
+    def __init__(self, heads: Sequence[Head], length: int, bin_size: int) -> None:
+        self.heads = tuple(heads)
+        self.bin_size = bin_size
+        n_bins = -(-length // bin_size)
+        self._total = torch.zeros(len(heads), n_bins, n_bins, dtype=torch.float64)
+        self._n_visible = torch.zeros(len(heads), n_bins, n_bins, dtype=torch.float64)
+
+    def update(self, block: Block) -> None:
+        if not require_full_attention(block, self):
+            return
+        assert block.scores is not None, "the backend tiled gives scores"
+        rows = block.rows // self.bin_size
+        keys = torch.arange(block.keys.start, block.keys.stop) // self.bin_size
+        for index, (layer, head) in enumerate(self.heads):
+            if layer != block.layer or head not in block.heads:
+                continue
+            scores = block.scores[head - block.heads.start].double().cpu()
+            visible = scores.isfinite()
+            for sums, values in (
+                (self._total, scores.masked_fill(~visible, 0.0)),
+                (self._n_visible, visible.double()),
+            ):
+                into_bins = values.new_zeros(len(rows), sums.shape[-1]).index_add_(1, keys, values)
+                sums[index].index_add_(0, rows, into_bins)
+
+    def result(self) -> dict[str, Float[Tensor, "head query_bin key_bin"]]:
+        return {"scores": self._total / self._n_visible}

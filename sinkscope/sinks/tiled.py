@@ -170,10 +170,10 @@ class _TiledHook:
             query, key, value = (tensor[row, :, :length].float() for tensor in tensors)
             self._recorder.update(ValueBlock(layer, passage, value, key))
             filled = None if output is None else output[row, :length].transpose(0, 1)
-            attention = PassageAttention(query, key, value, scoring, row, output=filled)
+            kept = self._recorder.keeps_scores
+            attention = PassageAttention(query, key, value, scoring, row, output=filled, keep_scores=kept)
             rows = self._sampling.rows(layer, passage, length) if self._sampling else None
             for tile in attention.tiles(rows):
                 part = (tile.heads, tile.rows, tile.keys, tile.pattern, tile.is_last)
-                self._recorder.update(
-                    AttentionBlock(layer, passage, length, *part, is_sample=rows is not None)
-                )
+                block = AttentionBlock(layer, passage, length, *part, rows is not None, tile.scores)
+                self._recorder.update(block)
