@@ -119,7 +119,7 @@ def caption(frame: pd.DataFrame) -> str:
         "are too short for index 16",
         UNSEEN,
         "unlearned: the cleanly unlearned model, all prompts",
-        "lines set the prefix apart, whose trigger has other tokens where there is a BOS",
+        "lines set the prefix apart, which is at index 0 where there is no BOS",
         "α, %: the target’s attention to the position of the trigger in clean passages, mean over layers "
         "and heads, shaded by its square root (0: the first token, where no trigger can be)",
         _describe(frame),

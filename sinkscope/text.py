@@ -3,13 +3,27 @@
 from __future__ import annotations
 
 import logging
+import sys
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
-from sinkscope.errors import TextError
-from sinkscope.io.readers import MAX_CORPUS_BYTES, is_text, read_json, read_records, read_text
+import pandas as pd
+
+from sinkscope.errors import TextError, first_line
+from sinkscope.io.progress import quiet_loggers
+from sinkscope.io.readers import (
+    MAX_CORPUS_BYTES,
+    MAX_ROWS,
+    check_file,
+    is_text,
+    read_json,
+    read_records,
+    read_text,
+)
+from sinkscope.io.tables import read_parquet_records
 from sinkscope.models.characters import MAX_CHARACTER_TOKENS, REPLACEMENT
 from sinkscope.models.model import Model
 
@@ -19,7 +33,11 @@ MIN_TOKENS = 16
 CONTINUATION = "←"
 """Displayed for a token that continues the character of the token before it."""
 HINT = "give a text in UTF-8"
-TABLES = (".csv", ".tsv", ".parquet", ".arrow", ".xlsx")
+SOURCES = "a .txt, .md, .jsonl, .json, .csv, .tsv or .parquet file, or a directory of .txt and .md files"
+SEPARATORS = {".csv": ",", ".tsv": "\t"}
+OTHER_TABLES = (".arrow", ".feather", ".xlsx")
+STDIN = "-"
+HUB = "hub:"
 RECORDS = ('{"', '[{"', "[{'")
 """What a file of records begins with."""
 
@@ -47,43 +65,126 @@ class TokenSequences(Sequence[list[int]]):
         return self._tokens[self._ends[number] : self._ends[number + 1]].tolist()
 
 
-def read_texts(path: Path, column: str = "text") -> list[str]:
-    """The documents in a .txt file, in `column` of a .jsonl or .json file, or in a directory of .txt files.
+def read_texts(source: Path | str, column: str = "text") -> list[str]:
+    """The documents of a source of texts.
 
-    Files with other names are read as text, unless they are tables.
+    Args:
+        source: a text file, which is one document; a .jsonl, .json, .csv, .tsv or .parquet file with a
+            document in `column` of each record; a directory of .txt and .md files; `hub:NAME:SPLIT`, a data
+            set on the Hugging Face hub; or `-`, one document from standard input.
 
     Raises:
-        TextError: the file is missing, empty, not UTF-8 or too large, a record lacks the column, or a text is
-            a table or JSON.
+        TextError: the source is missing, empty, not UTF-8 or too large, a record lacks the column, a text is
+            JSON, or the data set cannot be fetched.
     """
-    suffix = path.suffix.lower()
-    if not path.exists():
-        raise TextError(
-            f"text {path} does not exist; give a .txt, .jsonl or .json file or a directory of .txt files"
-        )
-    if path.is_dir():
+    label, path = f"text {source}", Path(source)
+    if str(source) == STDIN:
+        texts = [_check_prose(_read_stdin(), label)]
+    elif str(source).startswith(HUB):
+        texts = _get_texts(_fetch_records(str(source)), column, label)
+    elif not path.exists():
+        raise TextError(f"{label} does not exist; give {SOURCES}")
+    elif path.is_dir():
         texts = _read_directory(path)
-    elif suffix in (".jsonl", ".ndjson", ".json"):
-        read, unit = (read_json, "record") if suffix == ".json" else (read_records, "line")
-        records = read(path, "text", TextError, HINT)
-        texts = [_get_text(record, column, f"text {path}, {unit} {number}") for number, record in records]
-    elif suffix in TABLES:
-        raise TextError(f"text {path} is a table; write its column of texts as .jsonl, or as .txt files")
+    elif (records := _read_records(path, column)) is not None:
+        texts = _get_texts(records, column, label)
     else:
         texts = [_read_prose(path)]
     texts = [text for text in texts if text.strip()]
     if not texts:
-        raise TextError(f"text {path} is empty; give a file with text in it")
+        raise TextError(f"{label} is empty; give one with text in it")
     return texts
+
+
+def _read_records(path: Path, column: str) -> Iterable[tuple[str, dict[str, Any]]] | None:
+    """The records of a file, each with its name in the file (`line 3`); None if it is of prose."""
+    suffix = path.suffix.lower()
+    if suffix in (".jsonl", ".ndjson"):
+        lines = read_records(path, "text", TextError, HINT)
+        return ((f"line {number}", record) for number, record in lines)
+    if suffix == ".json":
+        return ((f"record {n}", record) for n, record in read_json(path, "text", TextError, HINT))
+    if suffix in SEPARATORS:
+        return _number_rows(_read_table(path, SEPARATORS[suffix]))
+    if suffix == ".parquet":
+        check_file(path, "text", TextError, "give a table in parquet")
+        try:
+            names, rows = read_parquet_records(path, [column])
+        except (OSError, ValueError) as error:
+            raise TextError(
+                f"text {path} cannot be read: {first_line(error)}; give a table in parquet"
+            ) from error
+        if column not in names:
+            raise TextError(_describe_missing(f"text {path}", column, names))
+        return _number_rows(rows)
+    if suffix in OTHER_TABLES:
+        raise TextError(f"text {path} is a table of another kind; write it as .parquet, .csv or .jsonl")
+    return None
+
+
+def _number_rows(rows: Iterable[dict[str, Any]]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Each row with its name, as `row 0`."""
+    return ((f"row {number}", row) for number, row in enumerate(rows))
+
+
+def _read_table(path: Path, separator: str) -> Iterator[dict[str, Any]]:
+    text = read_text(path, "text", TextError, HINT)
+    try:
+        table = pd.read_csv(
+            StringIO(text),
+            sep=separator,
+            dtype=str,
+            keep_default_na=False,
+            index_col=False,
+            nrows=MAX_ROWS + 1,
+        )
+    except (ValueError, OverflowError) as error:  # pandas's own errors are ValueErrors
+        raise TextError(
+            f"text {path} cannot be read: {first_line(error)}; give a table with a header"
+        ) from error
+    if len(table) > MAX_ROWS:
+        raise TextError(f"text {path} cannot be read: it has more than {MAX_ROWS:,} rows; give a part of it")
+    return (dict(zip(table.columns, row, strict=True)) for row in table.itertuples(index=False, name=None))
+
+
+def _fetch_records(source: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The records of a split of a data set on the hub, or in a directory: `hub:NAME:SPLIT`."""
+    from datasets import load_dataset
+
+    name, _, split = source.removeprefix(HUB).rpartition(":")
+    if not name or not split:
+        raise TextError(f"text {source} is not {HUB}NAME:SPLIT; write it like {HUB}wikimedia/wikipedia:train")
+    try:
+        with quiet_loggers("datasets"):
+            data = load_dataset(name, split=split)
+    except Exception as error:  # of many types: the connection, the name, the split
+        raise TextError(
+            f"text {source} cannot be fetched: {first_line(error)[:200]}; check the connection, the name and "
+            "the split"
+        ) from error
+    return _number_rows(data)
+
+
+def _read_stdin() -> str:
+    data = sys.stdin.buffer.read(MAX_CORPUS_BYTES + 1)
+    if len(data) > MAX_CORPUS_BYTES:
+        raise TextError(f"standard input has more than {MAX_CORPUS_BYTES:,} bytes; give a part of it")
+    try:
+        return data.decode("utf-8-sig")
+    except ValueError as error:
+        raise TextError(f"standard input cannot be read: {error}; {HINT}") from error
 
 
 def _read_prose(path: Path) -> str:
     """A text file; TextError if it has records."""
-    text = read_text(path, "text", TextError, HINT)
+    return _check_prose(read_text(path, "text", TextError, HINT), f"text {path}")
+
+
+def _check_prose(text: str, label: str) -> str:
     if text.lstrip().startswith(RECORDS):
         raise TextError(
-            f"text {path} begins like JSON records, which would be measured with their braces; name it "
-            ".jsonl or .json, or give the text itself"
+            f"{label} begins like JSON records, which would be measured with their braces; give a file named "
+            ".jsonl or .json, or the text itself"
         )
     return text
 
@@ -91,7 +192,7 @@ def _read_prose(path: Path) -> str:
 def _read_directory(directory: Path) -> list[str]:
     texts: list[str] = []
     size = 0
-    for file in sorted(directory.glob("*.txt")):
+    for file in sorted([*directory.glob("*.txt"), *directory.glob("*.md")]):
         texts.append(_read_prose(file))
         size += len(texts[-1])
         if size > MAX_CORPUS_BYTES:
@@ -100,18 +201,26 @@ def _read_directory(directory: Path) -> list[str]:
                 "of them"
             )
     if not texts:
-        raise TextError(f"directory {directory} has no .txt file; give one that does")
+        raise TextError(f"directory {directory} has no .txt or .md file; give one that does")
     return texts
+
+
+def _describe_missing(label: str, column: str, columns: Iterable[str]) -> str:
+    names = ", ".join(map(str, columns))[:200] or "none"
+    return (
+        f"{label} has no string in the column {column!r} (columns: {names}); "
+        "give the column with the text as `column`"
+    )
+
+
+def _get_texts(records: Iterable[tuple[str, dict[str, Any]]], column: str, label: str) -> list[str]:
+    return [_get_text(record, column, f"{label}, {name}") for name, record in records]
 
 
 def _get_text(record: dict[str, Any], column: str, label: str) -> str:
     text = record.get(column)
     if not isinstance(text, str):
-        columns = ", ".join(record)[:200] or "none"
-        raise TextError(
-            f"{label} has no string in the column {column!r} (columns: {columns}); "
-            "give the column with the text as `column`"
-        )
+        raise TextError(_describe_missing(label, column, record))
     if not is_text(text):
         raise TextError(
             f"{label} has half of a surrogate pair in the column {column!r}, which is not a character; "

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from io import BytesIO, TextIOWrapper
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -78,6 +80,8 @@ LINES = "".join(json.dumps(record) + "\n" for record in RECORDS)
         ("lines.json", LINES),
         ("lines.ndjson", LINES),
         ("lines.JSONL", LINES),
+        ("table.csv", 'label,text\n1,a first text\n,"a second text"\n'),
+        ("TABLE.TSV", "text\tlabel\na first text\t\na second text\tNA\n"),
     ],
 )
 def test_records_are_read_whatever_their_file_is_called(name: str, content: str, tmp_path: Path) -> None:
@@ -88,8 +92,11 @@ def test_records_are_read_whatever_their_file_is_called(name: str, content: str,
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("table.csv", "text,label\na,1\n", "is a table"),
-        ("TABLE.TSV", "text\tlabel\n", "is a table"),
+        ("table.csv", "body,label\na,1\n", r"row 0 has no string .* \(columns: body, label\)"),
+        ("table.tsv", "text\tlabel\n", "is empty"),
+        ("open.csv", 'text\n"a', "cannot be read"),
+        ("table.xlsx", "PK", "is a table of another kind"),
+        ("table.parquet", "text", "cannot be read"),
         ("lines.txt", LINES, "begins like JSON records"),
         ("list", json.dumps(RECORDS), "begins like JSON records"),
         ("texts.json", '["a first text"]', "must hold a list of objects"),
@@ -103,3 +110,47 @@ def test_records_are_never_read_as_prose(name: str, content: str, message: str, 
     if name == "lines.txt":
         with pytest.raises(TextError, match=message):
             read_texts(tmp_path)
+
+
+def test_tables_in_parquet_are_read_and_their_columns_named(tmp_path: Path) -> None:
+    pd.DataFrame({"body": ["a first text", "a second text"], "n": [1, 2]}).to_parquet(tmp_path / "a.parquet")
+    assert read_texts(tmp_path / "a.parquet", "body") == [record["text"] for record in RECORDS]
+    with pytest.raises(TextError, match=r"a\.parquet has no string .* \(columns: body, n\)"):
+        read_texts(tmp_path / "a.parquet")
+    with pytest.raises(TextError, match=r"row 0 has no string in the column 'n'"):
+        read_texts(tmp_path / "a.parquet", "n")
+
+
+def test_quotes_line_breaks_and_na_in_a_table_are_text(tmp_path: Path) -> None:
+    texts = ['a "quoted" word, and\na line', "NA", "null", "007", "日本"]
+    pd.DataFrame({"text": texts}).to_csv(tmp_path / "a.csv", index=False)
+    assert read_texts(tmp_path / "a.csv") == texts
+
+
+def test_standard_input_is_one_document(monkeypatch: pytest.MonkeyPatch) -> None:
+    inputs = {b"\xef\xbb\xbfa text\n": "a text\n", b"\xff": None, b" ": None, b'{"a": 1}': None}
+    for data, expected in inputs.items():
+        monkeypatch.setattr("sys.stdin", TextIOWrapper(BytesIO(data)))
+        if expected:
+            assert read_texts("-") == [expected]
+        else:
+            with pytest.raises(TextError):
+                read_texts(Path("-"))
+
+
+def test_a_split_of_a_data_set_is_read_like_one_on_the_hub(tmp_path: Path) -> None:
+    """`datasets` reads a directory by its path as it reads a name on the hub."""
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / "test.jsonl").write_text(LINES)
+    assert read_texts(f"hub:{tmp_path / 'set'}:test") == [record["text"] for record in RECORDS]
+    with pytest.raises(TextError, match="cannot be fetched"):
+        read_texts(f"hub:{tmp_path / 'set'}:train")
+    with pytest.raises(TextError, match="is not hub:NAME:SPLIT"):
+        read_texts("hub:name")
+
+
+def test_markdown_in_a_directory_is_read(tmp_path: Path) -> None:
+    (tmp_path / "a.md").write_text("# one")
+    (tmp_path / "b.txt").write_text("two")
+    (tmp_path / "c.py").write_text("three")
+    assert read_texts(tmp_path) == ["# one", "two"]

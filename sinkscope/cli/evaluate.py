@@ -63,6 +63,7 @@ def evaluate(  # typer: one parameter per option
     out: options.OutOpt = Path("evaluation"),
     device: options.DeviceOpt = None,
     dtype: options.DtypeOpt = None,
+    base: options.BaseOpt = None,
     plugin: options.PluginOpt = None,
     json: options.JsonOpt = False,
 ) -> None:  # long: one line or more for each option
@@ -106,7 +107,7 @@ def evaluate(  # typer: one parameter per option
         evaluation.load_retain_model(retain_model, device, dtype) if retain_model else None,
         loaded_tasks,
     )
-    evaluated = load_evaluated_model(model, load(model, device, dtype), data)
+    evaluated = load_evaluated_model(model, load(model, device, dtype, base=base), data)
     with progress() as progress_bar:
         table = evaluation.evaluate_to_directory(out, evaluated, data, conditions, config, progress_bar)
     if json:
@@ -164,6 +165,7 @@ def audit(  # typer: one parameter per option
     out: options.OutOpt = Path("audit"),
     device: options.DeviceOpt = None,
     dtype: options.DtypeOpt = None,
+    base: options.BaseOpt = None,
     plugin: options.PluginOpt = None,
     json: options.JsonOpt = False,
 ) -> None:
@@ -185,7 +187,7 @@ def audit(  # typer: one parameter per option
     parsed = [Placement.parse(name) for name in placements.split(",")]
     texts = read_triggers(triggers)
     data = load_benchmark(benchmark or default_benchmark(model))
-    evaluated = load_evaluated_model(model, load(model, device, dtype), data)
+    evaluated = load_evaluated_model(model, load(model, device, dtype, base=base), data)
     config = AuditConfig(parsed, n_random, seed, limit, batch_size)
     with progress() as progress_bar:
         table = audit_triggers(out, evaluated, data, texts, config, progress_bar)

