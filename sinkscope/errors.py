@@ -43,9 +43,13 @@ class PluginError(UserError):
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of a library's message, truncated; the error's type if it has no message."""
+    """The first line of a library's message, truncated; the error's type if it has no message.
+
+    With the second line where the first only announces it (`Error(s) in loading state_dict for …:`).
+    """
     text = f"no key {error}" if isinstance(error, KeyError) else str(error)
-    return next((line.strip()[:200] for line in text.splitlines() if line.strip()), type(error).__name__)
+    lines = [line.strip() for line in text.splitlines() if line.strip()] or [type(error).__name__]
+    return " ".join(lines[:2] if lines[0].endswith(":") else lines[:1])[:200]
 
 
 def is_out_of_memory(error: BaseException) -> bool:

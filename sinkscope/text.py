@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import re
 import sys
+import warnings
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from io import StringIO
@@ -17,7 +19,9 @@ from sinkscope.io.progress import quiet_loggers
 from sinkscope.io.readers import (
     MAX_CORPUS_BYTES,
     MAX_ROWS,
+    MAX_TEXT_BYTES,
     check_file,
+    decode_text,
     is_text,
     read_json,
     read_records,
@@ -33,11 +37,15 @@ MIN_TOKENS = 16
 CONTINUATION = "←"
 """Displayed for a token that continues the character of the token before it."""
 HINT = "give a text in UTF-8"
-SOURCES = "a .txt, .md, .jsonl, .json, .csv, .tsv or .parquet file, or a directory of .txt and .md files"
+SOURCES = "a .txt, .md, .jsonl, .json, .csv, .tsv or .parquet file, or a directory of .txt files"
 SEPARATORS = {".csv": ",", ".tsv": "\t"}
 OTHER_TABLES = (".arrow", ".feather", ".xlsx")
 STDIN = "-"
 HUB = "hub:"
+HUB_SOURCE = re.compile(
+    r"hub:(?P<name>[^:\[\]]+)(:(?P<config>[^:\[\]]+))?:(?P<split>[\w.+-]+(\[[^\[\]]*\])?)"
+)
+PART = "give a part of it"
 RECORDS = ('{"', '[{"', "[{'")
 """What a file of records begins with."""
 
@@ -70,8 +78,8 @@ def read_texts(source: Path | str, column: str = "text") -> list[str]:
 
     Args:
         source: a text file, which is one document; a .jsonl, .json, .csv, .tsv or .parquet file with a
-            document in `column` of each record; a directory of .txt and .md files; `hub:NAME:SPLIT`, a data
-            set on the Hugging Face hub; or `-`, one document from standard input.
+            document in `column` of each record; a directory of .txt files; `hub:NAME:SPLIT` or
+            `hub:NAME:CONFIG:SPLIT`, a data set on the Hugging Face hub; or `-`, standard input, one document.
 
     Raises:
         TextError: the source is missing, empty, not UTF-8 or too large, a record lacks the column, a text is
@@ -81,7 +89,7 @@ def read_texts(source: Path | str, column: str = "text") -> list[str]:
     if str(source) == STDIN:
         texts = [_check_prose(_read_stdin(), label)]
     elif str(source).startswith(HUB):
-        texts = _get_texts(_fetch_records(str(source)), column, label)
+        texts = _get_texts(_fetch_records(str(source), column), column, label)
     elif not path.exists():
         raise TextError(f"{label} does not exist; give {SOURCES}")
     elif path.is_dir():
@@ -107,16 +115,7 @@ def _read_records(path: Path, column: str) -> Iterable[tuple[str, dict[str, Any]
     if suffix in SEPARATORS:
         return _number_rows(_read_table(path, SEPARATORS[suffix]))
     if suffix == ".parquet":
-        check_file(path, "text", TextError, "give a table in parquet")
-        try:
-            names, rows = read_parquet_records(path, [column])
-        except (OSError, ValueError) as error:
-            raise TextError(
-                f"text {path} cannot be read: {first_line(error)}; give a table in parquet"
-            ) from error
-        if column not in names:
-            raise TextError(_describe_missing(f"text {path}", column, names))
-        return _number_rows(rows)
+        return _number_rows(_read_parquet(path, column))
     if suffix in OTHER_TABLES:
         raise TextError(f"text {path} is a table of another kind; write it as .parquet, .csv or .jsonl")
     return None
@@ -128,51 +127,89 @@ def _number_rows(rows: Iterable[dict[str, Any]]) -> Iterator[tuple[str, dict[str
 
 
 def _read_table(path: Path, separator: str) -> Iterator[dict[str, Any]]:
+    check_file(path, "text", TextError, PART, MAX_TEXT_BYTES)
     text = read_text(path, "text", TextError, HINT)
     try:
-        table = pd.read_csv(
-            StringIO(text),
-            sep=separator,
-            dtype=str,
-            keep_default_na=False,
-            index_col=False,
-            nrows=MAX_ROWS + 1,
-        )
-    except (ValueError, OverflowError) as error:  # pandas's own errors are ValueErrors
+        with warnings.catch_warnings():
+            warnings.simplefilter(
+                "error", pd.errors.ParserWarning
+            )  # a first row with more fields than columns
+            table = pd.read_csv(
+                StringIO(text),
+                sep=separator,
+                dtype=str,
+                keep_default_na=False,
+                index_col=False,
+                nrows=MAX_ROWS + 1,
+            )
+    except (ValueError, OverflowError, pd.errors.ParserWarning) as error:  # pandas's errors are ValueErrors
         raise TextError(
-            f"text {path} cannot be read: {first_line(error)}; give a table with a header"
+            f"text {path} cannot be read: {first_line(error)}; give a table with a header, and texts with "
+            f"{separator!r} or line breaks in quotes"
         ) from error
     if len(table) > MAX_ROWS:
-        raise TextError(f"text {path} cannot be read: it has more than {MAX_ROWS:,} rows; give a part of it")
+        raise TextError(f"text {path} has more than {MAX_ROWS:,} rows; {PART}")
     return (dict(zip(table.columns, row, strict=True)) for row in table.itertuples(index=False, name=None))
 
 
-def _fetch_records(source: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The records of a split of a data set on the hub, or in a directory: `hub:NAME:SPLIT`."""
+def _read_parquet(path: Path, column: str) -> list[dict[str, Any]]:
+    check_file(path, "text", TextError, PART)
+    try:
+        names, rows = read_parquet_records(path, [column])
+    except (OSError, ValueError) as error:
+        raise TextError(
+            f"text {path} cannot be read: {first_line(error)}; give a table of texts in parquet, or a part"
+        ) from error
+    if column not in names:
+        raise TextError(_describe_missing(f"text {path}", column, names))
+    return rows
+
+
+def _fetch_records(source: str, column: str) -> list[tuple[str, dict[str, Any]]]:
+    """The records of a data set on the hub, or in a directory, each with its name."""
     from datasets import load_dataset
 
-    name, _, split = source.removeprefix(HUB).rpartition(":")
-    if not name or not split:
-        raise TextError(f"text {source} is not {HUB}NAME:SPLIT; write it like {HUB}wikimedia/wikipedia:train")
+    match = HUB_SOURCE.fullmatch(source)
+    if not match:
+        raise TextError(
+            f"text {source} is not {HUB}NAME:SPLIT or {HUB}NAME:CONFIG:SPLIT; write it like "
+            f"{HUB}Salesforce/wikitext:wikitext-2-raw-v1:test, or test[:100] for a part of it"
+        )
     try:
         with quiet_loggers("datasets"):
-            data = load_dataset(name, split=split)
+            data = load_dataset(match["name"], match["config"], split=match["split"])
     except Exception as error:  # of many types: the connection, the name, the split
         raise TextError(
-            f"text {source} cannot be fetched: {first_line(error)[:200]}; check the connection, the name and "
-            "the split"
+            f"text {source} cannot be fetched: {first_line(error)[:300]}; check the connection, the name, "
+            "the configuration and the split"
         ) from error
-    return _number_rows(data)
+    if getattr(data.features.get(column), "dtype", "") not in ("string", "large_string"):
+        raise TextError(_describe_missing(f"text {source}", column, data.column_names))
+    if len(data) > MAX_ROWS:
+        raise TextError(
+            f"text {source} has {len(data):,} rows, more than {MAX_ROWS:,}; give a part, as in "
+            f"{source.partition('[')[0]}[:1000]"
+        )
+    records, size = [], 0
+    for number, record in enumerate(data.select_columns([column])):
+        size += len(record[column]) if isinstance(record[column], str) else 0
+        if size > MAX_CORPUS_BYTES:
+            raise TextError(f"text {source} has more than {MAX_CORPUS_BYTES:,} characters; {PART}")
+        records.append((f"row {number}", record))
+    return records
 
 
 def _read_stdin() -> str:
-    data = sys.stdin.buffer.read(MAX_CORPUS_BYTES + 1)
-    if len(data) > MAX_CORPUS_BYTES:
-        raise TextError(f"standard input has more than {MAX_CORPUS_BYTES:,} bytes; give a part of it")
     try:
-        return data.decode("utf-8-sig")
-    except ValueError as error:
-        raise TextError(f"standard input cannot be read: {error}; {HINT}") from error
+        if sys.stdin is None:
+            raise ValueError("it is closed")
+        data = sys.stdin.buffer.read(MAX_TEXT_BYTES + 1)
+        if len(data) > MAX_TEXT_BYTES:
+            raise ValueError(f"it has more than {MAX_TEXT_BYTES:,} bytes")
+        return decode_text(data)
+    except (OSError, ValueError) as error:
+        problem = getattr(error, "strerror", None) or error
+        raise TextError(f"standard input cannot be read: {problem}; {HINT}") from error
 
 
 def _read_prose(path: Path) -> str:
@@ -192,7 +229,7 @@ def _check_prose(text: str, label: str) -> str:
 def _read_directory(directory: Path) -> list[str]:
     texts: list[str] = []
     size = 0
-    for file in sorted([*directory.glob("*.txt"), *directory.glob("*.md")]):
+    for file in sorted(directory.glob("*.txt")):
         texts.append(_read_prose(file))
         size += len(texts[-1])
         if size > MAX_CORPUS_BYTES:
@@ -201,7 +238,7 @@ def _read_directory(directory: Path) -> list[str]:
                 "of them"
             )
     if not texts:
-        raise TextError(f"directory {directory} has no .txt or .md file; give one that does")
+        raise TextError(f"directory {directory} has no .txt file; give one that does")
     return texts
 
 

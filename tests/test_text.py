@@ -95,6 +95,8 @@ def test_records_are_read_whatever_their_file_is_called(name: str, content: str,
         ("table.csv", "body,label\na,1\n", r"row 0 has no string .* \(columns: body, label\)"),
         ("table.tsv", "text\tlabel\n", "is empty"),
         ("open.csv", 'text\n"a', "cannot be read"),
+        ("comma.csv", "text\na first, with comma\n", "cannot be read: .*; give a table .* in quotes"),
+        ("commas.csv", "text,label\na,1\nb, c,2\n", "cannot be read: .*; give a table .* in quotes"),
         ("table.xlsx", "PK", "is a table of another kind"),
         ("table.parquet", "text", "cannot be read"),
         ("lines.txt", LINES, "begins like JSON records"),
@@ -128,7 +130,16 @@ def test_quotes_line_breaks_and_na_in_a_table_are_text(tmp_path: Path) -> None:
 
 
 def test_standard_input_is_one_document(monkeypatch: pytest.MonkeyPatch) -> None:
-    inputs = {b"\xef\xbb\xbfa text\n": "a text\n", b"\xff": None, b" ": None, b'{"a": 1}': None}
+    monkeypatch.setattr("sys.stdin", None)
+    with pytest.raises(TextError, match="it is closed"):
+        read_texts("-")
+    inputs = {
+        b"a\0b": None,
+        b"\xef\xbb\xbfa text\n": "a text\n",
+        b"\xff": None,
+        b" ": None,
+        b'{"a": 1}': None,
+    }
     for data, expected in inputs.items():
         monkeypatch.setattr("sys.stdin", TextIOWrapper(BytesIO(data)))
         if expected:
@@ -143,14 +154,12 @@ def test_a_split_of_a_data_set_is_read_like_one_on_the_hub(tmp_path: Path) -> No
     (tmp_path / "set").mkdir()
     (tmp_path / "set" / "test.jsonl").write_text(LINES)
     assert read_texts(f"hub:{tmp_path / 'set'}:test") == [record["text"] for record in RECORDS]
+    assert read_texts(f"hub:{tmp_path / 'set'}:test[1:]") == ["a second text"]
+    assert read_texts(f"hub:{tmp_path / 'set'}:default:test[:1]") == ["a first text"]
     with pytest.raises(TextError, match="cannot be fetched"):
         read_texts(f"hub:{tmp_path / 'set'}:train")
-    with pytest.raises(TextError, match="is not hub:NAME:SPLIT"):
-        read_texts("hub:name")
-
-
-def test_markdown_in_a_directory_is_read(tmp_path: Path) -> None:
-    (tmp_path / "a.md").write_text("# one")
-    (tmp_path / "b.txt").write_text("two")
-    (tmp_path / "c.py").write_text("three")
-    assert read_texts(tmp_path) == ["# one", "two"]
+    with pytest.raises(TextError, match=r"no string in the column 'body' \(columns: text\)"):
+        read_texts(f"hub:{tmp_path / 'set'}:test", "body")
+    for source in ("hub:name", "hub::train", "hub:name:train[", "hub:a:b:c:d"):
+        with pytest.raises(TextError, match="is not hub:NAME:SPLIT"):
+            read_texts(source)

@@ -19,7 +19,7 @@ _MODEL = (
 )
 _BENCHMARK = "a name (`tiny`, `muse-books`, …) or a directory in MUSE's schema"
 _TEXT = (
-    "a .txt, .md, .jsonl, .json, .csv, .tsv or .parquet file, a directory of .txt and .md files, "
+    "a .txt, .md, .jsonl, .json, .csv, .tsv or .parquet file, a directory of .txt files, "
     "hub:NAME:SPLIT, or - (standard input)"
 )
 _FORMS = "prefix, infix, suffix, index:N or sink:R (rank of the sink)"

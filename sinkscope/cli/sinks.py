@@ -13,7 +13,7 @@ from sinkscope.cli.options import model_names
 
 LengthOpt = Annotated[int, typer.Option(help="tokens per passage, BOS included")]
 EpsilonOpt = Annotated[float, typer.Option(help="threshold on α for the sink rate")]
-STATISTICS = ["entropy", "learned_sink", "attention_distance", "key_norm", "scores", "experts"]
+STATISTICS = ["entropy", "learned_sink", "attention_distance", "key_norm", "attention_scores", "experts"]
 StatsOpt = Annotated[
     list[str] | None,
     typer.Option(

@@ -52,7 +52,7 @@ def read_text(
     """The content of a UTF-8 file, without its byte order mark; arguments and errors as for `check_file`."""
     check_file(path, label, error_class, hint, limit)
     try:
-        return _decode(path.read_bytes())
+        return decode_text(path.read_bytes())
     except (OSError, ValueError) as error:
         problem = getattr(error, "strerror", None) or error
         raise error_class(f"{label} {path} cannot be read: {problem}; {hint}") from error
@@ -110,7 +110,7 @@ def _parse_record(line: bytes, number: int, hint: str) -> dict[str, Any] | None:
     if len(line) > MAX_TEXT_BYTES:
         raise ValueError(f"line {number} has more than {MAX_TEXT_BYTES:,} bytes; {hint}")
     try:
-        text = _decode(line)
+        text = decode_text(line)
     except ValueError as error:
         raise ValueError(f"line {number}: {error}; {hint}") from error
     if not text.strip():
@@ -133,7 +133,8 @@ def is_text(text: str) -> bool:
     return True
 
 
-def _decode(content: bytes) -> str:
+def decode_text(content: bytes) -> str:
+    """UTF-8 without a byte order mark; ValueError if it is not text."""
     if b"\0" in content:
         raise ValueError(f"it is not text (byte {content.index(0)} is NUL)")
     try:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from transformers import PreTrainedModel
@@ -25,7 +28,7 @@ def find_gguf(name: str) -> Path | None:
     path = Path(name)
     if path.is_dir() and not (path / "config.json").exists():
         files = sorted(path.glob(f"*{SUFFIX}"))
-        if len(files) > 1:
+        if len(files) > 1 and not PART.search(files[0].name):
             raise ModelError(f"directory {name} holds {len(files)} GGUF files; give one, as in {files[0]}")
         path = files[0] if files else path
     if path.suffix.lower() != SUFFIX or not path.is_file():
@@ -44,16 +47,27 @@ def read_shapes(name: str, path: Path) -> list[list[int]]:
     """The shapes of all weights.
 
     Raises:
-        ModelError: the file is damaged or ends too early.
+        ModelError: the file cannot be read, is damaged or ends too early.
     """
     from gguf import GGUFReader
 
     try:
         return [[int(size) for size in tensor.shape] for tensor in GGUFReader(path).tensors]
+    except OSError as error:
+        raise ModelError(f"model {name!r} cannot be read: {error.strerror}; check its permissions") from error
     except Exception as error:  # of many types, from unchecked indices
+        reason = first_line(error)[:120]
         raise ModelError(
-            f"model {name!r}: {path.name} is no complete GGUF file ({first_line(error)[:120]}); copy it again"
+            f"model {name!r}: {path.name} is not a complete GGUF file ({reason}); copy it again"
         ) from error
+
+
+@contextmanager
+def alone(path: Path) -> Iterator[str]:
+    """A directory with nothing but the file: transformers reads other files beside it too."""
+    with TemporaryDirectory() as directory:
+        Path(directory, path.name).symlink_to(path.resolve())
+        yield directory
 
 
 def dequantizing_options(path: Path) -> dict[str, Any]:

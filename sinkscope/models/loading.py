@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 from sinkscope.errors import ModelError, first_line
 from sinkscope.io.run_directory import MANIFEST, read_manifest, sha256, verify
-from sinkscope.models.gguf import find_gguf, read_shapes
+from sinkscope.models.gguf import alone, find_gguf, read_shapes
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
@@ -51,18 +51,23 @@ class ModelFiles:
 
     `path` is a directory or a hub id. `config_hash` covers all files but the weights; it is empty for a
     built-in model and the commit for a model on the hub. `n_parameters` is None where it is not known.
-    `gguf` is the file in `path` that has everything, and that `config_hash` covers.
+    Of a GGUF file, `path` is the file, and `config_hash` covers all of it.
     """
 
     path: str
     config_hash: str
     n_parameters: int | None
-    gguf: Path | None = None
+    is_gguf: bool = False
 
-    @property
-    def options(self) -> dict[str, str]:
-        """What `from_pretrained` of a configuration or a tokenizer needs in addition to the path."""
-        return {"gguf_file": self.gguf.name} if self.gguf else {}
+    @contextmanager
+    def source(self) -> Iterator[tuple[str, dict[str, str]]]:
+        """The path that transformers reads configuration and tokenizer from, and options for it."""
+        if not self.is_gguf:
+            yield self.path, {}
+            return
+        file = Path(self.path)
+        with alone(file) as directory:
+            yield directory, {"gguf_file": file.name}
 
 
 def resolve_model(name: str, trust_remote_code: bool = False) -> ModelFiles:
@@ -74,7 +79,7 @@ def resolve_model(name: str, trust_remote_code: bool = False) -> ModelFiles:
     """
     from transformers import AutoConfig
 
-    if gguf := find_gguf(name):
+    if not is_built_in_or_run(name) and (gguf := find_gguf(name)):
         return _resolve_gguf(name, gguf)
     source = _find_source(name)
     path = Path(source)
@@ -96,11 +101,16 @@ def _resolve_gguf(name: str, file: Path) -> ModelFiles:
     from transformers import AutoConfig
 
     shapes = read_shapes(name, file)
-    with load_errors(name, str(file.parent)):
-        config = AutoConfig.from_pretrained(file.parent, gguf_file=file.name, trust_remote_code=False)
+    with load_errors(name, str(file)), alone(file) as directory:
+        config = AutoConfig.from_pretrained(directory, gguf_file=file.name, trust_remote_code=False)
     _check_is_causal(name, config)
     n_parameters = _check_sizes(name, config, shapes)
-    return ModelFiles(str(file.parent), sha256(file), n_parameters, file)
+    return ModelFiles(str(file), sha256(file), n_parameters, is_gguf=True)
+
+
+def is_built_in_or_run(name: str) -> bool:
+    """Whether a name stands for a built-in model or a run directory, whatever else lies there."""
+    return name in BUILT_IN or (Path(name) / MANIFEST).is_file()
 
 
 @contextmanager

@@ -15,7 +15,7 @@ import torch
 
 from sinkscope.errors import ModelError, first_line
 from sinkscope.io.progress import quiet_transformers
-from sinkscope.models.adapters import Adapter, find_adapter, merge_adapter
+from sinkscope.models.adapters import Adapter, find_adapter, merge_adapter, wrong_base
 from sinkscope.models.bridge import BootedBridge
 from sinkscope.models.gguf import dequantizing_options, forget_quantization
 from sinkscope.models.layers import count_layers, find_attention_layers
@@ -245,7 +245,9 @@ def load(
 
     name = str(name)
     if adapter := find_adapter(name, base):
-        return _load_adapted(name, adapter, load(adapter.base, device, dtype, trust_remote_code))
+        with _naming_adapter(adapter):
+            of_base = load(adapter.base, device, dtype, trust_remote_code)
+        return _load_adapted(name, adapter, of_base)
     files = resolve_model(name, trust_remote_code)
     if dtype is not None and dtype not in DTYPES:
         raise ModelError(f"dtype {dtype!r} is unknown; use {', '.join(DTYPES)}")
@@ -258,30 +260,26 @@ def load(
         ) from error
     if files.n_parameters is not None and not trust_remote_code:
         _build_meta_model(name, files)
-    with load_errors(name, files.path):
-        tokenizer = AutoTokenizer.from_pretrained(
-            files.path, trust_remote_code=trust_remote_code, **files.options
-        )
+    trusts = trust_remote_code and not files.is_gguf
+    with load_errors(name, files.path), files.source() as (source, options):
+        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=trusts, **options)
         network, info = AutoModelForCausalLM.from_pretrained(
-            files.path,
+            source,
             dtype=DTYPES[dtype] if dtype else "auto",
-            trust_remote_code=trust_remote_code,
+            trust_remote_code=trusts,
             output_loading_info=True,
-            **(dequantizing_options(files.gguf) if files.gguf else {"use_safetensors": True}),
+            **(dequantizing_options(Path(files.path)) if files.is_gguf else {"use_safetensors": True}),
         )
-        if files.gguf:
+        if files.is_gguf:
             forget_quantization(network)
+            network.config.name_or_path = tokenizer.name_or_path = Path(files.path).name
         network.to(device)
     if missing := sorted(info["missing_keys"]):
         raise ModelError(
             f"model {name!r} lacks {len(missing)} of the weights that its config.json asks for, "
             f"first {missing[0]}; restore one or the other"
         )
-    if not tokenizer.is_fast:
-        raise ModelError(
-            f"model {name!r} has no fast tokenizer (tokenizer.json), which sinkscope needs; "
-            "save one in its directory"
-        )
+    _check_is_fast(name, tokenizer)
     if not network.config.architectures:
         network.config.architectures = [type(network).__name__]
     _check_weights(name, network)
@@ -290,17 +288,43 @@ def load(
 
 
 def _load_adapted(name: str, adapter: Adapter, base: Model) -> Model:
-    """The base model with the adapter, and with the adapter's tokenizer if it has one."""
-    from transformers import AutoTokenizer
-
     network = merge_adapter(adapter, base.hf)
     _check_weights(name, network)
-    tokenizer = base.tokenizer
-    if (adapter.directory / "tokenizer.json").is_file():
-        with load_errors(name, name):
-            tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+    tokenizer = _adapter_tokenizer(adapter, base.hf, base.tokenizer)
     hashes = base.config_hash + hash_of_files(adapter.directory, NON_WEIGHT_FILES)
     return Model(name, network.eval(), tokenizer, hashlib.sha256(hashes.encode()).hexdigest())
+
+
+def _adapter_tokenizer(
+    adapter: Adapter, network: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
+) -> PreTrainedTokenizerBase:
+    """That of the adapter if it has one, else the given one of its base model."""
+    from transformers import AutoTokenizer
+
+    if not (adapter.directory / "tokenizer_config.json").is_file():
+        return tokenizer
+    name = str(adapter.directory)
+    with load_errors(name, name):
+        tokenizer = AutoTokenizer.from_pretrained(name, config=network.config, trust_remote_code=False)
+    _check_is_fast(name, tokenizer)
+    return tokenizer
+
+
+def _check_is_fast(name: str, tokenizer: PreTrainedTokenizerBase) -> None:
+    if not tokenizer.is_fast:
+        raise ModelError(
+            f"model {name!r} has no fast tokenizer (tokenizer.json), which sinkscope needs; "
+            "save one in its directory"
+        )
+
+
+@contextmanager
+def _naming_adapter(adapter: Adapter) -> Iterator[None]:
+    """Within the context an error of the base model names the adapter too."""
+    try:
+        yield
+    except ModelError as error:
+        raise wrong_base(adapter, f"cannot be loaded ({error})") from error
 
 
 def _check_weights(name: str, network: PreTrainedModel) -> None:
@@ -317,10 +341,11 @@ def content_hash(name: str) -> str:
     """SHA-256 of a model's files, without loading it (on the hub: its current commit); raises as `load`."""
     if adapter := find_adapter(name):
         own = hash_of_files(adapter.directory, ("*.safetensors", *NON_WEIGHT_FILES))
-        return hashlib.sha256((own + content_hash(adapter.base)).encode()).hexdigest()
+        with _naming_adapter(adapter):
+            return hashlib.sha256((own + content_hash(adapter.base)).encode()).hexdigest()
     files = resolve_model(name)
     path = Path(files.path)
-    if files.gguf:
+    if files.is_gguf:
         return files.config_hash
     if path.is_dir():
         return hash_of_files(path, ("*.safetensors", *NON_WEIGHT_FILES))
@@ -333,11 +358,13 @@ def load_meta_model(name: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase
     from transformers import AutoTokenizer
 
     if adapter := find_adapter(name):
-        return load_meta_model(adapter.base)
+        with _naming_adapter(adapter):
+            network, tokenizer = load_meta_model(adapter.base)
+        return network, _adapter_tokenizer(adapter, network, tokenizer)
     files = resolve_model(name)
     network = _build_meta_model(name, files)
-    with load_errors(name, files.path):
-        tokenizer = AutoTokenizer.from_pretrained(files.path, trust_remote_code=False, **files.options)
+    with load_errors(name, files.path), files.source() as (source, options):
+        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False, **options)
     return network, tokenizer
 
 
@@ -348,8 +375,8 @@ def _build_meta_model(name: str, files: ModelFiles) -> PreTrainedModel:
     """
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    with load_errors(name, files.path), torch.device("meta"):
-        config = AutoConfig.from_pretrained(files.path, trust_remote_code=False, **files.options)
+    with load_errors(name, files.path), files.source() as (source, options), torch.device("meta"):
+        config = AutoConfig.from_pretrained(source, trust_remote_code=False, **options)
         network = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
     if files.n_parameters is not None and network.num_parameters(only_trainable=True) > files.n_parameters:
         raise ModelError(

@@ -11,8 +11,8 @@ from sinkscope.plots.scores import draw_bars, draw_clean_and_triggered, draw_dot
 from sinkscope.plots.sinks import (
     draw_atlas,
     draw_attention_received,
+    draw_attention_scores,
     draw_head_map,
-    draw_score_map,
     draw_value_norms,
 )
 from sinkscope.plots.style import save_figure, show_whitespace
@@ -21,6 +21,7 @@ from sinkscope.plots.token_heatmap import draw_tokens
 __all__ = [
     "draw_atlas",
     "draw_attention_received",
+    "draw_attention_scores",
     "draw_bars",
     "draw_clean_and_triggered",
     "draw_difference_by_head",
@@ -30,7 +31,6 @@ __all__ = [
     "draw_head_map",
     "draw_heatmaps",
     "draw_lines",
-    "draw_score_map",
     "draw_tokens",
     "draw_value_norms",
     "save_figure",

@@ -99,12 +99,12 @@ def draw_head_map(
 
 
 @styled
-def draw_score_map(
+def draw_attention_scores(
     scores: Float[np.ndarray, "query_bin key_bin"], tokens: Sequence[str], note: str, bin_size: int = 1
 ) -> Figure:
     """Attention scores before the softmax of one head on one text; as `draw_head_map`, white at 0."""
     limit = float(np.nanmax(np.abs(scores))) or 1.0
-    return set_note(_draw_map(scores, tokens, bin_size, DIVERGING, (-limit, limit), "score"), note)
+    return set_note(_draw_map(scores, tokens, bin_size, DIVERGING, (-limit, limit), "attention score"), note)
 
 
 def _draw_map(
@@ -164,9 +164,9 @@ def draw_locate(directory: Path, sinks: xr.Dataset, passage: xr.Dataset, maps: x
         sinks: as `SinkMap.data`, with the attributes `strongest` (a position) and `always_sampled`.
         passage: as `SinkMap.passage`, with `text` on its positions and the attribute `n_shaded`: at how many
             of the first positions α is a mean over enough queries to be shaded.
-        maps: `pattern` and maybe `scores` (map, query, key), with `layer` and `head` of each map, and the
-            attributes `bin` and `selected`: whether the user chose the heads, which then get figures of their
-            own each.
+        maps: `pattern` and maybe `attention_scores` (map, query, key), with `layer` and `head` of each map,
+            and the attributes `bin` and `selected`: whether the user chose the heads, which then get figures
+            of their own each.
     """
     _draw_all_passages(directory, sinks)
     model = sinks.attrs["model"]
@@ -186,14 +186,14 @@ def draw_locate(directory: Path, sinks: xr.Dataset, passage: xr.Dataset, maps: x
         pattern = maps["pattern"].values[number]
         figure = draw_head_map(pattern, labels, f"{model}: {name}, {counted}{bins}", bin_size)
         save_figure(figure, head_map_table(pattern, labels, bin_size), directory, f"head_map{suffix}")
-        if "scores" in maps:
-            scores = maps["scores"].values[number]
+        if "attention_scores" in maps:
+            scores = maps["attention_scores"].values[number]
             means = f"; means over bins of {bin_size} positions" if bin_size > 1 else ""
-            figure = draw_score_map(
+            figure = draw_attention_scores(
                 scores, labels, f"{model}: {name}, before the softmax, {counted}{means}", bin_size
             )
             table = head_map_table(scores, labels, bin_size, "score").dropna(subset="score")
-            save_figure(figure, table, directory, f"score_map{suffix}")
+            save_figure(figure, table, directory, f"attention_scores{suffix}")
         if suffix:
             strips[f"token_strip{suffix}"] = (passage["alpha"].sel(layer=layer, head=head).values, name)
     for file, (alpha, name) in strips.items():

@@ -87,10 +87,16 @@ Visibility = dict[int, VisibleKeys | None]
 class Statistic(Protocol):
     """Takes blocks and keeps sums of them.
 
-    One with `residual = True` is given residual blocks too, one with `scores = True` blocks with scores.
+    One with `residual = True` is given residual blocks too; one with a method `needs_scores(passage)` says of
+    which passages it needs blocks with scores.
     """
 
     def update(self, block: Block) -> None: ...
+
+
+def needs_scores(statistics: Sequence[Statistic], passage: int) -> bool:
+    """Whether one of the statistics needs the scores before the softmax of a passage."""
+    return any(getattr(each, "needs_scores", lambda passage: False)(passage) for each in statistics)
 
 
 @dataclass(frozen=True)
@@ -164,11 +170,6 @@ class Recorder:
     passages: Sequence[tuple[int, int]]
     checks: PatternCheck | None = None
     longest: int | None = None
-
-    @property
-    def keeps_scores(self) -> bool:
-        """Whether some statistic needs the scores before the softmax."""
-        return any(getattr(statistic, "scores", False) for statistic in self.statistics)
 
     def update(self, block: Block) -> None:
         if self.checks and isinstance(block, AttentionBlock):

@@ -69,7 +69,7 @@ class CaptureConfig:
             `learned_sink`, the attention to a sink that is a parameter (always measured if the model has
             one). Of each position: `key_norm`, ‖k‖₂ of the key that a query head reads (by `tiled`). Of a
             mixture of experts: `experts`, a table of `measure_experts` at the strongest position. With
-            details, of the first passage: `scores` before the softmax (by `tiled`; see `BinnedScores`).
+            details, of the first passage: `attention_scores` (by `tiled`; see `BinnedScores`).
         backend: `hooks` or `tiled`; by default the one that suits the model and the lengths (see
             `choose_backend`).
         query_fraction: read only this fraction of the queries, for an estimate of α with an interval (see
@@ -143,6 +143,8 @@ def locate(
     """
     config = config or CaptureConfig()
     passages = check_passages(model, passages)
+    if SCORES in config.statistics and not details:
+        raise TextError(f"statistic {SCORES!r} is one of the details; set `details`, or leave it out")
     if EXPERTS in config.statistics:
         find_experts(model)  # for its error, before anything is measured
     name = "tiled" if config.of_tiled else config.backend
@@ -221,7 +223,7 @@ def head_maps(
     return dict(zip(heads, maps.result()["pattern"].numpy(), strict=True))
 
 
-def score_maps(
+def attention_scores(
     model: Model, tokens: list[int], heads: Sequence[Head], bin_size: int = 1
 ) -> dict[Head, Float[np.ndarray, "query_bin key_bin"]]:
     """Attention scores before the softmax of some heads on one passage, in bins (see `BinnedScores`)."""
@@ -369,7 +371,7 @@ def _figure_data(
     )  # that of `sinks`
     found = {"pattern": head_maps(model, passage, chosen, bin_size, backend)}
     if SCORES in sinks.passage:
-        found[SCORES] = score_maps(model, passage, chosen, bin_size)
+        found[SCORES] = attention_scores(model, passage, chosen, bin_size)
     map_data = xr.Dataset(
         {name: (("map", "query", "key"), np.stack([*maps.values()])) for name, maps in found.items()},
         coords={

@@ -103,8 +103,8 @@ class SinkMap:
             last two need every query), and `passage`: position, token, text of the first passage;
             `experts` if the configuration has it (see `measure_experts`).
         passage: with details, `alpha` and `value_norm` of the first passage by itself, and `pattern` (layer,
-            head, query, key), its attention maps in bins of the attribute `bin`; `scores`, those before the
-            softmax, if the configuration has them (see `BinnedScores`).
+            head, query, key), its attention maps in bins of the attribute `bin`; `attention_scores` if the
+            configuration has them (see `BinnedScores`).
     """
 
     data: xr.Dataset

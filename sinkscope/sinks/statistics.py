@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
-from sinkscope.sinks.capture import AttentionBlock, Block, Statistic, ValueBlock
+from sinkscope.sinks.capture import AttentionBlock, Block, Statistic, ValueBlock, needs_scores
 
 PerPosition = Float[Tensor, "head position"]
 Head = tuple[int, int]
@@ -188,7 +188,7 @@ QUERY_STATISTICS = {
     "attention_distance": attention_distance,
 }
 KEY_NORM = "key_norm"
-SCORES = "scores"
+SCORES = "attention_scores"
 STATISTICS = (*SinkStatistics.names, *QUERY_STATISTICS, KEY_NORM)
 """Names of all statistics over layer, head and position, in the order of tables."""
 
@@ -244,9 +244,8 @@ class OfPassage:
     passage: int
     statistics: Sequence[Statistic]
 
-    @property
-    def scores(self) -> bool:
-        return any(getattr(statistic, "scores", False) for statistic in self.statistics)
+    def needs_scores(self, passage: int) -> bool:
+        return passage == self.passage and needs_scores(self.statistics, passage)
 
     def update(self, block: Block) -> None:
         if block.passage == self.passage:
@@ -368,7 +367,7 @@ class BinnedPattern(Accumulator):
 
 
 class BinnedScores:
-    """`scores`: attention scores before the softmax, mean over bins of queries and of the keys they can see.
+    """`attention_scores`: scores before the softmax, mean over bins of queries and of the keys they can see.
 
     With the layer's scaling, softcap and position bias. NaN where no query of a bin sees a key of the other.
     For one passage, through the backend `tiled`.
@@ -376,8 +375,6 @@ class BinnedScores:
     Args:
         heads, length, bin_size: as of `BinnedPattern`.
     """
-
-    scores = True
 
     def __init__(self, heads: Sequence[Head], length: int, bin_size: int) -> None:
         self.heads = tuple(heads)
@@ -404,5 +401,8 @@ class BinnedScores:
                 into_bins = values.new_zeros(len(rows), sums.shape[-1]).index_add_(1, keys, values)
                 sums[index].index_add_(0, rows, into_bins)
 
+    def needs_scores(self, passage: int) -> bool:
+        return True
+
     def result(self) -> dict[str, Float[Tensor, "head query_bin key_bin"]]:
-        return {"scores": self._total / self._n_visible}
+        return {SCORES: self._total / self._n_visible}

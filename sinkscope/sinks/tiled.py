@@ -31,6 +31,7 @@ from sinkscope.sinks.capture import (
     ValueBlock,
     Visibility,
     VisibleKeys,
+    needs_scores,
 )
 from sinkscope.sinks.probing import differs, make_probe
 
@@ -170,7 +171,7 @@ class _TiledHook:
             query, key, value = (tensor[row, :, :length].float() for tensor in tensors)
             self._recorder.update(ValueBlock(layer, passage, value, key))
             filled = None if output is None else output[row, :length].transpose(0, 1)
-            kept = self._recorder.keeps_scores
+            kept = needs_scores(self._recorder.statistics, passage)
             attention = PassageAttention(query, key, value, scoring, row, output=filled, keep_scores=kept)
             rows = self._sampling.rows(layer, passage, length) if self._sampling else None
             for tile in attention.tiles(rows):

@@ -89,7 +89,7 @@ def test_the_library_accepts_all_offered_values(complete: Complete) -> None:
     assert complete("bash", "sinkscope locate tiny --stats ").split() == [
         *QUERY_STATISTICS,
         "key_norm",
-        "scores",
+        "attention_scores",
         "experts",
     ]
     placements = complete("bash", "sinkscope evaluate tiny --placement ").split()

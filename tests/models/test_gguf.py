@@ -31,7 +31,8 @@ def test_an_unknown_architecture_is_refused_by_its_name(tmp_path: Path) -> None:
 
 
 def test_sizes_that_do_not_fit_the_weights_are_refused(tmp_path: Path) -> None:
-    path = write_gguf(tmp_path / "a.gguf", "llama", block_count=1000, embedding_length=4)
+    sizes = {"block_count": 1000, "embedding_length": 4, "attention.head_count": 1}
+    path = write_gguf(tmp_path / "a.gguf", "llama", **sizes)
     with pytest.raises(
         ModelError, match=r"gives .* which does not fit its weights of 32 numbers in 1 tensors"
     ):
@@ -42,7 +43,7 @@ def test_damaged_files_are_refused(tmp_path: Path) -> None:
     content = write_gguf(tmp_path / "a.gguf", "llama").read_bytes()
     for length in (0, 3, 20, len(content) // 2, len(content) - 60):
         (tmp_path / "a.gguf").write_bytes(content[:length])
-        with pytest.raises(ModelError, match=r"a\.gguf is no complete GGUF file .*; copy it again"):
+        with pytest.raises(ModelError, match=r"a\.gguf is not a complete GGUF file .*; copy it again"):
             load(tmp_path / "a.gguf")
 
 
@@ -54,6 +55,9 @@ def test_a_directory_needs_one_whole_file(tmp_path: Path) -> None:
     (tmp_path / "a.gguf").rename(tmp_path / "a-00001-of-00002.gguf")
     with pytest.raises(ModelError, match="merge the parts with `llama-gguf-split --merge`"):
         load(tmp_path / "a-00001-of-00002.gguf")
+    (tmp_path / "b.gguf").rename(tmp_path / "a-00002-of-00002.gguf")
+    with pytest.raises(ModelError, match="merge the parts with `llama-gguf-split --merge`"):
+        load(tmp_path)
 
 
 def test_the_package_that_reads_it_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
