@@ -24,7 +24,14 @@ if TYPE_CHECKING:
 PACKAGES = (
     "sinkscope torch transformers transformer-lens accelerate datasets safetensors numpy pandas".split()
 )
-EXTRAS = {"lora": "peft", "harness": "lm_eval", "ray": "ray", "docs": "mkdocs", "dev": "pytest"}
+EXTRAS = {
+    "lora": "peft",
+    "harness": "lm_eval",
+    "gguf": "gguf",
+    "ray": "ray",
+    "docs": "mkdocs",
+    "dev": "pytest",
+}
 """Extra of the package -> a module that it installs."""
 MAX_DIFFERENCE = 1e-3
 """Of α between the backends."""

@@ -9,8 +9,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from sinkscope.errors import ModelError, first_line
 from sinkscope.models.loading import is_built_in_or_run
 
@@ -97,6 +95,8 @@ def merge_adapter(adapter: Adapter, network: PreTrainedModel) -> PreTrainedModel
         ModelError: the adapter is damaged, of a kind that cannot be merged, or was trained on another model.
     """
     name = str(adapter.directory)
+    import torch
+
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what they are about is checked here
         adapted = _add(adapter, network, _read_config(name))

@@ -370,10 +370,7 @@ class BinnedScores:
     """`attention_scores`: scores before the softmax, mean over bins of queries and of the keys they can see.
 
     With the layer's scaling, softcap and position bias. NaN where no query of a bin sees a key of the other.
-    For one passage, through the backend `tiled`.
-
-    Args:
-        heads, length, bin_size: as of `BinnedPattern`.
+    For one passage, through the backend `tiled`; arguments as of `BinnedPattern`.
     """
 
     def __init__(self, heads: Sequence[Head], length: int, bin_size: int) -> None:
