@@ -148,13 +148,17 @@ class Model:
             ModelError: an id has no embedding.
         """
         ids = self.with_bos(self.tokenizer.encode(text, add_special_tokens=False))
+        self.check_ids(ids)
+        return ids
+
+    def check_ids(self, ids: Sequence[int]) -> None:
+        """Raise ModelError for an id without an embedding, as from the tokenizer of another model."""
         n_embeddings = self.hf.get_input_embeddings().weight.shape[0]
         if max(ids, default=0) >= n_embeddings:
             raise ModelError(
                 f"model {self.name!r}: its tokenizer gives the id {max(ids)}, but there are {n_embeddings} "
                 "embeddings; save the tokenizer that it was trained with"
             )
-        return ids
 
     def with_bos(self, ids: list[int]) -> list[int]:
         """`ids` with BOS in front, once; unchanged if the tokenizer has none."""
@@ -174,10 +178,14 @@ class Model:
 
         A batch has at most `batch_size` passages. Padding on the left moves the positions of tokens, so where
         a model does not take positions, passages of a batch have one length.
+
+        Raises:
+            ModelError: an id has no embedding.
         """
         needs_one_length = side == "left" and not self.takes_positions
         batch: list[Sequence[int]] = []
         for passage in passages:
+            self.check_ids(passage)
             if batch and (len(batch) == batch_size or (needs_one_length and len(passage) != len(batch[0]))):
                 yield PaddedBatch.pad(batch, self.pad_id, side, self.device)
                 batch = []

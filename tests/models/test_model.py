@@ -236,6 +236,8 @@ def test_a_token_without_an_embedding_is_refused(checkpoints: dict[str, Path], t
     assert len(model.encode("usual")) > 1
     with pytest.raises(ModelError, match=r"gives the id \d+, but there are \d+ embeddings; save the tok"):
         model.encode(f"unusual{n_embeddings - 1}")
+    with pytest.raises(ModelError, match="gives the id 99999, but there are"):
+        list(model.batches([[1, 2, 3], [1, 99_999]], 2))
 
 
 def test_paths_are_taken_as_paths_or_text(checkpoints: dict[str, Path], tmp_path: Path) -> None:
