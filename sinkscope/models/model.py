@@ -268,13 +268,13 @@ def load(
         ) from error
     if files.n_parameters is not None and not trust_remote_code:
         _build_meta_model(name, files)
-    trusts = trust_remote_code and not files.is_gguf
+    trust_remote_code = trust_remote_code and not files.is_gguf
     with load_errors(name, files.path), files.source() as (source, options):
-        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=trusts, **options)
+        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=trust_remote_code, **options)
         network, info = AutoModelForCausalLM.from_pretrained(
             source,
             dtype=DTYPES[dtype] if dtype else "auto",
-            trust_remote_code=trusts,
+            trust_remote_code=trust_remote_code,
             output_loading_info=True,
             **(dequantizing_options(Path(files.path)) if files.is_gguf else {"use_safetensors": True}),
         )

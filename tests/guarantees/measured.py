@@ -32,10 +32,10 @@ def run_locate(arguments: list[str], result_file: Path) -> None:
     before, peaks, results = process_memory("VmRSS"), {}, {}
     load, write_locate = models.load, locating.write_locate
 
-    def load_measured(*args: Any) -> models.Model:
+    def load_measured(*args: Any, **options: Any) -> models.Model:
         nonlocal before
         at_load = process_memory("VmRSS")
-        model = load(*args)
+        model = load(*args, **options)
         before += process_memory("VmRSS") - at_load
         return model
 
