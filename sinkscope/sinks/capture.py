@@ -140,13 +140,14 @@ class PatternCheck:
     def __call__(self, block: AttentionBlock) -> None:
         pattern, rows = block.pattern, block.rows.to(block.pattern.device)
         tolerance = 1e-3 if self.model.hf.dtype == torch.float32 else 0.05
-        keys = torch.arange(block.keys.start, block.keys.stop, device=pattern.device)
-        later = pattern.masked_fill(keys <= rows[:, None], 0.0)
-        sums = pattern.sum(-1)
+        start = max(block.keys.start, int(block.rows[0]) + 1)  # no query of the block is before these keys
+        keys = torch.arange(start, max(start, block.keys.stop), device=pattern.device)
+        later = pattern[..., start - block.keys.start :].masked_fill(keys <= rows[:, None], 0.0)
+        sums = pattern.sum(-1)  # NaN or infinite if one of the weights is
         problem = ""
-        if not pattern.isfinite().all():
+        if not sums.isfinite().all():
             problem = "gives NaN; check its weights, or load it in float32"
-        elif later.abs().max() > tolerance:
+        elif later.numel() and later.abs().max() > tolerance:
             problem = "attends to later positions, so it is not causal; give a causal language model"
         elif sums.max() > 1 + tolerance or (not self.model.has_learned_sinks and sums.min() < 1 - tolerance):
             problem = (
