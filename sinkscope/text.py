@@ -89,7 +89,7 @@ def read_texts(source: Path | str, column: str = "text") -> list[str]:
     if str(source) == STDIN:
         texts = [_check_prose(_read_stdin(), label)]
     elif str(source).startswith(HUB):
-        texts = _get_texts(_fetch_records(str(source), column), column, label)
+        texts = _get_texts(_number_rows(_fetch_records(str(source), column)), column, label)
     elif not path.exists():
         raise TextError(f"{label} does not exist; give {SOURCES}")
     elif path.is_dir():
@@ -131,9 +131,8 @@ def _read_table(path: Path, separator: str) -> Iterator[dict[str, Any]]:
     text = read_text(path, "text", TextError, HINT)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter(
-                "error", pd.errors.ParserWarning
-            )  # a first row with more fields than columns
+            # of a first row with more fields than columns
+            warnings.simplefilter("error", pd.errors.ParserWarning)
             table = pd.read_csv(
                 StringIO(text),
                 sep=separator,
@@ -156,7 +155,7 @@ def _read_parquet(path: Path, column: str) -> list[dict[str, Any]]:
     check_file(path, "text", TextError, PART)
     try:
         names, rows = read_parquet_records(path, [column])
-    except (OSError, ValueError) as error:
+    except Exception as error:  # libraries raise errors of many types for damaged files
         raise TextError(
             f"text {path} cannot be read: {first_line(error)}; give a table of texts in parquet, or a part"
         ) from error
@@ -165,8 +164,8 @@ def _read_parquet(path: Path, column: str) -> list[dict[str, Any]]:
     return rows
 
 
-def _fetch_records(source: str, column: str) -> list[tuple[str, dict[str, Any]]]:
-    """The records of a data set on the hub, or in a directory, each with its name."""
+def _fetch_records(source: str, column: str) -> list[dict[str, Any]]:
+    """The records of a data set on the hub, or in a directory."""
     from datasets import load_dataset
 
     match = HUB_SOURCE.fullmatch(source)
@@ -191,11 +190,11 @@ def _fetch_records(source: str, column: str) -> list[tuple[str, dict[str, Any]]]
             f"{source.partition('[')[0]}[:1000]"
         )
     records, size = [], 0
-    for number, record in enumerate(data.select_columns([column])):
+    for record in data.select_columns([column]):
         size += len(record[column]) if isinstance(record[column], str) else 0
         if size > MAX_CORPUS_BYTES:
             raise TextError(f"text {source} has more than {MAX_CORPUS_BYTES:,} characters; {PART}")
-        records.append((f"row {number}", record))
+        records.append(record)
     return records
 
 

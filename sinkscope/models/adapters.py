@@ -14,6 +14,7 @@ from sinkscope.models.loading import is_built_in_or_run
 
 if TYPE_CHECKING:
     from peft import PeftConfig, PeftModel
+    from peft.tuners.lora import LoraModel
     from transformers import PreTrainedModel
 
 CONFIG = "adapter_config.json"
@@ -88,7 +89,15 @@ def wrong_base(adapter: Adapter, reason: str) -> ModelError:
     )
 
 
-def merge_adapter(adapter: Adapter, network: PreTrainedModel) -> PreTrainedModel:
+def merge_adapters(adapted: LoraModel | PeftModel) -> PreTrainedModel:
+    """The original modules with the adapters added to their weights; nothing is frozen."""
+    network = adapted.merge_and_unload()
+    if hasattr(network, "peft_config"):
+        del network.peft_config
+    return network.requires_grad_(True)
+
+
+def apply_adapter(adapter: Adapter, network: PreTrainedModel) -> PreTrainedModel:
     """The network with the adapter added to its weights, in place.
 
     Raises:
@@ -97,26 +106,25 @@ def merge_adapter(adapter: Adapter, network: PreTrainedModel) -> PreTrainedModel
     name = str(adapter.directory)
     import torch
 
+    from sinkscope.models.padding import differs
+
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what they are about is checked here
         adapted = _add(adapter, network, _read_config(name))
         _check_is_separate(name, network, adapted)
         ids = torch.arange(8, device=network.device)[None] % network.config.get_text_config().vocab_size
         with torch.no_grad():
-            expected = adapted(input_ids=ids).logits.float()
+            expected = adapted(input_ids=ids).logits
             try:
-                merged = adapted.merge_and_unload()
+                merged = merge_adapters(adapted)
             except Exception as error:  # of many types, from each kind of adapter
                 raise ModelError(
                     f"adapter {name!r} cannot be merged ({first_line(error)}); {NOT_MERGED}"
                 ) from error
-            found = merged(input_ids=ids).logits.float()
-    tolerance = 1e-3 if network.dtype == torch.float32 else 0.1
-    if (found - expected).abs().max() > tolerance * expected.abs().max():
+            found = merged(input_ids=ids).logits
+    if differs(found, expected, torch.ones_like(ids, dtype=torch.bool), network.dtype):
         raise ModelError(f"adapter {name!r}: the merged model gives other outputs than PEFT; {NOT_MERGED}")
-    if hasattr(merged, "peft_config"):
-        del merged.peft_config
-    return merged.requires_grad_(True)
+    return merged
 
 
 def _read_config(name: str) -> PeftConfig:

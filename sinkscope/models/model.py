@@ -15,7 +15,7 @@ import torch
 
 from sinkscope.errors import ModelError, first_line
 from sinkscope.io.progress import quiet_transformers
-from sinkscope.models.adapters import Adapter, find_adapter, merge_adapter, wrong_base
+from sinkscope.models.adapters import Adapter, apply_adapter, find_adapter, wrong_base
 from sinkscope.models.bridge import BootedBridge
 from sinkscope.models.gguf import dequantizing_options, forget_quantization
 from sinkscope.models.layers import count_layers, find_attention_layers
@@ -296,7 +296,7 @@ def load(
 
 
 def _load_adapted(name: str, adapter: Adapter, base: Model) -> Model:
-    network = merge_adapter(adapter, base.hf)
+    network = apply_adapter(adapter, base.hf)
     _check_weights(name, network)
     tokenizer = _adapter_tokenizer(adapter, base.hf, base.tokenizer)
     hashes = base.config_hash + hash_of_files(adapter.directory, NON_WEIGHT_FILES)

@@ -1,4 +1,4 @@
-"""Passages of several lengths as one batch."""
+"""Passages of several lengths as one batch, and the comparison of outputs on it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
@@ -39,3 +39,15 @@ class PaddedBatch:
         starts = [0 if side == "right" else ids.shape[1] - len(row) for row in rows]
         spans = [range(start, start + len(row)) for start, row in zip(starts, rows, strict=True)]
         return cls(ids.to(device), mask.to(device), position_ids.to(device), spans)
+
+
+def differs(
+    result: Float[Tensor, "batch position *rest"],
+    expected: Float[Tensor, "batch position *rest"],
+    mask: Bool[Tensor, "batch position"],
+    dtype: torch.dtype | None = None,
+) -> bool:
+    """Whether tensors differ, where `mask` has tokens, by more than the rounding of `dtype` explains."""
+    tolerance = 1e-3 if (dtype or expected.dtype) == torch.float32 else 0.1
+    result, expected = result[mask].float(), expected[mask].float()
+    return not (result - expected).abs().max() <= tolerance * expected.abs().max()

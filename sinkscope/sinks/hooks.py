@@ -11,7 +11,7 @@ from torch import Tensor
 
 from sinkscope.errors import ModelError, first_line
 from sinkscope.models.model import Model
-from sinkscope.models.padding import PaddedBatch
+from sinkscope.models.padding import PaddedBatch, differs
 from sinkscope.sinks.capture import (
     AttentionBlock,
     Backend,
@@ -21,7 +21,7 @@ from sinkscope.sinks.capture import (
     Visibility,
     VisibleKeys,
 )
-from sinkscope.sinks.probing import differs, make_probe
+from sinkscope.sinks.probing import make_probe
 
 Hook = Callable[..., Tensor | None]
 """Called with the tensor and `hook`, its hook point; what it returns replaces the tensor."""

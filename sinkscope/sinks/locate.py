@@ -369,11 +369,13 @@ def _figure_data(
     backend: BackendName = (
         "hooks" if sinks.data.attrs["backend"].startswith("hooks") else "tiled"
     )  # that of `sinks`
-    found = {"pattern": head_maps(model, passage, chosen, bin_size, backend)}
+    maps: list[BinnedPattern | BinnedScores] = [BinnedPattern(chosen, len(passage), bin_size)]
     if SCORES in sinks.passage:
-        found[SCORES] = attention_scores(model, passage, chosen, bin_size)
+        maps.append(BinnedScores(chosen, len(passage), bin_size))
+    choose_backend(model, [passage], backend).capture(model, [passage], maps)
+    found = dict(chain.from_iterable(statistic.result().items() for statistic in maps))
     map_data = xr.Dataset(
-        {name: (("map", "query", "key"), np.stack([*maps.values()])) for name, maps in found.items()},
+        {name: (("map", "query", "key"), values.numpy()) for name, values in found.items()},
         coords={
             "layer": ("map", [layer for layer, _ in chosen]),
             "head": ("map", [head for _, head in chosen]),

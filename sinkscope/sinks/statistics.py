@@ -316,7 +316,38 @@ def bin_size_for(n_heads: int, length: int) -> int:
     return -(-length // max(1, min(MAX_BINS, math.isqrt(MAX_CELLS // n_heads))))
 
 
-class BinnedPattern(Accumulator):
+class _BinnedMaps:
+    """Sums over bins of queries and keys, for some heads; a bin has `bin_size` positions."""
+
+    def __init__(self, heads: Sequence[Head], length: int, bin_size: int) -> None:
+        self.heads = tuple(heads)
+        self.length = length
+        self.bin_size = bin_size
+        self._n_bins = -(-length // bin_size)
+        self._by_layer: dict[int, list[tuple[int, int]]] = {}
+        for index, (layer, head) in enumerate(heads):
+            self._by_layer.setdefault(layer, []).append((index, head))
+
+    def _zeros(self) -> Float[Tensor, "head query_bin key_bin"]:
+        return torch.zeros(len(self.heads), self._n_bins, self._n_bins, dtype=torch.float64)
+
+    def _select(self, block: AttentionBlock) -> tuple[list[int], list[int]]:
+        """The maps that a block belongs to, and their heads by their number in the block."""
+        pairs = [pair for pair in self._by_layer.get(block.layer, ()) if pair[1] in block.heads]
+        return [index for index, _ in pairs], [head - block.heads.start for _, head in pairs]
+
+    def _add(
+        self, sums: Tensor, indices: list[int], block: AttentionBlock, values: Float[Tensor, "map row key"]
+    ) -> None:
+        """Add values of a block to the maps `indices` of `sums`."""
+        rows = block.rows // self.bin_size
+        keys = torch.arange(block.keys.start, block.keys.stop, device=values.device) // self.bin_size
+        into_bins = values.new_zeros(*values.shape[:2], self._n_bins).index_add_(2, keys, values).cpu()
+        for index, of_head in zip(indices, into_bins, strict=True):
+            sums[index].index_add_(0, rows, of_head)
+
+
+class BinnedPattern(_BinnedMaps, Accumulator):
     """`pattern`: attention into bins of keys (a sum), mean over bins of queries and over passages.
 
     A bin has `bin_size` positions, or fewer at the end of `length`, the length of the longest passage. A bin
@@ -333,40 +364,27 @@ class BinnedPattern(Accumulator):
     def __init__(
         self, heads: Sequence[Head], length: int, bin_size: int, *, full_length_only: bool = False
     ) -> None:
-        self.heads = tuple(heads)
-        self.length = length
-        self.bin_size = bin_size
+        super().__init__(heads, length, bin_size)
         self.full_length_only = full_length_only
-        self._by_layer: dict[int, list[tuple[int, int]]] = {}
-        for index, (layer, head) in enumerate(heads):
-            self._by_layer.setdefault(layer, []).append((index, head))
-        n_bins = -(-length // bin_size)
-        self._total = torch.zeros(len(heads), n_bins, n_bins, dtype=torch.float64)
-        self._n_queries = torch.zeros(len(heads), n_bins, dtype=torch.float64)
+        self._total = self._zeros()
+        self._n_queries = torch.zeros(len(heads), self._n_bins, dtype=torch.float64)
 
     def update(self, block: Block) -> None:
         if not require_full_attention(block, self):
             return
         if self.full_length_only and block.length != self.length:
             return
-        wanted = [pair for pair in self._by_layer.get(block.layer, ()) if pair[1] in block.heads]
-        if not wanted:
+        indices, heads = self._select(block)
+        if not indices:
             return
-        indices = [index for index, _ in wanted]
-        pattern = block.pattern[[head - block.heads.start for _, head in wanted]].double()
-        n_bins = self._total.shape[-1]
-        rows = block.rows // self.bin_size
-        keys = torch.arange(block.keys.start, block.keys.stop, device=pattern.device) // self.bin_size
-        into_bins = pattern.new_zeros(*pattern.shape[:2], n_bins).index_add_(2, keys, pattern).cpu()
-        for index, of_head in zip(indices, into_bins, strict=True):
-            self._total[index].index_add_(0, rows, of_head)
-        self._n_queries[indices] += torch.bincount(rows, minlength=n_bins)
+        self._add(self._total, indices, block, block.pattern[heads].double())
+        self._n_queries[indices] += torch.bincount(block.rows // self.bin_size, minlength=self._n_bins)
 
     def result(self) -> dict[str, Float[Tensor, "head query_bin key_bin"]]:
         return {"pattern": self._total / self._n_queries[..., None]}
 
 
-class BinnedScores:
+class BinnedScores(_BinnedMaps):
     """`attention_scores`: scores before the softmax, mean over bins of queries and of the keys they can see.
 
     With the layer's scaling, softcap and position bias. NaN where no query of a bin sees a key of the other.
@@ -374,29 +392,19 @@ class BinnedScores:
     """
 
     def __init__(self, heads: Sequence[Head], length: int, bin_size: int) -> None:
-        self.heads = tuple(heads)
-        self.bin_size = bin_size
-        n_bins = -(-length // bin_size)
-        self._total = torch.zeros(len(heads), n_bins, n_bins, dtype=torch.float64)
-        self._n_visible = torch.zeros(len(heads), n_bins, n_bins, dtype=torch.float64)
+        super().__init__(heads, length, bin_size)
+        self._total = self._zeros()
+        self._n_visible = self._zeros()
 
     def update(self, block: Block) -> None:
         if not require_full_attention(block, self):
             return
         assert block.scores is not None, "the backend tiled gives scores"
-        rows = block.rows // self.bin_size
-        keys = torch.arange(block.keys.start, block.keys.stop) // self.bin_size
-        for index, (layer, head) in enumerate(self.heads):
-            if layer != block.layer or head not in block.heads:
-                continue
-            scores = block.scores[head - block.heads.start].double().cpu()
-            visible = scores.isfinite()
-            for sums, values in (
-                (self._total, scores.masked_fill(~visible, 0.0)),
-                (self._n_visible, visible.double()),
-            ):
-                into_bins = values.new_zeros(len(rows), sums.shape[-1]).index_add_(1, keys, values)
-                sums[index].index_add_(0, rows, into_bins)
+        indices, heads = self._select(block)
+        scores = block.scores[heads].double()
+        visible = scores.isfinite()
+        self._add(self._total, indices, block, scores.masked_fill(~visible, 0.0))
+        self._add(self._n_visible, indices, block, visible.double())
 
     def needs_scores(self, passage: int) -> bool:
         return True

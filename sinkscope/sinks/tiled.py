@@ -22,7 +22,7 @@ from sinkscope.models.attention_tiles import MaskRule, PassageAttention, Scoring
 from sinkscope.models.hidden_states import decoder_layers
 from sinkscope.models.layers import LayerNumbers
 from sinkscope.models.model import Model
-from sinkscope.models.padding import PaddedBatch
+from sinkscope.models.padding import PaddedBatch, differs
 from sinkscope.sinks.capture import (
     AttentionBlock,
     Backend,
@@ -33,7 +33,7 @@ from sinkscope.sinks.capture import (
     VisibleKeys,
     needs_scores,
 )
-from sinkscope.sinks.probing import differs, make_probe
+from sinkscope.sinks.probing import make_probe
 
 
 class TiledBackend(Backend):

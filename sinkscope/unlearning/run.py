@@ -19,6 +19,7 @@ from sinkscope.io.atomic import in_use_error, is_in_use
 from sinkscope.io.interrupts import keep_interrupts
 from sinkscope.io.progress import OnProgress
 from sinkscope.io.run_directory import config_hash, create_run, is_complete, read_manifest, verify
+from sinkscope.models.adapters import merge_adapters
 from sinkscope.models.model import Model, load
 from sinkscope.unlearning.batch import BatchPlan, autocast
 from sinkscope.unlearning.checkpoints import Checkpoints
@@ -31,7 +32,6 @@ from sinkscope.unlearning.trainable import (
     add_adapters,
     freeze_except,
     hidden_state_layer,
-    merge_adapters,
     references_needed,
     trained_names,
 )

@@ -138,11 +138,3 @@ def add_adapters(recipe: Recipe, model: PreTrainedModel, names: list[str] | None
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
         return LoraModel(model, LoraConfig(target_modules=targets, **settings), "default")
-
-
-def merge_adapters(adapted: LoraModel) -> PreTrainedModel:
-    """The original modules with the adapters added to their weights; nothing is frozen."""
-    model = adapted.merge_and_unload()
-    if hasattr(model, "peft_config"):
-        del model.peft_config
-    return model.requires_grad_(True)

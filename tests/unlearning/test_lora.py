@@ -10,10 +10,11 @@ from safetensors.torch import load_file
 
 from sinkscope import load
 from sinkscope.errors import RecipeError
+from sinkscope.models.adapters import merge_adapters
 from sinkscope.models.model import Model
 from sinkscope.unlearning.recipe import Recipe
 from sinkscope.unlearning.run import unlearn
-from sinkscope.unlearning.trainable import add_adapters, merge_adapters, trained_names
+from sinkscope.unlearning.trainable import add_adapters, trained_names
 
 IDS = torch.tensor([[5, 9, 20, 33, 7]])
 
