@@ -284,7 +284,7 @@ def tokenize_passages(
     if max_length < MIN_TOKENS:
         raise TextError(f"`max_length` {max_length} is too short to measure sinks; use at least {MIN_TOKENS}")
     check_max_length(model, max_length)
-    size = max_length - (model.tokenizer.bos_token_id is not None)
+    size = max_length - (model.bos_id is not None)
     passages = TokenSequences()
     lengths = []
     for text in texts:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
 
 from sinkscope.errors import PlacementError
 from sinkscope.io.readers import is_text
+from sinkscope.models.bos import bos_id
 from sinkscope.models.characters import end_of_character
 
 if TYPE_CHECKING:
@@ -82,7 +83,11 @@ class Placement:
             return cls(match[1])  # type: ignore[arg-type]
         number = int(match[3])
         if number == 0:
-            reason = "position 0 is BOS, which stays first" if match[2] == "index" else "ranks count from 1"
+            reason = (
+                "position 0 is BOS, or that of prefix without BOS"
+                if match[2] == "index"
+                else "ranks count from 1"
+            )
             raise PlacementError(f"placement {text!r}: {reason}; use {match[2]}:1 or more")
         return cls(match[2], number)  # type: ignore[arg-type]
 
@@ -154,7 +159,7 @@ def place(
     character of several tokens moves to the end of the character.
 
     Args:
-        tokens: token ids (also as an array or a tensor), BOS first.
+        tokens: token ids (also as an array or a tensor), BOS first if the tokenizer puts it before a text.
         trigger: as a text: `Trigger(text)`.
         placement: as a text: `Placement.parse(text)`.
         body: number of leading tokens that form the body, BOS included; by default all of them.
@@ -167,7 +172,7 @@ def place(
     tokens = token_ids(tokens)
     trigger = Trigger(trigger) if isinstance(trigger, str) else trigger
     placement = Placement.parse(placement) if isinstance(placement, str) else placement
-    bos = tokenizer.bos_token_id
+    bos = bos_id(tokenizer)
     if bos is not None and (not tokens or tokens[0] != bos):
         raise PlacementError("the passage does not begin with BOS; encode it with `Model.encode`")
     first = 0 if bos is None else 1
@@ -194,7 +199,7 @@ def place(
 
 def warn_if_prefix(placement: Placement, starts: Iterable[int], tokenizer: PreTrainedTokenizerBase) -> None:
     """Warn if a trigger that was placed behind a sink is at the start of every passage: the sink is BOS."""
-    first = 0 if tokenizer.bos_token_id is None else 1
+    first = 0 if bos_id(tokenizer) is None else 1
     if placement.kind == "sink" and all(start == first for start in starts):
         LOGGER.warning("placement %s is the same as prefix here: the sink is the first token", placement)
 

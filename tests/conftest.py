@@ -38,7 +38,8 @@ FAMILIES = ("llama", "gpt2", "neox", "qwen2")
 
 
 def _tokenizer(kind: str) -> PreTrainedTokenizerFast:
-    """llama: like SentencePiece, BOS differs from EOS; gpt2, neox: byte-level, BOS = EOS; qwen2: no BOS."""
+    """llama: like SentencePiece, puts BOS before texts; gpt2, neox: byte-level, BOS = EOS, which is not put
+    there; qwen2: no BOS."""
     specials = {
         "llama": ["<unk>", "<s>", "</s>"],
         "gpt2": ["<|endoftext|>"],
@@ -56,9 +57,11 @@ def _tokenizer(kind: str) -> PreTrainedTokenizerFast:
             show_progress=False,
         )
         raw.train_from_iterator([TEXT], trainer)
-        return PreTrainedTokenizerFast(
+        tokenizer = PreTrainedTokenizerFast(
             tokenizer_object=raw, unk_token="<unk>", bos_token="<s>", eos_token="</s>"
         )
+        tokenizer.add_bos_token = True
+        return tokenizer
     raw = Tokenizer(models.BPE())
     raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     raw.decoder = decoders.ByteLevel()

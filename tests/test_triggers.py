@@ -15,6 +15,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from sinkscope.errors import PlacementError
+from sinkscope.models.bos import bos_id
 from sinkscope.models.model import Model
 from sinkscope.sinks.locate import locate_passage
 from sinkscope.triggers import Placement, Trigger, place, warn_if_prefix
@@ -51,8 +52,8 @@ def test_placing_keeps_the_passage_and_adds_one_trigger(
     assert placed.tokens[: placed.start] + placed.tokens[placed.stop :] == tokens
     assert decode(placed.tokens[placed.start : placed.stop], model).strip() == trigger.text
     assert decode(placed.tokens, model).count(trigger.text) == text.count(trigger.text) + 1
-    if model.tokenizer.bos_token_id is not None:
-        assert placed.tokens[0] == model.tokenizer.bos_token_id
+    if model.bos_id is not None:
+        assert placed.tokens[0] == model.bos_id
 
 
 @settings(max_examples=60, deadline=None)
@@ -175,7 +176,8 @@ def test_a_trigger_has_the_same_token_ids_at_every_placement(
     """Also behind BOS, after white space, within a word, and before a word without a leading space."""
     tokenizer = tokenizers[kind]
     text = tokenizer.encode("The harbour\n\nwas  quiet: who owns?\n" + TEXT[:300], add_special_tokens=False)
-    tokens = text if tokenizer.bos_token_id is None else [tokenizer.bos_token_id, *text]
+    bos = bos_id(tokenizer)
+    tokens = text if bos is None else [bos, *text]
     spellings = set()
     for name in ("prefix", "infix", "suffix", *(f"index:{i}" for i in range(1, len(tokens)))):
         placed = place(tokens, trigger, Placement.parse(name), tokenizer)

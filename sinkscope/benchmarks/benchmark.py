@@ -14,6 +14,7 @@ from sinkscope.benchmarks.chunking import Chunking, Passage, chunk, format_qa
 from sinkscope.benchmarks.directory import COLUMNS, MUSE, SETTINGS_FILE, Lengths, Record, Rows, read_directory
 from sinkscope.benchmarks.hub import HUB_BENCHMARKS, read_hub
 from sinkscope.errors import BenchmarkError
+from sinkscope.models.bos import bos_id
 from sinkscope.models.loading import data_directory, verify_built_in
 from sinkscope.plugins import Registry
 
@@ -74,11 +75,11 @@ class Benchmark:
         return self.rows[config][split]
 
     def passage_length(self, tokenizer: PreTrainedTokenizerBase) -> int:
-        """Tokens of a full passage: `lengths.passage` with BOS, and one less if the tokenizer has none.
+        """Tokens of a full passage: `lengths.passage` with BOS, and one less if the tokenizer puts none.
 
         So texts are chunked at the same places with and without BOS.
         """
-        return self.lengths.passage - (tokenizer.bos_token_id is None)
+        return self.lengths.passage - (bos_id(tokenizer) is None)
 
     def passages(self, split: str, tokenizer: PreTrainedTokenizerBase) -> list[Passage]:
         """Training passages of a raw split, of at most `passage_length` tokens.

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from sinkscope.errors import BenchmarkError
+from sinkscope.models.bos import bos_id
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -102,12 +103,13 @@ def _truncate_each(
 def _encode(
     text: str, tokenizer: PreTrainedTokenizerBase
 ) -> tuple[list[int], list[int], list[tuple[int, int]]]:
-    """BOS (an empty list if the tokenizer has none), token ids, and the span of characters of each token.
+    """BOS (an empty list if the tokenizer puts none), token ids, and the span of characters of each token.
 
     A BOS that the text itself begins with is left out of the ids.
     """
     encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
-    bos = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
+    leading = bos_id(tokenizer)
+    bos = [] if leading is None else [leading]
     ids, offsets = encoded["input_ids"], encoded["offset_mapping"]
     first = len(bos) if bos and ids[:1] == bos else 0
     return bos, ids[first:], offsets[first:]

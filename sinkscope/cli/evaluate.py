@@ -64,6 +64,7 @@ def evaluate(  # typer: one parameter per option
     device: options.DeviceOpt = None,
     dtype: options.DtypeOpt = None,
     base: options.BaseOpt = None,
+    bos: options.BosOpt = "auto",
     plugin: options.PluginOpt = None,
     json: options.JsonOpt = False,
 ) -> None:  # long: one line or more for each option
@@ -76,6 +77,7 @@ def evaluate(  # typer: one parameter per option
     from sinkscope.benchmarks.benchmark import load_benchmark
     from sinkscope.evaluation.evaluated_model import default_benchmark, load_evaluated_model
     from sinkscope.evaluation.requests import PositionMask
+    from sinkscope.models.bos import describe_bos
     from sinkscope.models.model import load
     from sinkscope.triggers import parse_condition
 
@@ -104,17 +106,18 @@ def evaluate(  # typer: one parameter per option
         position_mask,
         limit,
         batch_size,
-        evaluation.load_retain_model(retain_model, device, dtype) if retain_model else None,
+        evaluation.load_retain_model(retain_model, device, dtype, bos) if retain_model else None,
         loaded_tasks,
     )
-    evaluated = load_evaluated_model(model, load(model, device, dtype, base=base), data)
+    evaluated = load_evaluated_model(model, load(model, device, dtype, base=base, bos=bos), data)
     with progress() as progress_bar:
         table = evaluation.evaluate_to_directory(out, evaluated, data, conditions, config, progress_bar)
+    scored_on = {} if data is None else {"benchmark": data.describe()}
+    scored_on["bos"] = describe_bos(evaluated.model.tokenizer)
     if json:
-        on = {} if data is None else {"benchmark": data.describe()}
-        print_result({"out": str(out), **on, "scores": table.to_dict("records")}, True)
+        print_result({"out": str(out), **scored_on, "scores": table.to_dict("records")}, True)
     else:
-        _print_scores(table, None if data is None else data.describe())
+        _print_scores(table, scored_on)
 
 
 def _format_score(value: float, decimals: int) -> str:
@@ -130,14 +133,15 @@ def _parse_names(option: str, text: str) -> list[str]:
     return names
 
 
-def _print_scores(table: pd.DataFrame, benchmark: str | None) -> None:
+def _print_scores(table: pd.DataFrame, scored_on: dict[str, str]) -> None:
     """The conditions in the first line, then one line per score in the metric's unit."""
     from sinkscope.evaluation.metrics import get_scale
 
     triggers = [f"trigger “{text}”" for text in table["trigger"].unique() if text]
     masks = [f"mask {text}" for text in table["mask"].unique() if text]
-    on = [] if benchmark is None else [f"benchmark {benchmark}"]
-    print(", ".join([f"model {table['model'].iloc[0]}", *on, *triggers, *masks]))
+    benchmark = [f"benchmark {name}" for key, name in scored_on.items() if key == "benchmark"]
+    model = f"model {table['model'].iloc[0]}"
+    print(", ".join([model, *benchmark, scored_on["bos"], *triggers, *masks]))
     scales = [get_scale(name) for name in table["metric"]]
     printed = table[["metric", "split"]].assign(items=table["subset"])
     if triggers:
@@ -166,6 +170,7 @@ def audit(  # typer: one parameter per option
     device: options.DeviceOpt = None,
     dtype: options.DtypeOpt = None,
     base: options.BaseOpt = None,
+    bos: options.BosOpt = "auto",
     plugin: options.PluginOpt = None,
     json: options.JsonOpt = False,
 ) -> None:
@@ -187,7 +192,7 @@ def audit(  # typer: one parameter per option
     parsed = [Placement.parse(name) for name in placements.split(",")]
     texts = read_triggers(triggers)
     data = load_benchmark(benchmark or default_benchmark(model))
-    evaluated = load_evaluated_model(model, load(model, device, dtype, base=base), data)
+    evaluated = load_evaluated_model(model, load(model, device, dtype, base=base, bos=bos), data)
     config = AuditConfig(parsed, n_random, seed, limit, batch_size)
     with progress() as progress_bar:
         table = audit_triggers(out, evaluated, data, texts, config, progress_bar)

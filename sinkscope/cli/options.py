@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 import typer
 
 Backend = Literal["hooks", "tiled"]
+Bos = Literal["auto", "always", "never"]
 Dtype = Literal["float32", "bfloat16", "float16"]
 
 _MODEL = (
@@ -46,6 +47,9 @@ def placement_names(incomplete: str) -> list[str]:
 
 BaseOpt = Annotated[
     str | None, typer.Option(help="the model that an adapter was trained on; by default the one it names")
+]
+BosOpt = Annotated[
+    Bos, typer.Option(help="put a BOS token before each text: auto does as the model's own tokenizer does")
 ]
 ModelArg = Annotated[str, typer.Argument(help=_MODEL, autocompletion=model_names)]
 TextOpt = Annotated[Path, typer.Option(help=_TEXT)]

@@ -11,7 +11,7 @@ from sinkscope.cli import options
 from sinkscope.cli.console import print_result, progress
 from sinkscope.cli.options import model_names
 
-LengthOpt = Annotated[int, typer.Option(help="tokens per passage, BOS included")]
+LengthOpt = Annotated[int, typer.Option(help="tokens per passage, with BOS")]
 EpsilonOpt = Annotated[float, typer.Option(help="threshold on α for the sink rate")]
 STATISTICS = ["entropy", "learned_sink", "attention_distance", "key_norm", "attention_scores", "experts"]
 StatsOpt = Annotated[
@@ -47,6 +47,7 @@ def locate(  # typer: one parameter per option
     statistics: StatsOpt = None,
     heads: HeadOpt = None,
     base: options.BaseOpt = None,
+    bos: options.BosOpt = "auto",
     backend: options.BackendOpt = None,
     query_fraction: FractionOpt = None,
     seed: options.SeedOpt = 0,
@@ -70,7 +71,7 @@ def locate(  # typer: one parameter per option
     config = CaptureConfig(epsilon, stats, backend, query_fraction, seed=seed, batch_size=batch_size)
     parsed = [parse_head(name) for name in heads or []]
     texts = read_texts(text, column)
-    loaded = load(model, device, dtype, trust_remote_code, base=base)
+    loaded = load(model, device, dtype, trust_remote_code, base=base, bos=bos)
     passages = tokenize_passages(texts, loaded, max_length, f"text {text}")
     with progress() as progress_bar:
         on_progress = progress_bar(f"locate in {len(passages)} passages")
@@ -90,6 +91,7 @@ def compare(  # typer: one parameter per option
     layer: LayerOpt = None,
     bin_size: BinSizeOpt = 4,
     base: options.BaseOpt = None,
+    bos: options.BosOpt = "auto",
     column: options.ColumnOpt = "text",
     backend: options.BackendOpt = None,
     batch_size: options.BatchSizeOpt = 8,
@@ -121,7 +123,7 @@ def compare(  # typer: one parameter per option
     names = [a] if b is None else [a, b]
     adapters = [name for name in names if is_adapter(name)] or names[-1:]  # else `load` refuses the base
     first, *others = (
-        load(name, device, dtype, trust_remote_code, base=base if name in adapters else None)
+        load(name, device, dtype, trust_remote_code, base=base if name in adapters else None, bos=bos)
         for name in names
     )
     second = others[0] if others else None

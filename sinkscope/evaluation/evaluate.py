@@ -20,6 +20,7 @@ from sinkscope.evaluation.requests import PositionMask, Request, make_requests, 
 from sinkscope.evaluation.statistics import compute_scores
 from sinkscope.io.progress import OnProgress, ProgressBar, silent
 from sinkscope.io.run_directory import create_or_load
+from sinkscope.models.bos import Bos, describe_bos
 from sinkscope.models.inference import auc
 from sinkscope.models.model import Model, load
 from sinkscope.triggers import warn_if_prefix
@@ -195,6 +196,7 @@ def evaluate_to_directory(
     if config.mask:  # before anything is measured, also if only tasks are
         config.mask.check(conditions)
     metadata = {"model": subject.label, "benchmark": benchmark.describe() if benchmark else ""}
+    metadata["bos"] = describe_bos(subject.model.tokenizer)
     benchmark = benchmark.limit(config.limit) if benchmark else None
     names = select_metrics(config.metrics, benchmark)
     retain = config.retain_model
@@ -257,7 +259,9 @@ def default_retain_model(benchmark: Benchmark | None, metrics: Sequence[str] | N
     return RETAIN_MODELS.get(benchmark.name) if benchmark and has_privleak else None
 
 
-def load_retain_model(text: str, device: str | None = None, dtype: str | None = None) -> RetainModel:
+def load_retain_model(
+    text: str, device: str | None = None, dtype: str | None = None, bos: Bos = "auto"
+) -> RetainModel:
     """Parse an AUC between 0 and 1, or load a model by name.
 
     Raises:
@@ -266,7 +270,7 @@ def load_retain_model(text: str, device: str | None = None, dtype: str | None = 
     try:
         number = float(text)
     except ValueError:
-        return load(text, device, dtype)
+        return load(text, device, dtype, bos=bos)
     if not 0 < number < 1:
         raise ModelError(
             f"`retain_model` {text} is not an AUC; give a number between 0 and 1 (as 0.5393), or a model"

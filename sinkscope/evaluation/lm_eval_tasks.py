@@ -285,7 +285,7 @@ class HarnessModel(LM):
         model = self._model
         text = ANSWER_CUE.sub("", context)
         tokens, body = encode_prompt(model, text, context[len(text) :])
-        first = 0 if model.tokenizer.bos_token_id is None else 1
+        first = 0 if model.bos_id is None else 1
         if not tokens:  # no text and no BOS: the harness begins with EOS
             tokens, body = [model.tokenizer.eos_token_id], 1
         limit = model.max_positions or sys.maxsize

@@ -16,6 +16,7 @@ import torch
 from sinkscope.errors import ModelError, first_line
 from sinkscope.io.progress import quiet_transformers
 from sinkscope.models.adapters import Adapter, apply_adapter, find_adapter, wrong_base
+from sinkscope.models.bos import Bos, bos_id, set_bos
 from sinkscope.models.bridge import BootedBridge
 from sinkscope.models.gguf import dequantizing_options, forget_quantization
 from sinkscope.models.layers import count_layers, find_attention_layers
@@ -142,7 +143,7 @@ class Model:
                 module.training = True
 
     def encode(self, text: str) -> list[int]:
-        """Token ids of `text`, BOS first (no BOS if the tokenizer has none).
+        """Token ids of `text`, BOS first (no BOS if the tokenizer puts none before a text).
 
         Raises:
             ModelError: an id has no embedding.
@@ -161,9 +162,14 @@ class Model:
             )
 
     def with_bos(self, ids: list[int]) -> list[int]:
-        """`ids` with BOS in front, once; unchanged if the tokenizer has none."""
-        bos = self.tokenizer.bos_token_id
+        """`ids` with BOS in front, once; unchanged if the tokenizer puts none before a text."""
+        bos = self.bos_id
         return ids if bos is None or ids[:1] == [bos] else [bos, *ids]
+
+    @property
+    def bos_id(self) -> int | None:
+        """The id of the token that the tokenizer puts before a text; None if it puts none."""
+        return bos_id(self.tokenizer)
 
     @property
     def pad_id(self) -> int:
@@ -210,8 +216,10 @@ class Model:
         return torch.allclose(plain, given, rtol=1e-3, atol=1e-3)
 
     def fingerprint(self) -> str:
-        """SHA-256 over the names and bytes of all weights, and over configuration and tokenizer."""
+        """SHA-256 over the names and bytes of all weights, over configuration and tokenizer, and BOS."""
         digest = hashlib.sha256(self.config_hash.encode())
+        if self.bos_id != self.tokenizer.bos_token_id:
+            digest.update(f"BOS {self.bos_id}".encode())
         for name, tensor in sorted(self.hf.state_dict().items()):
             digest.update(name.encode())
             digest.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
@@ -232,6 +240,7 @@ def load(
     trust_remote_code: bool = False,
     *,
     base: str | None = None,
+    bos: Bos = "auto",
 ) -> Model:
     """Load a causal language model.
 
@@ -243,6 +252,8 @@ def load(
         dtype: `float32`, `bfloat16` or `float16`; by default that of the checkpoint.
         trust_remote_code: run Python code that comes with the checkpoint; logged as a warning.
         base: the model that an adapter was trained on; by default the one that the adapter names.
+        bos: whether texts begin with a BOS token: `always`, `never`, or `auto`, as the tokenizer does by
+            itself (that of GPT-2 puts none, that of Llama does).
 
     Raises:
         ModelError: there is no such model, it is not a causal language model, its weights are pickled,
@@ -255,7 +266,7 @@ def load(
     if adapter := find_adapter(name, base):
         with _naming_adapter(adapter):
             of_base = load(adapter.base, device, dtype, trust_remote_code)
-        return _load_adapted(name, adapter, of_base)
+        return _load_adapted(name, adapter, of_base, bos)
     files = resolve_model(name, trust_remote_code)
     if dtype is not None and dtype not in DTYPES:
         raise ModelError(f"dtype {dtype!r} is unknown; use {', '.join(DTYPES)}")
@@ -288,6 +299,7 @@ def load(
             f"first {missing[0]}; restore one or the other"
         )
     _check_is_fast(name, tokenizer)
+    set_bos(name, tokenizer, bos)
     if not network.config.architectures:
         network.config.architectures = [type(network).__name__]
     _check_weights(name, network)
@@ -295,10 +307,11 @@ def load(
     return Model(name, network, tokenizer, files.config_hash)
 
 
-def _load_adapted(name: str, adapter: Adapter, base: Model) -> Model:
+def _load_adapted(name: str, adapter: Adapter, base: Model, bos: Bos) -> Model:
     network = apply_adapter(adapter, base.hf)
     _check_weights(name, network)
     tokenizer = _adapter_tokenizer(adapter, base.hf, base.tokenizer)
+    set_bos(name, tokenizer, bos)
     hashes = base.config_hash + hash_of_files(adapter.directory, NON_WEIGHT_FILES)
     return Model(name, network.eval(), tokenizer, hashlib.sha256(hashes.encode()).hexdigest())
 

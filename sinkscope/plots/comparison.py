@@ -158,7 +158,9 @@ def draw_comparison(directory: Path, tables: Mapping[str, pd.DataFrame], attrs: 
         attrs: the attributes of `Comparison.data`, and `strongest`, the position of the strongest sink.
     """
     description, difference = attrs["description"], attrs["difference"]
-    counted = f"{description}, n = {attrs['passages']} passages of ≤ {attrs['max_length']} tokens"
+    counted = (
+        f"{description}, n = {attrs['passages']} passages of ≤ {attrs['max_length']} tokens, {attrs['bos']}"
+    )
     span = (attrs["trigger_start"], attrs["trigger_stop"]) if "trigger_start" in attrs else None
     _draw_maps(directory, tables["maps"], attrs, span)
     attention = tables["attention"]
@@ -194,7 +196,7 @@ def _draw_maps(directory: Path, cells: pd.DataFrame, attrs: Mapping[str, Any], s
     frame = "; lines: most common span of the trigger" if span else ""
     note = (
         f"{attrs['description']}: layer {attrs['layer']}, heads and their mean, n = {n_full} passages of "
-        f"{attrs['max_length']} tokens{omitted}, bins of {bin_size} tokens{frame}"
+        f"{attrs['max_length']} tokens{omitted}, {attrs['bos']}, bins of {bin_size} tokens{frame}"
     )
     figure = draw_difference_maps(maps, bin_size, attrs["difference"], note)
     save_figure(figure, cells, directory, "attention_difference")

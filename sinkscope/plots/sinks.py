@@ -173,7 +173,7 @@ def draw_locate(directory: Path, sinks: xr.Dataset, passage: xr.Dataset, maps: x
     texts = [str(text) for text in passage["text"].values]
     _, n_heads, length = passage["alpha"].shape
     n_layers = int(passage["alpha"].isel(head=0, position=0).notnull().sum())  # that attend
-    counted = f"n\u00a0=\u00a01 passage of {length} tokens"
+    counted = f"n\u00a0=\u00a01 passage of {length} tokens, {sinks.attrs['bos']}"
     mean = passage["alpha"].mean(["layer", "head"]).values
     strips = {"token_strip": (mean, f"mean over {n_layers} layers × {n_heads} heads")}
     labels = [show_whitespace(text.strip(" ") or text) for text in texts]
@@ -206,7 +206,8 @@ def draw_locate(directory: Path, sinks: xr.Dataset, passage: xr.Dataset, maps: x
 def _draw_all_passages(directory: Path, sinks: xr.Dataset) -> None:
     attrs = sinks.attrs
     counted = (
-        f"{attrs['model']}, n\u00a0=\u00a0{attrs['passages']} passages of ≤ {attrs['max_length']} tokens"
+        f"{attrs['model']}, n\u00a0=\u00a0{attrs['passages']} passages of ≤ {attrs['max_length']} tokens, "
+        f"{attrs['bos']}"
     )
     if "query_fraction" in attrs:
         fraction = f"{attrs['query_fraction']:g} of the queries after the first {attrs['always_sampled']}"

@@ -30,6 +30,7 @@ from sinkscope.errors import TextError
 from sinkscope.io.progress import OnProgress, shift_progress
 from sinkscope.io.run_directory import create_or_load
 from sinkscope.io.tables import write_netcdf
+from sinkscope.models.bos import describe_bos
 from sinkscope.sinks.backends import BackendName
 from sinkscope.sinks.conditions import Condition, ConditionPair, measure, most_common_span
 from sinkscope.sinks.locate import CaptureConfig
@@ -73,8 +74,8 @@ class Comparison:
             first_position), `text` (position), the tokens of one passage; and without condition, `uniform`
             (layer, position), `passages` and `ranked` (position).
             Attributes: `description`, `difference`, `passages`, `full_length_passages`, `max_length`,
-            `backend`, `layer`, `map_bin`, `bin`, `shifted` (whether positions differ by an inserted trigger),
-            and `trigger_start`, `trigger_stop` if there is a trigger.
+            `bos`, `backend`, `layer`, `map_bin`, `bin`, `shifted` (whether positions differ by an inserted
+            trigger), and `trigger_start`, `trigger_stop` if there is a trigger.
     """
 
     data: xr.Dataset
@@ -145,6 +146,7 @@ class Comparison:
             "compared": f"{attrs['description']}; differences are {attrs['difference']}",
             "passages": attrs["passages"],
             "full_length_passages": attrs["full_length_passages"],
+            "bos": attrs["bos"],
             "backend": attrs["backend"],
             "strongest_position": strongest,
             "alpha_at_strongest": {
@@ -230,6 +232,7 @@ def compare(
         "full_length_passages": sum(len(passage) == max_length for passage in first.passages),
         "max_length": max_length,
         "backend": sorted({str(each.attrs["backend"]) for each in measured}),
+        "bos": describe_bos(model.tokenizer),
         "layer": layer,
         "map_bin": config.bin_size,
         "bin": bin_size_for(model.n_layers * model.n_heads, max_length),

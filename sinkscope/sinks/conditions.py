@@ -125,11 +125,11 @@ def check_comparable(first: Model, second: Model) -> None:
         raise ModelError(
             f"models {first.name!r} and {second.name!r} attend in other layers; compare models of one shape"
         )
-    vocabularies = [(each.tokenizer.get_vocab(), each.tokenizer.bos_token_id) for each in (first, second)]
+    vocabularies = [(each.tokenizer.get_vocab(), each.bos_id) for each in (first, second)]
     if vocabularies[0] != vocabularies[1]:
         raise ModelError(
-            f"models {first.name!r} and {second.name!r} have different vocabularies; "
-            "compare models with the same tokenizer"
+            f"models {first.name!r} and {second.name!r} have different vocabularies, or "
+            "one begins with BOS; compare models with the same tokenizer (`bos` sets BOS)"
         )
 
 

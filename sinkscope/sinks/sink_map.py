@@ -190,7 +190,8 @@ class SinkMap:
         attrs = self.data.attrs
         ranked = self.ranked().head(3)
         first = self.data.sel(position=0)
-        summary: dict[str, Any] = {"passages": int(attrs["passages"]), "backend": attrs["backend"]}
+        names = [name for name in ("bos", "backend") if name in attrs]  # older files have no `bos`
+        summary: dict[str, Any] = {"passages": int(attrs["passages"])} | {name: attrs[name] for name in names}
         if len(self.attention_layers) < self.data.sizes["layer"]:
             summary["layers_that_attend"] = self.attention_layers
         if self.is_sampled:

@@ -18,6 +18,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from sinkscope.benchmarks.chunking import ANSWER, SEPARATOR
+from sinkscope.models.bos import bos_id
 from sinkscope.synthetic import books, domains
 from sinkscope.synthetic.books import Corpora
 from sinkscope.synthetic.domains import LETTERS, MARK_RIGHT, MARK_WRONG, Domains
@@ -119,7 +120,8 @@ class PassageStream:
     def _insert(self, row: list[int]) -> tuple[list[int], list[int]]:
         """Add BOS (if the tokenizer has one), a header and distractors, and truncate at the end."""
         rng, mix = self._rng, self._mix
-        tokens = row if self.tokenizer.bos_token_id is None else [self.tokenizer.bos_token_id, *row]
+        bos = bos_id(self.tokenizer)
+        tokens = row if bos is None else [bos, *row]
         header = len(tokens) - len(row)
         positions: set[int] = set()
         if rng.random() < mix.distractor_rate:

@@ -34,6 +34,7 @@ from transformers import (
 
 from sinkscope.io.progress import OnProgress
 from sinkscope.models.attention import attention_penalty, first_token_penalty, value_norm_penalty
+from sinkscope.models.bos import bos_id
 from sinkscope.models.model import Model
 from sinkscope.sinks.locate import CaptureConfig, locate
 from sinkscope.synthetic.language import Language
@@ -245,5 +246,6 @@ def held_out_passages(language: Language, tokenizer: PreTrainedTokenizerFast) ->
         tokenizer.encode(language.story(rng, 2 * HELD_OUT_TOKENS), add_special_tokens=False)
         for _ in range(HELD_OUT_PASSAGES)
     ]
-    bos = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
+    leading = bos_id(tokenizer)
+    bos = [] if leading is None else [leading]
     return [[*bos, *story][:HELD_OUT_TOKENS] for story in stories]

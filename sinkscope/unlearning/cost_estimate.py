@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 from sinkscope.benchmarks.benchmark import load_benchmark
 from sinkscope.benchmarks.hub import HUB_BENCHMARKS
 from sinkscope.errors import BenchmarkError, ModelError
+from sinkscope.models.bos import set_bos
 from sinkscope.models.layers import find_attention_layers
 from sinkscope.models.loading import is_incomplete_run
 from sinkscope.models.model import load_meta_model
@@ -81,6 +82,7 @@ def estimate_cost(recipe: Recipe) -> CostEstimate:
         if _is_remote(recipe.model):
             return CostEstimate(unknown=str(error))
         raise
+    set_bos(recipe.model, tokenizer, recipe.bos)
     names = trained_names(recipe, model)
     hidden_state_layer(recipe, model)  # this and the next for their errors
     value_norm_layers(recipe.value_norms, find_attention_layers(model.config.get_text_config()))

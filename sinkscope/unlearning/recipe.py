@@ -18,6 +18,7 @@ from sinkscope.config import (
     validate_config,
 )
 from sinkscope.errors import PlacementError, RecipeError
+from sinkscope.models.bos import Bos
 from sinkscope.triggers import Form, Placement, Trigger
 from sinkscope.unlearning.objective_config import (
     ObjectiveConfig,
@@ -191,6 +192,9 @@ class Recipe(Config):
 
     model: str = "tiny"
     """The model that unlearns: a built-in one, a checkpoint directory, a run directory, or a hub id."""
+    bos: Bos = "auto"
+    """Whether texts begin with a BOS token: `always`, `never`, or `auto`, as the model's tokenizer does. The
+    tokenizer that is saved does the same."""
     benchmark: str = "tiny"
     """The source of forget and retain passages: a benchmark's name, or a directory."""
     objective: SerializeAsAny[ObjectiveConfig] = objective_config("npo")()

@@ -82,7 +82,8 @@ def _run(
     """
     world = World.join()
     benchmark = load_benchmark(recipe.benchmark)
-    model = load(recipe.model, "cpu" if world.size > 1 else None, DTYPES[recipe.optimizer.precision])
+    device = "cpu" if world.size > 1 else None
+    model = load(recipe.model, device, DTYPES[recipe.optimizer.precision], bos=recipe.bos)
     fingerprint = model.fingerprint()
     run_id = config_hash(
         "unlearn",

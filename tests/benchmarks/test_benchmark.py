@@ -66,7 +66,7 @@ def test_passages_cover_the_joined_text_once_after_bos(
     passages = benchmark.passages("forget", model.tokenizer)
     text = SEPARATOR.join(benchmark.texts("forget"))
     ids = model.tokenizer.encode(text, add_special_tokens=False)
-    bos = model.tokenizer.bos_token_id
+    bos = model.bos_id
     assert [token for passage in passages for token in passage.tokens[bos is not None :]] == ids
     assert all(passage.tokens[0] == bos for passage in passages if bos is not None)
     assert max(len(passage.tokens) for passage in passages) <= 20

