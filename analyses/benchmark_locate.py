@@ -55,7 +55,7 @@ def write_text(path: Path, model: Model, n_passages: int, length: int) -> None:
     tokenizer = model.tokenizer
     words = "the of and a in is it that was for on are with as his they at be this from have or by one had"
     words = random.Random(0).choices(words.split(), k=n_passages * length)  # a token each
-    n_tokens = n_passages * (length - 1)  # a passage begins with BOS
+    n_tokens = n_passages * (length - (model.bos_id is not None))
     ids = tokenizer.encode(" ".join(words), add_special_tokens=False)[:n_tokens]
     path.write_text(tokenizer.decode(ids), encoding="utf-8")
 

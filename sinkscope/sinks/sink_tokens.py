@@ -19,6 +19,8 @@ from sinkscope.sinks.statistics import Accumulator, AttentionReceived, PerPositi
 KINDS = ("first", "newline", "punctuation", "number", "word start", "word part", "character part", "other")
 MIN_MAGNITUDE = 100.0
 TIMES_MEDIAN = 1000.0
+MEDIAN_TOKENS = 128
+"""Tokens that a passage's median is over: in longer passages every second one, or fewer."""
 """A massive activation exceeds both: this magnitude, and this multiple of the median of its passage."""
 
 
@@ -160,7 +162,7 @@ class MassiveActivations(Accumulator):
     """Per layer, the largest |x| of the residual stream, and in how many passages it is massive.
 
     Massive activations exceed 100 and a thousand times the passage's median |x| (Sun et al., arXiv
-    2402.17762).
+    2402.17762). The median is over at most `MEDIAN_TOKENS` evenly spaced tokens of the passage.
     """
 
     residual = True
@@ -180,7 +182,7 @@ class MassiveActivations(Accumulator):
         magnitude = block.residual.abs().float()
         argmax = int(magnitude.argmax())
         largest = float(magnitude.flatten()[argmax])
-        median = float(magnitude.median())
+        median = float(magnitude[:: -(-len(magnitude) // MEDIAN_TOKENS)].median())
         self._n_passages[layer] += 1
         self._times_median[layer] += largest / median if median > 0 else float("inf")
         self._n_massive[layer] += largest > MIN_MAGNITUDE and largest >= TIMES_MEDIAN * median

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from statistics import median_low
 
 import pandas as pd
 import pytest
@@ -130,6 +131,17 @@ def test_massive_activations_of_both_backends_equal_the_hidden_states(kind: str,
             torch.tensor(table["largest"]), torch.tensor(expected, dtype=torch.float64), rtol=1e-4, atol=1e-5
         )
         assert (table["massive"] == 0).all()
+
+
+def test_the_median_of_a_long_passage_is_over_evenly_spaced_tokens() -> None:
+    residual = torch.rand(300, 7, generator=torch.Generator().manual_seed(0)) + 1
+    residual[200, 3] = 5000.0
+    massive = MassiveActivations(1)
+    massive.update(ResidualBlock(0, 0, residual))
+    row = massive.table().iloc[0]
+    spaced = residual[[*range(0, 300, 3)]].flatten().tolist()
+    assert row["times_median"] == pytest.approx(5000.0 / median_low(spaced), rel=1e-6)
+    assert (row["position"], row["dimension"], row["massive"]) == (200, 3, 1.0)
 
 
 def test_massive_means_large_and_a_thousand_times_the_median() -> None:
