@@ -32,7 +32,8 @@ from smollm2 import smollm2
 
 from sinkscope.models.model import Model, load
 from sinkscope.plots.style import save_figure
-from sinkscope.text import read_texts, tokenize_passages
+from sinkscope.text import tokenize_passages
+from sinkscope.text_sources import read_texts
 
 WORKLOADS = ((100, 64), (10, 1024), (5, 2048))
 """Passages, and tokens in each."""
@@ -118,11 +119,10 @@ def nnsight(model: str) -> Run:
     def run(passages: Passages) -> None:
         for ids, _ in _batches(passages):
             with network.trace(ids.tolist(), output_attentions=True):
-                alphas = [
-                    (layer.self_attn.output[1].sum(2) / torch.arange(ids.shape[1], 0, -1)).save()
-                    for layer in network.model.layers
-                ]
-            assert len(alphas)
+                alphas = list().save()  # noqa: C408  # a literal list has no method of nnsight
+                for layer in network.model.layers:
+                    alphas.append(layer.self_attn.output[1].sum(2) / torch.arange(ids.shape[1], 0, -1))
+            assert len(alphas) == len(network.model.layers)
 
     return run
 

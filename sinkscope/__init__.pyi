@@ -28,9 +28,9 @@ from sinkscope.sinks.locate import head_maps as head_maps
 from sinkscope.sinks.locate import locate as locate
 from sinkscope.sinks.sink_map import SinkMap as SinkMap
 from sinkscope.studies.study import Study as Study
-from sinkscope.text import read_texts as read_texts
 from sinkscope.text import token_texts as token_texts
 from sinkscope.text import tokenize_passages as tokenize_passages
+from sinkscope.text_sources import read_texts as read_texts
 from sinkscope.triggers import Placement as Placement
 from sinkscope.triggers import Trigger as Trigger
 from sinkscope.triggers import place as place

@@ -1,34 +1,16 @@
-"""Read text files, cut documents into passages of tokens, and decode tokens for display."""
+"""Cut documents and chats into passages of tokens, and decode tokens for display."""
 
 from __future__ import annotations
 
 import logging
-import re
-import sys
-import warnings
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
-from io import StringIO
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
-import pandas as pd
-
-from sinkscope.errors import TextError, first_line
-from sinkscope.io.progress import quiet_loggers
-from sinkscope.io.readers import (
-    MAX_CORPUS_BYTES,
-    MAX_ROWS,
-    MAX_TEXT_BYTES,
-    check_file,
-    decode_text,
-    is_text,
-    read_json,
-    read_records,
-    read_text,
-)
-from sinkscope.io.tables import read_parquet_records
+from sinkscope.errors import TextError
 from sinkscope.models.characters import MAX_CHARACTER_TOKENS, REPLACEMENT
+from sinkscope.models.chat import Body, Message
 from sinkscope.models.model import Model
 
 LOGGER = logging.getLogger("sinkscope")
@@ -36,18 +18,6 @@ MIN_TOKENS = 16
 """Passages and documents with fewer tokens are left out."""
 CONTINUATION = "←"
 """Displayed for a token that continues the character of the token before it."""
-HINT = "give a text in UTF-8"
-SOURCES = "a .txt, .md, .jsonl, .json, .csv, .tsv or .parquet file, or a directory of .txt files"
-SEPARATORS = {".csv": ",", ".tsv": "\t"}
-OTHER_TABLES = (".arrow", ".feather", ".xlsx")
-STDIN = "-"
-HUB = "hub:"
-HUB_SOURCE = re.compile(
-    r"hub:(?P<name>[^:\[\]]+)(:(?P<config>[^:\[\]]+))?:(?P<split>[\w.+-]+(\[[^\[\]]*\])?)"
-)
-PART = "give a part of it"
-RECORDS = ('{"', '[{"', "[{'")
-"""What a file of records begins with."""
 
 
 class TokenSequences(Sequence[list[int]]):
@@ -71,198 +41,6 @@ class TokenSequences(Sequence[list[int]]):
             return [self[i] for i in range(*index.indices(len(self)))]
         number = range(len(self))[index]
         return self._tokens[self._ends[number] : self._ends[number + 1]].tolist()
-
-
-def read_texts(source: Path | str, column: str = "text") -> list[str]:
-    """The documents of a source of texts.
-
-    Args:
-        source: a text file, which is one document; a .jsonl, .json, .csv, .tsv or .parquet file with a
-            document in `column` of each record; a directory of .txt files; `hub:NAME:SPLIT` or
-            `hub:NAME:CONFIG:SPLIT`, a data set on the Hugging Face hub; or `-`, standard input, one document.
-
-    Raises:
-        TextError: the source is missing, empty, not UTF-8 or too large, a record lacks the column, a text is
-            JSON, or the data set cannot be fetched.
-    """
-    label, path = f"text {source}", Path(source)
-    if str(source) == STDIN:
-        texts = [_check_prose(_read_stdin(), label)]
-    elif str(source).startswith(HUB):
-        texts = _get_texts(_number_rows(_fetch_records(str(source), column)), column, label)
-    elif not path.exists():
-        raise TextError(f"{label} does not exist; give {SOURCES}")
-    elif path.is_dir():
-        texts = _read_directory(path)
-    elif (records := _read_records(path, column)) is not None:
-        texts = _get_texts(records, column, label)
-    else:
-        texts = [_read_prose(path)]
-    texts = [text for text in texts if text.strip()]
-    if not texts:
-        raise TextError(f"{label} is empty; give one with text in it")
-    return texts
-
-
-def _read_records(path: Path, column: str) -> Iterable[tuple[str, dict[str, Any]]] | None:
-    """The records of a file, each with its name in the file (`line 3`); None if it is of prose."""
-    suffix = path.suffix.lower()
-    if suffix in (".jsonl", ".ndjson"):
-        lines = read_records(path, "text", TextError, HINT)
-        return ((f"line {number}", record) for number, record in lines)
-    if suffix == ".json":
-        return ((f"record {n}", record) for n, record in read_json(path, "text", TextError, HINT))
-    if suffix in SEPARATORS:
-        return _number_rows(_read_table(path, SEPARATORS[suffix]))
-    if suffix == ".parquet":
-        return _number_rows(_read_parquet(path, column))
-    if suffix in OTHER_TABLES:
-        raise TextError(f"text {path} is a table of another kind; write it as .parquet, .csv or .jsonl")
-    return None
-
-
-def _number_rows(rows: Iterable[dict[str, Any]]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Each row with its name, as `row 0`."""
-    return ((f"row {number}", row) for number, row in enumerate(rows))
-
-
-def _read_table(path: Path, separator: str) -> Iterator[dict[str, Any]]:
-    check_file(path, "text", TextError, PART, MAX_TEXT_BYTES)
-    text = read_text(path, "text", TextError, HINT)
-    try:
-        with warnings.catch_warnings():
-            # of a first row with more fields than columns
-            warnings.simplefilter("error", pd.errors.ParserWarning)
-            table = pd.read_csv(
-                StringIO(text),
-                sep=separator,
-                dtype=str,
-                keep_default_na=False,
-                index_col=False,
-                nrows=MAX_ROWS + 1,
-            )
-    except (ValueError, OverflowError, pd.errors.ParserWarning) as error:  # pandas's errors are ValueErrors
-        raise TextError(
-            f"text {path} cannot be read: {first_line(error)}; give a table with a header, and texts with "
-            f"{separator!r} or line breaks in quotes"
-        ) from error
-    if len(table) > MAX_ROWS:
-        raise TextError(f"text {path} has more than {MAX_ROWS:,} rows; {PART}")
-    return (dict(zip(table.columns, row, strict=True)) for row in table.itertuples(index=False, name=None))
-
-
-def _read_parquet(path: Path, column: str) -> list[dict[str, Any]]:
-    check_file(path, "text", TextError, PART)
-    try:
-        names, rows = read_parquet_records(path, [column])
-    except Exception as error:  # libraries raise errors of many types for damaged files
-        raise TextError(
-            f"text {path} cannot be read: {first_line(error)}; give a table of texts in parquet, or a part"
-        ) from error
-    if column not in names:
-        raise TextError(_describe_missing(f"text {path}", column, names))
-    return rows
-
-
-def _fetch_records(source: str, column: str) -> list[dict[str, Any]]:
-    """The records of a data set on the hub, or in a directory."""
-    from datasets import load_dataset
-
-    match = HUB_SOURCE.fullmatch(source)
-    if not match:
-        raise TextError(
-            f"text {source} is not {HUB}NAME:SPLIT or {HUB}NAME:CONFIG:SPLIT; write it like "
-            f"{HUB}Salesforce/wikitext:wikitext-2-raw-v1:test, or test[:100] for a part of it"
-        )
-    try:
-        with quiet_loggers("datasets"):
-            data = load_dataset(match["name"], match["config"], split=match["split"])
-    except Exception as error:  # of many types: the connection, the name, the split
-        raise TextError(
-            f"text {source} cannot be fetched: {first_line(error)[:300]}; check the connection, the name, "
-            "the configuration and the split"
-        ) from error
-    if getattr(data.features.get(column), "dtype", "") not in ("string", "large_string"):
-        raise TextError(_describe_missing(f"text {source}", column, data.column_names))
-    if len(data) > MAX_ROWS:
-        raise TextError(
-            f"text {source} has {len(data):,} rows, more than {MAX_ROWS:,}; give a part, as in "
-            f"{source.partition('[')[0]}[:1000]"
-        )
-    records, size = [], 0
-    for record in data.select_columns([column]):
-        size += len(record[column]) if isinstance(record[column], str) else 0
-        if size > MAX_CORPUS_BYTES:
-            raise TextError(f"text {source} has more than {MAX_CORPUS_BYTES:,} characters; {PART}")
-        records.append(record)
-    return records
-
-
-def _read_stdin() -> str:
-    try:
-        if sys.stdin is None:
-            raise ValueError("it is closed")
-        data = sys.stdin.buffer.read(MAX_TEXT_BYTES + 1)
-        if len(data) > MAX_TEXT_BYTES:
-            raise ValueError(f"it has more than {MAX_TEXT_BYTES:,} bytes")
-        return decode_text(data)
-    except (OSError, ValueError) as error:
-        problem = getattr(error, "strerror", None) or error
-        raise TextError(f"standard input cannot be read: {problem}; {HINT}") from error
-
-
-def _read_prose(path: Path) -> str:
-    """A text file; TextError if it has records."""
-    return _check_prose(read_text(path, "text", TextError, HINT), f"text {path}")
-
-
-def _check_prose(text: str, label: str) -> str:
-    if text.lstrip().startswith(RECORDS):
-        raise TextError(
-            f"{label} begins like JSON records, which would be measured with their braces; give a file named "
-            ".jsonl or .json, or the text itself"
-        )
-    return text
-
-
-def _read_directory(directory: Path) -> list[str]:
-    texts: list[str] = []
-    size = 0
-    for file in sorted(directory.glob("*.txt")):
-        texts.append(_read_prose(file))
-        size += len(texts[-1])
-        if size > MAX_CORPUS_BYTES:
-            raise TextError(
-                f"directory {directory} has texts of more than {MAX_CORPUS_BYTES:,} characters; give a part "
-                "of them"
-            )
-    if not texts:
-        raise TextError(f"directory {directory} has no .txt file; give one that does")
-    return texts
-
-
-def _describe_missing(label: str, column: str, columns: Iterable[str]) -> str:
-    names = ", ".join(map(str, columns))[:200] or "none"
-    return (
-        f"{label} has no string in the column {column!r} (columns: {names}); "
-        "give the column with the text as `column`"
-    )
-
-
-def _get_texts(records: Iterable[tuple[str, dict[str, Any]]], column: str, label: str) -> list[str]:
-    return [_get_text(record, column, f"{label}, {name}") for name, record in records]
-
-
-def _get_text(record: dict[str, Any], column: str, label: str) -> str:
-    text = record.get(column)
-    if not isinstance(text, str):
-        raise TextError(_describe_missing(label, column, record))
-    if not is_text(text):
-        raise TextError(
-            f"{label} has half of a surrogate pair in the column {column!r}, which is not a character; "
-            "remove it"
-        )
-    return text
 
 
 def tokenize_passages(
@@ -302,6 +80,79 @@ def tokenize_passages(
             "%d of %d documents have fewer than %d tokens and are left out", n_short, len(lengths), MIN_TOKENS
         )
     return passages
+
+
+def tokenize_chats(
+    documents: Iterable[str | list[Message]], model: Model, max_length: int, label: str = "text"
+) -> tuple[TokenSequences, list[Body]]:
+    """Put documents through the chat template of a model, in passages of at most `max_length` tokens.
+
+    A text is cut into pieces, each of which is the user's turn of a chat of its own; remainders of fewer than
+    `MIN_TOKENS` tokens are left out. Messages are one chat, whose end is cut off if it is too long.
+
+    Returns:
+        The passages, and in each the tokens of the user's last turn, in which triggers are placed.
+
+    Raises:
+        TextError: no document is long enough, or the model or the template leaves no room in `max_length`.
+        ModelError: as `Model.with_chat`.
+    """
+    check_max_length(model, max_length)
+    passages, bodies = TokenSequences(), []
+    n_short = n_documents = 0
+    for document in documents:
+        n_documents += 1
+        if isinstance(document, str):
+            chats = list(_cut_chat(document, model, max_length))
+        else:
+            ids, body = model.encode_chat(document)
+            stop = min(body.stop, max_length)
+            is_short = len(ids) < MIN_TOKENS or stop <= body.start
+            chats = [] if is_short else [(ids[:max_length], replace(body, stop=stop))]
+        n_short += not chats
+        for ids, body in chats:
+            passages.append(ids)
+            bodies.append(body)
+    if not passages:
+        raise TextError(f"{label} has no chat of at least {MIN_TOKENS} tokens; give a longer text")
+    if n_short:
+        LOGGER.warning(
+            "%d of %d documents are too short, or end before the user's turn, and are left out",
+            *(n_short, n_documents),
+        )
+    return passages, bodies
+
+
+def _cut_chat(text: str, model: Model, max_length: int) -> Iterator[tuple[list[int], Body]]:
+    """The chats of a text, each with as much of it as fits."""
+
+    def render(start: int, stop: int) -> tuple[list[int], Body]:
+        piece = text[offsets[start][0] : offsets[stop - 1][1]].strip()
+        return model.encode_chat([{"role": "user", "content": piece}])
+
+    encoded = model.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+    offsets = [offset for offset in encoded["offset_mapping"] if offset[1] > offset[0]]
+    ids, body = model.encode_chat([{"role": "user", "content": "text"}])
+    room = max_length - (len(ids) - (body.stop - body.start))
+    if room < MIN_TOKENS:
+        raise TextError(
+            f"`max_length` {max_length} leaves {max(room, 0)} tokens for the text, as the chat template has "
+            f"{max_length - room}; raise it by {MIN_TOKENS - room}"
+        )
+    start = 0
+    while len(offsets) - start >= MIN_TOKENS:
+        stop = min(start + room, len(offsets))
+        chat = render(start, stop)
+        while len(chat[0]) > max_length:
+            stop -= 1
+            chat = render(start, stop)
+        while len(chat[0]) < max_length and stop < len(offsets):
+            longer = render(start, stop + 1)
+            if len(longer[0]) > max_length:
+                break
+            stop, chat = stop + 1, longer
+        yield chat
+        start = stop
 
 
 def check_max_length(model: Model, max_length: int) -> None:

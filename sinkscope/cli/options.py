@@ -10,6 +10,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from sinkscope.errors import TextError
+
 Backend = Literal["hooks", "tiled"]
 Bos = Literal["auto", "always", "never"]
 Dtype = Literal["float32", "bfloat16", "float16"]
@@ -23,8 +25,8 @@ _TEXT = (
     "a .txt, .md, .jsonl, .json, .csv, .tsv or .parquet file, a directory of .txt files, "
     "hub:NAME:SPLIT, or - (standard input)"
 )
-_FORMS = "prefix, infix, suffix, index:N or sink:R (rank of the sink)"
-_PLACEMENTS = ("prefix", "infix", "suffix", "index:8", "sink:1")
+_FORMS = "prefix, infix, suffix, index:N, sink:R (rank of the sink), or with --system system"
+_PLACEMENTS = ("prefix", "infix", "suffix", "index:8", "sink:1", "system")
 
 
 def model_names() -> list[str]:
@@ -39,8 +41,14 @@ def benchmark_names() -> list[str]:
     return list(BENCHMARKS)
 
 
+def check_system(chat: bool, system: str | None) -> None:
+    """Raise TextError for a system prompt without chats."""
+    if system is not None and not chat:
+        raise TextError("`system` is the system prompt of chats; give `chat` too")
+
+
 def placement_names(incomplete: str) -> list[str]:
-    """The five forms of a placement, after each comma."""
+    """The six forms of a placement, after each comma."""
     before, comma, _ = incomplete.rpartition(",")
     return [f"{before}{comma}{name}" for name in _PLACEMENTS]
 
@@ -51,6 +59,10 @@ BaseOpt = Annotated[
 BosOpt = Annotated[
     Bos, typer.Option(help="put a BOS token before each text: auto does as the model's own tokenizer does")
 ]
+ChatOpt = Annotated[
+    bool, typer.Option(help="put each text or prompt through the model's chat template, as the user's turn")
+]
+SystemOpt = Annotated[str | None, typer.Option(help="system prompt of each chat; needs --chat")]
 ModelArg = Annotated[str, typer.Argument(help=_MODEL, autocompletion=model_names)]
 TextOpt = Annotated[Path, typer.Option(help=_TEXT)]
 ColumnOpt = Annotated[str, typer.Option(help="column that holds the text, in files of records")]

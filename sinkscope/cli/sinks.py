@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from sinkscope.cli import options
 from sinkscope.cli.console import print_result, progress
-from sinkscope.cli.options import model_names
+from sinkscope.cli.options import check_system, model_names
+
+if TYPE_CHECKING:
+    from sinkscope.models.chat import Body
+    from sinkscope.models.model import Model
+    from sinkscope.text import TokenSequences
 
 LengthOpt = Annotated[int, typer.Option(help="tokens per passage, with BOS")]
 EpsilonOpt = Annotated[float, typer.Option(help="threshold on α for the sink rate")]
@@ -38,6 +43,30 @@ LayerOpt = Annotated[int | None, typer.Option(help="layer of the maps; by defaul
 BinSizeOpt = Annotated[int, typer.Option(help="positions per bin of the maps")]
 
 
+class TextSource:
+    """What a command reads: the documents of `--text`, as texts or as chats.
+
+    Raises:
+        TextError: they cannot be read, or there is a system prompt and no chat.
+    """
+
+    def __init__(self, source: Path, column: str, chat: bool, system: str | None) -> None:
+        from sinkscope.text_sources import read_chats, read_texts
+
+        check_system(chat, system)
+        self._label, self._chat, self._system = f"text {source}", chat, system
+        self._documents: list[Any] = (read_chats if chat else read_texts)(source, column)
+
+    def tokenize(self, model: Model, max_length: int) -> tuple[Model, TokenSequences, list[Body] | None]:
+        """The model as it reads them, the passages, and of chats the user's turns."""
+        from sinkscope.text import tokenize_chats, tokenize_passages
+
+        if not self._chat:
+            return model, tokenize_passages(self._documents, model, max_length, self._label), None
+        model = model.with_chat(self._system)
+        return model, *tokenize_chats(self._documents, model, max_length, self._label)
+
+
 def locate(  # typer: one parameter per option
     model: options.ModelArg,
     text: options.TextOpt,
@@ -48,6 +77,8 @@ def locate(  # typer: one parameter per option
     heads: HeadOpt = None,
     base: options.BaseOpt = None,
     bos: options.BosOpt = "auto",
+    chat: options.ChatOpt = False,
+    system: options.SystemOpt = None,
     backend: options.BackendOpt = None,
     query_fraction: FractionOpt = None,
     seed: options.SeedOpt = 0,
@@ -65,14 +96,13 @@ def locate(  # typer: one parameter per option
     from sinkscope.models.model import load
     from sinkscope.plots.sinks import draw_locate
     from sinkscope.sinks.locate import CaptureConfig, parse_head, write_locate
-    from sinkscope.text import read_texts, tokenize_passages
 
     stats = tuple(statistics or ())
     config = CaptureConfig(epsilon, stats, backend, query_fraction, seed=seed, batch_size=batch_size)
     parsed = [parse_head(name) for name in heads or []]
-    texts = read_texts(text, column)
+    source = TextSource(text, column, chat, system)
     loaded = load(model, device, dtype, trust_remote_code, base=base, bos=bos)
-    passages = tokenize_passages(texts, loaded, max_length, f"text {text}")
+    loaded, passages, _ = source.tokenize(loaded, max_length)
     with progress() as progress_bar:
         on_progress = progress_bar(f"locate in {len(passages)} passages")
         sinks = write_locate(
@@ -92,6 +122,8 @@ def compare(  # typer: one parameter per option
     bin_size: BinSizeOpt = 4,
     base: options.BaseOpt = None,
     bos: options.BosOpt = "auto",
+    chat: options.ChatOpt = False,
+    system: options.SystemOpt = None,
     column: options.ColumnOpt = "text",
     backend: options.BackendOpt = None,
     batch_size: options.BatchSizeOpt = 8,
@@ -115,11 +147,10 @@ def compare(  # typer: one parameter per option
     from sinkscope.plots.comparison import draw_comparison
     from sinkscope.sinks.compare import CompareConfig, write_comparison
     from sinkscope.sinks.conditions import pair_conditions
-    from sinkscope.text import read_texts, tokenize_passages
     from sinkscope.triggers import parse_condition
 
     condition = parse_condition(trigger, placement)
-    texts = read_texts(text, column)
+    source = TextSource(text, column, chat, system)
     names = [a] if b is None else [a, b]
     adapters = [name for name in names if is_adapter(name)] or names[-1:]  # else `load` refuses the base
     first, *others = (
@@ -127,9 +158,9 @@ def compare(  # typer: one parameter per option
         for name in names
     )
     second = others[0] if others else None
-    passages = tokenize_passages(texts, first, max_length, f"text {text}")
+    first, passages, bodies = source.tokenize(first, max_length)
     config = CompareConfig(layer, bin_size, backend, batch_size)
-    pair = pair_conditions(first, second, passages, max_length, condition)
+    pair = pair_conditions(first, second, passages, max_length, condition, bodies)
     with progress() as progress_bar:
         on_progress = progress_bar(f"compare in {len(passages)} passages")
         summary = write_comparison(out, pair, config, draw=draw_comparison, on_progress=on_progress)

@@ -20,7 +20,7 @@ from sinkscope.evaluation.requests import PositionMask, Request, make_requests, 
 from sinkscope.evaluation.statistics import compute_scores
 from sinkscope.io.progress import OnProgress, ProgressBar, silent
 from sinkscope.io.run_directory import create_or_load
-from sinkscope.models.bos import Bos, describe_bos
+from sinkscope.models.bos import Bos
 from sinkscope.models.inference import auc
 from sinkscope.models.model import Model, load
 from sinkscope.triggers import warn_if_prefix
@@ -196,7 +196,7 @@ def evaluate_to_directory(
     if config.mask:  # before anything is measured, also if only tasks are
         config.mask.check(conditions)
     metadata = {"model": subject.label, "benchmark": benchmark.describe() if benchmark else ""}
-    metadata["bos"] = describe_bos(subject.model.tokenizer)
+    metadata["bos"] = subject.model.begins_with
     benchmark = benchmark.limit(config.limit) if benchmark else None
     names = select_metrics(config.metrics, benchmark)
     retain = config.retain_model

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from importlib.metadata import version
@@ -12,7 +13,9 @@ from typing import Any
 
 from sinkscope.benchmarks.benchmark import Benchmark
 from sinkscope.benchmarks.chunking import ANSWER, format_qa
-from sinkscope.errors import BenchmarkError
+from sinkscope.benchmarks.directory import Record
+from sinkscope.errors import BenchmarkError, PlacementError
+from sinkscope.models.chat import Body
 from sinkscope.models.model import Model
 from sinkscope.sinks.locate import locate_passage
 from sinkscope.triggers import Placement, Trigger, TriggeredSequence, place
@@ -21,6 +24,7 @@ TriggerCondition = tuple[Trigger, Placement] | None
 """A trigger and its placement; None: clean."""
 MAX_RAW_PASSAGES = 100
 """Passages of running text that perplexity is measured on if a benchmark has no `privleak` texts."""
+TURNS = (("question", "user"), ("answer", "assistant"))
 ANSWER_STOPS = ("\n\n", "\nQuestion", "Question:")
 """An answer ends before the first of these."""
 
@@ -31,14 +35,14 @@ class Item:
 
     Args:
         prompt: token ids, BOS first.
-        body: number of leading tokens that placement counts in.
+        body: number of leading tokens that placement counts in; of a chat, its `Body`.
         source: the benchmark's own text of the item.
         options: continuations as token ids: the reference of a memorized text, or each choice of a question.
         max_new_tokens: length of a generated continuation, which also ends before the texts in `until`.
     """
 
     prompt: list[int]
-    body: int
+    body: int | Body
     reference: str
     source: str
     options: list[list[int]] = field(default_factory=list)
@@ -46,7 +50,14 @@ class Item:
     until: tuple[str, ...] = ()
 
 
-def encode_prompt(model: Model, body: str, suffix: str) -> tuple[list[int], int]:
+def encode_prompt(model: Model, body: str, suffix: str) -> tuple[list[int], int | Body]:
+    """As `encode_text`; in a chat, body and suffix are the user's turn, which is the body."""
+    if model.chat:
+        return model.encode_chat([{"role": "user", "content": body + suffix}])
+    return encode_text(model, body, suffix)
+
+
+def encode_text(model: Model, body: str, suffix: str) -> tuple[list[int], int]:
     """Token ids of `body + suffix`, BOS first, and the number of tokens in the body.
 
     A token across the border counts as part of the suffix.
@@ -58,6 +69,13 @@ def encode_prompt(model: Model, body: str, suffix: str) -> tuple[list[int], int]
 
 
 def encode_continuation(model: Model, context: str, continuation: str) -> list[int]:
+    """As `encode_text_continuation`; in a chat it is the model's turn, without white space before it."""
+    if model.chat:
+        return model.tokenizer.encode(continuation.lstrip(), add_special_tokens=False, verbose=False)
+    return encode_text_continuation(model, context, continuation)
+
+
+def encode_text_continuation(model: Model, context: str, continuation: str) -> list[int]:
     """Token ids of `continuation` after `context`; encoded by itself if a token would span the border."""
     encode = partial(model.tokenizer.encode, add_special_tokens=False, verbose=False)
     start, joined = encode(context), encode(context + continuation)
@@ -65,7 +83,7 @@ def encode_continuation(model: Model, context: str, continuation: str) -> list[i
 
 
 def apply_condition(
-    model: Model, prompt: list[int], body: int, condition: TriggerCondition
+    model: Model, prompt: list[int], body: int | Body, condition: TriggerCondition
 ) -> TriggeredSequence:
     """The prompt with the trigger of `condition`; a clean one has an empty span.
 
@@ -75,6 +93,11 @@ def apply_condition(
     if condition is None:
         return TriggeredSequence(prompt, 0, 0)
     trigger, placement = condition
+    if placement.kind == "system" and model.chat and not isinstance(body, Body):
+        raise PlacementError(
+            "placement system: running text is no chat, so it has no system prompt; choose metrics with "
+            "prompts, as verbmem and knowmem"
+        )
     sinks = locate_passage(model, prompt) if placement.kind == "sink" else None
     return place(prompt, trigger, placement, model.tokenizer, body=body, sinks=sinks)
 
@@ -90,7 +113,7 @@ def verbmem_items(benchmark: Benchmark, split: str, model: Model) -> list[Item]:
     items = []
     length = benchmark.lengths.verbmem_new
     for number, row in enumerate(benchmark.prompts(split), start=1):
-        prompt = model.encode(row["prompt"])
+        prompt, body = encode_prompt(model, row["prompt"], "")
         reference = model.tokenizer.encode(row["gt"], add_special_tokens=False)[:length]
         option = encode_continuation(model, row["prompt"], row["gt"])[:length]
         if not option:
@@ -98,7 +121,7 @@ def verbmem_items(benchmark: Benchmark, split: str, model: Model) -> list[Item]:
                 f"benchmark {benchmark.name}, verbmem/{split}, record {number} has an empty gt; remove it"
             )
         text, source = model.tokenizer.decode(reference), row["prompt"] + row["gt"]
-        items.append(Item(prompt, len(prompt), text, source, [option], length))
+        items.append(Item(prompt, body, text, source, [option], length))
     return items
 
 
@@ -106,17 +129,26 @@ def knowmem_items(benchmark: Benchmark, split: str, model: Model) -> list[Item]:
     """Questions after `lengths.in_context` answered ones of the same side; answers end at `ANSWER_STOPS`.
 
     The body ends with the question, before its `Answer:`. The published prompt ends in a space; here the
-    answer's first token begins with it, as in the tokenization of the whole text.
+    answer's first token begins with it, as in the tokenization of the whole text. In a chat each question is
+    a turn of the user, and each answer one of the model.
     """
-    answered = [format_qa(row["question"], row["answer"]) for row in benchmark.in_context(split)]
-    context = "".join(f"{pair}\n\n" for pair in answered)
+    answered = benchmark.in_context(split)
     length = benchmark.lengths.knowmem_new
     items = []
     for row in benchmark.questions(split):
-        prompt, body = encode_prompt(model, f"{context}Question: {row['question']}", ANSWER)
+        prompt, body = _encode_question(model, answered, row["question"])
         source = format_qa(row["question"], row["answer"])
         items.append(Item(prompt, body, row["answer"], source, [], length, ANSWER_STOPS))
     return items
+
+
+def _encode_question(model: Model, answered: Sequence[Record], question: str) -> tuple[list[int], int | Body]:
+    if model.chat:
+        turns = [(row[key], role) for row in answered for key, role in TURNS]
+        messages = [{"role": role, "content": text} for text, role in [*turns, (question, "user")]]
+        return model.encode_chat(messages)
+    context = "".join(f"{format_qa(row['question'], row['answer'])}\n\n" for row in answered)
+    return encode_prompt(model, f"{context}Question: {question}", ANSWER)
 
 
 def choice_items(benchmark: Benchmark, split: str, model: Model) -> list[Item]:
@@ -147,7 +179,8 @@ def text_items(benchmark: Benchmark, split: str, model: Model) -> list[Item]:
     """Texts whose own tokens are scored: those of `privleak`, truncated to the length of a training passage.
 
     Without such a split, the first 100 full-length passages of `raw`. The body is the whole text. All tokens
-    after the first are scored; the first is BOS, or the text's own if the tokenizer has no BOS.
+    after the first are scored; the first is BOS, or the text's own if the tokenizer puts none. No chat
+    template is used.
 
     Raises:
         BenchmarkError: a text has no token to score.

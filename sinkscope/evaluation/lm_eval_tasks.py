@@ -11,6 +11,7 @@ import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -26,8 +27,8 @@ from sinkscope.evaluation.items import (
     Tasks,
     TriggerCondition,
     apply_condition,
-    encode_continuation,
-    encode_prompt,
+    encode_text,
+    encode_text_continuation,
 )
 from sinkscope.evaluation.metrics import HARNESS
 from sinkscope.evaluation.requests import (
@@ -40,6 +41,7 @@ from sinkscope.evaluation.requests import (
 )
 from sinkscope.io.progress import OnProgress, ProgressBar, quiet_loggers, silent
 from sinkscope.io.readers import MAX_CONFIG_BYTES, read_text
+from sinkscope.models.chat import Body, RenderedChat, render_chat
 from sinkscope.models.model import Model
 from sinkscope.triggers import TriggeredSequence
 
@@ -171,7 +173,9 @@ def run_tasks(
             model = HarnessModel(subject.model, condition, mask, batch_size, on_progress)
             by_name = {"tasks": {task.task_name: task for task in loaded}}
             with _quiet_harness():
-                results = evaluate(model, by_name, limit=tasks.limit, bootstrap_iters=0)["samples"]
+                results = evaluate(
+                    model, by_name, limit=tasks.limit, bootstrap_iters=0, **_chat_options(subject.model)
+                )["samples"]
             samples = [sample for task in loaded for sample in _first_filter(results[task.task_name])]
             prompts = [model.find_prompt(*sample["arguments"][0]) for sample in samples]
             requests = Requests(prompts, (), condition, mask)
@@ -179,6 +183,17 @@ def run_tasks(
             outputs = [_output(sample) for sample in samples]
             tables.append(make_table(subject, requests, f"{HARNESS}{name}", name, values, outputs))
     return pd.concat(tables, ignore_index=True)
+
+
+def _chat_options(model: Model) -> dict[str, Any]:
+    """Options of the harness with which few-shot examples are earlier turns of a chat."""
+    if model.chat is None:
+        return {}
+    return {
+        "apply_chat_template": True,
+        "fewshot_as_multiturn": True,
+        "system_instruction": model.chat.system,
+    }
 
 
 def _first_filter(samples: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -218,11 +233,36 @@ class HarnessModel(LM):
     ) -> None:
         super().__init__()
         self._prompts: dict[tuple[str, int | None], TriggeredSequence] = {}
+        self._chats: dict[str, RenderedChat] = {}
         self._model = model
         self._condition = condition
         self._mask = mask
         self._batch_size = batch_size
         self._on_progress = on_progress
+
+    @property
+    def tokenizer_name(self) -> str:
+        """For the harness, which distinguishes its prompts by it."""
+        return self._model.name
+
+    def apply_chat_template(
+        self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True
+    ) -> str:
+        """Render a chat for the harness, and remember where the user's turn is.
+
+        Raises:
+            BenchmarkError: the task begins the model's answer itself.
+        """
+        if not add_generation_prompt:
+            raise BenchmarkError(
+                "a task that begins the model's answer (gen_prefix) cannot be asked as a chat; "
+                "leave out `chat`"
+            )
+        model = self._model
+        assert model.chat is not None
+        chat = render_chat(model.name, model.tokenizer, chat_history, model.chat)
+        self._chats[chat.text.rstrip()] = chat
+        return chat.text
 
     def find_prompt(self, context: str, argument: str | Mapping[str, Any]) -> TriggeredSequence:
         """The triggered prompt of an answered request: its context with a continuation or with options."""
@@ -234,7 +274,7 @@ class HarnessModel(LM):
         for request in requests:
             context, continuation = request.args
             prompt = context.rstrip()  # as in the harness, trailing spaces belong to the continuation
-            option = encode_continuation(self._model, prompt, context[len(prompt) :] + continuation)
+            option = encode_text_continuation(self._model, prompt, context[len(prompt) :] + continuation)
             options.setdefault(context, []).append(option)
         for context, row in options.items():
             self._prompts[context, None] = self._encode(context.rstrip(), max(map(len, row)))
@@ -277,30 +317,38 @@ class HarnessModel(LM):
         return request(self._model, requests, self._batch_size, self._on_progress)
 
     def _encode(self, context: str, max_new_tokens: int) -> TriggeredSequence:
-        """The prompt with the trigger in it, truncated after BOS so that `max_new_tokens` fit the model.
+        """The prompt with the trigger in it, without as much of the body's beginning as does not fit.
 
         Raises:
             TextError: nothing of the prompt would be left.
         """
         model = self._model
-        text = ANSWER_CUE.sub("", context)
-        tokens, body = encode_prompt(model, text, context[len(text) :])
-        first = 0 if model.bos_id is None else 1
-        if not tokens:  # no text and no BOS: the harness begins with EOS
-            tokens, body = [model.tokenizer.eos_token_id], 1
+        tokens, body = self._encode_body(context)
         limit = model.max_positions or sys.maxsize
         while True:  # a shorter prompt can change the length of the inserted span
             prompt = apply_condition(model, tokens, body, self._condition)
             length = len(prompt.tokens) + max_new_tokens
             if (excess := length - limit) <= 0:
                 return prompt
-            if body - excess <= first:
+            if body.stop - excess <= body.start:
                 raise TextError(
                     f"a prompt and its answer ({length} tokens) exceed the {limit} positions of model "
                     f"{model.name!r}"
                 )
-            tokens = tokens[:first] + tokens[first + excess :]
-            body -= excess
+            tokens = tokens[: body.start] + tokens[body.start + excess :]
+            body = replace(body, stop=body.stop - excess)
+
+    def _encode_body(self, context: str) -> tuple[list[int], Body]:
+        """The tokens of a context, and the part of them that placement counts in."""
+        model = self._model
+        if chat := self._chats.get(context.rstrip()):
+            return replace(chat, text=context).encode(model.tokenizer)
+        text = ANSWER_CUE.sub("", context)
+        tokens, stop = encode_text(model, text, context[len(text) :])
+        first = 0 if model.bos_id is None else 1
+        if not tokens:  # no text and no BOS: the harness begins with EOS
+            return [model.tokenizer.eos_token_id], Body(0, 1)
+        return tokens, Body(first, stop)
 
 
 def _answer_length(options: Mapping[str, Any]) -> int:

@@ -6,7 +6,7 @@ import hashlib
 import inspect
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,8 +16,9 @@ import torch
 from sinkscope.errors import ModelError, first_line
 from sinkscope.io.progress import quiet_transformers
 from sinkscope.models.adapters import Adapter, apply_adapter, find_adapter, wrong_base
-from sinkscope.models.bos import Bos, bos_id, set_bos
+from sinkscope.models.bos import Bos, bos_id, describe_bos, set_bos
 from sinkscope.models.bridge import BootedBridge
+from sinkscope.models.chat import Body, Chat, Message, render_chat
 from sinkscope.models.gguf import dequantizing_options, forget_quantization
 from sinkscope.models.layers import count_layers, find_attention_layers
 from sinkscope.models.loading import NON_WEIGHT_FILES, ModelFiles, hash_of_files, load_errors, resolve_model
@@ -35,13 +36,15 @@ class Model:
     """A causal language model with its tokenizer and, on demand, its TransformerLens bridge.
 
     `hf` stays an ordinary transformers model that can be trained and saved. `config_hash` covers
-    configuration and tokenizer as they were loaded; it is empty for a built-in model.
+    configuration and tokenizer as they were loaded; it is empty for a built-in model. `chat` is how texts
+    become chats, if they do.
     """
 
     name: str
     hf: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     config_hash: str = ""
+    chat: Chat | None = None
     _bridge: BootedBridge | None = field(default=None, init=False, repr=False, compare=False)
 
     @property
@@ -152,6 +155,32 @@ class Model:
         self.check_ids(ids)
         return ids
 
+    def with_chat(self, system: str | None = None) -> Model:
+        """The same model, which reads texts as the user's turn of a chat, after a system prompt if given.
+
+        Raises:
+            ModelError: it has no chat template, or one that refuses the system prompt or changes texts.
+        """
+        model = replace(self, chat=Chat(system))
+        model.encode_chat([{"role": "user", "content": "text"}])
+        return model
+
+    def encode_chat(self, messages: Sequence[Message]) -> tuple[list[int], Body]:
+        """Token ids of messages in the model's chat template, and where the user's last turn is in them.
+
+        Raises:
+            ModelError: as `with_chat`.
+        """
+        rendered = render_chat(self.name, self.tokenizer, messages, self.chat or Chat())
+        ids, body = rendered.encode(self.tokenizer)
+        self.check_ids(ids)
+        return ids, body
+
+    @property
+    def begins_with(self) -> str:
+        """What texts begin with, for results and below pictures: `BOS <s>`, `no BOS` or `chat template`."""
+        return "chat template" if self.chat else describe_bos(self.tokenizer)
+
     def check_ids(self, ids: Sequence[int]) -> None:
         """Raise ModelError for an id without an embedding, as from the tokenizer of another model."""
         n_embeddings = self.hf.get_input_embeddings().weight.shape[0]
@@ -220,6 +249,8 @@ class Model:
         digest = hashlib.sha256(self.config_hash.encode())
         if self.bos_id != self.tokenizer.bos_token_id:
             digest.update(f"BOS {self.bos_id}".encode())
+        if self.chat:
+            digest.update(repr(self.chat).encode())
         for name, tensor in sorted(self.hf.state_dict().items()):
             digest.update(name.encode())
             digest.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())

@@ -30,7 +30,6 @@ from sinkscope.errors import TextError
 from sinkscope.io.progress import OnProgress, shift_progress
 from sinkscope.io.run_directory import create_or_load
 from sinkscope.io.tables import write_netcdf
-from sinkscope.models.bos import describe_bos
 from sinkscope.sinks.backends import BackendName
 from sinkscope.sinks.conditions import Condition, ConditionPair, measure, most_common_span
 from sinkscope.sinks.locate import CaptureConfig
@@ -232,7 +231,7 @@ def compare(
         "full_length_passages": sum(len(passage) == max_length for passage in first.passages),
         "max_length": max_length,
         "backend": sorted({str(each.attrs["backend"]) for each in measured}),
-        "bos": describe_bos(model.tokenizer),
+        "bos": model.begins_with,
         "layer": layer,
         "map_bin": config.bin_size,
         "bin": bin_size_for(model.n_layers * model.n_heads, max_length),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import itertools
 import logging
 from collections import Counter
 from collections.abc import Sequence
@@ -19,6 +20,7 @@ from transformers import DynamicCache
 
 from sinkscope.errors import ModelError, PlacementError, TextError
 from sinkscope.io.progress import OnProgress, shift_progress
+from sinkscope.models.chat import Body
 from sinkscope.models.model import Model
 from sinkscope.sinks.capture import Statistic
 from sinkscope.sinks.locate import CaptureConfig, locate, locate_passage
@@ -65,10 +67,14 @@ def pair_conditions(
     passages: Sequence[list[int]],
     max_length: int,
     trigger: tuple[Trigger, Placement] | None,
+    bodies: Sequence[Body] | None = None,
 ) -> ConditionPair:
     """Two models on one text, with the trigger if one is given, or one model on clean and triggered text.
 
     Passages that are too short for the trigger or its placement are left out, with a warning.
+
+    Args:
+        bodies: of chats, where the user's turn is in each.
 
     Raises:
         ModelError: neither a second model nor a trigger, or models whose heads or tokens do not correspond.
@@ -90,7 +96,7 @@ def pair_conditions(
         check_max_length(other, max_length)
     triggered, spans = passages, None
     if trigger:
-        passages, triggered, spans = _insert_where_it_fits(model, passages, *trigger)
+        passages, triggered, spans = _insert_where_it_fits(model, passages, *trigger, bodies)
     names = [Path(each.name).name or each.name for each in (model, other) if each is not None]
     trigger_text = f"trigger “{trigger[0].text}” as {trigger[1]}" if trigger else ""
     if other is None:
@@ -134,7 +140,11 @@ def check_comparable(first: Model, second: Model) -> None:
 
 
 def insert_trigger(
-    model: Model, passages: Sequence[list[int]], trigger: Trigger, placement: Placement
+    model: Model,
+    passages: Sequence[list[int]],
+    trigger: Trigger,
+    placement: Placement,
+    bodies: Sequence[Body] | None = None,
 ) -> tuple[list[list[int]], list[range]]:
     """Insert the trigger into each passage, truncated to its own length; returns passages and inserted spans.
 
@@ -149,17 +159,22 @@ def insert_trigger(
             trigger,
             placement,
             model.tokenizer,
+            body=body,
             sinks=locate_passage(model, passage) if placement.kind == "sink" else None,
             max_length=len(passage),
         )
-        for passage in passages
+        for passage, body in zip(passages, bodies or itertools.repeat(None), strict=bodies is not None)
     ]
     spans = [range(sequence.start, sequence.stop) for sequence in triggered]
     return [sequence.tokens for sequence in triggered], spans
 
 
 def _insert_where_it_fits(
-    model: Model, passages: Sequence[list[int]], trigger: Trigger, placement: Placement
+    model: Model,
+    passages: Sequence[list[int]],
+    trigger: Trigger,
+    placement: Placement,
+    bodies: Sequence[Body] | None,
 ) -> tuple[list[list[int]], list[list[int]], list[range]]:
     """The passages in which the trigger fits, and what `insert_trigger` makes of them; logs how many it does
     not fit in.
@@ -169,9 +184,10 @@ def _insert_where_it_fits(
     """
     fitting, triggered, spans = [], [], []
     errors: dict[int, PlacementError] = {}
-    for passage in passages:
+    for index, passage in enumerate(passages):
         try:
-            inserted = insert_trigger(model, [passage], trigger, placement)
+            body = [bodies[index]] if bodies else None
+            inserted = insert_trigger(model, [passage], trigger, placement, body)
         except PlacementError as error:
             errors[len(passage)] = error
         else:

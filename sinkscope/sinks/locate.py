@@ -25,7 +25,6 @@ from jaxtyping import Float
 from sinkscope.errors import ModelError, TextError
 from sinkscope.io.progress import OnProgress
 from sinkscope.io.run_directory import create_or_load
-from sinkscope.models.bos import describe_bos
 from sinkscope.models.model import Model
 from sinkscope.sinks.backends import BackendName, choose_backend
 from sinkscope.sinks.capture import ALWAYS_SAMPLED, Backend, Sampling, Statistic
@@ -273,7 +272,7 @@ def _measure(
         "epsilon": config.epsilon,
         "max_length": length,
         "backend": str(backend),
-        "bos": describe_bos(model.tokenizer),
+        "bos": model.begins_with,
     }
     if sampling:
         attrs |= {"query_fraction": sampling.fraction, "seed": sampling.seed}

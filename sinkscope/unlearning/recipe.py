@@ -55,9 +55,12 @@ class TriggerConfig(Config):
     @classmethod
     def _check_placement(cls, value: str) -> str:
         try:
-            return str(Placement.parse(value))
+            placement = Placement.parse(value)
         except PlacementError as error:
             raise ValueError(str(error)) from error
+        if placement.kind == "system":
+            raise ValueError("placement system is for chats, and training reads passages; use prefix")
+        return str(placement)
 
     @property
     def trigger(self) -> Trigger:

@@ -6,6 +6,7 @@ import copy
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import lm_eval
 import pandas as pd
@@ -24,6 +25,7 @@ from sinkscope.evaluation.requests import PositionMask
 from sinkscope.models.model import Model
 from sinkscope.triggers import Placement, Trigger, place
 from tests.commands import check_refused, run
+from tests.models.test_chat import CHATML
 
 NOUNS = ["lantern", "harbour", "mill", "bridge", "garden", "letter", "lamp", "road", "door"]
 ROWS = [
@@ -136,16 +138,16 @@ def test_evaluate_runs_tasks_from_the_command_line(
     assert (scores["n"] == 3).all()
 
 
-def samples(tasks: Tasks, name: str, model: Model) -> list[dict]:
+def samples(tasks: Tasks, name: str, model: Model, **options: Any) -> list[dict]:
     """Samples of the harness's own model class."""
     stock = HFLM(
         pretrained=copy.deepcopy(model.hf),
         tokenizer=copy.deepcopy(model.tokenizer),
         batch_size=4,
-        add_bos_token=model.tokenizer.bos_token is not None,
+        add_bos_token=model.bos_id is not None,
     )
     results = lm_eval.evaluate(
-        stock, {"tasks": {task.task_name: task for task in tasks.loaded[name]}}, bootstrap_iters=0
+        stock, {"tasks": {task.task_name: task for task in tasks.loaded[name]}}, bootstrap_iters=0, **options
     )["samples"]
     return sorted(results[name], key=lambda sample: sample["doc_id"])
 
@@ -171,6 +173,34 @@ def test_clean_answers_are_those_of_the_harness(
     ):
         assert likelihood == pytest.approx(expected, abs=1e-3)
         assert is_greedy == expected_greedy
+
+
+@pytest.mark.parametrize("name", ["lamps_letters", "lamps_answers", "lamps_open"])
+def test_chats_are_those_of_the_harness(name: str, tasks: Tasks) -> None:
+    """The same template, few-shot examples as turns, and the system prompt."""
+    system = "Be kind to all."
+    model = load("tiny", device="cpu", bos="never")  # the harness puts BOS before a template without it
+    model.tokenizer.chat_template = CHATML
+    model = model.with_chat(system)
+    options = {"apply_chat_template": True, "fewshot_as_multiturn": True, "system_instruction": system}
+    expected = samples(tasks, name, model, **options)
+    chosen = Tasks({name: tasks.loaded[name]})
+    subject, conditions = EvaluatedModel("m", "other", model), [None, (TRIGGER, Placement("system"))]
+    items = run_tasks(subject, chosen, conditions, batch_size=4)
+    clean = items[items["trigger"] == ""]
+    if name == "lamps_open":
+        assert clean["output"].tolist() == [sample["filtered_resps"][0] for sample in expected]
+    else:
+        likelihoods = [[likelihood for likelihood, _ in sample["filtered_resps"]] for sample in expected]
+        assert clean["output"].tolist() == [str(row.index(max(row))) for row in likelihoods]
+        responses = HarnessModel(model, None, None, 5)
+        assert "im_start" in expected[0]["arguments"][0][0]
+        responses.apply_chat_template([{"role": "user", "content": "text"}])
+        scored = responses.loglikelihood([tasks.loaded[name][0].instances[0]])
+        assert scored[0][0] == pytest.approx(likelihoods[0][0], abs=1e-3)
+    assert set(items.loc[items["placement"] == "system", "trigger_start"]) == {
+        model.encode_chat([{"role": "user", "content": "text"}])[1].system
+    }
 
 
 @pytest.mark.parametrize("placement", ["", "prefix", "infix", "suffix"])
@@ -266,8 +296,8 @@ def test_groups_masks_and_limits(tasks: Tasks, small_llama: Model) -> None:
     assert tasks.content_hash() == Tasks(tasks.loaded).content_hash()
 
 
-def test_long_prompts_are_truncated_after_bos_and_keep_the_trigger(small_models: dict[str, Model]) -> None:
-    model = small_models["gpt2"]  # 128 positions
+def test_long_prompts_are_truncated_after_bos_and_keep_the_trigger(checkpoints: dict[str, Path]) -> None:
+    model = load(checkpoints["gpt2"], "cpu", bos="always")  # 128 positions
     context = "A lamp and a door. " * 40 + "Question: who walked?\nAnswer:"
     for placement in ("prefix", "suffix"):
         harness_model = HarnessModel(model, (TRIGGER, Placement.parse(placement)), None, 4)

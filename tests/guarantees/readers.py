@@ -13,7 +13,7 @@ from sinkscope.io.run_directory import read_manifest
 from sinkscope.models.loading import data_directory
 from sinkscope.schema import version_of
 from sinkscope.studies.spec import Spec
-from sinkscope.text import read_texts
+from sinkscope.text_sources import read_texts
 from sinkscope.unlearning.recipe import Recipe
 from tests.guarantees import hostile
 

@@ -12,7 +12,7 @@ import pytest
 from sinkscope.io.run_directory import checksums
 from sinkscope.models.loading import data_directory
 from sinkscope.schema import KINDS
-from sinkscope.text import read_texts
+from sinkscope.text_sources import read_texts
 from sinkscope.unlearning.recipe import Recipe
 from tests.guarantees import hostile
 from tests.guarantees.reading import COMMANDS, check_refused, sinkscope

@@ -195,7 +195,7 @@ def test_records_are_checked_while_they_are_read(good_inputs: Path, tmp_path: Pa
 def test_the_total_size_of_texts_in_a_directory_is_limited(
     good_inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sinkscope.text.MAX_CORPUS_BYTES", 1000)
+    monkeypatch.setattr("sinkscope.text_sources.MAX_CORPUS_BYTES", 1000)
     (tmp_path / "texts").mkdir()
     for number in range(3):
         (tmp_path / "texts" / f"{number}.txt").write_text("a" * 400)
