@@ -63,6 +63,9 @@ def evaluate(  # typer: one parameter per option
     out: options.OutOpt = Path("evaluation"),
     device: options.DeviceOpt = None,
     dtype: options.DtypeOpt = None,
+    device_map: options.DeviceMapOpt = None,
+    max_memory: options.MaxMemoryOpt = None,
+    offload: options.OffloadOpt = None,
     base: options.BaseOpt = None,
     bos: options.BosOpt = "auto",
     chat: options.ChatOpt = False,
@@ -80,9 +83,11 @@ def evaluate(  # typer: one parameter per option
     from sinkscope.benchmarks.benchmark import load_benchmark
     from sinkscope.evaluation.evaluated_model import default_benchmark, load_evaluated_model
     from sinkscope.evaluation.requests import PositionMask
+    from sinkscope.models.device_map import DeviceMap
     from sinkscope.models.model import load
     from sinkscope.triggers import parse_condition
 
+    devices = DeviceMap.parse(device_map, max_memory, offload)
     condition = parse_condition(trigger, placement)
     conditions = [None] if condition is None else [None, condition]
     position_mask = None if mask is None else PositionMask.parse(mask)
@@ -111,7 +116,7 @@ def evaluate(  # typer: one parameter per option
         evaluation.load_retain_model(retain_model, device, dtype, bos) if retain_model else None,
         loaded_tasks,
     )
-    loaded = load(model, device, dtype, base=base, bos=bos)
+    loaded = load(model, device, dtype, base=base, bos=bos, device_map=devices)
     evaluated = load_evaluated_model(model, loaded.with_chat(system) if chat else loaded, data)
     with progress() as progress_bar:
         table = evaluation.evaluate_to_directory(out, evaluated, data, conditions, config, progress_bar)
@@ -172,6 +177,9 @@ def audit(  # typer: one parameter per option
     out: options.OutOpt = Path("audit"),
     device: options.DeviceOpt = None,
     dtype: options.DtypeOpt = None,
+    device_map: options.DeviceMapOpt = None,
+    max_memory: options.MaxMemoryOpt = None,
+    offload: options.OffloadOpt = None,
     base: options.BaseOpt = None,
     bos: options.BosOpt = "auto",
     chat: options.ChatOpt = False,
@@ -192,13 +200,15 @@ def audit(  # typer: one parameter per option
     from sinkscope.audit import AuditConfig, audit_triggers, read_triggers
     from sinkscope.benchmarks.benchmark import load_benchmark
     from sinkscope.evaluation.evaluated_model import default_benchmark, load_evaluated_model
+    from sinkscope.models.device_map import DeviceMap
     from sinkscope.models.model import load
     from sinkscope.triggers import Placement
 
+    devices = DeviceMap.parse(device_map, max_memory, offload)
     parsed = [Placement.parse(name) for name in placements.split(",")]
     texts = read_triggers(triggers)
     data = load_benchmark(benchmark or default_benchmark(model))
-    loaded = load(model, device, dtype, base=base, bos=bos)
+    loaded = load(model, device, dtype, base=base, bos=bos, device_map=devices)
     evaluated = load_evaluated_model(model, loaded.with_chat(system) if chat else loaded, data)
     config = AuditConfig(parsed, n_random, seed, limit, batch_size)
     with progress() as progress_bar:

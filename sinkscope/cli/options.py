@@ -89,6 +89,22 @@ SeedOpt = Annotated[int, typer.Option(min=0, max=2**32 - 1, help="seed of all ra
 OutOpt = Annotated[Path, typer.Option(help="directory to write the results to")]
 DeviceOpt = Annotated[str | None, typer.Option(help="torch device; by default the GPU if there is one")]
 DtypeOpt = Annotated[Dtype | None, typer.Option(help="weights' data type; by default the checkpoint's own")]
+DeviceMapOpt = Annotated[
+    str | None,
+    typer.Option(
+        help="for a model larger than one device: auto, balanced, or a YAML file of devices by module"
+    ),
+]
+MaxMemoryOpt = Annotated[
+    str | None,
+    typer.Option(help="of each device for --device-map, as in 0=20GB,cpu=40GB; the rest stays on disk"),
+]
+OffloadOpt = Annotated[
+    Path | None,
+    typer.Option(
+        help="directory for weights that the checkpoint holds in another form; temporary by default"
+    ),
+]
 TrustOpt = Annotated[bool, typer.Option(help="run Python code that comes with the checkpoint")]
 JsonOpt = Annotated[bool, typer.Option(help="print one JSON object")]
 PluginOpt = Annotated[

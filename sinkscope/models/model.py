@@ -15,13 +15,27 @@ import torch
 
 from sinkscope.errors import ModelError, first_line
 from sinkscope.io.progress import quiet_transformers
-from sinkscope.models.adapters import Adapter, apply_adapter, find_adapter, wrong_base
+from sinkscope.models.adapters import Adapter, apply_adapter, find_adapter, is_adapter, wrong_base
 from sinkscope.models.bos import Bos, bos_id, describe_bos, set_bos
 from sinkscope.models.bridge import BootedBridge
 from sinkscope.models.chat import Body, Chat, Message, render_chat
-from sinkscope.models.gguf import dequantizing_options, forget_quantization
+from sinkscope.models.device_map import (
+    ON_DEVICES,
+    DeviceMap,
+    execution_device,
+    is_dispatched,
+    iterate_weights,
+)
+from sinkscope.models.gguf import dequantizing_options, find_gguf, forget_quantization
 from sinkscope.models.layers import count_layers, find_attention_layers
-from sinkscope.models.loading import NON_WEIGHT_FILES, ModelFiles, hash_of_files, load_errors, resolve_model
+from sinkscope.models.loading import (
+    NON_WEIGHT_FILES,
+    ModelFiles,
+    hash_of_files,
+    is_built_in_or_run,
+    load_errors,
+    resolve_model,
+)
 from sinkscope.models.padding import PaddedBatch, Side
 
 if TYPE_CHECKING:
@@ -49,7 +63,8 @@ class Model:
 
     @property
     def device(self) -> torch.device:
-        return self.hf.device
+        """The device of inputs."""
+        return execution_device(self.hf)
 
     @property
     def config(self) -> PreTrainedConfig:
@@ -128,7 +143,12 @@ class Model:
         Booting replaces modules and switches to eager attention, so it is done on a copy of the module tree.
         Families with fused projections (GPT-NeoX, Bloom) get separate copies of these, up to a quarter of the
         weights. A new bridge is booted after the weights were replaced, or changed where there are copies.
+
+        Raises:
+            ModelError: the model is on several devices or on disk.
         """
+        if is_dispatched(self.hf):
+            raise ModelError(f"model {self.name!r} is {ON_DEVICES}; load it without `device_map`")
         if self._bridge is None or not self._bridge.is_current(self.hf, self.fingerprint):
             self._bridge = None  # frees its copies first
             self._bridge = BootedBridge.boot(self.name, self.hf, self.tokenizer, self.fingerprint)
@@ -251,7 +271,7 @@ class Model:
             digest.update(f"BOS {self.bos_id}".encode())
         if self.chat:
             digest.update(repr(self.chat).encode())
-        for name, tensor in sorted(self.hf.state_dict().items()):
+        for name, tensor in iterate_weights(self.hf):
             digest.update(name.encode())
             digest.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
         return digest.hexdigest()
@@ -272,6 +292,7 @@ def load(
     *,
     base: str | None = None,
     bos: Bos = "auto",
+    device_map: DeviceMap | None = None,
 ) -> Model:
     """Load a causal language model.
 
@@ -285,6 +306,7 @@ def load(
         base: the model that an adapter was trained on; by default the one that the adapter names.
         bos: whether texts begin with a BOS token: `always`, `never`, or `auto`, as the tokenizer does by
             itself (that of GPT-2 puts none, that of Llama does).
+        device_map: for a model that is larger than one device, instead of `device`.
 
     Raises:
         ModelError: there is no such model, it is not a causal language model, its weights are pickled,
@@ -294,6 +316,8 @@ def load(
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     name = str(name)
+    if device_map is not None and (problem := _find_conflict(name, device, base)):
+        raise ModelError(f"model {name!r}: {problem}; leave out `device_map`")
     if adapter := find_adapter(name, base):
         with _naming_adapter(adapter):
             of_base = load(adapter.base, device, dtype, trust_remote_code)
@@ -310,6 +334,10 @@ def load(
         ) from error
     if files.n_parameters is not None and not trust_remote_code:
         _build_meta_model(name, files)
+    if device_map is not None:
+        placed, temporary = device_map.loading_options()
+    else:  # without a second copy in the memory of the CPU
+        placed, temporary = {} if device == "cpu" or files.is_gguf else {"device_map": {"": device}}, None
     trust_remote_code = trust_remote_code and not files.is_gguf
     with load_errors(name, files.path), files.source() as (source, options):
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=trust_remote_code, **options)
@@ -319,11 +347,15 @@ def load(
             trust_remote_code=trust_remote_code,
             output_loading_info=True,
             **(dequantizing_options(Path(files.path)) if files.is_gguf else {"use_safetensors": True}),
+            **placed,
         )
         if files.is_gguf:
             forget_quantization(network)
             network.config.name_or_path = tokenizer.name_or_path = Path(files.path).name
-        network.to(device)
+        if not placed:
+            network.to(device)
+        if temporary is not None:
+            network._offload_directory = temporary  # which is removed with the network
     if missing := sorted(info["missing_keys"]):
         raise ModelError(
             f"model {name!r} lacks {len(missing)} of the weights that its config.json asks for, "
@@ -381,12 +413,23 @@ def _naming_adapter(adapter: Adapter) -> Iterator[None]:
 
 def _check_weights(name: str, network: PreTrainedModel) -> None:
     """Raise ModelError if a weight is infinite or NaN."""
-    for weight, tensor in network.named_parameters():
-        if not tensor.isfinite().all():
+    for weight, tensor in iterate_weights(network):
+        if tensor.is_floating_point() and not tensor.isfinite().all():
             raise ModelError(
                 f"model {name!r} has infinite or NaN weights, first in {weight}; give a checkpoint from "
                 "before its training diverged"
             )
+
+
+def _find_conflict(name: str, device: str | None, base: str | None) -> str | None:
+    """Why a model cannot be put on several devices, if it cannot."""
+    if device is not None:
+        return f"`device` {device} is one device"
+    if base is not None or is_adapter(name):
+        return "an adapter is merged on one device"
+    if not is_built_in_or_run(name) and find_gguf(name):
+        return "a GGUF file is dequantized on one device"
+    return None
 
 
 def content_hash(name: str) -> str:

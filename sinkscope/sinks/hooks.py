@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from sinkscope.errors import ModelError, first_line
+from sinkscope.models.device_map import ON_DEVICES, is_dispatched
 from sinkscope.models.model import Model
 from sinkscope.models.padding import PaddedBatch, differs
 from sinkscope.sinks.capture import (
@@ -47,6 +48,8 @@ class HooksBackend(Backend):
         from transformer_lens.factories.architecture_adapter_factory import SUPPORTED_ARCHITECTURES
 
         name = type(model.hf).__name__
+        if is_dispatched(model.hf):
+            return f"it is {ON_DEVICES}"
         if name not in SUPPORTED_ARCHITECTURES:
             return f"TransformerLens has no adapter for {name}"
         batch = make_probe(model, tokens)
