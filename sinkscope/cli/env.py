@@ -28,6 +28,7 @@ EXTRAS = {
     "lora": "peft",
     "harness": "lm_eval",
     "gguf": "gguf",
+    "quantized": "compressed_tensors",
     "ray": "ray",
     "docs": "mkdocs",
     "dev": "pytest",

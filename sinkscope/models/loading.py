@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 from sinkscope.errors import ModelError, first_line
 from sinkscope.io.run_directory import MANIFEST, read_manifest, sha256, verify
 from sinkscope.models.gguf import alone, find_gguf, read_shapes
+from sinkscope.models.quantized import find_quantization
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
@@ -51,13 +52,15 @@ class ModelFiles:
 
     `path` is a directory or a hub id. `config_hash` covers all files but the weights; it is empty for a
     built-in model and the commit for a model on the hub. `n_parameters` is None where it is not known.
-    Of a GGUF file, `path` is the file, and `config_hash` covers all of it.
+    Of a GGUF file, `path` is the file, and `config_hash` covers all of it. `quantization` is the method that
+    weights are quantized by.
     """
 
     path: str
     config_hash: str
     n_parameters: int | None
     is_gguf: bool = False
+    quantization: str | None = None
 
     @contextmanager
     def source(self) -> Iterator[tuple[str, dict[str, str]]]:
@@ -91,10 +94,13 @@ def resolve_model(name: str, trust_remote_code: bool = False) -> ModelFiles:
         config = AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code)
     if not trust_remote_code:
         _check_is_causal(name, config)
+    quantization = find_quantization(name, config)
     if not path.is_dir():
-        return ModelFiles(source, str(getattr(config, "_commit_hash", None)), None)
+        commit = str(getattr(config, "_commit_hash", None))
+        return ModelFiles(source, commit, None, quantization=quantization)
     config_hash = "" if name in BUILT_IN else hash_of_files(path, NON_WEIGHT_FILES)
-    return ModelFiles(source, config_hash, _count_parameters(name, path, config))
+    n_parameters = _count_parameters(name, path, config)
+    return ModelFiles(source, config_hash, n_parameters, quantization=quantization)
 
 
 def _resolve_gguf(name: str, file: Path) -> ModelFiles:

@@ -15,6 +15,7 @@ import torch
 
 from sinkscope.errors import ModelError, first_line
 from sinkscope.io.progress import quiet_transformers
+from sinkscope.models import quantized
 from sinkscope.models.adapters import Adapter, apply_adapter, find_adapter, is_adapter, wrong_base
 from sinkscope.models.bos import Bos, bos_id, describe_bos, set_bos
 from sinkscope.models.bridge import BootedBridge
@@ -297,9 +298,9 @@ def load(
     """Load a causal language model.
 
     Args:
-        name: built in (`tiny`, `tiny-retrained`, `tiny-wmdp`), a directory, a run directory, a GGUF file
-            (whose weights are dequantized), a directory with a PEFT adapter (which is merged into its base
-            model) or a hub id.
+        name: built in (`tiny`, `tiny-retrained`, `tiny-wmdp`), a directory, a run directory, a GGUF file or a
+            quantized checkpoint (whose weights are dequantized), a directory with a PEFT adapter (which is
+            merged into its base model) or a hub id.
         device: as torch names it; by default the GPU if there is one.
         dtype: `float32`, `bfloat16` or `float16`; by default that of the checkpoint.
         trust_remote_code: run Python code that comes with the checkpoint; logged as a warning.
@@ -339,7 +340,11 @@ def load(
     else:  # without a second copy in the memory of the CPU
         placed, temporary = {} if device == "cpu" or files.is_gguf else {"device_map": {"": device}}, None
     trust_remote_code = trust_remote_code and not files.is_gguf
-    with load_errors(name, files.path), files.source() as (source, options):
+    if device_map is not None and files.quantization:
+        raise ModelError(
+            f"model {name!r} is quantized, and dequantized on one device; leave out `device_map`"
+        )
+    with load_errors(name, files.path), files.source() as (source, options), quantized.quiet():
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=trust_remote_code, **options)
         network, info = AutoModelForCausalLM.from_pretrained(
             source,
@@ -347,8 +352,12 @@ def load(
             trust_remote_code=trust_remote_code,
             output_loading_info=True,
             **(dequantizing_options(Path(files.path)) if files.is_gguf else {"use_safetensors": True}),
+            **(quantized.dequantizing_options(files.quantization) if files.quantization else {}),
             **placed,
         )
+        if files.quantization:
+            network = quantized.dequantize(name, network, files.quantization)
+            forget_quantization(network)
         if files.is_gguf:
             forget_quantization(network)
             network.config.name_or_path = tokenizer.name_or_path = Path(files.path).name
