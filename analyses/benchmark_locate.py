@@ -1,6 +1,6 @@
 """Benchmark of the whole command `locate` on SmolLM2-135M, against bare forward passes and other tools.
 
-    python analyses/benchmark_locate.py
+    sinkscope fetch smollm2 && python analyses/benchmark_locate.py
 
 Every measurement is a process of its own; variants take turns within a repeat, each time in another order, so
 that other load affects all of them equally. `bare` runs the decoder on the same passages in the same batches,
@@ -28,7 +28,6 @@ from typing import Any
 
 import pandas as pd
 from benchmark_locate_plot import plot
-from smollm2 import smollm2
 
 from sinkscope.models.model import Model, load
 from sinkscope.plots.style import save_figure
@@ -224,7 +223,7 @@ def benchmark(model: Model, repeats: int, directory: Path) -> pd.DataFrame:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--model", help="a directory; by default SmolLM2-135M-Instruct from its wheel")
+    parser.add_argument("--model", default="smollm2", help="a name or a directory")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--out", type=Path, default=Path("figures"))
@@ -237,7 +236,7 @@ def main() -> None:
     threads = str(options.threads)
     os.environ |= {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, "HF_HUB_OFFLINE": "1"}
     with tempfile.TemporaryDirectory() as directory:
-        table = benchmark(load(options.model or smollm2()), options.repeats, Path(directory))
+        table = benchmark(load(options.model), options.repeats, Path(directory))
     table = table.assign(threads=options.threads)
     save_figure(plot(table), table, options.out, "benchmark_locate")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -42,7 +43,9 @@ HarnessOpt = Annotated[
 TasksOpt = Annotated[
     Path | None, typer.Option("--tasks", help="your own task files for --harness (needs --trust-task-code)")
 ]
-TrustTasksOpt = Annotated[bool, typer.Option(help="run Python code in the files of --tasks")]
+TrustTasksOpt = Annotated[
+    bool, typer.Option("--trust-task-code", help="run Python code in the files of --tasks")
+]
 TriggersOpt = Annotated[Path, typer.Option(help="text file with one candidate trigger per line")]
 RandomOpt = Annotated[int, typer.Option(min=2, help="random triggers per candidate, of its length")]
 
@@ -59,6 +62,7 @@ def evaluate(  # typer: one parameter per option
     task_directory: TasksOpt = None,
     trust_task_code: TrustTasksOpt = False,
     limit: options.LimitOpt = None,
+    name: options.NameOpt = None,
     batch_size: options.BatchSizeOpt = 32,
     out: options.OutOpt = Path("evaluation"),
     device: options.DeviceOpt = None,
@@ -118,6 +122,7 @@ def evaluate(  # typer: one parameter per option
     )
     loaded = load(model, device, dtype, base=base, bos=bos, device_map=devices)
     evaluated = load_evaluated_model(model, loaded.with_chat(system) if chat else loaded, data)
+    evaluated = replace(evaluated, label=name or evaluated.label)
     with progress() as progress_bar:
         table = evaluation.evaluate_to_directory(out, evaluated, data, conditions, config, progress_bar)
     scored_on = {} if data is None else {"benchmark": data.describe()}

@@ -17,8 +17,8 @@ Bos = Literal["auto", "always", "never"]
 Dtype = Literal["float32", "bfloat16", "float16"]
 
 _MODEL = (
-    "a built-in model (`tiny`), a checkpoint directory, a run directory, a directory with a PEFT adapter, a "
-    "GGUF file, or a hub id"
+    "a model by name (`tiny`, `smollm2`), a checkpoint directory, a run directory, a directory with a PEFT "
+    "adapter, a GGUF file, or a hub id"
 )
 _BENCHMARK = "a name (`tiny`, `muse-books`, …) or a directory in MUSE's schema"
 _TEXT = (
@@ -30,8 +30,8 @@ _PLACEMENTS = ("prefix", "infix", "suffix", "index:8", "sink:1", "system")
 
 
 def model_names() -> list[str]:
-    """Built-in models."""
-    return ["tiny", "tiny-retrained", "tiny-wmdp"]
+    """Models that have a name."""
+    return ["tiny", "tiny-retrained", "tiny-wmdp", "smollm2"]
 
 
 def benchmark_names() -> list[str]:
@@ -60,7 +60,10 @@ BosOpt = Annotated[
     Bos, typer.Option(help="put a BOS token before each text: auto does as the model's own tokenizer does")
 ]
 ChatOpt = Annotated[
-    bool, typer.Option(help="put each text or prompt through the model's chat template, as the user's turn")
+    bool,
+    typer.Option(
+        "--chat", help="put each text or prompt through the model's chat template, as the user's turn"
+    ),
 ]
 SystemOpt = Annotated[str | None, typer.Option(help="system prompt of each chat; needs --chat")]
 ModelArg = Annotated[str, typer.Argument(help=_MODEL, autocompletion=model_names)]
@@ -84,6 +87,7 @@ BackendOpt = Annotated[
     Backend | None, typer.Option(help="TransformerLens hooks, or tiles; by default hooks up to 1024 tokens")
 ]
 BatchSizeOpt = Annotated[int, typer.Option(min=1, help="sequences per forward pass")]
+NameOpt = Annotated[str | None, typer.Option(help="name of the model in results and pictures")]
 LimitOpt = Annotated[int | None, typer.Option(min=1, help="use only the first N items of each split or task")]
 SeedOpt = Annotated[int, typer.Option(min=0, max=2**32 - 1, help="seed of all random choices")]
 OutOpt = Annotated[Path, typer.Option(help="directory to write the results to")]
@@ -105,8 +109,10 @@ OffloadOpt = Annotated[
         help="directory for weights that the checkpoint holds in another form; temporary by default"
     ),
 ]
-TrustOpt = Annotated[bool, typer.Option(help="run Python code that comes with the checkpoint")]
-JsonOpt = Annotated[bool, typer.Option(help="print one JSON object")]
+TrustOpt = Annotated[
+    bool, typer.Option("--trust-remote-code", help="run Python code that comes with the checkpoint")
+]
+JsonOpt = Annotated[bool, typer.Option("--json", help="print one JSON object")]
 PluginOpt = Annotated[
     list[Path] | None,
     typer.Option(help="Python file to execute; it registers objectives, metrics or benchmarks; repeatable"),

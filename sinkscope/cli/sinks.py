@@ -31,6 +31,7 @@ HeadOpt = Annotated[
     list[str] | None,
     typer.Option("--head", help="layer:head (as in 3:5) to draw; may be repeated; by default the strongest"),
 ]
+PassageOpt = Annotated[int, typer.Option(min=0, help="the passage whose tokens and maps are drawn, from 0")]
 FractionOpt = Annotated[
     float | None,
     typer.Option(help="read this fraction of the queries after the first 128: intervals, no sink rate"),
@@ -75,6 +76,8 @@ def locate(  # typer: one parameter per option
     epsilon: EpsilonOpt = 0.3,
     statistics: StatsOpt = None,
     heads: HeadOpt = None,
+    passage: PassageOpt = 0,
+    name: options.NameOpt = None,
     base: options.BaseOpt = None,
     bos: options.BosOpt = "auto",
     chat: options.ChatOpt = False,
@@ -102,12 +105,15 @@ def locate(  # typer: one parameter per option
     from sinkscope.sinks.locate import CaptureConfig, parse_head, write_locate
 
     stats = tuple(statistics or ())
-    config = CaptureConfig(epsilon, stats, backend, query_fraction, seed=seed, batch_size=batch_size)
+    config = CaptureConfig(
+        epsilon, stats, backend, query_fraction, seed=seed, batch_size=batch_size, passage=passage
+    )
     parsed = [parse_head(name) for name in heads or []]
     devices = DeviceMap.parse(device_map, max_memory, offload)
     source = TextSource(text, column, chat, system)
     loaded = load(model, device, dtype, trust_remote_code, base=base, bos=bos, device_map=devices)
     loaded, passages, _ = source.tokenize(loaded, max_length)
+    loaded.label = name or loaded.label
     with progress() as progress_bar:
         on_progress = progress_bar(f"locate in {len(passages)} passages")
         sinks = write_locate(

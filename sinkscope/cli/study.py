@@ -29,8 +29,10 @@ SpecArg = Annotated[
 ]
 StudyOutOpt = Annotated[Path | None, typer.Option(help="directory for the tables [default: studies/NAME]")]
 StoreOpt = Annotated[Path, typer.Option(help="directory of finished runs, shared by all studies")]
-QuickOpt = Annotated[bool, typer.Option(help="run the smaller version in the specification")]
-DryRunOpt = Annotated[bool, typer.Option(help="print the grids, what is done already and the estimated time")]
+QuickOpt = Annotated[bool, typer.Option("--quick", help="run the smaller version in the specification")]
+DryRunOpt = Annotated[
+    bool, typer.Option("--dry-run", help="print the grids, what is done already and the estimated time")
+]
 ExecutorOpt = Annotated[Executor, typer.Option(help="this process, or a cluster (needs sinkscope[ray])")]
 RayOpt = Annotated[str, typer.Option(help="address of the Ray cluster; auto: the one of this machine")]
 ResultsArg = Annotated[Path, typer.Argument(help="directory that a command wrote, except tiny")]

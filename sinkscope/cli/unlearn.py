@@ -25,7 +25,7 @@ RecipeArg = Annotated[
 SetOpt = Annotated[
     list[str] | None, typer.Option("--set", help="change one key, as in trigger.placement=infix; repeatable")
 ]
-DryRunOpt = Annotated[bool, typer.Option(help="print the recipe and its steps, memory and time")]
+DryRunOpt = Annotated[bool, typer.Option("--dry-run", help="print the recipe and its steps, memory and time")]
 CheckpointOpt = Annotated[int | None, typer.Option(min=1, help="steps between them; by default an epoch")]
 
 

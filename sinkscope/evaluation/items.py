@@ -108,7 +108,7 @@ def verbmem_items(benchmark: Benchmark, split: str, model: Model) -> list[Item]:
     The body is the whole prompt.
 
     Raises:
-        BenchmarkError: a record has no text to continue with.
+        BenchmarkError: a record has no text to continue with, or to begin with.
     """
     items = []
     length = benchmark.lengths.verbmem_new
@@ -116,6 +116,11 @@ def verbmem_items(benchmark: Benchmark, split: str, model: Model) -> list[Item]:
         prompt, body = encode_prompt(model, row["prompt"], "")
         reference = model.tokenizer.encode(row["gt"], add_special_tokens=False)[:length]
         option = encode_continuation(model, row["prompt"], row["gt"])[:length]
+        if not prompt:
+            raise BenchmarkError(
+                f"benchmark {benchmark.name}, verbmem/{split}, record {number} has an empty prompt; remove "
+                "it, or set `bos` to always"
+            )
         if not option:
             raise BenchmarkError(
                 f"benchmark {benchmark.name}, verbmem/{split}, record {number} has an empty gt; remove it"

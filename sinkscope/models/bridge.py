@@ -43,10 +43,14 @@ class BootedBridge:
         from transformer_lens.model_bridge import TransformerBridge
 
         tensors = [*network.parameters(), *network.buffers()]
+        copied = copy.deepcopy(tokenizer)
+        copied.init_kwargs["add_bos_token"] = (
+            True  # else it is loaded again from its path, if there still is one
+        )
         bridge = TransformerBridge.boot_transformers(
             name,
             hf_model=copy.deepcopy(network, memo={id(tensor): tensor for tensor in tensors}),
-            tokenizer=copy.deepcopy(tokenizer),
+            tokenizer=copied,
             device=str(network.device),
         )
         bridge.eval()

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from importlib.util import find_spec
+from io import StringIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -61,6 +62,14 @@ def read_shapes(name: str, path: Path) -> list[list[int]]:
         raise ModelError(
             f"model {name!r}: {path.name} is not a complete GGUF file ({reason}); copy it again"
         ) from error
+
+
+@contextmanager
+def without_bar() -> Iterator[None]:
+    """Within the context the progress bar of transformers for GGUF files, which nothing switches off, is not
+    printed, nor is anything else on standard error."""
+    with redirect_stderr(StringIO()):
+        yield
 
 
 @contextmanager

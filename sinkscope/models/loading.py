@@ -22,6 +22,8 @@ from sinkscope.errors import ModelError, first_line
 from sinkscope.io.run_directory import MANIFEST, read_manifest, sha256, verify
 from sinkscope.models.gguf import alone, find_gguf, read_shapes
 from sinkscope.models.quantized import find_quantization
+from sinkscope.models.smollm2 import NAME as SMOLLM2
+from sinkscope.models.smollm2 import find_smollm2
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
@@ -115,8 +117,8 @@ def _resolve_gguf(name: str, file: Path) -> ModelFiles:
 
 
 def is_built_in_or_run(name: str) -> bool:
-    """Whether a name stands for a built-in model or a run directory, whatever else lies there."""
-    return name in BUILT_IN or (Path(name) / MANIFEST).is_file()
+    """Whether a name stands for a model by name or a run directory, whatever else lies there."""
+    return name in BUILT_IN or name == SMOLLM2 or (Path(name) / MANIFEST).is_file()
 
 
 @contextmanager
@@ -188,6 +190,8 @@ def _find_source(name: str) -> str:
         root = data_directory(benchmark)
         verify_built_in(root, [folder])
         return str(root / folder)
+    if name == SMOLLM2:
+        return find_smollm2()
     path = Path(name)
     if (path / "config.json").exists():
         return name

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -27,7 +27,7 @@ from sinkscope.models.device_map import (
     is_dispatched,
     iterate_weights,
 )
-from sinkscope.models.gguf import dequantizing_options, find_gguf, forget_quantization
+from sinkscope.models.gguf import dequantizing_options, find_gguf, forget_quantization, without_bar
 from sinkscope.models.layers import count_layers, find_attention_layers
 from sinkscope.models.loading import (
     NON_WEIGHT_FILES,
@@ -52,7 +52,7 @@ class Model:
 
     `hf` stays an ordinary transformers model that can be trained and saved. `config_hash` covers
     configuration and tokenizer as they were loaded; it is empty for a built-in model. `chat` is how texts
-    become chats, if they do.
+    become chats, if they do. `label` is its name in results and pictures, by default the last part of a path.
     """
 
     name: str
@@ -60,7 +60,12 @@ class Model:
     tokenizer: PreTrainedTokenizerBase
     config_hash: str = ""
     chat: Chat | None = None
+    label: str = ""
     _bridge: BootedBridge | None = field(default=None, init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        path = Path(self.name)
+        self.label = self.label or (path.resolve().name if path.exists() else self.name)
 
     @property
     def device(self) -> torch.device:
@@ -298,9 +303,9 @@ def load(
     """Load a causal language model.
 
     Args:
-        name: built in (`tiny`, `tiny-retrained`, `tiny-wmdp`), a directory, a run directory, a GGUF file or a
-            quantized checkpoint (whose weights are dequantized), a directory with a PEFT adapter (which is
-            merged into its base model) or a hub id.
+        name: built in (`tiny`, `tiny-retrained`, `tiny-wmdp`), `smollm2` (see `find_smollm2`), a directory, a
+            run directory, a GGUF file or a quantized checkpoint (whose weights are dequantized), a directory
+            with a PEFT adapter (which is merged into its base model) or a hub id.
         device: as torch names it; by default the GPU if there is one.
         dtype: `float32`, `bfloat16` or `float16`; by default that of the checkpoint.
         trust_remote_code: run Python code that comes with the checkpoint; logged as a warning.
@@ -330,8 +335,11 @@ def load(
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = first_line(error)[:120]
+        reason = "torch has no such device" if "Expected one of" in reason else reason
         raise ModelError(
-            f"device {device!r} cannot be used ({first_line(error)[:120]}); use cpu, or leave out `device`"
+            f"device {device!r} cannot be used ({reason}); use cpu, or cuda or mps for a GPU, or leave out "
+            "`device`"
         ) from error
     if files.n_parameters is not None and not trust_remote_code:
         _build_meta_model(name, files)
@@ -344,7 +352,12 @@ def load(
         raise ModelError(
             f"model {name!r} is quantized, and dequantized on one device; leave out `device_map`"
         )
-    with load_errors(name, files.path), files.source() as (source, options), quantized.quiet():
+    with (
+        load_errors(name, files.path),
+        files.source() as (source, options),
+        quantized.quiet(),
+        without_bar() if files.is_gguf else nullcontext(),
+    ):
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=trust_remote_code, **options)
         network, info = AutoModelForCausalLM.from_pretrained(
             source,

@@ -12,8 +12,6 @@ from contextlib import contextmanager
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from torch import nn
-
 from sinkscope.errors import ModelError, first_line
 from sinkscope.io.progress import quiet_loggers
 
@@ -102,6 +100,8 @@ def dequantize(name: str, network: PreTrainedModel, method: str) -> PreTrainedMo
 
 def _dequantize_tensors(network: PreTrainedModel) -> None:
     """Replace tensors of torchao, which are subclasses, by ordinary ones."""
+    from torch import nn
+
     for module in network.modules():
         for name, weight in [*module.named_parameters(recurse=False)]:
             if hasattr(weight, "dequantize") and type(weight.data).__module__.startswith("torchao"):

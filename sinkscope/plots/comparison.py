@@ -17,6 +17,7 @@ from sinkscope.plots.style import (
     COLUMN,
     DIVERGING,
     PAGE,
+    SEQUENTIAL,
     create_figure,
     create_panels,
     mark_trigger,
@@ -122,14 +123,17 @@ def draw_difference_by_position(attention: pd.DataFrame, difference: str, span: 
 
 @styled
 def draw_norm_correlation(correlations: pd.DataFrame, note: str) -> Figure:
-    """Heatmap of Pearson's r over layer and position; undefined cells are gray.
+    """Heatmap of Pearson's r over layer and position, with colors from the lowest to the highest; undefined
+    cells are gray.
 
     Args:
         correlations: columns layer, position, correlation.
     """
     table = correlations.pivot(index="layer", columns="position", values="correlation")
     panels = {"": table.rename_axis(columns=X_AXIS)}
-    return set_note(draw_layers(panels, DIVERGING, (-1, 1), "Pearson's r of ‖v‖₂"), note)
+    known = correlations["correlation"].dropna()
+    limits = (float(known.min()), float(known.max())) if len(known) else (0.0, 1.0)
+    return set_note(draw_layers(panels, SEQUENTIAL, limits, "Pearson's r of ‖v‖₂"), note)
 
 
 @styled

@@ -160,6 +160,8 @@ def head_map_table(
 def draw_locate(directory: Path, sinks: xr.Dataset, passage: xr.Dataset, maps: xr.Dataset) -> None:
     """Draw the atlas, attention by position, value norms, and the tokens and maps of one passage.
 
+    Without a choice of the user two heads have maps: of the strongest sink, and of the greatest entropy.
+
     Args:
         sinks: as `SinkMap.data`, with the attributes `strongest` (a position) and `always_sampled`.
         passage: as `SinkMap.passage`, with `text` on its positions and the attribute `n_shaded`: at how many
@@ -173,28 +175,31 @@ def draw_locate(directory: Path, sinks: xr.Dataset, passage: xr.Dataset, maps: x
     texts = [str(text) for text in passage["text"].values]
     _, n_heads, length = passage["alpha"].shape
     n_layers = int(passage["alpha"].isel(head=0, position=0).notnull().sum())  # that attend
-    counted = f"n\u00a0=\u00a01 passage of {length} tokens, {sinks.attrs['bos']}"
+    number = passage.attrs["passage"]
+    counted = f"n\u00a0=\u00a01 passage (number {number}) of {length} tokens, {sinks.attrs['bos']}"
     mean = passage["alpha"].mean(["layer", "head"]).values
     strips = {"token_strip": (mean, f"mean over {n_layers} layers × {n_heads} heads")}
     labels = [show_whitespace(text.strip(" ") or text) for text in texts]
     bin_size = maps.attrs["bin"]
     bins = f"; bins of {bin_size} positions: sum over keys, mean over queries" if bin_size > 1 else ""
-    for number in range(maps.sizes["map"]):
-        layer, head = int(maps["layer"][number]), int(maps["head"][number])
+    for index in range(maps.sizes["map"]):
+        layer, head = int(maps["layer"][index]), int(maps["head"][index])
         name = f"layer {layer}, head {head}"
-        suffix = f"_{layer}_{head}" if maps.attrs["selected"] else ""
-        pattern = maps["pattern"].values[number]
+        suffix = f"_{layer}_{head}" if maps.attrs["selected"] else ("", "_entropy")[index]
+        if not maps.attrs["selected"]:
+            name += (" with the strongest sink", " of the greatest entropy")[index]
+        pattern = maps["pattern"].values[index]
         figure = draw_head_map(pattern, labels, f"{model}: {name}, {counted}{bins}", bin_size)
         save_figure(figure, head_map_table(pattern, labels, bin_size), directory, f"head_map{suffix}")
         if "attention_scores" in maps:
-            scores = maps["attention_scores"].values[number]
+            scores = maps["attention_scores"].values[index]
             means = f"; means over bins of {bin_size} positions" if bin_size > 1 else ""
             figure = draw_attention_scores(
                 scores, labels, f"{model}: {name}, before the softmax, {counted}{means}", bin_size
             )
             table = head_map_table(scores, labels, bin_size, "score").dropna(subset="score")
             save_figure(figure, table, directory, f"attention_scores{suffix}")
-        if suffix:
+        if maps.attrs["selected"]:
             strips[f"token_strip{suffix}"] = (passage["alpha"].sel(layer=layer, head=head).values, name)
     for file, (alpha, name) in strips.items():
         shaded = np.where(np.arange(length) < passage.attrs["n_shaded"], alpha, np.nan)

@@ -135,7 +135,7 @@ def check_comparable(first: Model, second: Model) -> None:
     if vocabularies[0] != vocabularies[1]:
         raise ModelError(
             f"models {first.name!r} and {second.name!r} have different vocabularies, or "
-            "one begins with BOS; compare models with the same tokenizer (`bos` sets BOS)"
+            "one begins with BOS; compare models with the same tokenizer"
         )
 
 

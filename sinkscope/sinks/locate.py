@@ -76,6 +76,7 @@ class CaptureConfig:
             `SampledSinkStatistics`). If the model does not support that, every query is read.
         seed: which queries are drawn.
         batch_size: passages per forward pass.
+        passage: the number of the passage, from 0, that details measure by itself.
 
     Raises:
         TextError: a value is out of range, or a statistic is unknown or needs every query.
@@ -87,6 +88,7 @@ class CaptureConfig:
     query_fraction: float | None = None
     seed: int = 0
     batch_size: int = 8
+    passage: int = 0
 
     def __post_init__(self) -> None:
         if self.query_fraction is not None and not 0 < self.query_fraction <= 1:
@@ -177,7 +179,8 @@ def write_locate(
     """Locate sinks with details and write them to a run directory, or load a complete run of the same inputs.
 
     Args:
-        heads: whose attention maps are drawn; by default that of the head with the strongest sink.
+        heads: whose attention maps are drawn; by default those of the head with the strongest sink and of the
+            head with the greatest entropy.
         draw: draws figures into `directory/figures`.
 
     Raises:
@@ -197,13 +200,14 @@ def write_locate(
         sinks = locate(model, passages, config, details=True, on_progress=on_progress)
         sinks.save(staging)
         if draw is not None:
-            draw(staging / "figures", *_figure_data(model, passages[0], sinks, heads))
+            draw(staging / "figures", *_figure_data(model, passages[config.passage], sinks, heads))
 
     inputs = asdict(config) | {
         "model": model.fingerprint(),
         "passages": hash_passages(passages),
         "statistics": sorted(config.statistics),
         "heads": heads,
+        "label": model.label,
     }
     del inputs["batch_size"]
     metadata = {"model": model.name, "passages": len(passages), "epsilon": config.epsilon}
@@ -267,7 +271,7 @@ def _measure(
     )
     results = dict(chain.from_iterable(statistic.result().items() for statistic in measured))
     attrs = {
-        "model": model.name,
+        "model": model.label,
         "passages": len(passages),
         "epsilon": config.epsilon,
         "max_length": length,
@@ -314,7 +318,12 @@ def _locate_with_details(
     accumulators: Sequence[Statistic],
     on_progress: OnProgress | None,
 ) -> SinkMap:
-    first = passages[0]
+    if not 0 <= config.passage < len(passages):
+        raise TextError(
+            f"`passage` {config.passage} does not exist: there are {len(passages)}, numbered from 0; use a "
+            "smaller number"
+        )
+    first = passages[config.passage]
     shape = (model.n_layers, model.n_heads, len(first))
     heads = list(product(range(model.n_layers), range(model.n_heads)))
     maps = BinnedPattern(heads, len(first), bin_size_for(len(heads), len(first)))
@@ -327,7 +336,7 @@ def _locate_with_details(
     every_query = backend.sampling is None
     details: list[Statistic] = [massive]
     if every_query:
-        details += [tokens, OfPassage(0, of_first)]
+        details += [tokens, OfPassage(config.passage, of_first)]
     data = _measure(model, passages, config, backend, [*details, *accumulators], on_progress)
     if not every_query:
         type(backend)().capture(model, [first], of_first)
@@ -343,7 +352,7 @@ def _locate_with_details(
     passage = xr.Dataset(
         {name: (dims, results[name].numpy()) for name in ("alpha", "value_norm")},
         coords={dim: np.arange(size) for dim, size in zip(dims, shape, strict=True)},
-        attrs={"bin": maps.bin_size},
+        attrs={"bin": maps.bin_size, "passage": config.passage},
     )
     for name in ("pattern", SCORES):
         if name in results:
@@ -365,7 +374,7 @@ def _figure_data(
 ) -> tuple[xr.Dataset, xr.Dataset, xr.Dataset]:
     """What `draw_locate` draws: all passages, one passage, and maps of `heads` or of the strongest."""
     assert sinks.passage is not None
-    chosen = heads or [sinks.strongest_head()]
+    chosen = heads or list(dict.fromkeys((sinks.strongest_head(), sinks.head_of_greatest_entropy())))
     bin_size = -(-len(passage) // MAX_MAP_BINS)
     backend: BackendName = (
         "hooks" if sinks.data.attrs["backend"].startswith("hooks") else "tiled"

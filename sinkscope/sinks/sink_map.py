@@ -180,6 +180,20 @@ class SinkMap:
         layer, head = np.unravel_index(int(np.nanargmax(alpha)), alpha.shape)
         return int(layer), int(head)
 
+    def head_of_greatest_entropy(self) -> Head:
+        """The head whose attention on the passage of the details has the greatest entropy, mean over queries.
+
+        Raises:
+            TextError: there are no details.
+        """
+        if self.passage is None:
+            raise TextError("the map has no details; measure with `details`")
+        pattern = self.passage["pattern"].values.astype(np.float64)
+        terms = np.where(pattern > 0, -pattern * np.log(np.where(pattern > 0, pattern, 1)), pattern)
+        entropy = terms.sum(-1).mean(-1)  # NaN in layers that do not attend
+        layer, head = np.unravel_index(int(np.nanargmax(entropy)), entropy.shape)
+        return int(layer), int(head)
+
     def heads_above(self, threshold: float, position: int = 0) -> float:
         """Share of heads whose α at `position` exceeds `threshold`."""
         attending = self.alpha.isel(layer=self.attention_layers)

@@ -12,14 +12,17 @@ from typing import get_args
 
 import pytest
 
+from sinkscope.cli import options
 from sinkscope.cli.main import main
 from sinkscope.cli.options import Backend, Dtype, model_names
 from sinkscope.evaluation.requests import PositionMask
+from sinkscope.models.bos import Bos
 from sinkscope.models.loading import BUILT_IN
 from sinkscope.models.model import DTYPES
+from sinkscope.models.smollm2 import NAME as SMOLLM2
 from sinkscope.sinks.backends import BackendName
 from sinkscope.sinks.statistics import QUERY_STATISTICS
-from sinkscope.triggers import Placement
+from sinkscope.triggers import Kind, Placement
 from sinkscope.unlearning.recipe_files import recipe_summaries
 
 ROOT = Path(__file__).parents[2]
@@ -53,8 +56,9 @@ def complete(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
     [
         ("sinkscope lo", ["locate"]),
         ("sinkscope tiny bu", ["build", "build-wmdp"]),
-        ("sinkscope locate --max", ["--max-length"]),
+        ("sinkscope locate --max", ["--max-length", "--max-memory"]),
         ("sinkscope locate ti", ["tiny", "tiny-retrained", "tiny-wmdp"]),
+        ("sinkscope locate sm", ["smollm2"]),
         ("sinkscope compare tiny tiny-r", ["tiny-retrained"]),
         ("sinkscope evaluate tiny --retain-model tiny-r", ["tiny-retrained"]),
         ("sinkscope locate tiny --stats e", ["entropy", "experts"]),
@@ -64,7 +68,7 @@ def complete(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
         ("sinkscope evaluate tiny --benchmark ti", ["tiny", "tiny-wmdp"]),
         ("sinkscope evaluate tiny --placement i", ["infix", "index:8"]),
         ("sinkscope evaluate tiny --mask s", ["shallow:8", "sinks:3", "span"]),
-        ("sinkscope audit tiny --placements prefix,s", ["prefix,suffix", "prefix,sink:1"]),
+        ("sinkscope audit tiny --placements prefix,s", ["prefix,suffix", "prefix,sink:1", "prefix,system"]),
         ("sinkscope unlearn tiny-w", [name for name in recipe_summaries() if name.startswith("tiny-w")]),
         ("sinkscope study q", ["quickstart"]),
         ("sinkscope locate runs/", []),
@@ -83,7 +87,7 @@ def test_zsh_and_fish_show_the_first_line_of_a_recipe(complete: Complete) -> Non
 
 def test_the_library_accepts_all_offered_values(complete: Complete) -> None:
     """The values are copies in `cli.options`, because the modules that define them load torch."""
-    assert model_names() == list(BUILT_IN)
+    assert model_names() == [*BUILT_IN, SMOLLM2]
     assert get_args(Backend) == get_args(BackendName)
     assert get_args(Dtype) == tuple(DTYPES)
     assert complete("bash", "sinkscope locate tiny --stats ").split() == [
@@ -94,7 +98,8 @@ def test_the_library_accepts_all_offered_values(complete: Complete) -> None:
     ]
     placements = complete("bash", "sinkscope evaluate tiny --placement ").split()
     kinds = {Placement.parse(placement).kind for placement in placements}
-    assert kinds == {"prefix", "infix", "suffix", "index", "sink"}
+    assert kinds == {*get_args(Kind)}
+    assert get_args(options.Bos) == get_args(Bos)
     masks = complete("bash", "sinkscope evaluate tiny --mask ").split()
     assert {PositionMask.parse(mask).kind for mask in masks} == {"shallow", "sinks", "span", "positions"}
 

@@ -13,8 +13,9 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from analyses.smollm2 import FILE, NotAvailableError, smollm2, smollm2_gguf
+from sinkscope.errors import ModelError
 from sinkscope.models.model import Model, content_hash, load, load_meta_model
+from sinkscope.models.smollm2 import FILE, fetch_gguf, fetch_smollm2
 from sinkscope.sinks.locate import CaptureConfig, locate
 from sinkscope.text import tokenize_passages
 from sinkscope.triggers import place
@@ -28,8 +29,8 @@ LENGTH = 48
 @pytest.fixture(scope="session")
 def checkpoint() -> Path:
     try:
-        return smollm2()
-    except NotAvailableError as error:
+        return fetch_smollm2(lambda file, out: load(file, "cpu", "float32").save(out))
+    except ModelError as error:
         pytest.skip(str(error))
 
 
@@ -46,8 +47,8 @@ def passages(model: Model) -> list[list[int]]:
 def test_the_gguf_file_is_the_model_that_transformers_makes_of_it(model: Model, tmp_path: Path) -> None:
     """With files beside it that transformers would read as well."""
     try:
-        shutil.copy(smollm2_gguf(), tmp_path)
-    except NotAvailableError as error:
+        shutil.copy(fetch_gguf(), tmp_path)
+    except ModelError as error:
         pytest.skip(str(error))
     oracle = AutoModelForCausalLM.from_pretrained(tmp_path, gguf_file=FILE)
     tokenizer = AutoTokenizer.from_pretrained(tmp_path, gguf_file=FILE)

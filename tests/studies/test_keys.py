@@ -115,6 +115,7 @@ def test_every_key_of_a_recipe_decides_the_name_of_its_run() -> None:
         "objective.forget": "simnpo",
         "objective.layer": 1,
         "objective.retain": {"nll": 1.0},
+        "bos": "never",
         "update.modules": ["mlp.down_proj"],
         "update.layers": [1],
         "update.lora": {"rank": 2},
