@@ -30,6 +30,7 @@ import pandas as pd
 from benchmark_locate_plot import plot
 
 from sinkscope.models.model import Model, load
+from sinkscope.models.smollm2 import find_smollm2
 from sinkscope.plots.style import save_figure
 from sinkscope.text import tokenize_passages
 from sinkscope.text_sources import read_texts
@@ -40,10 +41,14 @@ BATCH_SIZE = 8
 COMMANDS: dict[str, list[str]] = {
     "locate": [],
     "locate hooks": ["--backend", "hooks"],
-    "locate tiled": ["--backend", "tiled"],
     "locate sampled": ["--query-fraction", "0.1"],
 }
-START_UP = {name: f"start-up of {name}" for name in COMMANDS}
+START_UP = {
+    "locate": "start-up, tiled",
+    "locate hooks": "start-up, hooks",
+    "locate sampled": "start-up, tiled",
+}
+"""For each the start-up with its backend; `locate` itself chooses tiles for such texts."""
 NOT_SAMPLED = 128
 """Passages up to this length are read in full anyway."""
 Passages = list[list[int]]
@@ -144,12 +149,12 @@ def _batches(passages: Passages) -> list[tuple[Any, Any]]:
 
 
 def work(tool: str, model: str, passages: Passages) -> None:
-    """Print the seconds of the passes of a tool, after those of one batch."""
+    """Print the seconds of the passes of a tool, after one passage."""
     import torch
 
     with torch.no_grad():
         run = TOOLS[tool](model)
-        run(passages[:BATCH_SIZE])
+        run(passages[:1])
         start = time.perf_counter()
         run(passages)
     print(json.dumps({"passes": time.perf_counter() - start}))
@@ -188,24 +193,28 @@ def find_variants(model: Model, directory: Path, n_passages: int, length: int) -
         if name == "locate sampled" and length <= NOT_SAMPLED:
             continue
         variants[name] = [*sinkscope, *options, "--text", str(text)]
-        backend = options or ["--backend", "tiled"]  # which is the default for such texts
-        variants[START_UP[name]] = [*sinkscope, *backend, "--text", str(short)]
+        backend = "hooks" if "hooks" in options else "tiled"
+        variants[START_UP[name]] = [*sinkscope, "--backend", backend, "--text", str(short)]
     return variants
 
 
-def benchmark(model: Model, repeats: int, directory: Path) -> pd.DataFrame:
-    """A row per workload and variant."""
+def benchmark(model: Model, n_passages: int, length: int, repeats: int, directory: Path) -> pd.DataFrame:
+    """A row per variant of a workload."""
     rows = []
-    for n_passages, length in WORKLOADS:
-        variants = find_variants(model, directory, n_passages, length)
-        for repeat in range(repeats):
-            for name in random.Random(repeat).sample([*variants], len(variants)):
-                out = ["--out", str(directory / f"{length}-{repeat}-{name}")]
-                found = measure([*variants[name], *(out if "locate" in variants[name] else [])])
-                row = {"passages": n_passages, "length": length, "variant": name, "repeat": repeat, **found}
-                print(row, file=sys.stderr, flush=True)
-                rows.append(row)
-    frame = pd.DataFrame(rows)
+    variants = find_variants(model, directory, n_passages, length)
+    for repeat in range(repeats):
+        for name in random.Random(repeat).sample([*variants], len(variants)):
+            out = ["--out", str(directory / f"{length}-{repeat}-{name}")]
+            found = measure([*variants[name], *(out if "locate" in variants[name] else [])])
+            row = {"passages": n_passages, "length": length, "variant": name, "repeat": repeat, **found}
+            print(row, file=sys.stderr, flush=True)
+            rows.append(row)
+    return summarize(pd.DataFrame(rows))
+
+
+def summarize(frame: pd.DataFrame) -> pd.DataFrame:
+    """Ratios within each repeat, and medians over repeats."""
+    repeats = frame["repeat"].nunique()
     seconds = frame.set_index(["length", "repeat", "variant"])["seconds"]
     passes = frame[frame["variant"] == "bare"].set_index(["length", "repeat"])["passes"]
     for index, row in frame.iterrows():
@@ -223,7 +232,7 @@ def benchmark(model: Model, repeats: int, directory: Path) -> pd.DataFrame:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--model", default="smollm2", help="a name or a directory")
+    parser.add_argument("--model", help="a directory; by default SmolLM2-135M-Instruct")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--out", type=Path, default=Path("figures"))
@@ -235,10 +244,13 @@ def main() -> None:
         return
     threads = str(options.threads)
     os.environ |= {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, "HF_HUB_OFFLINE": "1"}
-    with tempfile.TemporaryDirectory() as directory:
-        table = benchmark(load(options.model), options.repeats, Path(directory))
-    table = table.assign(threads=options.threads)
-    save_figure(plot(table), table, options.out, "benchmark_locate")
+    model = load(options.model or find_smollm2(), "cpu")
+    table = pd.DataFrame()
+    for workload in WORKLOADS:
+        with tempfile.TemporaryDirectory() as directory:
+            rows = benchmark(model, *workload, options.repeats, Path(directory))
+        table = pd.concat([table, rows.assign(threads=options.threads)], ignore_index=True)
+        save_figure(plot(table), table, options.out, "benchmark_locate")  # so far
 
 
 if __name__ == "__main__":

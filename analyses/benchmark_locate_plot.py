@@ -14,7 +14,6 @@ LABELS = {
     "nnsight": "nnsight",
     "locate": "sinkscope locate",
     "locate hooks": "  --backend hooks",
-    "locate tiled": "  --backend tiled",
     "locate sampled": "  --query-fraction 0.1",
 }
 OWN = "#0072b2"
