@@ -15,11 +15,13 @@ import pandas as pd
 from make import find_figures
 
 BEGIN, END = "<!-- captions: made by analyses/captions.py -->", "<!-- end of captions -->"
-BENCHMARKS = {
-    "benchmark_capture": "Time and memory of attention capture",
-    "benchmark_locate": "Time of locate on a real model",
-    "benchmark_training": "Time and memory of a training step",
+OTHERS = {
+    "smollm2_atlas": ("Attention sinks of a real model", "smollm2_atlas"),
+    "benchmark_capture": ("Time and memory of attention capture", "benchmark_capture_plot"),
+    "benchmark_locate": ("Time of locate on a real model", "benchmark_locate_plot"),
+    "benchmark_training": ("Time and memory of a training step", "benchmark_training_plot"),
 }
+"""Pictures that are no figure of a study: title, and the module with `caption`."""
 WIDTH = 110
 
 
@@ -31,10 +33,10 @@ def read_table(path: Path) -> pd.DataFrame:
 
 
 def collect_captions() -> dict[str, tuple[str, Callable[[pd.DataFrame], str]]]:
-    """Name -> title and caption, of all figures and benchmarks."""
+    """Name -> title and caption, of all figures, and of other pictures."""
     captions = {name: (figure.title, figure.caption) for name, figure in find_figures().items()}
-    for name, title in BENCHMARKS.items():
-        captions[name] = (title, import_module(f"{name}_plot").caption)
+    for name, (title, module) in OTHERS.items():
+        captions[name] = (title, import_module(module).caption)
     return captions
 
 

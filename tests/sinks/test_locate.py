@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
+from itertools import product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,11 +21,11 @@ from sinkscope.models.model import Model, load
 from sinkscope.schema import KINDS
 from sinkscope.sinks.backends import BackendName
 from sinkscope.sinks.capture import AttentionBlock, Sampling, ValueBlock
-from sinkscope.sinks.locate import CaptureConfig, locate, locate_passage, write_locate
+from sinkscope.sinks.locate import CaptureConfig, head_maps, locate, locate_passage, write_locate
 from sinkscope.sinks.sink_map import SinkMap, uniform_alpha
 from sinkscope.sinks.statistics import SinkStatistics
 from sinkscope.text import tokenize_passages
-from tests.conftest import saved_tokenizer
+from tests.conftest import TEXT, saved_tokenizer
 from tests.sinks.families import network
 
 
@@ -243,3 +247,32 @@ def test_padding_is_not_measured_as_text(kind: str, side: str, small_models: dic
         assert locate(model, same).data.equals(locate(model, passages).data)
     with pytest.raises(TextError, match="must be a list of passages, even of one"):
         locate(model, passages[0])
+
+
+def test_details_are_of_the_passage_that_was_asked_for(small_llama: Model, tmp_path: Path) -> None:
+    """As `locate` measures it alone; the head of the greatest entropy against a literal loop over rows."""
+    passages = [small_llama.encode(TEXT)[:length] for length in (40, 24, 33)]
+    sinks = locate(small_llama, passages, CaptureConfig(passage=2), details=True)
+    alone = locate(small_llama, passages[2:], details=True)
+    assert sinks.passage is not None and alone.passage is not None
+    np.testing.assert_allclose(sinks.passage["alpha"], alone.passage["alpha"], atol=1e-6)
+    assert sinks.tables["passage"]["token"].tolist() == passages[2]
+    entropies = {}
+    for layer, head in product(range(small_llama.n_layers), range(small_llama.n_heads)):
+        rows = head_maps(small_llama, passages[2], [(layer, head)])[layer, head]
+        entropies[layer, head] = sum(
+            -sum(p * math.log(p) for p in row[: q + 1] if p > 0) for q, row in enumerate(rows.tolist())
+        )
+    assert sinks.head_of_greatest_entropy() == max(entropies, key=entropies.__getitem__)
+    with pytest.raises(TextError, match="`passage` 3 does not exist: there are 3, numbered from 0"):
+        locate(small_llama, passages, CaptureConfig(passage=3), details=True)
+    drawn: list[Any] = []
+    for label in ("one", "other"):
+        small = replace(small_llama, label=label)
+        found = write_locate(
+            tmp_path / label, small, passages, CaptureConfig(passage=1), draw=lambda *data: drawn.append(data)
+        )
+        assert found.data.attrs["model"] == label
+    maps = drawn[0][3]
+    assert (int(maps["layer"][0]), int(maps["head"][0])) == found.strongest_head()
+    assert maps.sizes["map"] == 2 and not maps.attrs["selected"]
