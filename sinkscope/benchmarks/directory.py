@@ -125,8 +125,10 @@ def read_directory(directory: Path, name: str) -> tuple[Rows, Lengths, Chunking]
     for config, splits in present.items():
         for split in required_splits(config, settings.lengths.in_context):
             if split not in splits and (splits or config == "raw"):
+                hint = f"; or set lengths.in_context to 0 in {SETTINGS_FILE}" if split in IN_CONTEXT else ""
                 raise BenchmarkError(
-                    f"benchmark {name} lacks {config}/{split}.jsonl (.json, .parquet); its files: {available}"
+                    f"benchmark {name} lacks {config}/{split}.jsonl (.json, .parquet){hint}; its files: "
+                    f"{available}"
                 )
     if not any(present[config] for config in SCORED):
         raise BenchmarkError(

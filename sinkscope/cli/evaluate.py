@@ -130,7 +130,7 @@ def evaluate(  # typer: one parameter per option
     if json:
         print_result({"out": str(out), **scored_on, "scores": table.to_dict("records")}, True)
     else:
-        _print_scores(table, scored_on)
+        print_scores(table, scored_on)
 
 
 def _format_score(value: float, decimals: int) -> str:
@@ -146,7 +146,7 @@ def _parse_names(option: str, text: str) -> list[str]:
     return names
 
 
-def _print_scores(table: pd.DataFrame, scored_on: dict[str, str]) -> None:
+def print_scores(table: pd.DataFrame, scored_on: dict[str, str]) -> None:
     """The conditions in the first line, then one line per score in the metric's unit."""
     from sinkscope.evaluation.metrics import get_scale
 

@@ -26,7 +26,7 @@ import typer
 from typer.exceptions import TyperException
 from typer.main import get_command, get_group
 
-from sinkscope.cli import env, evaluate, fetch, quickstart, sinks, study, tiny, unlearn
+from sinkscope.cli import benchmark, env, evaluate, fetch, quickstart, sinks, study, tiny, unlearn
 from sinkscope.errors import UserError, is_out_of_memory
 from sinkscope.io.atomic import FULL
 from sinkscope.io.interrupts import keep_interrupts
@@ -65,6 +65,7 @@ for command in (
     study.report,
 ):
     app.command()(command)
+app.add_typer(benchmark.app, name="benchmark")
 app.add_typer(tiny.app, name="tiny")
 app.command()(fetch.fetch)
 app.command()(env.env)
