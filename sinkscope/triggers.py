@@ -178,7 +178,8 @@ def place(
     placement = Placement.parse(placement) if isinstance(placement, str) else placement
     where = body if isinstance(body, Body) else _leading_body(tokens, body, tokenizer)
     inserted = encode_trigger(trigger, tokenizer)
-    if len(inserted) > where.stop - where.start:
+    is_cut = max_length is not None or not isinstance(body, Body)
+    if is_cut and len(inserted) > where.stop - where.start:
         raise PlacementError(
             f"trigger {trigger.quoted} has {len(inserted)} tokens, the passage {where.stop - where.start}; "
             "use a shorter trigger or a longer passage"

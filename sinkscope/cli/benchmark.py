@@ -12,7 +12,9 @@ from sinkscope.cli.evaluate import print_scores
 from sinkscope.cli.options import benchmark_names, model_names
 from sinkscope.plugins import load_plugins
 
-app = typer.Typer(help="Benchmarks of your own.", no_args_is_help=True)
+app = typer.Typer(
+    help="Benchmarks of your own.\n\nExample: `sinkscope benchmark check data/example`", no_args_is_help=True
+)
 CheckedArg = Annotated[
     str, typer.Argument(help="a directory in MUSE's schema, or a name", autocompletion=benchmark_names)
 ]
@@ -78,6 +80,8 @@ def _print_contents(contents: dict[str, Any]) -> None:
             print(f"{title}: " + ", ".join(f"{split} {n}" for split, n in contents[title].items()))
     print(f"absent, and optional: {', '.join(contents['absent']) or 'nothing'}")
     for name, splits in contents["items"].items():
-        print(f"{name}: " + ", ".join(f"{split} {n}" for split, n in splits.items()) + " items")
+        counts = [f"{split} {'?' if n is None else n}" for split, n in splits.items()]
+        unknown = " (passages of text are counted with --model)" if None in splits.values() else ""
+        print(f"{name}: {', '.join(counts)} items{unknown}")
     for name, needed in contents["not_measured"].items():
         print(f"{name}: not measured; it needs {' or '.join(needed)}")

@@ -112,21 +112,17 @@ def evaluate(  # typer: one parameter per option
 
         task_names = _parse_names("--harness", tasks)
         loaded_tasks = load_tasks(task_names, task_directory, limit, trust_task_code)
-    config = evaluation.EvaluationConfig(
-        names,
-        position_mask,
-        limit,
-        batch_size,
-        evaluation.load_retain_model(retain_model, device, dtype, bos) if retain_model else None,
-        loaded_tasks,
-    )
     loaded = load(model, device, dtype, base=base, bos=bos, device_map=devices)
+    retain = None
+    if retain_model:
+        retain = evaluation.load_retain_model(retain_model, device, dtype, bos, devices)
+    config = evaluation.EvaluationConfig(names, position_mask, limit, batch_size, retain, loaded_tasks)
     evaluated = load_evaluated_model(model, loaded.with_chat(system) if chat else loaded, data)
     evaluated = replace(evaluated, label=name or evaluated.label)
     with progress() as progress_bar:
         table = evaluation.evaluate_to_directory(out, evaluated, data, conditions, config, progress_bar)
     scored_on = {} if data is None else {"benchmark": data.describe()}
-    scored_on["bos"] = evaluated.model.begins_with
+    scored_on["bos"] = evaluated.model.prompts_begin_with
     if json:
         print_result({"out": str(out), **scored_on, "scores": table.to_dict("records")}, True)
     else:
@@ -174,7 +170,7 @@ def audit(  # typer: one parameter per option
     model: options.ModelArg,
     triggers: TriggersOpt,
     benchmark: options.BenchmarkOpt = None,
-    placements: options.PlacementsOpt = "prefix,index:4,index:8",
+    placements: options.PlacementsOpt = None,
     n_random: RandomOpt = 8,
     seed: options.SeedOpt = 0,
     limit: options.LimitOpt = None,
@@ -210,7 +206,8 @@ def audit(  # typer: one parameter per option
     from sinkscope.triggers import Placement
 
     devices = DeviceMap.parse(device_map, max_memory, offload)
-    parsed = [Placement.parse(name) for name in placements.split(",")]
+    names = placements or ("prefix,infix,suffix" if chat else "prefix,index:4,index:8")
+    parsed = [Placement.parse(name) for name in names.split(",")]
     texts = read_triggers(triggers)
     data = load_benchmark(benchmark or default_benchmark(model))
     loaded = load(model, device, dtype, base=base, bos=bos, device_map=devices)

@@ -92,6 +92,7 @@ def root_options(version: VersionOpt = False) -> None:
 def main() -> None:
     """Entry point: run the command line and exit with its code."""
     _check_arguments(sys.argv[1:])
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # wherever it is imported, it misses kernels
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # for characters that the terminal cannot encode
     try:

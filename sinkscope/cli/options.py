@@ -47,6 +47,13 @@ def check_system(chat: bool, system: str | None) -> None:
         raise TextError("`system` is the system prompt of chats; give `chat` too")
 
 
+def check_chat(chat: bool, system: str | None, bos: Bos) -> None:
+    """As `check_system`, and raise TextError for BOS in chats, where all text is in the template."""
+    check_system(chat, system)
+    if chat and bos != "auto":
+        raise TextError(f"`bos` {bos} has no effect on chats, whose template decides; leave it out")
+
+
 def placement_names(incomplete: str) -> list[str]:
     """The six forms of a placement, after each comma."""
     before, comma, _ = incomplete.rpartition(",")
@@ -81,7 +88,11 @@ PlacementOpt = Annotated[
     str | None, typer.Option(help=f"{_FORMS}; by default prefix", autocompletion=placement_names)
 ]
 PlacementsOpt = Annotated[
-    str, typer.Option(help=f"{_FORMS}; separated by commas", autocompletion=placement_names)
+    str | None,
+    typer.Option(
+        help=f"{_FORMS}; separated by commas; by default prefix,index:4,index:8 (chats: prefix,infix,suffix)",
+        autocompletion=placement_names,
+    ),
 ]
 BackendOpt = Annotated[
     Backend | None, typer.Option(help="TransformerLens hooks, or tiles; by default hooks up to 1024 tokens")

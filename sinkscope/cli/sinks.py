@@ -9,7 +9,7 @@ import typer
 
 from sinkscope.cli import options
 from sinkscope.cli.console import print_result, progress
-from sinkscope.cli.options import check_system, model_names
+from sinkscope.cli.options import check_chat, model_names
 
 if TYPE_CHECKING:
     from sinkscope.models.chat import Body
@@ -29,7 +29,10 @@ StatsOpt = Annotated[
 ]
 HeadOpt = Annotated[
     list[str] | None,
-    typer.Option("--head", help="layer:head (as in 3:5) to draw; may be repeated; by default the strongest"),
+    typer.Option(
+        "--head",
+        help="layer:head (as in 3:5) to draw; repeatable; by default of the strongest sink and entropy",
+    ),
 ]
 PassageOpt = Annotated[int, typer.Option(min=0, help="the passage whose tokens and maps are drawn, from 0")]
 FractionOpt = Annotated[
@@ -48,13 +51,12 @@ class TextSource:
     """What a command reads: the documents of `--text`, as texts or as chats.
 
     Raises:
-        TextError: they cannot be read, or there is a system prompt and no chat.
+        TextError: they cannot be read.
     """
 
     def __init__(self, source: Path, column: str, chat: bool, system: str | None) -> None:
         from sinkscope.text_sources import read_chats, read_texts
 
-        check_system(chat, system)
         self._label, self._chat, self._system = f"text {source}", chat, system
         self._documents: list[Any] = (read_chats if chat else read_texts)(source, column)
 
@@ -110,6 +112,7 @@ def locate(  # typer: one parameter per option
     )
     parsed = [parse_head(name) for name in heads or []]
     devices = DeviceMap.parse(device_map, max_memory, offload)
+    check_chat(chat, system, bos)
     source = TextSource(text, column, chat, system)
     loaded = load(model, device, dtype, trust_remote_code, base=base, bos=bos, device_map=devices)
     loaded, passages, _ = source.tokenize(loaded, max_length)
@@ -166,6 +169,7 @@ def compare(  # typer: one parameter per option
 
     condition = parse_condition(trigger, placement)
     devices = DeviceMap.parse(device_map, max_memory, offload)
+    check_chat(chat, system, bos)
     source = TextSource(text, column, chat, system)
     names = [a] if b is None else [a, b]
     adapters = [name for name in names if is_adapter(name)] or names[-1:]  # else `load` refuses the base

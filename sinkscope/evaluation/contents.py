@@ -18,25 +18,26 @@ def describe_contents(benchmark: Benchmark, model: Model | None = None) -> dict[
             every metric is made.
 
     Returns:
-        benchmark; records by split; absent, splits that it could have and has not; items by metric and split;
+        benchmark; records by split; absent, splits that it could have and has not; items by metric and split
+        (None: passages of running text, which without a model cannot be counted);
         not_measured, what the other metrics need; and with a model, passages by split of `raw`.
 
     Raises:
         BenchmarkError: with a model, a record gives no item.
     """
-    items, not_measured = {}, {}
+    items: dict[str, dict[str, int | None]] = {}
+    not_measured = {}
     for name, metric in METRICS.items():
         splits = metric.splits(benchmark)
         if not splits:
             not_measured[name] = [f"{config}/{split}" for config, each in metric.sources for split in each]
             continue
-        config = next(
-            config for config, each in metric.sources if splits[0] in each and config in benchmark.rows
-        )
-        items[name] = {
-            split: len(metric.make_items(benchmark, split, model) if model else benchmark.rows[config][split])
-            for split in splits
-        }
+        config = next(name for name, each in metric.sources if any(benchmark.has(name, s) for s in each))
+        for split in splits:
+            # running text is cut into passages by a tokenizer
+            count = None if config == "raw" else len(benchmark.rows[config][split])
+            n_items = len(metric.make_items(benchmark, split, model)) if model else count
+            items.setdefault(name, {})[split] = n_items
     contents: dict[str, Any] = {
         "benchmark": benchmark.describe(),
         "chunking": benchmark.chunking,

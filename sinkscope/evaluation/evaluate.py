@@ -21,6 +21,7 @@ from sinkscope.evaluation.statistics import compute_scores
 from sinkscope.io.progress import OnProgress, ProgressBar, silent
 from sinkscope.io.run_directory import create_or_load
 from sinkscope.models.bos import Bos
+from sinkscope.models.device_map import DeviceMap
 from sinkscope.models.inference import auc
 from sinkscope.models.model import Model, load
 from sinkscope.triggers import warn_if_prefix
@@ -196,7 +197,7 @@ def evaluate_to_directory(
     if config.mask:  # before anything is measured, also if only tasks are
         config.mask.check(conditions)
     metadata = {"model": subject.label, "benchmark": benchmark.describe() if benchmark else ""}
-    metadata["bos"] = subject.model.begins_with
+    metadata["bos"] = subject.model.prompts_begin_with
     benchmark = benchmark.limit(config.limit) if benchmark else None
     names = select_metrics(config.metrics, benchmark)
     retain = config.retain_model
@@ -205,6 +206,11 @@ def evaluate_to_directory(
         raise BenchmarkError(
             f"`retain_model` is used by privleak only, which is not measured here ({measured}); leave it "
             "out or give a benchmark that has privleak"
+        )
+    if isinstance(retain, Model) and (retain.bos_id is None) != (subject.model.bos_id is None):
+        raise ModelError(
+            f"of the model {subject.label!r} and the retain model {retain.name!r} one begins texts with BOS, "
+            "so that their likelihoods are of other tokens; set `bos`, or give the AUC as `retain_model`"
         )
     described = {
         "model": subject.model.fingerprint(),
@@ -260,7 +266,11 @@ def default_retain_model(benchmark: Benchmark | None, metrics: Sequence[str] | N
 
 
 def load_retain_model(
-    text: str, device: str | None = None, dtype: str | None = None, bos: Bos = "auto"
+    text: str,
+    device: str | None = None,
+    dtype: str | None = None,
+    bos: Bos = "auto",
+    device_map: DeviceMap | None = None,
 ) -> RetainModel:
     """Parse an AUC between 0 and 1, or load a model by name.
 
@@ -270,7 +280,7 @@ def load_retain_model(
     try:
         number = float(text)
     except ValueError:
-        return load(text, device, dtype, bos=bos)
+        return load(text, device, dtype, bos=bos, device_map=device_map)
     if not 0 < number < 1:
         raise ModelError(
             f"`retain_model` {text} is not an AUC; give a number between 0 and 1 (as 0.5393), or a model"

@@ -116,8 +116,11 @@ def _measure(array: Array) -> tuple[int, int]:
     while types.is_list(array.type) or types.is_large_list(array.type):
         array = array.flatten()
         count = max(count, len(array))
+    if types.is_struct(array.type):  # a count for each field, as the footer has
+        fields = [_measure(field) for field in array.flatten()]
+        return sum(max(count, n) for n, _ in fields), sum(size for _, size in fields)
     if types.is_nested(array.type):
-        raise ValueError(f"it holds {array.type}, where texts, numbers or lists belong")
+        raise ValueError(f"it holds {array.type}, where texts, numbers, lists or records belong")
     if not types.is_dictionary(array.type):
         return count, 0
     return count, compute.sum(compute.binary_length(array.dictionary).take(array.indices)).as_py() or 0

@@ -204,7 +204,7 @@ class _Intervention:
     def _change(self, mask: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """The mask and the values with the intervention on them."""
         n_query, n_key = mask.shape[-2], values.shape[-2]
-        affected = self._affected[:, -n_key:]
+        affected = self._affected[:, -n_key:].to(values.device)  # of this layer, which may be another
         if self._factor is not None:
             scaled = torch.where(affected[:, None, :, None], self._factor, 1.0) * values
             self.has_changed = self.has_changed or not torch.equal(scaled, values)

@@ -65,9 +65,10 @@ class RenderedChat:
         return encoded["input_ids"], Body(start, max(start, stop), system)
 
     def _first_token(self, offsets: Sequence[tuple[int, int]], character: int) -> int:
-        """The first token of the text that begins at a character; it may have a space before it."""
+        """The first token of the text that begins at a character; it may have spaces before it, but not what
+        ends the header of the turn."""
         for i, (start, stop) in enumerate(offsets):
-            if start >= character or (stop > character and not self.text[start:character].strip()):
+            if start >= character or (stop > character and not self.text[start:character].strip(" ")):
                 return i
         return len(offsets)
 
@@ -128,7 +129,7 @@ def _apply(name: str, tokenizer: PreTrainedTokenizerBase, messages: Sequence[Mes
         )
     except Exception as error:  # a template is a program, which fails in any way
         roles = ", ".join(message["role"] for message in messages)[:80]
-        hint = "; leave out `system`" if messages[0]["role"] in SYSTEM_ROLES else ""
+        hint = "; leave out the system prompt" if messages[0]["role"] in SYSTEM_ROLES else ""
         raise ModelError(
             f"model {name!r}: its chat template refuses the turns {roles} ({first_line(error)[:160]}){hint}"
         ) from error

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 STRATEGIES = ("auto", "balanced", "balanced_low_0", "sequential")
 """Of accelerate: it distributes the modules itself."""
 ON_DEVICES = "on several devices or on disk, where TransformerLens does not run it"
-SIZE = re.compile(r"[0-9]+(\.[0-9]+)?\s*([KMGT]i?B|B)?", re.IGNORECASE)
+SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([KMGT])(I?)B", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -58,8 +58,9 @@ class DeviceMap:
                 _check_device(f"`device_map` gives {module!r} to", device, ("cpu", "disk"))
         for device, size in (self.max_memory or {}).items():
             _check_device("`max_memory` names", device, ("cpu",))
-            if not SIZE.fullmatch(str(size).strip()):
-                raise ModelError(f"`max_memory` {size!r} is not a size; write it like 20GB")
+            _count_bytes(size)
+        if self.max_memory and not isinstance(self.placement, str):
+            raise ModelError("`max_memory` has no effect on a map of modules; leave it out, or use auto")
 
     @classmethod
     def parse(
@@ -97,7 +98,20 @@ class DeviceMap:
             temporary = TemporaryDirectory(prefix="sinkscope-offload-")
             folder = temporary.name
         options: dict[str, Any] = {"device_map": placement, "offload_folder": folder}
-        return options | ({"max_memory": dict(self.max_memory)} if self.max_memory else {}), temporary
+        if self.max_memory:
+            from accelerate.utils import get_max_memory
+
+            limits = {device: _count_bytes(size) for device, size in self.max_memory.items()}
+            options["max_memory"] = get_max_memory() | limits  # of the other devices what is free
+        return options, temporary
+
+
+def _count_bytes(size: str) -> int:
+    match = SIZE.fullmatch(size.strip())
+    if match is None:
+        raise ModelError(f"`max_memory` {size!r} is not a size; write it like 20GB")
+    power = "KMGT".index(match[2].upper()) + 1
+    return int(float(match[1]) * (1024 if match[3] else 1000) ** power)
 
 
 def _as_device(text: str) -> str | int:

@@ -35,7 +35,7 @@ BUILT_IN = {
     "tiny-wmdp": ("tiny-wmdp", "target"),
 }
 """Built-in models: name -> (the benchmark it belongs to, its subdirectory there)."""
-NON_WEIGHT_FILES = ("*.json", "*.txt", "*.model", "*.py")
+NON_WEIGHT_FILES = ("*.json", "*.jinja", "*.txt", "*.model", "*.py")
 """Files that decide how weights are interpreted: configuration, tokenizer, code."""
 MAX_NON_WEIGHT_BYTES = 128 * 2**20
 """Bytes of the largest such file; the JSON of a tokenizer has up to 40 MB."""

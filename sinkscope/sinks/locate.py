@@ -48,6 +48,7 @@ from sinkscope.sinks.statistics import (
 )
 from sinkscope.text import token_texts
 
+ENTROPY = "entropy"
 EXPERTS = "experts"
 EPSILON = 0.3
 """The threshold on α of Gu et al., ICLR 2025."""
@@ -69,7 +70,7 @@ class CaptureConfig:
             `learned_sink`, the attention to a sink that is a parameter (always measured if the model has
             one). Of each position: `key_norm`, ‖k‖₂ of the key that a query head reads (by `tiled`). Of a
             mixture of experts: `experts`, a table of `measure_experts` at the strongest position. With
-            details, of the first passage: `attention_scores` (by `tiled`; see `BinnedScores`).
+            details, of one passage: `attention_scores` (by `tiled`; see `BinnedScores`).
         backend: `hooks` or `tiled`; by default the one that suits the model and the lengths (see
             `choose_backend`).
         query_fraction: read only this fraction of the queries, for an estimate of α with an interval (see
@@ -136,7 +137,7 @@ def locate(
     that of the key-value head that the query head reads.
 
     Args:
-        details: also measure sink tokens, massive activations, and the first passage by itself.
+        details: also measure sink tokens, massive activations, and one passage by itself.
         accumulators: further statistics to update in the same pass.
 
     Raises:
@@ -327,8 +328,8 @@ def _locate_with_details(
     shape = (model.n_layers, model.n_heads, len(first))
     heads = list(product(range(model.n_layers), range(model.n_heads)))
     maps = BinnedPattern(heads, len(first), bin_size_for(len(heads), len(first)))
-    own = SinkStatistics(*shape, config.epsilon)
-    of_first: list[SinkStatistics | BinnedPattern | BinnedScores] = [own, maps]
+    own, entropy = SinkStatistics(*shape, config.epsilon), QueryStatistic(ENTROPY, shape)
+    of_first: list[SinkStatistics | QueryStatistic | BinnedPattern | BinnedScores] = [own, entropy, maps]
     if SCORES in config.statistics:
         of_first.append(BinnedScores(heads, len(first), maps.bin_size))
     massive = MassiveActivations(model.n_layers)
@@ -350,7 +351,7 @@ def _locate_with_details(
     results = dict(chain.from_iterable(statistic.result().items() for statistic in of_first))
     dims = ("layer", "head", "position")
     passage = xr.Dataset(
-        {name: (dims, results[name].numpy()) for name in ("alpha", "value_norm")},
+        {name: (dims, results[name].numpy()) for name in ("alpha", "value_norm", ENTROPY)},
         coords={dim: np.arange(size) for dim, size in zip(dims, shape, strict=True)},
         attrs={"bin": maps.bin_size, "passage": config.passage},
     )
@@ -372,7 +373,7 @@ def _token_kinds(model: Model, passages: Sequence[list[int]]) -> dict[int, str]:
 def _figure_data(
     model: Model, passage: list[int], sinks: SinkMap, heads: Sequence[Head]
 ) -> tuple[xr.Dataset, xr.Dataset, xr.Dataset]:
-    """What `draw_locate` draws: all passages, one passage, and maps of `heads` or of the strongest."""
+    """What `draw_locate` draws: all passages, one passage, and maps of `heads` or of two that are chosen."""
     assert sinks.passage is not None
     chosen = heads or list(dict.fromkeys((sinks.strongest_head(), sinks.head_of_greatest_entropy())))
     bin_size = -(-len(passage) // MAX_MAP_BINS)

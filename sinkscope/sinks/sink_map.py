@@ -100,11 +100,11 @@ class SinkMap:
             none. Attributes: `model`, `passages`, `epsilon`, `max_length`, `backend`; `query_fraction` and
             `seed` of a sample.
         tables: with details, `massive_activations`, `sink_tokens` and `token_kinds` (see their classes; the
-            last two need every query), and `passage`: position, token, text of the first passage;
+            last two need every query), and `passage`: position, token, text of one passage;
             `experts` if the configuration has it (see `measure_experts`).
-        passage: with details, `alpha` and `value_norm` of the first passage by itself, and `pattern` (layer,
-            head, query, key), its attention maps in bins of the attribute `bin`; `attention_scores` if the
-            configuration has them (see `BinnedScores`).
+        passage: with details, `alpha`, `value_norm` and `entropy` of one passage by itself, and `pattern`
+            (layer, head, query, key), its attention maps in bins of the attribute `bin`; `attention_scores` if
+            the configuration has them (see `BinnedScores`).
     """
 
     data: xr.Dataset
@@ -188,9 +188,7 @@ class SinkMap:
         """
         if self.passage is None:
             raise TextError("the map has no details; measure with `details`")
-        pattern = self.passage["pattern"].values.astype(np.float64)
-        terms = np.where(pattern > 0, -pattern * np.log(np.where(pattern > 0, pattern, 1)), pattern)
-        entropy = terms.sum(-1).mean(-1)  # NaN in layers that do not attend
+        entropy = self.passage["entropy"].mean("position").values  # NaN in layers that do not attend
         layer, head = np.unravel_index(int(np.nanargmax(entropy)), entropy.shape)
         return int(layer), int(head)
 

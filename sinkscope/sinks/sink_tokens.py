@@ -19,9 +19,9 @@ from sinkscope.sinks.statistics import Accumulator, AttentionReceived, PerPositi
 KINDS = ("first", "newline", "punctuation", "number", "word start", "word part", "character part", "other")
 MIN_MAGNITUDE = 100.0
 TIMES_MEDIAN = 1000.0
+"""A massive activation exceeds both: this magnitude, and this multiple of the median of its passage."""
 MEDIAN_TOKENS = 128
 """Tokens that a passage's median is over: in longer passages every second one, or fewer."""
-"""A massive activation exceeds both: this magnitude, and this multiple of the median of its passage."""
 
 
 @dataclass(slots=True)

@@ -155,7 +155,9 @@ class _TiledHook:
         if self._sampling:
             if scoring.softcap is not None or scoring.learned_sink is not None:
                 raise ModelError("its softcap or learned sinks are not computed by sdpa")
-            output, _ = sdpa_attention_forward(module, query, key, value, attention_mask.matrix, **options)
+            matrix = attention_mask.matrix
+            matrix = None if matrix is None else matrix.to(query.device)
+            output, _ = sdpa_attention_forward(module, query, key, value, matrix, **options)
             self._record(layer, (query, key, value), scoring, None)
             return output, None
         # in the order of the result, so that nothing is copied

@@ -13,6 +13,7 @@ from sinkscope.errors import ModelError, StudyError, UserError, suggest
 from sinkscope.evaluation.evaluate import default_retain_model
 from sinkscope.evaluation.evaluated_model import Role
 from sinkscope.evaluation.metrics import METRICS, select_metrics
+from sinkscope.models.bos import bos_id
 from sinkscope.models.loading import BUILT_IN
 from sinkscope.models.model import content_hash, load_meta_model
 from sinkscope.studies.grids import (
@@ -152,10 +153,12 @@ class JobBuilder:
 
 
 def _digest(model: str) -> str:
-    """Content hash of a model; one that cannot be loaded is reported before any job starts."""
-    if model not in BUILT_IN:
-        load_meta_model(model)
-    return content_hash(model)
+    """Content hash of a model, and its BOS; one that cannot be loaded is reported before any job starts."""
+    if model in BUILT_IN:
+        return content_hash(model)
+    _, tokenizer = load_meta_model(model)
+    bos = bos_id(tokenizer)
+    return content_hash(model) + ("" if bos == tokenizer.bos_token_id else f" BOS {bos}")
 
 
 def _placements(run: Run, placements: list[str]) -> list[str]:

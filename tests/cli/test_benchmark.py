@@ -41,3 +41,18 @@ def test_missing_answered_questions_name_the_setting(tmp_path: Path, capsys, mon
     assert code == 2
     assert "lacks knowmem/forget_qa_icl.jsonl" in err
     assert "or set lengths.in_context to 0 in benchmark.json" in err
+
+
+def test_passages_of_text_are_counted_with_a_model_alone(tmp_path: Path, capsys, monkeypatch) -> None:
+    """Also where one split of a metric comes from another configuration."""
+    shutil.copytree(EXAMPLE, tmp_path / "mine")
+    shutil.copy(EXAMPLE / "raw" / "retain1.jsonl", tmp_path / "mine" / "raw" / "holdout.jsonl")
+    (tmp_path / "mine" / "privleak").mkdir()
+    shutil.copy(EXAMPLE / "raw" / "forget.jsonl", tmp_path / "mine" / "privleak" / "forget.jsonl")
+    code, stdout, err = run(capsys, monkeypatch, "benchmark", "check", tmp_path / "mine", "--json")
+    assert code == 0, err
+    assert json.loads(stdout)["items"]["perplexity"] == {"holdout": None}
+    options = ("--model", "tiny", "--limit", 2, "--json")
+    code, stdout, err = run(capsys, monkeypatch, "benchmark", "check", tmp_path / "mine", *options)
+    assert code == 0, err
+    assert json.loads(stdout)["items"]["perplexity"]["holdout"] > 0

@@ -37,7 +37,8 @@ def test_locate_writes_tables_and_pictures(kind, checkpoints, notes, tmp_path, c
     frame = pd.read_parquet(out / "sinks.parquet")
     assert len(frame) == 3 * 4 * 40
     assert summary["first_position_alpha"] == pytest.approx(frame[frame["position"] == 0]["alpha"].mean())
-    for name in ("atlas", "received_attention", "value_norms", "head_map", "token_strip"):
+    maps = ("head_map", "head_map_entropy")
+    for name in ("atlas", "received_attention", "value_norms", "token_strip", *maps):
         assert {(out / "figures" / f"{name}.{suffix}").stat().st_size > 500 for suffix in ("png", "pdf")} == {
             True
         }

@@ -99,7 +99,8 @@ def test_very_many_layers_and_heads(layers: int, tmp_path: Path) -> None:
         assert rows == layers * HEADS * 20
         assert len(pd.read_csv(tmp_path / "out" / "figures" / "atlas.csv")) == layers * HEADS
         names = {path.stem for path in (tmp_path / "out" / "figures").glob("*.pdf")}
-        assert names == {"atlas", "received_attention", "value_norms", "head_map", "token_strip"}
+        maps = {"head_map", "head_map_entropy"}
+        assert names == {"atlas", "received_attention", "value_norms", "token_strip"} | maps
 
 
 def memory_summary(memory: dict[str, int]) -> str:

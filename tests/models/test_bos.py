@@ -9,7 +9,8 @@ from tokenizers import processors
 
 from sinkscope.benchmarks.benchmark import load_benchmark
 from sinkscope.errors import ModelError
-from sinkscope.evaluation.evaluate import EvaluationConfig, evaluate
+from sinkscope.evaluation.evaluate import EvaluationConfig, evaluate, evaluate_to_directory
+from sinkscope.evaluation.evaluated_model import EvaluatedModel
 from sinkscope.models.bos import bos_id, describe_bos, set_bos
 from sinkscope.models.model import Model, load
 from sinkscope.sinks.locate import locate
@@ -82,3 +83,16 @@ def test_what_cannot_be_asked_for_is_refused(checkpoints: dict[str, Path]) -> No
     with pytest.raises(ModelError, match="'sometimes' is unknown; use auto, always or never"):
         load(checkpoints["qwen2"], "cpu", bos="sometimes")  # type: ignore[arg-type]
     set_bos("name", load(checkpoints["qwen2"], "cpu").tokenizer, "never")  # it puts none anyway
+
+
+def test_a_retain_model_with_other_bos_is_refused(tmp_path: Path) -> None:
+    """Their likelihoods are of other tokens."""
+    benchmark = load_benchmark("tiny")
+    models = load("tiny", "cpu", bos="never"), load("tiny-retrained", "cpu")
+    config = EvaluationConfig(metrics=["min_k"], limit=2, retain_model=models[1])
+    subject = EvaluatedModel("tiny", "target", models[0])
+    with pytest.raises(
+        ModelError, match="one begins texts with BOS, so that their likelihoods are of other tokens"
+    ):
+        evaluate_to_directory(tmp_path / "out", subject, benchmark, [None], config)
+    assert not (tmp_path / "out").exists()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from sinkscope.benchmarks.benchmark import Benchmark, load_benchmark
@@ -14,8 +15,9 @@ from sinkscope.evaluation.items import Item, choice_items, knowmem_items, verbme
 from sinkscope.models.model import Model, load
 from sinkscope.sinks.conditions import pair_conditions
 from sinkscope.text import tokenize_chats
-from sinkscope.text_sources import read_chats
+from sinkscope.text_sources import read_chats, read_texts
 from sinkscope.triggers import Placement, Trigger, place
+from tests.commands import run
 from tests.conftest import TEXT
 
 CHATML = (
@@ -58,10 +60,56 @@ def test_the_tokens_are_those_of_transformers_and_the_body_is_the_last_user_turn
     assert ids == oracle
     before, text, after = parts(model, ids, body.start, body.stop)
     assert text.strip() == f"{QUESTION} {TEXT[:40]}".strip()
-    assert before.endswith("user\n") or before.rstrip().endswith("user")
+    assert before.rstrip(" ").endswith("user\n") or (kind == "llama" and before.rstrip().endswith("user"))
     assert "im_start" in after and QUESTION not in after
     assert body.system is not None
     assert model.tokenizer.decode(ids[body.system :]).lstrip().startswith("Be kind to all.")
+
+
+@pytest.mark.parametrize("text", ["    def f", "\n\nWho owns", "  Who", " Who", "\n Who"])
+def test_white_space_before_a_text_does_not_move_its_turn_into_the_header(text: str) -> None:
+    model = with_template("tiny", CHATML)
+    ids, body = model.encode_chat([{"role": "user", "content": text}])
+    before, found, after = parts(model, ids, body.start, body.stop)
+    assert before.split("user")[1].startswith("\n") and not before.split("user")[1].strip()
+    assert found.strip() == text.strip()
+    assert after.startswith("<|im_end|>")
+
+
+def test_chats_are_read_from_parquet(tmp_path: Path) -> None:
+    """Also texts of a table that has chats beside them."""
+    messages = [{"role": "user", "content": QUESTION}, {"role": "assistant", "content": "The miller."}]
+    rows = [{"messages": messages, "text": TEXT[:200]}, {"messages": messages[:1], "text": TEXT[200:400]}]
+    path = tmp_path / "chats.parquet"
+    pd.DataFrame(rows).to_parquet(path)
+    assert read_chats(path) == [messages, messages[:1]]
+    assert read_texts(path) == [row["text"] for row in rows]
+
+
+def test_another_template_is_another_model_and_bos_is_not_asked_for_in_chats(
+    tmp_path: Path, notes: Path, capsys, monkeypatch
+) -> None:
+    first, second = with_template("tiny", CHATML), with_template("tiny", CHATML.replace("assistant", "model"))
+    assert first.fingerprint() != second.fingerprint()
+    options = ("--chat", "--bos", "never", "--text", notes, "--out", tmp_path / "out")
+    code, _, err = run(capsys, monkeypatch, "locate", "tiny", *options)
+    assert code == 2 and "--bos never has no effect on chats" in err
+    options = ("--system", "Be kind.", "--text", notes, "--out", tmp_path / "out")
+    code, _, err = run(capsys, monkeypatch, "locate", "tiny", *options)
+    assert code == 2 and "--system is the system prompt of chats; give --chat too" in err
+
+
+def test_audit_places_triggers_in_the_turn(tmp_path: Path, capsys, monkeypatch) -> None:
+    model = load("tiny", "cpu")
+    model.tokenizer.chat_template = CHATML
+    model.save(tmp_path / "model")
+    (tmp_path / "triggers.txt").write_text("old lamp\n", encoding="utf-8")
+    options = ("--benchmark", "tiny", "--triggers", tmp_path / "triggers.txt", "--limit", 2, "--n-random", 2)
+    out = tmp_path / "out"
+    arguments = (*options, "--chat", "--json", "--out", out)
+    code, stdout, err = run(capsys, monkeypatch, "audit", tmp_path / "model", *arguments)
+    assert code == 0, err
+    assert {row["placement"] for row in json.loads(stdout)["audit"]} == {"prefix", "infix", "suffix"}
 
 
 def test_a_template_has_bos_itself_and_does_not_think(checkpoints: dict[str, Path]) -> None:
@@ -77,7 +125,7 @@ def test_a_template_has_bos_itself_and_does_not_think(checkpoints: dict[str, Pat
 
 def test_templates_that_cannot_be_used_are_refused(checkpoints: dict[str, Path]) -> None:
     with pytest.raises(
-        ModelError, match=r"refuses the turns system, user \(no system here\); leave out `system`"
+        ModelError, match=r"refuses the turns system, user \(no system here\); leave out the system prompt"
     ):
         with_template(checkpoints["llama"], WITH_BOS, "Be kind.")
     with pytest.raises(ModelError, match="changes or repeats the text of the user's turn"):

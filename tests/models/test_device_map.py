@@ -62,6 +62,13 @@ def test_scores_of_a_model_on_disk_are_the_same() -> None:
     assert found["output"].tolist() == expected["output"].tolist()
 
 
+def test_sizes_are_bytes_and_other_devices_keep_what_is_free() -> None:
+    options, _ = DeviceMap("auto", {"cpu": "20gb"}).loading_options()
+    assert options["max_memory"]["cpu"] == 20 * 10**9
+    options, _ = DeviceMap("auto", {"cpu": "1.5GiB"}).loading_options()
+    assert options["max_memory"]["cpu"] == 3 * 2**29
+
+
 def test_commands_take_a_map_from_a_file(
     checkpoints: dict[str, Path], tmp_path: Path, notes: Path, capsys, monkeypatch
 ) -> None:
@@ -98,6 +105,11 @@ def test_commands_take_a_map_from_a_file(
             ("--device-map", "auto", "--max-memory", "cpu"),
             "--max-memory '' is not a size; write it like 20GB",
         ),
+        (("--device-map", "auto", "--max-memory", "cpu=20G"), "--max-memory '20G' is not a size"),
+        (
+            ("--device-map", "cpu.yaml", "--max-memory", "cpu=1GB"),
+            "--max-memory has no effect on a map of modules",
+        ),
         (("--max-memory", "cpu=1GB"), "--max-memory goes with --device-map"),
         (("--offload", "weights"), "--offload goes with --device-map"),
         (("--device-map", "auto", "--device", "cpu"), "--device cpu is one device; leave out --device-map"),
@@ -109,6 +121,7 @@ def test_impossible_maps_are_refused(
     monkeypatch.chdir(tmp_path)
     Path("list.yaml").write_text("- cpu", encoding="utf-8")
     Path("gpu.yaml").write_text("model: 77", encoding="utf-8")
+    Path("cpu.yaml").write_text("model: cpu", encoding="utf-8")
     outcome = run(
         capsys,
         monkeypatch,

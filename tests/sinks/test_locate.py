@@ -257,6 +257,7 @@ def test_details_are_of_the_passage_that_was_asked_for(small_llama: Model, tmp_p
     assert sinks.passage is not None and alone.passage is not None
     np.testing.assert_allclose(sinks.passage["alpha"], alone.passage["alpha"], atol=1e-6)
     assert sinks.tables["passage"]["token"].tolist() == passages[2]
+    np.testing.assert_allclose(sinks.passage["entropy"], alone.passage["entropy"], atol=1e-6)
     entropies = {}
     for layer, head in product(range(small_llama.n_layers), range(small_llama.n_heads)):
         rows = head_maps(small_llama, passages[2], [(layer, head)])[layer, head]
