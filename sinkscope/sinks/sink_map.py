@@ -103,8 +103,8 @@ class SinkMap:
             last two need every query), and `passage`: position, token, text of one passage;
             `experts` if the configuration has it (see `measure_experts`).
         passage: with details, `alpha`, `value_norm` and `entropy` of one passage by itself, and `pattern`
-            (layer, head, query, key), its attention maps in bins of the attribute `bin`; `attention_scores` if
-            the configuration has them (see `BinnedScores`).
+            (layer, head, query, key), its attention maps in bins of the attribute `bin`; `attention_scores`
+            if the configuration has them (see `BinnedScores`).
     """
 
     data: xr.Dataset

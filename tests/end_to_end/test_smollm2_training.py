@@ -103,18 +103,14 @@ def test_a_step_of_npo_is_that_of_a_literal_loop(checkpoint: Path, model: Model,
     objective = {"forget": "npo", "beta": 0.1}
     run = unlearn(recipe(checkpoint, objective=objective), tmp_path / "run")
     literal = copy.deepcopy(model.hf)
-    total = 0.0
     for passage in load_benchmark(str(EXAMPLE)).passages("forget", model.tokenizer):
         ids = torch.tensor([passage.tokens])
         log_probs = literal(ids).logits[0, :-1].log_softmax(-1).gather(1, ids[0, 1:, None]).sum()
         loss = -2 / 0.1 * F.logsigmoid(-0.1 * (log_probs - log_probs.detach())) / 12
         loss.backward()
-        total += float(loss)
     gradients = {name: weight.grad.clone() for name, weight in literal.named_parameters()}
     torch.nn.utils.clip_grad_norm_(literal.parameters(), 1.0)
     torch.optim.AdamW(literal.parameters(), lr=1e-5, weight_decay=0.0).step()
-    log = json.loads((run / "log.jsonl").read_text(encoding="utf-8").splitlines()[0])
-    assert log["forget"] == pytest.approx(total, rel=1e-4)
     trained, before = weights(run), model.hf.state_dict()
     for name, expected in literal.state_dict().items():
         if name not in gradients or name not in trained:
