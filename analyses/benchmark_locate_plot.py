@@ -21,10 +21,9 @@ OTHER = "#999999"
 
 
 def _describe(table: pd.DataFrame) -> str:
-    first = table.iloc[0]
-    return (
-        f"SmolLM2-135M, fp32, {first['threads']} threads; n\u00a0=\u00a0{first['repeats']} repeats, medians"
-    )
+    repeats = table.groupby("length")["repeats"].first()
+    counts = ", ".join(f"{n} of {length} tokens" for length, n in repeats.items())
+    return f"SmolLM2-135M, fp32, {table.iloc[0]['threads']} threads; medians of repeats: {counts}"
 
 
 def caption(table: pd.DataFrame) -> str:
@@ -50,7 +49,7 @@ def plot(table: pd.DataFrame) -> Figure:
             axes.barh(position, value, color=OWN if name.startswith("locate") else OTHER)
             axes.text(value, position, f" {value:.2f}", va="center", fontsize=5.5)
         axes.set_yticks(range(len(LABELS)), list(LABELS.values()) if number == 0 else [""] * len(LABELS))
-        axes.invert_yaxis()
+        axes.set_ylim(len(LABELS) - 0.5, -0.5)  # the same rows in every panel, also those without a bar
         axes.axvline(1, color="black", linewidth=0.6, linestyle="--")
         axes.set_xlim(0, 1.2 * rows.loc[rows.index.isin(list(LABELS)), "times_bare"].max())
         axes.set_title(f"{n} passages of {length} tokens", fontsize=7)
