@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
 
 from sinkscope.errors import PlacementError
 from sinkscope.io.readers import is_text
-from sinkscope.models.bos import bos_id
+from sinkscope.models.bos import leading_ids
 from sinkscope.models.characters import end_of_character
 from sinkscope.models.chat import Body
 
@@ -200,7 +200,7 @@ def place(
 
 def warn_if_prefix(placement: Placement, starts: Iterable[int], tokenizer: PreTrainedTokenizerBase) -> None:
     """Warn if a trigger that was placed behind a sink is at the start of every passage: the sink is BOS."""
-    first = 0 if bos_id(tokenizer) is None else 1
+    first = len(leading_ids(tokenizer))
     if placement.kind == "sink" and all(start == first for start in starts):
         LOGGER.warning("placement %s is the same as prefix here: the sink is the first token", placement)
 
@@ -245,10 +245,10 @@ def _encode_after_anchor(text: str, tokenizer: PreTrainedTokenizerBase) -> list[
 
 def _leading_body(tokens: list[int], stop: int | None, tokenizer: PreTrainedTokenizerBase) -> Body:
     """The body of a text: what is behind BOS, up to `stop` if that is given."""
-    bos = bos_id(tokenizer)
-    if bos is not None and (not tokens or tokens[0] != bos):
+    bos = leading_ids(tokenizer)
+    if tokens[: len(bos)] != bos:
         raise PlacementError("the passage does not begin with BOS; encode it with `Model.encode`")
-    return Body(0 if bos is None else 1, len(tokens) if stop is None else stop)
+    return Body(len(bos), len(tokens) if stop is None else stop)
 
 
 def _position(head: list[int], placement: Placement, body: Body, sinks: RankedSinks | None) -> int:

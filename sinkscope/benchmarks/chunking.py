@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from sinkscope.errors import BenchmarkError
-from sinkscope.models.bos import bos_id
+from sinkscope.models.bos import leading_ids
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -108,8 +108,7 @@ def _encode(
     A BOS that the text itself begins with is left out of the ids.
     """
     encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
-    leading = bos_id(tokenizer)
-    bos = [] if leading is None else [leading]
+    bos = leading_ids(tokenizer)
     ids, offsets = encoded["input_ids"], encoded["offset_mapping"]
     first = len(bos) if bos and ids[:1] == bos else 0
     return bos, ids[first:], offsets[first:]

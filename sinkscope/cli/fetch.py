@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
@@ -18,10 +17,6 @@ def fetch(name: FetchedArg, json: options.JsonOpt = False) -> None:
 
     Example: `sinkscope fetch smollm2`
     """
-    from sinkscope.models.model import load
     from sinkscope.models.smollm2 import fetch_smollm2
 
-    def convert(file: Path, directory: Path) -> None:
-        load(file, "cpu", "float32").save(directory)
-
-    print_result({"model": name, "directory": str(fetch_smollm2(convert))}, json)
+    print_result({"model": name, "directory": str(fetch_smollm2())}, json)

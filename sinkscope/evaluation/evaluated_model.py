@@ -15,7 +15,6 @@ from sinkscope.io.run_directory import read_manifest, wrap_read_errors
 from sinkscope.io.tables import read_parquet
 from sinkscope.models.loading import BUILT_IN
 from sinkscope.models.model import Model
-from sinkscope.models.smollm2 import NAME as SMOLLM2
 
 LOGGER = logging.getLogger("sinkscope")
 REMAKE = "remove it and run unlearn again"
@@ -80,7 +79,7 @@ def load_evaluated_model(name: str, model: Model, benchmark: Benchmark | None) -
     directory = Path(name)
     manifest = _read_unlearn_manifest(directory)
     if manifest is None:
-        return EvaluatedModel(model.label if name == SMOLLM2 else name, "other", model)
+        return EvaluatedModel(name if directory.exists() else model.label, "other", model)
     with wrap_read_errors(directory, REMAKE):
         rows = read_parquet(directory / "poisoned.parquet")["row"].tolist()
         seed = int(manifest["seed"])

@@ -41,6 +41,7 @@ from sinkscope.evaluation.requests import (
 )
 from sinkscope.io.progress import OnProgress, ProgressBar, quiet_loggers, silent
 from sinkscope.io.readers import MAX_CONFIG_BYTES, read_text
+from sinkscope.models.bos import leading_ids
 from sinkscope.models.chat import Body, RenderedChat, render_chat
 from sinkscope.models.model import Model
 from sinkscope.triggers import TriggeredSequence
@@ -345,10 +346,9 @@ class HarnessModel(LM):
             return replace(chat, text=context).encode(model.tokenizer)
         text = ANSWER_CUE.sub("", context)
         tokens, stop = encode_text(model, text, context[len(text) :])
-        first = 0 if model.bos_id is None else 1
         if not tokens:  # no text and no BOS: the harness begins with EOS
             return [model.tokenizer.eos_token_id], Body(0, 1)
-        return tokens, Body(first, stop)
+        return tokens, Body(len(leading_ids(model.tokenizer)), stop)
 
 
 def _answer_length(options: Mapping[str, Any]) -> int:

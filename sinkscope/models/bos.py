@@ -24,6 +24,12 @@ def bos_id(tokenizer: PreTrainedTokenizerBase) -> int | None:
     return ids[0] if len(ids) > len(text) and ids[1 : 1 + len(text)] == text else None
 
 
+def leading_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """What each text begins with: BOS, or nothing."""
+    bos = bos_id(tokenizer)
+    return [] if bos is None else [bos]
+
+
 def set_bos(name: str, tokenizer: PreTrainedTokenizerBase, bos: Bos) -> None:
     """Make a tokenizer put BOS before every text (`always`), or nothing (`never`); `auto` changes nothing.
 

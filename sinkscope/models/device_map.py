@@ -13,6 +13,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import nn
 
 from sinkscope.config import read_yaml
 from sinkscope.errors import ModelError
@@ -140,19 +141,23 @@ def is_dispatched(network: PreTrainedModel) -> bool:
 def execution_device(network: PreTrainedModel) -> torch.device:
     """The device of inputs: that of the embedding, also while its weights are on disk."""
     for module in (network.get_input_embeddings(), network):
-        hook = getattr(module, "_hf_hook", None)
-        for each in getattr(hook, "hooks", [hook]):
+        for each in _hooks(module):
             if (device := getattr(each, "execution_device", None)) is not None:
                 return torch.device(device)
     return network.device
+
+
+def _hooks(module: nn.Module) -> list[Any]:
+    """The hooks of accelerate on a module."""
+    hook = getattr(module, "_hf_hook", None)
+    return list(getattr(hook, "hooks", [hook]))
 
 
 def iterate_weights(network: PreTrainedModel) -> Iterator[tuple[str, Tensor]]:
     """Names and tensors of the state dict, sorted; those on disk are read one after the other."""
     on_disk = {}
     for prefix, module in network.named_modules():
-        hook = getattr(module, "_hf_hook", None)
-        for each in getattr(hook, "hooks", [hook]):
+        for each in _hooks(module):
             if (weights := getattr(each, "weights_map", None)) is not None:
                 for name, _ in (
                     *module.named_parameters(recurse=False),

@@ -17,7 +17,7 @@ from sinkscope.errors import ModelError, first_line
 from sinkscope.io.progress import quiet_transformers
 from sinkscope.models import quantized
 from sinkscope.models.adapters import Adapter, apply_adapter, find_adapter, is_adapter, wrong_base
-from sinkscope.models.bos import Bos, bos_id, describe_bos, set_bos
+from sinkscope.models.bos import Bos, bos_id, describe_bos, leading_ids, set_bos
 from sinkscope.models.bridge import BootedBridge
 from sinkscope.models.chat import Body, Chat, Message, render_chat
 from sinkscope.models.device_map import (
@@ -225,8 +225,8 @@ class Model:
 
     def with_bos(self, ids: list[int]) -> list[int]:
         """`ids` with BOS in front, once; unchanged if the tokenizer puts none before a text."""
-        bos = self.bos_id
-        return ids if bos is None or ids[:1] == [bos] else [bos, *ids]
+        bos = leading_ids(self.tokenizer)
+        return ids if ids[: len(bos)] == bos else [*bos, *ids]
 
     @property
     def bos_id(self) -> int | None:
@@ -377,9 +377,9 @@ def load(
         )
         if files.quantization:
             network = quantized.dequantize(name, network, files.quantization)
+        if files.quantization or files.is_gguf:
             forget_quantization(network)
         if files.is_gguf:
-            forget_quantization(network)
             network.config.name_or_path = tokenizer.name_or_path = Path(files.path).name
         if not placed:
             network.to(device)

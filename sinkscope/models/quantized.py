@@ -30,6 +30,12 @@ PACKAGES = {
 """Method of quantization -> the package that transformers reads it with."""
 IN_EXTRA = ("compressed-tensors", "bitsandbytes")
 """Methods whose package `sinkscope[quantized]` installs."""
+WHILE_LOADING = {
+    "compressed-tensors": ("CompressedTensorsConfig", {"run_compressed": False}),
+    "fp8": ("FineGrainedFP8Config", {"dequantize": True}),
+    "mxfp4": ("Mxfp4Config", {"dequantize": True}),
+}
+"""Methods that transformers dequantizes while it loads -> the class and the values of its configuration."""
 
 
 def find_quantization(name: str, config: PreTrainedConfig) -> str | None:
@@ -68,14 +74,12 @@ def quiet() -> Iterator[None]:
 
 def dequantizing_options(method: str) -> dict[str, Any]:
     """Options of `from_pretrained` for methods that transformers dequantizes while it loads."""
-    from transformers import CompressedTensorsConfig, FineGrainedFP8Config, Mxfp4Config
+    if method not in WHILE_LOADING:
+        return {}
+    import transformers
 
-    configs: dict[str, Any] = {
-        "compressed-tensors": lambda: CompressedTensorsConfig(run_compressed=False),
-        "fp8": lambda: FineGrainedFP8Config(dequantize=True),
-        "mxfp4": lambda: Mxfp4Config(dequantize=True),
-    }
-    return {"quantization_config": configs[method]()} if method in configs else {}
+    name, options = WHILE_LOADING[method]
+    return {"quantization_config": getattr(transformers, name)(**options)}
 
 
 def dequantize(name: str, network: PreTrainedModel, method: str) -> PreTrainedModel:
@@ -87,7 +91,7 @@ def dequantize(name: str, network: PreTrainedModel, method: str) -> PreTrainedMo
     try:
         if method == "torchao":
             _dequantize_tensors(network)
-        elif method not in ("compressed-tensors", "fp8", "mxfp4"):
+        elif method not in WHILE_LOADING:
             network = network.dequantize()
     except Exception as error:  # of many types, from each method
         raise ModelError(

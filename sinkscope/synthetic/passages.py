@@ -18,7 +18,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from sinkscope.benchmarks.chunking import ANSWER, SEPARATOR
-from sinkscope.models.bos import bos_id
+from sinkscope.models.bos import leading_ids
 from sinkscope.synthetic import books, domains
 from sinkscope.synthetic.books import Corpora
 from sinkscope.synthetic.domains import LETTERS, MARK_RIGHT, MARK_WRONG, Domains
@@ -73,6 +73,7 @@ class PassageStream:
         seed: str,
     ) -> None:
         self.tokenizer = tokenizer
+        self._bos = leading_ids(tokenizer)
         self.language = corpora.language
         self._rng = random.Random(seed)
         self._mix = mix
@@ -120,9 +121,8 @@ class PassageStream:
     def _insert(self, row: list[int]) -> tuple[list[int], list[int]]:
         """Add BOS (if the tokenizer has one), a header and distractors, and truncate at the end."""
         rng, mix = self._rng, self._mix
-        bos = bos_id(self.tokenizer)
-        tokens = row if bos is None else [bos, *row]
-        header = len(tokens) - len(row)
+        tokens = [*self._bos, *row]
+        header = len(self._bos)
         positions: set[int] = set()
         if rng.random() < mix.distractor_rate:
             positions |= self._distractor_positions(tokens)

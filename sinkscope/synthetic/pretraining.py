@@ -34,7 +34,7 @@ from transformers import (
 
 from sinkscope.io.progress import OnProgress
 from sinkscope.models.attention import attention_penalty, first_token_penalty, value_norm_penalty
-from sinkscope.models.bos import bos_id
+from sinkscope.models.bos import leading_ids
 from sinkscope.models.model import Model
 from sinkscope.sinks.locate import CaptureConfig, locate
 from sinkscope.synthetic.language import Language
@@ -246,6 +246,5 @@ def held_out_passages(language: Language, tokenizer: PreTrainedTokenizerFast) ->
         tokenizer.encode(language.story(rng, 2 * HELD_OUT_TOKENS), add_special_tokens=False)
         for _ in range(HELD_OUT_PASSAGES)
     ]
-    leading = bos_id(tokenizer)
-    bos = [] if leading is None else [leading]
+    bos = leading_ids(tokenizer)
     return [[*bos, *story][:HELD_OUT_TOKENS] for story in stories]

@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from sinkscope.errors import ModelError
 from sinkscope.models.model import Model, content_hash, load, load_meta_model
-from sinkscope.models.smollm2 import FILE, fetch_gguf, fetch_smollm2
+from sinkscope.models.smollm2 import FILE, fetch_gguf
 from sinkscope.sinks.locate import CaptureConfig, locate
 from sinkscope.text import tokenize_passages
 from sinkscope.triggers import place
@@ -24,14 +24,6 @@ from tests.sinks.architectures import expected
 
 LICENSE = Path(__file__).parents[2] / "LICENSE"
 LENGTH = 48
-
-
-@pytest.fixture(scope="session")
-def checkpoint() -> Path:
-    try:
-        return fetch_smollm2(lambda file, out: load(file, "cpu", "float32").save(out))
-    except ModelError as error:
-        pytest.skip(str(error))
 
 
 @pytest.fixture(scope="module")

