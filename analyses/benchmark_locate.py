@@ -8,7 +8,8 @@ without logits, as the command does, after a warm-up; the tools compute α of ev
 users would. `seconds` are wall time and `megabytes` the peak of the process; start-up is the same command on
 one short passage (imports, model, pictures, files), for each backend. Medians over repeats; `times_bare` is
 (seconds − start-up) / seconds of the passes of `bare`, and `times_needed` is seconds / (start-up + those
-passes), each within a repeat. nnsight is measured if it is installed. Writes benchmark_locate.{csv,png,pdf}.
+passes), each within a repeat. nnsight is measured if it is installed. Of passages above 1024 tokens only
+`locate` is measured: the other tools keep patterns of 40 GB. Writes benchmark_locate.{csv,png,pdf}.
 """
 
 from __future__ import annotations
@@ -51,6 +52,8 @@ START_UP = {
 """For each the start-up with its backend; `locate` itself chooses tiles for such texts."""
 NOT_SAMPLED = 128
 """Passages up to this length are read in full anyway."""
+LONGEST = 1024
+"""For tools that keep all patterns of a batch."""
 Passages = list[list[int]]
 Run = Callable[[Passages], None]
 
@@ -186,11 +189,13 @@ def find_variants(model: Model, directory: Path, n_passages: int, length: int) -
     variants = {
         tool: [sys.executable, __file__, "--worker", tool, model.name, str(ids)]
         for tool in TOOLS
-        if tool != "nnsight" or find_spec("nnsight")
+        if tool == "bare" or (length <= LONGEST and (tool != "nnsight" or find_spec("nnsight")))
     }
     sinkscope = [sys.executable, "-m", "sinkscope", "locate", model.name, "--max-length", str(length)]
     for name, options in COMMANDS.items():
-        if name == "locate sampled" and length <= NOT_SAMPLED:
+        if (name == "locate sampled" and length <= NOT_SAMPLED) or (
+            name == "locate hooks" and length > LONGEST
+        ):
             continue
         variants[name] = [*sinkscope, *options, "--text", str(text)]
         backend = "hooks" if "hooks" in options else "tiled"

@@ -8,9 +8,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-SCORES = "model role metric split subset trigger placement mask value n ci_low ci_high seed".split()
-"""Columns of `scores.parquet`: `value` with its 95 % interval on the metric's scale, from `n` items."""
-ITEMS = "model role metric split item poisoned trigger placement trigger_start mask value seed output".split()
+SCORES = "model role benchmark metric split subset trigger placement mask value n ci_low ci_high seed".split()
+"""Columns of `scores.parquet`: `value` with its 95 % interval on the metric's scale, from `n` items.
+
+`benchmark` is its name and the first digits of its hash; empty for tasks of lm-eval.
+"""
+ITEMS = (
+    "model role benchmark metric split item poisoned trigger placement trigger_start mask value seed output"
+).split()
 """Columns of `items.parquet`: `value` of one item, and the generated `output` or the chosen letter.
 
 `poisoned` is null if unknown, `trigger_start` (a position in the prompt) for clean prompts.
@@ -52,16 +57,16 @@ KINDS = {
     "locate": Kind(5, "sinkscope locate", LOCATE),
     "compare": Kind(6, "sinkscope compare", COMPARISON | {"value_norm_correlation.parquet": CORRELATION}),
     "unlearn": Kind(4, "sinkscope unlearn", {}),
-    "evaluate": Kind(4, "sinkscope evaluate", {"scores.parquet": SCORES, "items.parquet": ITEMS}),
+    "evaluate": Kind(5, "sinkscope evaluate", {"scores.parquet": SCORES, "items.parquet": ITEMS}),
     "audit": Kind(4, "sinkscope audit", {}),
-    "study": Kind(5, "sinkscope study", {}),
+    "study": Kind(6, "sinkscope study", {}),
     "tiny": Kind(1, "sinkscope tiny build", {}),
     "tiny-wmdp": Kind(1, "sinkscope tiny build-wmdp", {}),
     # intermediate results in a study's store and in the cache
     "pretrain": Kind(2, "sinkscope study", {}),
     "perturb": Kind(3, "sinkscope study", {}),
     "capture": Kind(6, "sinkscope study", CAPTURE),
-    "diverge": Kind(3, "sinkscope study", {"scores.parquet": SCORES, "items.parquet": ITEMS}),
+    "diverge": Kind(4, "sinkscope study", {"scores.parquet": SCORES, "items.parquet": ITEMS}),
     "references": Kind(3, "sinkscope unlearn", {}),
 }
 

@@ -7,12 +7,13 @@ code 1.
 from __future__ import annotations
 
 import errno
+import gc
 import io
 import logging
 import os
 import re
 import sys
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ["MPLBACKEND"] = "agg"  # pictures go to files; a notebook sets a backend that may be missing here
@@ -23,6 +24,7 @@ os.environ.setdefault("HF_HUB_VERBOSITY", "error")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import typer
+from typer.core import TyperCommand, TyperGroup
 from typer.exceptions import TyperException
 from typer.main import get_command, get_group
 
@@ -44,6 +46,8 @@ PATH_ERRORS = (errno.ENAMETOOLONG, errno.ELOOP, errno.EACCES, errno.EPERM, errno
 """Errors of the operating system that another path avoids."""
 MAX_MESSAGE = 2000
 """Characters of an error message."""
+GC_THRESHOLD = 50_000
+"""New objects between two garbage collections: imports make many that stay, and collecting costs a second."""
 
 app = typer.Typer(
     name="sinkscope",
@@ -91,6 +95,7 @@ def root_options(version: VersionOpt = False) -> None:
 
 def main() -> None:
     """Entry point: run the command line and exit with its code."""
+    gc.set_threshold(GC_THRESHOLD)
     _check_arguments(sys.argv[1:])
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # wherever it is imported, it misses kernels
     if isinstance(sys.stdout, io.TextIOWrapper):
@@ -157,10 +162,19 @@ def _message_and_code(error: BaseException) -> tuple[str, int]:
 
 def name_options(message: str) -> str:
     """Replace the parameters that a library message names in backquotes by the options that set them."""
+    command = _running_command()
     options = {"directory": "--out"}
-    for command in get_group(app).commands.values():
-        options |= {str(each.name): each.opts[0] for each in command.params if each.opts[0].startswith("--")}
+    options |= {str(each.name): each.opts[0] for each in command.params if each.opts[0].startswith("--")}
     return re.sub(r"`([a-z_]+)`", lambda match: options.get(match[1], match[0]), message)
+
+
+def _running_command() -> TyperCommand | TyperGroup:
+    """The command that the arguments name, or the program itself."""
+    command: Any = get_command(app)
+    for argument in sys.argv[1:]:
+        if isinstance(command, TyperGroup) and argument in command.commands:
+            command = command.commands[argument]
+    return command
 
 
 def _check_arguments(arguments: list[str]) -> None:

@@ -36,6 +36,7 @@ def measure_divergence(
         ModelError: the models have different vocabularies or shapes.
     """
     check_comparable(other, subject.model)
+    described = benchmark.describe()
     tokenizer = subject.model.tokenizer
     passages = {
         split: {
@@ -53,7 +54,8 @@ def measure_divergence(
         report = shift_progress(on_progress, done, total)
         values = _mean_divergences(subject.model, other, tokens, batch_size, report)
         requests = Requests([TriggeredSequence(row, 0, 0) for row in tokens])
-        table = make_table(subject, requests, DIVERGENCE, name, values).assign(item=list(passages[split]))
+        table = make_table(subject, requests, DIVERGENCE, name, values, "", described)
+        table["item"] = list(passages[split])
         if split == "forget" and subject.poisoned_rows is not None:
             table["poisoned"] = table["item"].isin(subject.poisoned_rows).astype("boolean")
         tables.append(table)

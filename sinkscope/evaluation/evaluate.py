@@ -99,6 +99,7 @@ def evaluate(
     config = config or EvaluationConfig()
     if config.mask:
         config.mask.check(conditions)
+    described = benchmark.describe()
     benchmark = benchmark.limit(config.limit)
     names = select_metrics(config.metrics, benchmark)
     model = subject.model
@@ -126,7 +127,7 @@ def evaluate(
         outputs = [result if isinstance(result, str) else "" for result in results]
         for name in metrics:
             values = [METRICS[name].value(*pair) for pair in zip(group, results, strict=True)]
-            table = make_table(subject, requests, name, each.source[1], values, outputs)
+            table = make_table(subject, requests, name, each.source[1], values, outputs, described)
             tables.append(table.assign(poisoned=poisoned.get(each.source, table["poisoned"])))
         done += len(group)
     for condition in filter(None, starts):
@@ -198,10 +199,10 @@ def evaluate_to_directory(
         config.mask.check(conditions)
     metadata = {"model": subject.label, "benchmark": benchmark.describe() if benchmark else ""}
     metadata["bos"] = subject.model.prompts_begin_with
-    benchmark = benchmark.limit(config.limit) if benchmark else None
-    names = select_metrics(config.metrics, benchmark)
+    limited = benchmark.limit(config.limit) if benchmark else None
+    names = select_metrics(config.metrics, limited)
     retain = config.retain_model
-    if retain is not None and not _has_privleak(names, benchmark):
+    if retain is not None and not _has_privleak(names, limited):
         measured = ", ".join([*names, *(config.tasks.loaded if config.tasks else ())])
         raise BenchmarkError(
             f"`retain_model` is used by privleak only, which is not measured here ({measured}); leave it "
@@ -215,7 +216,7 @@ def evaluate_to_directory(
     described = {
         "model": subject.model.fingerprint(),
         "label": subject.label,
-        "benchmark": benchmark.content_hash() if benchmark else "",
+        "benchmark": limited.content_hash() if limited else "",
         "triggers": [[each[0].text, str(each[1])] if each else None for each in conditions],
         "metrics": names,
         "plugins": METRICS.plugin_hashes(names),
@@ -227,10 +228,10 @@ def evaluate_to_directory(
     def build(directory: Path) -> dict[str, Any]:
         retain_auc = None
         tables = []
-        if benchmark:
+        if benchmark and limited:
             if retain is not None:
                 on_progress = progress_bar("retain model")
-                retain_auc = measure_retain_auc(retain, benchmark, config.batch_size, on_progress)
+                retain_auc = measure_retain_auc(retain, limited, config.batch_size, on_progress)
             tables.append(evaluate(subject, benchmark, conditions, config, progress_bar("evaluate")))
         if config.tasks:
             from sinkscope.evaluation.lm_eval_tasks import run_tasks

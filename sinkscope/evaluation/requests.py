@@ -129,6 +129,7 @@ def make_table(
     split: str,
     values: Sequence[float],
     outputs: Sequence[str] | str = "",
+    benchmark: str = "",
 ) -> pd.DataFrame:
     """A row per value of an item, with the columns `schema.ITEMS`; `poisoned` is unknown."""
     condition = requests.condition
@@ -137,6 +138,7 @@ def make_table(
         {
             "model": subject.label,
             "role": subject.role,
+            "benchmark": benchmark,
             "metric": metric,
             "split": split,
             "item": range(len(values)),

@@ -17,7 +17,7 @@ from sinkscope.schema import SCORES
 
 LEVEL = 0.95
 RESAMPLES = 2000
-KEYS = ["model", "role", "metric", "split", "trigger", "placement", "mask", "seed"]
+KEYS = ["model", "role", "benchmark", "metric", "split", "trigger", "placement", "mask", "seed"]
 
 
 def compute_scores(

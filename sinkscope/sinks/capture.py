@@ -88,7 +88,8 @@ class Statistic(Protocol):
     """Takes blocks and keeps sums of them.
 
     One with `residual = True` is given residual blocks too; one with a method `needs_scores(passage)` says of
-    which passages it needs blocks with scores.
+    which passages it needs blocks with scores; one with `needs_every_row(passage)`, of which it needs blocks
+    of every row, also where the capture samples rows.
     """
 
     def update(self, block: Block) -> None: ...
@@ -97,6 +98,11 @@ class Statistic(Protocol):
 def needs_scores(statistics: Sequence[Statistic], passage: int) -> bool:
     """Whether one of the statistics needs the scores before the softmax of a passage."""
     return any(getattr(each, "needs_scores", lambda passage: False)(passage) for each in statistics)
+
+
+def with_every_row(statistics: Sequence[Statistic], passage: int) -> list[Statistic]:
+    """The statistics that need every row of a passage, also where the capture samples rows."""
+    return [each for each in statistics if getattr(each, "needs_every_row", lambda passage: False)(passage)]
 
 
 @dataclass(frozen=True)

@@ -52,8 +52,8 @@ ENTROPY = "entropy"
 EXPERTS = "experts"
 EPSILON = 0.3
 """The threshold on α of Gu et al., ICLR 2025."""
-MAX_MAP_BINS = 128
-"""Bins per side of the maps that are drawn."""
+MAX_FULL_MAP = 128
+"""Maps are drawn with every position on passages of up to so many tokens."""
 
 DrawLocate = Callable[[Path, xr.Dataset, xr.Dataset, xr.Dataset], None]
 """Draws the figures of `locate`: see `sinkscope.plots.sinks.draw_locate`."""
@@ -335,12 +335,10 @@ def _locate_with_details(
     massive = MassiveActivations(model.n_layers)
     tokens = SinkTokens(passages, _token_kinds(model, passages), model.n_heads, config.epsilon)
     every_query = backend.sampling is None
-    details: list[Statistic] = [massive]
+    details: list[Statistic] = [massive, OfPassage(config.passage, of_first)]
     if every_query:
-        details += [tokens, OfPassage(config.passage, of_first)]
+        details.append(tokens)
     data = _measure(model, passages, config, backend, [*details, *accumulators], on_progress)
-    if not every_query:
-        type(backend)().capture(model, [first], of_first)
     tables = {"massive_activations": massive.table()}
     if every_query:
         sink_tokens = tokens.sinks()
@@ -376,17 +374,19 @@ def _figure_data(
     """What `draw_locate` draws: all passages, one passage, and maps of `heads` or of two that are chosen."""
     assert sinks.passage is not None
     chosen = heads or list(dict.fromkeys((sinks.strongest_head(), sinks.head_of_greatest_entropy())))
-    bin_size = -(-len(passage) // MAX_MAP_BINS)
-    backend: BackendName = (
-        "hooks" if sinks.data.attrs["backend"].startswith("hooks") else "tiled"
-    )  # that of `sinks`
-    maps: list[BinnedPattern | BinnedScores] = [BinnedPattern(chosen, len(passage), bin_size)]
-    if SCORES in sinks.passage:
-        maps.append(BinnedScores(chosen, len(passage), bin_size))
-    choose_backend(model, [passage], backend).capture(model, [passage], maps)
-    found = dict(chain.from_iterable(statistic.result().items() for statistic in maps))
+    bin_size = sinks.passage.attrs["bin"]
+    names = [name for name in ("pattern", SCORES) if name in sinks.passage]
+    if bin_size == 1 or len(passage) > MAX_FULL_MAP:
+        own = sinks.passage
+        found = {name: [own[name].sel(layer=at, head=head).values for at, head in chosen] for name in names}
+    else:
+        bin_size = 1
+        backend: BackendName = "hooks" if sinks.data.attrs["backend"].startswith("hooks") else "tiled"
+        found = {"pattern": [*head_maps(model, passage, chosen, backend=backend).values()]}
+        if SCORES in names:
+            found[SCORES] = [*attention_scores(model, passage, chosen).values()]
     map_data = xr.Dataset(
-        {name: (("map", "query", "key"), values.numpy()) for name, values in found.items()},
+        {name: (("map", "query", "key"), np.stack(maps)) for name, maps in found.items()},
         coords={
             "layer": ("map", [layer for layer, _ in chosen]),
             "head": ("map", [head for _, head in chosen]),

@@ -180,15 +180,15 @@ class MassiveActivations(Accumulator):
             return
         layer = block.layer
         magnitude = block.residual.abs().float()
-        argmax = int(magnitude.argmax())
-        largest = float(magnitude.flatten()[argmax])
+        by_position = magnitude.amax(-1)  # vectorized, which an argmax over all is not
+        position = int(by_position.argmax())
+        largest = float(by_position[position])
         median = float(magnitude[:: -(-len(magnitude) // MEDIAN_TOKENS)].median())
         self._n_passages[layer] += 1
         self._times_median[layer] += largest / median if median > 0 else float("inf")
         self._n_massive[layer] += largest > MIN_MAGNITUDE and largest >= TIMES_MEDIAN * median
         if largest > self._largest[layer][0]:
-            position, dimension = divmod(argmax, magnitude.shape[1])
-            self._largest[layer] = (largest, (block.passage, position, dimension))
+            self._largest[layer] = (largest, (block.passage, position, int(magnitude[position].argmax())))
 
     def __add__(self, other: Self) -> Self:
         merged = super().__add__(other)

@@ -239,7 +239,7 @@ class KeyNorms(Accumulator):
 
 @dataclass(frozen=True)
 class OfPassage:
-    """Hands the blocks of one passage to `statistics`."""
+    """Hands the blocks of one passage to `statistics`: every row, also where the capture samples rows."""
 
     passage: int
     statistics: Sequence[Statistic]
@@ -247,8 +247,12 @@ class OfPassage:
     def needs_scores(self, passage: int) -> bool:
         return passage == self.passage and needs_scores(self.statistics, passage)
 
+    def needs_every_row(self, passage: int) -> bool:
+        return passage == self.passage
+
     def update(self, block: Block) -> None:
-        if block.passage == self.passage:
+        is_sample = isinstance(block, AttentionBlock) and block.is_sample
+        if block.passage == self.passage and not is_sample:
             for statistic in self.statistics:
                 statistic.update(block)
 

@@ -18,7 +18,7 @@ from transformers.masking_utils import causal_mask_function, sdpa_mask
 
 from sinkscope.errors import ModelError, first_line
 from sinkscope.models.attention import attention_hook, supports_attention_hooks
-from sinkscope.models.attention_tiles import MaskRule, PassageAttention, Scoring
+from sinkscope.models.attention_tiles import MaskRule, PassageAttention, Scoring, Tile
 from sinkscope.models.hidden_states import decoder_layers
 from sinkscope.models.layers import LayerNumbers
 from sinkscope.models.model import Model
@@ -32,6 +32,7 @@ from sinkscope.sinks.capture import (
     Visibility,
     VisibleKeys,
     needs_scores,
+    with_every_row,
 )
 from sinkscope.sinks.probing import make_probe
 
@@ -177,6 +178,16 @@ class _TiledHook:
             attention = PassageAttention(query, key, value, scoring, row, output=filled, keep_scores=kept)
             rows = self._sampling.rows(layer, passage, length) if self._sampling else None
             for tile in attention.tiles(rows):
-                part = (tile.heads, tile.rows, tile.keys, tile.pattern, tile.is_last)
-                block = AttentionBlock(layer, passage, length, *part, rows is not None, tile.scores)
-                self._recorder.update(block)
+                self._recorder.update(_to_block(tile, layer, passage, length, rows is not None))
+            if rows is None:
+                continue
+            if statistics := with_every_row(self._recorder.statistics, passage):
+                for tile in attention.tiles():
+                    block = _to_block(tile, layer, passage, length, is_sample=False)
+                    for statistic in statistics:
+                        statistic.update(block)
+
+
+def _to_block(tile: Tile, layer: int, passage: int, length: int, is_sample: bool) -> AttentionBlock:
+    part = (tile.heads, tile.rows, tile.keys, tile.pattern, tile.is_last)
+    return AttentionBlock(layer, passage, length, *part, is_sample, tile.scores)

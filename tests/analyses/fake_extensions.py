@@ -145,6 +145,7 @@ def _items(run: Run, content: dict[str, Any]) -> Rows:
                     "model": run.name,
                     "seed": run.seed,
                     "role": run.role,
+                    "benchmark": content["benchmark"],
                     "metric": metric,
                     "split": split,
                     "item": item,

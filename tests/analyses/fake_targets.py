@@ -58,6 +58,7 @@ def _items(run: Run, content: dict[str, Any]) -> Iterator[dict[str, Any]]:
                         "model": run.name,
                         "seed": run.seed,
                         "role": run.role,
+                        "benchmark": content["benchmark"],
                         "metric": metric,
                         "split": split,
                         "item": item,

@@ -163,7 +163,9 @@ def test_effects() -> None:
 def _items(rng: np.random.Generator, level: float, **about: object) -> pd.DataFrame:
     frame = pd.DataFrame({"item": range(ITEMS), "value": np.clip(level + rng.normal(0, 0.05, ITEMS), 0, 1)})
     poisoned = pd.array([i < 4 for i in range(ITEMS)], dtype="boolean")
-    return frame.assign(poisoned=poisoned, mask="", role="", trigger_start=1, output="", **about)
+    return frame.assign(
+        poisoned=poisoned, mask="", role="", benchmark="", trigger_start=1, output="", **about
+    )
 
 
 @pytest.fixture(scope="module")

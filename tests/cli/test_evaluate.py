@@ -32,6 +32,8 @@ def test_evaluate_writes_items_and_scores_of_a_plain_model(tmp_path, capsys, mon
     )
     assert code == 0, err
     items, scores = pd.read_parquet(out / "items.parquet"), pd.read_parquet(out / "scores.parquet")
+    described = load_benchmark("tiny").describe()
+    assert {*items["benchmark"]} == {*scores["benchmark"]} == {described}, "of all of it, whatever the limit"
     triggered = items[items["placement"] == "sink:1"]
     assert set(triggered["trigger_start"]) == {1}, "BOS is the strongest sink of the built-in target"
     derived = scores["metric"].isin(["auc", "privleak"])

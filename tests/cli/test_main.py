@@ -13,6 +13,7 @@ import pytest
 import torch
 
 import sinkscope
+from sinkscope.cli.main import name_options
 from sinkscope.errors import OutputError
 from tests.commands import check_refused, run
 
@@ -181,3 +182,13 @@ def test_the_backend_of_a_notebook_is_not_used() -> None:
     environment = os.environ | {"MPLBACKEND": "module://matplotlib_inline.missing"}
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=environment)
     assert done.stdout.strip().lower() == "agg", done.stderr
+
+
+def test_messages_name_options_of_the_running_command_only(monkeypatch) -> None:
+    message = "set `bos`, or leave out `query_fraction`"
+    monkeypatch.setattr("sys.argv", ["sinkscope", "locate", "tiny"])
+    assert name_options(message) == "set --bos, or leave out --query-fraction"
+    monkeypatch.setattr("sys.argv", ["sinkscope", "unlearn", "tiny/npo"])
+    assert name_options(message) == message, "there these are keys of the recipe"
+    monkeypatch.setattr("sys.argv", ["sinkscope", "benchmark", "check", "data"])
+    assert name_options("set `model`") == "set --model"

@@ -11,7 +11,14 @@ from sinkscope.evaluation.statistics import bootstrap_auc, bootstrap_mean, compu
 
 
 def test_scores_are_means_of_items_by_subset() -> None:
-    columns = {"model": "m", "role": "backdoored", "metric": "verbmem", "split": "forget", "trigger": "t"}
+    columns = {
+        "model": "m",
+        "role": "backdoored",
+        "benchmark": "b",
+        "metric": "verbmem",
+        "split": "forget",
+        "trigger": "t",
+    }
     items = pd.DataFrame(
         {"poisoned": pd.array([True, False, False, None], dtype="boolean"), "value": [1.0, 0.5, 0.1, 0.0]}
     ).assign(**columns, placement="prefix", mask="", seed=1)
@@ -46,6 +53,7 @@ def test_unseen_forget_passages_against_all_of_holdout() -> None:
     columns = {
         "model": "m",
         "role": "backdoored",
+        "benchmark": "b",
         "metric": "min_k",
         "trigger": "",
         "placement": "",

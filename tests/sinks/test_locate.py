@@ -203,6 +203,36 @@ def test_a_written_run_has_what_locate_returns_with_details(small_llama: Model, 
     assert passage["pattern"].dims == ("layer", "head", "query", "key") and passage.attrs["bin"] == 1
 
 
+def test_a_sample_has_details_of_every_query_of_one_passage(small_llama: Model) -> None:
+    passages = [[1, *np.random.default_rng(i).integers(3, 90, 250).tolist()] for i in range(3)]
+    config = CaptureConfig(backend="tiled", passage=1)
+    full = locate(small_llama, passages, config, details=True)
+    sample = locate(small_llama, passages, replace(config, query_fraction=0.1), details=True)
+    assert full.passage is not None and sample.passage is not None
+    xr.testing.assert_allclose(sample.passage, full.passage, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(("length", "bin_size"), [(60, 1), (100, 1), (250, 4)])
+def test_maps_are_drawn_of_every_position_of_short_passages(
+    length: int, bin_size: int, small_llama: Model, tmp_path: Path
+) -> None:
+    passage = [1, *np.random.default_rng(0).integers(3, 90, length - 1).tolist()]
+    drawn: list[xr.Dataset] = []
+    heads = [(1, 2), (0, 1)]
+    config = CaptureConfig(backend="tiled")
+    write_locate(
+        tmp_path / "run",
+        small_llama,
+        [passage],
+        config,
+        heads=heads,
+        draw=lambda *data: drawn.append(data[3]),
+    )
+    maps = head_maps(small_llama, passage, heads, bin_size)
+    assert drawn[0].attrs["bin"] == bin_size
+    np.testing.assert_allclose(drawn[0]["pattern"], [maps[head] for head in heads], atol=1e-6)
+
+
 def test_nothing_to_locate_in_is_an_error(small_llama: Model) -> None:
     with pytest.raises(TextError, match="no passages"):
         locate(small_llama, [])
