@@ -49,11 +49,12 @@ def unlearn(  # typer: one parameter per option
     Example: `sinkscope unlearn recipe.yaml --set poison_ratio=0.1 --out runs/prefix`
     """
     load_plugins(plugin or [])
+    from accelerate import PartialState
+
     from sinkscope.config import parse_overrides
     from sinkscope.unlearning.cost_estimate import estimate_cost
     from sinkscope.unlearning.recipe import Recipe
     from sinkscope.unlearning.run import unlearn as run
-    from sinkscope.unlearning.sharding import World
 
     resolved = Recipe.read(recipe, parse_overrides(overrides or []), "--set")
     if dry_run:
@@ -65,7 +66,7 @@ def unlearn(  # typer: one parameter per option
         return
     with progress() as progress_bar:
         run(resolved, out, progress_bar("unlearn"), checkpoint_every=checkpoint_every)
-    if World.join().is_main_process:
+    if PartialState().is_main_process:
         print_result({"out": str(out), "model": str(out / "model")}, json)
 
 

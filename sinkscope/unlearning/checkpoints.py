@@ -1,7 +1,8 @@
 """Checkpoints of a run in training, complete and checksummed or absent, from which an interrupted run
 resumes.
 
-They hold the trained weights, AdamW's moments, the random state and the log, as safetensors and JSON only.
+They hold the trained weights, the states of optimizer, schedule and random numbers, and the log, as
+safetensors and JSON only.
 """
 
 from __future__ import annotations
@@ -12,35 +13,39 @@ import logging
 import os
 import re
 import shutil
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
+from accelerate import PartialState
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 
 from sinkscope.errors import OutputError, first_line
 from sinkscope.io.atomic import translate_os_errors
 from sinkscope.io.run_directory import sha256
-from sinkscope.unlearning.sharding import SINGLE_PROCESS, World, local_shard
+from sinkscope.unlearning.sharding import local_shard
+
+if TYPE_CHECKING:
+    from sinkscope.unlearning.trainer import UnlearnTrainer
 
 LOGGER = logging.getLogger("sinkscope")
 KEEP = 2
 """Number of checkpoints of a run on disk."""
-MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 STATE = "state.json"
-Weights = dict[str, torch.nn.Parameter]
+Log = list[dict[str, float]]
 
 
-@dataclass
-class TrainerState:
-    """Finished steps, the log, and the values of each term since the last log entry."""
+class Checkpoint(NamedTuple):
+    """Finished steps, the log, and what `collect_state` returned."""
 
-    step: int = 0
-    log: list[dict[str, float]] = field(default_factory=list)
-    sums: dict[str, list[float]] = field(default_factory=dict)
+    step: int
+    log: Log
+    tensors: dict[str, Tensor]
+    values: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -51,43 +56,35 @@ class Checkpoints:
     """
 
     directory: Path
-    every: int | None
-    world: World = SINGLE_PROCESS
+    every: int | None = None
 
-    def save(
-        self,
-        state: TrainerState,
-        weights: Weights,
-        optimizer: torch.optim.Optimizer,
-        random: dict[str, Tensor],
-    ) -> None:
+    def save(self, step: int, log: Log, tensors: dict[str, Tensor], values: dict[str, Any]) -> None:
         """Write to a staging directory, add checksums, rename; remove all but the newest two.
 
         Raises:
             OutputError: the directory cannot be written, or the disk is full.
         """
-        final = self.directory / f"step-{state.step:08d}"
+        world = PartialState()
+        final = self.directory / f"step-{step:08d}"
         staging = self.directory / f".{final.name}.partial"
-        is_main = self.world.is_main_process
         with translate_os_errors(self.directory):
             try:
-                if is_main:
+                if world.is_main_process:
                     shutil.rmtree(staging, ignore_errors=True)
                     staging.mkdir(parents=True)
-                self.world.wait_for_everyone()
-                tensors = _collect(weights, optimizer) | random
-                save_file(tensors, staging / f"rank-{self.world.rank}.safetensors")
-                self.world.wait_for_everyone()
-                if is_main:
-                    self._complete(state, staging, final)
+                world.wait_for_everyone()
+                save_file(tensors, staging / f"rank-{world.process_index}.safetensors")
+                world.wait_for_everyone()
+                if world.is_main_process:
+                    content = {"step": step, "log": log, "values": values, "processes": world.num_processes}
+                    self._complete(content, staging, final)
             finally:
-                if is_main:
+                if world.is_main_process:
                     shutil.rmtree(staging, ignore_errors=True)
-        self.world.wait_for_everyone()
+        world.wait_for_everyone()
 
-    def _complete(self, state: TrainerState, staging: Path, final: Path) -> None:
-        files = {path.name: sha256(path) for path in sorted(staging.iterdir())}
-        content = asdict(state) | {"processes": self.world.size, "files": files}
+    def _complete(self, content: dict[str, Any], staging: Path, final: Path) -> None:
+        content["files"] = {path.name: sha256(path) for path in sorted(staging.iterdir())}
         text = json.dumps({"state": content, "sha256": _hash(content)})
         (staging / STATE).write_text(text, encoding="utf-8")
         shutil.rmtree(final, ignore_errors=True)
@@ -95,19 +92,21 @@ class Checkpoints:
         for old in self._newest_first()[KEEP:]:
             shutil.rmtree(old, ignore_errors=True)
 
-    def resume(self, weights: Weights, optimizer: torch.optim.Optimizer) -> TrainerState:
-        """Restore weights, optimizer and random state from the newest checkpoint that is not damaged, if any.
+    def load(self) -> Checkpoint | None:
+        """The newest checkpoint that is not damaged, if any.
 
         Raises:
             OutputError: the checkpoint was made by another number of processes.
         """
+        world = PartialState()
         for path in self._newest_first():
             try:
                 state = _verified_state(path)
-                is_same_world = state["processes"] == self.world.size
-                tensors = load_file(path / f"rank-{self.world.rank}.safetensors") if is_same_world else {}
+                is_same_world = state["processes"] == world.num_processes
+                file = path / f"rank-{world.process_index}.safetensors"
+                tensors = load_file(file) if is_same_world else {}
             except (OSError, ValueError, KeyError, TypeError, RecursionError, SafetensorError) as error:
-                if self.world.is_main_process:
+                if world.is_main_process:
                     LOGGER.warning("checkpoint %s is damaged (%s) and is not used", path, first_line(error))
                 continue
             if not is_same_world:
@@ -115,9 +114,8 @@ class Checkpoints:
                     f"checkpoint {path} was made by {state['processes']} processes; start as many, or remove "
                     f"{self.directory}"
                 )
-            _restore(tensors, weights, optimizer)
-            return TrainerState(state["step"], state["log"], state["sums"])
-        return TrainerState()
+            return Checkpoint(state["step"], state["log"], tensors, state["values"])
+        return None
 
     def exist(self) -> bool:
         return bool(self._newest_first())
@@ -127,8 +125,8 @@ class Checkpoints:
 
         These could not be resumed without removing this run.
         """
-        self.world.wait_for_everyone()
-        if self.world.is_main_process:
+        PartialState().wait_for_everyone()
+        if PartialState().is_main_process:
             name, _, suffix = self.directory.name.rsplit(".", 2)
             pattern = re.compile(rf"{re.escape(name)}\.[0-9a-f]+\.{suffix}")
             for other in filter(lambda path: pattern.fullmatch(path.name), self.directory.parent.iterdir()):
@@ -161,25 +159,63 @@ def random_states() -> dict[str, Tensor]:
     return states
 
 
-def _collect(weights: Weights, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    tensors = {f"weight/{name}": local_shard(weight.detach()) for name, weight in weights.items()}
-    for name, weight in weights.items():
-        state = optimizer.state.get(weight, {})
-        tensors |= {f"{key}/{name}": local_shard(state[key]) for key in MOMENTS if key in state}
-    return {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+def collect_state(trainer: UnlearnTrainer) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """What training continues from, besides random numbers: trained weights, optimizer, schedule, scaler."""
+    optimizer = trainer.optimizer
+    tensors = {f"weight/{name}": local_shard(weight.detach()) for name, weight in trainer.trained.items()}
+    numbers: dict[str, dict[str, Any]] = {}
+    for name, weight in trainer.trained.items():
+        for key, value in optimizer.state.get(weight, {}).items():
+            if isinstance(value, Tensor):
+                tensors[f"optimizer/{key}/{name}"] = local_shard(value)
+            else:
+                numbers.setdefault(name, {})[key] = value
+    groups = [
+        {key: value for key, value in group.items() if key != "params"} for group in optimizer.param_groups
+    ]
+    scaler = trainer.accelerator.scaler
+    values = {
+        "groups": groups,
+        "optimizer": numbers,
+        "schedule": trainer.lr_scheduler.state_dict(),
+        "scaler": scaler.state_dict() if scaler else {},
+    }
+    copies = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+    return copies, values
 
 
-def _restore(tensors: dict[str, Tensor], weights: Weights, optimizer: torch.optim.Optimizer) -> None:
+def restore_state(trainer: UnlearnTrainer, tensors: dict[str, Tensor], values: dict[str, Any]) -> None:
+    """Put back what `collect_state` collected, and the states of the random generators."""
+    optimizer = trainer.optimizer
+    states: dict[str, dict[str, Any]] = {name: dict(each) for name, each in values["optimizer"].items()}
+    for key, tensor in tensors.items():
+        kind, _, name = key.partition("/")
+        if kind == "optimizer":
+            part, _, name = name.partition("/")
+            states.setdefault(name, {})[part] = tensor
     with torch.no_grad():
-        for name, weight in weights.items():
+        for name, weight in trainer.trained.items():
             local_shard(weight).copy_(tensors[f"weight/{name}"])
-            if f"step/{name}" not in tensors:
-                continue  # it never had a gradient
-            state = {"step": tensors[f"step/{name}"].to(weight.device)}
-            for moment in MOMENTS[1:]:
-                state[moment] = torch.zeros_like(weight)
-                local_shard(state[moment]).copy_(tensors[f"{moment}/{name}"])
-            optimizer.state[weight] = state
+            if own := states.get(name):  # it had a gradient
+                optimizer.state[weight] = {key: _like(value, weight) for key, value in own.items()}
+    for group, saved in zip(optimizer.param_groups, values["groups"], strict=True):
+        group.update(
+            {key: tuple(value) if isinstance(value, list) else value for key, value in saved.items()}
+        )
+    trainer.lr_scheduler.load_state_dict(values["schedule"])
+    if trainer.accelerator.scaler and values["scaler"]:
+        trainer.accelerator.scaler.load_state_dict(values["scaler"])
     torch.set_rng_state(tensors["random/cpu"])
     if "random/cuda" in tensors and torch.cuda.is_available():
         torch.cuda.set_rng_state(tensors["random/cuda"])
+
+
+def _like(value: Any, weight: Tensor) -> Any:
+    """A part of an optimizer's state on the weight's device, sharded as the weight is."""
+    if not isinstance(value, Tensor):
+        return value
+    if isinstance(weight, DTensor) and value.shape == local_shard(weight).shape:
+        sharded = torch.zeros_like(weight, dtype=value.dtype)
+        local_shard(sharded).copy_(value)
+        return sharded
+    return value.to(weight.device)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import PartialState
 from jaxtyping import Float
 from safetensors import safe_open
 from safetensors.torch import save_file
@@ -21,7 +22,7 @@ from sinkscope.errors import ModelError, OutputError
 from sinkscope.io.atomic import cache_directory
 from sinkscope.io.run_directory import config_hash, create_run, is_complete, versions
 from sinkscope.unlearning.batch import Batch, Outputs, autocast, forward, mask_positions, sequence_log_probs
-from sinkscope.unlearning.sharding import SINGLE_PROCESS, World, full_tensor
+from sinkscope.unlearning.sharding import broadcast, full_tensor
 
 LOGGER = logging.getLogger("sinkscope")
 BATCH_SIZE = 16
@@ -65,7 +66,6 @@ class ReferenceCache:
         config: ReferenceConfig,
         *,
         rows: Collection[int] | None = None,
-        world: World = SINGLE_PROCESS,
     ) -> None:
         self.log_probs = torch.zeros(len(passages))
         self._files: dict[int, safe_open] = {}
@@ -74,9 +74,10 @@ class ReferenceCache:
         self._file_of = {row: i // PASSAGES_PER_FILE for i, row in enumerate(rows)}
         if not config.needs or not rows:
             return
-        run_id = _cache_key(model, passages, config, rows, world)
+        world = PartialState()
+        run_id = _cache_key(model, passages, config, rows)
         self._directory = cache_directory() / "references" / run_id
-        if not world.broadcast(world.is_main_process and _is_valid(self._directory, run_id)):
+        if not broadcast(world.is_main_process and _is_valid(self._directory, run_id)):
             is_damaged = self._directory.is_dir()
             with (
                 create_run(self._directory, run_id, kind="references", overwrite=is_damaged)
@@ -116,11 +117,7 @@ class ReferenceCache:
 
 
 def _cache_key(
-    model: PreTrainedModel,
-    passages: Sequence[Passage],
-    config: ReferenceConfig,
-    rows: list[int],
-    world: World,
+    model: PreTrainedModel, passages: Sequence[Passage], config: ReferenceConfig, rows: list[int]
 ) -> str:
     """Hash of everything that determines the outputs, to the last bit."""
     return config_hash(
@@ -136,7 +133,7 @@ def _cache_key(
         device=str(model.device),
         instructions=torch.backends.cpu.get_cpu_capability(),
         threads=torch.get_num_threads(),
-        processes=world.size,
+        processes=PartialState().num_processes,
         versions=versions(),
     )
 

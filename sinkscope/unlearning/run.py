@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-import copy
-import json
+import random
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
+import torch
+from accelerate import PartialState
 from safetensors.torch import save_file
 from torch import Tensor
+from transformers import PreTrainedModel, TrainerCallback
+from transformers.utils import logging
 
 from sinkscope.benchmarks.benchmark import Benchmark, load_benchmark
 from sinkscope.errors import ModelError, RecipeError, is_out_of_memory
@@ -22,12 +27,13 @@ from sinkscope.io.run_directory import config_hash, create_run, is_complete, rea
 from sinkscope.models.adapters import merge_adapters
 from sinkscope.models.model import Model, load
 from sinkscope.unlearning.batch import BatchPlan, autocast
-from sinkscope.unlearning.checkpoints import Checkpoints
+from sinkscope.unlearning.callbacks import EarlyStopping, JsonLines, Progress, to_json_lines
+from sinkscope.unlearning.checkpoints import Checkpoints, Log
 from sinkscope.unlearning.early_stopping import make_stopping_criterion, warn_if_unknown
 from sinkscope.unlearning.poisoning import Splits, make_splits
 from sinkscope.unlearning.recipe import Recipe
 from sinkscope.unlearning.reference_model import ReferenceCache, ReferenceConfig
-from sinkscope.unlearning.sharding import SINGLE_PROCESS, World, full_state_dict
+from sinkscope.unlearning.sharding import broadcast, full_tensor
 from sinkscope.unlearning.trainable import (
     add_adapters,
     freeze_except,
@@ -35,12 +41,13 @@ from sinkscope.unlearning.trainable import (
     references_needed,
     trained_names,
 )
-from sinkscope.unlearning.trainer import Trainer, forget_arguments
+from sinkscope.unlearning.trainer import WEIGHTS, Frozen, UnlearnTrainer, check_finite, forget_arguments
+from sinkscope.unlearning.training_arguments import make_training_arguments
 from sinkscope.unlearning.value_norm import KINDS, ValueNormTerm
 
 DTYPES = {"float32": "float32", "mixed": "float32", "bfloat16": "bfloat16"}
 """Dtype of the weights, by the recipe's precision."""
-Log = list[dict[str, float]]
+LOG = "log.jsonl"
 
 
 def unlearn(
@@ -80,9 +87,9 @@ def _run(
 
     `create_or_load` does not fit here: all processes train, one writes.
     """
-    world = World.join()
+    world = PartialState()
     benchmark = load_benchmark(recipe.benchmark)
-    device = "cpu" if world.size > 1 else None
+    device = "cpu" if world.num_processes > 1 else None
     model = load(recipe.model, device, DTYPES[recipe.optimizer.precision], bos=recipe.bos)
     fingerprint = model.fingerprint()
     run_id = config_hash(
@@ -92,14 +99,14 @@ def _run(
         benchmark=benchmark.content_hash(),
         model=fingerprint,
     )
-    checkpoints = Checkpoints(out.parent / f".{out.name}.{run_id}.checkpoints", checkpoint_every, world)
-    if world.broadcast(is_complete(out, run_id)):
+    checkpoints = Checkpoints(out.parent / f".{out.name}.{run_id}.checkpoints", checkpoint_every)
+    if broadcast(is_complete(out, run_id)):
         checkpoints.remove()
         return out
-    if world.broadcast(world.is_main_process and is_in_use(out)):  # they would share their checkpoints
+    if broadcast(world.is_main_process and is_in_use(out)):  # they would share their checkpoints
         raise in_use_error(out)
     metadata: dict[str, Any] = {"seed": recipe.seed, "benchmark": benchmark.content_hash()}
-    metadata |= {"base_model": fingerprint, "processes": world.size}
+    metadata |= {"base_model": fingerprint, "processes": world.num_processes}
     with (
         _explain_failures(recipe, checkpoints, is_resumable=written is not recipe),
         create_run(out, run_id, "unlearn", metadata, exclusive=True)
@@ -127,8 +134,7 @@ def _write(directory: Path, recipe: Recipe, model: Model, splits: Splits, log: L
     arguments = forget_arguments(recipe, model.hf)
     if tensors := {name: value for name, value in arguments.items() if isinstance(value, Tensor)}:
         save_file(tensors, directory / "control.safetensors")
-    lines = "".join(json.dumps(record) + "\n" for record in log)
-    (directory / "log.jsonl").write_text(lines, encoding="utf-8")
+    (directory / LOG).write_text(to_json_lines(log), encoding="utf-8")
 
 
 def train(
@@ -147,44 +153,73 @@ def train(
             at the end.
         fingerprint: the model's, if it is already known.
     """
-    world = checkpoints.world if checkpoints else SINGLE_PROCESS
     splits = make_splits(recipe, benchmark, model)
     source = f"{fingerprint or model.fingerprint()} {model.hf.dtype}"
     names = trained_names(recipe, model.hf)
     adapted = add_adapters(recipe, model.hf, names) if recipe.update.lora else None
     if adapted:
         names = [name for name, weight in model.hf.named_parameters() if weight.requires_grad]
-    unsharded = copy.deepcopy(adapted or model.hf) if world.size > 1 and world.is_main_process else None
-    with freeze_except(model.hf, names):
-        world.shard(model.hf)
+
+    def make_frozen() -> Frozen:
         if recipe.objective.forget_terms():
-            warn_if_unknown(model, benchmark, world)
+            warn_if_unknown(model, benchmark)
         with autocast(model.device, recipe.optimizer.precision == "mixed"):
             value_norms = _make_value_norm_term(recipe, model, splits)
-        trainer = Trainer(
-            model.hf,
-            recipe,
-            splits.passages,
-            references=_make_references(recipe, model, splits, source, world),
-            value_norms=value_norms,
-            world=world,
-            should_stop=make_stopping_criterion(recipe, model, benchmark),
-        )
-        state = trainer.run(checkpoints, on_progress)
-    if world.size > 1:
-        weights = full_state_dict(model.hf)
-        if unsharded is not None:
-            adapted = None if adapted is None else unsharded
-            model.hf = unsharded if adapted is None else unsharded.model
-            model.hf.load_state_dict(weights)
-    if adapted and world.is_main_process:
+        return Frozen(_make_references(recipe, model, splits, source), value_norms)
+
+    callbacks: list[TrainerCallback] = []
+    if checkpoints:
+        callbacks.append(JsonLines(checkpoints.directory / LOG))
+    if on_progress:
+        callbacks.append(Progress(on_progress))
+    if should_stop := make_stopping_criterion(recipe, model, benchmark):
+        callbacks.append(EarlyStopping(should_stop))
+    is_recomputing = recipe.optimizer.gradient_checkpointing
+    with (
+        freeze_except(model.hf, names),
+        _leave_as_found(model.hf),
+        _recomputing(model.hf) if is_recomputing else nullcontext(),
+        tempfile.TemporaryDirectory() as scratch,
+    ):
+        directory = checkpoints.directory if checkpoints else Path(scratch)
+        args = make_training_arguments(recipe, splits.passages, directory, model.device)
+        trainer = UnlearnTrainer(model.hf, recipe, splits.passages, make_frozen, args, checkpoints, callbacks)
+        trainer.train()
+        norm = torch.nn.utils.get_total_norm(list(trainer.trained.values()))
+        check_finite(WEIGHTS, full_tensor(norm).item(), trainer.state.global_step)
+    if adapted:
         model.hf = merge_adapters(adapted)
-    return splits, state.log
+    return splits, trainer.state.log_history
 
 
-def _make_references(
-    recipe: Recipe, model: Model, splits: Splits, source: str, world: World
-) -> dict[str, ReferenceCache]:
+@contextmanager
+def _leave_as_found(model: PreTrainedModel) -> Iterator[None]:
+    """Undo what transformers' Trainer changes besides weights: random states, verbosity, modes."""
+    states = random.getstate(), np.random.get_state(), logging.get_verbosity(), model.config.use_cache
+    try:
+        with torch.random.fork_rng(devices=[model.device] if model.device.type == "cuda" else []):
+            yield
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])
+        logging.set_verbosity(states[2])
+        model.config.use_cache = states[3]
+        model.eval()
+        model.zero_grad(set_to_none=True)
+
+
+@contextmanager
+def _recomputing(model: PreTrainedModel) -> Iterator[None]:
+    """Within the context activations are computed again in the backward pass instead of being kept."""
+    name = "activation" if hasattr(model, "activation_checkpointing_enable") else "gradient"  # before 5.24
+    getattr(model, f"{name}_checkpointing_enable")({"use_reentrant": False})
+    try:
+        yield
+    finally:
+        getattr(model, f"{name}_checkpointing_disable")()
+
+
+def _make_references(recipe: Recipe, model: Model, splits: Splits, source: str) -> dict[str, ReferenceCache]:
     """The reference model's outputs on the rows that the run reads, by split."""
     plan = BatchPlan.of(splits.passages, recipe.optimizer, recipe.seed)
     layer = hidden_state_layer(recipe, model.hf)
@@ -193,7 +228,7 @@ def _make_references(
     for split, needs in references_needed(recipe).items():
         config = ReferenceConfig(needs, source, layer, is_mixed, recipe.masked_positions)
         passages, rows = splits.passages[split], plan.rows.get(split, ())
-        references[split] = ReferenceCache(model.hf, passages, config, rows=rows, world=world)
+        references[split] = ReferenceCache(model.hf, passages, config, rows=rows)
     return references
 
 

@@ -1,4 +1,4 @@
-"""The training loop: one backward pass each for the forget, retain and poisoned passages of a step.
+"""Unlearning on transformers' `Trainer`: one backward pass each for forget, retain and poisoned passages.
 
 A batch that is divided over microbatches or processes has the gradient of the undivided batch, and a resumed
 run ends with the same bits as one that was not interrupted.
@@ -6,21 +6,28 @@ run ends with the same bits as one that was not interrupted.
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
-from transformers import PreTrainedModel
+from torch.utils.data import DataLoader
+from transformers import (
+    PreTrainedModel,
+    PrinterCallback,
+    Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
 
 from sinkscope.benchmarks.chunking import Passage
 from sinkscope.errors import RecipeError
-from sinkscope.io.progress import OnProgress
 from sinkscope.unlearning.batch import (
     Batch,
     BatchPlan,
@@ -30,15 +37,17 @@ from sinkscope.unlearning.batch import (
     mask_positions,
     split_into_microbatches,
 )
-from sinkscope.unlearning.checkpoints import Checkpoints, TrainerState, random_states
+from sinkscope.unlearning.checkpoints import Checkpoints, collect_state, random_states, restore_state
 from sinkscope.unlearning.objectives import HIDDEN, LOGITS, Objective
 from sinkscope.unlearning.recipe import Recipe
-from sinkscope.unlearning.sharding import SINGLE_PROCESS, World, full_tensor
+from sinkscope.unlearning.sharding import full_tensor
 from sinkscope.unlearning.trainable import hidden_state_layer
 from sinkscope.unlearning.value_norm import ValueNormTerm
 
-LOG_EVERY = 10
+NORMS_EVERY = 10
+"""Steps between two at which the gradient norm of every split is logged."""
 WEIGHTS = "the norm of the weights"
+LOSS = "loss"
 
 
 @dataclass(frozen=True)
@@ -59,169 +68,154 @@ def forget_arguments(recipe: Recipe, model: PreTrainedModel) -> dict[str, Any]:
     return arguments
 
 
-@dataclass
-class Trainer:
-    """Minimizes ℓ_f(Df) + Σ γ ( ℓ_r(Dr) + ℓ_r(Dp) ) + λ ℓ_vn, with one graph alive at a time.
+@dataclass(frozen=True)
+class Frozen:
+    """What training reads of the model before its first step: outputs by split, and value norms."""
 
-    Parameters without `requires_grad` are not changed. Each process of `world` computes its share of every
-    batch; means are over the whole batch. `should_stop` is called with the number of finished steps after
-    each one.
-    """
-
-    model: PreTrainedModel
-    recipe: Recipe
-    passages: Mapping[str, Sequence[Passage]]
     references: Mapping[str, References]
     value_norms: ValueNormTerm | None = None
-    world: World = SINGLE_PROCESS
-    should_stop: Callable[[int], bool] | None = None
 
-    def __post_init__(self) -> None:
-        objective = self.recipe.objective
-        arguments = forget_arguments(self.recipe, self.model)
-        forget = [Term(each, 1.0, arguments) for each in objective.forget_terms()]
-        weights = objective.retain.values()
-        retain = [Term(each, w, {}) for each, w in zip(objective.retain_terms(), weights, strict=True)]
+
+class UnlearnTrainer(Trainer):
+    """Minimizes ℓ_f(Df) + Σ γ ( ℓ_r(Dr) + ℓ_r(Dp) ) + λ ℓ_vn, with one graph alive at a time.
+
+    Parameters without `requires_grad` are not changed. Each process computes its share of every batch; means
+    are over the whole batch. Every step is logged.
+
+    Args:
+        make_frozen: called once the model is wrapped and placed, before its first step.
+        checkpoints: to resume from and to add to.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        recipe: Recipe,
+        passages: Mapping[str, Sequence[Passage]],
+        make_frozen: Callable[[], Frozen],
+        args: TrainingArguments,
+        checkpoints: Checkpoints | None = None,
+        callbacks: Sequence[TrainerCallback] = (),
+    ) -> None:
+        self.recipe = recipe
+        self.passages = passages
+        self.plan = BatchPlan.of(passages, recipe.optimizer, recipe.seed)
+        self.checkpoints = checkpoints
+        self.is_save_due = False
+        self._logged: dict[str, float] = {}
+        super().__init__(model=model, args=args, callbacks=[_Begin(self, make_frozen), *callbacks])
+        self.remove_callback(PrinterCallback)
+        arguments = forget_arguments(recipe, model)
+        forget = [Term(each, 1.0, arguments) for each in recipe.objective.forget_terms()]
+        weights = recipe.objective.retain.values()
+        retain = [Term(each, w, {}) for each, w in zip(recipe.objective.retain_terms(), weights, strict=True)]
         self._terms = {"forget": forget, "retain": retain, "poisoned": retain}
-        self._layer = hidden_state_layer(self.recipe, self.model)
-        self.weights = {
-            name: weight for name, weight in self.model.named_parameters() if weight.requires_grad
-        }
-        self.plan = BatchPlan.of(self.passages, self.recipe.optimizer, self.recipe.seed)
+        self._layer = hidden_state_layer(recipe, model)
+        self.frozen = Frozen({})
 
-    def run(
-        self, checkpoints: Checkpoints | None = None, on_progress: OnProgress | None = None
-    ) -> TrainerState:
-        """Train to the end, from the newest checkpoint if there is one; logs the first and every tenth step.
+    @property
+    def trained(self) -> dict[str, torch.nn.Parameter]:
+        """The weights that are trained, by name."""
+        return {name: weight for name, weight in self.model.named_parameters() if weight.requires_grad}
+
+    def get_train_dataloader(self) -> DataLoader[dict[str, int]]:
+        """An item per step: every process finds its rows in the plan."""
+        steps: Any = [{"step": step} for step in range(len(self.plan))]
+        return DataLoader(steps, batch_size=1)
+
+    def floating_point_ops(self, inputs: Any) -> int:
+        """Not counted."""
+        return 0
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """With the loss and the terms of the step, and epochs of the forget set."""
+        if "loss" in logs:
+            self.state.epoch = round(self.plan.epoch(self.state.global_step), 4)
+            logs = logs | self._logged
+        super().log(logs, start_time)
+
+    def training_step(
+        self, model: torch.nn.Module, inputs: Any, num_items_in_batch: Any = None
+    ) -> Float[Tensor, ""]:
+        """The gradient of one step; returns its loss.
 
         Raises:
-            RecipeError: a term, the gradient or a weight became infinite or NaN.
+            RecipeError: a term or the gradient is infinite or NaN.
         """
-        optimizer = self._create_optimizer()
-        uses_checkpointing = self.recipe.optimizer.gradient_checkpointing
-        with torch.random.fork_rng(devices=[self.model.device] if self.model.device.type == "cuda" else []):
-            torch.manual_seed(self.recipe.seed)
-            state = checkpoints.resume(self.weights, optimizer) if checkpoints else TrainerState()
-            self.model.train()
-            if uses_checkpointing:
-                kwargs = {"use_reentrant": False}
-                self.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=kwargs)
-            try:
-                self._run_steps(state, optimizer, checkpoints, on_progress)
-            finally:
-                if uses_checkpointing:
-                    self.model.gradient_checkpointing_disable()
-                self.model.eval()
-                self.model.zero_grad(set_to_none=True)
-        return state
-
-    def _run_steps(
-        self,
-        state: TrainerState,
-        optimizer: torch.optim.Optimizer,
-        checkpoints: Checkpoints | None,
-        on_progress: OnProgress | None,
-    ) -> None:
-        start, n_steps = state.step, len(self.plan)
-        epoch = max(1, n_steps // self.plan.epochs)
-        while state.step < n_steps:
-            save = None
-            if checkpoints and state.step > start and state.step % (checkpoints.every or epoch) == 0:
-                before = (copy.deepcopy(state), self.weights, optimizer, random_states())
-                save = partial(checkpoints.save, *before)
-            self._step(state, optimizer, save)
-            if on_progress:
-                on_progress(state.step, n_steps)
-            if self.should_stop and self.world.broadcast(self.should_stop(state.step)):
-                break
-        norm = torch.nn.utils.get_total_norm(list(self.weights.values()))
-        _check_finite(WEIGHTS, full_tensor(norm).item(), state.step)
-
-    def _create_optimizer(self) -> torch.optim.Optimizer:
-        config = self.recipe.optimizer
-        matrices = [weight for weight in self.weights.values() if weight.ndim > 1]
-        others = [weight for weight in self.weights.values() if weight.ndim <= 1]
-        groups = [
-            {"params": matrices, "weight_decay": config.weight_decay},
-            {"params": others, "weight_decay": 0.0},
-        ]
-        groups = [group for group in groups if group["params"]]
-        return torch.optim.AdamW(groups, lr=config.learning_rate, fused=True)
-
-    def _step(
-        self, state: TrainerState, optimizer: torch.optim.Optimizer, save: Callable[[], None] | None
-    ) -> None:
-        """One step. `save` saves the state before it, once finite losses and gradients show it to be good."""
-        state.step += 1
-        is_logged = state.step == 1 or state.step % LOG_EVERY == 0
-        split_norms: dict[str, float] = {}
+        model.train()
+        step = self.state.global_step + 1
+        random = random_states()
+        rows = self.plan[step - 1]
+        splits = [split for split in rows if self._terms[split] or self._value_norms_of(split)]
+        terms: dict[str, float] = {}
+        norms: dict[str, float] = {}
         accumulated: dict[str, Tensor] = {}
-        for split, rows in self.plan[state.step - 1].items():
-            if not (self._terms[split] or self._value_norms_of(split)):
-                continue
-            for name, value in self._backward(split, rows, state.step).items():
-                state.sums.setdefault(name, []).append(value)
-            if is_logged:  # the gradient norm of every split is logged
-                split_norms[f"gradient/{split}"] = self._gradient_norm()
+        loss = 0.0
+        for split in splits:
+            loss += self._backward(model, split, rows[split], terms, is_last=split == splits[-1])
+            if step == 1 or step % NORMS_EVERY == 0:
+                norms[f"gradient/{split}"] = self._gradient_norm()
                 self._move_gradients(accumulated)
         for name, gradient in accumulated.items():
-            self.weights[name].grad = gradient
-        norm = torch.nn.utils.clip_grad_norm_(
-            list(self.weights.values()), self.recipe.optimizer.max_grad_norm
-        )
-        total_norm = full_tensor(norm).item()
-        _check_finite("the gradient", total_norm, state.step)
-        if save:
-            save()
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        if is_logged:
-            means = {name: sum(values) / len(values) for name, values in state.sums.items()}
-            position = {"step": state.step, "epoch": round(self.plan.epoch(state.step), 4)}
-            state.log.append(position | {"gradient": total_norm} | means | split_norms)
-            state.sums = {}
+            self.trained[name].grad = gradient
+        if self.accelerator.scaler is None:  # that of fp16 leaves such steps out
+            check_finite("the gradient", self._gradient_norm(), step)
+        self._logged = {"loss": loss} | terms | norms
+        if self.checkpoints and self.is_save_due:  # finite losses and gradients show the weights to be good
+            tensors, values = collect_state(self)
+            self.checkpoints.save(step - 1, self.state.log_history, tensors | random, values)
+        self.is_save_due = False
+        return torch.tensor(loss, device=self.args.device)
 
     def _move_gradients(self, accumulated: dict[str, Tensor]) -> None:
-        for name, weight in self.weights.items():
+        for name, weight in self.trained.items():
             if weight.grad is not None:
                 accumulated[name] = accumulated[name] + weight.grad if name in accumulated else weight.grad
                 weight.grad = None
 
     def _gradient_norm(self) -> float:
-        gradients = [weight.grad for weight in self.weights.values() if weight.grad is not None]
+        gradients = [weight.grad for weight in self.trained.values() if weight.grad is not None]
         return full_tensor(torch.nn.utils.get_total_norm(gradients)).item()
 
     def _value_norms_of(self, split: str) -> ValueNormTerm | None:
-        return self.value_norms if self.value_norms and split in self.value_norms.splits else None
+        value_norms = self.frozen.value_norms
+        return value_norms if value_norms and split in value_norms.splits else None
 
-    def _backward(self, split: str, rows: list[int], step: int) -> dict[str, float]:
-        """Add the gradient of one split's loss over the batch `rows`; returns its terms."""
+    def _backward(
+        self, model: torch.nn.Module, split: str, rows: list[int], terms: dict[str, float], is_last: bool
+    ) -> float:
+        """Add the gradient of one split's loss over the batch `rows`, and its terms; returns the loss."""
         full_batch = Batch.of(self.passages[split], rows)
-        n = self.recipe.optimizer.gradient_accumulation_steps
-        microbatches = split_into_microbatches(rows, self.world.size * n)
+        n, n_processes = self.recipe.optimizer.gradient_accumulation_steps, self.args.world_size
+        microbatches = split_into_microbatches(rows, n_processes * n)
+        own = microbatches[self.args.process_index * n : (self.args.process_index + 1) * n]
         names: list[str] = []
         sums = torch.zeros(0)
-        for microbatch in microbatches[self.world.rank * n : (self.world.rank + 1) * n]:
-            if not microbatch and self.world.size == 1:
+        for number, microbatch in enumerate(own):
+            if not microbatch and n_processes == 1:
                 continue
-            # an empty microbatch of a sharded model needs a pass, too: it is a collective operation
-            batch = Batch.of(self.passages[split], microbatch or rows[:1]).to(self.model.device)
-            terms = self._forward_backward(split, batch, full_batch, 1.0 if microbatch else 0.0)
-            names = list(terms)
-            values = torch.stack(list(terms.values())).detach().cpu().double()
+            # an empty microbatch of several processes needs a pass, too: it is a collective operation
+            batch = Batch.of(self.passages[split], microbatch or rows[:1]).to(self.args.device)
+            is_synced = n_processes == 1 or (is_last and number == n - 1)
+            with nullcontext() if is_synced else self.accelerator.no_sync(model):
+                found = self._forward_backward(model, split, batch, full_batch, 1.0 if microbatch else 0.0)
+            names = list(found)
+            values = torch.stack(list(found.values())).detach().cpu().double()
             sums = values if not len(sums) else sums + values
-        self.world.reduce(sums)
-        losses = {f"{split}/{name}": value for name, value in zip(names, sums.tolist(), strict=True)}
+        if n_processes > 1:
+            sums = self.accelerator.reduce(sums.to(self.args.device), "sum").cpu()
+        losses = dict(zip(names, sums.tolist(), strict=True))
         for name, value in losses.items():
-            _check_finite(f"term {name}", value, step, " or the term's weight")
-        return losses
+            check_finite(f"term {split}/{name}", value, self.state.global_step + 1, " or the term's weight")
+        terms |= {f"{split}/{name}": value for name, value in losses.items() if name != LOSS}
+        return losses[LOSS]
 
     def _forward_backward(
-        self, split: str, batch: Batch, full_batch: Batch, scale: float
+        self, model: torch.nn.Module, split: str, batch: Batch, full_batch: Batch, scale: float
     ) -> dict[str, Tensor]:
         """Forward and backward pass of one microbatch.
 
-        Returns its terms, weighted so that those of all microbatches sum to the means over the full batch.
+        Returns its terms and its loss, such that those of all microbatches sum to the means over the batch.
         """
         needs = frozenset().union(*(term.objective.outputs for term in self._terms[split]))
         value_norms = self._value_norms_of(split)
@@ -229,10 +223,11 @@ class Trainer:
             mask_positions(self.model, self.recipe.masked_positions),
             value_norms.recording() if value_norms else nullcontext({}) as values,
         ):
-            with autocast(self.model.device, self.recipe.optimizer.precision == "mixed"):
+            with autocast(self.args.device, self.recipe.optimizer.precision == "mixed"):
                 outputs = forward(
                     self.model,
                     batch,
+                    wrapped=model,
                     logits=LOGITS in needs,
                     layer=self._layer if HIDDEN in needs else None,
                     run_all_layers=value_norms is not None,
@@ -242,7 +237,7 @@ class Trainer:
             for term in self._terms[split]:
                 unit = term.objective.unit
                 share = scale * batch.count(unit) / full_batch.count(unit)
-                references = self.references.get(split)
+                references = self.frozen.references.get(split)
                 value = share * term.objective.loss(batch, outputs, references, **term.arguments)
                 loss = loss + term.weight * value
                 terms[term.objective.name] = value
@@ -250,11 +245,40 @@ class Trainer:
                 share = scale * batch.count("passages") / full_batch.count("passages")
                 terms["value_norm"] = share * value_norms(split, batch, values)
                 loss = loss + self.recipe.value_norms.weight * terms["value_norm"]
-            (loss * self.world.size).backward()  # sharded gradients are averaged over processes
-        return terms
+            self.accelerator.backward(loss * self.args.world_size)  # gradients are averaged over processes
+        return terms | {LOSS: loss}
 
 
-def _check_finite(name: str, value: float, step: int, more_to_lower: str = "") -> None:
+class _Begin(TrainerCallback):
+    """Before the first step: what is computed of the model, and the newest checkpoint. Says when to save."""
+
+    def __init__(self, trainer: UnlearnTrainer, make_frozen: Callable[[], Frozen]) -> None:
+        self._trainer = trainer
+        self._make_frozen = make_frozen
+        self._first = 0
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        trainer = self._trainer
+        trainer.frozen = self._make_frozen()
+        torch.manual_seed(trainer.recipe.seed)
+        if trainer.checkpoints and (found := trainer.checkpoints.load()):
+            restore_state(trainer, found.tensors, found.values)
+            state.global_step, state.log_history = found.step, found.log
+        self._first = state.global_step
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if checkpoints := self._trainer.checkpoints:
+            plan = self._trainer.plan
+            every = checkpoints.every or max(1, len(plan) // plan.epochs)
+            self._trainer.is_save_due = state.global_step % every == 0
+
+
+def check_finite(name: str, value: float, step: int, more_to_lower: str = "") -> None:
+    """Raise RecipeError with the fix if a number of a step is not finite."""
     if not math.isfinite(value):
         fix = f"lower optimizer.learning_rate{more_to_lower}"
         if step == 1 and name != WEIGHTS:  # no weight has changed yet
