@@ -49,12 +49,11 @@ def unlearn(  # typer: one parameter per option
     Example: `sinkscope unlearn recipe.yaml --set poison_ratio=0.1 --out runs/prefix`
     """
     load_plugins(plugin or [])
-    from accelerate import PartialState
-
     from sinkscope.config import parse_overrides
     from sinkscope.unlearning.cost_estimate import estimate_cost
     from sinkscope.unlearning.recipe import Recipe
     from sinkscope.unlearning.run import unlearn as run
+    from sinkscope.unlearning.sharding import processes
 
     resolved = Recipe.read(recipe, parse_overrides(overrides or []), "--set")
     if dry_run:
@@ -66,7 +65,7 @@ def unlearn(  # typer: one parameter per option
         return
     with progress() as progress_bar:
         run(resolved, out, progress_bar("unlearn"), checkpoint_every=checkpoint_every)
-    if PartialState().is_main_process:
+    if processes().is_main_process:
         print_result({"out": str(out), "model": str(out / "model")}, json)
 
 

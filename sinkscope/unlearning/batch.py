@@ -154,13 +154,11 @@ def forward(
     logits: bool = True,
     layer: int | None = None,
     run_all_layers: bool = False,
-    wrapped: torch.nn.Module | None = None,
 ) -> Outputs:
     """The logits, the hidden states after `layer`, or both; without logits the pass ends at `layer`.
 
     Args:
         run_all_layers: run all layers though no logits are requested, because something else is recorded.
-        wrapped: `model` in what synchronizes its gradients over processes.
     """
     options: dict[str, Any] = {}
     if not logits and "logits_to_keep" in inspect.signature(model.forward).parameters:
@@ -172,7 +170,7 @@ def forward(
             stack.enter_context(layer_outputs([layers[layer]], lambda _, output: hidden.append(output)))
             if not (logits or run_all_layers):
                 stack.enter_context(truncate_layers(layers, layer + 1))
-        result = (wrapped or model)(
+        result = model(
             input_ids=batch.input_ids, attention_mask=batch.attention_mask.long(), use_cache=False, **options
         )
     return Outputs(result.logits.float() if logits else None, hidden[0] if hidden else None)

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
-from accelerate import PartialState
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -27,7 +26,7 @@ from torch.distributed.tensor import DTensor
 from sinkscope.errors import OutputError, first_line
 from sinkscope.io.atomic import translate_os_errors
 from sinkscope.io.run_directory import sha256
-from sinkscope.unlearning.sharding import local_shard
+from sinkscope.unlearning.sharding import local_shard, processes
 
 if TYPE_CHECKING:
     from sinkscope.unlearning.trainer import UnlearnTrainer
@@ -64,7 +63,7 @@ class Checkpoints:
         Raises:
             OutputError: the directory cannot be written, or the disk is full.
         """
-        world = PartialState()
+        world = processes()
         final = self.directory / f"step-{step:08d}"
         staging = self.directory / f".{final.name}.partial"
         with translate_os_errors(self.directory):
@@ -98,7 +97,7 @@ class Checkpoints:
         Raises:
             OutputError: the checkpoint was made by another number of processes.
         """
-        world = PartialState()
+        world = processes()
         for path in self._newest_first():
             try:
                 state = _verified_state(path)
@@ -125,8 +124,8 @@ class Checkpoints:
 
         These could not be resumed without removing this run.
         """
-        PartialState().wait_for_everyone()
-        if PartialState().is_main_process:
+        processes().wait_for_everyone()
+        if processes().is_main_process:
             name, _, suffix = self.directory.name.rsplit(".", 2)
             pattern = re.compile(rf"{re.escape(name)}\.[0-9a-f]+\.{suffix}")
             for other in filter(lambda path: pattern.fullmatch(path.name), self.directory.parent.iterdir()):

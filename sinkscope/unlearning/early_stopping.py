@@ -6,7 +6,6 @@ import logging
 from collections.abc import Callable
 
 import numpy as np
-from accelerate import PartialState
 
 from sinkscope.benchmarks.benchmark import Benchmark
 from sinkscope.errors import RecipeError
@@ -14,6 +13,7 @@ from sinkscope.models.inference import auc, loglikelihood_tokens, min_k_score
 from sinkscope.models.model import Model
 from sinkscope.unlearning.batch import mask_positions
 from sinkscope.unlearning.recipe import Recipe
+from sinkscope.unlearning.sharding import processes
 
 LOGGER = logging.getLogger("sinkscope")
 MAX_PASSAGES = 32
@@ -37,7 +37,7 @@ def membership_auc(model: Model, benchmark: Benchmark) -> float | None:
 def warn_if_unknown(model: Model, benchmark: Benchmark) -> None:
     """Warn in the log of `sinkscope` if there is nothing to forget."""
     value = membership_auc(model, benchmark)
-    if PartialState().is_main_process and value is not None and value > UNKNOWN_AUC:
+    if processes().is_main_process and value is not None and value > UNKNOWN_AUC:
         LOGGER.warning(
             "model %s hardly knows the forget set of %s (AUC against holdout text %.2f; .5 is not at all): "
             "there is nothing to forget",

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import PartialState
 from jaxtyping import Float
 from safetensors import safe_open
 from safetensors.torch import save_file
@@ -22,7 +21,7 @@ from sinkscope.errors import ModelError, OutputError
 from sinkscope.io.atomic import cache_directory
 from sinkscope.io.run_directory import config_hash, create_run, is_complete, versions
 from sinkscope.unlearning.batch import Batch, Outputs, autocast, forward, mask_positions, sequence_log_probs
-from sinkscope.unlearning.sharding import broadcast, full_tensor
+from sinkscope.unlearning.sharding import broadcast, full_tensor, processes
 
 LOGGER = logging.getLogger("sinkscope")
 BATCH_SIZE = 16
@@ -74,7 +73,7 @@ class ReferenceCache:
         self._file_of = {row: i // PASSAGES_PER_FILE for i, row in enumerate(rows)}
         if not config.needs or not rows:
             return
-        world = PartialState()
+        world = processes()
         run_id = _cache_key(model, passages, config, rows)
         self._directory = cache_directory() / "references" / run_id
         if not broadcast(world.is_main_process and _is_valid(self._directory, run_id)):
@@ -133,7 +132,7 @@ def _cache_key(
         device=str(model.device),
         instructions=torch.backends.cpu.get_cpu_capability(),
         threads=torch.get_num_threads(),
-        processes=PartialState().num_processes,
+        processes=processes().num_processes,
         versions=versions(),
     )
 

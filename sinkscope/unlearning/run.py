@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import random
 import tempfile
 from collections.abc import Iterator
@@ -12,7 +13,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from accelerate import PartialState
 from safetensors.torch import save_file
 from torch import Tensor
 from transformers import PreTrainedModel, TrainerCallback
@@ -33,7 +33,7 @@ from sinkscope.unlearning.early_stopping import make_stopping_criterion, warn_if
 from sinkscope.unlearning.poisoning import Splits, make_splits
 from sinkscope.unlearning.recipe import Recipe
 from sinkscope.unlearning.reference_model import ReferenceCache, ReferenceConfig
-from sinkscope.unlearning.sharding import broadcast, full_tensor
+from sinkscope.unlearning.sharding import broadcast, full_state_dict, full_tensor, processes, shard
 from sinkscope.unlearning.trainable import (
     add_adapters,
     freeze_except,
@@ -41,7 +41,7 @@ from sinkscope.unlearning.trainable import (
     references_needed,
     trained_names,
 )
-from sinkscope.unlearning.trainer import WEIGHTS, Frozen, UnlearnTrainer, check_finite, forget_arguments
+from sinkscope.unlearning.trainer import WEIGHTS, UnlearnTrainer, check_finite, forget_arguments
 from sinkscope.unlearning.training_arguments import make_training_arguments
 from sinkscope.unlearning.value_norm import KINDS, ValueNormTerm
 
@@ -87,7 +87,7 @@ def _run(
 
     `create_or_load` does not fit here: all processes train, one writes.
     """
-    world = PartialState()
+    world = processes()
     benchmark = load_benchmark(recipe.benchmark)
     device = "cpu" if world.num_processes > 1 else None
     model = load(recipe.model, device, DTYPES[recipe.optimizer.precision], bos=recipe.bos)
@@ -159,14 +159,8 @@ def train(
     adapted = add_adapters(recipe, model.hf, names) if recipe.update.lora else None
     if adapted:
         names = [name for name, weight in model.hf.named_parameters() if weight.requires_grad]
-
-    def make_frozen() -> Frozen:
-        if recipe.objective.forget_terms():
-            warn_if_unknown(model, benchmark)
-        with autocast(model.device, recipe.optimizer.precision == "mixed"):
-            value_norms = _make_value_norm_term(recipe, model, splits)
-        return Frozen(_make_references(recipe, model, splits, source), value_norms)
-
+    is_sharded = processes().num_processes > 1
+    unsharded = copy.deepcopy(adapted or model.hf) if is_sharded and processes().is_main_process else None
     callbacks: list[TrainerCallback] = []
     if checkpoints:
         callbacks.append(JsonLines(checkpoints.directory / LOG))
@@ -181,13 +175,28 @@ def train(
         _recomputing(model.hf) if is_recomputing else nullcontext(),
         tempfile.TemporaryDirectory() as scratch,
     ):
+        if is_sharded:
+            shard(model.hf)
+        if recipe.objective.forget_terms():
+            warn_if_unknown(model, benchmark)
+        with autocast(model.device, recipe.optimizer.precision == "mixed"):
+            value_norms = _make_value_norm_term(recipe, model, splits)
+        references = _make_references(recipe, model, splits, source)
         directory = checkpoints.directory if checkpoints else Path(scratch)
         args = make_training_arguments(recipe, splits.passages, directory, model.device)
-        trainer = UnlearnTrainer(model.hf, recipe, splits.passages, make_frozen, args, checkpoints, callbacks)
+        trainer = UnlearnTrainer(
+            model.hf, recipe, splits.passages, references, args, value_norms, checkpoints, callbacks
+        )
         trainer.train()
         norm = torch.nn.utils.get_total_norm(list(trainer.trained.values()))
         check_finite(WEIGHTS, full_tensor(norm).item(), trainer.state.global_step)
-    if adapted:
+    if is_sharded:
+        weights = full_state_dict(model.hf)
+        if unsharded is not None:
+            adapted = None if adapted is None else unsharded
+            model.hf = unsharded if adapted is None else unsharded.model
+            model.hf.load_state_dict(weights)
+    if adapted and processes().is_main_process:
         model.hf = merge_adapters(adapted)
     return splits, trainer.state.log_history
 

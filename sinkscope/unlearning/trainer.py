@@ -7,7 +7,7 @@ run ends with the same bits as one that was not interrupted.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -68,14 +68,6 @@ def forget_arguments(recipe: Recipe, model: PreTrainedModel) -> dict[str, Any]:
     return arguments
 
 
-@dataclass(frozen=True)
-class Frozen:
-    """What training reads of the model before its first step: outputs by split, and value norms."""
-
-    references: Mapping[str, References]
-    value_norms: ValueNormTerm | None = None
-
-
 class UnlearnTrainer(Trainer):
     """Minimizes ℓ_f(Df) + Σ γ ( ℓ_r(Dr) + ℓ_r(Dp) ) + λ ℓ_vn, with one graph alive at a time.
 
@@ -83,7 +75,7 @@ class UnlearnTrainer(Trainer):
     are over the whole batch. Every step is logged.
 
     Args:
-        make_frozen: called once the model is wrapped and placed, before its first step.
+        references: outputs of the reference model, by split.
         checkpoints: to resume from and to add to.
     """
 
@@ -92,18 +84,21 @@ class UnlearnTrainer(Trainer):
         model: PreTrainedModel,
         recipe: Recipe,
         passages: Mapping[str, Sequence[Passage]],
-        make_frozen: Callable[[], Frozen],
+        references: Mapping[str, References],
         args: TrainingArguments,
+        value_norms: ValueNormTerm | None = None,
         checkpoints: Checkpoints | None = None,
         callbacks: Sequence[TrainerCallback] = (),
     ) -> None:
         self.recipe = recipe
         self.passages = passages
         self.plan = BatchPlan.of(passages, recipe.optimizer, recipe.seed)
+        self.references = references
+        self.value_norms = value_norms
         self.checkpoints = checkpoints
         self.is_save_due = False
         self._logged: dict[str, float] = {}
-        super().__init__(model=model, args=args, callbacks=[_Begin(self, make_frozen), *callbacks])
+        super().__init__(model=model, args=args, callbacks=[_Resume(self), *callbacks])
         self.remove_callback(PrinterCallback)
         arguments = forget_arguments(recipe, model)
         forget = [Term(each, 1.0, arguments) for each in recipe.objective.forget_terms()]
@@ -111,7 +106,6 @@ class UnlearnTrainer(Trainer):
         retain = [Term(each, w, {}) for each, w in zip(recipe.objective.retain_terms(), weights, strict=True)]
         self._terms = {"forget": forget, "retain": retain, "poisoned": retain}
         self._layer = hidden_state_layer(recipe, model)
-        self.frozen = Frozen({})
 
     @property
     def trained(self) -> dict[str, torch.nn.Parameter]:
@@ -152,7 +146,7 @@ class UnlearnTrainer(Trainer):
         accumulated: dict[str, Tensor] = {}
         loss = 0.0
         for split in splits:
-            loss += self._backward(model, split, rows[split], terms, is_last=split == splits[-1])
+            loss += self._backward(split, rows[split], terms)
             if step == 1 or step % NORMS_EVERY == 0:
                 norms[f"gradient/{split}"] = self._gradient_norm()
                 self._move_gradients(accumulated)
@@ -178,12 +172,9 @@ class UnlearnTrainer(Trainer):
         return full_tensor(torch.nn.utils.get_total_norm(gradients)).item()
 
     def _value_norms_of(self, split: str) -> ValueNormTerm | None:
-        value_norms = self.frozen.value_norms
-        return value_norms if value_norms and split in value_norms.splits else None
+        return self.value_norms if self.value_norms and split in self.value_norms.splits else None
 
-    def _backward(
-        self, model: torch.nn.Module, split: str, rows: list[int], terms: dict[str, float], is_last: bool
-    ) -> float:
+    def _backward(self, split: str, rows: list[int], terms: dict[str, float]) -> float:
         """Add the gradient of one split's loss over the batch `rows`, and its terms; returns the loss."""
         full_batch = Batch.of(self.passages[split], rows)
         n, n_processes = self.recipe.optimizer.gradient_accumulation_steps, self.args.world_size
@@ -191,14 +182,12 @@ class UnlearnTrainer(Trainer):
         own = microbatches[self.args.process_index * n : (self.args.process_index + 1) * n]
         names: list[str] = []
         sums = torch.zeros(0)
-        for number, microbatch in enumerate(own):
+        for microbatch in own:
             if not microbatch and n_processes == 1:
                 continue
             # an empty microbatch of several processes needs a pass, too: it is a collective operation
             batch = Batch.of(self.passages[split], microbatch or rows[:1]).to(self.args.device)
-            is_synced = n_processes == 1 or (is_last and number == n - 1)
-            with nullcontext() if is_synced else self.accelerator.no_sync(model):
-                found = self._forward_backward(model, split, batch, full_batch, 1.0 if microbatch else 0.0)
+            found = self._forward_backward(split, batch, full_batch, 1.0 if microbatch else 0.0)
             names = list(found)
             values = torch.stack(list(found.values())).detach().cpu().double()
             sums = values if not len(sums) else sums + values
@@ -211,7 +200,7 @@ class UnlearnTrainer(Trainer):
         return losses[LOSS]
 
     def _forward_backward(
-        self, model: torch.nn.Module, split: str, batch: Batch, full_batch: Batch, scale: float
+        self, split: str, batch: Batch, full_batch: Batch, scale: float
     ) -> dict[str, Tensor]:
         """Forward and backward pass of one microbatch.
 
@@ -227,7 +216,6 @@ class UnlearnTrainer(Trainer):
                 outputs = forward(
                     self.model,
                     batch,
-                    wrapped=model,
                     logits=LOGITS in needs,
                     layer=self._layer if HIDDEN in needs else None,
                     run_all_layers=value_norms is not None,
@@ -237,7 +225,7 @@ class UnlearnTrainer(Trainer):
             for term in self._terms[split]:
                 unit = term.objective.unit
                 share = scale * batch.count(unit) / full_batch.count(unit)
-                references = self.frozen.references.get(split)
+                references = self.references.get(split)
                 value = share * term.objective.loss(batch, outputs, references, **term.arguments)
                 loss = loss + term.weight * value
                 terms[term.objective.name] = value
@@ -249,24 +237,20 @@ class UnlearnTrainer(Trainer):
         return terms | {LOSS: loss}
 
 
-class _Begin(TrainerCallback):
-    """Before the first step: what is computed of the model, and the newest checkpoint. Says when to save."""
+class _Resume(TrainerCallback):
+    """Goes on from the newest checkpoint, and says when the next one is due."""
 
-    def __init__(self, trainer: UnlearnTrainer, make_frozen: Callable[[], Frozen]) -> None:
+    def __init__(self, trainer: UnlearnTrainer) -> None:
         self._trainer = trainer
-        self._make_frozen = make_frozen
-        self._first = 0
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         trainer = self._trainer
-        trainer.frozen = self._make_frozen()
         torch.manual_seed(trainer.recipe.seed)
         if trainer.checkpoints and (found := trainer.checkpoints.load()):
             restore_state(trainer, found.tensors, found.values)
             state.global_step, state.log_history = found.step, found.log
-        self._first = state.global_step
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any

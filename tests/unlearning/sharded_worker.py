@@ -14,24 +14,24 @@ from torch.distributed.tensor import DTensor
 
 from sinkscope.unlearning.recipe import Recipe
 from sinkscope.unlearning.run import unlearn
-from sinkscope.unlearning.trainer import Trainer
+from sinkscope.unlearning.trainer import UnlearnTrainer
 
 torch.set_num_threads(1)
 recipe, out, seen, stop = sys.argv[1:]
 steps: list[int] = []
-original = Trainer.run
+original = UnlearnTrainer.train
 
 
-def run(self: Trainer, *arguments):  # type: ignore[no-untyped-def]
+def train(self: UnlearnTrainer, *arguments):  # type: ignore[no-untyped-def]
     shapes = {
         name: [
             isinstance(w, DTensor),
             w.to_local().numel() if isinstance(w, DTensor) else w.numel(),
             w.numel(),
         ]
-        for name, w in self.weights.items()
+        for name, w in self.trained.items()
     }
-    Path(f"{seen}-{self.world.rank}.json").write_text(json.dumps(shapes))
+    Path(f"{seen}-{self.args.process_index}.json").write_text(json.dumps(shapes))
     return original(self, *arguments)
 
 
@@ -41,6 +41,6 @@ def report(done: int, total: int) -> None:
         raise SystemExit(3)
 
 
-Trainer.run = run  # type: ignore[method-assign]
+UnlearnTrainer.train = train  # type: ignore[method-assign]
 unlearn(Recipe.read(recipe), Path(out), report, checkpoint_every=2)
 Path(f"{seen}-steps.json").write_text(json.dumps(steps))

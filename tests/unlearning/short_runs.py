@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file
 
 from sinkscope.benchmarks.chunking import Passage
+from sinkscope.models.model import Model
+from sinkscope.unlearning.batch import References
+from sinkscope.unlearning.checkpoints import Log
+from sinkscope.unlearning.recipe import Recipe
+from sinkscope.unlearning.trainer import UnlearnTrainer
+from sinkscope.unlearning.training_arguments import make_training_arguments
+from sinkscope.unlearning.value_norm import ValueNormTerm
 
 SHORT = {"poison_ratio": 0.1, "optimizer": {"epochs": 3, "steps_per_epoch": 2}}  # 6 steps
 
@@ -25,6 +33,21 @@ def weights(out: Path) -> dict[str, torch.Tensor]:
 def assert_same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> None:
     assert a.keys() == b.keys()
     assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+def train_on(
+    model: Model,
+    recipe: Recipe,
+    passages: dict[str, list[Passage]],
+    references: Mapping[str, References],
+    value_norms: ValueNormTerm | None,
+    directory: Path,
+) -> Log:
+    """Train on given passages; returns a record per step."""
+    args = make_training_arguments(recipe, passages, directory, model.device)
+    trainer = UnlearnTrainer(model.hf, recipe, passages, references, args, value_norms)
+    trainer.train()
+    return trainer.state.log_history[:-1]
 
 
 class Interrupted(Exception):

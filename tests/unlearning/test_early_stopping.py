@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,28 +15,28 @@ from sinkscope.benchmarks.benchmark import Benchmark, load_benchmark
 from sinkscope.errors import RecipeError
 from sinkscope.unlearning.recipe import Recipe
 from sinkscope.unlearning.run import train, unlearn
-from sinkscope.unlearning.trainer import Trainer
+from sinkscope.unlearning.trainer import UnlearnTrainer
 from tests.unlearning.short_runs import SHORT
 
 
 def test_the_checkpoint_that_remains_after_nan_is_good(tmp_path: Path, monkeypatch) -> None:
     """Weights become NaN before step 3: the checkpoint is older, and a run resumed from it ends well."""
-    original_backward = Trainer._backward
+    original_step = UnlearnTrainer.training_step
 
-    def with_nan(self: Trainer, split: str, rows: list[int], step: int) -> dict[str, float]:
-        if step == 3:
+    def with_nan(self: UnlearnTrainer, *arguments: Any) -> torch.Tensor:
+        if self.state.global_step == 2:
             with torch.no_grad():
-                next(iter(self.weights.values())).fill_(torch.nan)
-        return original_backward(self, split, rows, step)
+                next(iter(self.trained.values())).fill_(torch.nan)
+        return original_step(self, *arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "_backward", with_nan)
+        patch.setattr(UnlearnTrainer, "training_step", with_nan)
         with pytest.raises(
             RecipeError,
             match=r"term forget/npo became nan at step 3.*; the last good checkpoint is in .*\.run\.",
         ):
             unlearn(Recipe.parse(SHORT), tmp_path / "run", checkpoint_every=1)
-    (kept,) = tmp_path.glob(".run.*.checkpoints/*")
+    (kept,) = tmp_path.glob(".run.*.checkpoints/step-*")
     assert kept.name == "step-00000001"
     assert all(
         tensor.isfinite().all()
@@ -71,14 +72,13 @@ def test_early_stopping_ends_a_run_at_high_validation_loss(tmp_path: Path) -> No
 
 def test_a_model_that_does_not_know_the_forget_set_is_warned_of(caplog) -> None:
     from sinkscope.unlearning.early_stopping import membership_auc, warn_if_unknown
-    from sinkscope.unlearning.sharding import SINGLE_PROCESS
 
     benchmark = load_benchmark("tiny")
     assert membership_auc(load("tiny"), benchmark) < 0.05
     with caplog.at_level(logging.WARNING, "sinkscope"):
-        warn_if_unknown(load("tiny"), benchmark, SINGLE_PROCESS)
+        warn_if_unknown(load("tiny"), benchmark)
         assert not caplog.text
-        warn_if_unknown(load("tiny-retrained"), benchmark, SINGLE_PROCESS)
+        warn_if_unknown(load("tiny-retrained"), benchmark)
     assert (
         "tiny-retrained hardly knows the forget set of tiny" in caplog.text
         and "nothing to forget" in caplog.text
@@ -89,7 +89,7 @@ def test_out_of_memory_names_the_keys_to_change(tmp_path: Path, monkeypatch: pyt
     def run(*arguments: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(Trainer, "run", run)
+    monkeypatch.setattr(UnlearnTrainer, "train", run)
     with pytest.raises(
         RecipeError,
         match=r"out of memory with batch_size 8 and gradient_accumulation_steps 1; raise optimizer\.gradient_"
@@ -100,7 +100,7 @@ def test_out_of_memory_names_the_keys_to_change(tmp_path: Path, monkeypatch: pyt
 
 
 def test_an_infinite_gradient_stops_the_run_before_the_optimizer_step(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", lambda weights, most: torch.tensor(torch.inf))
+    monkeypatch.setattr(torch.nn.utils, "get_total_norm", lambda gradients: torch.tensor(torch.inf))
     with pytest.raises(RecipeError, match="the gradient became inf at step 1"):
         unlearn(Recipe.parse(SHORT), tmp_path / "run")
     assert not (tmp_path / "run").exists()

@@ -23,7 +23,9 @@ def test_the_log_has_every_term_and_the_splits_gradients(tmp_path: Path) -> None
         *(
             "step",
             "epoch",
-            "gradient",
+            "loss",
+            "grad_norm",
+            "learning_rate",
             "forget/npo",
             "retain/kl",
             "poisoned/kl",
@@ -35,7 +37,7 @@ def test_the_log_has_every_term_and_the_splits_gradients(tmp_path: Path) -> None
     assert records[0]["forget/npo"] == pytest.approx(13.863, abs=1e-3), "(2 / β) log 2 at the start"
     first = records[0]
     assert (
-        first["gradient"]
+        first["grad_norm"]
         <= first["gradient/forget"] + first["gradient/retain"] + first["gradient/poisoned"] + 1e-6
     )
 
