@@ -36,11 +36,13 @@ from sinkscope.benchmarks.benchmark import load_benchmark
 from sinkscope.benchmarks.chunking import Passage
 from sinkscope.models.inference import generate
 from sinkscope.plots.style import save_figure
+from sinkscope.unlearning.callbacks import Progress
 from sinkscope.unlearning.objectives.rmu import control_vector
 from sinkscope.unlearning.recipe import Recipe
 from sinkscope.unlearning.reference_model import ReferenceCache, ReferenceConfig
 from sinkscope.unlearning.trainable import freeze_except, hidden_state_layer, references_needed, trained_names
-from sinkscope.unlearning.trainer import Trainer
+from sinkscope.unlearning.trainer import UnlearnTrainer
+from sinkscope.unlearning.training_arguments import make_training_arguments
 from sinkscope.unlearning.value_norm import ValueNormTerm
 
 LAYERS, WIDTH, VOCABULARY, TOKENS, BATCH, STEPS_AN_EPOCH, EPOCHS = 8, 256, 4096, 256, 4, 8, 8
@@ -116,7 +118,10 @@ def train(kind: str, after_step: Callable[[float], None], epochs: int = 1) -> fl
             after_step(time.perf_counter() - clock)
             clock = time.perf_counter()
 
-        Trainer(model, given, passages, references, norms).run(on_progress=on_progress)
+        with tempfile.TemporaryDirectory() as directory:
+            args = make_training_arguments(given, STEPS_AN_EPOCH * epochs, Path(directory), model.device)
+            progress = [Progress(on_progress)]
+            UnlearnTrainer(model, given, passages, references, args, norms, callbacks=progress).train()
     return seconds
 
 

@@ -97,6 +97,9 @@ def main() -> None:
     """Entry point: run the command line and exit with its code."""
     gc.set_threshold(GC_THRESHOLD)
     _check_arguments(sys.argv[1:])
+    logging.getLogger("sinkscope").setLevel(logging.INFO)
+    if logging.lastResort:
+        logging.lastResort.setLevel(logging.INFO)  # writes to standard error
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # wherever it is imported, it misses kernels
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # for characters that the terminal cannot encode

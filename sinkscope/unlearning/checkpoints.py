@@ -113,6 +113,8 @@ class Checkpoints:
                     f"checkpoint {path} was made by {state['processes']} processes; start as many, or remove "
                     f"{self.directory}"
                 )
+            if world.is_main_process:
+                LOGGER.info("resumed after step %d", state["step"])
             return Checkpoint(state["step"], state["log"], tensors, state["values"])
         return None
 

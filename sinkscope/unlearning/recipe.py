@@ -216,6 +216,9 @@ class Recipe(Config):
     """The term on value vectors."""
     optimizer: OptimizerConfig = OptimizerConfig()
     """Optimizer, length of the run and precision."""
+    training: dict[str, Any] = Field({})
+    """Further arguments of transformers' `TrainingArguments` by their names: `lr_scheduler_type`,
+    `warmup_steps`, `optim`, `adam_beta2`, `report_to`, and so on."""
     early_stopping: EarlyStoppingConfig = EarlyStoppingConfig()
     """When the run ends before its last epoch."""
     masked_positions: list[Annotated[int, Field(ge=0)]] | None = Field(None, min_length=1)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import logging
 import random
 import tempfile
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -16,10 +18,10 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 from transformers import PreTrainedModel, TrainerCallback
-from transformers.utils import logging
+from transformers.utils import logging as transformers_logging
 
 from sinkscope.benchmarks.benchmark import Benchmark, load_benchmark
-from sinkscope.errors import ModelError, RecipeError, is_out_of_memory
+from sinkscope.errors import ModelError, RecipeError, first_line, is_out_of_memory
 from sinkscope.io.atomic import in_use_error, is_in_use
 from sinkscope.io.interrupts import keep_interrupts
 from sinkscope.io.progress import OnProgress
@@ -47,7 +49,10 @@ from sinkscope.unlearning.value_norm import KINDS, ValueNormTerm
 
 DTYPES = {"float32": "float32", "mixed": "float32", "bfloat16": "bfloat16"}
 """Dtype of the weights, by the recipe's precision."""
+LOGGER = logging.getLogger("sinkscope")
 LOG = "log.jsonl"
+INTEGRATIONS = "integration_utils.py"
+"""The file of transformers with its trackers."""
 
 
 def unlearn(
@@ -88,6 +93,7 @@ def _run(
     `create_or_load` does not fit here: all processes train, one writes.
     """
     world = processes()
+    make_training_arguments(recipe, 1, out, torch.device("cpu"))  # for its errors, before anything is loaded
     benchmark = load_benchmark(recipe.benchmark)
     device = "cpu" if world.num_processes > 1 else None
     model = load(recipe.model, device, DTYPES[recipe.optimizer.precision], bos=recipe.bos)
@@ -101,6 +107,8 @@ def _run(
     )
     checkpoints = Checkpoints(out.parent / f".{out.name}.{run_id}.checkpoints", checkpoint_every)
     if broadcast(is_complete(out, run_id)):
+        if world.is_main_process:
+            LOGGER.info("%s is already complete", out)
         checkpoints.remove()
         return out
     if broadcast(world.is_main_process and is_in_use(out)):  # they would share their checkpoints
@@ -114,7 +122,13 @@ def _run(
         else nullcontext() as staging,
     ):
         splits, log = train(
-            recipe, model, benchmark, on_progress, checkpoints=checkpoints, fingerprint=fingerprint
+            recipe,
+            model,
+            benchmark,
+            on_progress,
+            checkpoints=checkpoints,
+            fingerprint=fingerprint,
+            trackers=out.parent / f"{out.name}-logs",
         )
         if staging:
             _write(staging, written, model, splits, log)
@@ -145,6 +159,7 @@ def train(
     *,
     checkpoints: Checkpoints | None = None,
     fingerprint: str | None = None,
+    trackers: Path = Path("logs"),
 ) -> tuple[Splits, Log]:
     """Train `model` in place; returns the training passages and the log.
 
@@ -152,6 +167,7 @@ def train(
         checkpoints: to resume from and to add to. Of their processes only the main one has the trained model
             at the end.
         fingerprint: the model's, if it is already known.
+        trackers: the directory of trackers that write files, as tensorboard does.
     """
     splits = make_splits(recipe, benchmark, model)
     source = f"{fingerprint or model.fingerprint()} {model.hf.dtype}"
@@ -175,6 +191,9 @@ def train(
         _recomputing(model.hf) if is_recomputing else nullcontext(),
         tempfile.TemporaryDirectory() as scratch,
     ):
+        plan = BatchPlan.of(splits.passages, recipe.optimizer, recipe.seed)
+        directory = trackers if "report_to" in recipe.training else Path(scratch)
+        args = make_training_arguments(recipe, len(plan), directory, model.device)
         if is_sharded:
             shard(model.hf)
         if recipe.objective.forget_terms():
@@ -182,8 +201,6 @@ def train(
         with autocast(model.device, recipe.optimizer.precision == "mixed"):
             value_norms = _make_value_norm_term(recipe, model, splits)
         references = _make_references(recipe, model, splits, source)
-        directory = checkpoints.directory if checkpoints else Path(scratch)
-        args = make_training_arguments(recipe, splits.passages, directory, model.device)
         trainer = UnlearnTrainer(
             model.hf, recipe, splits.passages, references, args, value_norms, checkpoints, callbacks
         )
@@ -204,15 +221,16 @@ def train(
 @contextmanager
 def _leave_as_found(model: PreTrainedModel) -> Iterator[None]:
     """Undo what transformers' Trainer changes besides weights: random states, verbosity, modes."""
-    states = random.getstate(), np.random.get_state(), logging.get_verbosity(), model.config.use_cache
+    states = random.getstate(), np.random.get_state()
+    verbosity, use_cache = transformers_logging.get_verbosity(), model.config.use_cache
     try:
         with torch.random.fork_rng(devices=[model.device] if model.device.type == "cuda" else []):
             yield
     finally:
         random.setstate(states[0])
         np.random.set_state(states[1])
-        logging.set_verbosity(states[2])
-        model.config.use_cache = states[3]
+        transformers_logging.set_verbosity(verbosity)
+        model.config.use_cache = use_cache
         model.eval()
         model.zero_grad(set_to_none=True)
 
@@ -295,8 +313,10 @@ def _explain_failures(recipe: Recipe, checkpoints: Checkpoints, is_resumable: bo
     except RecipeError as error:
         kept = f"; the last good checkpoint is in {checkpoints.directory}" if checkpoints.exist() else ""
         raise RecipeError(f"{error}{kept}") from error
-    except RuntimeError as error:
-        if not is_out_of_memory(error):
+    except Exception as error:
+        if any(INTEGRATIONS in frame.filename for frame in traceback.extract_tb(error.__traceback__)):
+            raise RecipeError(f"recipe training.report_to: {first_line(error)}") from error
+        if not isinstance(error, RuntimeError) or not is_out_of_memory(error):
             raise
         config = recipe.optimizer
         raise RecipeError(

@@ -11,11 +11,10 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from sinkscope.io.atomic import fill_directory
 from sinkscope.io.run_directory import create_run
-from sinkscope.unlearning.checkpoints import Checkpoints, TrainerState
+from sinkscope.unlearning.checkpoints import Checkpoint, Checkpoints
 
 FILE_SYSTEM_EVENTS = (
     "open",
@@ -71,12 +70,12 @@ def run_killed(write: Callable[..., None], out: Path, step: int) -> None:
 @contextmanager
 def log_resumed_step(step_file: Path) -> Iterator[None]:
     """Write the step at which a training resumes to `step_file`, for the lifetime of this process."""
-    resume = Checkpoints.resume
+    load = Checkpoints.load
 
-    def resume_and_log(*args: Any) -> TrainerState:
-        progress = resume(*args)
-        step_file.write_text(str(progress.step))
-        return progress
+    def load_and_log(self: Checkpoints) -> Checkpoint | None:
+        checkpoint = load(self)
+        step_file.write_text(str(checkpoint.step if checkpoint else 0))
+        return checkpoint
 
-    Checkpoints.resume = resume_and_log
+    Checkpoints.load = load_and_log  # type: ignore[method-assign]
     yield

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 
 from sinkscope.benchmarks.chunking import Passage
 from sinkscope.models.model import Model
-from sinkscope.unlearning.batch import References
+from sinkscope.unlearning.batch import BatchPlan, References
 from sinkscope.unlearning.checkpoints import Log
 from sinkscope.unlearning.recipe import Recipe
 from sinkscope.unlearning.trainer import UnlearnTrainer
@@ -44,7 +44,8 @@ def train_on(
     directory: Path,
 ) -> Log:
     """Train on given passages; returns a record per step."""
-    args = make_training_arguments(recipe, passages, directory, model.device)
+    n_steps = len(BatchPlan.of(passages, recipe.optimizer, recipe.seed))
+    args = make_training_arguments(recipe, n_steps, directory, model.device)
     trainer = UnlearnTrainer(model.hf, recipe, passages, references, args, value_norms)
     trainer.train()
     return trainer.state.log_history[:-1]

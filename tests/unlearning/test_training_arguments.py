@@ -1,0 +1,96 @@
+"""Arguments of transformers' Trainer in a recipe: schedules, optimizers, trackers, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+
+from sinkscope.errors import RecipeError
+from sinkscope.unlearning.recipe import Recipe
+from sinkscope.unlearning.run import unlearn
+from tests.unlearning.short_runs import SHORT, Interrupted, assert_same, interrupt_at, weights
+
+
+def with_training(**training: object) -> Recipe:
+    return Recipe.parse(SHORT | {"training": training})
+
+
+def test_warm_up_and_cosine_schedule(tmp_path: Path) -> None:
+    """Linear from 0 over two steps, then half a period of a cosine over the other four."""
+    recipe = with_training(lr_scheduler_type="cosine", warmup_steps=2)
+    out = unlearn(recipe, tmp_path / "run")
+    rates = [json.loads(line)["learning_rate"] for line in (out / "log.jsonl").read_text().splitlines()]
+    factors = [0, 0.5, *((1 + math.cos(math.pi * step / 4)) / 2 for step in range(4))]
+    assert rates == pytest.approx([1.2e-4 * factor for factor in factors])
+
+
+@pytest.mark.parametrize(
+    "training",
+    [
+        {"lr_scheduler_type": "linear", "warmup_steps": 2},
+        {"optim": "adafactor"},
+        {"optim": "sgd", "optim_args": "momentum=0.9"},
+        {"adam_beta2": 0.95, "lr_scheduler_type": "polynomial"},
+    ],
+    ids=["linear", "adafactor", "momentum", "polynomial"],
+)
+def test_a_resumed_run_has_the_same_bits_with_any_schedule_and_optimizer(
+    training: dict, tmp_path: Path
+) -> None:
+    recipe = with_training(**training)
+    with pytest.raises(Interrupted):
+        unlearn(recipe, tmp_path / "resumed", interrupt_at(4), checkpoint_every=2)
+    resumed, whole = unlearn(recipe, tmp_path / "resumed"), unlearn(recipe, tmp_path / "whole")
+    assert_same(weights(resumed), weights(whole))
+    assert (resumed / "log.jsonl").read_text() == (whole / "log.jsonl").read_text()
+    plain = unlearn(Recipe.parse(SHORT), tmp_path / "plain")
+    with pytest.raises(AssertionError):
+        assert_same(weights(plain), weights(whole))
+
+
+def test_every_step_is_logged_to_tensorboard(tmp_path: Path) -> None:
+    events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    out = unlearn(with_training(report_to="tensorboard"), tmp_path / "run")
+    (directory,) = (tmp_path / "run-logs" / "runs").iterdir()
+    accumulator = events.EventAccumulator(str(directory))
+    accumulator.Reload()
+    records = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+    for name in ("loss", "forget/npo", "poisoned/kl"):
+        logged = accumulator.Scalars(f"train/{name}")
+        assert [each.step for each in logged] == [1, 2, 3, 4, 5, 6]
+        assert [each.value for each in logged] == pytest.approx([record[name] for record in records])
+
+
+@pytest.mark.parametrize(
+    ("training", "message"),
+    [
+        ({"lr_scheduler": "cosine"}, "key 'training.lr_scheduler' is unknown; did you mean 'training.lr_sch"),
+        ({"learning_rate": 1e-3}, "training.learning_rate does not apply: set optimizer.learning_rate"),
+        ({"lr_scheduler_type": "cosinus"}, "recipe training: cosinus is not a valid SchedulerType"),
+        ({"warmup_steps": -3}, "recipe training: Got warmup_steps = -3"),
+        ({"report_to": "dagshub"}, "training.report_to: dagshub is not installed"),
+        ({"deepspeed": "zero3.json"}, "training.deepspeed does not apply: a step has several backward"),
+    ],
+)
+def test_arguments_that_do_not_apply_are_refused_before_anything_is_loaded(
+    training: dict, message: str, tmp_path: Path
+) -> None:
+    recipe = Recipe.parse({"model": str(tmp_path / "missing"), "training": training})
+    with pytest.raises(RecipeError, match=message) as caught:
+        unlearn(recipe, tmp_path / "run")
+    assert "\n" not in str(caught.value)
+
+
+def test_the_log_grows_while_the_run_does(tmp_path: Path) -> None:
+    lengths = []
+
+    def count(done: int, total: int) -> None:
+        (log,) = tmp_path.glob(".run.*.checkpoints/log.jsonl")
+        lengths.append(len(log.read_text().splitlines()))
+
+    out = unlearn(Recipe.parse(SHORT), tmp_path / "run", count)
+    assert lengths == [0, 1, 2, 3, 4, 5], "before the record of the step that ends"
+    assert len((out / "log.jsonl").read_text().splitlines()) == 6
