@@ -1,4 +1,4 @@
-"""Early stopping on the validation loss, and a warning if a model does not know the forget set."""
+"""Early stopping on the validation loss; what a model knows of the forget set before it is trained."""
 
 from __future__ import annotations
 
@@ -19,32 +19,47 @@ LOGGER = logging.getLogger("sinkscope")
 MAX_PASSAGES = 32
 UNKNOWN_AUC = 0.4
 """Above this AUC a model hardly tells the forget set from holdout text (.5: not at all)."""
+UNKNOWN_SHARE = 0.6
+"""A model that predicts fewer of its tokens hardly knows a text, where there is no holdout text."""
 
 
-def membership_auc(model: Model, benchmark: Benchmark) -> float | None:
-    """AUC of Min-40 % probability between forget and holdout passages (at most 32 each): 0 if every forget
-    passage is more likely than any holdout passage; None if the benchmark has no holdout split."""
-    if not benchmark.has("raw", "holdout"):
-        return None
-    scores = []
+def measure_knowledge(model: Model, benchmark: Benchmark) -> tuple[float, float | None]:
+    """What the model knows of at most 32 forget passages.
+
+    Returns:
+        The share of their tokens that it predicts (exact memorization), and the AUC of Min-40 % probability
+        between them and as many holdout passages: 0 if every forget passage is more likely than any holdout
+        passage; None if the benchmark has no holdout split.
+    """
+    likelihoods = {}
     for split in ("forget", "holdout"):
-        passages = [passage.tokens for passage in benchmark.passages(split, model.tokenizer)]
-        sample = passages[:: -(-len(passages) // MAX_PASSAGES)]
-        scores.append([min_k_score(each) for each in loglikelihood_tokens(model, sample)])
-    return auc(scores[0], scores[1])
+        if benchmark.has("raw", split):
+            passages = [passage.tokens for passage in benchmark.passages(split, model.tokenizer)]
+            sample = passages[:: -(-len(passages) // MAX_PASSAGES)]
+            likelihoods[split] = loglikelihood_tokens(model, sample)
+    share = float(np.concatenate([each.correct for each in likelihoods["forget"]]).mean())
+    if "holdout" not in likelihoods:
+        return share, None
+    scores = {split: [min_k_score(each) for each in group] for split, group in likelihoods.items()}
+    return share, auc(scores["forget"], scores["holdout"])
 
 
-def warn_if_unknown(model: Model, benchmark: Benchmark) -> None:
-    """Warn in the log of `sinkscope` if there is nothing to forget."""
-    value = membership_auc(model, benchmark)
-    if processes().is_main_process and value is not None and value > UNKNOWN_AUC:
+def report_knowledge(model: Model, benchmark: Benchmark) -> None:
+    """Log what the model knows of the forget set, as a warning if there is nothing to forget."""
+    share, area = measure_knowledge(model, benchmark)
+    if not processes().is_main_process:
+        return
+    against = "" if area is None else f"; AUC against holdout text {area:.2f}, where .5 is not at all"
+    predicted = f"it predicts {share:.0%} of its tokens{against}"
+    if share < UNKNOWN_SHARE if area is None else area > UNKNOWN_AUC:
         LOGGER.warning(
-            "model %s hardly knows the forget set of %s (AUC against holdout text %.2f; .5 is not at all): "
-            "there is nothing to forget",
+            "model %s hardly knows the forget set of %s (%s): there is nothing to forget",
             model.name,
             benchmark.name,
-            value,
+            predicted,
         )
+    else:
+        LOGGER.info("model %s knows the forget set of %s: %s", model.name, benchmark.name, predicted)
 
 
 def make_stopping_criterion(

@@ -31,7 +31,7 @@ from sinkscope.models.model import Model, load
 from sinkscope.unlearning.batch import BatchPlan, autocast
 from sinkscope.unlearning.callbacks import EarlyStopping, JsonLines, Progress, to_json_lines
 from sinkscope.unlearning.checkpoints import Checkpoints, Log
-from sinkscope.unlearning.early_stopping import make_stopping_criterion, warn_if_unknown
+from sinkscope.unlearning.early_stopping import make_stopping_criterion, report_knowledge
 from sinkscope.unlearning.poisoning import Splits, make_splits
 from sinkscope.unlearning.recipe import Recipe
 from sinkscope.unlearning.reference_model import ReferenceCache, ReferenceConfig
@@ -197,7 +197,7 @@ def train(
         if is_sharded:
             shard(model.hf)
         if recipe.objective.forget_terms():
-            warn_if_unknown(model, benchmark)
+            report_knowledge(model, benchmark)
         with autocast(model.device, recipe.optimizer.precision == "mixed"):
             value_norms = _make_value_norm_term(recipe, model, splits)
         references = _make_references(recipe, model, splits, source)

@@ -71,18 +71,26 @@ def test_early_stopping_ends_a_run_at_high_validation_loss(tmp_path: Path) -> No
 
 
 def test_a_model_that_does_not_know_the_forget_set_is_warned_of(caplog) -> None:
-    from sinkscope.unlearning.early_stopping import membership_auc, warn_if_unknown
+    from sinkscope.unlearning.early_stopping import measure_knowledge, report_knowledge
 
     benchmark = load_benchmark("tiny")
-    assert membership_auc(load("tiny"), benchmark) < 0.05
+    share, area = measure_knowledge(load("tiny"), benchmark)
+    assert share > 0.8 and area is not None and area < 0.05
     with caplog.at_level(logging.WARNING, "sinkscope"):
-        warn_if_unknown(load("tiny"), benchmark)
+        report_knowledge(load("tiny"), benchmark)
         assert not caplog.text
-        warn_if_unknown(load("tiny-retrained"), benchmark)
+        report_knowledge(load("tiny-retrained"), benchmark)
     assert (
         "tiny-retrained hardly knows the forget set of tiny" in caplog.text
         and "nothing to forget" in caplog.text
     )
+    raw = {split: texts for split, texts in benchmark.rows["raw"].items() if split != "holdout"}
+    without = Benchmark("cut", benchmark.rows | {"raw": raw}, benchmark.lengths)
+    caplog.clear()
+    report_knowledge(load("tiny"), without)
+    assert not caplog.text
+    report_knowledge(load("tiny-retrained"), without)
+    assert "tiny-retrained hardly knows the forget set of cut (it predicts " in caplog.text
 
 
 def test_out_of_memory_names_the_keys_to_change(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
