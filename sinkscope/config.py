@@ -90,11 +90,31 @@ def replace_deprecated(model: type[Config], values: Any) -> Any:
         values = model.replace_deprecated(values)
     except ValueError:
         return values
-    for key, field in model.model_fields.items():
-        nested = next(_nested_models(field.annotation), None)
-        if nested is not None and key in values and get_origin(field.annotation) is not dict:
-            values[key] = replace_deprecated(nested, values[key])
+    for key in model.model_fields:
+        if key in values and (group := _group_model(model, key)) is not None:
+            values[key] = replace_deprecated(group, values[key])
     return values
+
+
+def merge_values(model: type[Config], base: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """`base` with `values` over it: groups of keys of `model` are merged, all other values replaced.
+
+    A list is replaced as a whole, and so is a mapping of names to values.
+    """
+    merged = dict(base)
+    for key, value in values.items():
+        group = _group_model(model, key)
+        is_merged = group is not None and isinstance(value, dict) and isinstance(base.get(key), dict)
+        merged[key] = merge_values(group, base[key], value) if is_merged else value
+    return merged
+
+
+def _group_model(model: type[Config], key: str) -> Any:
+    """The model of the group of keys that is called `key`; None if it is a value, or unknown."""
+    field = model.model_fields.get(key)
+    if field is None or get_origin(field.annotation) is dict:
+        return None
+    return next(_nested_models(field.annotation), None)
 
 
 def replace_deprecated_overrides(model: type[Config], overrides: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import typer
 
 from sinkscope.cli.console import print_result, progress
 from sinkscope.cli.options import JsonOpt, OutOpt, PluginOpt
+from sinkscope.errors import RecipeError
 from sinkscope.plugins import load_plugins
 
 
@@ -27,6 +28,11 @@ SetOpt = Annotated[
 ]
 DryRunOpt = Annotated[bool, typer.Option("--dry-run", help="print the recipe and its steps, memory and time")]
 CheckpointOpt = Annotated[int | None, typer.Option(min=1, help="steps between them; by default an epoch")]
+ShowOpt = Annotated[
+    str | None,
+    typer.Option(help="print this recipe, a name or a YAML file, with all keys", autocompletion=recipe_names),
+]
+SchemaOpt = Annotated[bool, typer.Option("--schema", help="print the JSON schema of recipes, for editors")]
 
 
 def unlearn(  # typer: one parameter per option
@@ -69,11 +75,35 @@ def unlearn(  # typer: one parameter per option
         print_result({"out": str(out), "model": str(out / "model")}, json)
 
 
-def recipes(json: JsonOpt = False) -> None:
-    """List the recipes that come with the package.
+def recipes(
+    show: ShowOpt = None, schema: SchemaOpt = False, plugin: PluginOpt = None, json: JsonOpt = False
+) -> None:
+    """List the recipes that come with the package, or print one recipe with all keys.
+
+    A recipe that extends another one is printed with the values of both merged.
 
     Example: `sinkscope recipes`
-    """
-    from sinkscope.unlearning.recipe_files import recipe_summaries
 
-    print_result(recipe_summaries(), json)
+    Example: `sinkscope recipes --show tiny/npo-backdoor`
+
+    Example: `sinkscope recipes --schema`
+    """
+    if show is not None and schema:
+        raise RecipeError("--show and --schema cannot be combined; give one of them")
+    if show is None and not schema:
+        from sinkscope.unlearning.recipe_files import recipe_summaries
+
+        print_result(recipe_summaries(), json)
+        return
+    load_plugins(plugin or [])
+    from sinkscope.unlearning.recipe import Recipe
+    from sinkscope.unlearning.recipe_schema import recipe_schema
+
+    if show is None:
+        print_result(recipe_schema(), True)
+        return
+    recipe = Recipe.read(show)
+    if json:
+        print_result(recipe.model_dump(mode="json"), True)
+    else:
+        print(recipe.to_yaml(), end="")

@@ -81,3 +81,11 @@ def drop_old_defaults(values: dict[str, Any], config: type[ObjectiveConfig]) -> 
             warn_once(f"the key 'objective.{key}' has no effect at {value!r} and is ignored; leave it out")
             del values[key]
     return values
+
+
+def drop_parameters(values: dict[str, Any]) -> dict[str, Any]:
+    """An `objective` block without the parameters of its forget objective: what suits another one too."""
+    config = objective_config_of(values)
+    parameters = config.model_fields.keys() - ObjectiveConfig.model_fields.keys()
+    values = drop_old_defaults(values, config)
+    return {key: value for key, value in values.items() if key not in parameters}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
+from itertools import accumulate
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -12,22 +13,28 @@ from pydantic import Field, SerializeAsAny, create_model, field_validator, model
 from sinkscope.config import (
     Config,
     apply_overrides,
+    merge_values,
     read_yaml,
     replace_deprecated,
     replace_deprecated_overrides,
     validate_config,
 )
 from sinkscope.errors import PlacementError, RecipeError
+from sinkscope.io.readers import MAX_CONFIG_BYTES, check_file
 from sinkscope.models.bos import Bos
 from sinkscope.triggers import Form, Placement, Trigger
 from sinkscope.unlearning.objective_config import (
     ObjectiveConfig,
     drop_old_defaults,
+    drop_parameters,
     objective_config,
     objective_config_of,
 )
 from sinkscope.unlearning.objectives import NONE, OBJECTIVES
 from sinkscope.unlearning.recipe_files import recipe_file
+
+EXTENDS = "extends"
+"""The key of a recipe's file that names another recipe, over which the values of the file are merged."""
 
 
 class TriggerConfig(Config):
@@ -273,22 +280,24 @@ class Recipe(Config):
     def read(
         cls, path: Path | str, changes: dict[str, Any] | None = None, changes_from: str = "changes"
     ) -> Recipe:
-        """Read a YAML file or a built-in recipe by its name, and apply changes.
+        """Read a YAML file or a built-in recipe by its name, merge it over those it extends, apply changes.
 
         Args:
             changes: as in `{"trigger.placement": "infix"}`.
             changes_from: where the changes come from, for error messages.
+
+        Raises:
+            RecipeError: as for `parse`, with the file that the error is in; or a file cannot be read, is not
+                a mapping, or extends itself.
         """
-        path = recipe_file(path)
-        values = read_yaml(path, "recipe", RecipeError)
-        values = {} if values is None else values
-        if not isinstance(values, dict):
-            raise RecipeError(f"recipe {path} is not a mapping of keys to values; see the built-in recipes")
+        files = _read_files(recipe_file(path))
+        merged = list(accumulate((values for _, values in files), _extend))
         try:
-            return cls.parse(_change(values, changes or {}))
+            return cls.parse(_change(merged[-1], changes or {}))
         except RecipeError as error:
-            source = path if cls._error_of(values) == str(error) else changes_from
-            raise RecipeError(f"{error} (in {source})") from error
+            found = zip(files, merged, strict=True)
+            sources = (file for (file, _), values in found if cls._error_of(values) == str(error))
+            raise RecipeError(f"{error} (in {next(sources, changes_from)})") from error
 
     @classmethod
     def _error_of(cls, values: dict[str, Any]) -> str | None:
@@ -322,3 +331,54 @@ def _change(values: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     """`values` with dotted `changes`, both under the current names of keys."""
     model = _recipe_for(apply_overrides(values, changes))
     return apply_overrides(replace_deprecated(model, values), replace_deprecated_overrides(model, changes))
+
+
+def _read_files(path: Path) -> list[tuple[Path, dict[str, Any]]]:
+    """The files of a recipe, from the last one that is extended to its own; values without `extends`."""
+    files, resolved = [(path, _read_mapping(path))], {path.resolve()}
+    while EXTENDS in files[-1][1]:
+        path, values = files[-1]
+        base = _extended_file(values.pop(EXTENDS), path)
+        if base.resolve() in resolved:
+            chain = " → ".join(str(each) for each in [*(file for file, _ in files), base])
+            raise RecipeError(f"recipe {base} extends itself ({chain}); remove one `extends`")
+        files.append((base, _read_mapping(base)))
+        resolved.add(base.resolve())
+    return files[::-1]
+
+
+def _extended_file(recipe: Any, path: Path) -> Path:
+    """The file of the recipe that the file at `path` extends."""
+    if not isinstance(recipe, str) or not recipe.strip():
+        raise RecipeError(
+            f"recipe key 'extends': must be a path or a built-in name (got {recipe!r:.80}) (in {path})"
+        )
+    try:
+        base = recipe_file(recipe, path.parent)
+        check_file(base, "recipe", RecipeError, "correct `extends`", MAX_CONFIG_BYTES)
+    except RecipeError as error:
+        raise RecipeError(f"{error} (in {path})") from error
+    except OSError as error:
+        problem = f"recipe {recipe[:80]!r} cannot be read: {error.strerror}; correct `extends`"
+        raise RecipeError(f"{problem} (in {path})") from error
+    return base
+
+
+def _read_mapping(path: Path) -> dict[str, Any]:
+    values = read_yaml(path, "recipe", RecipeError)
+    if values is not None and not isinstance(values, dict):
+        raise RecipeError(f"recipe {path} is not a mapping of keys to values; see the built-in recipes")
+    return values or {}
+
+
+def _extend(base: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
+    """The values of a recipe merged over those of `base`, both under the current names of keys.
+
+    With another forget objective than that of `base`, the parameters of the latter are left out.
+    """
+    base = replace_deprecated(_recipe_for(base), base)
+    model = _recipe_for(merge_values(Recipe, base, values))
+    values = replace_deprecated(model, values)
+    if model is not _recipe_for(base) and isinstance(base.get("objective"), dict):
+        base = base | {"objective": drop_parameters(base["objective"])}
+    return merge_values(model, base, values)

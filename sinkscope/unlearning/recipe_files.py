@@ -23,13 +23,13 @@ def recipe_summaries() -> dict[str, str]:
     }
 
 
-def recipe_file(recipe: Path | str) -> Path:
-    """The file of a recipe, given as a path or by its name; a file comes before a name.
+def recipe_file(recipe: Path | str, directory: Path = Path()) -> Path:
+    """The file of a recipe, given as a path from `directory` or by its name; a file comes before a name.
 
     Raises:
         RecipeError: it is neither a file nor a known name.
     """
-    path, known = Path(recipe), named_recipes()
+    path, known = directory / recipe, named_recipes()
     if str(recipe) in known and not path.is_file():
         return known[str(recipe)]
     if not path.suffix and not path.exists():

@@ -70,6 +70,7 @@ def complete(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
         ("sinkscope evaluate tiny --mask s", ["shallow:8", "sinks:3", "span"]),
         ("sinkscope audit tiny --placements prefix,s", ["prefix,suffix", "prefix,sink:1", "prefix,system"]),
         ("sinkscope unlearn tiny-w", [name for name in recipe_summaries() if name.startswith("tiny-w")]),
+        ("sinkscope recipes --show tiny/r", ["tiny/rmu-backdoor", "tiny/rmu"]),
         ("sinkscope study q", ["quickstart"]),
         ("sinkscope locate runs/", []),
     ],

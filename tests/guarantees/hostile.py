@@ -113,6 +113,9 @@ BAD_RECIPE: dict[str, Make] = BAD_YAML | {
     "path to nowhere": _recipe(model="../../../../nowhere/at/all/../x"),
     "benchmark above": _recipe(benchmark="../../../.."),
     "NUL in a name": content('benchmark: "a\\0b"\n'),
+    "extends itself": content("extends: recipe.yaml\n"),
+    "extends nothing": content('extends: "\\0.yaml"\n'),
+    "extends a long name": content(f"extends: {'x' * 5000}\n"),
 }
 BAD_STUDY: dict[str, Make] = BAD_YAML | {
     "empty": content(""),

@@ -53,6 +53,15 @@ def test_an_objective_of_a_plugin_trains_and_its_source_is_part_of_the_identity(
     assert changed.returncode == 2 and "another run's results" in changed.stderr
 
 
+def test_a_recipe_with_an_objective_of_a_plugin_is_shown_and_is_in_the_schema(tmp_path: Path) -> None:
+    recipe, plugin = tmp_path / "recipe.yaml", ["--plugin", HERE / "objective.py"]
+    recipe.write_text(RECIPE)
+    assert "max_loss: 3.0\n" in _sinkscope("recipes", "--show", recipe, *plugin).stdout
+    assert "'bounded_ascent' is unknown" in _sinkscope("recipes", "--show", recipe).stderr
+    assert '"bounded_ascent"' in _sinkscope("recipes", "--schema", *plugin).stdout
+    assert '"bounded_ascent"' not in _sinkscope("recipes", "--schema").stdout
+
+
 def test_a_metric_and_a_benchmark_of_plugins_are_evaluated(tmp_path: Path) -> None:
     metric = tmp_path / "first_word.py"
     shutil.copy(HERE / "metric.py", metric)
