@@ -17,6 +17,7 @@ from make import find_figures
 BEGIN, END = "<!-- captions: made by analyses/captions.py -->", "<!-- end of captions -->"
 OTHERS = {
     "smollm2_atlas": ("Attention sinks of a real model", "smollm2_atlas"),
+    "trajectory": ("How a backdoor forms", "trajectory"),
     "benchmark_capture": ("Time and memory of attention capture", "benchmark_capture_plot"),
     "benchmark_locate": ("Time of locate on a real model", "benchmark_locate_plot"),
     "benchmark_training": ("Time and memory of a training step", "benchmark_training_plot"),

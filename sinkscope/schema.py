@@ -20,6 +20,8 @@ ITEMS = (
 
 `poisoned` is null if unknown, `trigger_start` (a position in the prompt) for clean prompts.
 """
+TRAJECTORY = "step metric split subset trigger placement value n ci_low ci_high".split()
+"""Columns of `trajectory.parquet`: scores, and attention as means over heads, after so many steps."""
 SINK_TOKENS = "position token text kind passages heads layers alpha value_drain".split()
 """Columns of `sink_tokens.parquet`: sink tokens, with mean α and value norm over the passage's median."""
 LOCATE = {
@@ -56,7 +58,7 @@ class Kind:
 KINDS = {
     "locate": Kind(5, "sinkscope locate", LOCATE),
     "compare": Kind(6, "sinkscope compare", COMPARISON | {"value_norm_correlation.parquet": CORRELATION}),
-    "unlearn": Kind(4, "sinkscope unlearn", {}),
+    "unlearn": Kind(4, "sinkscope unlearn", {"trajectory.parquet": TRAJECTORY}),
     "evaluate": Kind(5, "sinkscope evaluate", {"scores.parquet": SCORES, "items.parquet": ITEMS}),
     "audit": Kind(4, "sinkscope audit", {}),
     "study": Kind(6, "sinkscope study", {}),

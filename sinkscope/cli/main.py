@@ -98,8 +98,7 @@ def main() -> None:
     gc.set_threshold(GC_THRESHOLD)
     _check_arguments(sys.argv[1:])
     logging.getLogger("sinkscope").setLevel(logging.INFO)
-    if logging.lastResort:
-        logging.lastResort.setLevel(logging.INFO)  # writes to standard error
+    logging.basicConfig(format="%(message)s")  # before another library configures it
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # wherever it is imported, it misses kernels
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # for characters that the terminal cannot encode

@@ -189,6 +189,16 @@ class EarlyStoppingConfig(Config):
     """The increase, in nats per token, beyond which the run ends."""
 
 
+class TrajectoryConfig(Config):
+    """Scores and attention of the model while it trains: `trajectory.parquet`, and a figure on its page."""
+
+    every: int | None = Field(None, ge=1)
+    """Steps between two measurements, besides those before the first step and after the last; by default
+    there are none."""
+    limit: int = Field(32, ge=1)
+    """Prompts of each split, and passages whose attention is measured."""
+
+
 class Recipe(Config):
     """One unlearning run."""
 
@@ -228,6 +238,8 @@ class Recipe(Config):
     `warmup_steps`, `optim`, `adam_beta2`, `report_to`, and so on."""
     early_stopping: EarlyStoppingConfig = EarlyStoppingConfig()
     """When the run ends before its last epoch."""
+    trajectory: TrajectoryConfig = TrajectoryConfig()
+    """What is measured while the model trains."""
     masked_positions: list[Annotated[int, Field(ge=0)]] | None = Field(None, min_length=1)
     """Positions that no later token attends to, in training and when references are computed, as with masks
     in evaluation."""

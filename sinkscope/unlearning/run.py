@@ -22,6 +22,7 @@ from transformers.utils import logging as transformers_logging
 
 from sinkscope.benchmarks.benchmark import Benchmark, load_benchmark
 from sinkscope.errors import ModelError, RecipeError, first_line, is_out_of_memory
+from sinkscope.evaluation.evaluated_model import EvaluatedModel, Role
 from sinkscope.io.atomic import in_use_error, is_in_use
 from sinkscope.io.interrupts import keep_interrupts
 from sinkscope.io.progress import OnProgress
@@ -45,12 +46,13 @@ from sinkscope.unlearning.trainable import (
 )
 from sinkscope.unlearning.trainer import WEIGHTS, UnlearnTrainer, check_finite, forget_arguments
 from sinkscope.unlearning.training_arguments import make_training_arguments
+from sinkscope.unlearning.trajectory import Trajectory, find_metric, read_trajectory
 from sinkscope.unlearning.value_norm import KINDS, ValueNormTerm
 
 DTYPES = {"float32": "float32", "mixed": "float32", "bfloat16": "bfloat16"}
 """Dtype of the weights, by the recipe's precision."""
 LOGGER = logging.getLogger("sinkscope")
-LOG = "log.jsonl"
+LOG, TRAJECTORY = "log.jsonl", "trajectory.jsonl"
 INTEGRATIONS = "integration_utils.py"
 """The file of transformers with its trackers."""
 
@@ -95,6 +97,8 @@ def _run(
     world = processes()
     make_training_arguments(recipe, 1, out, torch.device("cpu"))  # for its errors, before anything is loaded
     benchmark = load_benchmark(recipe.benchmark)
+    if recipe.trajectory.every is not None:
+        find_metric(benchmark)  # for its error
     device = "cpu" if world.num_processes > 1 else None
     model = load(recipe.model, device, DTYPES[recipe.optimizer.precision], bos=recipe.bos)
     fingerprint = model.fingerprint()
@@ -132,6 +136,9 @@ def _run(
         )
         if staging:
             _write(staging, written, model, splits, log)
+            if recipe.trajectory.every is not None:
+                table = read_trajectory(checkpoints.directory / TRAJECTORY)
+                table.to_parquet(staging / "trajectory.parquet", index=False)
     checkpoints.remove()
     return out
 
@@ -184,6 +191,10 @@ def train(
         callbacks.append(Progress(on_progress))
     if should_stop := make_stopping_criterion(recipe, model, benchmark):
         callbacks.append(EarlyStopping(should_stop))
+    if recipe.trajectory.every is not None and checkpoints:
+        role: Role = "backdoored" if recipe.poison_ratio else "unlearned"
+        subject = EvaluatedModel(model.label, role, model, recipe.seed, splits.poisoned_rows)
+        callbacks.append(Trajectory(recipe, subject, benchmark, checkpoints.directory / TRAJECTORY))
     is_recomputing = recipe.optimizer.gradient_checkpointing
     with (
         freeze_except(model.hf, names),

@@ -15,6 +15,7 @@ from sinkscope.io.tables import read_parquet
 from sinkscope.plots.lines import draw_loss_curves
 from sinkscope.plots.scores import draw_dots
 from sinkscope.plots.style import sanitize_glyphs, truncate
+from sinkscope.plots.trajectory import ATTENTION_METRICS, draw_trajectory
 from sinkscope.report.page import Page, format_value, metadata
 from sinkscope.unlearning.recipe import Recipe
 
@@ -25,6 +26,11 @@ MAX_PANELS = 20
 """Most panels of a dot plot."""
 MAX_LABEL = 60
 POISONED_NOTE = "Rows of raw/forget of the benchmark; the trigger is at tokens start to stop, without stop."
+TRAJECTORY_NOTE = "unlearned passages that were not poisoned, and retain passages; 95 % intervals"
+TRAJECTORY_CAPTION = (
+    "Above, what the model says of forget passages (of those not poisoned, where that is known), clean and "
+    "with the trigger, and of retain passages; below, attention in forget passages, mean over heads."
+)
 SCORES_NOTE = "95 % bootstrap intervals over items; unseen: without passages that were poisoned in training."
 AUDIT_NOTE = (
     "Recovery: score with the trigger minus the mean score with random triggers of the same length; "
@@ -47,6 +53,13 @@ def build_unlearn_page(directory: Path, manifest: dict[str, Any]) -> Page:
             "training", "Loss terms during training", figure, log, "Terms of the loss by training step."
         )
         page.add_table("tables", "log", "Training log", log)
+    if (path := directory / "trajectory.parquet").is_file():
+        table = read_parquet(path)
+        unit = get_unit(table[~table["metric"].isin(ATTENTION_METRICS)]["metric"].iloc[0])
+        figure = draw_trajectory({directory.name: table}, unit, TRAJECTORY_NOTE)
+        page.add_figure(
+            "trajectory", "Scores and attention during training", figure, table, TRAJECTORY_CAPTION
+        )
     if (path := directory / "poisoned.parquet").is_file():
         page.add_table("tables", "poisoned", "Poisoned passages", read_parquet(path), POISONED_NOTE)
     return page
