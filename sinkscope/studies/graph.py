@@ -88,7 +88,9 @@ class JobBuilder:
         norms = norms.model_copy(update={"unlearned": unlearned}) if norms.weight > 0 else ValueNormConfig()
         changes = {"model": content.get("model", ""), "value_norms": norms}
         if recipe.poison_ratio == 0:
-            changes |= {"trigger": TriggerConfig(), "poisoned_originals": "keep"}
+            changes |= {"poisoned_originals": "keep"}
+            if recipe.trajectory.every is None:  # which tries the trigger
+                changes |= {"trigger": TriggerConfig()}
         if unlearned == "auto":
             needs["unlearned"] = self.unlearn(recipe.without_backdoor(), start, f"{label}, unlearned")
         elif unlearned is not None:

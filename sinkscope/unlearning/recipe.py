@@ -321,7 +321,7 @@ class Recipe(Config):
 
     def without_backdoor(self) -> Recipe:
         """The same run without poisoning and value norms: the meaning of `value_norms.unlearned: auto`."""
-        reset = ("poison_ratio", "poisoned_originals", "trigger", "value_norms")
+        reset = ("poison_ratio", "poisoned_originals", "trigger", "value_norms", "trajectory")
         return self.model_copy(update={key: type(self).model_fields[key].default for key in reset})
 
     def to_yaml(self) -> str:

@@ -97,6 +97,10 @@ def test_what_has_no_effect_is_not_in_a_key() -> None:
             "value_norms": {"n_tokens": 3, "unlearned": "auto"},
         },
     )
+    watched = {"trajectory.every": 5}
+    other = {"trigger.placement": "infix", **watched}
+    keys_of = [key_of(recipe="tiny/npo", set=each) for each in (watched, other)]
+    assert keys_of[0] != keys_of[1], "a trajectory tries the trigger"
     shrinking = {"value_norms": {"kind": "shrink", "weight": 0.1}}
     (run,) = runs(
         seeds=[0], grids={"g": {"set": {"value_norms": shrinking["value_norms"] | {"unlearned": "auto"}}}}
@@ -135,6 +139,9 @@ def test_every_key_of_a_recipe_decides_the_name_of_its_run() -> None:
         "optimizer.max_grad_norm": 0.5,
         "early_stopping.eval_steps": 3,
         "early_stopping.max_loss_increase": 0.3,
+        "training": {"warmup_steps": 2},
+        "trajectory.every": 10,
+        "trajectory.limit": 5,
     }
     parts = {
         name: field.annotation.model_fields

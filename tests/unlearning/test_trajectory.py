@@ -18,6 +18,7 @@ from sinkscope.schema import TRAJECTORY
 from sinkscope.triggers import place
 from sinkscope.unlearning.recipe import Recipe
 from sinkscope.unlearning.run import unlearn
+from tests.report.pages import report_page
 from tests.unlearning.short_runs import SHORT, Interrupted, assert_same, interrupt_at, weights
 
 WATCHED = SHORT | {"trajectory": {"every": 2, "limit": 4}}
@@ -87,3 +88,8 @@ def test_a_benchmark_without_such_scores_is_refused(tmp_path: Path) -> None:
     register_benchmark("only-text", lambda: only_text)
     with pytest.raises(RecipeError, match="recipe trajectory: benchmark only-text has none of"):
         unlearn(Recipe.parse(WATCHED | {"benchmark": "only-text"}), tmp_path / "run")
+
+
+def test_the_page_of_the_run_draws_it(run: Path, table: pd.DataFrame, tmp_path: Path) -> None:
+    page, _ = report_page(run, tmp_path / "page.html")
+    assert "Scores and attention during training" in page
