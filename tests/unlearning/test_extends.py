@@ -146,7 +146,7 @@ def test_a_recipe_of_an_old_run_directory_is_extended(files: Path, forget: str) 
     """It has the parameters of all objectives."""
     old = {"forget": "npo", "beta": 0.3, "delta": 0.0, "layer": None, "steering": 6.5, "retain": {"kl": 1.0}}
     (files / "base.yaml").write_text(yaml.safe_dump({"objective": old}))
-    own = {"objective": {"forget": forget}}
+    own = {"objective": {"forget": forget} | ({"steering_coeff": 20} if forget == "rmu" else {})}
     assert Recipe.read(extend(files, own)) == Recipe.parse(own)
 
 
@@ -198,6 +198,7 @@ def test_a_cycle_is_refused_with_its_files(files: Path) -> None:
     os.symlink(itself, other)
     extend(files, {}, "other.yaml")
     assert "extends itself" in refusal(itself), "by another name of the file"
+    assert "extends itself" in refusal(extend(files, {}, f"../{files.name}/own.yaml"))
 
 
 def test_an_error_names_the_file_that_it_is_in(files: Path) -> None:
