@@ -145,8 +145,8 @@ def test_yaml_that_is_only_checked_may_have_any_tags() -> None:
 
 
 def test_groups_are_merged_and_names_are_replaced() -> None:
-    base = {"quick": {"seeds": [0]}, "models": {"a": {"seed": 1}}, "seeds": [0, 1]}
+    base = {"quick": {"seeds": [0]}, "models": {"a": {"seed": 1}, "b": {}}, "seeds": [0, 1]}
     values = {"quick": {}, "models": {"a": {"steps": 2}}, "seeds": [2]}
     merged = merge_values(Spec, base, values)
     assert merged == {"quick": {"seeds": [0]}, "models": {"a": {"steps": 2}}, "seeds": [2]}
-    assert base["models"] == {"a": {"seed": 1}}, "the base is left as it is"
+    assert base["models"] == {"a": {"seed": 1}, "b": {}}, "the base is left as it is"
