@@ -9,7 +9,7 @@ from typing import Any, ClassVar, get_args
 import pytest
 from pydantic import BaseModel, ValidationError
 
-from sinkscope.config import Config, explain_validation_error, parse_yaml, validate_config
+from sinkscope.config import Config, explain_validation_error, merge_values, parse_yaml, validate_config
 from sinkscope.errors import RecipeError
 from sinkscope.studies.spec import Spec
 from sinkscope.unlearning.recipe import Recipe
@@ -142,3 +142,11 @@ def test_yaml_outside_the_strict_subset_is_refused(text: str, message: str) -> N
 def test_yaml_that_is_only_checked_may_have_any_tags() -> None:
     assert parse_yaml("a: !function utils.f\n", construct=False) is None
     assert parse_yaml("") is None and parse_yaml("a: [1, 0x10, x]") == {"a": [1, 16, "x"]}
+
+
+def test_groups_are_merged_and_names_are_replaced() -> None:
+    base = {"quick": {"seeds": [0]}, "models": {"a": {"seed": 1}, "b": {}}, "seeds": [0, 1]}
+    values = {"quick": {}, "models": {"a": {"steps": 2}}, "seeds": [2]}
+    merged = merge_values(Spec, base, values)
+    assert merged == {"quick": {"seeds": [0]}, "models": {"a": {"steps": 2}}, "seeds": [2]}
+    assert base["models"] == {"a": {"seed": 1}, "b": {}}, "the base is left as it is"

@@ -1,4 +1,4 @@
-"""The commands `sinkscope unlearn` and `sinkscope recipes`: train one run from a recipe."""
+"""The commands `sinkscope unlearn` and `sinkscope recipes`: train one run from a recipe, print recipes."""
 
 from __future__ import annotations
 

@@ -198,6 +198,7 @@ def test_a_cycle_is_refused_with_its_files(files: Path) -> None:
     os.symlink(itself, other)
     extend(files, {}, "other.yaml")
     assert "extends itself" in refusal(itself), "by another name of the file"
+    assert "extends itself" in refusal(extend(files, {}, f"../{files.name}/own.yaml"))
 
 
 def test_an_error_names_the_file_that_it_is_in(files: Path) -> None:
