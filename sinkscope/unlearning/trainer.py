@@ -115,7 +115,8 @@ class UnlearnTrainer(Trainer):
     def get_train_dataloader(self) -> DataLoader[dict[str, int]]:
         """An item per step: every process finds its rows in the plan."""
         steps: Any = [{"step": step} for step in range(len(self.plan))]
-        return DataLoader(steps, batch_size=1)
+        generator = torch.Generator()  # its own, so that it draws nothing from the one of dropout
+        return DataLoader(steps, batch_size=1, generator=generator)
 
     def floating_point_ops(self, inputs: Any) -> int:
         """Not counted."""
@@ -150,8 +151,9 @@ class UnlearnTrainer(Trainer):
             if step == 1 or step % NORMS_EVERY == 0:
                 norms[f"gradient/{split}"] = self._gradient_norm()
                 self._move_gradients(accumulated)
+        trained = self.trained if accumulated else {}
         for name, gradient in accumulated.items():
-            self.trained[name].grad = gradient
+            trained[name].grad = gradient
         if self.accelerator.scaler is None:  # that of fp16 leaves such steps out
             check_finite("the gradient", self._gradient_norm(), step)
         self._logged = {"loss": loss} | terms | norms

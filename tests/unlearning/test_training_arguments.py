@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from sinkscope import load
 from sinkscope.errors import RecipeError
 from sinkscope.unlearning.recipe import Recipe
 from sinkscope.unlearning.run import unlearn
@@ -94,3 +95,16 @@ def test_the_log_grows_while_the_run_does(tmp_path: Path) -> None:
     out = unlearn(Recipe.parse(SHORT), tmp_path / "run", count)
     assert lengths == [0, 1, 2, 3, 4, 5], "before the record of the step that ends"
     assert len((out / "log.jsonl").read_text().splitlines()) == 6
+
+
+def test_a_resumed_run_draws_the_same_dropout(tmp_path: Path) -> None:
+    model = load("tiny", "cpu")
+    model.hf.config.attention_dropout = 0.2
+    model.save(tmp_path / "model")
+    recipe = Recipe.parse(SHORT | {"model": str(tmp_path / "model")})
+    with pytest.raises(Interrupted):
+        unlearn(recipe, tmp_path / "resumed", interrupt_at(5), checkpoint_every=3)
+    resumed, whole = unlearn(recipe, tmp_path / "resumed"), unlearn(recipe, tmp_path / "whole")
+    assert_same(weights(resumed), weights(whole))
+    with pytest.raises(AssertionError):
+        assert_same(weights(whole), weights(unlearn(Recipe.parse(SHORT), tmp_path / "without")))
