@@ -75,7 +75,7 @@ def test_chosen_heads_get_maps_and_strips(notes, tmp_path, capsys, monkeypatch) 
     assert names == {"atlas", "received_attention", "value_norms", "token_strip"} | chosen
     cells = pd.read_csv(out / "figures" / "head_map_3_1.csv")
     assert list(cells.columns) == ["query", "key", "attention"]
-    assert cells["query"].max() == 297, "bins of three"
+    assert cells["query"].max() == 295, "bins of five"
     np.testing.assert_allclose(cells.groupby("query")["attention"].sum(), 1, atol=1e-4)
     strip = pd.read_csv(out / "figures" / "token_strip_3_1.csv", keep_default_na=False)
     assert list(strip.columns) == ["position", "token", "alpha"]
