@@ -99,7 +99,7 @@ def tokenize_chats(
     """
     check_max_length(model, max_length)
     passages, bodies = TokenSequences(), []
-    n_short = n_documents = 0
+    n_short = n_documents = n_cut = 0
     for document in documents:
         n_documents += 1
         if isinstance(document, str):
@@ -107,6 +107,7 @@ def tokenize_chats(
         else:
             ids, body = model.encode_chat(document)
             stop = min(body.stop, max_length)
+            n_cut += len(ids) > max_length
             is_short = len(ids) < MIN_TOKENS or stop <= body.start
             chats = [] if is_short else [(ids[:max_length], replace(body, stop=stop))]
         n_short += not chats
@@ -115,6 +116,11 @@ def tokenize_chats(
             bodies.append(body)
     if not passages:
         raise TextError(f"{label} has no chat of at least {MIN_TOKENS} tokens; give a longer text")
+    if n_cut:
+        LOGGER.warning(
+            "%d of %d chats are longer than %d tokens, and what follows is not read; raise the length",
+            *(n_cut, n_documents, max_length),
+        )
     if n_short:
         LOGGER.warning(
             "%d of %d documents are too short, or end before the user's turn, and are left out",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -17,6 +18,7 @@ from sinkscope.plugins import load_plugins
 if TYPE_CHECKING:
     import pandas as pd
 
+LOGGER = logging.getLogger("sinkscope")
 MAX_PLAIN = 1e6
 """Larger scores are printed in exponential notation."""
 MetricsOpt = Annotated[
@@ -88,7 +90,7 @@ def evaluate(  # typer: one parameter per option
     from sinkscope.evaluation.evaluated_model import default_benchmark, load_evaluated_model
     from sinkscope.evaluation.requests import PositionMask
     from sinkscope.models.device_map import DeviceMap
-    from sinkscope.models.model import load
+    from sinkscope.models.model import Model, load
     from sinkscope.triggers import parse_condition
 
     devices = DeviceMap.parse(device_map, max_memory, offload)
@@ -105,7 +107,6 @@ def evaluate(  # typer: one parameter per option
         data = None
     names = None if metrics is None else _parse_names("--metrics", metrics)
     known_retain_model = evaluation.default_retain_model(data, names)
-    retain_model = retain_model or known_retain_model
     loaded_tasks = None
     if tasks is not None:
         from sinkscope.evaluation.lm_eval_tasks import load_tasks
@@ -114,8 +115,18 @@ def evaluate(  # typer: one parameter per option
         loaded_tasks = load_tasks(task_names, task_directory, limit, trust_task_code)
     loaded = load(model, device, dtype, base=base, bos=bos, device_map=devices)
     retain = None
-    if retain_model:
-        retain = evaluation.load_retain_model(retain_model, device, dtype, bos, devices)
+    if retain_model or known_retain_model:
+        retain = evaluation.load_retain_model(
+            retain_model or str(known_retain_model), device, dtype, bos, devices
+        )
+    if retain_model is None and isinstance(retain, Model):
+        problem = evaluation.retain_model_problem(loaded, retain)
+        if problem:
+            LOGGER.warning(
+                "privleak is not measured: %s, the retain model of benchmark %s, %s than %s",
+                *(known_retain_model, data.name if data else "", problem, loaded.label),
+            )
+            retain = None
     config = evaluation.EvaluationConfig(names, position_mask, limit, batch_size, retain, loaded_tasks)
     evaluated = load_evaluated_model(model, loaded.with_chat(system) if chat else loaded, data)
     evaluated = replace(evaluated, label=name or evaluated.label)

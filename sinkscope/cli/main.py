@@ -99,6 +99,7 @@ def main() -> None:
     _check_arguments(sys.argv[1:])
     logging.getLogger("sinkscope").setLevel(logging.INFO)
     logging.basicConfig(format="%(message)s")  # before another library configures it
+    logging.getLogger("accelerate.big_modeling").setLevel(logging.ERROR)  # says what was asked for
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # wherever it is imported, it misses kernels
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # for characters that the terminal cannot encode

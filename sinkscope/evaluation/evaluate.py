@@ -208,10 +208,10 @@ def evaluate_to_directory(
             f"`retain_model` is used by privleak only, which is not measured here ({measured}); leave it "
             "out or give a benchmark that has privleak"
         )
-    if isinstance(retain, Model) and (retain.bos_id is None) != (subject.model.bos_id is None):
+    if isinstance(retain, Model) and (problem := retain_model_problem(subject.model, retain)):
         raise ModelError(
-            f"of the model {subject.label!r} and the retain model {retain.name!r} one begins texts with BOS, "
-            "so that their likelihoods are of other tokens; set `bos`, or give the AUC as `retain_model`"
+            f"`retain_model` {retain.name!r} {problem} than {subject.label!r}, so privleak cannot compare "
+            "them; give another retain model or its AUC as `retain_model`, or `metrics` without privleak"
         )
     described = {
         "model": subject.model.fingerprint(),
@@ -264,6 +264,14 @@ def default_retain_model(benchmark: Benchmark | None, metrics: Sequence[str] | N
     """
     has_privleak = _has_privleak(select_metrics(metrics, benchmark), benchmark)
     return RETAIN_MODELS.get(benchmark.name) if benchmark and has_privleak else None
+
+
+def retain_model_problem(model: Model, retain_model: Model) -> str:
+    """Why Min-K % AUCs of two models do not compare, as in "retain model X has another tokenizer than Y"."""
+    vocabularies = [each.tokenizer.get_vocab() for each in (model, retain_model)]
+    if vocabularies[0] != vocabularies[1]:
+        return "has another tokenizer"
+    return "begins texts in another way (BOS)" if model.bos_id != retain_model.bos_id else ""
 
 
 def load_retain_model(

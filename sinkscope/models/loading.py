@@ -228,7 +228,9 @@ def _check_files(name: str, path: Path) -> None:
     """Raise ModelError for a directory without a model, or with files that cannot be read safely."""
     if not path.is_dir():
         problem = "is a file" if path.exists() else "does not exist"
-        raise ModelError(f"model {name!r} {problem}; give a directory, a hub id or `tiny`")
+        raise ModelError(
+            f"model {name!r} {problem}; give a directory, a GGUF file, a hub id, `smollm2` or `tiny`"
+        )
     for file in sorted(path.iterdir()):
         if not file.is_dir() and not file.is_file():
             raise ModelError(f"model {name!r}: {file.name} is not a regular file; remove it")

