@@ -134,5 +134,5 @@ def test_a_plugin_that_fails_while_it_runs_is_named_with_its_line(tmp_path: Path
     done = _sinkscope("unlearn", recipe, *SHORT, "--out", tmp_path / "run", "--plugin", plugin)
     knows, error = done.stderr.splitlines()
     assert done.returncode == 2 and knows.startswith("model tiny knows the forget set of tiny")
-    assert f"plugin {plugin}, line {at + 1}: TypeError: unsupported operand" in done.stderr
+    assert f"plugin {plugin}, line {at + 1}: TypeError: unsupported operand" in error
     assert not (tmp_path / "run").exists()
