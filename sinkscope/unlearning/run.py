@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 import random
+import shutil
 import tempfile
 import traceback
 from collections.abc import Iterator
@@ -335,3 +336,6 @@ def _explain_failures(recipe: Recipe, checkpoints: Checkpoints, is_resumable: bo
             f"{config.gradient_accumulation_steps}; raise optimizer.gradient_accumulation_steps, set "
             "optimizer.gradient_checkpointing, use update.lora, or use more GPUs with accelerate launch"
         ) from error
+    finally:
+        if not checkpoints.exist() and processes().is_main_process:  # a log alone is no use
+            shutil.rmtree(checkpoints.directory, ignore_errors=True)
