@@ -49,7 +49,7 @@ def measure() -> pd.DataFrame:
 def _describe(table: pd.DataFrame) -> str:
     counts = table.groupby("metric")["n"].max()
     return (
-        f"built-in benchmark, NPO, one run each (seed {SEED}); VerbMem of n ≤ {counts['verbmem']} items, "
+        f"Built-in benchmark, NPO, one run each (seed {SEED}); VerbMem of n ≤ {counts['verbmem']} items, "
         f"attention over {counts['first_position_alpha']} forget passages"
     )
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from sinkscope.io.atomic import translate_os_errors
 from sinkscope.io.progress import OnProgress
 from sinkscope.unlearning.sharding import broadcast
 
@@ -48,14 +49,15 @@ class JsonLines(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         if state.is_world_process_zero:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            self._path.write_text(to_json_lines(state.log_history), encoding="utf-8")
+            with translate_os_errors(self._path.parent):
+                self._path.parent.mkdir(parents=True, exist_ok=True)
+                self._path.write_text(to_json_lines(state.log_history), encoding="utf-8")
 
     def on_log(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         if state.is_world_process_zero:
-            with self._path.open("a", encoding="utf-8") as file:
+            with translate_os_errors(self._path.parent), self._path.open("a", encoding="utf-8") as file:
                 file.write(to_json_lines(state.log_history[-1:]))
 
 

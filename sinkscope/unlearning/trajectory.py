@@ -16,6 +16,7 @@ from sinkscope.evaluation.evaluate import EvaluationConfig, evaluate
 from sinkscope.evaluation.evaluated_model import EvaluatedModel
 from sinkscope.evaluation.metrics import select_metrics
 from sinkscope.evaluation.statistics import bootstrap_mean, compute_scores
+from sinkscope.io.atomic import translate_os_errors
 from sinkscope.models.model import Model
 from sinkscope.schema import TRAJECTORY
 from sinkscope.sinks.backends import choose_backend
@@ -126,6 +127,7 @@ class Trajectory(TrainerCallback):
     def _measure(self, step: int, state: TrainerState) -> None:
         self._records += measure_trajectory(self._recipe, self._subject, self._benchmark, step)
         if state.is_world_process_zero:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
             lines = "".join(json.dumps(record) + "\n" for record in self._records)
-            self._path.write_text(lines, encoding="utf-8")
+            with translate_os_errors(self._path.parent):
+                self._path.parent.mkdir(parents=True, exist_ok=True)
+                self._path.write_text(lines, encoding="utf-8")
