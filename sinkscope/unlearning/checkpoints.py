@@ -104,6 +104,7 @@ class Checkpoints:
                 is_same_world = state["processes"] == world.num_processes
                 file = path / f"rank-{world.process_index}.safetensors"
                 tensors = load_file(file) if is_same_world else {}
+                checkpoint = Checkpoint(state["step"], state["log"], tensors, state["values"])
             except (OSError, ValueError, KeyError, TypeError, RecursionError, SafetensorError) as error:
                 if world.is_main_process:
                     LOGGER.warning("checkpoint %s is damaged (%s) and is not used", path, first_line(error))
@@ -115,7 +116,7 @@ class Checkpoints:
                 )
             if world.is_main_process:
                 LOGGER.info("resumed after step %d", state["step"])
-            return Checkpoint(state["step"], state["log"], tensors, state["values"])
+            return checkpoint
         return None
 
     def exist(self) -> bool:

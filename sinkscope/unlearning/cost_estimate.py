@@ -23,7 +23,7 @@ from sinkscope.unlearning.objectives import HIDDEN
 from sinkscope.unlearning.poisoning import insert_trigger, select_rows
 from sinkscope.unlearning.recipe import Recipe
 from sinkscope.unlearning.trainable import hidden_state_layer, references_needed, rmu_layer, trained_names
-from sinkscope.unlearning.training_arguments import make_training_arguments
+from sinkscope.unlearning.training_arguments import check_training
 from sinkscope.unlearning.value_norm import value_norm_layers
 
 FORWARD_FLOPS, BACKWARD_FLOPS = 2, 4
@@ -84,7 +84,7 @@ def estimate_cost(recipe: Recipe) -> CostEstimate:
             return CostEstimate(unknown=str(error))
         raise
     set_bos(recipe.model, tokenizer, recipe.bos)
-    make_training_arguments(recipe, 1, Path(), torch.device("cpu"))  # this and the next two for their errors
+    check_training(recipe)  # this and the next two for their errors
     names = trained_names(recipe, model)
     hidden_state_layer(recipe, model)
     value_norm_layers(recipe.value_norms, find_attention_layers(model.config.get_text_config()))

@@ -46,7 +46,11 @@ from sinkscope.unlearning.trainable import (
     trained_names,
 )
 from sinkscope.unlearning.trainer import WEIGHTS, UnlearnTrainer, check_finite, forget_arguments
-from sinkscope.unlearning.training_arguments import make_training_arguments
+from sinkscope.unlearning.training_arguments import (
+    accelerate_state_kept,
+    check_training,
+    make_training_arguments,
+)
 from sinkscope.unlearning.trajectory import Trajectory, find_metric, read_trajectory
 from sinkscope.unlearning.value_norm import KINDS, ValueNormTerm
 
@@ -96,7 +100,7 @@ def _run(
     `create_or_load` does not fit here: all processes train, one writes.
     """
     world = processes()
-    make_training_arguments(recipe, 1, out, torch.device("cpu"))  # for its errors, before anything is loaded
+    check_training(recipe)
     benchmark = load_benchmark(recipe.benchmark)
     if recipe.trajectory.every is not None:
         find_metric(benchmark)  # for its error
@@ -190,12 +194,11 @@ def train(
         callbacks.append(JsonLines(checkpoints.directory / LOG))
     if on_progress:
         callbacks.append(Progress(on_progress))
-    if should_stop := make_stopping_criterion(recipe, model, benchmark):
-        callbacks.append(EarlyStopping(should_stop))
+    watch: list[TrainerCallback] = []
     if recipe.trajectory.every is not None and checkpoints:
         role: Role = "backdoored" if recipe.poison_ratio else "unlearned"
         subject = EvaluatedModel(model.label, role, model, recipe.seed, splits.poisoned_rows)
-        callbacks.append(Trajectory(recipe, subject, benchmark, checkpoints.directory / TRAJECTORY))
+        watch.append(Trajectory(recipe, subject, benchmark, checkpoints.directory / TRAJECTORY))
     is_recomputing = recipe.optimizer.gradient_checkpointing
     with (
         freeze_except(model.hf, names),
@@ -208,13 +211,15 @@ def train(
         args = make_training_arguments(recipe, len(plan), directory, model.device)
         if is_sharded:
             shard(model.hf)
+        if should_stop := make_stopping_criterion(recipe, model, benchmark):
+            callbacks.append(EarlyStopping(should_stop))
         if recipe.objective.forget_terms():
             report_knowledge(model, benchmark)
         with autocast(model.device, recipe.optimizer.precision == "mixed"):
             value_norms = _make_value_norm_term(recipe, model, splits)
         references = _make_references(recipe, model, splits, source)
         trainer = UnlearnTrainer(
-            model.hf, recipe, splits.passages, references, args, value_norms, checkpoints, callbacks
+            model.hf, recipe, splits.passages, references, args, value_norms, checkpoints, callbacks + watch
         )
         trainer.train()
         norm = torch.nn.utils.get_total_norm(list(trainer.trained.values()))
@@ -236,13 +241,17 @@ def _leave_as_found(model: PreTrainedModel) -> Iterator[None]:
     states = random.getstate(), np.random.get_state()
     verbosity, use_cache = transformers_logging.get_verbosity(), model.config.use_cache
     try:
-        with torch.random.fork_rng(devices=[model.device] if model.device.type == "cuda" else []):
+        with (
+            accelerate_state_kept(),
+            torch.random.fork_rng(devices=[model.device] if model.device.type == "cuda" else []),
+        ):
             yield
     finally:
         random.setstate(states[0])
         np.random.set_state(states[1])
         transformers_logging.set_verbosity(verbosity)
         model.config.use_cache = use_cache
+        vars(model).pop("_is_accelerate_prepared", None)
         model.eval()
         model.zero_grad(set_to_none=True)
 

@@ -7,6 +7,7 @@ run ends with the same bits as one that was not interrupted.
 from __future__ import annotations
 
 import math
+import weakref
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -139,7 +140,7 @@ class UnlearnTrainer(Trainer):
         """
         model.train()
         step = self.state.global_step + 1
-        random = random_states()
+        random = random_states() if self.is_save_due else {}
         rows = self.plan[step - 1]
         splits = [split for split in rows if self._terms[split] or self._value_norms_of(split)]
         terms: dict[str, float] = {}
@@ -243,7 +244,7 @@ class _Resume(TrainerCallback):
     """Goes on from the newest checkpoint, and says when the next one is due."""
 
     def __init__(self, trainer: UnlearnTrainer) -> None:
-        self._trainer = trainer
+        self._trainer: Any = weakref.proxy(trainer)  # the trainer has its callbacks
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import logging
+import os
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,7 @@ from sinkscope.sinks.locate import EPSILON
 from sinkscope.sinks.statistics import OfPassage, SinkStatistics, SpanMass
 from sinkscope.unlearning.recipe import Recipe
 
+LOGGER = logging.getLogger("sinkscope")
 METRICS = ("verbmem", "knowmem", "choice")
 """Of these the first that the benchmark has."""
 FIRST_ALPHA, TRIGGER_ATTENTION = "first_position_alpha", "trigger_attention"
@@ -115,6 +118,8 @@ class Trajectory(TrainerCallback):
         elif self._path.is_file():
             table = read_trajectory(self._path)
             self._records = table[table["step"] <= state.global_step].to_dict("records")
+        else:
+            LOGGER.warning("the trajectory before step %d is lost: %s is gone", state.global_step, self._path)
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -130,4 +135,6 @@ class Trajectory(TrainerCallback):
             lines = "".join(json.dumps(record) + "\n" for record in self._records)
             with translate_os_errors(self._path.parent):
                 self._path.parent.mkdir(parents=True, exist_ok=True)
-                self._path.write_text(lines, encoding="utf-8")
+                temporary = self._path.with_suffix(".partial")
+                temporary.write_text(lines, encoding="utf-8")
+                os.replace(temporary, self._path)

@@ -18,7 +18,7 @@ from tests.guarantees.writing import COMMANDS, OTHERS, assert_complete_or_absent
 
 SIZES, SOAK_SIZES = 2, 12
 """Numbers of disk sizes, from almost nothing to almost all that a command needs."""
-PROGRESS = ("[", "model ", "unlearn: ", "resumed after step ")
+PROGRESS = ("[", "model ", "unlearn: ", "resumed after step ", "INFO:sinkscope:")
 """Beginnings of lines that are no errors: jobs of a study, what a model knows, steps."""
 
 

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import json
 import math
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from sinkscope import load
+from sinkscope.benchmarks.benchmark import load_benchmark
 from sinkscope.errors import RecipeError
+from sinkscope.unlearning.checkpoints import Checkpoints
 from sinkscope.unlearning.recipe import Recipe
-from sinkscope.unlearning.run import unlearn
+from sinkscope.unlearning.run import train, unlearn
 from tests.unlearning.short_runs import SHORT, Interrupted, assert_same, interrupt_at, weights
 
 
@@ -73,7 +78,10 @@ def test_every_step_is_logged_to_tensorboard(tmp_path: Path) -> None:
         ({"lr_scheduler_type": "cosinus"}, "recipe training: cosinus is not a valid SchedulerType"),
         ({"warmup_steps": -3}, "recipe training: Got warmup_steps = -3"),
         ({"report_to": "dagshub"}, "training.report_to: dagshub is not installed"),
-        ({"deepspeed": "zero3.json"}, "training.deepspeed does not apply: a step has several backward"),
+        ({"deepspeed": "zero3.json"}, "key 'training.deepspeed' is unknown; known keys: lr_scheduler_type"),
+        ({"optim": "lomo"}, "training.optim: lomo is not one of adamw_torch_fused, adamw_torch, adafactor"),
+        ({"adam_epsilon": "small"}, "training.adam_epsilon: must be a number"),
+        ({"enable_jit_checkpoint": True}, "key 'training.enable_jit_checkpoint' is unknown"),
     ],
 )
 def test_arguments_that_do_not_apply_are_refused_before_anything_is_loaded(
@@ -108,3 +116,43 @@ def test_a_resumed_run_draws_the_same_dropout(tmp_path: Path) -> None:
     assert_same(weights(resumed), weights(whole))
     with pytest.raises(AssertionError):
         assert_same(weights(whole), weights(unlearn(Recipe.parse(SHORT), tmp_path / "without")))
+
+
+def test_nothing_else_changes_in_the_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Random states, verbosity, accelerate's state, the model's configuration; also when a run fails."""
+    import random
+
+    import numpy as np
+    from accelerate import PartialState
+    from transformers.utils import logging
+
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
+    model, benchmark = load("tiny", "cpu"), load_benchmark("tiny")
+    PartialState()
+    for stop in (False, True):
+        before = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist()
+        others = logging.get_verbosity(), dict(PartialState._shared_state), dict(vars(model.hf.config))
+        with pytest.raises(Interrupted) if stop else nullcontext():
+            train(Recipe.parse(SHORT), model, benchmark, interrupt_at(2) if stop else None)
+        assert torch.equal(torch.get_rng_state(), before[0])
+        assert (random.getstate(), np.random.get_state()[1].tolist()) == before[1:]
+        assert (logging.get_verbosity(), PartialState._shared_state, vars(model.hf.config)) == others
+        assert not model.hf.training and not hasattr(model.hf, "_is_accelerate_prepared")
+        assert all(weight.grad is None for weight in model.hf.parameters())
+    whole = unlearn(Recipe.parse(SHORT), tmp_path / "mixed-by-the-launcher")
+    monkeypatch.delenv("ACCELERATE_MIXED_PRECISION")
+    assert_same(weights(whole), weights(unlearn(Recipe.parse(SHORT), tmp_path / "plain")))
+
+
+def test_a_checkpoint_of_the_older_form_is_not_used(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    import hashlib
+
+    folder = tmp_path / "c" / "step-00000002"
+    folder.mkdir(parents=True)
+    save_file({"weight/w": torch.ones(1)}, folder / "rank-0.safetensors")
+    digest = hashlib.sha256((folder / "rank-0.safetensors").read_bytes()).hexdigest()
+    state = {"step": 2, "log": [], "sums": {}, "processes": 1, "files": {"rank-0.safetensors": digest}}
+    content = {"state": state, "sha256": hashlib.sha256(json.dumps(state).encode()).hexdigest()}
+    (folder / "state.json").write_text(json.dumps(content))
+    assert Checkpoints(tmp_path / "c").load() is None
+    assert "step-00000002 is damaged" in caplog.text
