@@ -234,8 +234,9 @@ class Recipe(Config):
     optimizer: OptimizerConfig = OptimizerConfig()
     """Optimizer, length of the run and precision."""
     training: dict[str, Any] = Field({})
-    """Further arguments of transformers' `TrainingArguments` by their names: `lr_scheduler_type`,
-    `warmup_steps`, `optim`, `adam_beta2`, `report_to`, and so on."""
+    """Arguments of transformers' `TrainingArguments` by their names: `lr_scheduler_type` and its
+    `lr_scheduler_kwargs`, `warmup_steps`, `optim` and `optim_args`, `adam_beta1`, `adam_beta2`,
+    `adam_epsilon`, `report_to` and `run_name`."""
     early_stopping: EarlyStoppingConfig = EarlyStoppingConfig()
     """When the run ends before its last epoch."""
     trajectory: TrajectoryConfig = TrajectoryConfig()

@@ -54,8 +54,8 @@ def make_training_arguments(
     Checkpoints, microbatches, recomputation and precision are sinkscope's own.
 
     Raises:
-        RecipeError: an argument in the recipe's `training` is unknown, impossible, or not its own to give; the
-            package of a tracker is missing; or the launcher is to shard the model.
+        RecipeError: an argument in the recipe's `training` is unknown, impossible, or not its own to give;
+            the package of a tracker is missing; or the launcher is to shard the model.
     """
     config = recipe.optimizer
     training = dict(recipe.training)
