@@ -208,7 +208,7 @@ def speed(kind: str, repeats: int) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as cache:
         os.environ["SINKSCOPE_CACHE"] = cache
         literal_step, bare = literal(kind), network()
-        ids = torch.tensor(data()["forget"].tokens[:BATCH])
+        ids = torch.tensor([passage.tokens for passage in data()["forget"][:BATCH]])
 
         def forward() -> None:
             with torch.no_grad():

@@ -24,11 +24,11 @@ def shift_progress(on_progress: OnProgress | None, done: int, total: int) -> OnP
 
 
 @contextmanager
-def quiet_loggers(*names: str) -> Iterator[None]:
-    """Within the context the named loggers report errors only."""
+def quiet_loggers(*names: str, level: int = logging.ERROR) -> Iterator[None]:
+    """Within the context the named loggers report only what is at this level or above."""
     levels = {logger: logger.level for logger in map(logging.getLogger, names)}
     for logger in levels:
-        logger.setLevel(logging.ERROR)
+        logger.setLevel(level)
     try:
         yield
     finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from sinkscope.evaluation.evaluate import EvaluationConfig, evaluate_to_director
 from sinkscope.evaluation.evaluated_model import EvaluatedModel
 from sinkscope.evaluation.requests import PositionMask
 from sinkscope.evaluation.statistics import compute_scores
-from sinkscope.io.progress import OnProgress, silent
+from sinkscope.io.progress import OnProgress, quiet_loggers, silent
 from sinkscope.io.run_directory import create_run
 from sinkscope.models.model import load
 from sinkscope.studies.captures import capture_benchmark
@@ -51,7 +52,8 @@ def _unlearn(job: Job, store: Store, on_progress: OnProgress) -> None:
     if "unlearned" in job.needs:
         unlearned = str(store.path(job.needs["unlearned"]))
         values["value_norms"] = values["value_norms"] | {"unlearned": unlearned}
-    unlearn(Recipe.parse(values), store.path(job), on_progress)
+    with quiet_loggers("sinkscope", level=logging.WARNING):  # a study has a line per job
+        unlearn(Recipe.parse(values), store.path(job), on_progress)
 
 
 def _evaluate(job: Job, store: Store, on_progress: OnProgress) -> None:
