@@ -162,7 +162,7 @@ def random_states() -> dict[str, Tensor]:
 
 
 def collect_state(trainer: UnlearnTrainer) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """What training continues from, besides random numbers: trained weights, optimizer, schedule, scaler."""
+    """What training continues from, besides random numbers: trained weights, optimizer, schedule."""
     optimizer = trainer.optimizer
     tensors = {f"weight/{name}": local_shard(weight.detach()) for name, weight in trainer.trained.items()}
     numbers: dict[str, dict[str, Any]] = {}
@@ -175,13 +175,7 @@ def collect_state(trainer: UnlearnTrainer) -> tuple[dict[str, Tensor], dict[str,
     groups = [
         {key: value for key, value in group.items() if key != "params"} for group in optimizer.param_groups
     ]
-    scaler = trainer.accelerator.scaler
-    values = {
-        "groups": groups,
-        "optimizer": numbers,
-        "schedule": trainer.lr_scheduler.state_dict(),
-        "scaler": scaler.state_dict() if scaler else {},
-    }
+    values = {"groups": groups, "optimizer": numbers, "schedule": trainer.lr_scheduler.state_dict()}
     copies = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     return copies, values
 
@@ -205,8 +199,6 @@ def restore_state(trainer: UnlearnTrainer, tensors: dict[str, Tensor], values: d
             {key: tuple(value) if isinstance(value, list) else value for key, value in saved.items()}
         )
     trainer.lr_scheduler.load_state_dict(values["schedule"])
-    if trainer.accelerator.scaler and values["scaler"]:
-        trainer.accelerator.scaler.load_state_dict(values["scaler"])
     torch.set_rng_state(tensors["random/cpu"])
     if "random/cuda" in tensors and torch.cuda.is_available():
         torch.cuda.set_rng_state(tensors["random/cuda"])

@@ -194,11 +194,6 @@ def train(
         callbacks.append(JsonLines(checkpoints.directory / LOG))
     if on_progress:
         callbacks.append(Progress(on_progress))
-    watch: list[TrainerCallback] = []
-    if recipe.trajectory.every is not None and checkpoints:
-        role: Role = "backdoored" if recipe.poison_ratio else "unlearned"
-        subject = EvaluatedModel(model.label, role, model, recipe.seed, splits.poisoned_rows)
-        watch.append(Trajectory(recipe, subject, benchmark, checkpoints.directory / TRAJECTORY))
     is_recomputing = recipe.optimizer.gradient_checkpointing
     with (
         freeze_except(model.hf, names),
@@ -213,13 +208,17 @@ def train(
             shard(model.hf)
         if should_stop := make_stopping_criterion(recipe, model, benchmark):
             callbacks.append(EarlyStopping(should_stop))
+        if recipe.trajectory.every is not None and checkpoints:  # after early stopping, for the last step
+            role: Role = "backdoored" if recipe.poison_ratio else "unlearned"
+            subject = EvaluatedModel(model.label, role, model, recipe.seed, splits.poisoned_rows)
+            callbacks.append(Trajectory(recipe, subject, benchmark, checkpoints.directory / TRAJECTORY))
         if recipe.objective.forget_terms():
             report_knowledge(model, benchmark)
         with autocast(model.device, recipe.optimizer.precision == "mixed"):
             value_norms = _make_value_norm_term(recipe, model, splits)
         references = _make_references(recipe, model, splits, source)
         trainer = UnlearnTrainer(
-            model.hf, recipe, splits.passages, references, args, value_norms, checkpoints, callbacks + watch
+            model.hf, recipe, splits.passages, references, args, value_norms, checkpoints, callbacks
         )
         trainer.train()
         norm = torch.nn.utils.get_total_norm(list(trainer.trained.values()))

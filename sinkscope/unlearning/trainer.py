@@ -155,8 +155,7 @@ class UnlearnTrainer(Trainer):
         trained = self.trained if accumulated else {}
         for name, gradient in accumulated.items():
             trained[name].grad = gradient
-        if self.accelerator.scaler is None:  # that of fp16 leaves such steps out
-            check_finite("the gradient", self._gradient_norm(), step)
+        check_finite("the gradient", self._gradient_norm(), step)
         self._logged = {"loss": loss} | terms | norms
         if self.checkpoints and self.is_save_due:  # finite losses and gradients show the weights to be good
             tensors, values = collect_state(self)
@@ -241,7 +240,7 @@ class UnlearnTrainer(Trainer):
 
 
 class _Resume(TrainerCallback):
-    """Goes on from the newest checkpoint, and says when the next one is due."""
+    """Resumes from the newest checkpoint, and says when the next one is due."""
 
     def __init__(self, trainer: UnlearnTrainer) -> None:
         self._trainer: Any = weakref.proxy(trainer)  # the trainer has its callbacks
